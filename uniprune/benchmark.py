@@ -1,0 +1,97 @@
+"""What a benchmark is to the runner: rows to answer, prompts to ask, predictions to score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of a user message, in order: an image, or text."""
+
+    text: str | None = None
+    image: Image | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row to answer.
+
+    Attributes:
+        index: the row's id as VLMEvalKit prints it; unique in its dataset.
+        parts: the user message.
+        question: the bare question, without option lists and formatting hints: what prompt-aware methods look at.
+        max_new_tokens: longest answer, in tokens.
+    """
+
+    index: str
+    parts: tuple[Part, ...]
+    question: str
+    max_new_tokens: int = 32
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a dataset's predictions are worth.
+
+    Attributes:
+        value: headline score, 0–100. metric: its name ("F1", "accuracy", "sum / 2800", …).
+        rows: rows scored. unparsed: rows whose answer the matching rules could not read (scored wrong).
+        per_item: index -> 0..1 credit, for intervals and paired tests (per question group where scoring is per group).
+        details: the kit's own table, as plain JSON values.
+        judge: "exact" | "rule" | the judge model's name.
+    """
+
+    value: float
+    metric: str
+    rows: int
+    unparsed: int = 0
+    per_item: Mapping[str, float] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    judge: str = "exact"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a registered benchmark factory is called with: `BENCHMARKS.get(name)(options) -> Dataset`.
+
+    Registry metadata of every benchmark: `suite` ("mini" or "ten"), `ability`, `metric`, `judge` (bool: one is needed).
+
+    Attributes:
+        data_dir: folder of the TSV files (generated there for the mini suite).
+        judge: None (exact matching only), "rule" (labelled rule judge) or the URL of an OpenAI-compatible endpoint.
+        judge_model: model name sent to that endpoint.
+    """
+
+    data_dir: Path
+    judge: str | None = None
+    judge_model: str | None = None
+
+
+class Dataset(Protocol):
+    """A loaded benchmark.
+
+    Attributes:
+        name: registered name, e.g. "mini-pope" or "pope". ability: one of the six ability groups.
+        fingerprint: md5 of the data file; part of a run's identity.
+        faulty: index -> reason of rows that cannot be asked (corrupt image, missing field); counted, never dropped silently.
+    """
+
+    name: str
+    ability: str
+    fingerprint: str
+    faulty: Mapping[str, str]
+
+    def __len__(self) -> int:
+        """Number of rows, faulty ones included."""
+
+    def requests(self, limit: int | None = None) -> list[Request]:
+        """Rows in file order, the first `limit` of them; images are decoded lazily by the runner via `parts`."""
+
+    def score(self, predictions: Mapping[str, str], workdir: Path) -> Score:
+        """Score predictions (index -> text) in a fresh folder. Missing rows count as wrong and are reported."""

@@ -1,0 +1,29 @@
+"""The errors a user may see. Each names the value, what was expected and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The user must change something: printed as one clear message without a traceback, exit code 2."""
+
+
+class UnsupportedError(UserError):
+    """A combination that cannot give right results (say, a sliding-window decoder) and is therefore refused."""
+
+
+class PruningError(RuntimeError):
+    """A method broke its contract (duplicate indices, wrong count, …). Names the method; exit code 1."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """`unknown method 'divprun'; did you mean 'divprune'?`, or the whole list when nothing is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    else:
+        hint = "known: " + ", ".join(names) if names else f"no {kind} is registered"
+    return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,77 @@
+"""What a method sees at one pruning point: one image's tokens (or one prompt's), everything else on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, int, int]
+
+
+class VisionScores(Protocol):
+    """Vision-tower quantities of the tokens in the view, recomputed on demand (any attention kernel).
+
+    `layer` must be declared in the method's `vision_layers`. Patch quantities are pooled to the tokens the LLM sees.
+    """
+
+    def received(self, layer: int) -> Tensor:
+        """[N] attention each token receives, mean over heads and queries."""
+
+    def cls(self, layer: int) -> Tensor:
+        """[heads, N] attention of the CLS query; raises UnsupportedError where the tower has none."""
+
+    def keys(self, layer: int) -> Tensor:
+        """[N, C] key vectors."""
+
+    def hidden(self, layer: int) -> Tensor:
+        """[N, C] hidden states entering the layer."""
+
+
+class Attention(Protocol):
+    """Attention of decoder layer K - 1, one block of query rows at a time."""
+
+    def __call__(self, rows: Literal["last", "prompt", "text"] | Tensor) -> Tensor:
+        """[heads, R, N] probabilities (softmax over the whole causal context) from `rows` to the view's tokens."""
+
+
+@dataclass
+class View:
+    """One pruning decision: the tokens of one image (scope "image") or of all images of a prompt (scope "prompt").
+
+    Attributes:
+        tokens: [N, D] visual tokens entering decoder layer `layer` (projector output when `layer` is 0), float dtype
+            of the model; score in float32.
+        grids: (t, h, w) in LLM tokens for every image or tile in the view.
+        cells: [N] index of each token in the concatenated grids (`arange(N)` until something was pruned).
+        layer: K, the decoder layer about to run. num_layers: decoder layers in all.
+        initial: tokens the view had before any pruning.
+        prompt: [M, D] input embeddings of the question (what the evaluator called the question, else all non-special
+            text after the first image).
+        text: [T, D] hidden states entering layer K of every text token of the prompt.
+        generator: CPU generator seeded by (seed, sample id, image, layer): the only source of randomness.
+        attention: attention of layer K - 1 on demand. vision: vision-tower quantities on demand.
+        scratch: survives from stage to stage within this sample and image.
+    """
+
+    tokens: Tensor
+    grids: list[Grid]
+    cells: Tensor
+    layer: int
+    num_layers: int
+    initial: int
+    prompt: Tensor
+    text: Tensor
+    generator: torch.Generator
+    attention: Attention
+    vision: VisionScores
+    scratch: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid:
+        """(t, h, w) of the only image in the view. Raises ValueError when there are several."""
+        if len(self.grids) != 1:
+            raise ValueError(f"the view holds {len(self.grids)} grids; use view.grids")
+        return self.grids[0]
