@@ -79,7 +79,8 @@ class Dataset(Protocol):
     Attributes:
         name: registered name, e.g. "mini-pope" or "pope". ability: one of the six ability groups.
         fingerprint: md5 of the data file; part of a run's identity.
-        faulty: index -> reason of rows that cannot be asked (corrupt image, missing field); counted, never dropped silently.
+        faulty: index -> reason of rows that cannot be asked (corrupt image, missing field); counted, never dropped
+            silently.
     """
 
     name: str

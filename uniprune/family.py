@@ -1,4 +1,6 @@
-"""What the engine must know of a model family: where its parts are and how to talk to it. One subclass per family in `models/`.
+"""What the engine must know of a model family: where its parts are and how to talk to it.
+
+One subclass per family in `models/`.
 
 A family is registered under the Hugging Face `config.model_type` it serves.
 """
@@ -26,7 +28,7 @@ class Family:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.base = model.base_model
-        self.decoder = model.get_decoder()
+        self.decoder: Any = model.get_decoder()  # type: ignore[operator]  # PreTrainedModel's, torch types it as Tensor
         self.layers: Sequence[nn.Module] = self.decoder.layers
 
     # --- to be written per family -------------------------------------------------------------------------------

@@ -120,7 +120,9 @@ class PreLLM(Pruner):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.layer != 0:
-            raise UserError(f"{type(self).__name__} prunes before the language model, so layer must be 0, not {self.layer}")
+            raise UserError(
+                f"{type(self).__name__} prunes before the language model, so layer must be 0, not {self.layer}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
