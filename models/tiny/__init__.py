@@ -1,0 +1,1 @@
+"""The tiny trained models: their recipe, and their weights as safetensors. See `models/tiny/README.md`."""

@@ -1,0 +1,72 @@
+"""Differentiable visual tokens of each family for training: what the model itself computes, for a batch of equal images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+
+from uniprune.scenes import CELL, SIZE
+
+Features = tuple[Tensor, Tensor | None]
+"""([B, N, D] projected tokens, [B, C] class token of the last layer or None)."""
+
+
+def _llava(model: nn.Module, pixels: Tensor) -> Features:
+    out = model.model.vision_tower(pixels, output_hidden_states=True)
+    tokens = out.hidden_states[model.config.vision_feature_layer][:, 1:]
+    return model.model.multi_modal_projector(tokens), out.last_hidden_state[:, 0]
+
+
+def _internvl(model: nn.Module, pixels: Tensor) -> Features:
+    inner = model.model
+    hidden = inner.vision_tower(pixels).last_hidden_state
+    side = int((hidden.shape[1] - 1) ** 0.5)
+    grid = hidden[:, 1:].reshape(len(hidden), side, side, -1)
+    merged = inner.pixel_shuffle(grid, scale_factor=model.config.downsample_ratio).flatten(1, 2)
+    return inner.multi_modal_projector(merged), hidden[:, 0]
+
+
+def _qwen(model: nn.Module, pixels: Tensor) -> Features:
+    """The tower's own blocks, with all equal windows of the batch in one attention call instead of one call each."""
+    tower = model.model.visual
+    batch, side, merge = len(pixels), SIZE // (CELL // 2), tower.spatial_merge_size
+    grid = torch.tensor([[1, side, side]], device=pixels.device)
+    index, bounds = get_vision_window_index(grid, spatial_merge_size=merge, window_size=tower.window_size, patch_size=tower.patch_size)
+    window = int(bounds[1] - bounds[0])
+    order = (index[:, None] * merge**2 + torch.arange(merge**2, device=index.device)).flatten()
+
+    hidden = tower.patch_embed(to_patches(pixels).flatten(0, 1)).view(batch, side * side, -1)[:, order]
+    cos, sin = tower.rotary_pos_emb(hidden[0], get_vision_position_ids(grid, merge))
+    cos, sin = cos[order], sin[order]
+    for number, block in enumerate(tower.blocks):
+        length = side * side if number in tower.fullatt_block_indexes else window
+        hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, length)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    merged = tower.merger(hidden.flatten(0, 1)).view(batch, side * side // merge**2, -1)
+    return merged[:, torch.argsort(index)], None
+
+
+def _attend(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, length: int) -> Tensor:
+    """Self-attention within consecutive blocks of `length` patches: [B, S, C] -> [B, S, C]."""
+    batch, patches, width = x.shape
+    q, k, v = module.qkv(x).view(batch, patches, 3, module.num_heads, -1).unbind(2)
+    q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
+    q, k, v = (t.reshape(batch * patches // length, length, module.num_heads, -1).transpose(1, 2) for t in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), scale=module.scaling)
+    return module.proj(out.transpose(1, 2).reshape(batch, patches, width))
+
+
+def to_patches(pixels: Tensor) -> Tensor:
+    """[B, 3, SIZE, SIZE] -> [B, S, 3 p p] in the order of Qwen's image processor: 2 x 2 patches of a token together."""
+    batch, channels = pixels.shape[:2]
+    p, tokens = CELL // 2, SIZE // CELL
+    x = pixels.view(batch, channels, tokens, 2, p, tokens, 2, p)
+    return x.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(batch, tokens * tokens * 4, channels * p * p)
+
+
+VISION: dict[str, Callable[[nn.Module, Tensor], Features]] = {"llava": _llava, "internvl": _internvl, "qwen2.5-vl": _qwen}
