@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from uniprune.errors import UserError
+
+if TYPE_CHECKING:
+    from uniprune.pruner import Pruner, Stage
 
 
 def check_ratio(ratio: float) -> float:
@@ -39,3 +44,48 @@ def site_ratio(average: float, layer: int, num_layers: int) -> float:
             f"{layer}: the layers before it already use {layer / num_layers:.3f}; prune earlier or keep more"
         )
     return min(1.0, rest)
+
+
+def tokens_per_layer(tokens: int, stages: Iterable[Stage], num_layers: int) -> list[int]:
+    """Visual tokens that should enter each decoder layer when `tokens` reach the language model and `stages` prune."""
+    plan = {stage.layer: stage.ratio for stage in stages}
+    counts = []
+    for layer in range(num_layers):
+        tokens = keep_count(tokens, plan.get(layer, 1.0))
+        counts.append(tokens)
+    return counts
+
+
+def layer_average(stages: Iterable[Stage], num_layers: int) -> float:
+    """Share of the visual tokens left, averaged over decoder layers, before any rounding."""
+    plan = {stage.layer: stage.ratio for stage in stages}
+    share, total = 1.0, 0.0
+    for layer in range(num_layers):
+        share *= plan.get(layer, 1.0)
+        total += share
+    return total / num_layers
+
+
+def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
+    """The same method with the total keep ratio at which its layer average is `average` (protocol "average").
+
+    Works for any schedule, since the average grows with the ratio: for one pruning point the result is `site_ratio`.
+
+    Raises:
+        UserError: even the smallest ratio leaves more than `average`, because layers before the pruning point see all.
+    """
+    check_ratio(average)
+    if not pruner.schedule(num_layers):
+        return pruner
+    low, high = 1e-9, 1.0
+    floor = layer_average(pruner.with_ratio(low).schedule(num_layers), num_layers)
+    if floor >= average:
+        raise UserError(
+            f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by {type(pruner).__name__} "
+            f"at layer {pruner.layer}: the layers before it already use {floor:.3f}; prune earlier or keep more"
+        )
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = layer_average(pruner.with_ratio(middle).schedule(num_layers), num_layers)
+        low, high = (middle, high) if reached < average else (low, middle)
+    return pruner.with_ratio(high)

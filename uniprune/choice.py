@@ -1,0 +1,142 @@
+"""From the words of the command line to a method object: names, compositions and `--set field=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from uniprune.budget import check_ratio
+from uniprune.errors import UserError, unknown
+from uniprune.pruner import Compose, Pruner
+from uniprune.records import MethodRecord
+from uniprune.registry import METHODS
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method as its user asked for it.
+
+    Attributes:
+        name: a registered name, or several joined by "+" to act one after the other.
+        ratio: total keep ratio; a composition spreads it evenly over its parts.
+        layer: pruning layer of the parts that act inside the language model; None for their defaults.
+        seed: seed of every part.
+        settings: "field" or "part.field" -> text, from `--set`.
+    """
+
+    name: str
+    ratio: float = 1.0
+    layer: int | None = None
+    seed: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def pruner(self) -> Pruner:
+        """The method object.
+
+        Raises:
+            UserError: an unknown method or field, or a value the method refuses.
+        """
+        check_ratio(self.ratio)
+        parts = [self._part(name, fields) for name, fields in self.fields().items()]
+        return (parts[0] if len(parts) == 1 else Compose(*parts)).with_ratio(self.ratio)
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """Part -> the fields the user set, as validated values. Raises UserError for a field that no part has."""
+        names = self.name.split("+")
+        if len(set(names)) < len(names):
+            raise UserError(f"method {self.name!r} names a part twice; a composition needs different methods")
+        classes = {name: METHODS.get(name) for name in names}
+        chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
+        for key, text in self.settings.items():
+            part, _, name = key.rpartition(".")
+            if part and part not in classes:
+                raise unknown(f"part of method {self.name!r}", part, classes)
+            owners = [n for n in ([part] if part else names) if name in settable(classes[n])]
+            if not owners:
+                known = {f for n in ([part] if part else names) for f in settable(classes[n])}
+                raise unknown(f"field of method {self.name!r}", name, known)
+            for owner in owners:
+                chosen[owner][name] = parse_field(classes[owner], name, text)
+        if self.layer is not None:
+            inside = [n for n in names if classes[n].layer > 0] or names
+            for name in inside:
+                chosen[name].setdefault("layer", self.layer)
+        return chosen
+
+    def record(self, resolved: Pruner) -> MethodRecord:
+        """What the run record says of the method, `resolved` being the object that runs."""
+        parts = resolved.parts if isinstance(resolved, Compose) else (resolved,)
+        passed = {f"{part}.{name}": value for part, fields in self.fields().items() for name, value in fields.items()}
+        return MethodRecord(
+            name=self.name,
+            kind=resolved.kind,
+            passed=plain(passed),
+            resolved=[plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)}) for part in parts],
+            code=code_hash(type(part) for part in parts),
+        )
+
+    def _part(self, name: str, fields: Mapping[str, Any]) -> Pruner:
+        """One part with the user's fields; a composition sets the ratio afterwards."""
+        part: Pruner = METHODS.get(name)(seed=self.seed, **fields)
+        return part
+
+
+def settable(method: type[Pruner]) -> list[str]:
+    """Fields `--set` may name; the budget and the seed have options of their own."""
+    return [f.name for f in dataclasses.fields(method) if f.init and f.name not in ("ratio", "seed")]
+
+
+def parse_field(method: type[Pruner], name: str, text: str) -> Any:
+    """The text after `name=` as a value of the field's annotated type.
+
+    Raises:
+        UserError: it is not one.
+    """
+    kind = get_type_hints(method)[name]
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    for value in (_yaml(text), text):
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+    raise UserError(f"--set {name}={text}: {reason[0].lower()}{reason[1:]}; expected {getattr(kind, '__name__', kind)}")
+
+
+def parse_settings(items: Iterable[str]) -> dict[str, str]:
+    """`["a=1", "b.c=x"]` as a table. Raises UserError for an item without "="."""
+    table = {}
+    for item in items:
+        name, sign, text = item.partition("=")
+        if not (name and sign):
+            raise UserError(f"--set {item!r} must have the form field=value, for example --set positions=compact")
+        table[name] = text
+    return table
+
+
+def code_hash(classes: Iterable[type]) -> str:
+    """Hash of the source files that define the given classes, so that an edited method is another run."""
+    files = sorted({inspect.getsourcefile(sys.modules[kind.__module__]) or "" for kind in classes})
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]
+
+
+def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Field values as plain JSON values."""
+    result: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dict(fields), mode="json", fallback=str)
+    return result
+
+
+def _yaml(text: str) -> Any:
+    """YAML reading of a value ("0.5", "[1, 2]", "true", "null"), or the text itself."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

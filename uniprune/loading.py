@@ -1,0 +1,187 @@
+"""From a catalogue entry to a loaded model, its processor and its family."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uniprune.catalog import ModelEntry
+from uniprune.errors import UserError
+from uniprune.family import Family
+from uniprune.registry import MODELS
+from uniprune.torchvision_remedy import ensure_torchvision
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Resolved precision, attention kernel and device.
+
+    Attributes:
+        dtype: "float32", "float16" or "bfloat16". attention: a kernel name of transformers.
+        device: "cpu", "cuda", "cuda:1", …, or "balanced" to spread the layers over all GPUs.
+    """
+
+    dtype: str
+    attention: str
+    device: str
+
+    @property
+    def kind(self) -> str:
+        """"cpu" or "cuda"."""
+        return "cuda" if self.device == "balanced" else self.device.split(":")[0]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer.
+
+    Attributes:
+        entry: where it came from. model: in evaluation mode. processor: tokenizer and image processor.
+        family: its adapter. placement: precision, kernel and device. weights: hub commit or hash of the folder.
+    """
+
+    entry: ModelEntry
+    model: nn.Module
+    processor: Any
+    family: Family
+    placement: Placement
+    weights: str
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.family.layers)
+
+    @property
+    def image_processor(self) -> dict[str, Any]:
+        """Class of the image processor and the settings the catalogue overrides; part of a run's identity."""
+        return {"class": type(self.processor.image_processor).__name__, **self.entry.image_processor}
+
+
+def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") -> Placement:
+    """Fill in what the user left to us: GPU if there is one, bfloat16 there and float32 on the CPU, sdpa attention.
+
+    Raises:
+        UserError: an unknown precision, or a device this machine does not have.
+    """
+    gpus = torch.cuda.device_count()
+    if device == "auto":
+        device = "cpu" if not gpus else "cuda" if gpus == 1 else "balanced"
+    try:
+        kind, number = ("cuda", None) if device == "balanced" else (torch.device(device).type, torch.device(device).index)
+    except RuntimeError as error:
+        raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda, cuda:N or balanced") from error
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and (number or 0) >= gpus):
+        raise UserError(f"device {device!r} is not available: torch {torch.__version__} sees {gpus} GPUs; use --device cpu")
+    if dtype == "auto":
+        dtype = "float32" if kind == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown; expected auto or one of {', '.join(DTYPES)}")
+    return Placement(dtype, "sdpa" if attention == "auto" else attention, device)
+
+
+def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
+    """Load a model with its processor and its family adapter.
+
+    Raises:
+        UserError: the hub cannot be reached, the folder lacks a part, or no adapter serves this kind of model.
+    """
+    ensure_torchvision()
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if entry.folder is not None:
+        _check_folder(entry.folder)
+    config = _fetch(AutoConfig, entry)
+    family = MODELS.get(config.model_type)
+    processor = _load_processor(entry)
+    model, report = _fetch(
+        AutoModelForImageTextToText,
+        entry,
+        dtype=DTYPES[placement.dtype],
+        attn_implementation=placement.attention,
+        device_map=placement.device,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights of {entry.source} lack {len(missing)} parameters of {type(model).__name__} "
+            f"(first: {missing[0]}); they would be random. The checkpoint is incomplete or of another model"
+        )
+    commit = getattr(model.config, "_commit_hash", None)
+    weights = fingerprint(entry.folder) if entry.folder is not None else str(commit)
+    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the names and contents of a model folder's weights, configuration and processor files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_folder(folder: Path) -> None:
+    """Name the part a folder lacks before transformers guesses."""
+    files = {path.name for path in folder.iterdir()}
+    parts = {
+        "a configuration": {"config.json"},
+        "weights": {"model.safetensors", "model.safetensors.index.json"},
+        "an image processor": {"processor_config.json", "preprocessor_config.json"},
+        "a tokenizer": {"tokenizer.json", "tokenizer.model", "vocab.json"},
+    }
+    for part, names in parts.items():
+        if not files & names:
+            raise UserError(
+                f"model folder {folder} has no {part.split(' ', 1)[-1]} (expected {' or '.join(sorted(names))}); save the "
+                "whole checkpoint with model.save_pretrained(folder) and processor.save_pretrained(folder)"
+            )
+
+
+def _load_processor(entry: ModelEntry) -> Any:
+    """The processor with the catalogue's settings, padding on the left as generation needs."""
+    from transformers import AutoProcessor
+
+    processor = _fetch(AutoProcessor, entry)
+    if not hasattr(processor, "image_processor"):
+        raise UserError(
+            f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "
+            "preprocessor_config.json beside it: is this a vision-language checkpoint?"
+        )
+    if not processor.chat_template and not processor.tokenizer.chat_template:
+        raise UserError(f"{entry.source} has no chat template; expected chat_template.jinja beside its tokenizer")
+    for name, value in entry.image_processor.items():
+        if not hasattr(processor.image_processor, name):
+            raise UserError(
+                f"image_processor setting {name!r} of model {entry.name!r} is unknown to "
+                f"{type(processor.image_processor).__name__}; correct configs/models.yaml"
+            )
+        setattr(processor.image_processor, name, value)
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def _fetch(factory: Any, entry: ModelEntry, **kwargs: Any) -> Any:
+    """`factory.from_pretrained`, its failures told in the user's terms."""
+    from safetensors import SafetensorError
+
+    try:
+        return factory.from_pretrained(entry.source, **kwargs)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if entry.folder is not None:
+            raise UserError(f"model folder {entry.folder} cannot be loaded: {reason}") from error
+        raise UserError(
+            f"model {entry.name!r} cannot be loaded: tried hub id {entry.source!r} and the local hub cache ({reason}). "
+            f"Without network access: give --model the path of a folder that holds the checkpoint; or, where there is a "
+            f"network, run `huggingface-cli download {entry.source}`, copy its cache (HF_HOME) here and set "
+            "HF_HUB_OFFLINE=1"
+        ) from error

@@ -1,0 +1,126 @@
+"""Stored answers of one benchmark in one run: append-only JSON lines that survive kills, full disks and second processes.
+
+Each line is one row: `index`, `prediction`, then `spans` (seconds, this row's share of its batch), `new_tokens`, `batch`
+(rows answered together) and `visual_tokens` (entering each decoder layer). A row that could not be asked has `error`
+instead. A batch is written with one call and forced to disk before the next one starts, so a kill loses at most the
+batch in flight; a line cut short by it is dropped when the file is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from uniprune.errors import UserError
+from uniprune.records import explain_write
+
+
+class Answer(BaseModel):
+    """One line of the file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: str
+    """The row's id."""
+    prediction: str
+    """The model's answer; empty where `error` is set."""
+    spans: dict[str, float] | None = None
+    """Seconds per span, this row's share of its batch."""
+    new_tokens: float | None = None
+    """Tokens generated for this row."""
+    batch: int = 1
+    """Rows answered together."""
+    visual_tokens: list[int] | None = None
+    """Visual tokens entering each decoder layer."""
+    requested: float | None = None
+    """What the budget asked the mean of `visual_tokens` to be."""
+    error: str | None = None
+    """Why the row could not be asked."""
+
+
+class Predictions:
+    """The open file, locked against other processes for as long as it is open (a context manager).
+
+    Args:
+        path: the JSON lines file.
+        waiting: called once when another process holds the file, before waiting for it.
+    """
+
+    def __init__(self, path: Path, waiting: Callable[[Path], None] = lambda _: None) -> None:
+        self.path = path
+        self.answers: dict[str, Answer] = {}
+        self._waiting = waiting
+        self._lock = FileLock(path.with_suffix(".lock"))
+
+    def __enter__(self) -> Self:
+        """Take the lock and read what is stored. Raises UserError when a line in the middle is damaged."""
+        with explain_write(self.path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                self._waiting(self.path)
+                self._lock.acquire()
+        try:
+            self.answers = {answer.index: answer for answer in self._read()}
+            with explain_write(self.path):
+                self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file and let the next process in."""
+        os.close(self._file)
+        self._lock.release()
+
+    def append(self, answers: Iterable[Answer]) -> None:
+        """Store a batch: all of it is on disk when this returns.
+
+        Raises:
+            UserError: it cannot be written (disk full, …); the file then holds what it held before.
+        """
+        batch = list(answers)
+        data = "".join(answer.model_dump_json(exclude_none=True) + "\n" for answer in batch).encode()
+        size = os.fstat(self._file).st_size
+        with explain_write(self.path):
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+                os.fsync(self._file)
+            except BaseException:
+                os.ftruncate(self._file, size)
+                raise
+        self.answers.update((answer.index, answer) for answer in batch)
+
+    def _read(self) -> list[Answer]:
+        """Stored answers; a last line without its end is cut off."""
+        if not self.path.exists():
+            return []
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            with explain_write(self.path):
+                os.truncate(self.path, len(whole))
+        return read_answers(whole, self.path)
+
+
+def read_answers(data: bytes, path: Path) -> list[Answer]:
+    """Parse JSON lines. Raises UserError naming the line that is damaged."""
+    answers = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            answers.append(Answer.model_validate(json.loads(line)))
+        except (ValueError, ValidationError) as error:
+            raise UserError(
+                f"{path} line {number} is not a stored answer ({str(error).splitlines()[0]}); delete that line and run "
+                "the same command again: only its row is asked again"
+            ) from error
+    return answers
