@@ -114,7 +114,7 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
     vision = InternVLVisionConfig(
         hidden_size=width,
         intermediate_size=3 * width,
-        num_hidden_layers=4,
+        num_hidden_layers=3,
         num_attention_heads=2,
         image_size=[SIZE, SIZE],
         patch_size=[patch, patch],

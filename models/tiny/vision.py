@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
@@ -56,9 +55,11 @@ def _attend(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, length: int)
     batch, patches, width = x.shape
     q, k, v = module.qkv(x).view(batch, patches, 3, module.num_heads, -1).unbind(2)
     q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
-    q, k, v = (t.reshape(batch * patches // length, length, module.num_heads, -1).transpose(1, 2) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), scale=module.scaling)
-    return module.proj(out.transpose(1, 2).reshape(batch, patches, width))
+    blocks = (batch * patches // length, length, module.num_heads, -1)
+    q, k, v = (t.reshape(blocks).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+    out = torch.bmm(q * module.scaling, k.transpose(1, 2)).softmax(-1).to(v.dtype) @ v
+    out = out.view(blocks[0], module.num_heads, length, -1).transpose(1, 2)
+    return module.proj(out.reshape(batch, patches, width))
 
 
 def to_patches(pixels: Tensor) -> Tensor:
