@@ -1,50 +1,69 @@
-"""What the engine must know of a model family: where its parts are and how to talk to it.
+"""What the engine must know of a model family: where its parts are and how its vision tower orders tokens.
 
-One subclass per family in `models/`.
-
-A family is registered under the Hugging Face `config.model_type` it serves.
+A family is a subclass of `Family` in `models/`, registered under the Hugging Face `config.model_type` it serves. The
+decoder side is shared; a subclass describes the vision side only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniprune.errors import UnsupportedError
+from uniprune.errors import UserError
+from uniprune.registry import MODELS
 from uniprune.view import Grid
+
+Span = tuple[int, int]
 
 
 class Family:
-    """Layout of one loaded model. Subclasses describe the vision side; the decoder side is shared.
+    """Layout of one loaded model.
 
     Attributes:
         model: the Hugging Face model. base: `model.base_model`. decoder: the language model. layers: its layers.
-        vision: vision tower module. projector: module between tower and language model.
+        vision: vision tower. projector: module between tower and language model (may lie inside the tower).
+        has_cls: whether the tower prepends a CLS token.
+        tiled: whether one image may be encoded as several tiles that lie next to each other in the prompt.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.base = model.base_model
-        self.decoder: Any = model.get_decoder()  # type: ignore[operator]  # PreTrainedModel's, torch types it as Tensor
-        self.layers: Sequence[nn.Module] = self.decoder.layers
-
-    # --- to be written per family -------------------------------------------------------------------------------
+    tiled: ClassVar[bool] = False
+    has_cls: bool = False
     vision: nn.Module
     projector: nn.Module
 
-    def vision_attentions(self) -> list[nn.Module]:
-        """Self-attention modules of the tower, in order (the engine taps their inputs)."""
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.base: Any = model.base_model
+        self.decoder: Any = model.get_decoder()
+        self.layers: Sequence[Any] = self.decoder.layers
+
+    # --- to be written per family -------------------------------------------------------------------------------
+    def vision_blocks(self) -> Sequence[nn.Module]:
+        """Transformer blocks of the tower, in order."""
+        raise NotImplementedError
+
+    def vision_attention(self, block: Any) -> nn.Module:
+        """Self-attention module of one tower block; its first input is the normalised hidden states."""
         raise NotImplementedError
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """(t, h, w) in LLM tokens of every image (or tile) in one call of the vision tower."""
         raise NotImplementedError
 
-    def vision_qk(self, tap: Any) -> Any:
-        """Query and key projections of a tapped tower attention; see uniprune/engine/attention.py."""
+    def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
+        """Queries and keys [B, heads, S, d] of a tower attention called with `hidden` and `kwargs`, and the scale."""
+        raise NotImplementedError
+
+    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any]) -> list[Span]:
+        """Ranges [start, stop) of S that attend to each other only; one range where the tower attends to everything."""
+        return [(0, hidden.shape[-2])]
+
+    def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """Patch values [B, S, C] in tower order, pooled to [N, C] per grid in the order the LLM sees tokens."""
         raise NotImplementedError
 
     # --- shared -------------------------------------------------------------------------------------------------
@@ -55,9 +74,98 @@ class Family:
         ids = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
         return [i for i in ids if i is not None]
 
+    @property
+    def special_token_ids(self) -> list[int]:
+        """Every id the model's configs call a token id: start, end, padding, image markers and the like."""
+        configs = [self.model.config, self.decoder.config, getattr(self.model, "generation_config", None)]
+        ids: set[int] = set()
+        for config in configs:
+            for name, value in (config.to_dict() if config is not None else {}).items():
+                if "token_id" in name:
+                    ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
+        return sorted(ids)
+
     def is_compiled(self) -> bool:
-        """Whether the model was wrapped by torch.compile, which ignores hooks added later."""
-        return hasattr(self.model, "_orig_mod") or getattr(self.model, "_compiled_call_impl", None) is not None
+        """Whether the model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
+        return any(
+            hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+            for module in self.model.modules()
+        )
 
 
-__all__ = ["Family", "Tensor", "UnsupportedError", "torch"]
+class PatchGridFamily(Family):
+    """A family whose tower takes [images, 3, H, W], may prepend a CLS token and attends over one whole image.
+
+    Attributes:
+        merge: patches per side that form one LLM token (1: a token is a patch).
+    """
+
+    merge: int = 1
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.vision = self.base.vision_tower
+        self.projector = self.base.multi_modal_projector
+        self.has_cls = model.config.vision_feature_select_strategy == "default"
+
+    def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
+        """One square or rectangular grid per image, from the pixel size."""
+        pixels = args[0] if args else kwargs["pixel_values"]
+        patch = self.model.config.vision_config.patch_size
+        height, width = patch if isinstance(patch, (list, tuple)) else (patch, patch)
+        grid = (1, pixels.shape[-2] // height // self.merge, pixels.shape[-1] // width // self.merge)
+        return [grid] * pixels.shape[0]
+
+    def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
+        """Separate query and key projections, with an optional norm over the full width."""
+        query, key = attention.q_proj(hidden), attention.k_proj(hidden)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        shape = (*hidden.shape[:-1], attention.num_heads, attention.head_dim)
+        return query.view(shape).transpose(1, 2), key.view(shape).transpose(1, 2), attention.scale
+
+    def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """Drop the CLS token, then average blocks of `merge` x `merge` patches."""
+        values = values[:, int(self.has_cls) :].float()
+        if self.merge > 1:
+            (_, height, width), channels = grids[0], values.shape[-1]
+            image = values.transpose(1, 2).reshape(-1, channels, height * self.merge, width * self.merge)
+            values = F.avg_pool2d(image, self.merge).flatten(2).transpose(1, 2)
+        return list(values)
+
+
+def find_family(model: Any) -> Family:
+    """The registered family of a loaded model; PEFT wrappers are looked through.
+
+    Raises:
+        UserError: it is no Hugging Face model, or nothing is registered under its `config.model_type`.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kind = getattr(getattr(inner, "config", None), "model_type", None)
+    if kind is None:
+        raise UserError(
+            f"{type(model).__name__} has no config.model_type, so its family cannot be found; pass a loaded Hugging "
+            "Face vision-language model"
+        )
+    return MODELS.get(kind)(inner)
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    """(a, b) -> (-b, a) on the halves of the last dimension, as rotary embeddings need it."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((-b, a), dim=-1)
+
+
+def window_order(grids: Sequence[Grid], side: int) -> Tensor:
+    """[tokens] raster index of every token when each frame is read window by window of `side` x `side` tokens."""
+
+    def windows() -> Iterator[Tensor]:
+        start = 0
+        for t, h, w in grids:
+            for frame in torch.arange(start, start + t * h * w).view(t, h, w):
+                for top in range(0, h, side):
+                    for left in range(0, w, side):
+                        yield frame[top : top + side, left : left + side].flatten()
+            start += t * h * w
+
+    return torch.cat(list(windows()))

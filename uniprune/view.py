@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, int, int]
+Rows = Literal["last", "prompt", "text", "visual"]
 
 
 class VisionScores(Protocol):
@@ -33,8 +34,12 @@ class VisionScores(Protocol):
 class Attention(Protocol):
     """Attention of decoder layer K - 1, one block of query rows at a time."""
 
-    def __call__(self, rows: Literal["last", "prompt", "text"] | Tensor) -> Tensor:
-        """[heads, R, N] probabilities (softmax over the whole causal context) from `rows` to the view's tokens."""
+    def __call__(self, rows: Rows | Tensor) -> Tensor:
+        """[heads, R, N] probabilities (softmax over the whole causal context) from `rows` to the view's tokens.
+
+        "last" is the last prompt token, "prompt" the question's tokens, "text" all text tokens (as in `view.text`),
+        "visual" the view's own tokens; an integer tensor indexes `view.text`.
+        """
 
 
 @dataclass

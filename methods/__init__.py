@@ -1,0 +1,1 @@
+"""Pruning methods, one file each; importing a module registers its method."""

@@ -1,0 +1,28 @@
+"""DivPrune: keep the most diverse tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import cosine_distance, farthest_points
+from uniprune.view import View
+
+
+@register_method("divprune", paper="arXiv 2503.02175")
+@dataclass(frozen=True, kw_only=True)
+class DivPrune(PreLLM):
+    """Max-min diversity of projected visual tokens in cosine distance (Alvar et al., CVPR 2025, arXiv 2503.02175).
+
+    Starts from the token whose nearest neighbour is farthest, then adds the token farthest from all chosen ones.
+
+    Differs from the paper in: distances are computed in float32 instead of the model's dtype, a chosen token is never
+    chosen again when only duplicates remain, and original positions are kept (`positions="compact"` renumbers).
+    """
+
+    def select(self, view: View, keep: int) -> Tensor:
+        """Greedy farthest points."""
+        return farthest_points(cosine_distance(view.tokens), keep)

@@ -1,0 +1,31 @@
+"""FastV: keep the tokens the last prompt token attends to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from uniprune.pruner import IntraLLM
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+from uniprune.view import View
+
+
+@register_method("fastv", paper="arXiv 2403.06764")
+@dataclass(frozen=True, kw_only=True)
+class FastV(IntraLLM):
+    """Keeps the tokens the last prompt token attends to most (Chen et al., ECCV 2024, arXiv 2403.06764).
+
+    Attention of layer K - 1, mean over heads, pruned before layer K = 2.
+
+    Differs from the paper in: its text averages attention over all tokens, its released code, followed here, uses the
+    last row only; the ranking is made once in prefill; only that row is computed, so any attention kernel works.
+    """
+
+    llm_attention: ClassVar[bool] = True
+
+    def select(self, view: View, keep: int) -> Tensor:
+        """Top tokens by last-row attention."""
+        return top_k(view.attention("last").mean(0)[0], keep)

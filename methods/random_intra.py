@@ -1,0 +1,26 @@
+"""Random choice inside the language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from uniprune.pruner import IntraLLM
+from uniprune.registry import register_method
+from uniprune.selection import random_subset
+from uniprune.view import View
+
+
+@register_method("random-intra", paper="arXiv 2511.02650")
+@dataclass(frozen=True, kw_only=True)
+class RandomIntra(IntraLLM):
+    """Keeps a uniformly random subset of the visual tokens before decoder layer K (UniPruneBench, arXiv 2511.02650).
+
+    Differs from the paper in: the draw is seeded per sample, original positions are kept in every family, and the count
+    is rounded like every other method's instead of floored.
+    """
+
+    def select(self, view: View, keep: int) -> Tensor:
+        """A random `keep` of the tokens."""
+        return random_subset(len(view.tokens), keep, view.generator)

@@ -1,0 +1,66 @@
+"""Qwen2.5-VL: a windowed tower without CLS, dynamic resolution, four patches to a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uniprune.family import Family, Span, rotate_half, window_order
+from uniprune.registry import register_model
+from uniprune.view import Grid
+
+
+@register_model("qwen2_5_vl")
+class Qwen2_5_VL(Family):
+    """Qwen2.5-VL (arXiv 2502.13923): window attention outside a few full blocks, 2x2 merger, M-RoPE.
+
+    The tower holds patches in window order, four consecutive ones to an LLM token. Scores of a windowed block are
+    normalised inside each window and not comparable between windows: methods should name a full-attention block.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.vision: Any = self.base.visual
+        self.projector = self.vision.merger
+        self.merge: int = self.vision.spatial_merge_size
+
+    def vision_blocks(self) -> Sequence[nn.Module]:
+        """Blocks of the tower."""
+        return self.vision.blocks
+
+    def vision_attention(self, block: Any) -> nn.Module:
+        """The block's `attn`."""
+        return block.attn
+
+    def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
+        """From the processor's `grid_thw`, divided by the merger."""
+        patches = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
+        return [(t, h // self.merge, w // self.merge) for t, h, w in patches.tolist()]
+
+    def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
+        """Fused projection, rotated in float32 as the tower does."""
+        shape = (hidden.shape[0], 3, attention.num_heads, -1)
+        query, key, _ = attention.qkv(hidden).reshape(shape).permute(1, 2, 0, 3).unbind(0)
+        cos, sin = (part.float() for part in kwargs["position_embeddings"])
+
+        def rotate(x: Tensor) -> Tensor:
+            return (x.float() * cos + rotate_half(x.float()) * sin).to(x.dtype)[None]
+
+        return rotate(query), rotate(key), attention.scaling
+
+    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any]) -> list[Span]:
+        """The block's windows, or whole frames in a full-attention block."""
+        bounds = kwargs["cu_seqlens"].tolist()
+        return list(pairwise(bounds))
+
+    def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """Average each group of merged patches, then undo the window order."""
+        tokens = values.float().reshape(-1, self.merge**2, values.shape[-1]).mean(1)
+        side = self.vision.window_size // self.merge // self.vision.patch_size
+        ordered = torch.empty_like(tokens)
+        ordered[window_order(grids, side).to(tokens.device)] = tokens
+        return list(ordered.split([t * h * w for t, h, w in grids]))

@@ -1,0 +1,85 @@
+"""Attention probabilities on demand: recomputed from captured module inputs, a block of query rows at a time.
+
+No attention kernel is asked for its weights, so eager, sdpa and flash attention all work, and only the rows a method
+looks at are computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniprune.family import Span, rotate_half
+
+BLOCK = 256
+"""Query rows per block: bounds memory at heads x BLOCK x context."""
+
+
+@dataclass(frozen=True)
+class DecoderTap:
+    """What one decoder self-attention saw in the prefill.
+
+    Attributes:
+        module: the attention. layer: its index. hidden: [B, n, D] normalised input. cos, sin: [B or 1, n, d].
+        cache: the KV cache, whose keys are already rotated.
+    """
+
+    module: Any
+    layer: int
+    hidden: Tensor
+    cos: Tensor
+    sin: Tensor
+    cache: Any
+
+    def probabilities(self, row: int, queries: Tensor, columns: Tensor, valid: Tensor) -> Tensor:
+        """[heads, R, N] attention from positions `queries` [R] to `columns` [N] of batch item `row`.
+
+        The softmax runs over all earlier valid positions; `valid` is [n].
+        """
+        keys = self._keys(row)
+        position = torch.arange(keys.shape[-2], device=keys.device)
+        blocks = []
+        for block in queries.split(BLOCK):
+            query = self._rotate(self._heads(self.module.q_proj(self.hidden[row, block]), "q_norm"), row, block)
+            grouped = query.unflatten(0, (keys.shape[0], -1))
+            logits = (grouped @ keys[:, None].transpose(-1, -2)).flatten(0, 1) * self.module.scaling
+            allowed = (position <= block[:, None]) & valid
+            blocks.append(logits.float().masked_fill(~allowed, -torch.inf).softmax(-1)[..., columns])
+        return torch.cat(blocks, dim=1)
+
+    def _keys(self, row: int) -> Tensor:
+        """[key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""
+        layer = None if self.cache is None else self.cache.layers[self.layer]
+        keys = getattr(layer, "keys", None)
+        length = self.hidden.shape[1]
+        if isinstance(keys, Tensor) and keys.dim() == 4 and keys.shape[-2] >= length:
+            return keys[row, :, :length]
+        projected = self._heads(self.module.k_proj(self.hidden[row]), "k_norm")
+        return self._rotate(projected, row, torch.arange(length, device=projected.device))
+
+    def _heads(self, x: Tensor, norm: str) -> Tensor:
+        """[heads, n, d] from [n, heads * d], normalised where the module does."""
+        x = x.unflatten(-1, (-1, self.module.head_dim))
+        return getattr(self.module, norm, torch.nn.Identity())(x).transpose(-3, -2)
+
+    def _rotate(self, x: Tensor, row: int, positions: Tensor) -> Tensor:
+        item = row if self.cos.shape[0] > 1 else 0
+        return x * self.cos[item, positions] + rotate_half(x) * self.sin[item, positions]
+
+
+def received(query: Tensor, key: Tensor, scale: float, spans: list[Span]) -> Tensor:
+    """[B, S] attention each position receives, mean over heads and over the queries of its span.
+
+    `query` and `key` are [B, heads, S, d] and not yet scaled; `spans` are ranges of S that attend to each other only.
+    """
+    columns = []
+    for start, stop in spans:
+        keys = key[:, :, start:stop].transpose(-1, -2)
+        total = query.new_zeros(query.shape[0], stop - start, dtype=torch.float32)
+        for rows in query[:, :, start:stop].split(BLOCK, dim=2):
+            total += (rows @ keys * scale).float().softmax(-1).sum(dim=(1, 2))
+        columns.append(total / (query.shape[1] * (stop - start)))
+    return torch.cat(columns, dim=-1)

@@ -1,0 +1,85 @@
+"""Decode steps that continue a pruned cache: right positions and, per stage, the right mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniprune.engine.attention import DecoderTap
+from uniprune.engine.state import CacheState, Kept, active, causal_mask
+from uniprune.engine.vision import VisionCall
+from uniprune.errors import UnsupportedError
+
+
+class Decode:
+    """One forward on a pruned cache; has the methods of `Prefill`.
+
+    Args:
+        state: how the cache was pruned. cache: the cache. config: the decoder's config.
+    """
+
+    tap: DecoderTap | None = None
+
+    def __init__(self, state: CacheState, cache: Any, config: Any) -> None:
+        self.state, self.cache, self.config = state, cache, config
+        self._masks: dict[int, Any] = {}
+
+    def repair(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The model's arguments with position ids counted from the un-pruned prompt.
+
+        A caller that passes all ids of the conversation has them cut by the pruned length of layer 0, so some tokens
+        come twice; their position ids give them away and they are dropped.
+        """
+        kwargs = dict(kwargs)
+        name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
+        new, device = kwargs[name].shape[1], kwargs[name].device
+        positions = kwargs.get("position_ids")
+        start = int(self.cache.get_seq_length()) - self.state.first_length
+        expected = self.state.next_position.to(device) + start
+        if positions is None:
+            positions = expected + torch.arange(new, device=device)
+        elif new > 1:
+            again = int((_text_row(expected)[0, 0] - _text_row(positions)[0, 0]).clamp(min=0))
+            if 0 < again < new:
+                kwargs[name], positions = kwargs[name][:, again:], positions[..., again:]
+        if self.state.shift is not None:
+            positions = positions - self.state.shift.to(device)
+        kwargs["position_ids"] = positions
+        if active(self.state.stages, 0) is not None:
+            kwargs["attention_mask"] = None  # it has the un-pruned length, and every layer gets its own mask
+        return kwargs
+
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+        """The layer's hidden states and changed arguments; None when the layer was not pruned."""
+        kept = active(self.state.stages, layer)
+        if kept is None:
+            return None
+        if kept.layer not in self._masks:
+            self._masks[kept.layer] = self._mask(kept, hidden)
+        return hidden, {"attention_mask": self._masks[kept.layer], "position_ids": None}
+
+    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: VisionCall | None) -> None:
+        """Nothing to prepare."""
+
+    def finish(self) -> None:
+        """Nothing to remember or report."""
+
+    def _mask(self, kept: Kept, hidden: Tensor) -> Any:
+        batch, new = hidden.shape[:2]
+        if batch != kept.valid.shape[0]:
+            raise UnsupportedError(
+                f"the batch has {batch} rows but the pruned cache was filled with {kept.valid.shape[0]}; "
+                "decode with the batch of the prefill"
+            )
+        valid = None
+        if kept.padded:
+            grown = int(self.cache.get_seq_length(kept.layer)) - kept.valid.shape[1] + new
+            valid = torch.cat([kept.valid, kept.valid.new_ones(batch, grown)], dim=1).to(hidden.device)
+        return causal_mask(self.config, hidden, valid, self.cache, kept.layer)
+
+
+def _text_row(positions: Tensor) -> Tensor:
+    """[B, q] of position ids that may have leading M-RoPE rows."""
+    return positions[-1] if positions.dim() == 3 else positions

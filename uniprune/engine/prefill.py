@@ -1,0 +1,161 @@
+"""One prefill from the first hook to the last: what survives each stage, and what to remember of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniprune.engine.attention import DecoderTap
+from uniprune.engine.images import image_units, repeated_rows, whole_prompt
+from uniprune.engine.prompt import Arriving, Prompt, Sample
+from uniprune.engine.report import PrefillReport, RowReport
+from uniprune.engine.stages import pack, renumbered, replace_tokens, take
+from uniprune.engine.state import CacheState, Kept, active, causal_mask, remember
+from uniprune.engine.vision import VisionCall
+from uniprune.errors import UserError
+from uniprune.family import Family
+from uniprune.pruner import Pruner, Stage
+
+
+class Prefill:
+    """One forward on an empty cache.
+
+    Args:
+        family: the model's layout. pruner, stages: the method and its pruning points by layer.
+        samples: one per prompt, or none. ids: [B, L] input ids, None for prompts given as embeddings.
+        visual: [B, L] True at visual tokens. real: [B, L] False at padding. method_time: opens the timer's method span.
+
+    Attributes:
+        tap: what the attention before the next stage saw.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        pruner: Pruner,
+        stages: dict[int, Stage],
+        samples: tuple[Sample, ...],
+        ids: Tensor | None,
+        visual: Tensor,
+        real: Tensor,
+        method_time: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.family, self.pruner, self.stages, self.samples = family, pruner, stages, samples
+        self.ids, self.visual, self.real, self.method_time = ids, visual, real, method_time
+        self.tap: DecoderTap | None = None
+        self._visual_counts: list[int] = visual.sum(1).tolist()
+        batch, width = visual.shape
+        everything = torch.arange(width, device=visual.device).expand(batch, width)
+        self._whole = Kept(0, everything, real, tuple(real.sum(1).tolist()))
+        self._stages: list[Kept] = []
+        self._widths: list[int] = []
+        self._arguments: dict[str, Any] | None = None
+        self._cache: Any = None
+        self._shift: Tensor | None = None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is anything to prune."""
+        return any(self._visual_counts)
+
+    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: VisionCall | None) -> None:
+        """The language model is about to run on `embeds` [B, L, D]; by now the vision tower has.
+
+        `position_ids` are [..., B or 1, L]; `vision` is the tower call behind the image features, None if unknown.
+        """
+        batch, length = self.visual.shape
+        self._position_ids = torch.arange(length, device=embeds.device)[None] if position_ids is None else position_ids
+        self._copies = self._rows_per_prompt(embeds)
+        samples = self.samples or tuple(Sample(str(i)) for i in range(batch // self._copies))
+        units = image_units(self.visual, None if vision is None else vision.grids, self.family.tiled)
+        if self.pruner.scope == "prompt":
+            units = [whole_prompt(row) for row in units]
+        self._prompts = [
+            Prompt(
+                family=self.family,
+                sample=sample,
+                row=row,
+                units=units[row],
+                ids=None if self.ids is None else self.ids[row],
+                embeds=embeds[row],
+                visual=self.visual[row],
+                real=self.real[row],
+                vision=vision,
+            )
+            for row, sample in zip(range(0, batch, self._copies), samples, strict=True)
+        ]
+
+    def _rows_per_prompt(self, embeds: Tensor) -> int:
+        """1, or the number of beams or returned sequences, which are decided about once."""
+        batch = len(embeds)
+        if not self.samples:
+            return repeated_rows(embeds) if batch > 1 and self.has_images else 1
+        copies, rest = divmod(batch, len(self.samples))
+        if rest or not copies:
+            raise UserError(
+                f"session.samples has {len(self.samples)} entries for a batch of {batch} rows; "
+                "set one Sample per prompt"
+            )
+        return copies
+
+    def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+        """Hidden states [B, n, D] and changed arguments of a layer; None while nothing has been pruned."""
+        if layer in self.stages and self.has_images:
+            with self.method_time():
+                hidden = self._run_stage(self.stages[layer], hidden, kwargs)
+        self._widths.append(hidden.shape[1])
+        return None if self._arguments is None else (hidden, self._arguments)
+
+    def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
+        self._cache = kwargs.get("past_key_values")
+        now = self._stages[-1] if self._stages else self._whole
+        decisions = [
+            prompt.decide(stage, Arriving(hidden[prompt.row], now.valid[prompt.row], now.index[prompt.row], self.tap))
+            for prompt in self._prompts
+        ]
+        self.tap = None
+        rows = [decisions[b // self._copies] for b in range(len(hidden))]
+        replaced = [(b, *pair) for b, row in enumerate(rows) for pair in row.replaced]
+        if not replaced and all(len(row.columns) == length for row, length in zip(rows, now.lengths, strict=True)):
+            return hidden
+        hidden = replace_tokens(hidden, replaced)
+        kept, columns = pack(stage.layer, [row.columns for row in rows], now.index)
+        hidden = take(hidden, columns)
+        self._stages.append(kept)
+        self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
+        return hidden
+
+    def _layer_arguments(self, kept: Kept, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        """What every layer from this stage on is called with; `rotary` are the tables of the whole prompt."""
+        rows = kept.index
+        if self.pruner.positions == "compact":
+            rows, self._shift = renumbered(kept, self.real)
+        valid = kept.valid.to(hidden.device) if kept.padded else None
+        return {
+            "position_embeddings": tuple(take(table, rows) for table in rotary),
+            "attention_mask": causal_mask(self.family.decoder.config, hidden, valid, self._cache, kept.layer),
+            "position_ids": None,
+        }
+
+    def finish(self) -> PrefillReport:
+        """The forward succeeded: remember the stages on the cache, report what happened."""
+        with self.method_time():
+            if self._stages and self._cache is not None:
+                position = self._position_ids[..., -1:] + 1
+                remember(self._cache, CacheState(tuple(self._stages), self.visual.shape[1], position, self._shift))
+            return PrefillReport(tuple(map(self._row_report, self._prompts)), bool(self._stages))
+
+    def _row_report(self, prompt: Prompt) -> RowReport:
+        row = prompt.row
+        text = self._whole.lengths[row] - self._visual_counts[row]
+        entering = []
+        for layer, width in enumerate(self._widths):
+            kept = active(self._stages, layer) or self._whole
+            entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text)
+        grids = tuple(unit.grids for unit in prompt.units)
+        return RowReport(prompt.sample.id, self._visual_counts[row], entering, grids, tuple(prompt.reports))

@@ -1,0 +1,163 @@
+"""One prompt of a prefill: its images, its question, and the view a method gets of it at each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniprune.budget import keep_count
+from uniprune.engine.attention import DecoderTap
+from uniprune.engine.images import Unit
+from uniprune.engine.report import StageReport
+from uniprune.engine.views import UnitAttention, choose, generator, question_mask
+from uniprune.engine.vision import UnitVision, VisionCall
+from uniprune.errors import UserError
+from uniprune.family import Family
+from uniprune.pruner import Stage
+from uniprune.view import View
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Who a prompt is.
+
+    Attributes:
+        id: seeds the prompt's randomness, so that a result depends on neither batch nor order.
+        question: [M] token ids of the bare question, what prompt-aware methods look at.
+    """
+
+    id: str
+    question: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """A prompt's sequence as it arrives at a stage.
+
+    Attributes:
+        hidden: [n, D] with padding, on the layer's device; everything else stays on the inputs' device.
+        valid: [n] False at padding. index: [n] positions in the un-pruned prompt.
+        tap: attention of the layer before, if captured.
+    """
+
+    hidden: Tensor
+    valid: Tensor
+    index: Tensor
+    tap: DecoderTap | None
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """[m] where the valid tokens are."""
+        return self.valid.nonzero()[:, 0]
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """What a prompt keeps at a stage.
+
+    Attributes:
+        columns: sorted columns of the arriving sequence. replaced: (columns, new tokens) of merging methods.
+    """
+
+    columns: Tensor
+    replaced: tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass
+class Prompt:
+    """One prompt during one prefill.
+
+    Attributes:
+        family: the model's layout. sample: who it is. row: its first batch row. units: what decisions are about.
+        ids: [L] input ids or None. embeds: [L, D] what entered the language model. visual, real: [L] masks of visual
+        and of non-padding tokens. vision: the vision-tower call behind its images. reports: one per stage so far.
+    """
+
+    family: Family
+    sample: Sample
+    row: int
+    units: list[Unit]
+    ids: Tensor | None
+    embeds: Tensor
+    visual: Tensor
+    real: Tensor
+    vision: VisionCall | None
+    reports: list[StageReport] = field(default_factory=list)
+    _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def rank(self) -> Tensor:
+        """[L] number of each visual token among the prompt's visual tokens."""
+        return self.visual.long().cumsum(0) - 1
+
+    @cached_property
+    def question(self) -> Tensor:
+        """[L] True at the question's tokens."""
+        first = int(self.visual.int().argmax())
+        special = self.family.special_token_ids
+        return question_mask(self.ids, self.real & ~self.visual, first, self.sample.question, special)
+
+    @cached_property
+    def embedded_question(self) -> Tensor:
+        """[M, D] input embeddings of the question."""
+        if self.sample.question is None:
+            return self.embeds[self.question.to(self.embeds.device)]
+        table = self.family.model.get_input_embeddings()
+        return table(self.sample.question.to(table.weight.device))
+
+    @torch.no_grad()
+    def decide(self, stage: Stage, arriving: Arriving) -> Survivors:
+        """Ask the stage's method once per unit, unless it keeps everything anyway."""
+        original = arriving.index[arriving.columns]
+        visual, rank = self.visual[original], self.rank[original]
+        alive, kept, replaced = ~visual, [], []
+        for unit in self.units:
+            mine = (visual & (rank >= unit.start) & (rank < unit.stop)).nonzero()[:, 0]
+            keep = keep_count(len(mine), stage.ratio)
+            if len(mine) and (keep < len(mine) or not stage.pruner.exact):
+                columns = arriving.columns[mine]
+                view = self._view(stage, arriving, unit, columns, rank[mine] - unit.start)
+                selection = choose(stage, self.sample.id, view, keep)
+                chosen = selection.indices.to(mine.device)
+                if selection.tokens is not None:
+                    replaced.append((columns[chosen], selection.tokens))
+                mine = mine[chosen]
+            alive[mine] = True
+            kept.append(rank[mine] - unit.start)
+        self.reports.append(StageReport(stage.layer, tuple(kept)))
+        return Survivors(arriving.columns[alive], tuple(replaced))
+
+    def _view(self, stage: Stage, arriving: Arriving, unit: Unit, columns: Tensor, cells: Tensor) -> View:
+        """What the method sees of the unit's surviving tokens, which are at `columns` and `cells` [N]."""
+        if stage.pruner.needs_text and not len(self.embedded_question):
+            raise UserError(
+                f"{type(stage.pruner).__name__} needs the question, but sample {self.sample.id!r} has no text after "
+                "its first image; set Sample.question or put the question after the image"
+            )
+        hidden, original = arriving.hidden, arriving.index[arriving.columns]
+        text = arriving.columns[~self.visual[original]]
+        return View(
+            tokens=hidden[columns.to(hidden.device)],
+            grids=list(unit.grids),
+            cells=cells.to(hidden.device),
+            layer=stage.layer,
+            num_layers=len(self.family.layers),
+            initial=unit.stop - unit.start,
+            prompt=self.embedded_question.to(hidden.device),
+            text=hidden[text.to(hidden.device)],
+            generator=generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer),
+            attention=UnitAttention(
+                tap=arriving.tap,
+                row=self.row,
+                valid=arriving.valid,
+                visual=columns,
+                text=text,
+                prompt=arriving.columns[self.question[original]],
+            ),
+            vision=UnitVision(self.vision, unit.images, cells.to(hidden.device)),
+            scratch=self._scratch.setdefault(unit.ordinal, {}),
+        )

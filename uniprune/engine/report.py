@@ -1,0 +1,61 @@
+"""What one prefill really did, measured from tensor shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from uniprune.view import Grid
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One pruning point of one prompt.
+
+    Attributes:
+        layer: K. kept: for every image (every prompt, under scope "prompt") the sorted indices of the cells that enter
+            layer K, counted in the image's concatenated grids.
+    """
+
+    layer: int
+    kept: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class RowReport:
+    """One prompt of the batch; the beams or returned sequences of a prompt share one report.
+
+    Attributes:
+        sample: the sample's id. initial: visual tokens before any pruning.
+        entering: visual tokens entering each decoder layer.
+        grids: (t, h, w) of every tile of every image. stages: the pruning points, in layer order.
+    """
+
+    sample: str
+    initial: int
+    entering: list[int]
+    grids: tuple[tuple[Grid, ...], ...]
+    stages: tuple[StageReport, ...]
+
+    @property
+    def average(self) -> float:
+        """Visual tokens a decoder layer sees on average: what attention and MLP compute follow."""
+        return sum(self.entering) / len(self.entering)
+
+    @property
+    def average_ratio(self) -> float:
+        """`average` as a share of the initial tokens; 1 for a text-only prompt."""
+        return self.average / self.initial if self.initial else 1.0
+
+
+@dataclass(frozen=True)
+class PrefillReport:
+    """One prefill.
+
+    Attributes:
+        rows: one report per prompt. pruned: whether any layer saw fewer tokens than it would have without pruning.
+    """
+
+    rows: tuple[RowReport, ...]
+    pruned: bool

@@ -1,0 +1,250 @@
+"""The context manager: installs the hooks, routes each forward to a prefill or a decode step, removes everything."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from uniprune.engine.attention import DecoderTap
+from uniprune.engine.decode import Decode
+from uniprune.engine.prefill import Prefill
+from uniprune.engine.prompt import Sample
+from uniprune.engine.report import PrefillReport
+from uniprune.engine.state import forget, recall
+from uniprune.engine.support import check_call, checked_stages
+from uniprune.engine.vision import VisionCall
+from uniprune.errors import UnsupportedError
+from uniprune.family import find_family
+from uniprune.pruner import Pruner, Stage
+
+if TYPE_CHECKING:
+    from uniprune.timing import Timer
+
+PIXELS = ("pixel_values", "pixel_values_videos")
+
+
+def prune(model: Any, pruner: Pruner, timer: Timer | None = None) -> Session:
+    """Prune visual tokens of everything `model` does inside the `with` block.
+
+        with prune(model, FastV(ratio=0.111)) as session:
+            session.samples = (Sample("17"),)
+            model.generate(**inputs)
+        session.reports[-1].rows[0].entering
+
+    Works with generate (greedy, sampling, beams, assisted) and hand-written loops, on left-padded batches with any
+    number of images per row. Threads that generate must finish inside the block.
+
+    Args:
+        model: a loaded Hugging Face vision-language model of a registered family, in eval mode.
+        pruner: the method.
+        timer: receives the time the method takes, see `uniprune.timing`.
+
+    Raises:
+        UserError: unknown family, or a layer the model does not have.
+        UnsupportedError: model or call cannot give right results under pruning; the message says why.
+        PruningError: the method returned something else than it was asked for.
+    """
+    return Session(model, pruner, timer)
+
+
+class Session:
+    """What `prune` returns.
+
+    Attributes:
+        samples: one `Sample` per prompt of the next batch, used and cleared by the next prefill; ids are "0", "1", …
+            by default.
+        reports: one `PrefillReport` per prefill so far.
+    """
+
+    def __init__(self, model: Any, pruner: Pruner, timer: Timer | None = None) -> None:
+        self.family, self.pruner = find_family(model), pruner
+        self.samples: tuple[Sample, ...] = ()
+        self.reports: list[PrefillReport] = []
+        self._timer = timer
+        self._handles: list[Any] = []
+        self._run: Prefill | Decode | None = None
+        self._vision: VisionCall | None = None
+        self._features: Any = None
+        self._stages: dict[int, Stage] = {}
+
+    # --- lifecycle ----------------------------------------------------------------------------------------------
+    def __enter__(self) -> Self:
+        base = self.family.base
+        if any(isinstance(getattr(hook, "__self__", None), Session) for hook in base._forward_pre_hooks.values()):
+            raise UnsupportedError("this model is already being pruned; leave that session first, or compose methods")
+        self._stages = checked_stages(self.family, self.pruner)
+        try:
+            self._attach()
+        except BaseException:
+            self._detach()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._detach()
+
+    def _attach(self) -> None:
+        family = self.family
+        for module in (family.model, family.base):
+            self._before(module, self._check)
+        self._before(family.base, self._begin)
+        self._handles.append(family.base.register_forward_hook(self._end, always_call=True))
+        self._before(family.decoder, self._merged)
+        for layer, module in enumerate(family.layers):
+            self._before(module, partial(self._layer, layer))
+        for layer, stage in self._stages.items():
+            if stage.pruner.llm_attention:
+                self._before(family.layers[layer - 1].self_attn, partial(self._tap_decoder, layer - 1))
+        self._before(family.vision, self._encode)
+        self._handles.append(family.vision.register_forward_hook(self._encoded))
+        blocks = family.vision_blocks()
+        for layer in {layer % len(blocks) for layer in self.pruner.vision_layers}:
+            self._before(blocks[layer], partial(self._tap_block, layer))
+            self._before(family.vision_attention(blocks[layer]), partial(self._tap_vision, layer))
+
+    def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._run = self._vision = self._features = None
+
+    def _method_time(self) -> AbstractContextManager[None]:
+        return self._timer.span("method") if self._timer is not None else nullcontext()
+
+    # --- whole model --------------------------------------------------------------------------------------------
+    def _check(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        check_call(module.training, kwargs)
+
+    def _begin(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]]:
+        """Prefill (an empty cache) or decode (a cache that was pruned)?"""
+        if args:
+            kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
+        self._run = None
+        cache = kwargs.get("past_key_values")
+        if cache is None or int(cache.get_seq_length()) == 0:
+            with self._method_time():
+                forget(cache)
+                self._run = self._prefill(kwargs)
+            return (), kwargs
+        state = recall(cache)
+        if state is None:
+            return (), kwargs
+        if self._visual_inputs(kwargs) and bool(self._visual(kwargs).any()):
+            raise UnsupportedError(
+                "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
+                "supported; start again with an empty cache and the whole conversation"
+            )
+        self._run = Decode(state, cache, self.family.decoder.config)
+        return (), self._run.repair(kwargs)
+
+    def _prefill(self, kwargs: dict[str, Any]) -> Prefill:
+        samples, self.samples = tuple(self.samples), ()
+        carried = self._visual_inputs(kwargs)
+        if len(carried) > 1:
+            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
+        self._features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
+        visual = self._visual(kwargs)
+        if not carried:  # a model can *generate* the image id: without image inputs it is text
+            visual = torch.zeros_like(visual)
+        return Prefill(
+            family=self.family,
+            pruner=self.pruner,
+            stages=self._stages,
+            samples=samples,
+            ids=kwargs.get("input_ids"),
+            visual=visual,
+            real=_valid_tokens(kwargs.get("attention_mask"), visual),
+            method_time=self._method_time,
+        )
+
+    @staticmethod
+    def _visual_inputs(kwargs: dict[str, Any]) -> list[str]:
+        """Names of the visual inputs a forward carries: pixels, or features encoded before it."""
+        encoded = [name for name, output in (kwargs.get("mm_encoder_outputs") or {}).items() if output is not None]
+        return encoded + [name for name in PIXELS if kwargs.get(name) is not None]
+
+    def _visual(self, kwargs: dict[str, Any]) -> Tensor:
+        """[B, L] True at image and video placeholders."""
+        ids, wanted = kwargs.get("input_ids"), self.family.visual_token_ids
+        if ids is not None:
+            return torch.isin(ids, torch.tensor(wanted, device=ids.device))
+        embeds, table = kwargs["inputs_embeds"], self.family.model.get_input_embeddings().weight
+        return (embeds.unsqueeze(2) == table[wanted].to(embeds.device)).all(-1).any(-1)
+
+    def _merged(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The language model is about to run. The tower has run inside this forward, or before it, un-repeated."""
+        if self._run is None:
+            return
+        call = self._vision
+        if call is not None and self._features is not None and self._features is not call.output:
+            call = None  # features from elsewhere: the last tower call was about other images
+        with self._method_time():
+            self._run.start(kwargs["inputs_embeds"], kwargs.get("position_ids"), call)
+
+    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        run, self._run = self._run, None
+        if run is None:
+            return
+        self._vision = self._features = None
+        report = run.finish() if output is not None else None
+        if report is not None:
+            self.reports.append(report)
+
+    # --- decoder ------------------------------------------------------------------------------------------------
+    def _layer(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._run is None:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        changed = self._run.before_layer(layer, hidden, kwargs)
+        if changed is None:
+            return None
+        hidden, kwargs = changed[0], kwargs | changed[1]
+        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+
+    def _tap_decoder(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._run is not None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            cos, sin = kwargs["position_embeddings"]
+            self._run.tap = DecoderTap(module, layer, hidden, cos, sin, kwargs.get("past_key_values"))
+
+    # --- vision tower -------------------------------------------------------------------------------------------
+    def _encode(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._vision = VisionCall(self.family, self.family.grids(args, kwargs))
+
+    def _encoded(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._vision is not None:
+            self._vision.output = output
+
+    def _tap_block(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._vision is not None:
+            self._vision.blocks[layer] = args[0] if args else kwargs["hidden_states"]
+
+    def _tap_vision(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._vision is not None:
+            self._vision.attentions[layer] = (args[0] if args else kwargs["hidden_states"], kwargs)
+
+
+def _valid_tokens(mask: Any, visual: Tensor) -> Tensor:
+    """[B, L] False at padding, from whatever form of attention mask the caller passed."""
+    if isinstance(mask, dict):
+        mask = next(iter(mask.values()))
+    if mask is None:
+        return torch.ones_like(visual)
+    if mask.dim() == 4:  # already built (static cache): the last query row sees exactly the valid tokens
+        last = mask[:, 0, -1, : visual.shape[1]]
+        return (last if last.dtype == torch.bool else last == 0).expand_as(visual)
+    return mask.bool()

@@ -1,0 +1,93 @@
+"""What must be remembered between the prefill and the decode steps that continue it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers.masking_utils import create_causal_mask
+
+ATTRIBUTE = "uniprune_state"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The tokens that enter decoder layer `layer` and all later ones.
+
+    Attributes:
+        layer: first layer that sees this sequence.
+        index: [B, n] positions in the un-pruned sequence, left-padded.
+        valid: [B, n] False at padding. lengths: valid tokens of every row.
+    """
+
+    layer: int
+    index: Tensor
+    valid: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def padded(self) -> bool:
+        """Whether rows have different lengths."""
+        return min(self.lengths) < self.index.shape[1]
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """How each layer of one KV cache was pruned. Lives as an attribute of the cache, so a deep copy keeps it.
+
+    Attributes:
+        stages: pruned sequences in layer order. prompt_length: length of the un-pruned prompt, padding included.
+        next_position: [..., B, 1] position ids of the first generated token.
+        shift: [B, 1] what compact positions subtract from every later position id.
+    """
+
+    stages: tuple[Kept, ...]
+    prompt_length: int
+    next_position: Tensor
+    shift: Tensor | None
+
+    @property
+    def first_length(self) -> int:
+        """Entries layer 0 held at the end of the prefill."""
+        first = active(self.stages, 0)
+        return self.prompt_length if first is None else first.index.shape[1]
+
+
+def active(stages: Sequence[Kept], layer: int) -> Kept | None:
+    """The stage in force at `layer`: the last one at or before it."""
+    return max((s for s in stages if s.layer <= layer), key=lambda s: s.layer, default=None)
+
+
+def remember(cache: Any, state: CacheState) -> None:
+    """Attach a state to a cache."""
+    setattr(cache, ATTRIBUTE, state)
+
+
+def recall(cache: Any) -> CacheState | None:
+    """The state of a cache that an earlier prefill pruned."""
+    return getattr(cache, ATTRIBUTE, None)
+
+
+def forget(cache: Any) -> None:
+    """Detach the state, when an emptied cache is used again."""
+    if recall(cache) is not None:
+        delattr(cache, ATTRIBUTE)
+
+
+def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, layer: int) -> Any:
+    """The attention mask of `layer` for `hidden` [B, q, D], in the format the active attention kernel wants.
+
+    `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
+    the flash kernels would take one pruned sequence for several packed ones.
+    `valid` is [B, cached + q], False at padding, or None when there is none.
+    """
+    return create_causal_mask(
+        config=config,
+        inputs_embeds=hidden,
+        attention_mask=valid,
+        past_key_values=cache,
+        position_ids=None,
+        layer_idx=layer,
+    )

@@ -1,0 +1,123 @@
+"""From a running prefill to the `View` of one decision, and from the method's answer to checked indices."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniprune.engine.attention import DecoderTap
+from uniprune.errors import PruningError
+from uniprune.pruner import Selection, Stage
+from uniprune.view import Rows
+
+
+def generator(seed: int, sample: str, ordinal: int, layer: int) -> torch.Generator:
+    """CPU generator of one decision; the same whatever the batch, the order of samples or the Python process."""
+    key = f"{seed}\x1f{sample}\x1f{ordinal}\x1f{layer}".encode()
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little") >> 1)
+
+
+def question_mask(ids: Tensor | None, text: Tensor, after: int, question: Tensor | None, special: list[int]) -> Tensor:
+    """[L] True at the question's tokens of one row.
+
+    Where the ids of `question` occur as they are (after the first image if possible), these; otherwise all text after
+    the first image that is no special token. `ids` [L] are None when the prompt came as embeddings, `text` [L] is True
+    at text tokens, `after` is the position of the first visual token.
+    """
+    behind = torch.arange(len(text), device=text.device) > after
+    if ids is None:
+        return text & behind
+    if question is not None and 0 < len(question) <= len(ids):
+        hits = (ids.unfold(0, len(question), 1) == question.to(ids.device)).all(1).nonzero()[:, 0]
+        if len(hits):
+            later = hits[hits > after]
+            start = int(later[0] if len(later) else hits[0])
+            found = torch.zeros_like(text)
+            found[start : start + len(question)] = True
+            return found & text
+    return text & behind & ~torch.isin(ids, torch.tensor(special, device=ids.device))
+
+
+@dataclass(frozen=True)
+class UnitAttention:
+    """`view.attention`: rows of layer K - 1 towards the tokens one view holds.
+
+    Attributes:
+        tap: what that layer's attention saw; None when the method did not ask for it. row: batch item.
+        valid: [n] False at padding. visual: [N] positions of the view's tokens in that sequence.
+        text, prompt: positions of all text tokens and of the question's.
+    """
+
+    tap: DecoderTap | None
+    row: int
+    valid: Tensor
+    visual: Tensor
+    text: Tensor
+    prompt: Tensor
+
+    def __call__(self, rows: Rows | Tensor) -> Tensor:
+        """[heads, R, N] probabilities; see `uniprune.view.Attention`."""
+        if self.tap is None:
+            raise PruningError("LLM attention was not captured; set the class variable llm_attention = True")
+        if isinstance(rows, Tensor):
+            queries = self.text[rows.to(self.text.device)]
+        else:
+            last = self.valid.nonzero()[-1]
+            named = {"last": last, "prompt": self.prompt, "text": self.text, "visual": self.visual}
+            if rows not in named:
+                raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor or one of {list(named)}")
+            queries = named[rows]
+        device = self.tap.hidden.device
+        return self.tap.probabilities(self.row, queries.to(device), self.visual.to(device), self.valid.to(device))
+
+
+def choose(stage: Stage, sample: str, view: Any, keep: int) -> Selection:
+    """Ask the stage's method and check its answer.
+
+    Returns:
+        Sorted int64 indices on the tokens' device, replacement tokens (if any) in the same order and dtype.
+
+    Raises:
+        PruningError: naming the method, layer, sample and what is wrong.
+    """
+    answer = stage.pruner.select(view, keep)
+    indices, tokens = (answer.indices, answer.tokens) if isinstance(answer, Selection) else (answer, None)
+    problem = _problem(indices, tokens, view.tokens, keep if stage.pruner.exact else None)
+    if problem:
+        raise PruningError(
+            f"{type(stage.pruner).__name__} at layer {stage.layer}, sample {sample!r}: select() returned {problem}"
+        )
+    indices, order = indices.to(view.tokens.device, torch.long).sort()
+    if tokens is not None:
+        tokens = tokens.to(view.tokens.device)[order].to(view.tokens.dtype)
+    return Selection(indices, tokens)
+
+
+def _problem(indices: Any, tokens: Any, before: Tensor, keep: int | None) -> str | None:
+    """What is wrong with an answer, None when nothing is."""
+    if not isinstance(indices, Tensor):
+        return f"{type(indices).__name__} instead of a tensor of indices or a Selection"
+    if indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex():
+        return f"indices of dtype {indices.dtype}; expected integers (turn a mask into indices with .nonzero())"
+    if indices.dim() != 1:
+        return f"indices of shape {tuple(indices.shape)}; expected one dimension"
+    count, total = len(indices), len(before)
+    if keep is not None and count != keep:
+        return f"{count} indices; exactly {keep} of {total} were asked for (set exact = False if the method decides)"
+    host = indices.cpu()
+    if count and (int(host.min()) < 0 or int(host.max()) >= total):
+        return f"indices from {int(host.min())} to {int(host.max())}; expected 0 to {total - 1}"
+    repeated = count - len(host.unique())
+    if repeated:
+        return f"{repeated} duplicate indices; every token can be kept once"
+    if tokens is None:
+        return None
+    wanted = (count, before.shape[1])
+    if not isinstance(tokens, Tensor) or tuple(tokens.shape) != wanted or not tokens.is_floating_point():
+        got = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        return f"replacement tokens {got}; expected floating point {wanted}"
+    return None if bool(tokens.isfinite().all()) else "replacement tokens that contain NaN or infinity"
