@@ -13,7 +13,7 @@ from uniprune.registry import register_model
 
 @register_model("internvl")
 class InternVL(PatchGridFamily):
-    """InternVL3 (arXiv 2504.10479): InternViT with CLS, 2x2 pixel shuffle, 256 tokens a tile, several tiles an image."""
+    """InternVL3 (arXiv 2504.10479): ViT with CLS, 2x2 pixel shuffle, 256 tokens a tile, several tiles per image."""
 
     tiled: ClassVar[bool] = True
 

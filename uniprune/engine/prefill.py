@@ -71,7 +71,8 @@ class Prefill:
         self._position_ids = torch.arange(length, device=embeds.device)[None] if position_ids is None else position_ids
         self._copies = self._rows_per_prompt(embeds)
         samples = self.samples or tuple(Sample(str(i)) for i in range(batch // self._copies))
-        units = image_units(self.visual, None if vision is None else vision.grids, self.family.tiled)
+        grids = vision.grids if vision is not None and self.has_images else None
+        units = image_units(self.visual, grids, self.family.tiled)
         if self.pruner.scope == "prompt":
             units = [whole_prompt(row) for row in units]
         self._prompts = [
