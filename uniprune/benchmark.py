@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,13 +24,13 @@ class Request:
 
     Attributes:
         index: the row's id as VLMEvalKit prints it; unique in its dataset.
-        parts: the user message.
+        parts: the user message. May be built, its images decoded, every time it is looked at: look once.
         question: the bare question, without option lists and formatting hints: what prompt-aware methods look at.
         max_new_tokens: longest answer, in tokens.
     """
 
     index: str
-    parts: tuple[Part, ...]
+    parts: Sequence[Part]
     question: str
     max_new_tokens: int = 32
 
@@ -92,7 +92,14 @@ class Dataset(Protocol):
         """Number of rows, faulty ones included."""
 
     def requests(self, limit: int | None = None) -> list[Request]:
-        """Rows in file order, the first `limit` of them; images are decoded lazily by the runner via `parts`."""
+        """Rows that can be asked, in file order, the first `limit` of them.
 
-    def score(self, predictions: Mapping[str, str], workdir: Path) -> Score:
-        """Score predictions (index -> text) in a fresh folder. Missing rows count as wrong and are reported."""
+        Rows that are scored together are left out together, so a limit may give a few rows less (one such group at
+        least). Images are decoded when `parts` is looked at.
+        """
+
+    def score(self, predictions: Mapping[str, str], workdir: Path, limit: int | None = None) -> Score:
+        """Score predictions (index -> text) of the rows of `requests(limit)` in a fresh folder.
+
+        Missing rows count as wrong and are reported; faulty rows are not scored and are reported.
+        """

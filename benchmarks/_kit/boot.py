@@ -1,0 +1,153 @@
+"""Importing and running VLMEvalKit without the changes it makes to the process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import random
+import ssl
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from uniprune.errors import UserError
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The modules of VLMEvalKit that load, prompt and score the datasets used here."""
+
+    image_mcq: Any
+    image_vqa: Any
+    image_yorn: Any
+    miabench: Any
+    multiple_choice: Any
+    mathv: Any
+    mathvista: Any
+    load: Any
+
+    def dataset_class(self, module: str, name: str) -> Any:
+        """One of the kit's dataset classes, say ("image_yorn", "ImageYORNDataset")."""
+        return getattr(getattr(self, module), name)
+
+
+def boot() -> Kit:
+    """Import the parts of VLMEvalKit that are needed, and nothing else of it.
+
+    `import vlmeval.dataset` loads its whole model zoo, turns gradients off, seeds torch and disables certificate
+    checks. Empty stand-ins for the packages that drag this in let the dataset modules be imported alone (three seconds,
+    mostly torch, instead of nine); they are taken out again, so that a later, full import finds the real ones.
+
+    Raises:
+        UserError: VLMEvalKit is not installed.
+    """
+    spec = importlib.util.find_spec("vlmeval") if "vlmeval" not in sys.modules else sys.modules["vlmeval"].__spec__
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("VLMEvalKit is not installed; it makes the prompts and scores: pip install 'uniprune[vlmeval]'")
+    root = Path(spec.submodule_search_locations[0])
+    with untouched(), _stand_ins(root):
+        module = {
+            name: importlib.import_module(f"vlmeval.dataset.{path}")
+            for name, path in {
+                "image_mcq": "image_mcq",
+                "image_vqa": "image_vqa",
+                "image_yorn": "image_yorn",
+                "miabench": "miabench",
+                "multiple_choice": "utils.multiple_choice",
+                "mathv": "utils.mathv",
+                "mathvista": "utils.mathvista",
+                "yorn": "utils.yorn",  # imported by the kit while scoring, when the stand-ins are gone
+            }.items()
+        }
+        load = importlib.import_module("vlmeval.smp").load
+    del module["yorn"]
+    return Kit(**module, load=load)
+
+
+@contextlib.contextmanager
+def session() -> Iterator[Path]:
+    """A folder of its own for one use of the kit; nothing of the use outlives it.
+
+    LMUData (where the kit keeps data) and PRED_FORMAT (its tables' format; the default, xlsx, evaluates "=1+1" and cuts
+    long answers) are switches the kit reads from the environment only, so they are set there and put back.
+    """
+    with tempfile.TemporaryDirectory(prefix="uniprune-kit-") as folder, untouched():
+        for switch in ("EVAL_FORMAT", "PRINT_VANILLA", "VERBOSE"):  # a user's shell must not change a score
+            os.environ.pop(switch, None)
+        os.environ.update(LMUData=folder, PRED_FORMAT="tsv")
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Put back, on leaving, every process-wide state that the kit (or a library it imports) is known to change.
+
+    Environment, working folder, TLS context, gradient mode, random states, logging, warnings, Pillow's size limit.
+    """
+    environment, folder, tls = dict(os.environ), Path.cwd(), ssl._create_default_https_context
+    grad, states = torch.is_grad_enabled(), (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
+    root, pixels = logging.getLogger(), Image.MAX_IMAGE_PIXELS
+    handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
+    logging.disable(logging.CRITICAL)  # the kit reports a missing .env file as an error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update({k: v for k, v in environment.items() if os.environ.get(k) != v})
+        os.chdir(folder)
+        ssl._create_default_https_context = tls
+        torch.set_grad_enabled(grad)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+        root.handlers[:], root.manager.disable = handlers, disabled
+        root.setLevel(level)
+        Image.MAX_IMAGE_PIXELS = pixels
+
+
+@contextlib.contextmanager
+def replaced(target: Any, **attributes: Any) -> Iterator[None]:
+    """Attributes of a module or object, exchanged for the length of a block."""
+    before = {name: getattr(target, name) for name in attributes}
+    try:
+        for name, value in attributes.items():
+            setattr(target, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(target, name, value)
+
+
+@contextlib.contextmanager
+def _stand_ins(root: Path) -> Iterator[None]:
+    """Empty modules in the place of the packages whose import has side effects, unless the real ones are there."""
+    contents: dict[str, dict[str, Any]] = {
+        "vlmeval.tools": {"cli": None},
+        "vlmeval.config": {"supported_VLM": {}},
+        "vlmeval.vlm": {"__path__": [str(root / "vlm")]},
+        "vlmeval.dataset": {"__path__": [str(root / "dataset")]},
+    }
+    added = [name for name in contents if name not in sys.modules]
+    for name in added:
+        sys.modules[name] = types.ModuleType(name)
+        vars(sys.modules[name]).update(contents[name])
+    try:
+        yield
+    finally:
+        for name in added:
+            del sys.modules[name]

@@ -1,0 +1,63 @@
+"""The `image` column of a TSV: base64 pictures, lists of them, or references to the row that holds one."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+REFERENCE = 64
+"""Longest text that is a reference (another row's index) rather than a picture; the kit's own limit."""
+
+
+def decode(text: str) -> Image.Image:
+    """An RGB picture from base64 text.
+
+    VLMEvalKit writes the same pixels to a PNG first (for MME's `.jpg` paths, through JPEG once more).
+
+    Raises:
+        ValueError: the text is no picture, or a damaged one.
+    """
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+            return picture.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise ValueError(f"the image cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def resolve(cells: Mapping[str, str]) -> dict[str, list[str] | str]:
+    """Row index -> the base64 texts of its pictures, references followed; or, as a plain string, what is wrong."""
+    return {index: _pictures(index, cells) for index in cells}
+
+
+def _pictures(index: str, cells: Mapping[str, str]) -> list[str] | str:
+    cell = cells[index]
+    if len(cell) <= REFERENCE:
+        if len(cells.get(cell, "")) <= REFERENCE:
+            return f"the image refers to row {cell!r}, which holds no image"
+        cell = cells[cell]
+    if not cell.startswith("["):
+        return [cell]
+    try:
+        return [str(item) for item in ast.literal_eval(cell)]
+    except (ValueError, SyntaxError) as error:
+        return f"the image is a damaged list ({error})"
+
+
+def damaged(pictures: Iterable[str]) -> dict[str, str]:
+    """The pictures that cannot be decoded, each with the reason. Every picture is decoded once, on all cores."""
+
+    def fault(text: str) -> str | None:
+        try:
+            decode(text)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    distinct = list(dict.fromkeys(pictures))
+    with ThreadPoolExecutor() as pool:
+        return {text: reason for text, reason in zip(distinct, pool.map(fault, distinct), strict=True) if reason}

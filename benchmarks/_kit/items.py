@@ -1,0 +1,144 @@
+"""Credit per item, 0 to 1, from VLMEvalKit's own result files: what intervals and paired tests are computed from."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks._kit.rules import NOTHING
+
+if TYPE_CHECKING:
+    from benchmarks._kit.boot import Kit
+
+UNREAD = frozenset({NOTHING, "", "Z", "nan", "False"})
+"""What the kit's matching rules leave of an answer they could not read."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One finished `evaluate` of the kit.
+
+    Attributes:
+        table: the rows and predictions handed to it, in file order. result: what it returned.
+        folder: where its files lie, all called `predictions…`.
+    """
+
+    kit: Kit
+    table: Any
+    result: Any
+    folder: Path
+
+    def file(self, ending: str) -> Any:
+        """One of the kit's result files, say `file("_auxmatch.tsv")`."""
+        return self.kit.load(str(self.folder / f"predictions{ending}"))
+
+    @property
+    def indices(self) -> list[str]:
+        """Row indices in table order."""
+        return [str(index) for index in self.table["index"]]
+
+
+class Credits(NamedTuple):
+    """Credit per item (keyed by row index, of a group's first row where rows are scored together), and unread rows."""
+
+    per_item: dict[str, float]
+    unparsed: int
+
+
+def yes_no(evaluation: Evaluation) -> Credits:
+    """One credit per row; unread where neither "yes" nor "no" stands alone."""
+    matched = evaluation.file("_auxmatch.tsv")
+    credits = {i: float(score) for i, score in zip(evaluation.indices, matched["score"], strict=True)}
+    return Credits(credits, int((matched["extracted"] == "Unknown").sum()))
+
+
+def pairs(evaluation: Evaluation) -> Credits:
+    """MME: one credit per image, half for the mean of its two questions, half for both being right."""
+    rows = yes_no(evaluation)
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    table = evaluation.table
+    for index, category, image in zip(evaluation.indices, table["category"], table["image_path"], strict=True):
+        groups[category, str(image)].append(index)
+    credits = {
+        a: (rows.per_item[a] + rows.per_item[b]) / 4 + rows.per_item[a] * rows.per_item[b] / 2
+        for a, b in groups.values()
+    }
+    return Credits(credits, rows.unparsed)
+
+
+def choices(evaluation: Evaluation) -> Credits:
+    """Multiple choice: one credit per row, in file order."""
+    hit = {str(index): float(mark["hit"]) for index, mark in evaluation.file("_exact_matching_result.pkl").items()}
+    return Credits({index: hit[index] for index in evaluation.indices}, _unread_choices(evaluation))
+
+
+def rotations(evaluation: Evaluation) -> Credits:
+    """MMBench: one credit per question, right only if every rotation of its options was answered right."""
+    hit = {str(index): float(mark["hit"]) for index, mark in evaluation.file("_exact_matching_result.pkl").items()}
+    return Credits({index: hit[index] for index in evaluation.indices if index in hit}, _unread_choices(evaluation))
+
+
+def _unread_choices(evaluation: Evaluation) -> int:
+    found = evaluation.table.apply(evaluation.kit.multiple_choice.prefetch_answer, axis=1)
+    return sum(str(option) in UNREAD for option in found)
+
+
+def mathvista(evaluation: Evaluation) -> Credits:
+    """The kit's own check of every judged answer."""
+    return _judged(evaluation, evaluation.kit.mathvista.post_check)
+
+
+def mathvision(evaluation: Evaluation) -> Credits:
+    """The kit's own check of every judged answer."""
+    return _judged(evaluation, evaluation.kit.mathv.post_check)
+
+
+def _judged(evaluation: Evaluation, right: Callable[[Any], bool]) -> Credits:
+    judged = evaluation.file("_judge.tsv")
+    credits = {index: float(bool(right(judged.iloc[i]))) for i, index in enumerate(evaluation.indices)}
+    return Credits(credits, sum(str(answer) in UNREAD for answer in judged["res"]))
+
+
+def reading(evaluation: Evaluation) -> Credits:
+    """OCRBench keeps no result per row, so its containment rule is applied again and checked against its total.
+
+    Raises:
+        RuntimeError: the total differs, which would mean that the kit's rule is no longer this one.
+    """
+    columns = (evaluation.table[name] for name in ("prediction", "answer", "category"))
+    rows = zip(evaluation.indices, *columns, strict=True)
+    credits = {index: float(_contains(*row)) for index, *row in rows}
+    if sum(credits.values()) != evaluation.result["Final Score"]:
+        raise RuntimeError(
+            f"OCRBench: {sum(credits.values()):g} rows match, VLMEvalKit counts {evaluation.result['Final Score']}; "
+            "its matching rule has changed and benchmarks/_kit/items.py must follow"
+        )
+    return Credits(credits, sum(not str(text).strip() for text in evaluation.table["prediction"]))
+
+
+def _contains(prediction: str, answer: str, category: str) -> bool:
+    """OCRBench's rule: one of the answers occurs in the prediction; blanks do not count in formulas."""
+
+    def plain(text: str) -> str:
+        if category == "Handwritten Mathematical Expression Recognition":
+            return text.strip().replace("\n", " ").replace(" ", "")
+        return text.lower().strip().replace("\n", " ")
+
+    return any(plain(text) in plain(prediction) for text in ast.literal_eval(answer))
+
+
+def instructions(evaluation: Evaluation) -> Credits:
+    """MIA-Bench: the total of every grading sentence. Unread gradings carry no credit; the kit leaves them out too."""
+    credits = {}
+    judged = evaluation.file("_judge.tsv")
+    for index, types, reply in zip(evaluation.indices, judged["component_type"], judged["score_raw"], strict=True):
+        try:
+            scores = evaluation.kit.miabench.process_rawscore(types[2:-2].split("', '"), str(reply))
+        except (ValueError, IndexError, ZeroDivisionError, UnboundLocalError):  # what the kit swallows as well
+            continue
+        credits[index] = min(1.0, max(0.0, float(scores["total_score"])))
+    return Credits(credits, len(judged) - len(credits))

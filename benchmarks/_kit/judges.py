@@ -1,0 +1,254 @@
+"""Judges for the datasets VLMEvalKit does not score by matching alone: handed to the kit as objects, never by name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks._kit.boot import Kit, replaced
+from benchmarks._kit.tasks import Judging
+from uniprune.benchmark import DataOptions
+from uniprune.errors import UserError
+
+Message = str | list[dict[str, str]]
+"""What the kit sends a judge: a text, or parts of `type` "text" or "image" with a `value`."""
+
+
+class Replier(Protocol):
+    """What the kit asks of a judge."""
+
+    def working(self) -> bool:
+        """Whether it can be asked."""
+
+    def generate(self, message: Message, temperature: float = 0.0) -> str:
+        """The reply to one message."""
+
+
+class Judge(Protocol):
+    """A way to judge."""
+
+    @property
+    def label(self) -> str:
+        """What a score says about it."""
+
+    @property
+    def threads(self) -> int:
+        """How many questions to ask at a time."""
+
+    def check(self, name: str, table: Any) -> None:
+        """Raise UserError if there is a row in dataset `name` that it cannot judge."""
+
+    def replier(self, kit: Kit, table: Any, workdir: Path) -> Replier:
+        """The object that answers the kit's questions about one table of predictions."""
+
+
+def choose_judge(name: str, judging: Judging | None, options: DataOptions) -> Judge | None:
+    """The judge of a dataset, None where exact matching is enough (it is then used even if a judge is configured).
+
+    Raises:
+        UserError: one is needed and none, or only half of one, is configured.
+    """
+    if judging is None:
+        return None
+    if options.judge is None:
+        raise UserError(
+            f"{name} cannot be scored without a judge; give --judge rule (a program, labelled as such in the score), "
+            f"give --judge URL and --judge-model NAME of an OpenAI-compatible server, or leave {name} out"
+        )
+    if options.judge == "rule":
+        return RuleJudge(judging)
+    if not options.judge.startswith(("http://", "https://")):
+        raise UserError(f"judge {options.judge!r} is neither 'rule' nor the URL of an OpenAI-compatible server")
+    if not options.judge_model:
+        raise UserError(f"judge {options.judge!r} needs the name of a model there: --judge-model NAME")
+    return ModelJudge(options.judge, options.judge_model, judging.max_tokens, os.environ.get("OPENAI_API_KEY"))
+
+
+@contextlib.contextmanager
+def injected(kit: Kit, dataset: Any, replier: Replier) -> Iterator[None]:
+    """Let the kit's `build_judge` hand out `replier`; no wrapper of the kit is built, so none says hello to a server.
+
+    `MIABench.evaluate` also loads its official file anew for the images, so there it is given `dataset`.
+    """
+
+    def build_judge(**kwargs: Any) -> Replier:
+        return replier
+
+    with (
+        replaced(kit.image_vqa, build_judge=build_judge),
+        replaced(kit.miabench, build_judge=build_judge, MIABench=lambda name: dataset),
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class RuleJudge:
+    """Replies by the rules of `rules.py`."""
+
+    judging: Judging
+    label: str = "rule"
+    threads: int = 1
+
+    def check(self, name: str, table: Any) -> None:
+        """Refuse a table with a row that no rule covers."""
+        for _, row in table.iterrows():
+            refused = self.judging.refuses(row)
+            if refused:
+                raise UserError(
+                    f"{name}: the rule judge has no rule for {refused[0]!r} (row {row['index']}) and does not guess; "
+                    "this file needs a judge model: --judge URL --judge-model NAME"
+                )
+
+    def replier(self, kit: Kit, table: Any, workdir: Path) -> Replier:
+        """Replies to every prompt the kit can send about this table, looked up by the prompt's text."""
+        prompt = self.judging.prompt(kit)
+        rows = (row for _, row in table.iterrows())
+        return _Prepared({prompt(row): self.judging.rule(row) for row in rows})
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Replies known beforehand, by prompt."""
+
+    replies: Mapping[str, str]
+
+    def working(self) -> bool:
+        return True
+
+    def generate(self, message: Message, temperature: float = 0.0) -> str:
+        text = message if isinstance(message, str) else next(p["value"] for p in message if p["type"] == "text")
+        return self.replies[text]
+
+
+@dataclass(frozen=True)
+class ModelJudge:
+    """A model behind an OpenAI-compatible server (chat completions).
+
+    Args:
+        url: the server's base URL (…/v1), or the full one of its chat completions.
+        model: model name sent to it; also the label of the scores.
+        key: bearer token. It is sent to that server, and never logged, stored or shown.
+    """
+
+    url: str
+    model: str
+    max_tokens: int
+    key: str | None = field(default=None, repr=False)
+    threads: int = 4
+    retries: int = 3
+    wait: float = 2.0
+    timeout: float = 300.0
+
+    @property
+    def label(self) -> str:
+        """The model's name."""
+        return self.model
+
+    def check(self, name: str, table: Any) -> None:
+        """A model can be asked anything."""
+
+    def replier(self, kit: Kit, table: Any, workdir: Path) -> Replier:
+        """A client whose replies are kept in `workdir/judge-replies.jsonl`, so that a failed scoring can be resumed."""
+        return _Client(self, workdir / "judge-replies.jsonl")
+
+    @property
+    def endpoint(self) -> str:
+        """The address requests are posted to."""
+        ending = "/chat/completions"
+        return self.url if self.url.endswith(ending) else self.url.rstrip("/") + ending
+
+    def ask(self, request: Mapping[str, Any]) -> str:
+        """Post one request; connection and server errors are retried.
+
+        Raises:
+            UserError: no usable reply.
+        """
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        post = urllib.request.Request(self.endpoint, json.dumps(request).encode(), headers)
+        local = urllib.parse.urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
+        # A proxy of the shell cannot reach a server on this very machine.
+        opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+        reason = ""
+        for attempt in range(self.retries):
+            if attempt:
+                time.sleep(self.wait * 2 ** (attempt - 1))
+            try:
+                with opener.open(post, timeout=self.timeout) as reply:
+                    return str(json.load(reply)["choices"][0]["message"]["content"] or "")
+            except urllib.error.HTTPError as error:
+                reason = f"HTTP {error.code}: {error.read(200).decode(errors='replace')}"
+                if error.code < 500 and error.code != 429:
+                    break
+            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                reason = f"{type(error).__name__}: {error}"
+        if self.key:
+            reason = reason.replace(self.key, "***")
+        raise UserError(
+            f"the judge {self.model!r} at {self.url} gave no answer ({reason}); nothing is lost: predictions and the "
+            "judge's replies so far are kept, so run the same command again when it works"
+        )
+
+
+@dataclass
+class _Client:
+    """Asks a model judge, remembers its replies on disk by the full request, and fails at once after a failure."""
+
+    judge: ModelJudge
+    log: Path
+    _replies: dict[str, str] = field(init=False)
+    _failure: UserError | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+        if not text.endswith("\n"):  # none yet, or the last line was cut off by a kill and is asked again
+            self.log.write_text(text := text[: text.rfind("\n") + 1], encoding="utf-8")
+        self._replies = {entry["request"]: entry["reply"] for entry in map(json.loads, text.splitlines())}
+
+    def working(self) -> bool:
+        return True
+
+    def generate(self, message: Message, temperature: float = 0.0) -> str:
+        request = {
+            "model": self.judge.model,
+            "messages": [{"role": "user", "content": _content(message)}],
+            "temperature": temperature,
+            "max_tokens": self.judge.max_tokens,
+        }
+        digest = hashlib.sha256(json.dumps([self.judge.endpoint, request]).encode()).hexdigest()
+        if digest in self._replies:
+            return self._replies[digest]
+        if self._failure is not None:  # the kit has queued all rows already; do not wait for each of them
+            raise self._failure
+        try:
+            reply = self.judge.ask(request)
+        except UserError as error:
+            self._failure = error
+            raise
+        with self._lock, self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"request": digest, "reply": reply}) + "\n")
+            self._replies[digest] = reply
+        return reply
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """The kit's message in OpenAI's form; its images are data URLs already."""
+    if isinstance(message, str):
+        return message
+    return [
+        {"type": "image_url", "image_url": {"url": part["value"], "detail": "low"}}
+        if part["type"] == "image"
+        else {"type": "text", "text": part["value"]}
+        for part in message
+    ]

@@ -1,0 +1,173 @@
+"""Reading a benchmark's TSV: every row that cannot be asked or scored is found, named and set aside before the run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks._kit import images
+from benchmarks._kit.tasks import Task, filled, literal_fault
+from uniprune.errors import UserError
+
+_BROKEN_LINE = re.compile(r"line (\d+): (expected \d+ fields, saw \d+)")
+_PLAIN_INDEX = re.compile(r"[\w\-./ ]+")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A read TSV.
+
+    Attributes:
+        frame: the rows that can be asked, with pandas' column types as if the others were not in the file, and with
+            references between images followed.
+        faulty: index (or "line N", "row N" where there is none) -> why the row cannot be asked.
+        groups: for every row of `frame`, the positions of the rows scored together with it.
+    """
+
+    frame: Any
+    faulty: dict[str, str]
+    groups: list[tuple[int, ...]]
+
+
+def md5(path: Path) -> str:
+    """Hexadecimal md5 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def read_table(path: Path, task: Task) -> Table:
+    """Read and check a TSV file.
+
+    Raises:
+        UserError: the file is no TSV, lacks a column, or has no usable row.
+    """
+    text, faulty = _read(path)
+    lacking = [name for name in task.columns if name not in text]
+    if lacking:
+        raise UserError(
+            f"{path} is not a {task.kit_name} table: it has no column {', '.join(map(repr, lacking))}, "
+            f"only {', '.join(text)}"
+        )
+    cells = text.pop("image")
+    rows = text.to_dict("records")
+    names = _names([row["index"] for row in rows])
+    required = [name for name in task.columns if name != "image"]
+    # Groups the kit reports on: it sorts their names, and fails on a column that is filled in some rows only.
+    required += [name for name in task.all_or_none if name in text and text[name].map(filled).any()]
+    faults = _row_faults(rows, names, task, required)
+    pictures = images.resolve({name: cell for name, cell in zip(names, cells, strict=True) if filled(cell)})
+    for i, (name, cell) in enumerate(zip(names, cells, strict=True)):
+        found = pictures.get(name)
+        if not filled(cell):
+            faults.setdefault(i, "no image (VLMEvalKit leaves such rows out)")
+        elif isinstance(found, str):
+            faults.setdefault(i, found)
+    damaged = images.damaged(text for found in pictures.values() if isinstance(found, list) for text in found)
+    for i, name in enumerate(names):
+        for picture in pictures.get(name, []) if i not in faults else []:
+            if picture in damaged:
+                faults.setdefault(i, damaged[picture])
+    groups = _group(rows, names, faults, task)
+    for i in sorted(faults):
+        faulty[names[i]] = faults[i]
+    good = [i for i in range(len(rows)) if i not in faults]
+    if not good:
+        first = next(iter(faulty.items()), None)
+        raise UserError(f"{path} has no usable row" + (f"; {first[0]}: {first[1]}" if first else ""))
+    frame = _typed(text.iloc[good])
+    resolved = (pictures[names[i]] for i in good)
+    frame["image"] = [found[0] if len(found) == 1 else str(found) for found in resolved]
+    place = {row: position for position, row in enumerate(good)}
+    return Table(frame, faulty, [tuple(place[member] for member in groups[row]) for row in good])
+
+
+def _read(path: Path) -> tuple[Any, dict[str, str]]:
+    """All cells as text, and the lines with too many fields."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            # "None" and "NA" stay texts here; pandas makes them empty for the kit, and that is not a fault of the file.
+            text = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, on_bad_lines="warn")
+    except (ValueError, OSError) as error:  # pandas' parser and decoding errors are ValueErrors
+        raise UserError(f"{path} cannot be read as a TSV table: {error}") from error
+    broken = _BROKEN_LINE.findall(" ".join(str(w.message) for w in caught))
+    return text, {f"line {line}": f"{reason} (a stray tab?)" for line, reason in broken}
+
+
+def _names(indices: Sequence[Any]) -> list[str]:
+    """What to call each row: its index, or "row N" where that is missing or was used before."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for i, index in enumerate(indices, 1):
+        names.append(index if filled(index) and index not in taken else f"row {i}")
+        taken.add(names[-1])
+    return names
+
+
+def _row_faults(rows: list[dict[str, Any]], names: list[str], task: Task, required: Sequence[str]) -> dict[int, str]:
+    """Position -> the first thing wrong with a row, images aside."""
+    faults: dict[int, str] = {}
+    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+        reason = _fault(row, task, required)
+        if reason is None and name != row["index"]:
+            reason = f"index {row['index']!r} occurs more than once"
+        if reason is not None:
+            faults[i] = reason
+    return faults
+
+
+def _fault(row: Mapping[str, Any], task: Task, required: Sequence[str]) -> str | None:
+    for column in required:
+        if not filled(row[column]):
+            return f"field {column!r} is empty"
+    if not _PLAIN_INDEX.fullmatch(row["index"]):
+        return f"index {row['index']!r} has other characters than letters, digits and -._/"
+    for column, allowed in task.allowed.items():
+        if row[column] not in allowed:
+            return f"{column} {row[column]!r} is not one that {task.kit_name} scores"
+    for column in task.literals:
+        if reason := literal_fault(column, row[column]):
+            return reason
+    return task.fault(row)
+
+
+def _group(
+    rows: list[dict[str, Any]], names: list[str], faults: dict[int, str], task: Task
+) -> dict[int, tuple[int, ...]]:
+    """Position -> positions scored together. A group with one faulty row is faulty as a whole."""
+    if task.grouping is None:
+        return {i: (i,) for i in range(len(rows))}
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        try:
+            groups[task.grouping.key(row)].append(i)
+        except ValueError:  # a faulty row whose group cannot be told
+            groups[f"row {i}"].append(i)
+    for members in groups.values():
+        wrong = [i for i in members if i in faults]
+        if wrong:
+            reason: str | None = f"scored together with row {names[wrong[0]]}, which is faulty"
+        else:
+            reason = task.grouping.fault([rows[i] for i in members])
+        if reason:
+            for i in members:
+                faults.setdefault(i, reason)
+    return {i: tuple(members) for members in groups.values() for i in members}
+
+
+def _typed(text: Any) -> Any:
+    """The same rows with the column types pandas gives a file of exactly these rows.
+
+    One empty cell in a faulty row would otherwise turn a column of whole numbers, and every option in the prompts, into
+    decimals.
+    """
+    return pd.read_csv(io.StringIO(text.to_csv(sep="\t", index=False, quoting=1)), sep="\t")
