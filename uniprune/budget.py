@@ -81,8 +81,9 @@ def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
     floor = layer_average(pruner.with_ratio(low).schedule(num_layers), num_layers)
     if floor >= average:
         raise UserError(
-            f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by {type(pruner).__name__} "
-            f"at layer {pruner.layer}: the layers before it already use {floor:.3f}; prune earlier or keep more"
+            f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by "
+            f"{type(pruner).__name__} at layer {pruner.layer}: the layers before it already use {floor:.3f}; "
+            "prune earlier or keep more"
         )
     for _ in range(60):
         middle = (low + high) / 2

@@ -46,29 +46,45 @@ class MethodChoice:
             UserError: an unknown method or field, or a value the method refuses.
         """
         check_ratio(self.ratio)
-        parts = [self._part(name, fields) for name, fields in self.fields().items()]
+        parts: list[Pruner] = [
+            method(seed=self.seed, **fields)
+            for method, fields in zip(self.classes().values(), self.fields().values(), strict=True)
+        ]
         return (parts[0] if len(parts) == 1 else Compose(*parts)).with_ratio(self.ratio)
 
-    def fields(self) -> dict[str, dict[str, Any]]:
-        """Part -> the fields the user set, as validated values. Raises UserError for a field that no part has."""
+    def classes(self) -> dict[str, type[Pruner]]:
+        """Part -> its class. Raises UserError for an unknown or repeated part."""
         names = self.name.split("+")
         if len(set(names)) < len(names):
             raise UserError(f"method {self.name!r} names a part twice; a composition needs different methods")
-        classes = {name: METHODS.get(name) for name in names}
-        chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
+        return {name: METHODS.get(name) for name in names}
+
+    def has(self, key: str) -> bool:
+        """Whether some part has the field called "field" or "part.field"."""
+        part, _, name = key.rpartition(".")
+        return any(part in ("", owner) and name in settable(method) for owner, method in self.classes().items())
+
+    def prunes_inside(self) -> bool:
+        """Whether some part acts inside the language model, so that a layer means something to it."""
+        return any(method.layer > 0 for method in self.classes().values())
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """Part -> the fields the user set, as validated values. Raises UserError for a field that no part has."""
+        classes = self.classes()
+        chosen: dict[str, dict[str, Any]] = {name: {} for name in classes}
         for key, text in self.settings.items():
             part, _, name = key.rpartition(".")
             if part and part not in classes:
-                raise unknown(f"part of method {self.name!r}", part, classes)
-            owners = [n for n in ([part] if part else names) if name in settable(classes[n])]
+                raise unknown(f"part of method {self.name!r}:", part, classes)
+            asked = {part: classes[part]} if part else classes
+            owners = [owner for owner, method in asked.items() if name in settable(method)]
             if not owners:
-                known = {f for n in ([part] if part else names) for f in settable(classes[n])}
-                raise unknown(f"field of method {self.name!r}", name, known)
+                known = {field for method in asked.values() for field in settable(method)}
+                raise unknown(f"field of method {self.name!r}:", name, known)
             for owner in owners:
                 chosen[owner][name] = parse_field(classes[owner], name, text)
         if self.layer is not None:
-            inside = [n for n in names if classes[n].layer > 0] or names
-            for name in inside:
+            for name in [n for n, method in classes.items() if method.layer > 0] or classes:
                 chosen[name].setdefault("layer", self.layer)
         return chosen
 
@@ -83,11 +99,6 @@ class MethodChoice:
             resolved=[plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)}) for part in parts],
             code=code_hash(type(part) for part in parts),
         )
-
-    def _part(self, name: str, fields: Mapping[str, Any]) -> Pruner:
-        """One part with the user's fields; a composition sets the ratio afterwards."""
-        part: Pruner = METHODS.get(name)(seed=self.seed, **fields)
-        return part
 
 
 def settable(method: type[Pruner]) -> list[str]:
@@ -108,7 +119,8 @@ def parse_field(method: type[Pruner], name: str, text: str) -> Any:
             return adapter.validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-    raise UserError(f"--set {name}={text}: {reason[0].lower()}{reason[1:]}; expected {getattr(kind, '__name__', kind)}")
+    expected = kind.__name__ if isinstance(kind, type) else kind
+    raise UserError(f"--set {name}={text}: {reason[0].lower()}{reason[1:]}; expected {expected}")
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, str]:

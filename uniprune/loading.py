@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from uniprune.catalog import ModelEntry
 from uniprune.errors import UserError
@@ -32,9 +31,12 @@ class Placement:
     attention: str
     device: str
 
+    def __str__(self) -> str:
+        return f"{self.dtype}, {self.attention}, {self.device}"
+
     @property
     def kind(self) -> str:
-        """"cpu" or "cuda"."""
+        """Kind of device: "cpu" or "cuda"."""
         return "cuda" if self.device == "balanced" else self.device.split(":")[0]
 
 
@@ -48,7 +50,7 @@ class LoadedModel:
     """
 
     entry: ModelEntry
-    model: nn.Module
+    model: Any
     processor: Any
     family: Family
     placement: Placement
@@ -75,11 +77,12 @@ def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") ->
     if device == "auto":
         device = "cpu" if not gpus else "cuda" if gpus == 1 else "balanced"
     try:
-        kind, number = ("cuda", None) if device == "balanced" else (torch.device(device).type, torch.device(device).index)
+        wanted = torch.device("cuda" if device == "balanced" else device)
     except RuntimeError as error:
         raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda, cuda:N or balanced") from error
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and (number or 0) >= gpus):
-        raise UserError(f"device {device!r} is not available: torch {torch.__version__} sees {gpus} GPUs; use --device cpu")
+    kind = wanted.type
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and (wanted.index or 0) >= gpus):
+        raise UserError(f"device {device!r} is not available: torch sees {gpus} GPUs; use --device cpu")
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if dtype not in DTYPES:
@@ -141,8 +144,8 @@ def _check_folder(folder: Path) -> None:
     for part, names in parts.items():
         if not files & names:
             raise UserError(
-                f"model folder {folder} has no {part.split(' ', 1)[-1]} (expected {' or '.join(sorted(names))}); save the "
-                "whole checkpoint with model.save_pretrained(folder) and processor.save_pretrained(folder)"
+                f"model folder {folder} has no {part.split(' ', 1)[-1]} (expected {' or '.join(sorted(names))}); save "
+                "the whole checkpoint with model.save_pretrained(folder) and processor.save_pretrained(folder)"
             )
 
 
@@ -181,7 +184,7 @@ def _fetch(factory: Any, entry: ModelEntry, **kwargs: Any) -> Any:
             raise UserError(f"model folder {entry.folder} cannot be loaded: {reason}") from error
         raise UserError(
             f"model {entry.name!r} cannot be loaded: tried hub id {entry.source!r} and the local hub cache ({reason}). "
-            f"Without network access: give --model the path of a folder that holds the checkpoint; or, where there is a "
-            f"network, run `huggingface-cli download {entry.source}`, copy its cache (HF_HOME) here and set "
+            "Without network access: give --model the path of a folder that holds the checkpoint; or, where there is "
+            f"a network, run `huggingface-cli download {entry.source}`, copy its cache (HF_HOME) here and set "
             "HF_HUB_OFFLINE=1"
         ) from error

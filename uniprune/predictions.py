@@ -1,9 +1,8 @@
-"""Stored answers of one benchmark in one run: append-only JSON lines that survive kills, full disks and second processes.
+"""Stored answers of one benchmark in one run: append-only JSON lines.
 
-Each line is one row: `index`, `prediction`, then `spans` (seconds, this row's share of its batch), `new_tokens`, `batch`
-(rows answered together) and `visual_tokens` (entering each decoder layer). A row that could not be asked has `error`
-instead. A batch is written with one call and forced to disk before the next one starts, so a kill loses at most the
-batch in flight; a line cut short by it is dropped when the file is opened again.
+They survive kills, full disks and second processes. Each line is one row, an `Answer`. A batch is written with one call
+and forced to disk before the next one starts, so a kill loses at most the batch in flight; a line cut short by it is
+dropped when the file is opened again.
 """
 
 from __future__ import annotations
@@ -76,7 +75,9 @@ class Predictions:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the file and let the next process in."""
         os.close(self._file)
         self._lock.release()

@@ -6,11 +6,11 @@ A *run* is one set-up (model x method x settings) over some benchmarks. Its fold
     results/<identity>/<benchmark>.jsonl    one line per answered row, append-only (see uniprune/predictions.py)
 
 The identity is a hash of `Setup` and of nothing else. `Setup` holds what determines the answers: weights, image
-processor, method with every resolved field and its source code, budget, seed, generation settings, precision, attention
-kernel, kind of device and row limit. It does not hold what must not change them (batch size, folders, the name a model
-was called by), what only describes the host (versions, device name, git revision; kept in `environments`), nor the judge,
-which scores answers but does not make them. Which rows a benchmark asks is guarded per benchmark by `DatasetRecord.data`
-and `.prompts`: a changed data file is refused, not mixed in.
+processor, method with every resolved field and its source code, budget, seed, generation settings, precision,
+attention kernel, kind of device and row limit. It does not hold what must not change them (batch size, folders, the
+name a model was called by), what only describes the host (versions, device name, git revision; kept in
+`environments`), nor the judge, which scores answers but does not make them. Which rows a benchmark asks is guarded per
+benchmark by `DatasetRecord.data` and `.prompts`: a changed data file is refused, not mixed in.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
-
-FORMAT = 1
 
 
 class Strict(BaseModel):
@@ -195,11 +193,11 @@ class DatasetRecord(Strict):
     prompts: str
     """Hash of the rows' texts, questions and answer lengths."""
     rows: int
-    """Rows of this run, faulty ones included."""
+    """Rows to ask in this run."""
     answered: int = 0
-    """Rows with a stored prediction."""
+    """Rows of these with a stored prediction."""
     faulty: dict[str, str] = {}
-    """Rows that could not be asked, with the reason; they score zero."""
+    """Rows of the file that cannot be asked (damaged image, …), with the reason."""
     timing: Timing | None = None
     """Spans; null until rows were answered."""
     ledger: Ledger | None = None
@@ -211,7 +209,7 @@ class DatasetRecord(Strict):
 class RunRecord(Strict):
     """Everything about one run."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     """Version of this layout."""
     identity: str
     """Hash of `setup`; the folder's name."""

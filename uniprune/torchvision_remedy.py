@@ -1,10 +1,10 @@
 """Make `import torchvision` work beside a torch build that its compiled operators were not built for.
 
-A CPU build of torch beside the registry's torchvision (built for CUDA) cannot load torchvision's compiled operators, and
-then transformers cannot import a single image processor. None of those operators is used here: pixels are resized by
-torch itself. Declaring the two operators that torchvision insists on at import is therefore enough, and keeps the image
-processors — and so the pixel values, and so the answers — those of a machine with a matching build. Falling back to the
-PIL processors instead would change pixels after every resize.
+A CPU build of torch beside the registry's torchvision (built for CUDA) cannot load torchvision's compiled operators,
+and then transformers cannot import a single image processor. None of those operators is used here: pixels are resized
+by torch itself. Declaring the two operators that torchvision insists on at import is therefore enough, and keeps the
+image processors, and so the pixel values and the answers, those of a machine with a matching build. Falling back to
+the PIL processors instead would change pixels by up to one grey level at every resize.
 
 Call `ensure_torchvision()` before the first import of transformers' image or vision code.
 """

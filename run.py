@@ -1,0 +1,8 @@
+"""`python run.py`: see `python run.py --help`."""
+
+import sys
+
+from uniprune.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Shared fixtures: untrained tiny checkpoints of every family, saved as a user would find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from uniprune.torchvision_remedy import ensure_torchvision
+
+ensure_torchvision()
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of an untrained tiny model ("llava", "internvl" or "qwen2.5-vl") with its processor."""
+    from models.tiny.build import build_model, build_processor
+
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def build(family: str) -> Path:
+        folder = root / family
+        if not folder.exists():
+            build_model(family, seed=0).save_pretrained(folder)
+            build_processor(family).save_pretrained(folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the hub unreachable at once, whatever the network here is."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -1,0 +1,173 @@
+"""Finding and loading models: names, folders, hub ids, and what is said when a part is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from uniprune.benchmark import Part, Request
+from uniprune.catalog import ModelEntry, catalog, find_model
+from uniprune.chat import Chat
+from uniprune.errors import UserError
+from uniprune.loading import LoadedModel, Placement, fingerprint, load, place
+
+CPU = Placement("float32", "sdpa", "cpu")
+Checkpoint = Callable[[str], Path]
+
+
+def load_folder(folder: Path, **settings: object) -> LoadedModel:
+    return load(ModelEntry(name=str(folder), source=str(folder), **settings), CPU)  # type: ignore[arg-type]
+
+
+def request(index: str, text: str, images: int = 1, side: int = 96) -> Request:
+    pictures = tuple(Part(image=Image.new("RGB", (side, side), (40 * i, 90, 200))) for i in range(images))
+    return Request(index, (*pictures, Part(text=text)), question=text, max_new_tokens=4)
+
+
+@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl"])
+def test_every_family_loads_and_answers_in_batches_as_alone(family: str, checkpoint: Checkpoint) -> None:
+    loaded = load_folder(checkpoint(family))
+    chat = Chat(loaded)
+    requests = [request("0", "what color is the circle ?"), request("1", "how many ?"), request("2", "is it ?", 2)]
+    together = chat.generate(chat.encode(requests))
+    alone = [chat.generate(chat.encode([one]))[0] for one in requests]
+    assert [reply.text for reply in together] == [reply.text for reply in alone]
+    assert loaded.num_layers == 6
+    assert not loaded.model.training
+
+
+def test_text_only_rows_and_start_token(checkpoint: Checkpoint) -> None:
+    chat = Chat(load_folder(checkpoint("llava")))
+    batch = chat.encode([request("0", "is there a circle ?", images=0)])
+    ids = batch.inputs["input_ids"][0].tolist()
+    assert ids.count(chat.tokenizer.bos_token_id) == 1
+    assert chat.tokenizer.decode(batch.questions[0]).strip() == "is there a circle?"
+    assert chat.generate(batch)[0].tokens <= 4
+
+
+def test_answers_stop_at_each_rows_own_length(checkpoint: Checkpoint) -> None:
+    chat = Chat(load_folder(checkpoint("llava")))
+    chat._ends = set()  # an untrained model may end early; lengths are what is tested
+    chat.model.generation_config.eos_token_id = None
+    short, long = request("0", "a"), request("1", "b")
+    short = Request(short.index, short.parts, short.question, max_new_tokens=2)
+    assert [reply.tokens for reply in chat.generate(chat.encode([short, long]))] == [2, 4]
+
+
+def test_catalogue_names_the_papers_models() -> None:
+    entries = catalog()
+    assert {"llava-1.5-7b", "internvl3-8b", "qwen2.5-vl-7b", "tiny-llava"} <= set(entries)
+    size = entries["qwen2.5-vl-7b"].image_processor["size"]
+    assert size == {"shortest_edge": 256 * 28 * 28, "longest_edge": 1280 * 28 * 28}
+    assert entries["tiny-llava"].suite == "mini"
+
+
+def test_pixel_limits_of_the_catalogue_reach_the_processor(checkpoint: Checkpoint) -> None:
+    limits = {"shortest_edge": 8 * 8 * 4, "longest_edge": 8 * 8 * 9}
+    loaded = load_folder(checkpoint("qwen2.5-vl"), image_processor={"size": limits})
+    grid = Chat(loaded).encode([request("0", "how many ?")]).inputs["image_grid_thw"]
+    assert grid.tolist() == [[1, 6, 6]]
+    assert loaded.image_processor["size"] == limits
+
+
+def test_unknown_names_suggest_near_ones() -> None:
+    with pytest.raises(UserError, match="did you mean 'tiny-llava'"):
+        find_model("tiny-lava")
+
+
+def test_a_folder_of_the_catalogue_is_that_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "weights").mkdir()
+    models = tmp_path / "configs" / "models.yaml"
+    models.write_text("small: {source: weights, suite: mini}\n")
+    monkeypatch.setattr("uniprune.catalog.catalog", lambda: catalog(models))
+    assert find_model(str(tmp_path / "weights")).name == "small"
+    models.write_text("small: {sauce: weights}\n")
+    with pytest.raises(UserError, match=r"models\.yaml is not a list of models"):
+        find_model("small")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["processor_config.json"], "no image processor .*processor.save_pretrained"),
+        (["tokenizer.json"], "no tokenizer"),
+        (["model.safetensors"], "no weights"),
+        (["config.json"], "no configuration"),
+        (["chat_template.jinja"], "no chat template"),
+    ],
+)
+def test_folder_without_a_part_names_it(files: list[str], message: str, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("llava"), folder, ignore=shutil.ignore_patterns(*files))
+    with pytest.raises(UserError, match=message):
+        load_folder(folder)
+
+
+def test_incomplete_and_damaged_weights_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("llava"), folder)
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name in tensors if "layers.3.mlp.up_proj" in name)
+    save_file({key: value for key, value in tensors.items() if key != name}, weights, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 1 parameters .*would be random"):
+        load_folder(folder)
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_folder(folder)
+
+
+def test_unregistered_family_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("llava"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "blip-2"}))
+    with pytest.raises(UserError, match="unknown model family 'blip-2'"):
+        load_folder(folder)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_unreachable_hub_names_id_and_remedies() -> None:
+    with pytest.raises(UserError) as caught:
+        load(find_model("nobody/no-such-model"), CPU)
+    for part in ("nobody/no-such-model", "path of a folder", "huggingface-cli download", "HF_HUB_OFFLINE"):
+        assert part in str(caught.value)
+
+
+def test_fingerprint_follows_content_not_place(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint("llava"), folder)
+    assert fingerprint(folder) == fingerprint(checkpoint("llava"))
+    tensors = load_file(folder / "model.safetensors")
+    first = next(iter(tensors))
+    tensors[first] = tensors[first] + 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert fingerprint(folder) != fingerprint(checkpoint("llava"))
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"device": "cuda:99"}, "not available: .*--device cpu"),
+        ({"device": "gpu"}, "unknown"),
+        ({"device": "meta"}, "not available"),
+        ({"dtype": "float8"}, "expected auto or one of float32"),
+    ],
+)
+def test_bad_placement_is_refused(wish: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        place(**wish)
+
+
+def test_automatic_placement_fits_the_machine() -> None:
+    placement = place()
+    assert placement.kind == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert placement.dtype == ("float32" if placement.kind == "cpu" else placement.dtype)

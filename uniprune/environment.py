@@ -1,0 +1,48 @@
+"""What a run record says about the software and the machine."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+import uniprune
+from uniprune.catalog import ROOT
+from uniprune.records import Environment
+
+PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "ms-vlmeval", "numpy", "pillow")
+
+
+def environment(device: str) -> Environment:
+    """This process's software and machine. `device` is a kind, "cpu" or "cuda"."""
+    versions = {"python": platform.python_version(), "uniprune": uniprune.__version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return Environment(
+        versions=versions,
+        git=git_revision(),
+        device=torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        threads=torch.get_num_threads(),
+    )
+
+
+def git_revision() -> str | None:
+    """Commit of this checkout, "+dirty" with uncommitted changes; None outside a checkout or without git."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + "+dirty" * bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    """Output of a git command in the checkout."""
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

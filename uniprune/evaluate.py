@@ -1,0 +1,225 @@
+"""One run: a loaded model under one pruner answers benchmarks, resumes where it stopped, and is scored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from uniprune.answering import Answerer
+from uniprune.benchmark import Dataset, Request
+from uniprune.budget import with_average
+from uniprune.choice import MethodChoice
+from uniprune.environment import environment
+from uniprune.errors import UserError
+from uniprune.loading import LoadedModel
+from uniprune.predictions import Answer, Predictions
+from uniprune.progress import RunProgress
+from uniprune.pruner import Pruner
+from uniprune.records import DatasetRecord, ModelRecord, RunRecord, ScoreRecord, Setup, Store
+from uniprune.registry import BENCHMARKS
+from uniprune.stats import interval
+from uniprune.summary import ledger, timing
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Settings of a run beside model and method.
+
+    Attributes:
+        protocol: "site" reads the ratio at the pruning point, "average" over all decoder layers.
+        limit: rows per benchmark; None for all. batch_size: rows answered together (speed only).
+        max_new_tokens: longest answer of every row; None leaves it to each benchmark.
+    """
+
+    protocol: Literal["site", "average"] = "site"
+    limit: int | None = None
+    batch_size: int = 8
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch_size", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name.replace('_', '-')} {value} must be at least 1")
+
+
+class Run:
+    """One set-up, ready to be asked.
+
+    Args:
+        loaded: the model. choice: the method as asked for. options: the rest.
+
+    Raises:
+        UserError: an unknown method or field, or a layer the model does not have.
+    """
+
+    def __init__(self, loaded: LoadedModel, choice: MethodChoice, options: RunOptions) -> None:
+        self.loaded, self.choice, self.options = loaded, choice, options
+        self.pruner = self._pruner()
+        self.pruner.schedule(loaded.num_layers)
+        setup = Setup(
+            weights=loaded.weights,
+            processor=loaded.image_processor,
+            method=choice.record(self.pruner),
+            ratio=self.pruner.ratio if self.pruner.kind == "none" else choice.ratio,
+            protocol=options.protocol,
+            seed=choice.seed,
+            max_new_tokens=options.max_new_tokens,
+            limit=options.limit,
+            dtype=loaded.placement.dtype,
+            attention=loaded.placement.attention,
+            device=loaded.placement.kind,
+        )
+        self.environment = environment(setup.device)
+        self.record = RunRecord(
+            identity=setup.identity(),
+            model=ModelRecord(
+                name=loaded.entry.name,
+                source=loaded.entry.source,
+                family=loaded.family.model.config.model_type,
+                layers=loaded.num_layers,
+            ),
+            setup=setup,
+        )
+
+    @property
+    def label(self) -> str:
+        """Method and ratio, as shown beside a progress bar."""
+        return self.choice.name if self.pruner.kind == "none" else f"{self.choice.name} {self.choice.ratio:g}"
+
+    def evaluate(self, datasets: Sequence[Dataset], store: Store, progress: RunProgress) -> RunRecord:
+        """Ask and score every benchmark, storing each answer as it comes; stored rows are not asked again.
+
+        Raises:
+            UserError: a stored answer belongs to other data, something cannot be written, a judge fails, …
+        """
+        average = self.choice.ratio if self.options.protocol == "average" else None
+        with Answerer(self.loaded, self.pruner, self.options.batch_size, average) as answerer:
+            for dataset in datasets:
+                progress.begin(f"{self.label} · {dataset.name}")
+                self.record = DatasetRun(self, dataset, store, progress).complete(answerer)
+        return self.record
+
+    def _pruner(self) -> Pruner:
+        """The method at the ratio that the protocol asks for."""
+        pruner = self.choice.pruner()
+        if self.options.protocol == "average":
+            pruner = with_average(pruner, self.choice.ratio, self.loaded.num_layers)
+        return pruner
+
+
+class DatasetRun:
+    """One benchmark within a run."""
+
+    def __init__(self, run: Run, dataset: Dataset, store: Store, progress: RunProgress) -> None:
+        self.record, self.options, self._environment = run.record, run.options, run.environment
+        self.dataset, self.store, self.progress = dataset, store, progress
+        self._requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
+        self._blank = DatasetRecord(
+            ability=dataset.ability,
+            suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
+            data=dataset.fingerprint,
+            prompts=prompts_hash(self._requests),
+            rows=len(self._requests),
+        )
+
+    def complete(self, answerer: Answerer) -> RunRecord:
+        """Ask what is missing, then score. An interrupt leaves a record of what is stored."""
+        path = self.store.predictions(self.record.identity, self.dataset.name)
+        with Predictions(path, waiting=self._waiting) as stored:
+            self._refuse_other_data()
+            self._write(stored.answers)
+            try:
+                self._ask(answerer, stored)
+            finally:
+                with contextlib.suppress(UserError):  # a full disk has been reported by what failed first
+                    self._write(stored.answers)
+            score = self._score(stored.answers)
+            self._write(stored.answers, score)
+        faulty = f", {len(self.record.datasets[self.dataset.name].faulty)} faulty rows left out"
+        self.progress.say(
+            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
+            + faulty * bool(self.record.datasets[self.dataset.name].faulty)
+        )
+        return self.record
+
+    def _ask(self, answerer: Answerer, stored: Predictions) -> None:
+        """Answer rows without a stored answer, batch by batch."""
+        missing = [request for request in self._requests if request.index not in stored.answers]
+        self.progress.advance(len(self._requests) - len(missing))
+        while missing:
+            batch, missing = missing[: answerer.batch_size], missing[answerer.batch_size :]
+            answers = answerer.answer(batch)
+            for answer in answers:
+                if answer.error:
+                    self.progress.say(f"  {self.dataset.name}: row {answer.index} is left out: {answer.error}")
+            stored.append(answers)
+            self.progress.advance(len(batch))
+
+    def _score(self, answers: Mapping[str, Answer]) -> ScoreRecord:
+        """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""
+        wanted = {request.index for request in self._requests}
+        predictions = {index: a.prediction for index, a in answers.items() if index in wanted and a.error is None}
+        workdir = self.store.folder(self.record.identity) / "judge" / self.dataset.name
+        score = self.dataset.score(predictions, workdir, limit=self.options.limit)
+        with contextlib.suppress(OSError):  # kept only when a judge's replies lie in it
+            workdir.rmdir()
+            workdir.parent.rmdir()
+        return ScoreRecord(
+            value=score.value,
+            metric=score.metric,
+            judge=score.judge,
+            rows=score.rows,
+            unparsed=score.unparsed,
+            interval=interval(list(score.per_item.values())),
+            per_item=dict(score.per_item),
+            details=dict(score.details),
+        )
+
+    def _write(self, answers: Mapping[str, Answer], score: ScoreRecord | None = None) -> None:
+        """Store what is known so far."""
+        asked = [answers[request.index] for request in self._requests if request.index in answers]
+        faulty = dict(self.dataset.faulty) | {a.index: a.error for a in asked if a.error}
+        entry = self._blank.model_copy(
+            update={
+                "answered": len(asked),
+                "faulty": faulty,
+                "timing": timing(asked),
+                "ledger": ledger(asked),
+                "score": score,
+            }
+        )
+        self.record = self.store.update(self.record, self.dataset.name, entry, self._environment)
+
+    def _refuse_other_data(self) -> None:
+        """Refuse to add to answers that were given to other rows."""
+        record = self.store.read(self.record.identity)
+        old = record.datasets.get(self.dataset.name) if record else None
+        for name, what in (("data", "the data file"), ("prompts", "the prompts")):
+            before, now = getattr(old, name, None), getattr(self._blank, name)
+            if before not in (None, now):
+                path = self.store.predictions(self.record.identity, self.dataset.name)
+                raise UserError(
+                    f"{self.dataset.name}: {what} changed since answers were stored in {path} ({before} then, {now} "
+                    "now); choose another --output, or delete that file and the record beside it to start again"
+                )
+
+    def _shortened(self, request: Request) -> Request:
+        """The request with the run's own longest answer, if it has one."""
+        length = self.options.max_new_tokens
+        return request if length is None else dataclasses.replace(request, max_new_tokens=length)
+
+    def _waiting(self, path: object) -> None:
+        """Another process is on it."""
+        self.progress.say(f"  another process is answering {path}; waiting for it (Ctrl-C stops waiting)")
+
+
+def prompts_hash(requests: Sequence[Request]) -> str:
+    """Hash of what rows ask in words: index, question and longest answer of each."""
+    rows = [(request.index, request.question, request.max_new_tokens) for request in requests]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

@@ -1,0 +1,194 @@
+"""Leaderboards from stored run records: one row per run, one column per benchmark."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from uniprune.records import DatasetRecord, RunRecord
+
+Cell = str | float | int | None
+
+LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
+TAIL = ("average", "relative %", "total ms", "prefill ms", "method ms", "visual tokens", "rows", "judge", "identity")
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """A table ready to be written.
+
+    Attributes:
+        columns: names in order; the benchmarks lie between "settings" and "average".
+        rows: column -> value. notes: what a reader must know, one sentence each.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[dict[str, Cell]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def texts(self) -> list[list[str]]:
+        """The rows as readable text, numbers rounded."""
+        return [[text(column, row.get(column)) for column in self.columns] for row in self.rows]
+
+    def csv(self) -> str:
+        """Comma-separated values, numbers unrounded."""
+        file = io.StringIO()
+        writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return file.getvalue()
+
+    def markdown(self) -> str:
+        """A GitHub table."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.texts()]
+        table = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+        return table + "".join(f"\n{note}\n" for note in self.notes)
+
+    def html(self) -> str:
+        """A page of its own."""
+
+        def line(cells: Iterable[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+
+        body = line(self.columns, "th") + "".join(line(cells, "td") for cells in self.texts())
+        notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in self.notes)
+        return _PAGE.format(table=body, notes=notes)
+
+
+def leaderboard(records: Sequence[RunRecord], shown: Callable[[RunRecord], bool] = lambda _: True) -> Leaderboard:
+    """The table of the given runs; those not `shown` still serve as vanilla references.
+
+    The average is left out for a run that lacks benchmarks another run of its model has: means over different
+    benchmarks must not be compared. "relative %" is the mean of score / vanilla score over the run's benchmarks,
+    against the un-pruned run of the same weights, settings, rows and judge.
+    """
+    kept = [record for record in records if shown(record)]
+    names = list(dict.fromkeys(name for record in kept for name in record.datasets))
+    names.sort(key=lambda name: (next(r.datasets[name].suite for r in kept if name in r.datasets), name))
+    covered: dict[str, set[str]] = {}
+    for record in kept:
+        covered.setdefault(record.setup.weights, set()).update(scored(record))
+    rows = [_row(record, covered[record.setup.weights], vanilla(record, records)) for record in kept]
+    rows.sort(key=lambda row: (str(row["model"]), str(row["seed"]), -float(row["ratio"] or 0), str(row["method"])))
+    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(kept, rows))
+
+
+def scored(record: RunRecord) -> dict[str, DatasetRecord]:
+    """The run's benchmarks that have a score."""
+    return {name: entry for name, entry in record.datasets.items() if entry.score is not None}
+
+
+def vanilla(record: RunRecord, records: Iterable[RunRecord]) -> RunRecord | None:
+    """The un-pruned run that `record` is measured against: same weights, processor, generation, precision and rows."""
+    same = ("weights", "processor", "max_new_tokens", "limit", "dtype", "attention", "device")
+    for other in records:
+        equal = all(getattr(other.setup, name) == getattr(record.setup, name) for name in same)
+        if equal and other.setup.method.kind == "none":
+            return other
+    return None
+
+
+def text(column: str, value: Cell) -> str:
+    """A value as a reader wants it: ratios with three digits, everything else with one."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}" if column == "ratio" else f"{value:.1f}"
+    return str(value)
+
+
+def _row(record: RunRecord, covered: set[str], reference: RunRecord | None) -> dict[str, Cell]:
+    """One run's values."""
+    setup, entries = record.setup, scored(record)
+    scores = {name: entry.score.value for name, entry in entries.items() if entry.score}
+    parts = setup.method.resolved
+    none = setup.method.kind == "none"
+    ledgers = [(entry.ledger, entry.answered) for entry in entries.values() if entry.ledger]
+    flagged = any(ledger.flagged for ledger, _ in ledgers)
+    tokens = _mean((ledger.average, weight) for ledger, weight in ledgers)
+    row: dict[str, Cell] = {
+        "model": record.model.name,
+        "method": setup.method.name,
+        "ratio": setup.ratio,
+        "layer": None if none else "+".join(str(part["layer"]) for part in parts),
+        "protocol": None if none else setup.protocol,
+        "seed": setup.seed,
+        "settings": _settings(record),
+        **scores,
+        "average": fmean(scores.values()) if scores and covered == set(scores) else None,
+        "relative %": _relative(entries, scored(reference)) if reference else None,
+        "visual tokens": tokens if tokens is None or not flagged else f"{tokens:.1f} !",
+        "rows": sum(entry.score.rows for entry in entries.values() if entry.score),
+        "judge": ", ".join(sorted({entry.score.judge for entry in entries.values() if entry.score})) or None,
+        "identity": record.identity,
+    }
+    for span in ("total", "prefill", "method"):
+        times = [(getattr(e.timing, span).median, e.timing.rows) for e in entries.values() if e.timing]
+        row[f"{span} ms"] = _mean(times)
+    return row
+
+
+def _settings(record: RunRecord) -> str:
+    """What else tells runs apart: fields the user set, row limit, answer length, precision, kernel and device."""
+    setup = record.setup
+    passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
+    limits = [f"limit={setup.limit}"] * (setup.limit is not None)
+    limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
+    return " ".join([*passed, *limits, setup.dtype, setup.attention, setup.device])
+
+
+def _relative(entries: dict[str, DatasetRecord], reference: dict[str, DatasetRecord]) -> float | None:
+    """Mean of score / vanilla score in percent; None unless every benchmark has one of the same rows and judge."""
+    shares = []
+    for name, entry in entries.items():
+        other = reference.get(name)
+        if other is None or entry.score is None or other.score is None:
+            return None
+        if (entry.data, entry.prompts, entry.score.judge) != (other.data, other.prompts, other.score.judge):
+            return None
+        if other.score.value > 0:
+            shares.append(100 * entry.score.value / other.score.value)
+    return fmean(shares) if shares else None
+
+
+def _mean(values: Iterable[tuple[float, int]]) -> float | None:
+    """Weighted mean; None of nothing."""
+    pairs = [(value, weight) for value, weight in values if weight]
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total else None
+
+
+def _notes(records: Sequence[RunRecord], rows: Sequence[dict[str, Cell]]) -> tuple[str, ...]:
+    """What a reader must know about this table."""
+    notes = []
+    if any(str(row["visual tokens"]).endswith("!") for row in rows):
+        notes.append("! the measured visual tokens are off the requested budget by more than one token in some row.")
+    if any(row["average"] is None for row in rows):
+        notes.append("No average: the run lacks a benchmark that another run of the same model has.")
+    if faulty := {(name, row) for r in records for name, entry in r.datasets.items() for row in entry.faulty}:
+        notes.append(f"{len(faulty)} rows could not be asked (damaged images, …); record.json of each run names them.")
+    open_ = [(r, n, e) for r in records for n, e in r.datasets.items() if e.score is None]
+    for record, name, entry in open_:
+        notes.append(f"{record.identity} {name}: {entry.answered} of {entry.rows} rows answered, not scored yet.")
+    return tuple(notes)
+
+
+_PAGE = """<!doctype html>
+<meta charset="utf-8">
+<title>UniPrune leaderboard</title>
+<style>
+body {{ font: 14px system-ui, sans-serif; margin: 2em; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }}
+th {{ position: sticky; top: 0; background: #fff; border-bottom: 2px solid #333; }}
+th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
+tr:hover td {{ background: #f4f7fb; }}
+</style>
+<h1>UniPrune leaderboard</h1>
+<table>
+{table}</table>
+{notes}"""
