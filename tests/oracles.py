@@ -33,7 +33,11 @@ def physically_short(
     model: Any, embeds: Tensor, positions: Tensor, keep: Tensor, steps: int
 ) -> tuple[list[int], Tensor]:
     """Greedy decoding of a prompt that really is shorter; kept tokens keep their `positions`."""
-    decoder, head, cache = model.get_decoder(), model.get_output_embeddings(), DynamicCache(config=model.get_decoder().config)
+    decoder, head, cache = (
+        model.get_decoder(),
+        model.get_output_embeddings(),
+        DynamicCache(config=model.get_decoder().config),
+    )
     first, length = positions[..., -1:] + 1, int(keep.sum())
 
     def run(embedded: Tensor, where: Tensor, seen: int) -> Tensor:
@@ -58,7 +62,11 @@ def layerwise_masked(
 
     Returns tokens, step logits and the final hidden states of the prompt.
     """
-    decoder, head, cache = model.get_decoder(), model.get_output_embeddings(), DynamicCache(config=model.get_decoder().config)
+    decoder, head, cache = (
+        model.get_decoder(),
+        model.get_output_embeddings(),
+        DynamicCache(config=model.get_decoder().config),
+    )
     length = embeds.shape[1]
 
     def run(hidden: Tensor, where: Tensor, start: int) -> Tensor:

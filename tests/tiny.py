@@ -64,7 +64,13 @@ VISION = {"hidden_size": 32, "intermediate_size": 48}
 
 def llava_config(**text: Any) -> LlavaConfig:
     vision = CLIPVisionConfig(
-        **VISION, num_hidden_layers=4, num_attention_heads=4, image_size=56, patch_size=14, projection_dim=32, vocab_size=100
+        **VISION,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=56,
+        patch_size=14,
+        projection_dim=32,
+        vocab_size=100,
     )
     return LlavaConfig(
         vision_config=vision, text_config=LlamaConfig(**_text(**text)), image_token_index=IMAGE, image_seq_length=16

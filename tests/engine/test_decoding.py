@@ -131,21 +131,13 @@ def test_second_turn(family: str, name: str) -> None:
 @pytest.mark.parametrize("pruner", [DivPrune(ratio=0.3), FastV(ratio=0.3)], ids=["pre", "intra"])
 def test_copied_cache_continues(family: str, pruner: Pruner) -> None:
     """One prefill, several continuations: a deep copy of the cache knows how it was pruned."""
-    model, x = build(family), inputs(family, (1, 2))
+    model, x = build(family), inputs(family)
     with prune(model, pruner), torch.no_grad():
-        tokens, logits = generate(model, x, 3)
+        tokens, logits = generate(model, x, 2)
         cache = model(**x, use_cache=True).past_key_values
         for continued in (copy.deepcopy(cache), cache):
-            mask = torch.cat([x["attention_mask"], x["attention_mask"].new_ones(2, 1)], 1)
-            positions = None
-            if family != "qwen2_5_vl":  # left padding: generate counts positions from the first real token
-                positions = mask.cumsum(-1)[:, -1:] - 1
-                continue_prompt = model(**x, position_ids=(mask[:, :-1].cumsum(-1) - 1).clamp(min=0), use_cache=True)
-                continued = copy.deepcopy(continue_prompt.past_key_values)
-            out = model(
-                input_ids=tokens[:, :1], attention_mask=mask, position_ids=positions, past_key_values=continued
-            )
-            torch.testing.assert_close(out.logits[:, -1], logits[:, 1], atol=1e-4, rtol=1e-4)
+            out = model(input_ids=tokens[:, :1], past_key_values=continued)
+            torch.testing.assert_close(out.logits[:, -1], logits[:, 1], atol=1e-5, rtol=1e-5)
 
 
 @family

@@ -1,0 +1,152 @@
+"""The report says how many visual tokens really entered each layer; the timer says where the time went."""
+
+import time
+from dataclasses import fields
+
+import pytest
+import torch
+
+from methods.divprune import DivPrune
+from methods.fastv import FastV
+from methods.none import NoPruning
+from methods.random_pre import RandomPre
+from tests.pruners import Answer, Plan, generate, hooks_on
+from tests.tiny import FAMILIES, IMAGE, build, inputs
+from uniprune.budget import keep_count
+from uniprune.engine import prune
+from uniprune.family import find_family
+from uniprune.timing import Spans, Timer
+
+family = pytest.mark.parametrize("family", FAMILIES)
+PARTS = ("vision", "projector", "method", "prefill", "decode")
+
+
+@family
+def test_entering_tokens_are_what_the_layers_saw(family: str) -> None:
+    """Against the hidden states themselves: a hook of our own counts the tokens of every layer's input."""
+    model, images = build(family), (1, 2)
+    x, widths = inputs(family, images), []
+    visual = (x["input_ids"] == IMAGE).sum(1)
+    text = x["attention_mask"].sum(1) - visual
+    handles = []
+    with prune(model, DivPrune(ratio=0.5) >> FastV(ratio=0.3, layer=3)) as session:
+        for layer in model.get_decoder().layers:
+            see = lambda module, args, kwargs: widths.append((args[0] if args else kwargs["hidden_states"]).shape[1])  # noqa: E731
+            handles.append(layer.register_forward_pre_hook(see, with_kwargs=True))
+        generate(model, x, 1)
+    for handle in handles:
+        handle.remove()
+    report = session.reports[-1]
+    for layer, width in enumerate(widths):
+        assert max(r.entering[layer] + int(t) for r, t in zip(report.rows, text, strict=True)) == width
+    for b, row in enumerate(report.rows):
+        sizes = [sum(t * h * w for t, h, w in grids) for grids in row.grids]
+        assert row.initial == sum(sizes) == int(visual[b])
+        first = [keep_count(n, 0.5) for n in sizes]
+        second = [keep_count(n, 0.3) for n in first]
+        assert row.entering == [sum(first)] * 3 + [sum(second)] * 2
+        assert row.average == pytest.approx(sum(row.entering) / 5)
+        assert row.average_ratio == pytest.approx(row.average / row.initial)
+        assert [stage.layer for stage in row.stages] == [0, 3]
+        for stage, counts in zip(row.stages, (first, second), strict=True):
+            assert [len(kept) for kept in stage.kept] == counts
+        for before, after in zip(row.stages[0].kept, row.stages[1].kept, strict=True):
+            assert set(after.tolist()) < set(before.tolist())
+            assert torch.equal(after, after.sort().values)
+
+
+@family
+def test_unpruned_and_text_only_prefills_are_reported(family: str) -> None:
+    model = build(family)
+    with prune(model, NoPruning(ratio=0.1)) as session:
+        generate(model, inputs(family), 3)
+        generate(model, inputs(family, (0,)), 3)
+    pictured, text = (report.rows[0] for report in session.reports)
+    assert pictured.entering == [pictured.initial] * 5
+    assert pictured.average_ratio == text.average_ratio == 1
+    assert text.entering == [0] * 5
+
+
+def timed(family: str, timer: Timer, steps: int = 6, ratio: float = 0.5) -> tuple[Spans, float]:
+    model, x = build(family), inputs(family, (2,))
+    with prune(model, DivPrune(ratio=ratio), timer):
+        start = time.perf_counter()
+        generate(model, x, steps)
+        elapsed = time.perf_counter() - start
+    return timer.sample(), elapsed
+
+
+@family
+def test_spans_are_disjoint_parts_of_the_total(family: str) -> None:
+    model = build(family)
+    hooks = hooks_on(model)
+    with Timer(find_family(model)) as timer:
+        for _ in range(2):
+            spans, elapsed = timed(family, timer)
+            parts = [getattr(spans, name) for name in PARTS]
+            assert min(parts) > 0
+            assert sum(parts) <= spans.total + 1e-9
+            assert spans.total <= elapsed
+            assert spans.new_tokens == 6
+            assert spans.ttft == pytest.approx(spans.total - spans.decode)
+            assert spans.tpot == pytest.approx(spans.decode / 5)
+    assert hooks_on(model) == hooks
+    assert [f.name for f in fields(Spans)] == [*PARTS, "total", "new_tokens"]
+
+
+@family
+def test_method_time_is_the_methods(family: str) -> None:
+    """A select that sleeps lengthens `method` and nothing else."""
+    model, x = build(family), inputs(family)
+
+    def slow(view: object, keep: int) -> torch.Tensor:
+        time.sleep(0.2)
+        return torch.arange(keep)
+
+    with Timer(find_family(model)) as timer:
+        with prune(model, Answer(answer=slow), timer):
+            generate(model, x, 2)
+        spans = timer.sample()
+    assert spans.method >= 0.2
+    assert spans.vision + spans.projector + spans.prefill + spans.decode < 0.2
+
+
+def test_sleeping_modules_are_charged_to_their_span() -> None:
+    """Nested modules too: Qwen's projector lies inside its tower."""
+    model, x = build("qwen2_5_vl"), inputs("qwen2_5_vl")
+    slow = model.base_model.visual.merger.mlp.register_forward_pre_hook(lambda module, args: time.sleep(0.2))
+    with Timer(find_family(model)) as timer:
+        generate(model, x, 2)
+        spans = timer.sample()
+    slow.remove()
+    assert spans.projector >= 0.2
+    assert spans.vision < 0.2
+    assert spans.method == 0
+
+
+def test_timer_describes_the_last_call() -> None:
+    model, x = build("llava"), inputs("llava")
+    with Timer(find_family(model)) as timer:
+        generate(model, x, 6)
+        generate(model, x, 3)
+        assert timer.sample().new_tokens == 3
+        with pytest.raises(RuntimeError, match="nothing was timed"):
+            timer.sample()
+        fails = Answer(answer=lambda view, keep: None)
+        with prune(model, fails, timer), pytest.raises(RuntimeError):
+            generate(model, x, 3)
+        generate(model, x, 1)
+        spans = timer.sample()
+        assert spans.new_tokens == 1
+        assert spans.decode == 0
+        assert spans.tpot != spans.tpot
+
+
+def test_pruned_flag() -> None:
+    model = build("llava")
+    with prune(model, Plan(plan={2: 1.0})) as session:
+        generate(model, inputs("llava"), 1)
+    assert not session.reports[-1].pruned
+    with prune(model, RandomPre(ratio=0.5)) as session:
+        generate(model, inputs("llava"), 1)
+    assert session.reports[-1].pruned
