@@ -1,0 +1,55 @@
+"""The mini suite: ten small generated datasets in the formats of the ten real ones, scored by VLMEvalKit itself.
+
+The tables are written on first use to `<data-dir>/mini-v<version>/`; questions and answers are the same on every
+machine. The three datasets that want a judge use the rule judge unless another is named; their scores say so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from benchmarks._kit.tasks import TASKS
+from uniprune.benchmark import DataOptions, Dataset
+from uniprune.registry import register_benchmark
+
+TASK_OF = {
+    "mme": "mme",
+    "mmbench": "mmbench-en",
+    "mathvista": "mathvista",
+    "mathvision": "mathvision",
+    "seedbench2-plus": "seedbench2-plus",
+    "ocrbench": "ocrbench",
+    "mia-bench": "mia-bench",
+    "scienceqa": "scienceqa",
+    "pope": "pope",
+    "hallusionbench": "hallusionbench",
+}
+"""Table of the suite -> the real dataset whose format, prompts and scoring it takes over."""
+MAX_NEW_TOKENS = 16
+"""Longest answer of a tiny model, in tokens."""
+
+
+def _generated(table: str) -> Callable[[DataOptions], Dataset]:
+    """The factory of one generated dataset."""
+    task = TASKS[TASK_OF[table]]
+    name = f"mini-{table}"
+
+    def load(options: DataOptions) -> Dataset:
+        # Listing the benchmarks must not load pandas, torch and the kit.
+        from benchmarks._kit.dataset import KitDataset
+        from benchmarks.mini.generate import VERSION, write
+
+        file = options.data_dir / f"mini-v{VERSION}" / f"{name}.tsv"
+        if not file.exists():
+            write(table, file)
+        if task.judge and options.judge is None:
+            options = dataclasses.replace(options, judge="rule")
+        return KitDataset(name, dataclasses.replace(task, max_new_tokens=MAX_NEW_TOKENS), file, options)
+
+    load.__doc__ = f"Drawn scenes, asked about as in {task.summary.split(':')[0]}."
+    return register_benchmark(name, suite="mini", ability=task.ability, metric=task.metric, judge=task.judge)(load)
+
+
+for _table in TASK_OF:
+    _generated(_table)
