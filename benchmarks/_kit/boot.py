@@ -36,6 +36,7 @@ class Kit:
     multiple_choice: Any
     mathv: Any
     mathvista: Any
+    mp_util: Any
     load: Any
 
     def dataset_class(self, module: str, name: str) -> Any:
@@ -59,20 +60,15 @@ def boot() -> Kit:
     root = Path(spec.submodule_search_locations[0])
     with untouched(), _stand_ins(root):
         module = {
-            name: importlib.import_module(f"vlmeval.dataset.{path}")
-            for name, path in {
-                "image_mcq": "image_mcq",
-                "image_vqa": "image_vqa",
-                "image_yorn": "image_yorn",
-                "miabench": "miabench",
-                "multiple_choice": "utils.multiple_choice",
-                "mathv": "utils.mathv",
-                "mathvista": "utils.mathvista",
-                "yorn": "utils.yorn",  # imported by the kit while scoring, when the stand-ins are gone
-            }.items()
+            path.rpartition(".")[2]: importlib.import_module(f"vlmeval.{path}")
+            for path in (
+                *("dataset.image_mcq", "dataset.image_vqa", "dataset.image_yorn", "dataset.miabench"),
+                *("dataset.utils.multiple_choice", "dataset.utils.mathv", "dataset.utils.mathvista"),
+                "utils.mp_util",
+            )
         }
+        importlib.import_module("vlmeval.dataset.utils.yorn")  # else by the kit, when the stand-ins are gone
         load = importlib.import_module("vlmeval.smp").load
-    del module["yorn"]
     return Kit(**module, load=load)
 
 

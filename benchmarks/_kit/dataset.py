@@ -89,7 +89,7 @@ class KitDataset:
         table = self._data.data.drop(columns="image").iloc[positions].reset_index(drop=True)
         table["prediction"] = [str(predictions.get(index, "")) for index in indices]
         workdir.mkdir(parents=True, exist_ok=True)
-        with session() as folder, _repaired(self._kit), contextlib.ExitStack() as stack:
+        with session() as folder, _repaired(self._kit, len(table)), contextlib.ExitStack() as stack:
             if self._judge is not None:
                 replier = self._judge.replier(self._kit, table, workdir)
                 stack.enter_context(injected(self._kit, self._data, replier))
@@ -193,15 +193,25 @@ def _load(kit: Kit, task: Task, table: Table) -> Any:
 
 
 @contextlib.contextmanager
-def _repaired(kit: Kit) -> Iterator[None]:
-    """Two of the kit's functions, exchanged while it scores.
+def _repaired(kit: Kit, rows: int) -> Iterator[None]:
+    """Three of the kit's functions, exchanged while it scores.
 
     `is_equal` evaluates the model's answer as Python code; ours reads arithmetic. `timestr` names a file in the
-    temporary folder by the second, which two scorings can share; ours never repeats, and the file is removed.
+    temporary folder by the second, which two scorings can share; ours never repeats, and the file is removed. `dump`
+    rewrites all results after every row; ours waits for the last one.
     """
-    stamp = f"uniprune-{uuid.uuid4().hex}"
+    stamp, dump = f"uniprune-{uuid.uuid4().hex}", kit.mp_util.dump
+
+    def dump_complete(results: Mapping[Any, Any], file: str) -> None:
+        if len(results) in (0, rows):
+            dump(results, file)
+
     try:
-        with replaced(kit.mathv, is_equal=is_equal), replaced(kit.multiple_choice, timestr=lambda: stamp):
+        with (
+            replaced(kit.mathv, is_equal=is_equal),
+            replaced(kit.multiple_choice, timestr=lambda: stamp),
+            replaced(kit.mp_util, dump=dump_complete),
+        ):
             yield
     finally:
         Path(f"/tmp/{stamp}.tsv").unlink(missing_ok=True)  # the kit writes there whatever the system's setting
