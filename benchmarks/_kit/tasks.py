@@ -125,7 +125,8 @@ def _vista_fault(row: Row) -> str | None:
 
 def _mia_fault(row: Row) -> str | None:
     texts, weights, types = (ast.literal_eval(row[f"component{end}"]) for end in ("s", "_weight", "_type"))
-    if not 1 <= len(texts) <= 5 or {len(weights), len(types), row["num_of_component"]} != {len(texts), str(len(texts))}:
+    counts = {len(texts), len(weights), len(types)}
+    if not 1 <= len(texts) <= 5 or len(counts) > 1 or row["num_of_component"].removesuffix(".0") != str(len(texts)):
         return "components, weights, types and num_of_component disagree, or are not 1 to 5"
     if not all(isinstance(entry, str) for entry in (*texts, *types)):
         return "components and component types must be texts"
