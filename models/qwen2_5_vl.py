@@ -60,6 +60,22 @@ class Qwen2_5_VL(Family):
     def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """Average each group of merged patches, then undo the window order."""
         tokens = values.float().reshape(-1, self.merge**2, values.shape[-1]).mean(1)
+        return self._raster(tokens, grids)
+
+    def feature_block(self) -> int:
+        """The last block that attends to the whole image: windowed attention does not compare windows."""
+        return max(self.vision.config.fullatt_block_indexes)
+
+    def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """The patches of a token side by side, out of the window order."""
+        return self._raster(entering.reshape(-1, self.merge**2 * entering.shape[-1]), grids)
+
+    def project(self, features: Tensor) -> Tensor:
+        """The merger takes patches, and always the next four for a token."""
+        return self.projector.forward(features.reshape(features.shape[0] * self.merge**2, -1))
+
+    def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """[N, C] per grid of tokens in window order."""
         side = self.vision.window_size // self.merge // self.vision.patch_size
         ordered = torch.empty_like(tokens)
         ordered[window_order(grids, side).to(tokens.device)] = tokens

@@ -66,7 +66,26 @@ class Family:
         """Patch values [B, S, C] in tower order, pooled to [N, C] per grid in the order the LLM sees tokens."""
         raise NotImplementedError
 
+    def feature_block(self) -> int:
+        """The block whose attention methods look at by default: the one that makes the projector's features."""
+        raise NotImplementedError
+
+    def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """[N, C] per grid of what entered the projector, in LLM order; C covers all patches of a token."""
+        raise NotImplementedError
+
+    def project(self, features: Tensor) -> Tensor:
+        """[N, D] LLM tokens of features [N, C] as `features` returns them; hooks of the projector do not run."""
+        raise NotImplementedError
+
     # --- shared -------------------------------------------------------------------------------------------------
+    merge: int = 1
+    """Patches per side that form one LLM token (1: a token is a patch)."""
+
+    def block_index(self, layer: int | None) -> int:
+        """Number of a tower block from 0, given as a method names it: negative from the end, None for the default."""
+        return (self.feature_block() if layer is None else layer) % len(self.vision_blocks())
+
     @property
     def visual_token_ids(self) -> list[int]:
         """Placeholder ids of images (and videos) in `input_ids`."""
@@ -94,13 +113,7 @@ class Family:
 
 
 class PatchGridFamily(Family):
-    """A family whose tower takes [images, 3, H, W], may prepend a CLS token and attends over one whole image.
-
-    Attributes:
-        merge: patches per side that form one LLM token (1: a token is a patch).
-    """
-
-    merge: int = 1
+    """A family whose tower takes [images, 3, H, W], may prepend a CLS token and attends over one whole image."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -132,6 +145,20 @@ class PatchGridFamily(Family):
             image = values.transpose(1, 2).reshape(-1, channels, height * self.merge, width * self.merge)
             values = F.avg_pool2d(image, self.merge).flatten(2).transpose(1, 2)
         return list(values)
+
+    def feature_block(self) -> int:
+        """From `vision_feature_layer`, which counts the embeddings as layer 0."""
+        layer = self.model.config.vision_feature_layer
+        last = layer[-1] if isinstance(layer, (list, tuple)) else layer
+        return last if last < 0 else last - 1
+
+    def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """One [N, C] per image; patches of a token are already side by side in C."""
+        return list(entering.reshape(len(grids), -1, entering.shape[-1]))
+
+    def project(self, features: Tensor) -> Tensor:
+        """The projector treats tokens one by one."""
+        return self.projector.forward(features[None])[0]
 
 
 def find_family(model: Any) -> Family:

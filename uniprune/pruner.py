@@ -86,8 +86,8 @@ class Pruner:
                 raise UserError(f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(allowed)}")
 
     @property
-    def vision_layers(self) -> tuple[int, ...]:
-        """Vision-tower layers whose attention inputs `view.vision` will be asked for (negative counts from the end)."""
+    def vision_layers(self) -> tuple[int | None, ...]:
+        """Vision-tower layers `view.vision` will be asked for; negative counts from the end, None is the default."""
         return ()
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
@@ -161,9 +161,9 @@ class Compose(Pruner):
             set_(self, field, getattr(flat[0], field))
 
     @property
-    def vision_layers(self) -> tuple[int, ...]:
+    def vision_layers(self) -> tuple[int | None, ...]:
         """All vision layers any part asks for."""
-        return tuple(sorted({layer for part in self.parts for layer in part.vision_layers}))
+        return tuple(dict.fromkeys(layer for part in self.parts for layer in part.vision_layers))
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """The parts' pruning points in order."""

@@ -10,25 +10,53 @@ from torch import Tensor
 
 Grid = tuple[int, int, int]
 Rows = Literal["last", "prompt", "text", "visual"]
+Space = Literal["vision", "llm"]
 
 
 class VisionScores(Protocol):
     """Vision-tower quantities of the tokens in the view, recomputed on demand (any attention kernel).
 
-    `layer` must be declared in the method's `vision_layers`. Patch quantities are pooled to the tokens the LLM sees.
+    `layer` must be declared in the method's `vision_layers`; None is the block that makes the projector's features, or
+    the last one that attends to the whole image. Patch quantities are averaged to the tokens the LLM sees.
+
     """
 
-    def received(self, layer: int) -> Tensor:
+    @property
+    def patches(self) -> int:
+        """Vision patches per token."""
+
+    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+        """[N] CLS attention, mean over heads; received attention where the tower has no CLS token.
+
+        With `joint` the CLS query and the keys of all heads count as one head (scale C ** -0.5 of the full width).
+        """
+
+    def received(self, layer: int | None = None) -> Tensor:
         """[N] attention each token receives, mean over heads and queries."""
 
-    def cls(self, layer: int) -> Tensor:
+    def exchanged(self, layer: int | None = None) -> Tensor:
+        """[2, N] attention each token emits to (0) and receives from (1) patches, mean over heads and patches.
+
+        A CLS token is left out of rows and columns, without renormalising.
+        """
+
+    def cls(self, layer: int | None = None) -> Tensor:
         """[heads, N] attention of the CLS query; raises UnsupportedError where the tower has none."""
 
-    def keys(self, layer: int) -> Tensor:
-        """[N, C] key vectors."""
+    def cls_tokens(self, layer: int | None = None) -> Tensor:
+        """[images, C] CLS states leaving the layer; raises UnsupportedError where they cannot be projected."""
 
-    def hidden(self, layer: int) -> Tensor:
+    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
+        """[N, C] key vectors, heads side by side or averaged."""
+
+    def hidden(self, layer: int | None = None) -> Tensor:
         """[N, C] hidden states entering the layer."""
+
+    def features(self) -> Tensor:
+        """[N, C] what entered the projector; C covers all patches of a token."""
+
+    def project(self, features: Tensor) -> Tensor:
+        """[k, D] the projector applied to features [k, C]."""
 
 
 class Attention(Protocol):
@@ -80,3 +108,11 @@ class View:
         if len(self.grids) != 1:
             raise ValueError(f"the view holds {len(self.grids)} grids; use view.grids")
         return self.grids[0]
+
+    def features(self, space: Space) -> Tensor:
+        """[N, C] the tokens as they enter the projector ("vision"), or as they enter the language model ("llm")."""
+        return self.vision.features() if space == "vision" else self.tokens
+
+    def project(self, features: Tensor, space: Space) -> Tensor:
+        """[k, D] replacement tokens from features [k, C] of that space."""
+        return self.vision.project(features) if space == "vision" else features

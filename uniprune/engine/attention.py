@@ -70,6 +70,25 @@ class DecoderTap:
         return x * self.cos[item, positions] + rotate_half(x) * self.sin[item, positions]
 
 
+def exchanged(query: Tensor, key: Tensor, scale: float, spans: list[Span], skip: int) -> Tensor:
+    """[B, S, 2] attention each position emits to, and receives from, the positions of its span; heads averaged.
+
+    The first `skip` positions take part in the softmax but in neither mean (nothing is renormalised); their own two
+    values are 0. Arguments as in `received`.
+    """
+    parts = [query.new_zeros(query.shape[0], skip, 2, dtype=torch.float32)]
+    for start, stop in spans:
+        first, emitted = max(start, skip), []
+        keys = key[:, :, start:stop].transpose(-1, -2)
+        total = query.new_zeros(query.shape[0], stop - first, dtype=torch.float32)
+        for rows in query[:, :, first:stop].split(BLOCK, dim=2):
+            weights = (rows @ keys * scale).float().softmax(-1).mean(1)[..., first - start :]
+            emitted.append(weights.sum(-1))
+            total += weights.sum(1)
+        parts.append(torch.stack((torch.cat(emitted, dim=-1), total), dim=-1) / (stop - first))
+    return torch.cat(parts, dim=1)
+
+
 def received(query: Tensor, key: Tensor, scale: float, spans: list[Span]) -> Tensor:
     """[B, S] attention each position receives, mean over heads and over the queries of its span.
 

@@ -106,9 +106,11 @@ class Session:
                 self._before(family.layers[layer - 1].self_attn, partial(self._tap_decoder, layer - 1))
         self._before(family.vision, self._encode)
         self._handles.append(family.vision.register_forward_hook(self._encoded))
+        self._before(family.projector, self._tap_projector)
         blocks = family.vision_blocks()
-        for layer in {layer % len(blocks) for layer in self.pruner.vision_layers}:
+        for layer in {family.block_index(layer) for layer in self.pruner.vision_layers}:
             self._before(blocks[layer], partial(self._tap_block, layer))
+            self._handles.append(blocks[layer].register_forward_hook(partial(self._tap_block_output, layer)))
             self._before(family.vision_attention(blocks[layer]), partial(self._tap_vision, layer))
 
     def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
@@ -232,6 +234,14 @@ class Session:
     def _tap_block(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._vision is not None:
             self._vision.blocks[layer] = args[0] if args else kwargs["hidden_states"]
+
+    def _tap_block_output(self, layer: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._vision is not None:
+            self._vision.leaving[layer] = output[0] if isinstance(output, tuple) else output
+
+    def _tap_projector(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._vision is not None:
+            self._vision.projected = args[0] if args else next(iter(kwargs.values()))
 
     def _tap_vision(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._vision is not None:

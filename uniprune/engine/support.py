@@ -27,7 +27,7 @@ def checked_stages(family: Family, pruner: Pruner) -> dict[int, Stage]:
     if any(stage.layer == 0 and stage.pruner.llm_attention for stage in stages):
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
     depth = len(family.vision_blocks())
-    beyond = [layer for layer in pruner.vision_layers if not -depth <= layer < depth]
+    beyond = [layer for layer in pruner.vision_layers if layer is not None and not -depth <= layer < depth]
     if beyond:
         raise UserError(f"{name} looks at vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
     _check_decoder(family)

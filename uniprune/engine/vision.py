@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import received
+from uniprune.engine.attention import exchanged, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.family import Family
 from uniprune.view import Grid
@@ -20,27 +20,57 @@ class VisionCall:
 
     Attributes:
         family: the model's family. grids: (t, h, w) per image or tile. output: what the tower returned.
-        blocks: layer -> hidden states entering the block. attentions: layer -> (hidden, kwargs) of its attention.
+        blocks, leaving: layer -> hidden states entering and leaving the block.
+        attentions: layer -> (hidden, kwargs) of its attention. projected: what entered the projector.
     """
 
     family: Family
     grids: list[Grid]
     output: Any = None
+    projected: Tensor | None = None
+    leaving: dict[int, Tensor] = field(default_factory=dict)
     blocks: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
     _known: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
 
-    def quantity(self, name: str, layer: int) -> list[Tensor]:
-        """[N, C] per image: "received" (C = 1), "cls" (C = heads), "keys" or "hidden" of a captured layer."""
-        layer %= len(self.family.vision_blocks())
-        if layer not in self.blocks:
+    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
+        """[N, C] per image, `name` being a method of this class without its underscore, `layer` a captured one."""
+        index = self.captured(layer)
+        if (name, index) not in self._known:
+            self._known[name, index] = self.family.to_tokens(getattr(self, f"_{name}")(index), self.grids)
+        return self._known[name, index]
+
+    def captured(self, layer: int | None) -> int:
+        """Number of the block that `layer` names. Raises PruningError if hooks did not look at it."""
+        index = self.family.block_index(layer)
+        if index not in self.blocks:
             raise PruningError(
-                f"vision layer {layer} was not captured; name it in the method's vision_layers (captured: "
+                f"vision layer {index} was not captured; name it in the method's vision_layers (captured: "
                 f"{sorted(self.blocks) or 'none'})"
             )
-        if (name, layer) not in self._known:
-            self._known[name, layer] = self.family.to_tokens(getattr(self, f"_{name}")(layer), self.grids)
-        return self._known[name, layer]
+        return index
+
+    def features(self) -> list[Tensor]:
+        """[N, C] per image: what entered the projector."""
+        if self.projected is None:
+            raise PruningError("the projector did not run after the vision tower, so its input is unknown")
+        return self.family.features(self.projected, self.grids)
+
+    def project(self, features: Tensor) -> Tensor:
+        """[N, D] from [N, C], in the projector's dtype."""
+        return self.family.project(features if self.projected is None else features.to(self.projected))
+
+    def cls_tokens(self, layer: int | None) -> Tensor:
+        """[images, C] CLS states leaving a captured layer."""
+        self._require_cls("a CLS token")
+        return self.leaving[self.captured(layer)][:, 0]
+
+    def _require_cls(self, what: str) -> None:
+        if not self.family.has_cls:
+            raise UnsupportedError(
+                f"the vision tower of {type(self.family).__name__} has no CLS token, so {what} does not exist; "
+                "use a method based on received attention"
+            )
 
     def _projections(self, layer: int) -> tuple[Tensor, Tensor, float]:
         attention = self.family.vision_attention(self.family.vision_blocks()[layer])
@@ -51,16 +81,26 @@ class VisionCall:
         return received(query, key, scale, self.family.vision_spans(*self.attentions[layer]))[..., None]
 
     def _cls(self, layer: int) -> Tensor:
-        if not self.family.has_cls:
-            raise UnsupportedError(
-                f"the vision tower of {type(self.family).__name__} has no CLS token, so CLS attention does not exist; "
-                "use a method based on received attention"
-            )
+        self._require_cls("CLS attention")
         query, key, scale = self._projections(layer)
         return (query[:, :, :1] @ key.transpose(-1, -2) * scale).float().softmax(-1)[:, :, 0].transpose(1, 2)
 
+    def _joint_cls(self, layer: int) -> Tensor:
+        self._require_cls("CLS attention")
+        query, key, _ = self._projections(layer)
+        query, key = (x.transpose(1, 2).flatten(2).float() for x in (query[:, :, :1], key))
+        return (key @ query.transpose(1, 2) * key.shape[-1] ** -0.5).softmax(1)
+
+    def _exchanged(self, layer: int) -> Tensor:
+        query, key, scale = self._projections(layer)
+        spans = self.family.vision_spans(*self.attentions[layer])
+        return exchanged(query, key, scale, spans, skip=int(self.family.has_cls))
+
     def _keys(self, layer: int) -> Tensor:
         return self._projections(layer)[1].transpose(1, 2).flatten(2)
+
+    def _head_mean_keys(self, layer: int) -> Tensor:
+        return self._projections(layer)[1].float().mean(1)
 
     def _hidden(self, layer: int) -> Tensor:
         hidden = self.blocks[layer]
@@ -80,27 +120,66 @@ class UnitVision:
     images: tuple[int, ...]
     cells: Tensor
 
-    def received(self, layer: int) -> Tensor:
+    @property
+    def patches(self) -> int:
+        """Vision patches per token."""
+        return self._call.family.merge**2
+
+    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+        """[N] CLS attention (mean over heads, or one joint head), or received attention where there is no CLS."""
+        if not self._call.family.has_cls:
+            return self.received(layer)
+        return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
+
+    def received(self, layer: int | None = None) -> Tensor:
         """[N] attention each token receives, mean over heads and queries."""
         return self._tokens("received", layer)[:, 0]
 
-    def cls(self, layer: int) -> Tensor:
+    def exchanged(self, layer: int | None = None) -> Tensor:
+        """[2, N] mean attention each token emits to and receives from patches, mean over heads."""
+        return self._tokens("exchanged", layer).T
+
+    def cls(self, layer: int | None = None) -> Tensor:
         """[heads, N] attention of the CLS query; raises UnsupportedError where the tower has none."""
         return self._tokens("cls", layer).T
 
-    def keys(self, layer: int) -> Tensor:
-        """[N, C] key vectors, rotated where the tower rotates them."""
-        return self._tokens("keys", layer)
+    def cls_tokens(self, layer: int | None = None) -> Tensor:
+        """[images, C] CLS states leaving the layer; raises UnsupportedError where they cannot be projected."""
+        if self.patches > 1:
+            raise UnsupportedError(
+                f"the projector of {type(self._call.family).__name__} takes {self.patches} patches at a time, so a "
+                "single CLS token cannot be projected; leave it out"
+            )
+        return self._call.cls_tokens(layer)[list(self.images)].to(self.cells.device)
 
-    def hidden(self, layer: int) -> Tensor:
+    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
+        """[N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
+        return self._tokens("head_mean_keys" if head_mean else "keys", layer)
+
+    def hidden(self, layer: int | None = None) -> Tensor:
         """[N, C] hidden states entering the layer."""
         return self._tokens("hidden", layer)
 
-    def _tokens(self, name: str, layer: int) -> Tensor:
+    def features(self) -> Tensor:
+        """[N, C] what entered the projector, the patches of a token side by side."""
+        return self._of_view(self._call.features())
+
+    def project(self, features: Tensor) -> Tensor:
+        """[k, D] LLM tokens of features [k, C]."""
+        return self._call.project(features).to(self.cells.device)
+
+    @property
+    def _call(self) -> VisionCall:
         if self.call is None:
             raise UnsupportedError(
                 "the image features were computed outside this session, so nothing is known about the vision tower; "
                 "pass pixel values, or use a method without vision scores"
             )
-        every = torch.cat([self.call.quantity(name, layer)[i] for i in self.images])
+        return self.call
+
+    def _tokens(self, name: str, layer: int | None) -> Tensor:
+        return self._of_view(self._call.quantity(name, layer))
+
+    def _of_view(self, values: list[Tensor]) -> Tensor:
+        every = torch.cat([values[i] for i in self.images])
         return every[self.cells.to(every.device)].to(self.cells.device)
