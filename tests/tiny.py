@@ -27,7 +27,7 @@ GRIDS = ((1, 8, 12), (1, 8, 8), (1, 12, 4))
 
 
 def _spread(model: nn.Module, seed: int) -> None:
-    """Redraw all weights with a larger spread: the default tiny init gives near-uniform attention, which proves little."""
+    """Redraw all weights with a larger spread: the default gives near-uniform attention, which proves little."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)

@@ -75,8 +75,11 @@ def test_row_equals_that_row_alone(family: str, name: str) -> None:
 
 
 @family
-def test_text_only_is_untouched(family: str) -> None:
+@pytest.mark.parametrize("image_id", [False, True], ids=["words", "image-id"])
+def test_text_only_is_untouched(family: str, image_id: bool) -> None:
+    """Without image inputs the placeholder's id is a word like any other."""
     model, x = build(family), inputs(family, (0, 0))
+    x["input_ids"][:, -3:-1] = IMAGE if image_id else x["input_ids"][:, -3:-1]
     tokens, logits = generate(model, x)
     with prune(model, Plan(plan={0: 0.1, 2: 0.0})) as session:
         pruned_tokens, pruned_logits = generate(model, x)
@@ -91,7 +94,7 @@ def test_tiles_of_a_run_are_one_image() -> None:
     look = Probe(look=lambda view: (len(view.grids), view.cells, view.tokens), plan={0: 0.5})
     with prune(model, look) as session:
         generate(model, x, 2)
-    assert [call for call in look.seen] == [(0, 0), (0, 1)]
+    assert list(look.seen) == [(0, 0), (0, 1)]
     for grids, cells, _ in look.seen.values():
         assert grids == 3
         assert torch.equal(cells, torch.arange(48))

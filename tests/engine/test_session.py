@@ -84,10 +84,10 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_answers_are_named(case: str) -> None:
     answer, message = WRONG[case]
-    with pytest.raises(PruningError, match=f"Answer at layer 0, sample '17': select\\(\\) returned .*{message}"):
-        with prune(build("llava"), Answer(answer=answer)) as session:
-            session.samples = (Sample("17"),)
-            generate(build("llava"), inputs("llava"), 1)
+    expected = f"Answer at layer 0, sample '17': select\\(\\) returned .*{message}"
+    with prune(build("llava"), Answer(answer=answer)) as session, pytest.raises(PruningError, match=expected):
+        session.samples = (Sample("17"),)
+        generate(build("llava"), inputs("llava"), 1)
 
 
 @family
