@@ -78,7 +78,7 @@ class Chat:
             pad_token_id=self._pad,
             do_sample=False,
             num_beams=1,
-            # Checkpoints ship sampling settings (Qwen2.5-VL a repetition penalty too), which must not bend greedy decoding.
+            # Checkpoints ship sampling settings, some a repetition penalty; neither may bend greedy decoding.
             temperature=None,
             top_p=None,
             top_k=None,

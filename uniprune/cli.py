@@ -18,10 +18,10 @@ COMMANDS = ("run", "list", "leaderboard")
 
 _EXAMPLES = """\
 examples:
-  python run.py                                             vanilla, random and divprune on the mini suite
-  python run.py --method fastv --ratio 0.111 --layer 2      one method on the embedded tiny model
-  python run.py --model llava-1.5-7b --method divprune+fastv --ratio 0.222 --data pope mme
-  python run.py list methods
+  python run.py                                          what configs/default.yaml says, on the embedded model
+  python run.py --method A B --ratio 0.111 0.333         two methods at two ratios
+  python run.py --model FOLDER --method A+B --layer 2    first A, then B before decoder layer 2
+  python run.py list methods                             names for A and B
   python run.py leaderboard --csv board.csv
 
 exit codes: 0 done, 1 the work failed, 2 something you must change, 130 interrupted
@@ -83,17 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
     what = parser.add_argument_group("what to run")
-    what.add_argument("--model", default="tiny-llava", help="name in configs/models.yaml, hub id or folder")
+    what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
     what.add_argument(
-        "--method",
-        nargs="+",
-        default=["none", "random-pre", "divprune"],
-        metavar="NAME",
-        help="one or more; a+b prunes with a, then with b (default: none random-pre divprune)",
+        "--method", nargs="+", metavar="NAME", help="one or more; a+b prunes with a, then with b the tokens a left"
     )
-    what.add_argument(
-        "--ratio", nargs="+", type=float, default=[0.111], help="share of visual tokens to keep, in (0, 1]"
-    )
+    what.add_argument("--ratio", nargs="+", type=float, help="share of visual tokens to keep, in (0, 1]")
     what.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks; * matches")
     what.add_argument("--suite", help="all benchmarks of a suite (default: mini for the tiny models, ten otherwise)")
     what.add_argument("--limit", type=int, metavar="N", help="only the first N rows of each benchmark")

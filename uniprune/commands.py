@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from uniprune.benchmark import DataOptions, Dataset
-from uniprune.catalog import ModelEntry, catalog, find_model
+from uniprune.catalog import ROOT, ModelEntry, catalog, find_model
 from uniprune.choice import MethodChoice, parse_settings, settable
 from uniprune.errors import UserError, unknown
 from uniprune.leaderboard import Leaderboard, leaderboard
@@ -22,6 +23,8 @@ from uniprune.pruner import Pruner
 from uniprune.records import Store, explain_write, write_atomically
 from uniprune.registry import BENCHMARKS, METHODS, MODELS, load_plugin
 from uniprune.torchvision_remedy import ensure_torchvision
+
+DEFAULTS = ROOT / "configs" / "default.yaml"
 
 
 def prepare(plugins: Sequence[str], debug: bool) -> None:
@@ -43,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from uniprune.progress import RunProgress
 
     console = Console(stderr=True)
+    fill_in(options)
     entry = find_model(options.model)
     choices = method_choices(options)
     settings = RunOptions(options.protocol, options.limit, options.batch_size, options.max_new_tokens)
@@ -65,6 +69,13 @@ def run(options: argparse.Namespace) -> int:
     say(f"leaderboard of all runs: {board}")
     say(f"records and predictions: {store.root}/<identity>/")
     return 0
+
+
+def fill_in(options: argparse.Namespace, path: Path = DEFAULTS) -> None:
+    """Give the options that were left out the values of configs/default.yaml."""
+    for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
 
 
 def method_choices(options: argparse.Namespace) -> list[MethodChoice]:

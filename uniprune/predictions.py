@@ -7,6 +7,7 @@ dropped when the file is opened again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -89,15 +90,18 @@ class Predictions:
             UserError: it cannot be written (disk full, …); the file then holds what it held before.
         """
         batch = list(answers)
-        data = "".join(answer.model_dump_json(exclude_none=True) + "\n" for answer in batch).encode()
+        # ASCII: readers that split at every Unicode line end still see one row per line.
+        lines = (json.dumps(answer.model_dump(exclude_none=True)) + "\n" for answer in batch)
+        data = "".join(lines).encode()
         size = os.fstat(self._file).st_size
         with explain_write(self.path):
             try:
                 while data:
                     data = data[os.write(self._file, data) :]
                 os.fsync(self._file)
-            except BaseException:
-                os.ftruncate(self._file, size)
+            except OSError:  # an interrupt needs no care: a cut line is dropped on opening, a whole one is an answer
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, size)
                 raise
         self.answers.update((answer.index, answer) for answer in batch)
 

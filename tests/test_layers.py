@@ -1,0 +1,74 @@
+"""The direction of the arrows: who may import whom, and that `uniprune/` names nothing concrete."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("uniprune", "methods", "models", "benchmarks")
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_towards_uniprune(package: str) -> None:
+    forbidden = {*PACKAGES, "tests", "run"} - {package, "uniprune"}
+    wrong = {(str(path.relative_to(ROOT)), name) for path in modules(package) for name in imports(path)
+             if name.split(".")[0] in forbidden}  # fmt: skip
+    assert not wrong
+
+
+def test_the_engine_knows_nothing_of_evaluation() -> None:
+    allowed = {"budget", "engine", "errors", "family", "pruner", "registry", "timing", "view"}
+    used = {name.split(".")[1] for path in modules("uniprune/engine") for name in imports(path)
+            if name.startswith("uniprune.")}  # fmt: skip
+    assert used <= allowed
+
+
+def words(path: Path) -> Iterator[str]:
+    """Names and strings in code; docstrings may give examples."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documents = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                documents.add(id(statement.value))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str() as text) if id(node) not in documents:
+                yield text
+            case ast.Name(id=text) | ast.Attribute(attr=text) | ast.ClassDef(name=text) | ast.FunctionDef(name=text):
+                yield text
+
+
+def test_uniprune_names_no_method_family_or_dataset() -> None:
+    from uniprune.registry import BENCHMARKS, METHODS, MODELS
+
+    concrete = {*METHODS.names(), *MODELS.names(), *BENCHMARKS.names()} - {"none"}
+    pattern = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, sorted(concrete))) + r")(?![\w-])", re.IGNORECASE)
+    named = {
+        (str(path.relative_to(ROOT)), word)
+        for path in modules("uniprune")
+        if "scenes" not in path.parts
+        for word in words(path)
+        if pattern.search(word)
+    }
+    assert not named
