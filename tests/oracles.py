@@ -117,9 +117,9 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def dropped_by(report: PrefillReport, x: dict[str, Tensor]) -> dict[int, Tensor]:
+def dropped_by(report: PrefillReport, x: dict[str, Tensor], visual_id: int = IMAGE) -> dict[int, Tensor]:
     """{K: bool [B, L]} of the visual positions each stage has lost, from the report's cells."""
-    visual = x["input_ids"] == IMAGE
+    visual = x["input_ids"] == visual_id
     dropped: dict[int, Tensor] = {}
     for b, row in enumerate(report.rows):
         places = visual[b].nonzero()[:, 0]

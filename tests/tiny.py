@@ -19,7 +19,7 @@ from transformers import (
     Qwen2Config,
 )
 
-VOCAB, IMAGE, PAD, VISION_START = 300, 299, 0, 297
+VOCAB, IMAGE, VIDEO, VISION_START, PAD = 300, 299, 298, 297, 0
 LAYERS = 5
 FAMILIES = ("llava", "internvl", "qwen2_5_vl")
 GRIDS = ((1, 8, 12), (1, 8, 8), (1, 12, 4))
@@ -111,7 +111,7 @@ def qwen2_5_vl_config(**text: Any) -> Qwen2_5_VLConfig:
         vision_config=vision,
         text_config=_text(rope_parameters=rope, **text),
         image_token_id=IMAGE,
-        video_token_id=298,
+        video_token_id=VIDEO,
         vision_start_token_id=VISION_START,
         vision_end_token_id=296,
     )
@@ -172,6 +172,19 @@ def inputs(family: str, images: tuple[int, ...] = (1,), seed: int = 0, tiles: in
         side = 56 if family == "llava" else 112
         batch["pixel_values"] = torch.randn(total * tiles, 3, side, side, generator=generator)
     return batch
+
+
+def video_inputs() -> dict[str, Tensor]:
+    """One Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens."""
+    grid, generator = (2, 8, 12), torch.Generator().manual_seed(0)
+    ids = torch.tensor([[5, 6, 7, VISION_START, *[VIDEO] * 48, 8, 9, 10, 11, 12]])
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == VIDEO).int() * 2,
+        "pixel_values_videos": torch.randn(2 * 8 * 12, 3 * 2 * 14 * 14, generator=generator),
+        "video_grid_thw": torch.tensor([grid]),
+    }
 
 
 def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from methods.fastv import FastV
 from methods.random_pre import RandomPre
 from tests.oracles import dropped_by, masked
 from tests.pruners import Plan, Probe, generate
-from tests.tiny import FAMILIES, IMAGE, build, inputs, row
+from tests.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video_inputs
 from uniprune.engine import Sample, prune
 from uniprune.pruner import Pruner, Selection
 from uniprune.view import View
@@ -114,6 +114,19 @@ def test_other_families_take_each_image_apart() -> None:
     with prune(model, look):
         generate(model, x, 2)
     assert [len(cells) for cells in look.seen.values()] == [16, 16]
+
+
+def test_videos_are_images_with_time() -> None:
+    model, x = build("qwen2_5_vl"), video_inputs()
+    look = Probe(look=lambda v: (v.grids, len(v.vision.received(-1))), layers=(-1,), plan={0: 0.5, 2: 0.25})
+    with prune(model, look) as session:
+        tokens, logits = generate(model, x, 8)
+    assert list(look.seen.values()) == [([(2, 4, 6)], 48), ([(2, 4, 6)], 24)]
+    reference = build("qwen2_5_vl", "eager")
+    with masked(reference, dropped_by(session.reports[-1], x, VIDEO)):
+        want_tokens, want = generate(reference, x, 8)
+    assert torch.equal(tokens, want_tokens)
+    torch.testing.assert_close(logits, want, atol=3e-4, rtol=1e-3)
 
 
 @family
