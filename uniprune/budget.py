@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import operator
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from uniprune.errors import UserError
 
 if TYPE_CHECKING:
     from uniprune.pruner import Pruner, Stage
+
+T = TypeVar("T", int, float)
 
 
 def check_ratio(ratio: float) -> float:
@@ -22,9 +25,11 @@ def check_ratio(ratio: float) -> float:
 def keep_count(tokens: int, ratio: float) -> int:
     """How many of `tokens` visual tokens a keep ratio leaves: round half up, at least one, at most all.
 
+    A ratio of 0, which only schedules that withdraw all visual tokens contain, leaves none.
+
     576 tokens at 0.111, 0.222, 0.333 give 64, 128, 192; 144 give 16, 32, 48.
     """
-    return min(tokens, max(1, math.floor(tokens * ratio + 0.5))) if tokens else 0
+    return min(tokens, max(1, math.floor(tokens * ratio + 0.5))) if tokens and ratio else 0
 
 
 def site_ratio(average: float, layer: int, num_layers: int) -> float:
@@ -48,45 +53,53 @@ def site_ratio(average: float, layer: int, num_layers: int) -> float:
 
 def tokens_per_layer(tokens: int, stages: Iterable[Stage], num_layers: int) -> list[int]:
     """Visual tokens that should enter each decoder layer when `tokens` reach the language model and `stages` prune."""
-    plan = {stage.layer: stage.ratio for stage in stages}
-    counts = []
-    for layer in range(num_layers):
-        tokens = keep_count(tokens, plan.get(layer, 1.0))
-        counts.append(tokens)
-    return counts
+    return _entering(tokens, stages, num_layers, keep_count)
 
 
 def layer_average(stages: Iterable[Stage], num_layers: int) -> float:
     """Share of the visual tokens left, averaged over decoder layers, before any rounding."""
-    plan = {stage.layer: stage.ratio for stage in stages}
-    share, total = 1.0, 0.0
+    return sum(_entering(1.0, stages, num_layers, operator.mul)) / num_layers
+
+
+def _entering(tokens: T, stages: Iterable[Stage], num_layers: int, part: Callable[[T, float], T]) -> list[T]:
+    """What enters each layer when a stage leaves `part(what arrived at its pruner's first stage, ratio)`."""
+    plan = {stage.layer: stage for stage in stages}
+    first: dict[int, T] = {}
+    counts = []
     for layer in range(num_layers):
-        share *= plan.get(layer, 1.0)
-        total += share
-    return total / num_layers
+        if layer in plan:
+            stage = plan[layer]
+            tokens = min(tokens, part(first.setdefault(id(stage.pruner), tokens), stage.ratio))
+        counts.append(tokens)
+    return counts
 
 
 def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
     """The same method with the total keep ratio at which its layer average is `average` (protocol "average").
 
     Works for any schedule, since the average grows with the ratio: for one pruning point the result is `site_ratio`.
+    Where the average grows in steps, the nearest one is taken.
 
     Raises:
         UserError: even the smallest ratio leaves more than `average`, because layers before the pruning point see all.
     """
     check_ratio(average)
-    if not pruner.schedule(num_layers):
-        return pruner
     low, high = 1e-9, 1.0
-    floor = layer_average(pruner.with_ratio(low).schedule(num_layers), num_layers)
+    stages = pruner.with_ratio(low).schedule(num_layers)
+    if not stages:
+        return pruner
+    floor = layer_average(stages, num_layers)
     if floor >= average:
         raise UserError(
             f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by "
             f"{type(pruner).__name__} at layer {pruner.layer}: the layers before it already use {floor:.3f}; "
             "prune earlier or keep more"
         )
+
+    def reached(ratio: float) -> float:
+        return layer_average(pruner.with_ratio(ratio).schedule(num_layers), num_layers)
+
     for _ in range(60):
         middle = (low + high) / 2
-        reached = layer_average(pruner.with_ratio(middle).schedule(num_layers), num_layers)
-        low, high = (middle, high) if reached < average else (low, middle)
-    return pruner.with_ratio(high)
+        low, high = (middle, high) if reached(middle) < average else (low, middle)
+    return pruner.with_ratio(min(high, low, key=lambda ratio: abs(reached(ratio) - average)))

@@ -104,6 +104,11 @@ class Family:
                     ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
         return sorted(ids)
 
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The decoder's last norm, which precedes the output head, on hidden states of any layer and device."""
+        norm = self.decoder.norm
+        return norm(hidden.to(norm.weight.device)).to(hidden.device)
+
     def is_compiled(self) -> bool:
         """Whether the model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
         return any(

@@ -38,7 +38,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class Stage:
-    """One pruning point: before decoder layer `layer`, `pruner` keeps `ratio` of the tokens that arrive there."""
+    """One pruning point.
+
+    Attributes:
+        layer: the first decoder layer that sees fewer tokens.
+        ratio: share of the tokens that arrived at the pruner's first stage to be left; 0 drops them all. Counting from
+            the first stage keeps the roundings of a long schedule from adding up.
+        pruner: the method asked.
+    """
 
     layer: int
     ratio: float
@@ -69,6 +76,8 @@ class Pruner:
     """False for methods that choose their own number of tokens."""
     llm_attention: ClassVar[bool] = False
     """Whether `view.attention` is asked for; needs a layer before K, so K >= 1."""
+    upcoming_attention: ClassVar[bool] = False
+    """Whether `view.upcoming` is asked for."""
     needs_text: ClassVar[bool] = False
     """Whether `view.prompt` must not be empty."""
 
@@ -99,6 +108,13 @@ class Pruner:
         if self.layer >= num_layers:
             raise UserError(f"layer {self.layer} is outside the model's decoder layers 0..{num_layers - 1}")
         return (Stage(self.layer, self.ratio, self),)
+
+    def evict_from(self, num_layers: int) -> int | None:
+        """First decoder layer whose KV cache is cut, after the prefill, to the tokens that survive the last stage.
+
+        None, the rule, leaves every layer the keys and values of the tokens that entered it.
+        """
+        return None
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Choose `keep` of the visual tokens in `view.tokens`. Must be pure and deterministic given `view`."""
@@ -168,6 +184,10 @@ class Compose(Pruner):
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """The parts' pruning points in order."""
         return tuple(stage for part in self.parts for stage in part.schedule(num_layers))
+
+    def evict_from(self, num_layers: int) -> int | None:
+        """The first layer any part evicts from."""
+        return min((k for part in self.parts if (k := part.evict_from(num_layers)) is not None), default=None)
 
     def with_ratio(self, ratio: float) -> Self:
         """Spread a total ratio evenly: each of n parts keeps ratio ** (1/n) of what reaches it."""

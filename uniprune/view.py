@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from uniprune.errors import UserError
 
 Grid = tuple[int, int, int]
 Rows = Literal["last", "prompt", "text", "visual"]
@@ -60,7 +63,7 @@ class VisionScores(Protocol):
 
 
 class Attention(Protocol):
-    """Attention of decoder layer K - 1, one block of query rows at a time."""
+    """Attention of one decoder layer: recomputed for the query rows asked for."""
 
     def __call__(self, rows: Rows | Tensor) -> Tensor:
         """[heads, R, N] probabilities (softmax over the whole causal context) from `rows` to the view's tokens.
@@ -68,6 +71,31 @@ class Attention(Protocol):
         "last" is the last prompt token, "prompt" the question's tokens, "text" all text tokens (as in `view.text`),
         "visual" the view's own tokens; an integer tensor indexes `view.text`.
         """
+
+    def blocks(self, rows: Rows | Tensor) -> Iterator[Tensor]:
+        """The same, [heads, r, N] for a few rows at a time: what to use for many rows, to bound memory."""
+
+    def keys(self, rows: Rows | Tensor) -> Tensor:
+        """[R, key heads * d] keys of the layer after rotary embedding, heads side by side."""
+
+    def rotary_prior(self, rows: Rows | Tensor) -> Tensor:
+        """[R, N] scaled dot product of all-ones queries and keys: what rotary positions alone contribute."""
+
+
+class Embedded(Protocol):
+    """What entered decoder layer 0, before any layer mixed the tokens."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """[N, D] at the view's tokens."""
+
+    @property
+    def text(self) -> Tensor:
+        """[T, D] at the text tokens, as in `view.text`."""
+
+
+_ABSENT: Any = None
+"""In views made by hand; the engine sets every attribute."""
 
 
 @dataclass
@@ -87,6 +115,9 @@ class View:
         generator: CPU generator seeded by (seed, sample id, image, layer): the only source of randomness.
         attention: attention of layer K - 1 on demand. vision: vision-tower quantities on demand.
         scratch: survives from stage to stage within this sample and image.
+        after: [F] indices into `text` of the tokens behind the view's last visual token; see `following`.
+        upcoming: attention layer K would have on the arriving tokens, for methods with `upcoming_attention`.
+        embedded: embeddings that entered layer 0. norm: the decoder's final norm, [..., D] to [..., D].
     """
 
     tokens: Tensor
@@ -101,6 +132,20 @@ class View:
     attention: Attention
     vision: VisionScores
     scratch: dict[str, Any] = field(default_factory=dict)
+    after: Tensor = field(default_factory=lambda: torch.arange(0))
+    upcoming: Attention = _ABSENT
+    embedded: Embedded = _ABSENT
+    norm: Callable[[Tensor], Tensor] = _ABSENT
+
+    @property
+    def following(self) -> Tensor:
+        """[F] `after`, which must not be empty. Raises UserError when no text follows the view's tokens."""
+        if not len(self.after):
+            raise UserError(
+                "the method ranks visual tokens by the text behind them, but the prompt ends with its image; put the "
+                "question after the image"
+            )
+        return self.after
 
     @property
     def grid(self) -> Grid:

@@ -6,6 +6,7 @@ looks at are computed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,21 +35,29 @@ class DecoderTap:
     sin: Tensor
     cache: Any
 
-    def probabilities(self, row: int, queries: Tensor, columns: Tensor, valid: Tensor) -> Tensor:
-        """[heads, R, N] attention from positions `queries` [R] to `columns` [N] of batch item `row`.
+    def probabilities(self, row: int, queries: Tensor, columns: Tensor, valid: Tensor) -> Iterator[Tensor]:
+        """[heads, r, N] attention from positions `queries` [R] to `columns` [N] of batch item `row`, block by block.
 
         The softmax runs over all earlier valid positions; `valid` is [n].
         """
         keys = self._keys(row)
         position = torch.arange(keys.shape[-2], device=keys.device)
-        blocks = []
         for block in queries.split(BLOCK):
             query = self._rotate(self._heads(self.module.q_proj(self.hidden[row, block]), "q_norm"), row, block)
             grouped = query.unflatten(0, (keys.shape[0], -1))
             logits = (grouped @ keys[:, None].transpose(-1, -2)).flatten(0, 1) * self.module.scaling
             allowed = (position <= block[:, None]) & valid
-            blocks.append(logits.float().masked_fill(~allowed, -torch.inf).softmax(-1)[..., columns])
-        return torch.cat(blocks, dim=1)
+            yield logits.float().masked_fill(~allowed, -torch.inf).softmax(-1)[..., columns]
+
+    def keys(self, row: int, positions: Tensor) -> Tensor:
+        """[R, key heads * d] rotated keys at `positions` [R] of batch item `row`."""
+        return self._keys(row)[:, positions].transpose(0, 1).flatten(1)
+
+    def rotary_prior(self, row: int, queries: Tensor, columns: Tensor) -> Tensor:
+        """[R, N] scaled dot product of rotated all-ones vectors at positions `queries` and `columns`."""
+        ones = self.cos.new_ones(self.cos.shape[-1], dtype=torch.float32)
+        query, key = (self._rotate(ones.expand(len(at), -1), row, at) for at in (queries, columns))
+        return query @ key.T * self.module.scaling
 
     def _keys(self, row: int) -> Tensor:
         """[key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""

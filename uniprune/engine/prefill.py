@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.attention import DecoderTap
+from uniprune.engine.eviction import evict
 from uniprune.engine.images import image_units, repeated_rows, whole_prompt
 from uniprune.engine.prompt import Arriving, Prompt, Sample
 from uniprune.engine.report import PrefillReport, RowReport
@@ -115,9 +116,10 @@ class Prefill:
         """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
         self._cache = kwargs.get("past_key_values")
         now = self._stages[-1] if self._stages else self._whole
+        upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
         decisions = [
-            prompt.decide(stage, Arriving(hidden[prompt.row], now.valid[prompt.row], now.index[prompt.row], self.tap))
-            for prompt in self._prompts
+            prompt.decide(stage, Arriving(hidden[row], now.valid[row], now.index[row], self.tap, upcoming))
+            for row, prompt in ((prompt.row, prompt) for prompt in self._prompts)
         ]
         self.tap = None
         rows = [decisions[b // self._copies] for b in range(len(hidden))]
@@ -130,6 +132,12 @@ class Prefill:
         self._stages.append(kept)
         self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
         return hidden
+
+    def _upcoming(self, layer: int, hidden: Tensor, now: Kept, kwargs: dict[str, Any]) -> DecoderTap:
+        """What the attention of `layer` would see if it ran on `hidden` as it arrives."""
+        module = self.family.layers[layer]
+        cos, sin = (take(table, now.index) for table in kwargs["position_embeddings"])
+        return DecoderTap(module.self_attn, layer, module.input_layernorm(hidden), cos, sin, cache=None)
 
     def _layer_arguments(self, kept: Kept, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """What every layer from this stage on is called with; `rotary` are the tables of the whole prompt."""
@@ -148,7 +156,11 @@ class Prefill:
         with self.method_time():
             if self._stages and self._cache is not None:
                 position = self._position_ids[..., -1:] + 1
-                remember(self._cache, CacheState(tuple(self._stages), self.visual.shape[1], position, self._shift))
+                stages = self._stages
+                first = self.pruner.evict_from(len(self.family.layers))
+                if first is not None:
+                    stages = evict(self._cache, first, stages, self._whole)
+                remember(self._cache, CacheState(tuple(stages), self.visual.shape[1], position, self._shift))
             return PrefillReport(tuple(map(self._row_report, self._prompts)), bool(self._stages))
 
     def _row_report(self, prompt: Prompt) -> RowReport:

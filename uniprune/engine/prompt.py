@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from uniprune.budget import keep_count
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.images import Unit
 from uniprune.engine.report import StageReport
-from uniprune.engine.views import UnitAttention, choose, generator, question_mask
+from uniprune.engine.views import UnitAttention, UnitEmbedded, choose, generator, question_mask
 from uniprune.engine.vision import UnitVision, VisionCall
 from uniprune.errors import UserError
 from uniprune.family import Family
@@ -41,13 +41,14 @@ class Arriving:
     Attributes:
         hidden: [n, D] with padding, on the layer's device; everything else stays on the inputs' device.
         valid: [n] False at padding. index: [n] positions in the un-pruned prompt.
-        tap: attention of the layer before, if captured.
+        tap: attention of the layer before, if captured. upcoming: of the layer about to run, if asked for.
     """
 
     hidden: Tensor
     valid: Tensor
     index: Tensor
     tap: DecoderTap | None
+    upcoming: DecoderTap | None = None
 
     @cached_property
     def columns(self) -> Tensor:
@@ -88,6 +89,7 @@ class Prompt:
     vision: VisionCall | None
     reports: list[StageReport] = field(default_factory=list)
     _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _first: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @cached_property
     def rank(self) -> Tensor:
@@ -117,7 +119,8 @@ class Prompt:
         alive, kept, replaced = ~visual, [], []
         for unit in self.units:
             mine = (visual & (rank >= unit.start) & (rank < unit.stop)).nonzero()[:, 0]
-            keep = keep_count(len(mine), stage.ratio)
+            first = self._first.setdefault((unit.ordinal, id(stage.pruner)), len(mine))
+            keep = min(len(mine), keep_count(first, stage.ratio))
             if len(mine) and (keep < len(mine) or not stage.pruner.exact):
                 columns = arriving.columns[mine]
                 view = self._view(stage, arriving, unit, columns, rank[mine] - unit.start)
@@ -140,6 +143,14 @@ class Prompt:
             )
         hidden, original = arriving.hidden, arriving.index[arriving.columns]
         text = arriving.columns[~self.visual[original]]
+        attention = UnitAttention(
+            tap=arriving.tap,
+            row=self.row,
+            valid=arriving.valid,
+            visual=columns,
+            text=text,
+            prompt=arriving.columns[self.question[original]],
+        )
         return View(
             tokens=hidden[columns.to(hidden.device)],
             grids=list(unit.grids),
@@ -150,14 +161,11 @@ class Prompt:
             prompt=self.embedded_question.to(hidden.device),
             text=hidden[text.to(hidden.device)],
             generator=generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer),
-            attention=UnitAttention(
-                tap=arriving.tap,
-                row=self.row,
-                valid=arriving.valid,
-                visual=columns,
-                text=text,
-                prompt=arriving.columns[self.question[original]],
-            ),
+            attention=attention,
             vision=UnitVision(self.vision, unit.images, cells.to(hidden.device)),
             scratch=self._scratch.setdefault(unit.ordinal, {}),
+            after=(text > columns[-1]).nonzero()[:, 0],
+            upcoming=replace(attention, tap=arriving.upcoming),
+            embedded=UnitEmbedded(self.embeds, arriving.index[columns], arriving.index[text]),
+            norm=self.family.final_norm,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ def question_mask(ids: Tensor | None, text: Tensor, after: int, question: Tensor
 
 @dataclass(frozen=True)
 class UnitAttention:
-    """`view.attention`: rows of layer K - 1 towards the tokens one view holds.
+    """`view.attention` and `view.upcoming`: rows of one decoder layer towards the tokens one view holds.
 
     Attributes:
         tap: what that layer's attention saw; None when the method did not ask for it. row: batch item.
@@ -61,18 +62,61 @@ class UnitAttention:
 
     def __call__(self, rows: Rows | Tensor) -> Tensor:
         """[heads, R, N] probabilities; see `uniprune.view.Attention`."""
+        return torch.cat(list(self.blocks(rows)), dim=1)
+
+    def blocks(self, rows: Rows | Tensor) -> Iterator[Tensor]:
+        """[heads, r, N] probabilities, a few rows at a time."""
+        tap = self._tap
+        device = tap.hidden.device
+        queries, columns = self._queries(rows).to(device), self.visual.to(device)
+        return tap.probabilities(self.row, queries, columns, self.valid.to(device))
+
+    def keys(self, rows: Rows | Tensor) -> Tensor:
+        """[R, key heads * d] keys after rotary embedding."""
+        return self._tap.keys(self.row, self._queries(rows).to(self._tap.hidden.device))
+
+    def rotary_prior(self, rows: Rows | Tensor) -> Tensor:
+        """[R, N] scaled dot product of all-ones queries and keys after rotary embedding."""
+        device = self._tap.hidden.device
+        return self._tap.rotary_prior(self.row, self._queries(rows).to(device), self.visual.to(device))
+
+    @property
+    def _tap(self) -> DecoderTap:
         if self.tap is None:
-            raise PruningError("LLM attention was not captured; set the class variable llm_attention = True")
+            raise PruningError(
+                "LLM attention was not captured; set the class variable llm_attention = True for view.attention, "
+                "upcoming_attention = True for view.upcoming"
+            )
+        return self.tap
+
+    def _queries(self, rows: Rows | Tensor) -> Tensor:
+        """[R] positions that `rows` mean."""
         if isinstance(rows, Tensor):
-            queries = self.text[rows.to(self.text.device)]
-        else:
-            last = self.valid.nonzero()[-1]
-            named = {"last": last, "prompt": self.prompt, "text": self.text, "visual": self.visual}
-            if rows not in named:
-                raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor or one of {list(named)}")
-            queries = named[rows]
-        device = self.tap.hidden.device
-        return self.tap.probabilities(self.row, queries.to(device), self.visual.to(device), self.valid.to(device))
+            return self.text[rows.to(self.text.device)]
+        last = self.valid.nonzero()[-1]
+        named = {"last": last, "prompt": self.prompt, "text": self.text, "visual": self.visual}
+        if rows not in named:
+            raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor or one of {list(named)}")
+        return named[rows]
+
+
+@dataclass(frozen=True)
+class UnitEmbedded:
+    """`view.embedded`: what entered layer 0, `embeds` [L, D], at the positions `visual` [N] and `written` [T]."""
+
+    embeds: Tensor
+    visual: Tensor
+    written: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """[N, D] at the view's tokens."""
+        return self.embeds[self.visual.to(self.embeds.device)]
+
+    @property
+    def text(self) -> Tensor:
+        """[T, D] at the text tokens."""
+        return self.embeds[self.written.to(self.embeds.device)]
 
 
 def choose(stage: Stage, sample: str, view: Any, keep: int) -> Selection:
