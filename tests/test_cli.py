@@ -84,8 +84,19 @@ def test_defaults_come_from_the_configuration(
     assert methods == {"none", "random-pre", "divprune"}
 
 
-def test_a_users_method_of_fifteen_lines_is_evaluated(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    plugin = PLUGINS / "every_other.py"
+@pytest.fixture
+def users_method(tmp_path: Path) -> Path:
+    """The method CONTRIBUTING.md teaches, saved as a plugin."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    plugin = tmp_path / "every_other.py"
+    plugin.write_text(text.split("```python\n")[1].split("```")[0])
+    return plugin
+
+
+def test_a_users_method_of_fifteen_lines_is_evaluated(
+    users_method: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    plugin = users_method
     body = [node for node in ast.parse(plugin.read_text()).body if isinstance(node, ast.ClassDef)]
     assert len(body) == 1
     assert (body[0].end_lineno or 0) - body[0].decorator_list[0].lineno < 15
@@ -145,10 +156,10 @@ def test_words_argparse_does_not_know_exit_with_2(capsys: pytest.CaptureFixture[
 
 
 def test_a_method_that_breaks_its_contract_fails_with_1(
-    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    users_method: Path, checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugin = tmp_path / "twice.py"
-    source = (PLUGINS / "every_other.py").read_text()
+    source = users_method.read_text()
     plugin.write_text(
         source.replace("every-other", "twice").replace("EveryOther", "Twice").replace("% len", "* 0 % len")
     )
