@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from uniprune.pruner import Selection
+from uniprune.view import Grid
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -20,6 +26,25 @@ def top_k(scores: Tensor, keep: int) -> Tensor:
 def random_subset(tokens: int, keep: int, generator: torch.Generator) -> Tensor:
     """[keep] of `tokens` indices, uniform without replacement, in drawing order, on the generator's device."""
     return torch.randperm(tokens, generator=generator, device=generator.device)[:keep]
+
+
+def complement(tokens: int, taken: Tensor) -> Tensor:
+    """[tokens - taken] indices that are not in `taken` [T] (unique), ascending."""
+    free = torch.ones(tokens, dtype=torch.bool, device=taken.device)
+    return free.index_fill(0, taken, False).nonzero()[:, 0]
+
+
+def in_order(slots: Tensor, tokens: Tensor) -> Selection:
+    """`tokens` [k, D] one after the other in the kept `slots` [k], whichever slot a token came from.
+
+    For releases that hand tokens over in another order than the raster: a token takes the position of its new slot.
+    """
+    return Selection(slots.sort().values, tokens)
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """[N, M] cosines of `a` [N, D] and `b` [M, D]; those of a zero vector are 0. O(N M D)."""
+    return F.normalize(at_least_float32(a), dim=-1) @ F.normalize(at_least_float32(b), dim=-1).T
 
 
 def cosine_distance(tokens: Tensor) -> Tensor:
@@ -50,3 +75,165 @@ def farthest_points(distance: Tensor, keep: int, seeds: Tensor | None = None) ->
         nearest = torch.minimum(nearest, distance.index_select(0, pick)[0]).index_fill(0, pick, -torch.inf)
         picks.append(pick)
     return torch.cat(picks)
+
+
+def dpp_map(kernel: Tensor, keep: int) -> Tensor:
+    """Greedy MAP of a determinantal point process: always add the token that enlarges the determinant most.
+
+    Args:
+        kernel: [N, N] symmetric and positive semi-definite.
+        keep: tokens wanted, at most N.
+
+    Returns:
+        [keep] distinct indices in picking order. O(N keep^2), by the incremental Cholesky form (arXiv 1709.05135). Past
+        the kernel's rank the gains are rounding noise; picks stay distinct.
+    """
+    gain, picks = kernel.diagonal().clone(), []
+    floor = gain.max() * torch.finfo(kernel.dtype).eps
+    factor = kernel.new_zeros(keep, len(kernel))
+    for step in range(keep):
+        pick = gain.argmax()[None]
+        done = factor[:step]
+        row = kernel.index_select(0, pick)[0] - done.index_select(1, pick)[:, 0] @ done
+        factor[step] = row / gain.index_select(0, pick).maximum(floor).sqrt()
+        gain = (gain - factor[step].square()).index_fill(0, pick, -torch.inf)
+        picks.append(pick)
+    return torch.cat(picks)
+
+
+def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:
+    """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
+
+    Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
+    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2).
+
+    Args:
+        similarity: [N, N] similarities.
+        ranked: [R] candidates, best first.
+        keep: how many of them to leave.
+        step: most tokens dropped in one round.
+
+    Returns:
+        [keep] of the candidates. Chaotic by nature: the order after a round decides the next split, so one swap of
+        nearly equal similarities changes the outcome.
+    """
+    rest = ranked if keep else ranked[:0]
+    while len(rest) > keep:
+        even, odd = rest[0::2], rest[1::2]
+        closest = similarity[even][:, odd].amax(1)
+        drop = min(step, len(rest) - keep, len(even))
+        rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
+    return rest
+
+
+def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
+    """k-nearest merging: each anchor plus the weighted sum of the tokens most similar to it.
+
+    Args:
+        features: [N, C] what is summed.
+        anchors: [A] tokens to merge into.
+        keys: [N, d] what is compared, by cosine.
+        weights: [N] of the added tokens.
+        neighbours: how many of all other tokens, anchors included, are added to an anchor.
+
+    Returns:
+        [A, C], nothing renormalised. O(A N (d + C)).
+    """
+    similarity = cosine_similarity(keys[anchors], keys).scatter(1, anchors[:, None], -torch.inf)
+    nearest = similarity.argsort(dim=1, descending=True, stable=True)[:, : min(neighbours, len(features) - 1)]
+    spread = torch.zeros_like(similarity).scatter(1, nearest, weights.to(similarity)[nearest])
+    return features[anchors] + spread.to(features) @ features
+
+
+def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: Tensor) -> Tensor:
+    """Each anchor plus the mean of the `others` that are most similar to it, or alone when there are none.
+
+    Args:
+        features: [N, C] what is averaged.
+        keys: [N, d] what is compared, by cosine.
+        anchors: [A] tokens to merge into.
+        others: [R] tokens that are each given to their nearest anchor.
+
+    Returns:
+        [A, C]. O(R A (d + C)).
+    """
+    owner = cosine_similarity(keys[others], keys[anchors]).argmax(1)
+    return features[anchors] + group_means(features[others], owner, len(anchors))
+
+
+def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
+    """[count, C] mean of the rows of `features` [N, C] in each group; 0 for an empty one. `group` is [N] in 0..count-1.
+
+    O(N count C): a matrix product instead of a scatter, which is not deterministic on GPUs.
+    """
+    member = F.one_hot(group, count).to(features).T
+    return member @ features / member.sum(1, keepdim=True).clamp(min=1)
+
+
+def density_peaks(
+    tokens: Tensor, clusters: int, neighbours: int, jitter: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """DPC-kNN clustering: centres are dense tokens far away from any denser one.
+
+    Args:
+        tokens: [N, D] points.
+        clusters: how many centres, at most N.
+        neighbours: nearest tokens, itself included, that make a token's density.
+        jitter: [N] added to the densities, which are equal for mutual nearest neighbours; ties go to the lowest index.
+
+    Returns:
+        [clusters] centres, best first, and [N] the number of each token's cluster. O(N^2 D).
+    """
+    x = at_least_float32(tokens)
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5
+    nearest = distance.topk(min(neighbours, len(x)), largest=False).values
+    density = (-nearest.square().mean(1)).exp() + (0 if jitter is None else jitter.to(distance))
+    denser = density[None] > density[:, None]
+    isolation = distance.masked_fill(~denser, distance.max()).amin(1)
+    centres = top_k(density * isolation, clusters)
+    owner = distance[centres].argmin(0)
+    return centres, owner.scatter(0, centres, torch.arange(clusters, device=owner.device))
+
+
+def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tensor, Tensor]:
+    """Average pooling to any number of tokens: every frame is cut into blocks that are as square as the grid allows.
+
+    Args:
+        features: [N, C] in raster order, grid after grid.
+        grids: (t, h, w) of every grid.
+        keep: blocks in all, at most N.
+
+    Returns:
+        [keep] the token in the middle of each block, ascending by block, and [keep, C] the blocks' means. A quarter of
+        an even square grid gives exactly 2 x 2 blocks. Frames whose share of `keep` rounds to nothing are dropped.
+        O(N keep C).
+    """
+    block = grid_blocks(grids, keep).to(features.device)
+    tokens = (block >= 0).nonzero()[:, 0]
+    block = block[tokens]
+    size = block.bincount(minlength=keep)
+    middle = tokens[block.argsort(stable=True)][size.cumsum(0) - size + (size - 1) // 2]
+    return middle, group_means(features[tokens], block, keep)
+
+
+def grid_blocks(grids: Sequence[Grid], keep: int) -> Tensor:
+    """[N] number of the block, 0..keep-1, that each token of the grids belongs to; -1 where a frame got none. O(N)."""
+    frames = [(h, w) for t, h, w in grids for _ in range(t)]
+    total = sum(h * w for h, w in frames)
+    blocks, done, first = [], 0, 0
+    for h, w in frames:
+        done += h * w
+        last = (2 * keep * done + total) // (2 * total)
+        blocks.append(_frame_blocks(h, w, last - first) + first if last > first else torch.full((h * w,), -1))
+        first = last
+    return torch.cat(blocks)
+
+
+def _frame_blocks(height: int, width: int, count: int) -> Tensor:
+    """[height * width] block of each cell of a frame: bands of rows, each cut into columns."""
+    bands = max(1, round(math.sqrt(count * height / width)))
+    bands = max(math.ceil(count / width), min(bands, height, count))
+    band = torch.arange(height) * bands // height
+    first = band * count // bands
+    columns = (band + 1) * count // bands - first
+    return (first[:, None] + torch.arange(width) * columns[:, None] // width).flatten()
