@@ -178,7 +178,7 @@ def test_leaderboard_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.usefixtures("no_hub")
 def test_an_unreachable_hub_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(Path("nobody/nothing"), tmp_path)) == 2
-    assert "huggingface-cli download nobody/nothing" in capsys.readouterr().err
+    assert "hf download nobody/nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])

@@ -86,7 +86,7 @@ def test_a_folder_of_the_catalogue_is_that_entry(tmp_path: Path, monkeypatch: py
     (tmp_path / "configs").mkdir()
     (tmp_path / "weights").mkdir()
     models = tmp_path / "configs" / "models.yaml"
-    models.write_text("small: {source: weights, suite: mini}\n")
+    models.write_text("small: {source: ./weights, suite: mini}\n")
     monkeypatch.setattr("uniprune.catalog.catalog", lambda: catalog(models))
     assert find_model(str(tmp_path / "weights")).name == "small"
     models.write_text("small: {sauce: weights}\n")
@@ -109,6 +109,11 @@ def test_folder_without_a_part_names_it(files: list[str], message: str, checkpoi
     shutil.copytree(checkpoint("llava"), folder, ignore=shutil.ignore_patterns(*files))
     with pytest.raises(UserError, match=message):
         load_folder(folder)
+
+
+def test_missing_folder_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_folder(tmp_path / "gone")
 
 
 def test_incomplete_and_damaged_weights_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ def test_unregistered_family_is_named(checkpoint: Checkpoint, tmp_path: Path) ->
 def test_unreachable_hub_names_id_and_remedies() -> None:
     with pytest.raises(UserError) as caught:
         load(find_model("nobody/no-such-model"), CPU)
-    for part in ("nobody/no-such-model", "path of a folder", "huggingface-cli download", "HF_HUB_OFFLINE"):
+    for part in ("nobody/no-such-model", "path of a folder", "hf download nobody", "HF_HUB_OFFLINE"):
         assert part in str(caught.value)
 
 

@@ -84,8 +84,7 @@ def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
         UserError: even the smallest ratio leaves more than `average`, because layers before the pruning point see all.
     """
     check_ratio(average)
-    low, high = 1e-9, 1.0
-    stages = pruner.with_ratio(low).schedule(num_layers)
+    stages = pruner.with_ratio(1e-9).schedule(num_layers)
     if not stages:
         return pruner
     floor = layer_average(stages, num_layers)
@@ -99,7 +98,13 @@ def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
     def reached(ratio: float) -> float:
         return layer_average(pruner.with_ratio(ratio).schedule(num_layers), num_layers)
 
+    return pruner.with_ratio(inverse(reached, average))
+
+
+def inverse(growing: Callable[[float], float], value: float) -> float:
+    """The x in (0, 1] at which a growing function takes `value`; where it grows in steps, the nearest one."""
+    low, high = 1e-9, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if reached(middle) < average else (low, middle)
-    return pruner.with_ratio(min(high, low, key=lambda ratio: abs(reached(ratio) - average)))
+        low, high = (middle, high) if growing(middle) < value else (low, middle)
+    return min(high, low, key=lambda x: abs(growing(x) - value))

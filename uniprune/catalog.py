@@ -23,7 +23,7 @@ class ModelEntry(BaseModel):
     name: str
     """What the user calls it."""
     source: str
-    """Hub id or folder."""
+    """Hub id, or absolute path of a folder."""
     suite: str = "ten"
     """Benchmarks asked by default."""
     image_processor: dict[str, Any] = Field(default_factory=dict)
@@ -31,9 +31,9 @@ class ModelEntry(BaseModel):
 
     @property
     def folder(self) -> Path | None:
-        """The folder, when the source is one."""
+        """The folder, when the source is one rather than a hub id."""
         path = Path(self.source)
-        return path if path.is_dir() else None
+        return path if path.is_absolute() else None
 
 
 def catalog(path: Path = CATALOG) -> dict[str, ModelEntry]:
@@ -47,11 +47,11 @@ def catalog(path: Path = CATALOG) -> dict[str, ModelEntry]:
         entries = {name: ModelEntry(name=name, **fields) for name, fields in table.items()}
     except (OSError, yaml.YAMLError, TypeError, ValidationError, AttributeError) as error:
         raise UserError(f"{path} is not a list of models: {error}") from error
-    local = {name: path.parent.parent / entry.source for name, entry in entries.items()}
-    return {
-        name: entry.model_copy(update={"source": str(local[name])}) if local[name].is_dir() else entry
-        for name, entry in entries.items()
-    }
+    root = path.resolve().parent.parent
+    for name, entry in entries.items():
+        if entry.source.startswith("./"):
+            entries[name] = entry.model_copy(update={"source": str(root / entry.source)})
+    return entries
 
 
 def find_model(name: str) -> ModelEntry:
