@@ -72,14 +72,18 @@ def pairs(evaluation: Evaluation) -> Credits:
 
 def choices(evaluation: Evaluation) -> Credits:
     """Multiple choice: one credit per row, in file order."""
-    hit = {str(index): float(mark["hit"]) for index, mark in evaluation.file("_exact_matching_result.pkl").items()}
-    return Credits({index: hit[index] for index in evaluation.indices}, _unread_choices(evaluation))
+    return Credits(_hits(evaluation), _unread_choices(evaluation))
 
 
 def rotations(evaluation: Evaluation) -> Credits:
     """MMBench: one credit per question, right only if every rotation of its options was answered right."""
-    hit = {str(index): float(mark["hit"]) for index, mark in evaluation.file("_exact_matching_result.pkl").items()}
-    return Credits({index: hit[index] for index in evaluation.indices if index in hit}, _unread_choices(evaluation))
+    return Credits(_hits(evaluation), _unread_choices(evaluation))
+
+
+def _hits(evaluation: Evaluation) -> dict[str, float]:
+    """Marks of every question. From the table: the kit's pickle lacks MMBench questions whose answers it could not read."""
+    marked = evaluation.file("_exact_matching_result.tsv")
+    return {str(index): float(hit) for index, hit in zip(marked["index"], marked["hit"], strict=True)}
 
 
 def _unread_choices(evaluation: Evaluation) -> int:
