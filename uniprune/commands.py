@@ -212,17 +212,20 @@ def show_leaderboard(options: argparse.Namespace) -> int:
 
 
 def show(board: Leaderboard) -> None:
-    """Print a leaderboard."""
+    """Print a leaderboard; on its side where the terminal is too narrow for it."""
     console = _console()
     texts = board.texts()
     # A column in which every row says the same tells nothing here; files keep them all.
     same = {"seed", "settings", "protocol", "layer", "judge"}
     keep = [i for i, column in enumerate(board.columns) if column not in same or len({line[i] for line in texts}) > 1]
+    lines = [[line[i] for i in keep] for line in ([*board.columns], *texts)]
+    width = sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
+    lines, left = (lines, 2) if width <= console.width else ([list(c) for c in zip(*lines, strict=True)], 1)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for i in keep:
-        table.add_column(board.columns[i].replace("mini-", ""), justify="left" if i < 2 else "right")
-    for line in texts:
-        table.add_row(*(line[i] for i in keep))
+    for i, column in enumerate(lines[0]):
+        table.add_column(column, justify="left" if i < left else "right")
+    for line in lines[1:]:
+        table.add_row(*line)
     console.print(table)
     for note in board.notes:
         console.print(note, highlight=False, markup=False)

@@ -187,6 +187,6 @@ def _fetch(factory: Any, entry: ModelEntry, **kwargs: Any) -> Any:
         raise UserError(
             f"model {entry.name!r} cannot be loaded: tried hub id {entry.source!r} and the local hub cache ({reason}). "
             "Without network access: give --model the path of a folder that holds the checkpoint; or, where there is "
-            f"a network, run `hf download {entry.source}` (`huggingface-cli download` in older versions), copy its cache "
-            "(HF_HOME) here and set HF_HUB_OFFLINE=1"
+            f"a network, run `hf download {entry.source}` (`huggingface-cli download` in older versions), copy its "
+            "cache (HF_HOME) here and set HF_HUB_OFFLINE=1"
         ) from error
