@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +21,16 @@ TASKS = {
     "choice": (1.5, ("color-of", "shape-of", "count", "sum", "character")),
     "number": (1.0, ("count", "count", "sum")),
     "read": (0.7, ("read",)),
+    "spell": (1.0, ("character",)),
     "open": (1.0, ("absent-color",)),
     "instruct": (0.5, ("color-of", "shape-of")),
     "describe": (1.0, ("describe",)),
 }
 """Task -> (weight in the loss, kinds of questions it draws from). The loss is a mean over tasks, not over tokens."""
 
-_PLAN = ("read", "describe", *("yes-no",) * 4, *("choice",) * 3, *("number",) * 3, "open", "open", "instruct")
+JOINT = ("read", "describe", *("yes-no",) * 4, *("choice",) * 3, *("number",) * 3, "open", "open", "instruct")
+POLISH = ("read", "spell", "spell", *("yes-no",) * 4, *("choice",) * 5, *("number",) * 3, "open", "instruct")
+"""Tasks asked about one picture, in random order and as far as they fit."""
 _YES_NO = "Please answer yes or no."
 _SHORT = "Answer the question using a single word or phrase."
 _INTEGER = "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end."
@@ -52,7 +56,7 @@ def wrap(task: str, question: Question, rng: Rng) -> tuple[str, str]:
         return text + suffix, question.answer
     if task == "number" and form < 0.5:
         return f"{_INTEGER}\nQuestion: {text}", question.answer
-    if task in ("number", "read") and form < 0.7:
+    if task in ("number", "read", "spell") and form < 0.7:
         return f"{text}\n{_SHORT}", question.answer
     return text, question.answer
 
@@ -89,23 +93,23 @@ class Batches:
         self.tokenizer, self.seed, self.length = tokenizer, seed, length
         self._assistant = tokenizer.convert_tokens_to_ids("<assistant>")
 
-    def at(self, step: int, size: int, max_objects: int = 6) -> Batch:
-        """Batch number `step` with `size` pictures."""
+    def at(self, step: int, size: int, max_objects: int = 6, plan: Sequence[str] = JOINT) -> Batch:
+        """Batch number `step`: `size` pictures of up to `max_objects` objects, asked about according to `plan`."""
         rng = np.random.default_rng((self.seed, step))
         layouts = [sample_layout(rng, held_out=False, max_objects=max_objects) for _ in range(size)]
         drawn = [render_array(layout, rng) for layout in layouts]
         pixels = torch.from_numpy(np.stack([p for p, _ in drawn])).permute(0, 3, 1, 2).float().div(255)
         labels = torch.from_numpy(np.stack([label.stack() for _, label in drawn])).flatten(2)
         present = torch.from_numpy(np.stack([_present(layout) for layout in layouts]))
-        text = [self._pack(layout, rng) for layout in layouts]
+        text = [self._pack(layout, plan, rng) for layout in layouts]
         columns = [torch.from_numpy(np.stack(c)) for c in zip(*text, strict=True)]
         return Batch(((pixels - MEAN) / STD).contiguous(), labels, present, *columns)
 
-    def _pack(self, layout: Layout, rng: Rng) -> list[np.ndarray]:
+    def _pack(self, layout: Layout, plan: Sequence[str], rng: Rng) -> list[np.ndarray]:
         ids, target, task, block, offset = (np.full(self.length, v) for v in (self.tokenizer.pad_token_id, -100, -1, 0, 0))
         place, names = 0, list(TASKS)
-        for number, i in enumerate(rng.permutation(len(_PLAN)), start=1):
-            name = _PLAN[i]
+        for number, i in enumerate(rng.permutation(len(plan)), start=1):
+            name = plan[i]
             kinds = TASKS[name][1]
             question = ask(kinds[rng.integers(len(kinds))], layout, rng)
             if question is None:

@@ -1,8 +1,8 @@
 """Train a tiny vision-language model from scratch: `python -m models.tiny.train --family llava`.
 
-Two phases, counted in steps: first the vision tower and projector learn what every visual token shows, then everything
-learns to answer, with visual tokens dropped in half of the batches (background first, more or less strictly) so that a
-pruned prompt is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under
+Three phases, counted in steps: first the vision tower and projector learn what every visual token shows, then
+everything learns to answer, at last with more multiple choice and spelling. In half of the batches of the last two
+phases visual tokens are dropped (background first, more or less strictly), so that a pruned prompt is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under
 `--work`; the same command resumes.
 """
 
@@ -22,11 +22,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from models.tiny.build import FAMILIES, VISION_WIDTH, build_model, build_processor, build_tokenizer
-from models.tiny.data import TASKS, Batch, Batches
+from models.tiny.data import JOINT, POLISH, TASKS, Batch, Batches
 from models.tiny.losses import TokenObjectives
 from models.tiny.packing import ATTENTION, answer_states, pack
 from models.tiny.vision import VISION
 from uniprune.scenes import GRID
+
+
+PHASES = ("vision", "joint", "polish")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Recipe:
     joint_steps: int = 2000
     joint_batch: int = 24
     joint_rate: float = 3e-3
+    polish_steps: int = 600
+    polish_rate: float = 2e-3
     objectives: float = 0.3
     drop_share: float = 0.5
     easy_share: float = 0.1
@@ -69,12 +74,11 @@ class Trainer:
         log = (self.work / "log.jsonl").open("a", encoding="utf-8")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
         with Progress(*columns, refresh_per_second=1) as progress, log:
-            for phase, total in (("vision", self.recipe.vision_steps), ("joint", self.recipe.joint_steps)):
-                if phase == "joint" and self.phase == "vision":
-                    self.phase, self.step, self.metrics = "joint", 0, {}
-                    self.optimizers = self._optimizers()
+            for phase in PHASES[PHASES.index(self.phase) :]:
                 if phase != self.phase:
-                    continue
+                    self.phase, self.step, self.metrics = phase, 0, {}
+                    self.optimizers = self._optimizers()
+                total = getattr(self.recipe, f"{phase}_steps")
                 bar = progress.add_task(f"{self.family} {phase}", total=total, completed=self.step, note="")
                 started = time.monotonic()
                 for step in range(self.step, total):
@@ -90,15 +94,16 @@ class Trainer:
                         self._save()
 
     def _train_step(self, step: int, total: int) -> None:
-        recipe, joint = self.recipe, self.phase == "joint"
-        rate = (recipe.joint_rate if joint else recipe.vision_rate) * _schedule(step / total)
+        recipe, joint = self.recipe, self.phase != "vision"
+        rate = getattr(recipe, f"{self.phase}_rate") * _schedule(step / total)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        number = step + (recipe.vision_steps if joint else 0)
-        easy = step < recipe.easy_share * total
+        number = step + sum(getattr(recipe, f"{phase}_steps") for phase in PHASES[: PHASES.index(self.phase)])
+        easy = step < recipe.easy_share * total and self.phase != "polish"
         size = recipe.joint_batch if joint else recipe.vision_batch
-        batch = self.batches.at(number, size, max_objects=3 if easy else 6).to(self.device)
+        plan = POLISH if self.phase == "polish" else JOINT
+        batch = self.batches.at(number, size, max_objects=3 if easy else 6, plan=plan).to(self.device)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16):
             loss = self._loss(batch, joint, np.random.default_rng((recipe.seed, 1, number)))
         loss.backward()
@@ -145,7 +150,7 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the matrices, AdamW for embeddings, vectors and training-only heads."""
         trained: list[nn.Module] = [self.objectives]
-        if self.phase == "joint":
+        if self.phase != "vision":
             trained.append(self.model)
         else:
             language = {id(p) for p in self.model.get_decoder().parameters()}

@@ -84,14 +84,14 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
-    recipe = Recipe(vision_steps=2, vision_batch=2, joint_steps=3, joint_batch=2)
+    recipe = Recipe(vision_steps=2, vision_batch=2, joint_steps=2, joint_batch=2, polish_steps=2)
     whole = Trainer("llava", recipe, _folder(tmp_path / "whole"), "cpu", None)
     whole.run(save_every=100)
 
     class Stop(Exception):
         pass
 
-    for stop in (1, 2):  # once in the vision phase, once in the joint phase
+    for stop in (1, 2, 2):  # in the vision, joint and polish phases
         part = Trainer("llava", recipe, _folder(tmp_path / "parts"), "cpu", None)
         steps = iter(range(10))
         train_step = part._train_step
