@@ -72,7 +72,7 @@ class Qwen2_5_VL(Family):
 
     def project(self, features: Tensor) -> Tensor:
         """The merger takes patches, and always the next four for a token."""
-        return self.projector.forward(features.reshape(features.shape[0] * self.merge**2, -1))
+        return self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
 
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid of tokens in window order."""

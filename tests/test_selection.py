@@ -1,8 +1,8 @@
 """Shared selection rules against brute-force transcriptions of their definitions, in float64."""
 
-import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from uniprune.selection import (
     complement,
     cosine_distance,
     cosine_similarity,
-    density_peaks,
+    count_outliers,
     dpp_map,
     drop_most_similar,
     farthest_points,
@@ -21,6 +21,7 @@ from uniprune.selection import (
     group_means,
     in_order,
     merge_into_nearest,
+    merge_with_background,
     pool_grid,
     top_k,
 )
@@ -118,6 +119,27 @@ def test_add_neighbours(seed: int, neighbours: int) -> None:
     torch.testing.assert_close(add_neighbours(x, anchors, keys, weights, neighbours), torch.stack(want))
 
 
+def test_merge_with_background() -> None:
+    x, keys, weights = cloud(0), cloud(10), torch.linspace(0.1, 2, 24, dtype=torch.float64)
+    anchors = torch.tensor([3, 17, 4])
+    got = merge_with_background(x, anchors, keys, weights, 5)
+    torch.testing.assert_close(got[:3], add_neighbours(x, anchors, keys, weights, 5))
+    torch.testing.assert_close(got[3], sum(weights[j] * x[j] for j in range(24) if j not in (3, 17, 4)))
+    everything = merge_with_background(x, torch.arange(24), keys, weights, 5)
+    assert everything[24].tolist() == [0.0] * 6
+
+
+@seeds
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_count_outliers(seed: int, dtype: type) -> None:
+    scores = np.random.default_rng(seed).lognormal(size=203).astype(dtype)
+    low, high = np.percentile(scores, [25, 75])
+    want = int((scores > high + 1.5 * (high - low)).sum())
+    assert want > 0
+    assert count_outliers(torch.from_numpy(scores)) == want
+    assert count_outliers(torch.ones(7)) == 0  # strictly above the fence
+
+
 @seeds
 def test_merge_into_nearest(seed: int) -> None:
     x, keys = cloud(seed), cloud(seed + 10)
@@ -132,33 +154,12 @@ def test_merge_into_nearest(seed: int) -> None:
 def test_merge_into_nearest_without_others() -> None:
     x, anchors = cloud(0), torch.tensor([4, 2])
     torch.testing.assert_close(merge_into_nearest(x, x, anchors, anchors[:0]), x[anchors])
+    assert merge_into_nearest(x, x, anchors[:0], anchors).shape == (0, 6)
 
 
 def test_group_means() -> None:
     x = torch.tensor([[1.0, 0], [3, 2], [5, 5]])
     assert group_means(x, torch.tensor([2, 2, 0]), 4).tolist() == [[5, 5], [0, 0], [2, 1], [0, 0]]
-
-
-@seeds
-def test_density_peaks(seed: int) -> None:
-    x, n = cloud(seed), 24
-    distance = [[float((x[i] - x[j]).norm()) / math.sqrt(6) for j in range(n)] for i in range(n)]
-    far = max(map(max, distance))
-    density = [math.exp(-sum(d * d for d in sorted(row)[:5]) / 5) for row in distance]
-    isolation = [min([distance[i][j] for j in range(n) if density[j] > density[i]] or [far]) for i in range(n)]
-    centres = sorted(range(n), key=lambda i: -density[i] * isolation[i])[:4]
-    owner = [
-        centres.index(i) if i in centres else min(range(4), key=lambda c: distance[i][centres[c]]) for i in range(n)
-    ]
-    got = density_peaks(x, 4, 5)
-    assert (got[0].tolist(), got[1].tolist()) == (centres, owner)
-
-
-def test_density_peaks_needs_jitter_to_separate_mutual_neighbours() -> None:
-    """Two pairs of equal density: without jitter neither of a pair is denser, so both of the first are centres."""
-    x = torch.tensor([[0.0], [1.0], [5.0], [6.0]])
-    assert density_peaks(x, 2, 2)[0].tolist() == [0, 1]
-    assert density_peaks(x, 2, 2, torch.tensor([0.0, 3e-2, 2e-2, 0.0]))[0].tolist() == [1, 2]
 
 
 def test_complement_and_order() -> None:

@@ -23,6 +23,12 @@ def top_k(scores: Tensor, keep: int) -> Tensor:
     return scores.argsort(descending=True, stable=True)[:keep]
 
 
+def count_outliers(scores: Tensor) -> int:
+    """How many of `scores` [N] lie above Q3 + 1.5 (Q3 - Q1), Tukey's fence with linearly interpolated quartiles."""
+    low, high = scores.quantile(torch.tensor([0.25, 0.75]).to(scores))
+    return int((scores > high + 1.5 * (high - low)).sum())
+
+
 def random_subset(tokens: int, keep: int, generator: torch.Generator) -> Tensor:
     """[keep] of `tokens` indices, uniform without replacement, in drawing order, on the generator's device."""
     return torch.randperm(tokens, generator=generator, device=generator.device)[:keep]
@@ -145,6 +151,13 @@ def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Ten
     return features[anchors] + spread.to(features) @ features
 
 
+def merge_with_background(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
+    """[A + 1, C]: `add_neighbours`, and one token more, the weighted sum of everything that is no anchor."""
+    rest = complement(len(features), anchors)
+    background = weights[rest].to(features) @ features[rest]
+    return torch.cat((add_neighbours(features, anchors, keys, weights, neighbours), background[None]))
+
+
 def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: Tensor) -> Tensor:
     """Each anchor plus the mean of the `others` that are most similar to it, or alone when there are none.
 
@@ -157,6 +170,8 @@ def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: 
     Returns:
         [A, C]. O(R A (d + C)).
     """
+    if not len(anchors):
+        return features[anchors]
     owner = cosine_similarity(keys[others], keys[anchors]).argmax(1)
     return features[anchors] + group_means(features[others], owner, len(anchors))
 
@@ -168,31 +183,6 @@ def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
     """
     member = F.one_hot(group, count).to(features).T
     return member @ features / member.sum(1, keepdim=True).clamp(min=1)
-
-
-def density_peaks(
-    tokens: Tensor, clusters: int, neighbours: int, jitter: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """DPC-kNN clustering: centres are dense tokens far away from any denser one.
-
-    Args:
-        tokens: [N, D] points.
-        clusters: how many centres, at most N.
-        neighbours: nearest tokens, itself included, that make a token's density.
-        jitter: [N] added to the densities, which are equal for mutual nearest neighbours; ties go to the lowest index.
-
-    Returns:
-        [clusters] centres, best first, and [N] the number of each token's cluster. O(N^2 D).
-    """
-    x = at_least_float32(tokens)
-    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5
-    nearest = distance.topk(min(neighbours, len(x)), largest=False).values
-    density = (-nearest.square().mean(1)).exp() + (0 if jitter is None else jitter.to(distance))
-    denser = density[None] > density[:, None]
-    isolation = distance.masked_fill(~denser, distance.max()).amin(1)
-    centres = top_k(density * isolation, clusters)
-    owner = distance[centres].argmin(0)
-    return centres, owner.scatter(0, centres, torch.arange(clusters, device=owner.device))
 
 
 def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tensor, Tensor]:
