@@ -1,0 +1,60 @@
+"""G-Prune: keep the tokens that collect the most information on a similarity graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uniprune.checks import check_count, check_positive, check_within
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import at_least_float32, cosine_similarity, top_k
+from uniprune.view import View
+
+
+@register_method("gprune", paper="arXiv 2501.02268")
+@dataclass(frozen=True, kw_only=True)
+class GPrune(PreLLM):
+    """Information flow on the graph of similar projected tokens (Jiang et al., AAAI 2025, arXiv 2501.02268).
+
+    Every token starts with its norm and passes it on to similar tokens a few times; what has arrived, divided by the
+    number of neighbours, ranks the tokens, so that isolated ones beat members of a large background cluster.
+
+    Differs from the paper in: one graph per image in every family (the paper has one for LLaVA-NeXT's base tile and
+    one for its detail grid).
+    Differs from the release in: scores in float32, counts rounded instead of floored, the row of norms is propagated
+    instead of raising the N x N matrix to a power (equal in exact arithmetic).
+    Families: needs projected tokens only, so CLS tokens, grids and system prompts play no role.
+    Cost: O(N^2 (D + iterations)).
+
+    Args:
+        similarity: cosine from which two tokens are neighbours.
+        temperature: of the softmax over neighbours.
+        iterations: how often information is passed on.
+    """
+
+    similarity: float = 0.5
+    temperature: float = 0.03
+    iterations: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_within("similarity", self.similarity, -1, 1)
+        check_positive("temperature", self.temperature)
+        check_count("iterations", self.iterations)
+
+    def select(self, view: View, keep: int) -> Tensor:
+        return top_k(graph_scores(view.tokens, self.similarity, self.temperature, self.iterations), keep)
+
+
+def graph_scores(tokens: Tensor, similarity: float, temperature: float, iterations: int) -> Tensor:
+    """[N] information that arrives at each of `tokens` [N, D], per neighbour."""
+    cosines = cosine_similarity(tokens, tokens)
+    logits = torch.where(cosines < similarity, 0, cosines) / temperature
+    flow = logits.masked_fill(logits.abs() < 1e-6, -5000).softmax(-1)
+    information = at_least_float32(tokens).norm(dim=-1)
+    for _ in range(iterations):
+        information = information @ flow
+    return information / (flow > 0).sum(-1)
