@@ -1,0 +1,63 @@
+"""ZSPAPrune: a core of tokens relevant to the prompt, completed by diverse ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from uniprune.checks import check_choice, check_within
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import at_least_float32, cosine_distance, cosine_similarity, farthest_points, top_k
+from uniprune.view import View
+
+Pooling = Literal["mean", "max", "none"]
+
+
+@register_method("zspaprune", paper="arXiv 2510.17197")
+@dataclass(frozen=True, kw_only=True)
+class ZSPAPrune(PreLLM):
+    """Prompt-relevant core plus farthest points from it (ZSPAPrune, arXiv 2510.17197).
+
+    The share `k` of the budget goes to the projected tokens most similar to the pooled prompt; the rest is filled by
+    always adding the token whose most similar chosen token is least similar.
+
+    Differs from the paper in: `k` is fixed instead of tuned on each benchmark's test set (the paper's best values are
+    0.1 to 0.4); chosen diverse tokens count as chosen (its equation 8 alone says core tokens only). No code exists.
+    Where the paper is silent: the prompt is the bare question's input embeddings, without system prompt and template;
+    similarities are cosines; `k=0` starts as DivPrune does.
+    Families: CLS tokens and grids play no role.
+    Cost: O(M D + N^2 D + keep N).
+
+    Args:
+        k: share of the budget for the relevant core; 1 is the paper's relevance-only baseline, 0 diversity only.
+        pooling: "mean" or "max" of the prompt's embeddings, or "none": a token's best match among the prompt's.
+    """
+
+    k: float = 0.2
+    pooling: Pooling = "mean"
+    needs_text: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_within("k", self.k, 0, 1)
+        check_choice("pooling", self.pooling, Pooling)
+
+    def select(self, view: View, keep: int) -> Tensor:
+        core = min(keep, max(1, round(keep * self.k))) if self.k > 0 else 0
+        return core_and_diverse(view.tokens, relevance(view.tokens, view.prompt, self.pooling), core, keep)
+
+
+def relevance(tokens: Tensor, prompt: Tensor, pooling: Pooling) -> Tensor:
+    """[N] similarity of `tokens` [N, D] to `prompt` [M, D]."""
+    prompt = at_least_float32(prompt)
+    if pooling == "none":
+        return cosine_similarity(tokens, prompt).amax(1)
+    return cosine_similarity(tokens, (prompt.mean(0) if pooling == "mean" else prompt.amax(0))[None])[:, 0]
+
+
+def core_and_diverse(tokens: Tensor, scores: Tensor, core: int, keep: int) -> Tensor:
+    """[keep] indices: the `core` best by `scores` [N], then the farthest from all chosen (for core 0 as DivPrune)."""
+    return farthest_points(cosine_distance(tokens), keep, top_k(scores, core) if core else None)
