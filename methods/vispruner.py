@@ -1,0 +1,70 @@
+"""VisPruner: the tokens the vision tower attends to, completed by ones that are unlike the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uniprune.checks import check_choice, check_count, check_within
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import cosine_similarity, drop_most_similar
+from uniprune.view import Space, View
+
+
+@register_method("vispruner", paper="arXiv 2412.01818")
+@dataclass(frozen=True, kw_only=True)
+class VisPruner(PreLLM):
+    """Important tokens by CLS attention, diverse ones by removing duplicates (ICCV 2025, arXiv 2412.01818).
+
+    A share of the budget goes to the tokens with the most attention of the vision tower; the others, ranked by
+    attention, are thinned out by similarity, a few at a time, until the rest of the budget is left.
+
+    Differs from the paper in: nothing where a CLS token exists. Without one, importance is the mean attention a token
+    receives, as the authors advise; scores of merged patches are averaged.
+    Differs from the release in: an odd number of candidates gives its odd one to the half that is thinned out (there it
+    crashes; wherever it runs the choice is the same); similarities in float64, because the rule is chaotic: one swap of
+    nearly equal similarities changes many picks, so half precision makes another choice; one budget per image instead
+    of per LLaVA-NeXT tile.
+    Families: CLS attention in LLaVA and InternVL, received attention in Qwen2.5-VL; grids and system prompts play no
+    role.
+    Cost: O(N^2 C), then (N - keep) / step rounds of O(N^2).
+
+    Args:
+        important: share of the budget for the tokens with the most attention; the authors use up to 0.75 for 64 tokens.
+        step: most tokens removed in one round.
+        space: features that are compared: "vision" before the projector, "llm" after it (the authors' advice where the
+            projector merges patches).
+        vision_layer: block whose attention is used; None for the one that makes the features.
+    """
+
+    important: float = 0.5
+    step: int = 8
+    space: Space = "vision"
+    vision_layer: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_within("important", self.important, 0, 1)
+        check_count("step", self.step)
+        check_choice("space", self.space, Space)
+
+    @property
+    def vision_layers(self) -> tuple[int | None, ...]:
+        """The one layer."""
+        return (self.vision_layer,)
+
+    def select(self, view: View, keep: int) -> Tensor:
+        importance = view.vision.importance(self.vision_layer)
+        features = view.features(self.space)
+        return important_and_diverse(features, importance, int(keep * self.important), keep, self.step)
+
+
+def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:
+    """[keep] indices: the `important` best by `importance` [N], then what `features` [N, C] say is no duplicate."""
+    ranked = importance.argsort(descending=True, stable=True)
+    similarity = cosine_similarity(features.double(), features.double())
+    diverse = drop_most_similar(similarity, ranked[important:], keep - important, step)
+    return torch.cat((ranked[:important], diverse))
