@@ -1,0 +1,39 @@
+"""Pooling: average neighbouring tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from uniprune.checks import check_choice
+from uniprune.pruner import PreLLM, Selection
+from uniprune.registry import register_method
+from uniprune.selection import at_least_float32, pool_grid
+from uniprune.view import Space, View
+
+
+@register_method("pooling", paper="arXiv 2511.02650")
+@dataclass(frozen=True, kw_only=True)
+class Pooling(PreLLM):
+    """Average pooling of the token grid to exactly the budget (baseline of UniPruneBench, arXiv 2511.02650).
+
+    Every image (tile, frame) is cut into rectangles, each of which becomes its mean at the position of its middle
+    token. A quarter of an even square grid is 2 x 2 pooling.
+
+    Differs from the paper in: it only names the baseline, so any size of grid and any budget is a choice made here; a
+    fixed pooling window could reach a few budgets only.
+    Families: works on every grid; CLS tokens and system prompts play no role.
+    Cost: O(N keep D).
+
+    Args:
+        space: "llm" averages projected tokens, "vision" features that are projected afterwards.
+    """
+
+    space: Space = "llm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("space", self.space, Space)
+
+    def select(self, view: View, keep: int) -> Selection:
+        slots, means = pool_grid(at_least_float32(view.features(self.space)), view.grids, keep)
+        return Selection(slots, view.project(means, self.space))
