@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.cdpruner import CDPruner, conditional_kernel, unit_range
+from methods.fastv import FastV
 from methods.fopru import FoPru, row_ranks, rows_and_tokens, whole_rows
 from methods.gprune import GPrune, graph_scores
 from methods.pooling import Pooling
@@ -21,9 +22,10 @@ from tests.pruners import Answer, generate
 from tests.tiny import FAMILIES, build, fresh_model, inputs
 from tests.views import make_view
 from uniprune.budget import keep_count
+from uniprune.choice import MethodChoice
 from uniprune.engine import PrefillReport, prune
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.pruner import PreLLM, Pruner
+from uniprune.pruner import Compose, PreLLM, Pruner
 from uniprune.registry import METHODS
 from uniprune.selection import farthest_points, top_k
 from uniprune.view import View
@@ -190,6 +192,14 @@ def test_the_question_decides(name: str) -> None:
     mute = {key: value[:, : int(visual.nonzero()[-1, 1]) + 1] for key, value in x.items() if key != "pixel_values"}
     with pytest.raises(UserError, match="needs the question"):
         run(METHODS.get(name)(ratio=0.5), build("llava"), mute | {"pixel_values": x["pixel_values"]})
+
+
+def test_a_name_that_ends_in_plus_composes() -> None:
+    assert MethodChoice("prumerge+", ratio=0.3).pruner() == PruMergePlus(ratio=0.3)
+    both = MethodChoice("prumerge++fastv", ratio=0.25, settings={"prumerge+.heads": "mean"}).pruner()
+    assert isinstance(both, Compose)
+    assert both.parts == (PruMergePlus(ratio=0.5, heads="mean"), FastV(ratio=0.5))
+    assert list(MethodChoice("prumerge+fastv").classes()) == ["prumerge", "fastv"]
 
 
 # --- decisions against direct readings of the rules --------------------------------------------------------------

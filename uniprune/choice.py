@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class MethodChoice:
 
     def classes(self) -> dict[str, type[Pruner]]:
         """Part -> its class. Raises UserError for an unknown or repeated part."""
-        names = self.name.split("+")
+        names = re.split(r"\+(?=[^+])", self.name)  # a "+" that ends a name belongs to it
         if len(set(names)) < len(names):
             raise UserError(f"method {self.name!r} names a part twice; a composition needs different methods")
         return {name: METHODS.get(name) for name in names}
