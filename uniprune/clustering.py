@@ -1,0 +1,38 @@
+"""Density-peak clustering with nearest neighbours (DPC-kNN), for methods that merge what they drop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from uniprune.selection import at_least_float32, top_k
+
+
+def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Cluster centres are dense tokens that lie far from any denser one (Rodriguez & Laio, Science 2014).
+
+    Density is exp(-mean of the `clusters` smallest squared distances, the token's own 0 included); distances are
+    L2 / sqrt(D). Mutual nearest neighbours have equal densities; the lower index counts as the denser one.
+
+    Args:
+        tokens: [N, D].
+        clusters: how many clusters, at most N.
+        noise: [N] added to the densities instead, to reproduce code that breaks ties at random; ties that remain, as
+            they do where the noise is rounded away, leave both tokens undominated.
+
+    Returns:
+        [clusters] indices of the centres, best first, and [N] the cluster of every token. O(N^2 D) time, O(N^2) memory.
+    """
+    x = at_least_float32(tokens)
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / x.shape[1] ** 0.5
+    density = (-distance.topk(clusters, largest=False).values.square().mean(1)).exp()
+    if noise is None:
+        height = -density.argsort(descending=True, stable=True).argsort()
+    else:
+        height = density = density + noise.to(density)
+    denser = height[None] > height[:, None]
+    separation = distance.masked_fill(~denser, distance.max()).amin(1)
+    centres = top_k(density * separation, clusters)
+    owner = distance[centres].argmin(0)
+    owner[centres] = torch.arange(clusters, device=owner.device)
+    return centres, owner
