@@ -1,0 +1,43 @@
+"""PyramidDrop: drop a share of the tokens at the start of each quarter of the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from uniprune.registry import register_method
+from uniprune.schedules import MultiStage
+from uniprune.selection import top_k
+from uniprune.view import View
+
+
+@register_method("pyramiddrop", paper="arXiv 2410.17247")
+@dataclass(frozen=True, kw_only=True)
+class PyramidDrop(MultiStage):
+    """Keeps the same share at several layers, ranked by the last prompt token (Xing et al., CVPR 2025, 2410.17247).
+
+    Before layers 8, 16 and 24 of 32, the query of the last prompt token is compared with the visual keys in the layer
+    about to run, computed on that layer's input, heads averaged.
+
+    Budget: the average share from the first pruning layer on. With `budget="paper"` it is what is left at the end: the
+    paper halves three times, ratio 0.125, which is 0.292 from layer 8 on and 46.9 % over all layers.
+
+    Differs from the paper in: nothing. Differs from the release in: counts are rounded instead of floored; original
+    positions are kept instead of renumbered at every stage; several images and grouped-query attention
+    work. Cost: one attention row and one key projection per stage.
+    """
+
+    layer: int = 8
+    upcoming_attention: ClassVar[bool] = True
+    reference: ClassVar[tuple[int, ...]] = (8, 16, 24)
+
+    def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
+        """A geometric sequence that ends at `level`."""
+        return [level ** ((stage + 1) / len(layers)) for stage in range(len(layers))]
+
+    def select(self, view: View, keep: int) -> Tensor:
+        """Top tokens by the upcoming layer's last row."""
+        return top_k(view.upcoming("last").mean(0)[0], keep)
