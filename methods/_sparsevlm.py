@@ -1,0 +1,66 @@
+"""What the versions of SparseVLM share: text raters, their scores, and recycling of what is dropped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from uniprune.clustering import density_peaks
+from uniprune.pruner import Selection
+from uniprune.selection import at_least_float32, group_means, top_k
+from uniprune.view import View
+
+TOKENS = 576
+
+
+def text_raters(visual: Tensor, text: Tensor) -> Tensor:
+    """[R] indices of the text tokens that the image is about.
+
+    Every visual token [N, D] spreads its softmax over the text tokens [T, D]; raters get more than the mean share. All
+    are raters when none does.
+    """
+    share = (at_least_float32(visual) @ at_least_float32(text).T).softmax(-1).mean(0)
+    above = share > share.mean()
+    return (above if bool(above.any()) else ~above).nonzero()[:, 0]
+
+
+def raters(view: View) -> Tensor:
+    """[R] indices into `view.text`, chosen once per image from the embeddings that entered layer 0."""
+    if "raters" not in view.scratch:
+        text = view.embedded.text[view.following]
+        view.scratch["raters"] = view.following[text_raters(view.embedded.tokens, text)]
+    chosen: Tensor = view.scratch["raters"]
+    return chosen
+
+
+def recycled(dropped: int) -> tuple[int, int]:
+    """How many of `dropped` tokens are recycled, and into how many clusters: 30 % and a tenth of these, plus one."""
+    candidates = int(0.3 * dropped) + 1
+    return candidates, candidates // 10 + 1
+
+
+def split_budget(tokens: int, keep: int) -> tuple[int, int]:
+    """(kept, clusters) that sum to `keep`: as many kept as leave room for the clusters of what is dropped.
+
+    309 of 576 are 300 and 9 clusters. Budgets below the clusters of everything recycle nothing.
+    """
+    for kept in range(keep, -1, -1):
+        clusters = recycled(tokens - kept)[1]
+        if kept + clusters == keep:
+            return kept, clusters
+    return keep, 0
+
+
+def recycle(tokens: Tensor, scores: Tensor, kept: int, clusters: int, noise: Tensor | None = None) -> Selection:
+    """Keep the `kept` best of `tokens` [N, D] and merge the best of the rest into `clusters` means.
+
+    A mean takes the slot of its cluster's centre. `noise` is that of `density_peaks`.
+    """
+    order = top_k(scores, len(scores))
+    best = order[:kept]
+    if not clusters:
+        return Selection(best)
+    pool = order[kept : kept + recycled(len(tokens) - kept)[0]]
+    centres, owner = density_peaks(tokens[pool], clusters, noise)
+    merged = group_means(at_least_float32(tokens[pool]), owner, clusters)
+    return Selection(torch.cat([best, pool[centres]]), torch.cat([tokens[best].to(merged), merged]))

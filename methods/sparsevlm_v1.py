@@ -1,0 +1,67 @@
+"""SparseVLM v1.0: the rank of the attention matrix decides how many tokens stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods._sparsevlm import raters, recycle, recycled
+from uniprune.errors import UserError
+from uniprune.pruner import Selection
+from uniprune.registry import register_method
+from uniprune.schedules import Staged, between
+from uniprune.view import View
+
+PUBLISHED = {0.0: [0.0], 1 / 9: [0.8], 2 / 9: [9.0], 1 / 3: [13.5], 1.0: [40.5]}
+
+
+@register_method("sparsevlm-v1", paper="arXiv 2410.04417")
+@dataclass(frozen=True, kw_only=True)
+class SparseVLMv1(Staged):
+    """SparseVLM with adaptive sparsity, as first released (Zhang et al., ICML 2025, arXiv 2410.04417), v1.0.
+
+    After layers 2, 6, 15 and 19 of 32, floor(scale x rank + bias) tokens stay, where rank is that of the raters'
+    head-mean attention; dropped tokens are recycled as in `sparsevlm`.
+
+    Args:
+        scale, bias: by default scale is 13.5, 9 or 0.8 for the ratios 1/3, 2/9 and 1/9, as released for 192, 128 and
+            64 tokens, interpolated between them and proportional above.
+
+    Budget: adaptive. The ratio is nominal; what is measured depends on the data, not on the image's size.
+
+    Differs from the paper in: the rank decides how many stay, as released, not how many go. Differs from the release
+    in: merged tokens, positions and ties as in `sparsevlm`; one token stays at least. Cost: a few attention rows, one
+    singular value decomposition and one clustering per stage.
+    """
+
+    layer: int = 3
+    scale: float | None = None
+    bias: float = 0.0
+    exact: ClassVar[bool] = False
+    llm_attention: ClassVar[bool] = True
+    reference: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scale is not None and self.scale < 0:
+            raise UserError(f"scale {self.scale} must not be negative; the release uses 0.8 to 13.5")
+
+    def select(self, view: View, keep: int) -> Tensor | Selection:
+        """Everything when the matrix has full rank, else as many as the rank says, and means of the next ones."""
+        attention = view.attention(raters(view)).mean(0)
+        scale = between(PUBLISHED, self.ratio)[0] if self.scale is None else self.scale
+        count = kept_by_rank(attention, scale, self.bias)
+        tokens = len(view.tokens)
+        if count == tokens:
+            return torch.arange(tokens)
+        return recycle(view.tokens, attention.mean(0), count, recycled(tokens - count)[1])
+
+
+def kept_by_rank(attention: Tensor, scale: float, bias: float) -> int:
+    """How many of the N columns of `attention` [R, N] stay: scale x rank + bias, at least 1; N when the rank is N."""
+    tokens = attention.shape[1]
+    rank = int(torch.linalg.matrix_rank(attention.float()))
+    return tokens if rank == tokens else min(max(1, int(rank * scale + bias)), tokens - 1)
