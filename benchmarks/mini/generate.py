@@ -26,7 +26,10 @@ Row = dict[str, Any]
 Rng = np.random.Generator
 
 _YES_NO = "Please answer yes or no."
-_INTEGER = "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end."
+_INTEGER = (
+    "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, "
+    "at the end."
+)
 _LETTER = "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
 
 
@@ -44,9 +47,9 @@ def write(name: str, file: Path) -> None:
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------
-def _scene(rng: Rng, **wanted: float) -> tuple[Layout, str]:
+def _scene(rng: Rng) -> tuple[Layout, str]:
     """A held-out layout and its picture."""
-    layout = sample_layout(rng, held_out=True, **wanted)
+    layout = sample_layout(rng, held_out=True)
     return layout, _png(layout, rng)
 
 
@@ -213,7 +216,7 @@ def _scienceqa(rng: Rng) -> Iterator[Row]:
 
 
 def _pope(rng: Rng) -> Iterator[Row]:
-    """Per picture: one object that is there, and an absent one drawn at random, popular, and half true (adversarial)."""
+    """Per picture: one object that is there, and absent ones: any, a popular one, a half true (adversarial) one."""
     for _ in range(30):
         layout, image = _scene(rng)
         pairs = {(o.shape, o.color) for o in layout.objects}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -119,7 +120,7 @@ def main() -> None:
     writer.writerows(table)
     (args.docs / "mini-suite.csv").write_text(file.getvalue(), encoding="utf-8")
     (args.docs / "mini-suite.md").write_text(markdown(table), encoding="utf-8")
-    print(markdown(table))
+    sys.stdout.write(markdown(table))
 
 
 if __name__ == "__main__":

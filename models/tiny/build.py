@@ -45,11 +45,15 @@ _CHAT = (
     "{% if m['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
-PREFIX = {"llava": ("<bos><user>", ""), "internvl": ("<bos><user><img>", "</img>"), "qwen2.5-vl": ("<bos><user><img>", "</img>")}
+PREFIX = {
+    "llava": ("<bos><user>", ""),
+    "internvl": ("<bos><user><img>", "</img>"),
+    "qwen2.5-vl": ("<bos><user><img>", "</img>"),
+}
 """What stands before and after the visual tokens in a prompt of each family."""
 
 
-def build_model(family: str, seed: int) -> nn.Module:
+def build_model(family: str, seed: int) -> Any:
     """An untrained model of one family; the same seed gives the same weights."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
@@ -68,24 +72,24 @@ def build_model(family: str, seed: int) -> nn.Module:
 
 def _text(tokenizer: PreTrainedTokenizerFast, **extra: Any) -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": THETA} | extra.pop("rope", {})
-    return dict(
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        rope_parameters=rope,
+    return {
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "rope_parameters": rope,
         **extra,
-    )
+    }
 
 
-def _llava(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+def _llava(tokenizer: PreTrainedTokenizerFast) -> Any:
     width = VISION_WIDTH["llava"]
     vision = CLIPVisionConfig(
         hidden_size=width,
@@ -109,7 +113,7 @@ def _llava(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
     return LlavaForConditionalGeneration(config)
 
 
-def _internvl(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+def _internvl(tokenizer: PreTrainedTokenizerFast) -> Any:
     width, patch = VISION_WIDTH["internvl"], CELL // 2
     vision = InternVLVisionConfig(
         hidden_size=width,
@@ -134,21 +138,21 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
     return InternVLForConditionalGeneration(config)
 
 
-def _qwen(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+def _qwen(tokenizer: PreTrainedTokenizerFast) -> Any:
     patch = CELL // 2
-    vision = dict(
-        depth=4,
-        hidden_size=VISION_WIDTH["qwen2.5-vl"],
-        intermediate_size=2 * VISION_WIDTH["qwen2.5-vl"],
-        num_heads=2,
-        patch_size=patch,
-        spatial_merge_size=2,
-        temporal_patch_size=1,
-        window_size=8 * patch,
-        fullatt_block_indexes=[1, 3],
-        out_hidden_size=WIDTH,
-        hidden_act="silu",
-    )
+    vision = {
+        "depth": 4,
+        "hidden_size": VISION_WIDTH["qwen2.5-vl"],
+        "intermediate_size": 2 * VISION_WIDTH["qwen2.5-vl"],
+        "num_heads": 2,
+        "patch_size": patch,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 1,
+        "window_size": 8 * patch,
+        "fullatt_block_indexes": [1, 3],
+        "out_hidden_size": WIDTH,
+        "hidden_act": "silu",
+    }
     config = Qwen2_5_VLConfig(
         vision_config=vision,
         text_config=_text(tokenizer, rope={"mrope_section": [4, 6, 6]}),
@@ -164,7 +168,7 @@ def _qwen(tokenizer: PreTrainedTokenizerFast) -> nn.Module:
 def build_processor(family: str) -> Any:
     """The processor of one family: real image processor (PIL), tokenizer and chat template."""
     tokenizer = build_tokenizer()
-    pixels: dict[str, Any] = dict(image_mean=[MEAN] * 3, image_std=[STD] * 3, do_convert_rgb=True)
+    pixels: dict[str, Any] = {"image_mean": [MEAN] * 3, "image_std": [STD] * 3, "do_convert_rgb": True}
     side = {"height": SIZE, "width": SIZE}
     if family == "llava":
         return LlavaProcessor(
@@ -186,7 +190,9 @@ def build_processor(family: str) -> Any:
         )
     limits = {"shortest_edge": SIZE * SIZE, "longest_edge": SIZE * SIZE}
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessorPil(patch_size=CELL // 2, temporal_patch_size=1, merge_size=2, size=limits, **pixels),
+        image_processor=Qwen2VLImageProcessorPil(
+            patch_size=CELL // 2, temporal_patch_size=1, merge_size=2, size=limits, **pixels
+        ),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(patch_size=CELL // 2, temporal_patch_size=1, merge_size=2),
         chat_template=_CHAT.replace("IMAGE", "<img><image></img>"),

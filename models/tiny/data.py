@@ -33,7 +33,10 @@ POLISH = ("read", "spell", "spell", *("yes-no",) * 4, *("choice",) * 5, *("numbe
 """Tasks asked about one picture, in random order and as far as they fit."""
 _YES_NO = "Please answer yes or no."
 _SHORT = "Answer the question using a single word or phrase."
-_INTEGER = "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the end."
+_INTEGER = (
+    "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, "
+    "at the end."
+)
 _LETTER = "Hint: Please answer the question and provide the correct option letter, e.g., A, B, C, D, at the end."
 
 
@@ -106,7 +109,9 @@ class Batches:
         return Batch(((pixels - MEAN) / STD).contiguous(), labels, present, *columns)
 
     def _pack(self, layout: Layout, plan: Sequence[str], rng: Rng) -> list[np.ndarray]:
-        ids, target, task, block, offset = (np.full(self.length, v) for v in (self.tokenizer.pad_token_id, -100, -1, 0, 0))
+        ids, target, task, block, offset = (
+            np.full(self.length, v) for v in (self.tokenizer.pad_token_id, -100, -1, 0, 0)
+        )
         place, names = 0, list(TASKS)
         for number, i in enumerate(rng.permutation(len(plan)), start=1):
             name = plan[i]

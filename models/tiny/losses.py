@@ -12,7 +12,13 @@ from uniprune.scenes import CHARACTERS, COLORS, SHAPES
 from uniprune.scenes.draw import GLYPHS, SUM_SLOTS, WORD_SLOTS
 from uniprune.scenes.questions import PLURAL
 
-CLASSES = {"shape": len(SHAPES) + 1, "color": len(COLORS) + 1, "glyph": len(GLYPHS) + 1, "slot": WORD_SLOTS + SUM_SLOTS + 1, "center": 2}
+CLASSES = {
+    "shape": len(SHAPES) + 1,
+    "color": len(COLORS) + 1,
+    "glyph": len(GLYPHS) + 1,
+    "slot": WORD_SLOTS + SUM_SLOTS + 1,
+    "center": 2,
+}
 _WEIGHT = {"shape": 1.0, "color": 1.0, "glyph": 1.5, "slot": 1.0, "center": 0.5}
 
 
@@ -26,6 +32,9 @@ class TokenObjectives(nn.Module):
     * the class token of the last vision layer tells which shape-colour pairs and characters are in the picture, so that
       its attention means something.
     """
+
+    word_ids: Tensor
+    members: Tensor
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, class_width: int | None) -> None:
         super().__init__()
@@ -44,7 +53,8 @@ class TokenObjectives(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss, share of foreground tokens whose label is right, per probe).
 
-        Shapes: tokens [B, N, WIDTH], class_token [B, C] or None, embeddings [V, WIDTH], labels [B, 5, N], present [B, P].
+        Shapes: tokens [B, N, WIDTH], class_token [B, C] or None, embeddings [V, WIDTH], labels [B, 5, N],
+        present [B, P].
         """
         loss, right = tokens.new_zeros((), dtype=torch.float32), {}
         logits = self.probe(tokens).float().split(list(CLASSES.values()), -1)

@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,15 @@ def main() -> None:
         name: {"sha256": weights_sha256(folder), "right": measure(folder, args.questions, args.seed)}
         for name, folder in folders.items()
     }
-    print(table(results))
+    sys.stdout.write(table(results) + "\n")
     if not args.folder:
         (HERE / "measured.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         card = HERE / "README.md"
         marked = re.sub(
-            r"(<!-- measured -->\n).*?(<!-- end -->)", rf"\g<1>{table(results)}\n\g<2>", card.read_text(encoding="utf-8"), flags=re.S
+            r"(<!-- measured -->\n).*?(<!-- end -->)",
+            rf"\g<1>{table(results)}\n\g<2>",
+            card.read_text(encoding="utf-8"),
+            flags=re.S,
         )
         card.write_text(marked, encoding="utf-8")
 

@@ -1,8 +1,8 @@
 """Many questions behind one image in a single forward pass, computing exactly what each would be asked alone.
 
-The sequence is [before-image, visual tokens, after-image, block, block, …]. A block sees what stands before it up to the
-image, and itself; its positions restart right behind the image. So one pass over the visual tokens trains a dozen
-answers, and `generate` on a single question computes the same numbers.
+The sequence is [before-image, visual tokens, after-image, block, block, …]. A block sees everything up to the image,
+and itself; its positions restart right behind the image. So one pass over the visual tokens trains a dozen answers, and
+`generate` on a single question computes the same numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedTokenizerFast
 from transformers.masking_utils import sdpa_mask
 
@@ -23,7 +23,7 @@ ATTENTION = "packed"
 
 
 def packed_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **other: Any
 ) -> tuple[Tensor, None]:
     """Plain softmax(q k^T + mask) v in the input dtype: on CPU faster than the fused kernel for short heads."""
     batch, heads, length, _ = query.shape
@@ -47,17 +47,19 @@ class Packed:
 
 
 def pack(
-    family: str, model: nn.Module, tokenizer: PreTrainedTokenizerFast, visual: Tensor, batch: Batch, keep: Tensor | None
+    family: str, model: Any, tokenizer: PreTrainedTokenizerFast, visual: Tensor, batch: Batch, keep: Tensor | None
 ) -> Packed:
     """Assemble the sequence of a batch.
 
-    Args:
-        visual: [B, N, D] projected visual tokens. keep: [B, K] sorted indices of the visual tokens that stay (they keep
-            their positions), or None for all.
+    `visual` is [B, N, D], the projected visual tokens; `keep` is [B, K], the sorted indices of those that stay (they
+    keep their positions), or None for all.
     """
     size, device = len(visual), visual.device
     embed = model.get_input_embeddings()
-    before, after = (tokenizer(t, add_special_tokens=False, return_tensors="pt").input_ids[0].long().to(device) for t in PREFIX[family])
+    before, after = (
+        tokenizer(t, add_special_tokens=False, return_tensors="pt").input_ids[0].long().to(device)
+        for t in PREFIX[family]
+    )
     image_positions, behind = _image_positions(family, len(before), device)
     if keep is not None:
         visual = visual.gather(1, keep[..., None].expand(-1, -1, visual.shape[-1]))
@@ -80,7 +82,7 @@ def pack(
     return Packed(torch.cat([head, embed(batch.ids)], 1), positions if rows > 1 else positions[0], mask)
 
 
-def answer_states(model: nn.Module, packed: Packed, text: int) -> Tensor:
+def answer_states(model: Any, packed: Packed, text: int) -> Tensor:
     """[B, text, D] final hidden states of the packed blocks."""
     out = model.get_decoder()(
         inputs_embeds=packed.embeddings, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False

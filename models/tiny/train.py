@@ -2,8 +2,8 @@
 
 Three phases, counted in steps: first the vision tower and projector learn what every visual token shows, then
 everything learns to answer, at last with more multiple choice and spelling. In half of the batches of the last two
-phases visual tokens are dropped (background first, more or less strictly), so that a pruned prompt is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under
-`--work`; the same command resumes.
+phases visual tokens are dropped (background first, more or less strictly), so that a pruned prompt is nothing new. Same
+seed, same device, same weights. Progress is saved every `--save-every` steps under `--work`; the same command resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from models.tiny.losses import TokenObjectives
 from models.tiny.packing import ATTENTION, answer_states, pack
 from models.tiny.vision import VISION
 from uniprune.scenes import GRID
-
 
 PHASES = ("vision", "joint", "polish")
 
@@ -53,13 +52,11 @@ class Recipe:
 class Trainer:
     """State of one training: model, objectives, optimisers and the number of the next step."""
 
-    def __init__(self, family: str, recipe: Recipe, work: Path, device: str, language_from: Path | None) -> None:
+    def __init__(self, family: str, recipe: Recipe, work: Path, device: str) -> None:
         self.family, self.recipe, self.work, self.device = family, recipe, work, device
         self.tokenizer = build_tokenizer()
         self.model = build_model(family, recipe.seed).to(device)
         self.model.get_decoder().set_attn_implementation(ATTENTION)
-        if language_from is not None:
-            _copy_language_model(self.model, language_from)
         has_class_token = family != "qwen2.5-vl"
         self.objectives = TokenObjectives(self.tokenizer, VISION_WIDTH[family] if has_class_token else None).to(device)
         self.batches = Batches(self.tokenizer, recipe.seed)
@@ -72,7 +69,13 @@ class Trainer:
         """Train from wherever the saved state stands to the end."""
         self._load()
         log = (self.work / "log.jsonl").open("a", encoding="utf-8")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, refresh_per_second=1) as progress, log:
             for phase in PHASES[PHASES.index(self.phase) :]:
                 if phase != self.phase:
@@ -87,7 +90,9 @@ class Trainer:
                     progress.update(bar, completed=self.step, note=f"loss {self.metrics['loss']:.3f}")
                     if self.step % 25 == 0 or self.step == total:
                         seconds = round(time.monotonic() - started, 1)
-                        row = {"phase": phase, "step": self.step, "seconds": seconds} | {k: round(v, 3) for k, v in self.metrics.items()}
+                        row = {"phase": phase, "step": self.step, "seconds": seconds} | {
+                            k: round(v, 3) for k, v in self.metrics.items()
+                        }
                         log.write(json.dumps(row) + "\n")
                         log.flush()
                     if self.step % save_every == 0 or self.step == total:
@@ -117,7 +122,9 @@ class Trainer:
     def _loss(self, batch: Batch, joint: bool, rng: np.random.Generator) -> Tensor:
         visual, class_token = VISION[self.family](self.model, batch.pixels)
         embeddings = self.model.get_input_embeddings().weight
-        objectives, right = self.objectives(visual, class_token, embeddings if joint else embeddings.detach(), batch.labels, batch.present)
+        objectives, right = self.objectives(
+            visual, class_token, embeddings if joint else embeddings.detach(), batch.labels, batch.present
+        )
         self._track(**{f"token {k}": v for k, v in right.items()})
         if not joint:
             return objectives
@@ -154,7 +161,9 @@ class Trainer:
             trained.append(self.model)
         else:
             language = {id(p) for p in self.model.get_decoder().parameters()}
-        matrices, others, seen = [], [], set()
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        seen: set[int] = set()
         for module in [*trained, self.model]:
             for name, p in module.named_parameters():
                 if id(p) in seen or (self.phase == "vision" and module is self.model and id(p) in language):
@@ -187,7 +196,9 @@ class Trainer:
             return
         state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
         if state["recipe"] != asdict(self.recipe):
-            raise SystemExit(f"{file} was made by another recipe ({state['recipe']}); choose another --work or delete it")
+            raise SystemExit(
+                f"{file} was made by another recipe ({state['recipe']}); choose another --work or delete it"
+            )
         self.phase, self.step, self.metrics = state["phase"], state["step"], state["metrics"]
         self.optimizers = self._optimizers()
         self.model.load_state_dict(state["model"])
@@ -208,7 +219,7 @@ def _schedule(done: float) -> float:
 
 
 def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
-    """[B, K] sorted indices of visual tokens to keep: K uniform in 15–100 %, the foreground preferred by a random bias."""
+    """[B, K] sorted indices of visual tokens to keep: K uniform in 15–100 %, foreground preferred by a random bias."""
     size, tokens = len(labels), GRID * GRID
     count = int(rng.uniform(0.15, 1.0) * tokens)
     foreground = ((labels[:, 0] > 0) | (labels[:, 2] > 0)).float().cpu().numpy()
@@ -217,28 +228,14 @@ def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(kept).to(labels.device)
 
 
-def _copy_language_model(model: nn.Module, folder: Path) -> None:
-    """Start the language model from a tiny model trained before (biases it lacks start at zero)."""
-    from transformers import AutoModelForImageTextToText
-
-    source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).get_decoder().state_dict()
-    target = model.get_decoder()
-    missing, unexpected = target.load_state_dict(source, strict=False)
-    odd = [name for name in missing if not name.endswith("bias")] + list(unexpected)
-    if odd:
-        raise SystemExit(f"{folder} holds another language model; parameters that do not match: {odd[:5]}")
-    for name, parameter in target.named_parameters():
-        if name in missing:
-            nn.init.zeros_(parameter)
-
-
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--output", type=Path, help="folder of the finished model (default: models/tiny/FAMILY)")
     parser.add_argument("--work", type=Path, help="folder of checkpoints and log (default: runs/tiny-FAMILY)")
-    parser.add_argument("--language-from", type=Path, help="tiny model whose trained language model to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--save-every", type=int, default=100)
@@ -249,7 +246,7 @@ def main() -> None:
     recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
     work = args.work or Path("runs") / f"tiny-{args.family}"
     work.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(args.family, recipe, work, args.device, args.language_from)
+    trainer = Trainer(args.family, recipe, work, args.device)
     trainer.run(args.save_every)
     trainer.export(args.output or Path(__file__).parent / args.family)
 

@@ -1,11 +1,12 @@
-"""Differentiable visual tokens of each family for training: what the model itself computes, for a batch of equal images."""
+"""Differentiable visual tokens of each family for training: what the model itself computes, for equal images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
@@ -15,13 +16,13 @@ Features = tuple[Tensor, Tensor | None]
 """([B, N, D] projected tokens, [B, C] class token of the last layer or None)."""
 
 
-def _llava(model: nn.Module, pixels: Tensor) -> Features:
+def _llava(model: Any, pixels: Tensor) -> Features:
     out = model.model.vision_tower(pixels, output_hidden_states=True)
     tokens = out.hidden_states[model.config.vision_feature_layer][:, 1:]
     return model.model.multi_modal_projector(tokens), out.last_hidden_state[:, 0]
 
 
-def _internvl(model: nn.Module, pixels: Tensor) -> Features:
+def _internvl(model: Any, pixels: Tensor) -> Features:
     inner = model.model
     hidden = inner.vision_tower(pixels).last_hidden_state
     side = int((hidden.shape[1] - 1) ** 0.5)
@@ -30,12 +31,14 @@ def _internvl(model: nn.Module, pixels: Tensor) -> Features:
     return inner.multi_modal_projector(merged), hidden[:, 0]
 
 
-def _qwen(model: nn.Module, pixels: Tensor) -> Features:
+def _qwen(model: Any, pixels: Tensor) -> Features:
     """The tower's own blocks, with all equal windows of the batch in one attention call instead of one call each."""
     tower = model.model.visual
     batch, side, merge = len(pixels), SIZE // (CELL // 2), tower.spatial_merge_size
     grid = torch.tensor([[1, side, side]], device=pixels.device)
-    index, bounds = get_vision_window_index(grid, spatial_merge_size=merge, window_size=tower.window_size, patch_size=tower.patch_size)
+    index, bounds = get_vision_window_index(
+        grid, spatial_merge_size=merge, window_size=tower.window_size, patch_size=tower.patch_size
+    )
     window = int(bounds[1] - bounds[0])
     order = (index[:, None] * merge**2 + torch.arange(merge**2, device=index.device)).flatten()
 
@@ -50,7 +53,7 @@ def _qwen(model: nn.Module, pixels: Tensor) -> Features:
     return merged[:, torch.argsort(index)], None
 
 
-def _attend(module: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, length: int) -> Tensor:
+def _attend(module: Any, x: Tensor, cos: Tensor, sin: Tensor, length: int) -> Tensor:
     """Self-attention within consecutive blocks of `length` patches: [B, S, C] -> [B, S, C]."""
     batch, patches, width = x.shape
     q, k, v = module.qkv(x).view(batch, patches, 3, module.num_heads, -1).unbind(2)
@@ -70,4 +73,8 @@ def to_patches(pixels: Tensor) -> Tensor:
     return x.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(batch, tokens * tokens * 4, channels * p * p)
 
 
-VISION: dict[str, Callable[[nn.Module, Tensor], Features]] = {"llava": _llava, "internvl": _internvl, "qwen2.5-vl": _qwen}
+VISION: dict[str, Callable[[Any, Tensor], Features]] = {
+    "llava": _llava,
+    "internvl": _internvl,
+    "qwen2.5-vl": _qwen,
+}

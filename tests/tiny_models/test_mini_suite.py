@@ -40,7 +40,12 @@ def right(name: str, row: dict[str, str]) -> str:
     if name == "mia-bench":
         value = ast.literal_eval(row["components"])[0].split()[-1]
         form = ast.literal_eval(row["components"])[1]
-        forms = {"twice": f"{value} {value}", "brackets": f"( {value})", "sentence": f"it is {value}.", "list": f"- {value}"}
+        forms = {
+            "twice": f"{value} {value}",
+            "brackets": f"( {value})",
+            "sentence": f"it is {value}.",
+            "list": f"- {value}",
+        }
         return forms[form.split()[-1]]
     return row["answer"]
 

@@ -68,7 +68,12 @@ def render_array(layout: Layout, rng: np.random.Generator) -> tuple[Array, Token
     for o in layout.objects:
         color = np.asarray(RGB[o.color], np.float32) + rng.normal(0, 8, 3).astype(np.float32)
         canvas.paint(
-            _shape_mask(o.shape, o.size), o.x, o.y, color, shape=SHAPES.index(o.shape) + 1, color_=COLORS.index(o.color) + 1
+            _shape_mask(o.shape, o.size),
+            o.x,
+            o.y,
+            color,
+            shape=SHAPES.index(o.shape) + 1,
+            color_=COLORS.index(o.color) + 1,
         )
         middle = o.size // 2
         canvas.labels.center[(o.y + middle) // CELL, (o.x + middle) // CELL] = 1
@@ -167,7 +172,10 @@ def _textures(count: int = 192, side: int = 128, seed: int = 7) -> Array:
     out = []
     for _ in range(count):
         coarse = rng.normal(0, 1, (9, 9, 3)) * rng.uniform(4, 16)
-        channels = [Image.fromarray(coarse[..., c].astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC) for c in range(3)]
+        channels = [
+            Image.fromarray(coarse[..., c].astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
+            for c in range(3)
+        ]
         angle, frequency = rng.uniform(0, np.pi), rng.uniform(0.1, 0.6)
         stripes = np.sin((columns * np.cos(angle) + rows * np.sin(angle)) * frequency)[..., None] * rng.uniform(0, 8)
         grain = rng.normal(0, rng.uniform(2, 8), (side, side, 1))

@@ -69,9 +69,7 @@ def sample_layout(
 ) -> Layout:
     """Draw a layout from the training split or (`held_out`) the evaluation split.
 
-    Args:
-        rng: source of randomness. max_objects: two to this many objects.
-        word, sum_: probability that a word, and a printed sum, is in the picture.
+    It holds two to `max_objects` objects, with probability `word` a word and with probability `sum_` a printed sum.
     """
     while True:
         layout = _sample(rng, max_objects, word, sum_)

@@ -56,14 +56,13 @@ class Question:
 def ask(kind: str, layout: Layout, rng: Rng, yes: bool | None = None) -> Question | None:
     """A random question of `kind` about `layout`, or None when the scene does not allow one.
 
-    Args:
-        yes: for yes/no kinds, the wanted answer; drawn with equal chances when None.
+    `yes` is the wanted answer of yes/no kinds; with None both are equally likely.
     """
     return KINDS[kind](layout, rng, bool(rng.random() < 0.5) if yes is None else yes)
 
 
 def _pick(rng: Rng, items: Sequence[str]) -> str:
-    return items[rng.integers(len(items))]
+    return items[int(rng.integers(len(items)))]
 
 
 def _yes(flag: bool) -> str:
