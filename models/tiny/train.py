@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
 
 from models.tiny.build import FAMILIES, VISION_WIDTH, build_model, build_processor, build_tokenizer
 from models.tiny.data import JOINT, POLISH, TASKS, Batch, Batches
@@ -52,11 +53,13 @@ class Recipe:
 class Trainer:
     """State of one training: model, objectives, optimisers and the number of the next step."""
 
-    def __init__(self, family: str, recipe: Recipe, work: Path, device: str) -> None:
+    def __init__(self, family: str, recipe: Recipe, work: Path, device: str, language_from: Path | None) -> None:
         self.family, self.recipe, self.work, self.device = family, recipe, work, device
         self.tokenizer = build_tokenizer()
         self.model = build_model(family, recipe.seed).to(device)
         self.model.get_decoder().set_attn_implementation(ATTENTION)
+        if language_from is not None:
+            _copy_language_model(self.model, language_from)
         has_class_token = family != "qwen2.5-vl"
         self.objectives = TokenObjectives(self.tokenizer, VISION_WIDTH[family] if has_class_token else None).to(device)
         self.batches = Batches(self.tokenizer, recipe.seed)
@@ -228,6 +231,19 @@ def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(kept).to(labels.device)
 
 
+def _copy_language_model(model: Any, folder: Path) -> None:
+    """Start the language model from that of a tiny model trained before; biases it lacks start at zero."""
+    source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).get_decoder().state_dict()
+    target = model.get_decoder()
+    missing, unexpected = target.load_state_dict(source, strict=False)
+    odd = [name for name in missing if not name.endswith("bias")] + list(unexpected)
+    if odd:
+        raise SystemExit(f"{folder} holds another language model; parameters that do not match: {odd[:5]}")
+    for name, parameter in target.named_parameters():
+        if name in missing:
+            nn.init.zeros_(parameter)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -236,6 +252,7 @@ def main() -> None:
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--output", type=Path, help="folder of the finished model (default: models/tiny/FAMILY)")
     parser.add_argument("--work", type=Path, help="folder of checkpoints and log (default: runs/tiny-FAMILY)")
+    parser.add_argument("--language-from", type=Path, help="tiny model whose trained language model to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--save-every", type=int, default=100)
@@ -246,7 +263,7 @@ def main() -> None:
     recipe = Recipe(**{name: getattr(args, name) for name in asdict(Recipe())})
     work = args.work or Path("runs") / f"tiny-{args.family}"
     work.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(args.family, recipe, work, args.device)
+    trainer = Trainer(args.family, recipe, work, args.device, args.language_from)
     trainer.run(args.save_every)
     trainer.export(args.output or Path(__file__).parent / args.family)
 

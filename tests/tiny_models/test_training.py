@@ -85,14 +85,14 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     recipe = Recipe(vision_steps=2, vision_batch=2, joint_steps=2, joint_batch=2, polish_steps=2)
-    whole = Trainer("llava", recipe, _folder(tmp_path / "whole"), "cpu")
+    whole = Trainer("llava", recipe, _folder(tmp_path / "whole"), "cpu", None)
     whole.run(save_every=100)
 
     class Stop(Exception):
         pass
 
     for stop in (1, 2, 2):  # in the vision, joint and polish phases
-        part = Trainer("llava", recipe, _folder(tmp_path / "parts"), "cpu")
+        part = Trainer("llava", recipe, _folder(tmp_path / "parts"), "cpu", None)
         steps = iter(range(10))
         train_step = part._train_step
 
@@ -104,7 +104,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> N
         part._train_step = interrupted  # type: ignore[method-assign]
         with pytest.raises(Stop):
             part.run(save_every=1)
-    last = Trainer("llava", recipe, _folder(tmp_path / "parts"), "cpu")
+    last = Trainer("llava", recipe, _folder(tmp_path / "parts"), "cpu", None)
     last.run(save_every=1)
     for a, b in zip(whole.model.parameters(), last.model.parameters(), strict=True):
         assert torch.equal(a, b)
