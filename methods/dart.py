@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.errors import UserError
+from uniprune.checks import check_count
 from uniprune.pruner import IntraLLM
 from uniprune.registry import register_method
 from uniprune.selection import at_least_float32, cosine_similarity, top_k
@@ -40,10 +40,8 @@ class DART(IntraLLM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.visual_pivots < 1 or self.text_pivots < 0:
-            raise UserError(
-                f"visual_pivots {self.visual_pivots} must be at least 1 and text_pivots {self.text_pivots} at least 0"
-            )
+        check_count("visual_pivots", self.visual_pivots)
+        check_count("text_pivots", self.text_pivots, 0)
         object.__setattr__(self, "exact", not self.released_count)
 
     def select(self, view: View, keep: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniprune.errors import UserError
+from uniprune.checks import check_count, check_within
 from uniprune.pruner import PreLLM, Selection, Stage
 from uniprune.registry import register_method
 from uniprune.schedules import Staged, between
@@ -61,8 +61,11 @@ class MustDrop(Staged):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window < 1 or not 0 <= self.key_share <= 1:
-            raise UserError(f"window {self.window} must be at least 1, key_share {self.key_share} lie in [0, 1]")
+        check_count("window", self.window)
+        check_within("similarity", self.similarity, -1, 1)
+        check_within("key_share", self.key_share, 0, 1)
+        for name in ("global_threshold", "individual_threshold"):
+            check_within(name, getattr(self, name) or 0, 0, 1)
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods._sparsevlm import raters, recycle, recycled
-from uniprune.errors import UserError
+from uniprune.checks import check_positive
 from uniprune.pruner import Selection
 from uniprune.registry import register_method
 from uniprune.schedules import Staged, between
@@ -46,8 +46,8 @@ class SparseVLMv1(Staged):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale is not None and self.scale < 0:
-            raise UserError(f"scale {self.scale} must not be negative; the release uses 0.8 to 13.5")
+        if self.scale is not None:
+            check_positive("scale", self.scale)
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Everything when the matrix has full rank, else as many as the rank says, and means of the next ones."""

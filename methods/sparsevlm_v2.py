@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from methods._sparsevlm import TOKENS, raters
-from uniprune.errors import UserError
+from uniprune.checks import check_within
 from uniprune.registry import register_method
 from uniprune.schedules import MultiStage, between
 from uniprune.selection import top_k
@@ -46,8 +46,7 @@ class SparseVLMv2(MultiStage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.heads <= 1:
-            raise UserError(f"heads {self.heads} is a share of the attention heads and must lie in (0, 1]")
+        check_within("heads", self.heads, 0, 1)
 
     def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
         """The published schedules, interpolated."""

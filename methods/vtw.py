@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine import prune
 from uniprune.errors import UserError
 from uniprune.pruner import IntraLLM, Stage
 from uniprune.registry import register_method
@@ -77,6 +76,8 @@ def find_k(logits_full: Tensor, logits_withdrawn: Tensor, eta: float, first: int
 @torch.no_grad()
 def search_k(model: Any, samples: Iterable[Mapping[str, Any]], eta: float = 0.003, first: int = 5) -> int | None:
     """`find_k` on `samples`, the model inputs of one prompt each; about twenty are enough. A forward per candidate."""
+    from uniprune.engine import prune  # loads transformers, which naming the method does not need
+
     layers = len(model.get_decoder().layers)
     full, withdrawn = [], []
     for inputs in samples:

@@ -56,9 +56,16 @@ def physically_short(
 
 @torch.no_grad()
 def layerwise_masked(
-    model: Any, embeds: Tensor, positions: Tensor, dropped: dict[int, Tensor], steps: int
+    model: Any,
+    embeds: Tensor,
+    positions: Tensor,
+    dropped: dict[int, Tensor],
+    steps: int,
+    forgotten: dict[int, Tensor] | None = None,
 ) -> tuple[list[int], Tensor, Tensor]:
     """Nothing is removed: layer i gives -inf to the columns dropped at or before it. `dropped` is {K: bool [L]}.
+
+    `forgotten` is the same for decode steps, where eviction drops more than the prefill did.
 
     Returns tokens, step logits and the final hidden states of the prompt.
     """
@@ -76,7 +83,7 @@ def layerwise_masked(
         causal = torch.arange(stop)[None] <= torch.arange(start, stop)[:, None]
         for i, layer in enumerate(decoder.layers):
             allowed = causal.clone()
-            for k, columns in dropped.items():
+            for k, columns in (dropped if forgotten is None or not start else dropped | forgotten).items():
                 if i >= k:
                     allowed[:, :length] &= ~columns
             mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[None, None]

@@ -9,9 +9,11 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 from uniprune.budget import inverse
+from uniprune.checks import check_choice
 from uniprune.errors import UserError
 from uniprune.pruner import IntraLLM, Stage
 
+Budget = Literal["site", "paper"]
 DEPTH = 32
 """Decoder layers of the model for which papers give layer numbers (LLaVA-1.5-7B)."""
 
@@ -74,12 +76,11 @@ class MultiStage(Staged):
         budget: "site", or "paper": the ratio is the level itself, what the paper calls a setting.
     """
 
-    budget: Literal["site", "paper"] = "site"
+    budget: Budget = "site"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.budget not in ("site", "paper"):
-            raise UserError(f"budget {self.budget!r} is unknown; expected site or paper")
+        check_choice("budget", self.budget, Budget)
 
     def shares(self, level: float, layers: Sequence[int], num_layers: int) -> Sequence[float]:
         """Share of the tokens left from each of `layers` on; grows with `level` from all 0 at 0 to all 1 at 1."""
