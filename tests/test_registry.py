@@ -67,6 +67,17 @@ def test_bad_plugins_say_why(content: str | None, message: str, tmp_path: Path) 
         load_plugin(plugin)
 
 
+def test_plugins_of_one_file_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    registered = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(f"NAME = {folder!r}\n")
+        before = set(sys.modules)
+        load_plugin(tmp_path / folder / "mine.py")
+        registered += [sys.modules[name] for name in set(sys.modules) - before]
+    assert [module.NAME for module in registered] == ["a", "b"]
+
+
 def test_importing_the_registry_imports_no_torch() -> None:
     code = "import sys, uniprune.registry, uniprune.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0

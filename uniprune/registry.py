@@ -11,6 +11,7 @@ first look-up only, so `run.py --help` stays light and adding a file is all it t
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -113,7 +114,8 @@ def load_plugin(path: str | Path) -> None:
     file = Path(path).resolve()
     if not file.is_file():
         raise UserError(f"plugin {str(path)!r} is not a file; give the path of a Python file that registers something")
-    name = f"uniprune_plugin_{file.stem}"
+    # Files of one name in different folders are different modules.
+    name = f"uniprune_plugin_{file.stem}_{hashlib.sha256(bytes(file)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {str(path)!r} is not a Python file; its name must end in .py")
