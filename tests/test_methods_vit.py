@@ -226,6 +226,30 @@ def test_relevance_of_equal_tokens_is_not_divided_by_zero() -> None:
     assert conditional_kernel(torch.eye(2), weights).tolist() == [[1, 0], [0, 0.25]]
 
 
+def test_inverted_relevance_starts_at_the_least_similar_token() -> None:
+    generator = torch.Generator().manual_seed(0)
+    view = make_view(torch.randn(30, 8, generator=generator), prompt=torch.randn(3, 8, generator=generator))
+    cosines = torch.nn.functional.cosine_similarity(view.tokens[:, None], view.prompt[None], dim=-1).mean(1)
+    assert CDPruner().select(view, 4)[0] == cosines.argmax()
+    assert CDPruner(invert=True).select(view, 4)[0] == cosines.argmin()
+
+
+@pytest.mark.parametrize("method", [PruMerge(neighbours=3), PruMergePlus(neighbours=3)], ids=repr)
+def test_a_token_weighs_as_much_as_its_patches(method: PreLLM) -> None:
+    """A token of four patches has four times the mean attention of its patches, which is what is merged."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, keys = torch.randn(20, 4, generator=generator), torch.randn(20, 6, generator=generator)
+    scores = torch.rand(20, generator=generator)
+    merged = []
+    for patches, values in ((4, scores), (1, 4 * scores)):
+        view = make_view(tokens)
+        view.vision = Scores(values, patches=patches, keys=keys, features=tokens)  # type: ignore[assignment]
+        answer: Any = method.select(view, 6)
+        merged.append(answer.tokens)
+    assert torch.equal(*merged)
+    assert not torch.allclose(merged[0], tokens[answer.indices])
+
+
 def test_prompt_pooling() -> None:
     tokens, prompt = torch.eye(3), torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 2.0, 0]])
     assert relevance(tokens, prompt, "mean").tolist() == pytest.approx([2 / 8**0.5, 2 / 8**0.5, 0])
@@ -301,13 +325,25 @@ def test_fopru_without_reordering_hands_tokens_over_by_significance() -> None:
 
 
 class Scores:
-    """Vision quantities of a view without a model."""
+    """Vision quantities of a view without a model, whose projector does nothing."""
 
-    def __init__(self, pair: Tensor) -> None:
-        self.pair = pair
+    def __init__(self, scores: Tensor, patches: int = 1, **given: Tensor) -> None:
+        self.scores, self.patches, self.given = scores, patches, given
 
     def exchanged(self, layer: int | None = None) -> Tensor:
-        return self.pair
+        return self.scores
+
+    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+        return self.scores
+
+    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
+        return self.given["keys"]
+
+    def features(self) -> Tensor:
+        return self.given["features"]
+
+    def project(self, features: Tensor) -> Tensor:
+        return features
 
 
 @pytest.mark.parametrize(
