@@ -25,12 +25,15 @@ TASKS = {
     "open": (1.0, ("absent-color",)),
     "instruct": (0.5, ("color-of", "shape-of")),
     "describe": (1.0, ("describe",)),
+    "check": (1.5, ("sum-check", "sum-check", "count-check")),
+    "match": (2.0, ("sum", "character", "count")),
 }
 """Task -> (weight in the loss, kinds of questions it draws from). The loss is a mean over tasks, not over tokens."""
 
 JOINT = ("read", "describe", *("yes-no",) * 4, *("choice",) * 3, *("number",) * 3, "open", "open", "instruct")
 POLISH = ("read", "spell", "spell", *("yes-no",) * 4, *("choice",) * 5, *("number",) * 3, "open", "instruct")
-"""Tasks asked about one picture, in random order and as far as they fit."""
+COMPOSE = ("read", "spell", *("check",) * 4, *("match",) * 4, "yes-no", "choice", "number", "instruct")
+"""Tasks asked about one picture in each phase, in random order and as far as they fit."""
 _YES_NO = "Please answer yes or no."
 _SHORT = "Answer the question using a single word or phrase."
 _INTEGER = (
@@ -43,7 +46,7 @@ _LETTER = "Hint: Please answer the question and provide the correct option lette
 def wrap(task: str, question: Question, rng: Rng) -> tuple[str, str]:
     """(prompt, answer) of a question, worded in one of the ways VLMEvalKit and its datasets word that task."""
     text, form = question.text, rng.random()
-    if task == "choice":
+    if task in ("choice", "match"):
         options, letter = question.options(rng, int(rng.choice([4, 4, 4, 2, 3, 5])))
         if form < 0.65:
             lines = "".join(f"{k}. {o}\n" for k, o in zip("ABCDE", options, strict=False))
@@ -54,7 +57,7 @@ def wrap(task: str, question: Question, rng: Rng) -> tuple[str, str]:
             return f"{text}\n{lines}\nAnswer with the option's letter from the given choices directly.", letter
         lines = "\n".join(f"({k}) {o}" for k, o in zip("ABCDE", options, strict=False))
         return f"{_LETTER}\nQuestion: {text}\nChoices:\n{lines}", letter
-    if task == "yes-no":
+    if task in ("yes-no", "check"):
         suffix = ("", f" {_YES_NO}", f" {_YES_NO} {_SHORT}", f"\n{_SHORT}")[int(form * 4)]
         return text + suffix, question.answer
     if task == "number" and form < 0.5:

@@ -1,9 +1,10 @@
 """Train a tiny vision-language model from scratch: `python -m models.tiny.train --family llava`.
 
-Three phases, counted in steps: first the vision tower and projector learn what every visual token shows, then
-everything learns to answer, at last with more multiple choice and spelling. In half of the batches of the last two
-phases visual tokens are dropped (background first, more or less strictly), so that a pruned prompt is nothing new. Same
-seed, same device, same weights. Progress is saved every `--save-every` steps under `--work`; the same command resumes.
+Four phases, counted in steps: first the vision tower and projector learn what every visual token shows, then everything
+learns to answer, then to spell, at last to combine (adding or spelling, and then matching options). In half of the
+batches of the later phases visual tokens are dropped (background first, more or less strictly), so that a pruned prompt
+is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under `--work`; the
+same command resumes.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from models.tiny.build import FAMILIES, VISION_WIDTH, build_model, build_processor, build_tokenizer
-from models.tiny.data import JOINT, POLISH, TASKS, Batch, Batches
+from models.tiny.data import COMPOSE, JOINT, POLISH, TASKS, Batch, Batches
 from models.tiny.losses import TokenObjectives
 from models.tiny.packing import ATTENTION, answer_states, pack
 from models.tiny.vision import VISION
 from uniprune.scenes import GRID
 
-PHASES = ("vision", "joint", "polish")
+PLANS = {"vision": (), "joint": JOINT, "polish": POLISH, "compose": COMPOSE}
+"""Phases in order -> what is asked about each picture."""
+PHASES = tuple(PLANS)
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ class Recipe:
     vision_steps: int = 600
     vision_batch: int = 40
     vision_rate: float = 4e-3
-    joint_steps: int = 2000
+    joint_steps: int = 2400
     joint_batch: int = 24
     joint_rate: float = 3e-3
-    polish_steps: int = 600
+    polish_steps: int = 0
     polish_rate: float = 2e-3
+    compose_steps: int = 900
+    compose_rate: float = 2e-3
     objectives: float = 0.3
     drop_share: float = 0.5
     easy_share: float = 0.1
@@ -68,8 +73,8 @@ class Trainer:
         self.metrics: dict[str, float] = {}
 
     # --- phases -------------------------------------------------------------------------------------------------
-    def run(self, save_every: int) -> None:
-        """Train from wherever the saved state stands to the end."""
+    def run(self, save_every: int, until: str = PHASES[-1]) -> None:
+        """Train from wherever the saved state stands to the end of phase `until`."""
         self._load()
         log = (self.work / "log.jsonl").open("a", encoding="utf-8")
         columns = (
@@ -80,7 +85,7 @@ class Trainer:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, refresh_per_second=1) as progress, log:
-            for phase in PHASES[PHASES.index(self.phase) :]:
+            for phase in PHASES[PHASES.index(self.phase) : PHASES.index(until) + 1]:
                 if phase != self.phase:
                     self.phase, self.step, self.metrics = phase, 0, {}
                     self.optimizers = self._optimizers()
@@ -108,10 +113,9 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         number = step + sum(getattr(recipe, f"{phase}_steps") for phase in PHASES[: PHASES.index(self.phase)])
-        easy = step < recipe.easy_share * total and self.phase != "polish"
+        easy = step < recipe.easy_share * total and self.phase in ("vision", "joint")
         size = recipe.joint_batch if joint else recipe.vision_batch
-        plan = POLISH if self.phase == "polish" else JOINT
-        batch = self.batches.at(number, size, max_objects=3 if easy else 6, plan=plan).to(self.device)
+        batch = self.batches.at(number, size, 3 if easy else 6, PLANS[self.phase]).to(self.device)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16):
             loss = self._loss(batch, joint, np.random.default_rng((recipe.seed, 1, number)))
         loss.backward()
@@ -252,6 +256,7 @@ def main() -> None:
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--output", type=Path, help="folder of the finished model (default: models/tiny/FAMILY)")
     parser.add_argument("--work", type=Path, help="folder of checkpoints and log (default: runs/tiny-FAMILY)")
+    parser.add_argument("--until", choices=PHASES, default=PHASES[-1], help="last phase to train")
     parser.add_argument("--language-from", type=Path, help="tiny model whose trained language model to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -264,7 +269,7 @@ def main() -> None:
     work = args.work or Path("runs") / f"tiny-{args.family}"
     work.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(args.family, recipe, work, args.device, args.language_from)
-    trainer.run(args.save_every)
+    trainer.run(args.save_every, args.until)
     trainer.export(args.output or Path(__file__).parent / args.family)
 
 
