@@ -121,7 +121,8 @@ def similar_windows(hidden: Tensor, grids: Sequence[Grid], window: int, similari
     for t, h, w in grids:
         grid = torch.arange(start, start + t * h * w, device=hidden.device).view(t, h, w)
         whole = grid[:, : h // window * window, : w // window * window]
-        cells.append(whole.unfold(1, window, window).unfold(2, window, window).reshape(-1, window**2))
+        blocks = whole.reshape(t, h // window, window, w // window, window).transpose(2, 3)
+        cells.append(blocks.reshape(-1, window**2))
         start += t * h * w
     windows = torch.cat(cells)
     unit = F.normalize(at_least_float32(hidden), dim=-1)[windows]

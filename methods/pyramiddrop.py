@@ -17,7 +17,7 @@ from uniprune.view import View
 @register_method("pyramiddrop", paper="arXiv 2410.17247")
 @dataclass(frozen=True, kw_only=True)
 class PyramidDrop(MultiStage):
-    """Keeps the same share at several layers, ranked by the last prompt token (Xing et al., CVPR 2025, 2410.17247).
+    """Keeps the same share at several layers, ranked by the last prompt token (Xing et al., arXiv 2410.17247).
 
     Before layers 8, 16 and 24 of 32, the query of the last prompt token is compared with the visual keys in the layer
     about to run, computed on that layer's input, heads averaged.

@@ -164,8 +164,8 @@ class Prompt:
             attention=attention,
             vision=UnitVision(self.vision, unit.images, cells.to(hidden.device)),
             scratch=self._scratch.setdefault(unit.ordinal, {}),
-            after=(text > columns[-1]).nonzero()[:, 0],
+            after=(text > columns[-1]).nonzero()[:, 0].to(hidden.device),
             upcoming=replace(attention, tap=arriving.upcoming),
-            embedded=UnitEmbedded(self.embeds, arriving.index[columns], arriving.index[text]),
+            embedded=UnitEmbedded(self.embeds, arriving.index[columns], arriving.index[text], hidden.device),
             norm=self.family.final_norm,
         )

@@ -107,16 +107,20 @@ class UnitEmbedded:
     embeds: Tensor
     visual: Tensor
     written: Tensor
+    device: torch.device
 
     @property
     def tokens(self) -> Tensor:
         """[N, D] at the view's tokens."""
-        return self.embeds[self.visual.to(self.embeds.device)]
+        return self._at(self.visual)
 
     @property
     def text(self) -> Tensor:
         """[T, D] at the text tokens."""
-        return self.embeds[self.written.to(self.embeds.device)]
+        return self._at(self.written)
+
+    def _at(self, positions: Tensor) -> Tensor:
+        return self.embeds[positions.to(self.embeds.device)].to(self.device)
 
 
 def choose(stage: Stage, sample: str, view: Any, keep: int) -> Selection:
