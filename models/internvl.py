@@ -5,10 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from uniprune.family import PatchGridFamily
 from uniprune.registry import register_model
+from uniprune.specimen import IMAGE, VISION, Size, Specimen
+
+PATCH, MERGE = 14, 2
+
+
+class TinyInternVL(Specimen):
+    """Four InternViT layers; four patches to a token."""
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """InternVLConfig."""
+        from transformers import InternVLConfig, Qwen2Config
+
+        vision = {
+            **VISION,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": [PATCH * MERGE * side for side in self.size],
+            "patch_size": [PATCH, PATCH],
+            "use_qk_norm": True,
+            "attention_bias": True,
+        }
+        return InternVLConfig(
+            vision_config=vision,
+            text_config=Qwen2Config(**text),
+            image_token_id=IMAGE,
+            image_seq_length=self.size[0] * self.size[1],
+            tie_word_embeddings=False,
+        )
+
+    def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """[tiles, 3, H, W]."""
+        return {"pixel_values": torch.randn(tiles, 3, *(PATCH * MERGE * side for side in size), generator=generator)}
 
 
 @register_model("internvl")
@@ -16,6 +49,7 @@ class InternVL(PatchGridFamily):
     """InternVL3 (arXiv 2504.10479): ViT with CLS, 2x2 pixel shuffle, 256 tokens a tile, several tiles per image."""
 
     tiled: ClassVar[bool] = True
+    specimen: ClassVar[type[Specimen]] = TinyInternVL
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

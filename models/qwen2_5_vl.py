@@ -4,14 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from uniprune.family import Family, Span, rotate_half, window_order
 from uniprune.registry import register_model
+from uniprune.specimen import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, Size, Specimen
 from uniprune.view import Grid
+
+PATCH, MERGE = 14, 2
+
+
+class TinyQwen2_5_VL(Specimen):
+    """Four blocks, two of them with windows of 2 x 2 tokens; images of any size."""
+
+    dynamic: ClassVar[bool] = True
+    opening: ClassVar[tuple[int, ...]] = (IMAGE_START,)
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """Qwen2_5_VLConfig."""
+        from transformers import Qwen2_5_VLConfig
+
+        vision = {
+            **VISION,
+            "depth": 4,
+            "num_heads": 4,
+            "patch_size": PATCH,
+            "window_size": 4 * PATCH,
+            "out_hidden_size": text["hidden_size"],
+            "fullatt_block_indexes": [1, 3],
+        }
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+        return Qwen2_5_VLConfig(
+            vision_config=vision,
+            text_config={"rope_parameters": rope, **text},
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            vision_start_token_id=IMAGE_START,
+            vision_end_token_id=IMAGE_END,
+        )
+
+    def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """[patches, pixels of two frames] and the grid of patches."""
+        height, width = (MERGE * side for side in size)
+        pixels = torch.randn(height * width, 3 * 2 * PATCH * PATCH, generator=generator)
+        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, height, width]])}
+
+    def extras(self, ids: Tensor) -> dict[str, Tensor]:
+        """Which ids are images, for M-RoPE."""
+        return {"mm_token_type_ids": (ids == IMAGE).int()}
 
 
 @register_model("qwen2_5_vl")
@@ -21,6 +64,8 @@ class Qwen2_5_VL(Family):
     The tower holds patches in window order, four consecutive ones to an LLM token. Scores of a windowed block are
     normalised inside each window and not comparable between windows: methods should name a full-attention block.
     """
+
+    specimen: ClassVar[type[Specimen]] = TinyQwen2_5_VL
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from uniprune.errors import UserError
 from uniprune.registry import MODELS
+from uniprune.specimen import Specimen
 from uniprune.view import Grid
 
 Span = tuple[int, int]
@@ -28,9 +29,11 @@ class Family:
         vision: vision tower. projector: module between tower and language model (may lie inside the tower).
         has_cls: whether the tower prepends a CLS token.
         tiled: whether one image may be encoded as several tiles that lie next to each other in the prompt.
+        specimen: its tiny random-weight model, on which `check` runs methods.
     """
 
     tiled: ClassVar[bool] = False
+    specimen: ClassVar[type[Specimen]] = Specimen
     has_cls: bool = False
     vision: nn.Module
     projector: nn.Module
