@@ -1,9 +1,9 @@
 """Train a tiny vision-language model from scratch: `python -m models.tiny.train --family llava`.
 
-Four phases, counted in steps: first the vision tower and projector learn what every visual token shows, then everything
-learns to answer, then to spell, at last to combine (adding or spelling, and then matching options). In half of the
-batches of the later phases visual tokens are dropped (background first, more or less strictly), so that a pruned prompt
-is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under `--work`; the
+Five phases, counted in steps: first the vision tower and projector learn what every visual token shows, then everything
+learns to answer, then to spell, then to combine (adding or spelling, and then matching options), at last that once more.
+In half of the batches of the later phases visual tokens are dropped (background first, more or less strictly), so that a
+pruned prompt is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under `--work`; the
 same command resumes.
 """
 
@@ -30,7 +30,7 @@ from models.tiny.packing import ATTENTION, answer_states, pack
 from models.tiny.vision import VISION
 from uniprune.scenes import GRID
 
-PLANS = {"vision": (), "joint": JOINT, "polish": POLISH, "compose": COMPOSE}
+PLANS = {"vision": (), "joint": JOINT, "polish": POLISH, "compose": COMPOSE, "refine": COMPOSE}
 """Phases in order -> what is asked about each picture."""
 PHASES = tuple(PLANS)
 
@@ -50,6 +50,8 @@ class Recipe:
     polish_rate: float = 2e-3
     compose_steps: int = 900
     compose_rate: float = 2e-3
+    refine_steps: int = 0
+    refine_rate: float = 2e-3
     objectives: float = 0.3
     drop_share: float = 0.5
     easy_share: float = 0.1

@@ -84,7 +84,7 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
-    recipe = Recipe(vision_steps=2, vision_batch=2, joint_steps=2, joint_batch=2, polish_steps=1, compose_steps=1)
+    recipe = Recipe(vision_steps=2, vision_batch=2, joint_steps=2, joint_batch=2, polish_steps=1, compose_steps=1, refine_steps=1)
     whole = Trainer("llava", recipe, _folder(tmp_path / "whole"), "cpu", None)
     whole.run(save_every=100)
 
