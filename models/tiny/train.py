@@ -1,10 +1,10 @@
 """Train a tiny vision-language model from scratch: `python -m models.tiny.train --family llava`.
 
-Five phases, counted in steps: first the vision tower and projector learn what every visual token shows, then everything
-learns to answer, then to spell, then to combine (adding or spelling, and then matching options), at last that once more.
-In half of the batches of the later phases visual tokens are dropped (background first, more or less strictly), so that a
-pruned prompt is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under `--work`; the
-same command resumes.
+Five phases, counted in steps. First the vision tower and projector learn what every visual token shows, then everything
+learns to answer, then to spell, then to combine (adding or spelling, and then matching options), then that once more.
+In half of the batches of the later phases visual tokens are dropped (background first, more or less strictly), so that
+a pruned prompt is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under
+`--work`; the same command resumes.
 """
 
 from __future__ import annotations
