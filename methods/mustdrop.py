@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from methods._mustdrop import dual_filter, key_tokens, similar_windows
 from uniprune.checks import check_count, check_within
 from uniprune.pruner import PreLLM, Selection, Stage
 from uniprune.registry import register_method
 from uniprune.schedules import Staged, between
-from uniprune.selection import at_least_float32, top_k
-from uniprune.view import Grid, View
+from uniprune.selection import at_least_float32
+from uniprune.view import View
 
 TOKENS = 576
 # Ratio -> thresholds on summed and on largest attention, as released for 576 tokens.
@@ -110,35 +108,3 @@ class WindowMerging(PreLLM):
         kept = stays.nonzero()[:, 0]
         view.scratch["key cells"] = view.cells[kept[key_tokens(importance[kept], self.method.key_share)]]
         return Selection(kept, tokens[kept])
-
-
-def similar_windows(hidden: Tensor, grids: Sequence[Grid], window: int, similarity: float) -> Tensor:
-    """[W, window ** 2] cells of the windows whose mean pairwise cosine is at least `similarity`, most similar first.
-
-    `hidden` is [N, C] in raster order of `grids`. Cells at the edge that fill no window are left alone.
-    """
-    cells, start = [], 0
-    for t, h, w in grids:
-        grid = torch.arange(start, start + t * h * w, device=hidden.device).view(t, h, w)
-        whole = grid[:, : h // window * window, : w // window * window]
-        blocks = whole.reshape(t, h // window, window, w // window, window).transpose(2, 3)
-        cells.append(blocks.reshape(-1, window**2))
-        start += t * h * w
-    windows = torch.cat(cells)
-    unit = F.normalize(at_least_float32(hidden), dim=-1)[windows]
-    pairs = window**2 * (window**2 - 1)
-    likeness = (unit.sum(1).square().sum(-1) - window**2) / max(1, pairs)
-    order = top_k(likeness, len(likeness))
-    return windows[order[likeness[order] >= similarity]]
-
-
-def key_tokens(importance: Tensor, share: float) -> Tensor:
-    """Indices of the top ceil(share x N) tokens."""
-    return top_k(importance, math.ceil(share * len(importance)))
-
-
-def dual_filter(attention: Tensor, global_threshold: float, individual_threshold: float) -> Tensor:
-    """[N] False where attention [T, N] is low in sum (as a share of everything) and in its largest entry."""
-    total = attention.sum(0)
-    low = (total < global_threshold * total.sum()) & (attention.amax(0) < individual_threshold)
-    return ~low

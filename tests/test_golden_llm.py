@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from methods._mustdrop import dual_filter, key_tokens, similar_windows
 from methods._sparsevlm import raters, recycle, recycled, split_budget, text_raters
 from methods.dart import DART, largest_keys, least_similar, quotas
 from methods.fitprune import FitPrune, importance, received
-from methods.mustdrop import MustDrop, dual_filter, key_tokens, similar_windows
+from methods.mustdrop import MustDrop
 from methods.pyramiddrop import PyramidDrop
 from methods.sparsevlm import SparseVLM
 from methods.sparsevlm_v1 import SparseVLMv1, kept_by_rank

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from methods._fitprune import Statistics
+from methods._mustdrop import similar_windows
 from methods._sparsevlm import recycle, recycled, split_budget, text_raters
 from methods.dart import DART, least_similar, quotas
 from methods.fastv import FastV
 from methods.fitprune import FitPrune
-from methods.mustdrop import MustDrop, similar_windows
+from methods.mustdrop import MustDrop
 from methods.pyramiddrop import PyramidDrop
 from methods.random_intra import RandomIntra
 from methods.sparsevlm import SparseVLM
