@@ -93,6 +93,15 @@ def test_dpp_map_past_the_rank_stays_distinct(dtype: torch.dtype, scale: float) 
     assert got[:3].tolist() == dpp_map((x.double() @ x.double().T), 3).tolist()
 
 
+def test_dpp_map_far_past_the_rank_stays_distinct() -> None:
+    """Hundreds of picks from a kernel of rank 64: rounding noise must not grow until it is NaN."""
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.nn.functional.normalize(torch.randn(576, 64, generator=generator), dim=1)
+    weight = torch.rand(576, generator=generator)
+    kernel = weight[:, None] * (unit @ unit.T) * weight
+    assert len(set(dpp_map(kernel, 576).tolist())) == 576
+
+
 @seeds
 @pytest.mark.parametrize(("keep", "step"), [(0, 8), (1, 8), (5, 8), (7, 3), (20, 2), (24, 8)])
 def test_drop_most_similar(seed: int, keep: int, step: int) -> None:

@@ -92,16 +92,18 @@ def dpp_map(kernel: Tensor, keep: int) -> Tensor:
 
     Returns:
         [keep] distinct indices in picking order. O(N keep^2), by the incremental Cholesky form (arXiv 1709.05135). Past
-        the kernel's rank the gains are rounding noise; picks stay distinct.
+        the kernel's numerical rank nothing is left to gain: the rest is taken by its rounding noise, still distinct.
     """
     gain, picks = kernel.diagonal().clone(), []
-    floor = gain.max() * torch.finfo(kernel.dtype).eps
+    floor = gain.max() * len(kernel) * torch.finfo(kernel.dtype).eps
     factor = kernel.new_zeros(keep, len(kernel))
     for step in range(keep):
         pick = gain.argmax()[None]
         done = factor[:step]
         row = kernel.index_select(0, pick)[0] - done.index_select(1, pick)[:, 0] @ done
-        factor[step] = row / gain.index_select(0, pick).maximum(floor).sqrt()
+        left = gain.index_select(0, pick)
+        # Below the floor a row is rounding noise, which would grow from pick to pick if it were scaled up.
+        factor[step] = torch.where(left > floor, row / left.sqrt(), 0)
         gain = (gain - factor[step].square()).index_fill(0, pick, -torch.inf)
         picks.append(pick)
     return torch.cat(picks)
