@@ -80,6 +80,8 @@ class Pruner:
     """Whether `view.upcoming` is asked for."""
     needs_text: ClassVar[bool] = False
     """Whether `view.prompt` must not be empty."""
+    scale_invariant: ClassVar[bool] = False
+    """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
