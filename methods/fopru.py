@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,7 +87,7 @@ def significance(emitted: Tensor, received: Tensor, choice: Significance) -> Ten
     return emitted if emits[choice] else received
 
 
-def row_ranks(scores: Tensor, grids: Sequence[Grid]) -> Tensor:
+def row_ranks(scores: Tensor, grids: list[Grid]) -> Tensor:
     """[N] rank, 0 for the best, of the row each token lies in, by the row's mean of `scores` [N]."""
     widths = torch.tensor([w for t, h, w in grids for _ in range(t * h)], device=scores.device)
     row = torch.arange(len(widths), device=scores.device).repeat_interleave(widths)
