@@ -14,7 +14,7 @@ from uniprune.records import DatasetRecord, Environment, MethodRecord, ModelReco
 from uniprune.stats import interval
 from uniprune.summary import ledger, timing
 
-METHOD = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[{"layer": 0}], code="c0de")
+METHOD = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[{"layer": 0}], stages=[(0, 0.5)], code="c0de")
 SETUP = Setup(
     weights="w", processor={"class": "P"}, method=METHOD, ratio=0.5, protocol="site", seed=0, max_new_tokens=None,
     limit=None, dtype="float32", attention="sdpa", device="cpu",
@@ -38,6 +38,7 @@ def environment(number: int = 0) -> Environment:
         {"seed": 1}, {"max_new_tokens": 8}, {"limit": 5}, {"dtype": "float16"}, {"attention": "eager"},
         {"device": "cuda"}, {"method": METHOD.model_copy(update={"code": "edited"})},
         {"method": METHOD.model_copy(update={"resolved": [{"layer": 2}]})},
+        {"method": METHOD.model_copy(update={"stages": [(2, 0.5)]})},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
@@ -48,7 +49,7 @@ def test_identity_follows_everything_that_determines_answers(change: dict[str, o
 def test_identity_is_stable_and_independent_of_field_order() -> None:
     again = Setup.model_validate(dict(reversed(SETUP.model_dump().items())))
     # A new value here means that no stored run can be resumed any more: never by accident.
-    assert again.identity() == SETUP.identity() == "4ce904d15f8eefe8"
+    assert again.identity() == SETUP.identity() == "c34ee8618842725a"
 
 
 def test_record_survives_writing_and_reading(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
 def _hold(path: Path, ready: object, release: object) -> None:
     with Predictions(path) as stored:
         ready.set()  # type: ignore[attr-defined]
-        release.wait(20)  # type: ignore[attr-defined]
+        release.wait(120)  # type: ignore[attr-defined]
         stored.append([Answer(index="0", prediction="theirs")])
 
 
@@ -118,7 +119,7 @@ def test_a_second_process_waits_and_then_sees_the_answers(tmp_path: Path) -> Non
     path = tmp_path / "d.jsonl"
     other = context.Process(target=_hold, args=(path, ready, release))
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     waited: list[Path] = []
 
     def waiting(which: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_second_process_waits_and_then_sees_the_answers(tmp_path: Path) -> Non
 
     with Predictions(path, waiting) as stored:
         assert stored.answers["0"].prediction == "theirs"
-    other.join(20)
+    other.join(120)
     assert waited == [path]
 
 

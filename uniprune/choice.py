@@ -89,8 +89,8 @@ class MethodChoice:
                 chosen[name].setdefault("layer", self.layer)
         return chosen
 
-    def record(self, resolved: Pruner) -> MethodRecord:
-        """What the run record says of the method, `resolved` being the object that runs."""
+    def record(self, resolved: Pruner, num_layers: int) -> MethodRecord:
+        """What the run record says of the method; `resolved` is the object that runs, in a decoder of `num_layers`."""
         parts = resolved.parts if isinstance(resolved, Compose) else (resolved,)
         passed = {f"{part}.{name}": value for part, fields in self.fields().items() for name, value in fields.items()}
         return MethodRecord(
@@ -98,6 +98,7 @@ class MethodChoice:
             kind=resolved.kind,
             passed=plain(passed),
             resolved=[plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)}) for part in parts],
+            stages=[(stage.layer, stage.ratio) for stage in resolved.schedule(num_layers)],
             code=code_hash(type(part) for part in parts),
         )
 

@@ -14,7 +14,7 @@ from uniprune import __version__
 from uniprune.errors import UserError
 
 DONE, FAILED, USER, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = ("run", "list", "leaderboard")
+COMMANDS = ("run", "list", "leaderboard", "check", "cards")
 
 _EXAMPLES = """\
 examples:
@@ -23,6 +23,7 @@ examples:
   python run.py --model FOLDER --method A+B --layer 2    first A, then B before decoder layer 2
   python run.py list methods                             names for A and B
   python run.py leaderboard --csv board.csv
+  python run.py check my_method.py                       does it keep the rules of a method?
 
 exit codes: 0 done, 1 the work failed, 2 something you must change, 130 interrupted
 """
@@ -77,6 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
     board.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     for kind in ("csv", "md", "html"):
         board.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"also write it as {kind.upper()}")
+    check = add("check", help="does a method keep the rules? in seconds, on tiny random models")
+    check.add_argument("target", metavar="FILE_OR_NAME", help="Python file that registers methods, or a method's name")
+    check.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
+    check.add_argument("--json", action="store_true", help="machine-readable")
+    add("cards", help="a card per method, as Markdown")
     return parser
 
 

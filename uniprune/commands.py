@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uniprune.benchmark import DataOptions, Dataset
+from uniprune.cards import cards, needs
 from uniprune.catalog import ROOT, ModelEntry, catalog, find_model
 from uniprune.choice import MethodChoice, parse_settings, settable
 from uniprune.errors import UserError, unknown
@@ -158,7 +159,7 @@ def list_methods(pattern: str) -> list[dict[str, Any]]:
                 "method": name,
                 "kind": method.kind,
                 "layer": defaults["layer"],
-                "needs": needs,
+                "needs": needs(method),
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
                 "fields": {field: str(defaults[field]) for field in settable(method) if field != "layer"},
@@ -208,6 +209,19 @@ def show_leaderboard(options: argparse.Namespace) -> int:
         if path is not None:
             write(path, content())
             say(f"written: {path}")
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Make all conformance checks of one method, or of the methods a file registers."""
+    from uniprune.conformance.command import check as check_methods
+
+    return check_methods(options)
+
+
+def show_cards(options: argparse.Namespace) -> int:
+    """Print a card per registered method."""
+    say(cards().rstrip("\n"))
     return 0
 
 
@@ -267,4 +281,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "list": list_names,
     "leaderboard": show_leaderboard,
+    "check": check,
+    "cards": show_cards,
 }

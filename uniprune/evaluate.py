@@ -61,11 +61,10 @@ class Run:
     def __init__(self, loaded: LoadedModel, choice: MethodChoice, options: RunOptions) -> None:
         self.loaded, self.choice, self.options = loaded, choice, options
         self.pruner = self._pruner()
-        self.pruner.schedule(loaded.num_layers)
         setup = Setup(
             weights=loaded.weights,
             processor=loaded.image_processor,
-            method=choice.record(self.pruner),
+            method=choice.record(self.pruner, loaded.num_layers),
             ratio=self.pruner.ratio if self.pruner.kind == "none" else choice.ratio,
             protocol=options.protocol,
             seed=choice.seed,

@@ -105,7 +105,6 @@ def _row(record: RunRecord, covered: set[str], reference: RunRecord | None) -> d
     """One run's values."""
     setup, entries = record.setup, scored(record)
     scores = {name: entry.score.value for name, entry in entries.items() if entry.score}
-    parts = setup.method.resolved
     none = setup.method.kind == "none"
     ledgers = [(entry.ledger, entry.answered) for entry in entries.values() if entry.ledger]
     flagged = any(ledger.flagged for ledger, _ in ledgers)
@@ -114,7 +113,7 @@ def _row(record: RunRecord, covered: set[str], reference: RunRecord | None) -> d
         "model": record.model.name,
         "method": setup.method.name,
         "ratio": setup.ratio,
-        "layer": None if none else "+".join(str(part["layer"]) for part in parts),
+        "layer": _layers([layer for layer, _ in setup.method.stages]),
         "protocol": None if none else setup.protocol,
         "seed": setup.seed,
         "settings": _settings(record),
@@ -130,6 +129,11 @@ def _row(record: RunRecord, covered: set[str], reference: RunRecord | None) -> d
         times = [(getattr(e.timing, span).median, e.timing.rows) for e in entries.values() if e.timing]
         row[f"{span} ms"] = _mean(times)
     return row
+
+
+def _layers(layers: list[int]) -> str | None:
+    """Pruning points as text: "0", "0+2", or "1…5" where there are many."""
+    return (f"{layers[0]}…{layers[-1]}" if len(layers) > 3 else "+".join(map(str, layers))) or None
 
 
 def _settings(record: RunRecord) -> str:

@@ -47,6 +47,8 @@ class MethodRecord(Strict):
     """Fields given by the user (`--layer`, `--set`), as validated."""
     resolved: list[dict[str, Any]]
     """Every field of every part after defaults and the budget protocol were applied."""
+    stages: list[tuple[int, float]]
+    """Where it prunes in this model: decoder layer, and share kept of the tokens that arrive there."""
     code: str
     """sha256 of the source files that define the parts, first 16 hex digits."""
 
