@@ -36,6 +36,7 @@ class CDPruner(PreLLM):
 
     invert: bool = False
     needs_text: ClassVar[bool] = True
+    scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
         relevance = cosine_similarity(view.tokens, view.prompt).mean(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,7 +22,10 @@ class DivPrune(PreLLM):
 
     Differs from the paper in: distances are computed in float32 instead of the model's dtype, a chosen token is never
     chosen again when only duplicates remain, and original positions are kept (`positions="compact"` renumbers).
+    Cost: O(N^2 D + N keep).
     """
+
+    scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
         """Greedy farthest points."""

@@ -22,6 +22,7 @@ class FastV(IntraLLM):
 
     Differs from the paper in: its text averages attention over all tokens, its released code, followed here, uses the
     last row only; the ranking is made once in prefill; only that row is computed, so any attention kernel works.
+    Cost: one attention row.
     """
 
     llm_attention: ClassVar[bool] = True

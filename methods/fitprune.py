@@ -28,6 +28,7 @@ class FitPrune(MultiStage):
     Args:
         recipe: tokens to delete in each layer of this very model out of `recipe_tokens`; by default the published
             recipes of LLaVA-1.5-7B, interpolated in budget and stretched to the depth.
+        recipe_tokens: tokens of an image that `recipe` counts from.
 
     Budget: the average share from layer 1 on. With `budget="paper"` it is the share of visual FLOPs left: 0.4 is the
     published recipe "60 %". A recipe of one's own stands for its own average share.

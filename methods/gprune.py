@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class GPrune(PreLLM):
     similarity: float = 0.5
     temperature: float = 0.03
     iterations: int = 5
+    scale_invariant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,7 +18,7 @@ class RandomIntra(IntraLLM):
     """Keeps a uniformly random subset of the visual tokens before decoder layer K (UniPruneBench, arXiv 2511.02650).
 
     Differs from the paper in: the draw is seeded per sample, original positions are kept in every family, and the count
-    is rounded like every other method's instead of floored.
+    is rounded like every other method's instead of floored. Cost: none.
     """
 
     def select(self, view: View, keep: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class VisPruner(PreLLM):
     step: int = 8
     space: Space = "vision"
     vision_layer: int | None = None
+    scale_invariant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,6 +39,7 @@ class ZSPAPrune(PreLLM):
     k: float = 0.2
     pooling: Pooling = "mean"
     needs_text: ClassVar[bool] = True
+    scale_invariant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
