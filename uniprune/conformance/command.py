@@ -1,0 +1,75 @@
+"""`python run.py check FILE_OR_NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from uniprune.choice import MethodChoice, parse_settings
+from uniprune.conformance.suite import Finding, examine_all
+from uniprune.conformance.table import notes, rows, table
+from uniprune.errors import UserError
+from uniprune.registry import METHODS, MODELS, load_plugin
+from uniprune.specimen import LAYERS
+
+
+def check(options: argparse.Namespace) -> int:
+    """Examine what was named on every registered family; 1 if anything fails."""
+    choices = [MethodChoice(name, settings=parse_settings(options.set)) for name in targets(options.target)]
+    pruners = {choice.name: choice.pruner() for choice in choices}
+    for pruner in pruners.values():
+        pruner.schedule(LAYERS)  # a layer that the tiny models do not have is the user's to change
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    listed: list[dict[str, Any]] = []
+    found: list[Finding] = []
+    for name, pruner in pruners.items():
+        mine = list(examine_all(pruner, MODELS.names()))
+        found += mine
+        if options.json:
+            listed += rows(name, mine)
+        else:
+            console.print(table(name, mine))
+            for line in notes(mine):
+                console.print(line, style="red" if line.startswith("FAIL") else None, highlight=False, markup=False)
+    if options.json:
+        sys.stdout.write(json.dumps(listed, indent=1) + "\n")
+    else:
+        console.print(verdict(found), highlight=False)
+    return int(any(finding.verdict.word == "FAIL" for finding in found))
+
+
+def verdict(findings: list[Finding]) -> str:
+    """The last line."""
+    words = [finding.verdict.word for finding in findings]
+    failures = words.count("FAIL")
+    return f"{failures} of {len(words)} checks failed" if failures else f"{words.count('pass')} checks passed, none failed"
+
+
+def targets(target: str) -> list[str]:
+    """Names of the methods a file registers, or the name itself.
+
+    Raises:
+        UserError: the file does not exist, fails to import or registers no method.
+    """
+    path = Path(target)
+    if path.suffix != ".py" and not path.is_file():
+        return [target]
+    if not _registered(path):
+        load_plugin(path)
+    names = _registered(path)
+    if not names:
+        raise UserError(f"{target!r} registers no method; decorate a class with @register_method(NAME)")
+    return names
+
+
+def _registered(path: Path) -> list[str]:
+    """Methods whose class is defined in that file."""
+    own = path.resolve()
+    sources = {name: inspect.getsourcefile(METHODS.get(name)) for name in METHODS.names()}
+    return [name for name, source in sources.items() if source and Path(source).resolve() == own]

@@ -1,0 +1,222 @@
+"""One method on one tiny model: what checks ask of it, with the answers that several of them need remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uniprune.engine import RowReport, Sample, prune
+from uniprune.errors import PruningError
+from uniprune.family import Family, find_family
+from uniprune.pruner import Compose, Pruner, Stage
+from uniprune.registry import MODELS
+from uniprune.specimen import LAYERS, Prompt, Size, Specimen
+from uniprune.conformance.witness import Decision, Witness
+
+RATIO = 0.3
+RATIOS = (0.02, RATIO, 0.6, 0.98)
+"""Of 36 tokens they leave 1, 11, 22 and 35."""
+SIZE = (6, 6)
+OTHER = (4, 7)
+"""Size of every second image where a model takes several sizes."""
+
+Picks = tuple[tuple[tuple[int, ...], ...], ...]
+
+
+class Models:
+    """Tiny models, each built when first asked for and kept as long as this object."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[Any, ...], Any] = {}
+
+    def get(self, family: str, attention: str, dtype: torch.dtype, size: Size) -> tuple[Specimen, Any]:
+        """The specimen of a family and its model.
+
+        Raises:
+            UserError: an unknown family. UnsupportedError: it has no tiny model.
+        """
+        specimen: Specimen = MODELS.get(family).specimen(size)
+        key = (family, attention, dtype, size)
+        if key not in self._models:
+            self._models[key] = specimen.model(attention, dtype)
+        return specimen, self._models[key]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out of one prefill per batch.
+
+    Attributes:
+        rows: one report per prompt. logits: [P, V] behind the last token of every prompt.
+        caches: per batch, the cached length of every layer.
+    """
+
+    rows: tuple[RowReport, ...]
+    logits: Tensor
+    caches: tuple[tuple[int, ...], ...]
+
+    @property
+    def picks(self) -> dict[str, Picks]:
+        """Sample -> for every stage, for every image, the kept cells."""
+        return {
+            row.sample: tuple(tuple(tuple(kept.tolist()) for kept in stage.kept) for stage in row.stages)
+            for row in self.rows
+        }
+
+
+@dataclass
+class Subject:
+    """One method on one family.
+
+    Attributes:
+        pruner: the method; checks choose the ratio. family: name of the model family. models: where models come from.
+        attention, dtype, size: of the model. batch: prompts per forward.
+    """
+
+    pruner: Pruner
+    family: str
+    models: Models
+    attention: str = "sdpa"
+    batch: int = 1
+    dtype: torch.dtype = torch.float32
+    size: Size = SIZE
+    _decisions: dict[float, Witness] = field(default_factory=dict)
+
+    def variant(self, **changes: Any) -> Subject:
+        """The method on another model of the family."""
+        return dataclasses.replace(self, _decisions={}, **changes)
+
+    @cached_property
+    def specimen(self) -> Specimen:
+        """What makes prompts."""
+        return self.models.get(self.family, self.attention, self.dtype, self.size)[0]
+
+    @cached_property
+    def model(self) -> Any:
+        """The tiny model."""
+        return self.models.get(self.family, self.attention, self.dtype, self.size)[1]
+
+    @cached_property
+    def layout(self) -> Family:
+        """The model's parts."""
+        return find_family(self.model)
+
+    # --- prompts ------------------------------------------------------------------------------------------------
+    @cached_property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Three prompts of different lengths, the second with two images."""
+        return tuple(self.prompt(name, images, extra=extra) for name, images, extra in (("a", 1, 0), ("b", 2, 3), ("c", 1, 6)))
+
+    def prompt(self, name: str, images: int = 1, extra: int = 0) -> Prompt:
+        """A prompt whose content follows from its name; `extra` words make it longer."""
+        other = OTHER if self.specimen.dynamic and self.size == SIZE else self.size
+        generator = torch.Generator().manual_seed(sum(name.encode()))
+        sizes = [(self.size, other)[i % 2] for i in range(images)]
+        return self.specimen.prompt(generator, sizes, before=4 + extra, question=6 + extra // 2, name=name)
+
+    def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """The model's arguments, in its precision."""
+        return {
+            name: value.to(self.dtype) if value.is_floating_point() else value
+            for name, value in self.specimen.batch(prompts).items()
+        }
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+    def at(self, ratio: float) -> Pruner:
+        """The method at another ratio."""
+        return self.pruner.with_ratio(ratio)
+
+    def stages(self, ratio: float = RATIO) -> tuple[Stage, ...]:
+        """Its pruning points."""
+        return self.at(ratio).schedule(LAYERS)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether some stage chooses its own number of tokens."""
+        return any(not stage.pruner.exact for stage in self.stages())
+
+    def run(self, pruner: Pruner | None = None, prompts: Sequence[Prompt] | None = None) -> Run:
+        """Prefill some prompts (by default all three) under a pruner (by default the method at the usual ratio)."""
+        with prune(self.model, pruner or self.at(RATIO)) as session:
+            found = self._forward(self.prompts if prompts is None else prompts, session)
+            return dataclasses.replace(found, rows=tuple(row for report in session.reports for row in report.rows))
+
+    def plain(self, prompts: Sequence[Prompt] | None = None) -> Run:
+        """The un-pruned model; no reports."""
+        return self._forward(self.prompts if prompts is None else prompts)
+
+    def _forward(self, prompts: Sequence[Prompt], session: Any = None) -> Run:
+        logits, caches = [], []
+        for start in range(0, len(prompts), self.batch):
+            chunk = prompts[start : start + self.batch]
+            if session is not None:
+                session.samples = tuple(Sample(p.name, torch.tensor(p.question)) for p in chunk)
+            out = generate(self.model, self.inputs(chunk), steps=1)
+            logits.append(out.logits[0])
+            caches.append(tuple(int(out.past_key_values.get_seq_length(layer)) for layer in range(LAYERS)))
+        return Run((), torch.cat(logits), tuple(caches))
+
+    @cached_property
+    def baseline(self) -> Run:
+        """The usual prompts at the usual ratio."""
+        return self.run()
+
+    # --- decisions ----------------------------------------------------------------------------------------------
+    def witness(self, ratio: float = RATIO) -> Witness:
+        """What the method was asked and answered for all prompts; answers the engine refused end the run."""
+        if ratio not in self._decisions:
+            witness = Witness(inner=self.at(ratio))
+            self._decisions[ratio] = witness
+            try:
+                self.run(witness)
+            except Exception as error:
+                if error not in witness.errors and not isinstance(error, PruningError):
+                    raise
+        return self._decisions[ratio]
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """All decisions at all ratios."""
+        return [decision for ratio in RATIOS for decision in self.witness(ratio).decisions]
+
+
+def generate(model: Any, inputs: dict[str, Tensor], steps: int) -> Any:
+    """Greedy answers as a user gets them, with logits and cache: `generate` derives positions from the padding."""
+    return model.generate(
+        **inputs, do_sample=False, max_new_tokens=steps, return_dict_in_generate=True, output_logits=True
+    )
+
+
+def with_positions(pruner: Pruner, positions: str) -> Pruner:
+    """The same method with another way of numbering positions."""
+    if isinstance(pruner, Compose):
+        return Compose(*(with_positions(part, positions) for part in pruner.parts))
+    changed: Pruner = dataclasses.replace(pruner, positions=positions)  # type: ignore[arg-type]
+    return changed
+
+
+@contextmanager
+def traced(layers: Sequence[Any]) -> Iterator[dict[int, Tensor]]:
+    """Layer -> [B, n, d] rotary cosines it was called with, for forwards inside the block."""
+    seen: dict[int, Tensor] = {}
+
+    def hook(number: int) -> Any:
+        def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            seen[number] = kwargs["position_embeddings"][0].expand(*hidden.shape[:2], -1)
+
+        return note
+
+    handles = [layer.register_forward_pre_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

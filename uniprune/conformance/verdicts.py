@@ -1,0 +1,49 @@
+"""What a check may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Word = Literal["pass", "FAIL", "reported", "n.a."]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check of one method on one family.
+
+    Attributes:
+        word: "pass", "FAIL", "reported" (a number, no judgement) or "n.a." (nothing to check).
+        detail: what was seen, or why there is nothing to see.
+    """
+
+    word: Word
+    detail: str = ""
+
+
+def passed(detail: str = "") -> Verdict:
+    """The method keeps the rule."""
+    return Verdict("pass", detail)
+
+
+def failed(detail: str) -> Verdict:
+    """The method breaks the rule."""
+    return Verdict("FAIL", detail)
+
+
+def reported(detail: str) -> Verdict:
+    """A measurement, or a rule the method declares not to follow."""
+    return Verdict("reported", detail)
+
+
+def skipped(reason: str) -> Verdict:
+    """The rule does not apply."""
+    return Verdict("n.a.", reason)
+
+
+def judged(problems: list[str], detail: str = "") -> Verdict:
+    """Passed with `detail` when there are no problems; else failed with the first and the number of others."""
+    if not problems:
+        return passed(detail)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return failed(problems[0] + more)
