@@ -149,11 +149,6 @@ def list_methods(pattern: str) -> list[dict[str, Any]]:
         entry = METHODS.entry(name)
         method: type[Pruner] = entry.target
         defaults = {field.name: field.default for field in dataclasses.fields(method)}
-        needs = [
-            *["LLM attention"] * (method.llm_attention or method.upcoming_attention),
-            *["vision tower"] * (method.vision_layers is not Pruner.vision_layers),
-            *["text"] * method.needs_text,
-        ]
         rows.append(
             {
                 "method": name,
