@@ -84,7 +84,9 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
-    recipe = Recipe(vision_steps=2, vision_batch=2, joint_steps=2, joint_batch=2, polish_steps=1, compose_steps=1, refine_steps=1)
+    recipe = Recipe(
+        vision_steps=2, vision_batch=2, joint_steps=2, joint_batch=2, polish_steps=1, compose_steps=1, refine_steps=1
+    )
     whole = Trainer("llava", recipe, _folder(tmp_path / "whole"), "cpu", None)
     whole.run(save_every=100)
 
@@ -93,11 +95,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> N
 
     for stop in (1, 2, 2):  # in the vision, joint and polish phases
         part = Trainer("llava", recipe, _folder(tmp_path / "parts"), "cpu", None)
-        steps = iter(range(10))
+        calls = iter(range(10))
         train_step = part._train_step
 
-        def interrupted(step: int, total: int, steps=steps, train_step=train_step, stop=stop) -> None:
-            if next(steps) == stop:
+        def interrupted(step: int, total: int, calls=calls, train_step=train_step, stop=stop) -> None:
+            if next(calls) == stop:
                 raise Stop
             train_step(step, total)
 
