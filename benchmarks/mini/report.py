@@ -26,7 +26,7 @@ COLUMNS = ("model", "method", "ratio", "visual tokens", *ABILITIES, "average", "
 COMMAND = (
     f"for model in {' '.join(MODELS)}; do\n"
     f"  python run.py --model $model --method none {' '.join(METHODS)} \\\n"
-    f"    --ratio {' '.join(map(str, RATIOS))} --batch-size 32 --output results/mini-suite\n"
+    f"    --ratio {' '.join(map(str, RATIOS))} --batch-size 60 --output results/mini-suite\n"
     "done\n"
     "python -m benchmarks.mini.report --results results/mini-suite"
 )
