@@ -90,7 +90,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--questions", type=int, default=400, help="per ability and family")
+    parser.add_argument("--questions", type=int, default=300, help="per ability and family")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="measure this folder only and print, leaving the card alone")
     args = parser.parse_args()
