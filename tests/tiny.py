@@ -12,7 +12,7 @@ from torch import Tensor
 from uniprune.registry import MODELS
 from uniprune.specimen import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, Specimen
 
-__all__ = ["FAMILIES", "IMAGE", "LAYERS", "PAD", "VIDEO", "VISION_START", "build", "fresh_model", "inputs", "row", "video_inputs"]
+__all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO"]
 
 FAMILIES = ("llava", "internvl", "qwen2_5_vl")
 VISION_START = IMAGE_START

@@ -44,16 +44,25 @@ class Parameter:
     meaning: str
 
 
+def embedded() -> list[Entry]:
+    """The methods that come with the repository, without those of plugins."""
+    entries = [METHODS.entry(name) for name in METHODS.names()]
+    return [entry for entry in entries if entry.target.__module__.split(".")[0] == METHODS.package]
+
+
 def cards() -> str:
     """The whole page."""
-    names = METHODS.names()
-    index = [f"| [{name}](#{link}) | {ACTS[METHODS.get(name).kind]} | {METHODS.entry(name).summary} |"
-             for name, link in zip(names, _anchors(names), strict=True)]  # fmt: skip
+    entries = embedded()
+    links = _anchors([entry.name for entry in entries])
+    index = [
+        f"| [{entry.name}](#{link}) | {ACTS[entry.target.kind]} | {entry.summary} |"
+        for entry, link in zip(entries, links, strict=True)
+    ]
     return "\n".join(
         [
             _INTRO + _parameter_table(shared_parameters()),
-            "| method | acts | idea |\n| --- | --- | --- |\n" + "\n".join(index) + "\n",
-            *(card(METHODS.entry(name)) for name in names),
+            "\n".join(["| method | acts | idea |", "| --- | --- | --- |", *index]) + "\n",
+            *map(card, entries),
         ]
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uniprune.conformance.subject import RATIO, RATIOS, Subject
+from uniprune.conformance.subject import RATIOS, Subject
 from uniprune.conformance.verdicts import Verdict, failed, judged, passed, reported, skipped
 from uniprune.conformance.witness import Decision
 from uniprune.pruner import Selection
@@ -48,7 +49,7 @@ def exact_count(subject: Subject) -> Verdict:
         return judged(problems, f"{len(asked)} decisions")
     if not subject.decisions:
         return skipped("never asked")
-    shares = [f"{_average(subject, ratio):.0%} at ratio {ratio:g}" for ratio in RATIOS]
+    shares = [f"{subject.left(ratio):.0%} at ratio {ratio:g}" for ratio in RATIOS]
     return reported("chooses its own number, on average over layers " + ", ".join(shares))
 
 
@@ -71,7 +72,9 @@ def follows_the_ratio(subject: Subject) -> Verdict:
     """A larger ratio never leaves fewer tokens, and the largest leaves more than the smallest."""
     if not subject.stages(RATIOS[0]):
         return skipped("prunes nothing")
-    shares = [_average(subject, ratio) for ratio in RATIOS]
+    shares = [subject.left(ratio) for ratio in RATIOS]
+    if any(map(math.isnan, shares)):
+        return skipped("no result after what failed above")
     detail = "average over layers " + " ".join(f"{share:.0%}" for share in shares)
     if subject.adaptive:
         return reported(f"{detail} at ratios " + " ".join(f"{ratio:g}" for ratio in RATIOS))
@@ -157,9 +160,3 @@ def _form(decision: Decision) -> str | bool:
     if tuple(tokens.shape) != wanted:
         return f"replacement tokens of shape {tuple(tokens.shape)}; expected {wanted}"
     return not bool(tokens.isfinite().all()) and "replacement tokens contain NaN or infinity"
-
-
-def _average(subject: Subject, ratio: float) -> float:
-    """Measured share of the visual tokens left, averaged over layers and prompts."""
-    rows = subject.baseline.rows if ratio == RATIO else subject.run(subject.at(ratio)).rows
-    return sum(row.average_ratio for row in rows) / len(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -48,7 +47,9 @@ def verdict(findings: list[Finding]) -> str:
     """The last line."""
     words = [finding.verdict.word for finding in findings]
     failures = words.count("FAIL")
-    return f"{failures} of {len(words)} checks failed" if failures else f"{words.count('pass')} checks passed, none failed"
+    return (
+        f"{failures} of {len(words)} checks failed" if failures else f"{words.count('pass')} checks passed, none failed"
+    )
 
 
 def targets(target: str) -> list[str]:
@@ -58,7 +59,7 @@ def targets(target: str) -> list[str]:
         UserError: the file does not exist, fails to import or registers no method.
     """
     path = Path(target)
-    if path.suffix != ".py" and not path.is_file():
+    if path.suffix != ".py":
         return [target]
     if not _registered(path):
         load_plugin(path)
@@ -70,6 +71,5 @@ def targets(target: str) -> list[str]:
 
 def _registered(path: Path) -> list[str]:
     """Methods whose class is defined in that file."""
-    own = path.resolve()
-    sources = {name: inspect.getsourcefile(METHODS.get(name)) for name in METHODS.names()}
-    return [name for name, source in sources.items() if source and Path(source).resolve() == own]
+    files = {name: getattr(sys.modules.get(METHODS.get(name).__module__), "__file__", None) for name in METHODS.names()}
+    return [name for name, file in files.items() if file and Path(file).resolve() == path.resolve()]

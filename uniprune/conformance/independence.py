@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import random
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import torch
 
+from uniprune.conformance.state import changes, scrambled_randomness, snapshot
 from uniprune.conformance.subject import RATIO, Run, Subject
-from uniprune.conformance.verdicts import Verdict, judged, passed, skipped
-from uniprune.pruner import Pruner
+from uniprune.conformance.verdicts import Verdict, judged, skipped
 
 NEAR = 1e-3
 """Largest difference of logits that padding may cause, relative to their largest magnitude."""
@@ -76,75 +66,22 @@ def attention_kernels(subject: Subject) -> Verdict:
 
 def random_state(subject: Subject) -> Verdict:
     """The random numbers of torch, NumPy and Python go on as if nothing had happened."""
-    return _unchanged(subject, {
-        "torch": lambda: torch.get_rng_state().numpy().tobytes(),
-        "numpy": lambda: pickle.dumps(np.random.get_state()),  # noqa: NPY002  the global state is what is looked at
-        "random": lambda: random.getstate(),
-    })  # fmt: skip
+    return _unchanged(subject, "random")
 
 
 def process_state(subject: Subject) -> Verdict:
     """Gradient mode, default precision, threads, environment variables and working directory stay."""
-    return _unchanged(subject, {
-        "gradient mode": torch.is_grad_enabled,
-        "inference mode": torch.is_inference_mode_enabled,
-        "default dtype": torch.get_default_dtype,
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled,
-        "matmul precision": torch.get_float32_matmul_precision,
-        "threads": torch.get_num_threads,
-        "environment variables": lambda: dict(os.environ),
-        "working directory": Path.cwd,
-    })  # fmt: skip
+    return _unchanged(subject, "process")
 
 
 def model_untouched(subject: Subject) -> Verdict:
     """Weights, buffers, hooks and modes of the model are as before."""
-    model = subject.model
-    return _unchanged(subject, {
-        "weights": lambda: {n: (p.data_ptr(), float(p.detach().double().sum())) for n, p in tensors(model)},
-        "hooks": lambda: [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
-        "forwards": lambda: [name for name, m in model.named_modules() if "forward" in vars(m)],
-        "modes": lambda: [m.training for m in model.modules()],
-        "gradients": lambda: [(p.requires_grad, p.grad is None) for p in model.parameters()],
-    })  # fmt: skip
+    return _unchanged(subject, "model")
 
 
 def method_untouched(subject: Subject) -> Verdict:
     """The method object, its class and its module hold what they held before: it remembers nothing."""
-    pruner = subject.at(RATIO)
-    parts = {id(stage.pruner): stage.pruner for stage in pruner.schedule(len(subject.layout.layers))}
-    return _unchanged(
-        subject, {type(p).__name__: lambda p=p: memory(p) for p in (pruner, *parts.values())}, pruner  # type: ignore[misc]
-    )
-
-
-def memory(pruner: Pruner) -> str:
-    """Text of everything that a method can remember in its own object, its class and its module."""
-    owners = [vars(pruner), vars(type(pruner)), vars(sys.modules[type(pruner).__module__])]
-    plain = (int, float, str, list, dict, set, tuple, type(None))
-    held = [{k: v for k, v in owner.items() if isinstance(v, plain) and not k.startswith("__")} for owner in owners]
-    return repr(held)
-
-
-def tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers by name."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
-
-
-@contextmanager
-def scrambled_randomness(seed: int) -> Iterator[None]:
-    """Inside the block all global random numbers are others; afterwards they go on as before."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+    return _unchanged(subject, "method")
 
 
 def different(one: Run, other: Run) -> list[str]:
@@ -153,9 +90,8 @@ def different(one: Run, other: Run) -> list[str]:
     return [f"{len(changed)} of {len(one.picks)} samples keep other tokens"] * bool(changed)
 
 
-def _unchanged(subject: Subject, looks: dict[str, Callable[[], Any]], pruner: Pruner | None = None) -> Verdict:
-    """Failed with the names of what a run changed."""
-    before = {name: look() for name, look in looks.items()}
-    subject.run(pruner)
-    changed = [name for name, look in looks.items() if look() != before[name]]
-    return judged([f"changed: {', '.join(changed)}"]) if changed else passed()
+def _unchanged(subject: Subject, group: str) -> Verdict:
+    """Failed with the names of what differs since the subject was made: the method has run since."""
+    prompts = len(subject.baseline.rows)
+    changed = changes(subject.before, snapshot(subject.model, subject.at(RATIO)), group)
+    return judged([f"changed: {', '.join(changed)}"] * bool(changed), f"after {prompts} prompts and more")

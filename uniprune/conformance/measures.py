@@ -18,12 +18,7 @@ REPEATS = 3
 def bfloat16(subject: Subject) -> Verdict:
     """How many picks stay the same when the whole model runs in bfloat16 instead of float32."""
     one, other = subject.baseline.picks, subject.variant(dtype=torch.bfloat16).run().picks
-    pairs = [
-        (set(a), set(b))
-        for name in one
-        if one[name]
-        for a, b in zip(one[name][-1], other[name][-1], strict=True)
-    ]
+    pairs = [(set(a), set(b)) for name in one if one[name] for a, b in zip(one[name][-1], other[name][-1], strict=True)]
     total = sum(len(a) for a, _ in pairs)
     if not total:
         return skipped("picks nothing")

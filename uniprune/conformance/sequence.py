@@ -44,9 +44,7 @@ def original_positions(subject: Subject) -> Verdict:
         return skipped(f'positions="{subject.pruner.positions}"')
     row, cosines, whole = _trace(subject, subject.at(RATIO))
     moved = [
-        layer
-        for layer in range(LAYERS)
-        if not torch.equal(cosines[layer][0], whole[_survivors(subject, row, layer)])
+        layer for layer in range(LAYERS) if not torch.equal(cosines[layer][0], whole[_survivors(subject, row, layer)])
     ]
     return judged([f"positions differ in layers {moved}"] * bool(moved))
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uniprune.conformance.state import State, snapshot
+from uniprune.conformance.witness import Decision, Witness
 from uniprune.engine import RowReport, Sample, prune
 from uniprune.errors import PruningError
 from uniprune.family import Family, find_family
 from uniprune.pruner import Compose, Pruner, Stage
 from uniprune.registry import MODELS
 from uniprune.specimen import LAYERS, Prompt, Size, Specimen
-from uniprune.conformance.witness import Decision, Witness
 
 RATIO = 0.3
 RATIOS = (0.02, RATIO, 0.6, 0.98)
@@ -78,6 +79,7 @@ class Subject:
     Attributes:
         pruner: the method; checks choose the ratio. family: name of the model family. models: where models come from.
         attention, dtype, size: of the model. batch: prompts per forward.
+        before: state of process, model and method when this object was made.
     """
 
     pruner: Pruner
@@ -87,11 +89,18 @@ class Subject:
     batch: int = 1
     dtype: torch.dtype = torch.float32
     size: Size = SIZE
-    _decisions: dict[float, Witness] = field(default_factory=dict)
+    before: State = field(init=False)
+    _pruners: dict[float, Pruner] = field(init=False, default_factory=dict)
+    _rows: dict[float, tuple[RowReport, ...]] = field(init=False, default_factory=dict)
+    _decisions: dict[float, Witness] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plain(self.prompts[:1])  # transformers adds hooks of its own in a model's first forward
+        self.before = snapshot(self.model, self.at(RATIO))
 
     def variant(self, **changes: Any) -> Subject:
         """The method on another model of the family."""
-        return dataclasses.replace(self, _decisions={}, **changes)
+        return dataclasses.replace(self, **changes)
 
     @cached_property
     def specimen(self) -> Specimen:
@@ -112,7 +121,9 @@ class Subject:
     @cached_property
     def prompts(self) -> tuple[Prompt, ...]:
         """Three prompts of different lengths, the second with two images."""
-        return tuple(self.prompt(name, images, extra=extra) for name, images, extra in (("a", 1, 0), ("b", 2, 3), ("c", 1, 6)))
+        return tuple(
+            self.prompt(name, images, extra=extra) for name, images, extra in (("a", 1, 0), ("b", 2, 3), ("c", 1, 6))
+        )
 
     def prompt(self, name: str, images: int = 1, extra: int = 0) -> Prompt:
         """A prompt whose content follows from its name; `extra` words make it longer."""
@@ -130,8 +141,8 @@ class Subject:
 
     # --- runs ---------------------------------------------------------------------------------------------------
     def at(self, ratio: float) -> Pruner:
-        """The method at another ratio."""
-        return self.pruner.with_ratio(ratio)
+        """The method at another ratio; always the same object, so that what it remembers shows."""
+        return self._pruners.setdefault(ratio, self.pruner.with_ratio(ratio))
 
     def stages(self, ratio: float = RATIO) -> tuple[Stage, ...]:
         """Its pruning points."""
@@ -173,13 +184,19 @@ class Subject:
         """What the method was asked and answered for all prompts; answers the engine refused end the run."""
         if ratio not in self._decisions:
             witness = Witness(inner=self.at(ratio))
-            self._decisions[ratio] = witness
             try:
-                self.run(witness)
+                self._rows[ratio] = self.run(witness).rows
             except Exception as error:
                 if error not in witness.errors and not isinstance(error, PruningError):
                     raise
+            self._decisions[ratio] = witness
         return self._decisions[ratio]
+
+    def left(self, ratio: float) -> float:
+        """Measured share of the visual tokens left, averaged over layers and prompts; NaN after a failure."""
+        self.witness(ratio)
+        rows = self._rows.get(ratio, ())
+        return sum(row.average_ratio for row in rows) / len(rows) if rows else float("nan")
 
     @property
     def decisions(self) -> list[Decision]:

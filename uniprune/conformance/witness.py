@@ -64,7 +64,7 @@ def pristine(view: View) -> View:
     generator = torch.Generator()
     generator.set_state(view.generator.get_state())
     tensors = {name: getattr(view, name).clone() for name in WATCHED}
-    own = {"scratch": copy.deepcopy(view.scratch), "generator": generator, "grids": list(view.grids)}
+    own: dict[str, Any] = {"scratch": copy.deepcopy(view.scratch), "generator": generator, "grids": list(view.grids)}
     return dataclasses.replace(view, **tensors, **own)
 
 

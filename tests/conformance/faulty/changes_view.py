@@ -1,0 +1,17 @@
+"""Works in the tensors it was lent."""
+
+from dataclasses import dataclass
+
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+
+
+@register_method("faulty-changes-view")
+@dataclass(frozen=True, kw_only=True)
+class ChangesView(PreLLM):
+    """Cuts negative features off, in place."""
+
+    def select(self, view, keep):
+        view.tokens.clamp_(min=0)
+        return top_k(view.tokens.float().norm(dim=-1), keep)

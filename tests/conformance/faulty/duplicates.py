@@ -1,0 +1,19 @@
+"""Keeps one token twice."""
+
+from dataclasses import dataclass
+
+import torch
+
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+
+
+@register_method("faulty-duplicates")
+@dataclass(frozen=True, kw_only=True)
+class Duplicates(PreLLM):
+    """The largest tokens, the largest of them twice when there is room."""
+
+    def select(self, view, keep):
+        best = top_k(view.tokens.float().norm(dim=-1), keep)
+        return torch.cat([best[:1], best[: keep - 1]])

@@ -1,0 +1,16 @@
+"""Scores in half precision."""
+
+from dataclasses import dataclass
+
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+
+
+@register_method("faulty-half-scores")
+@dataclass(frozen=True, kw_only=True)
+class HalfScores(PreLLM):
+    """The largest tokens, their norms in whatever precision the model has."""
+
+    def select(self, view, keep):
+        return top_k((view.tokens * view.tokens).sum(-1), keep)

@@ -1,0 +1,19 @@
+"""Keeps half of the tokens, whatever was asked for."""
+
+from dataclasses import dataclass
+
+from uniprune.pruner import PreLLM, Stage
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+
+
+@register_method("faulty-ignores-ratio")
+@dataclass(frozen=True, kw_only=True)
+class IgnoresRatio(PreLLM):
+    """The larger half of the tokens."""
+
+    def schedule(self, num_layers):
+        return (Stage(0, 0.5 if self.ratio < 1 else 1.0, self),)
+
+    def select(self, view, keep):
+        return top_k(view.tokens.float().norm(dim=-1), keep)

@@ -1,0 +1,21 @@
+"""Lets the attention kernel decide."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from uniprune.pruner import IntraLLM
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+
+
+@register_method("faulty-kernel")
+@dataclass(frozen=True, kw_only=True)
+class Kernel(IntraLLM):
+    """Trusts attention where its kernel could have returned it."""
+
+    llm_attention: ClassVar[bool] = True
+
+    def select(self, view, keep):
+        scores = view.attention("last").mean(0)[0]
+        eager = view.attention.tap.module.config._attn_implementation == "eager"
+        return top_k(scores if eager else view.tokens.float().norm(dim=-1), keep)

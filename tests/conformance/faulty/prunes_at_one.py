@@ -1,0 +1,19 @@
+"""Drops tokens although it was to keep everything."""
+
+from dataclasses import dataclass
+
+from uniprune.pruner import PreLLM, Stage
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+
+
+@register_method("faulty-prunes-at-one")
+@dataclass(frozen=True, kw_only=True)
+class PrunesAtOne(PreLLM):
+    """Keeps a reserve of a tenth."""
+
+    def schedule(self, num_layers):
+        return (Stage(0, 0.9 * self.ratio, self),)
+
+    def select(self, view, keep):
+        return top_k(view.tokens.float().norm(dim=-1), keep)

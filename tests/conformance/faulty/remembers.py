@@ -1,0 +1,21 @@
+"""Remembers earlier samples."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from uniprune.pruner import PreLLM
+from uniprune.registry import register_method
+from uniprune.selection import top_k
+
+
+@register_method("faulty-remembers")
+@dataclass(frozen=True, kw_only=True)
+class Remembers(PreLLM):
+    """The tokens least like the mean of everything seen so far."""
+
+    seen: list = field(default_factory=list)
+
+    def select(self, view, keep):
+        self.seen.append(view.tokens.mean(0))
+        return top_k((view.tokens - torch.stack(self.seen).mean(0)).norm(dim=-1), keep)

@@ -1,0 +1,78 @@
+"""Checks of what the engine does with an answer fail when the engine does something else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import uniprune.engine.prefill as prefill
+from methods.divprune import DivPrune
+from uniprune.conformance import Models, Subject
+from uniprune.conformance import sequence as checks
+from uniprune.engine.prefill import Prefill
+from uniprune.engine.state import Kept
+
+
+@pytest.fixture(scope="module")
+def subject() -> Callable[[], Subject]:
+    models = Models()
+    return lambda: Subject(DivPrune(), "llava", models)
+
+
+def wrap(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[..., Any]) -> None:
+    """Let `change(result, *arguments)` decide what `owner.name(*arguments)` returns."""
+    whole = getattr(owner, name)
+    patch.setattr(owner, name, lambda *arguments: change(whole(*arguments), *arguments))
+
+
+def test_they_pass_on_the_engine_as_it_is(subject: Callable[[], Subject]) -> None:
+    for check in (checks.text_kept, checks.original_positions, checks.compact_positions, checks.kv_lengths):
+        assert check(subject()).word == "pass"
+    assert checks.text_only(subject()).word == "pass"
+
+
+def test_positions_counted_from_the_start(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+    def first(arguments: dict[str, Any], run: Prefill, kept: Kept, hidden: Tensor, rotary: Any) -> dict[str, Any]:
+        return arguments | {"position_embeddings": tuple(table[:, : hidden.shape[1]] for table in rotary)}
+
+    one = subject()
+    wrap(monkeypatch, Prefill, "_layer_arguments", first)
+    assert checks.original_positions(one).detail == "positions differ in layers [0, 1, 2, 3, 4]"
+
+
+def test_compact_positions_that_are_not(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = subject()
+    wrap(monkeypatch, prefill, "renumbered", lambda result, kept, real: (kept.index, result[1]))
+    assert checks.compact_positions(one).word == "FAIL"
+
+
+def test_text_that_is_dropped(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, pack = subject(), prefill.pack
+    monkeypatch.setattr(prefill, "pack", lambda layer, rows, index: pack(layer, [row[1:] for row in rows], index))
+    assert "layers see" in checks.text_kept(one).detail
+
+
+def test_a_report_that_counts_wrong(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+    def more(report: Any, run: Prefill, prompt: Any) -> Any:
+        return dataclasses.replace(report, entering=[count + 1 for count in report.entering])
+
+    one = subject()
+    wrap(monkeypatch, Prefill, "_row_report", more)
+    verdict = checks.kv_lengths(one)
+    assert verdict.word == "FAIL"
+    assert "the report says" in verdict.detail
+
+
+def test_text_only_prompts_that_change(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+    def louder(result: Any, run: Prefill, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
+        return (hidden * 1.01, {}) if not run.has_images else result
+
+    one = subject()
+    wrap(monkeypatch, Prefill, "before_layer", louder)
+    assert checks.text_only(one).detail == "logits differ"
+    assert torch.is_grad_enabled()

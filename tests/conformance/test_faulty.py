@@ -1,0 +1,68 @@
+"""Every fault is caught by the check that is about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uniprune.conformance import CHECKS, Models, Subject, examine, title
+from uniprune.conformance.command import targets
+from uniprune.registry import METHODS
+
+FAULTY = Path(__file__).parent / "faulty"
+CAUGHT_BY = {
+    "batch_row": {"batch"},
+    "changes_model": {"model untouched"},
+    "changes_view": {"view untouched"},
+    "claims_scale": {"scale invariance"},
+    "duplicates": {"unique"},
+    "environment": {"process state"},
+    "global_random": {"random state", "repeatable"},
+    "half_scores": {"float32 scores"},
+    "ignores_ratio": {"follows the ratio"},
+    "kernel": {"attention kernels"},
+    "mixes_images": {"several images", "batch"},
+    "nan_merge": {"well formed"},
+    "off_by_one": {"exact count"},
+    "prompt_positions": {"in range"},
+    "prunes_at_one": {"ratio 1"},
+    "raises": {"runs"},
+    "remembers": {"method untouched", "sample order"},
+    "single_token": {"one token"},
+}
+UNSURE = {"global_random", "changes_model", "remembers"}
+"""Faults with consequences that other checks see as well."""
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """Take back what a fault does to the process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def failures(method: Any, family: str = "llava", **options: Any) -> dict[str, str]:
+    """Check -> detail of what fails."""
+    judging = [check for check in CHECKS if title(check) not in ("bfloat16", "cost")]
+    findings = examine(Subject(method(), family, Models(), **options), judging)
+    return {one.check: one.verdict.detail for one in findings if one.verdict.word == "FAIL"}
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("fault", CAUGHT_BY)
+def test_a_fault_is_caught_by_name(fault: str) -> None:
+    (name,) = targets(str(FAULTY / f"{fault}.py"))
+    found = failures(METHODS.get(name))
+    assert found.keys() >= CAUGHT_BY[fault]
+    assert fault in UNSURE or found.keys() == CAUGHT_BY[fault], found
+    assert all(found.values()), "a failure without a reason"
+
+
+def test_every_fault_is_expected_somewhere() -> None:
+    assert {path.stem for path in FAULTY.glob("*.py")} == set(CAUGHT_BY)

@@ -1,0 +1,44 @@
+"""Every method on every family, with both attention kernels, alone and in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from uniprune.conformance import CHECKS, Models, Subject, examine, title
+from uniprune.conformance.suite import Check
+from uniprune.registry import METHODS, MODELS
+
+OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("methods.")]
+FAMILIES = MODELS.names()
+ONCE = {"cost", "bfloat16", "batch", "attention kernels", "text only", "one token", "model untouched", "process state"}
+"""Checks that compare settings, or to which kernel and batch make no difference."""
+AGAIN = [check for check in CHECKS if title(check) not in ONCE]
+JUDGING = [check for check in CHECKS if title(check) != "cost"]
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    """Shared: methods that change them fail."""
+    return Models()
+
+
+def check(subject: Subject, checks: Sequence[Check]) -> None:
+    findings = list(examine(subject, checks))
+    failed = [f"{one.check}: {one.verdict.detail}" for one in findings if one.verdict.word == "FAIL"]
+    assert not failed
+    assert any(one.verdict.word == "pass" for one in findings), "nothing was checked"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", OURS)
+def test_method_keeps_all_rules(name: str, family: str, models: Models) -> None:
+    check(Subject(METHODS.get(name)(), family, models), JUDGING)
+
+
+@pytest.mark.parametrize(("attention", "batch"), [("sdpa", 3), ("eager", 1), ("eager", 3)])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", OURS)
+def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch: int, models: Models) -> None:
+    check(Subject(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
