@@ -1,0 +1,95 @@
+"""Everything outside a method that asking it must leave as it was, and everything inside it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uniprune.pruner import Pruner
+from uniprune.specimen import LAYERS
+
+State = Mapping[str, Mapping[str, Any]]
+"""Group -> name -> a value that can be compared."""
+PLAIN = (int, float, str, list, dict, set, tuple, type(None))
+
+
+def snapshot(model: Any, pruner: Pruner) -> State:
+    """The state of random generators, process, model and method now."""
+    return {"random": generators(), "process": process(), "model": weights(model), "method": memory(pruner)}
+
+
+def changes(before: State, after: State, group: str) -> list[str]:
+    """Names of what differs in one group."""
+    return [name for name, value in before[group].items() if after[group][name] != value]
+
+
+def generators() -> dict[str, Any]:
+    """Global random numbers."""
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002  the global state is what is looked at
+        "random": random.getstate(),
+    }
+
+
+def process() -> dict[str, Any]:
+    """Settings that hold for the whole process."""
+    return {
+        "gradient mode": torch.is_grad_enabled(),
+        "default dtype": torch.get_default_dtype(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads(),
+        "environment variables": dict(os.environ),
+        "working directory": Path.cwd(),
+    }
+
+
+def weights(model: Any) -> dict[str, Any]:
+    """What the model is made of: sums stand for its tensors."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {
+        "weights": {name: (t.data_ptr(), float(t.detach().double().sum())) for name, t in tensors},
+        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+        "forwards": [name for name, m in model.named_modules() if "forward" in vars(m)],
+        "modes": [m.training for m in model.modules()],
+        "gradients": [(p.requires_grad, p.grad is None) for p in model.parameters()],
+    }
+
+
+def memory(pruner: Pruner) -> dict[str, str]:
+    """Everything the method, or another its schedule names, can remember in its object, its class and its module."""
+    parts = {id(one): one for one in (pruner, *(stage.pruner for stage in pruner.schedule(LAYERS)))}
+    return {
+        f"{type(one).__name__} {number}": repr(
+            [
+                {name: value for name, value in owner.items() if isinstance(value, PLAIN) and name[:2] != "__"}
+                for owner in (vars(one), vars(type(one)), vars(sys.modules[type(one).__module__]))
+            ]
+        )
+        for number, one in enumerate(parts.values())
+    }
+
+
+@contextmanager
+def scrambled_randomness(seed: int) -> Iterator[None]:
+    """Inside the block all global random numbers are others; afterwards they go on as before."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
