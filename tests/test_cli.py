@@ -31,6 +31,8 @@ def words(model: Path, output: Path, *more: str) -> list[str]:
 
 def start(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-u", str(ROOT / "run.py"), *arguments]
+    # Where a whole test run is a background job of a script, SIGINT is ignored, and children inherit that.
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
