@@ -81,7 +81,7 @@ def rotations(evaluation: Evaluation) -> Credits:
 
 
 def _hits(evaluation: Evaluation) -> dict[str, float]:
-    """Marks of every question. From the table: the kit's pickle lacks MMBench questions whose answers it could not read."""
+    """Marks of every question, from the table: the kit's pickle lacks MMBench questions that it could not read."""
     marked = evaluation.file("_exact_matching_result.tsv")
     return {str(index): float(hit) for index, hit in zip(marked["index"], marked["hit"], strict=True)}
 

@@ -40,6 +40,7 @@ def test_json_holds_every_check_of_every_family(capsys: pytest.CaptureFixture[st
         ([__file__], "registers no method"),
         (["fastv", "--set", "layer=7"], "layer 7 is outside the model's decoder layers 0..4"),
         (["fastv", "--set", "layr=1"], "did you mean 'layer'"),
+        (["mustdrop+random-intra", "--set", "random-intra.layer=4"], "they must increase"),
     ],
 )
 def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from uniprune.choice import MethodChoice
 from uniprune.conformance import CHECKS, Models, Subject, examine, title
 from uniprune.conformance.suite import Check
 from uniprune.registry import METHODS, MODELS
@@ -16,6 +17,21 @@ ONCE = {"cost", "bfloat16", "batch", "attention kernels", "text only", "one toke
 """Checks that compare settings, or to which kernel and batch make no difference."""
 AGAIN = [check for check in CHECKS if title(check) not in ONCE]
 JUDGING = [check for check in CHECKS if title(check) != "cost"]
+VARIANTS = [
+    ("divprune", {"positions": "compact"}, "llava"),
+    ("divprune", {"scope": "prompt"}, "internvl"),
+    ("fastv", {"scope": "prompt"}, "qwen2_5_vl"),
+    ("divprune+fastv", {}, "internvl"),
+    ("visionzip+pyramiddrop", {"positions": "original"}, "qwen2_5_vl"),
+    ("prumerge", {"adaptive": "true", "order": "release"}, "qwen2_5_vl"),
+    ("prumerge+", {"adaptive": "true"}, "llava"),
+    ("fopru", {"strategy": "row"}, "internvl"),
+    ("visionzip", {"cls": "true", "order": "release"}, "llava"),
+    ("mustdrop", {"similarity": "0.1"}, "llava"),
+    ("dart", {"released_count": "true"}, "internvl"),
+    ("fitprune", {"budget": "paper"}, "llava"),
+]
+"""Other ways of asking: several images as one, compositions, adaptive counts, merging, published schedules."""
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +58,15 @@ def test_method_keeps_all_rules(name: str, family: str, models: Models) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch: int, models: Models) -> None:
     check(Subject(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
+
+
+@pytest.mark.parametrize(("name", "settings", "family"), VARIANTS, ids=str)
+def test_other_settings_keep_all_rules(name: str, settings: dict[str, str], family: str, models: Models) -> None:
+    check(Subject(MethodChoice(name, settings=settings).pruner(), family, models), JUDGING)
+
+
+def test_a_refused_family_is_told() -> None:
+    pruner = MethodChoice("visionzip", settings={"cls": "true"}).pruner()
+    findings = list(examine(Subject(pruner, "internvl", Models()), JUDGING))
+    assert {one.verdict.word for one in findings} == {"n.a."}
+    assert "refuses this family: the projector" in findings[0].verdict.detail
