@@ -81,8 +81,8 @@ def significance(emitted: Tensor, received: Tensor, choice: Significance) -> Ten
     emits = {
         "emitted": True,
         "received": False,
-        "high-variance": bool(emitted.var() > received.var()),
-        "low-variance": bool(emitted.var() < received.var()),
+        "high-variance": bool(emitted.var(correction=0) > received.var(correction=0)),
+        "low-variance": bool(emitted.var(correction=0) < received.var(correction=0)),
     }
     return emitted if emits[choice] else received
 

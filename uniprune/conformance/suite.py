@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uniprune.conformance import answers, independence, measures, sequence
 from uniprune.conformance.subject import Models, Subject
 from uniprune.conformance.verdicts import Verdict, failed, skipped
-from uniprune.errors import UnsupportedError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.pruner import Pruner
 
 Check = Callable[[Subject], Verdict]
@@ -72,6 +72,9 @@ def examine(subject: Subject, checks: Sequence[Check] = CHECKS) -> Iterator[Find
     """Make all checks on one subject.
 
     A check that an exception ends has failed, unless an earlier one did: then nothing more is to be learnt.
+
+    Raises:
+        UserError: the method as it was configured fits no model.
     """
     refusal, broken = refused(subject), False
     for check in checks:
@@ -88,11 +91,17 @@ def examine(subject: Subject, checks: Sequence[Check] = CHECKS) -> Iterator[Find
 
 
 def refused(subject: Subject) -> str:
-    """Why the method refuses this family; empty if it does not."""
+    """Why the method refuses this family; empty if it does not.
+
+    Raises:
+        UserError: the method as it was configured fits no model.
+    """
     try:
         subject.run(prompts=subject.prompts[:1])
     except UnsupportedError as error:
         return f"refuses this family: {error}"
+    except UserError:
+        raise
     except Exception:
         return ""  # a check will tell
     return ""
@@ -102,4 +111,9 @@ def examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check]
     """Make all checks on several families with models of their own."""
     models = Models()
     for family in families:
-        yield from examine(Subject(pruner, family, models), checks)
+        try:
+            subject = Subject(pruner, family, models)
+        except UnsupportedError as error:  # a family without a tiny model
+            yield from (Finding(title(check), family, skipped(str(error))) for check in checks)
+        else:
+            yield from examine(subject, checks)
