@@ -28,7 +28,7 @@ def check(options: argparse.Namespace) -> int:
     listed: list[dict[str, Any]] = []
     found: list[Finding] = []
     for name, pruner in pruners.items():
-        mine = list(examine_all(pruner, MODELS.names()))
+        mine = examine_all(pruner, MODELS.names())
         found += mine
         if options.json:
             listed += rows(name, mine)
