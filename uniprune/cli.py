@@ -6,15 +6,14 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 from uniprune import __version__
+from uniprune.commands import discover
 from uniprune.errors import UserError
 
 DONE, FAILED, USER, INTERRUPTED = 0, 1, 2, 130
-COMMANDS = ("run", "list", "leaderboard", "check", "cards")
 
 _EXAMPLES = """\
 examples:
@@ -32,14 +31,13 @@ exit codes: 0 done, 1 the work failed, 2 something you must change, 130 interrup
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version")):
+    commands = discover()
+    if not words or (words[0] not in commands and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "run")
-    options = build_parser().parse_args(words)
+    options = build_parser(commands).parse_args(words)
     try:
-        from uniprune import commands
-
-        commands.prepare(options.plugin, debug=options.debug)
-        return commands.ACTIONS[options.command](options)
+        prepare(options.plugin, debug=options.debug)
+        return int(commands[options.command].act(options))
     except KeyboardInterrupt:
         return _tell("interrupted; every finished batch is stored: run the same command again to resume", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has left (`… | head`); nothing can be told it any more
@@ -53,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(f"error: {type(error).__name__}: {error}\n(--debug shows where)", FAILED)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
     """The parser of all commands; `run` may be left out."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers more")
@@ -66,57 +64,34 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"uniprune {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    raw = argparse.RawDescriptionHelpFormatter
-    add = partial(commands.add_parser, parents=[shared], formatter_class=raw, allow_abbrev=False)
-    _add_run(add("run", help="evaluate methods on benchmarks", epilog=_EXAMPLES))
-    listing = add("list", help="what there is")
-    listing.add_argument("what", choices=("methods", "models", "benchmarks"))
-    listing.add_argument("pattern", nargs="?", default="*", help="only names that match, e.g. 'random*'")
-    listing.add_argument("--json", action="store_true", help="machine-readable")
-    board = add("leaderboard", help="table of the stored runs")
-    board.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
-    for kind in ("csv", "md", "html"):
-        board.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"also write it as {kind.upper()}")
-    check = add("check", help="does a method keep the rules? in seconds, on tiny random models")
-    check.add_argument("target", metavar="FILE_OR_NAME", help="Python file that registers methods, or a method's name")
-    check.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
-    check.add_argument("--json", action="store_true", help="machine-readable")
-    add("cards", help="a card per method, as Markdown")
+    named = parser.add_subparsers(dest="command", required=True)
+    for name, command in commands.items():
+        one = named.add_parser(
+            name,
+            parents=[shared],
+            help=command.HELP,
+            description=command.HELP,
+            epilog=_EXAMPLES if name == "run" else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.arguments(one)
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    """Options of `run`."""
-    what = parser.add_argument_group("what to run")
-    what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
-    what.add_argument(
-        "--method", nargs="+", metavar="NAME", help="one or more; a+b prunes with a, then with b the tokens a left"
-    )
-    what.add_argument("--ratio", nargs="+", type=float, help="share of visual tokens to keep, in (0, 1]")
-    what.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks; * matches")
-    what.add_argument("--suite", help="all benchmarks of a suite (default: mini for the tiny models, ten otherwise)")
-    what.add_argument("--limit", type=int, metavar="N", help="only the first N rows of each benchmark")
-    how = parser.add_argument_group("how to prune")
-    how.add_argument("--layer", type=int, help="decoder layer before which methods inside the model prune")
-    how.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
-    how.add_argument("--seed", type=int, default=0, help="seed of random choices")
-    how.add_argument(
-        "--protocol", choices=("site", "average"), default="site", help="the ratio holds at the layer / over all layers"
-    )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
-    machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
-    machine.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows answered together (default: 8)")
-    machine.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the benchmark's)")
-    files = parser.add_argument_group("files and judges")
-    files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
-    files.add_argument(
-        "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
-    )
-    files.add_argument("--judge", help="'rule', or the URL of an OpenAI-compatible endpoint (mini suite: rule)")
-    files.add_argument("--judge-model", metavar="NAME", help="model at that endpoint")
+def prepare(plugins: Sequence[str], debug: bool) -> None:
+    """Make torchvision importable, silence libraries, import the user's files."""
+    from uniprune.registry import load_plugin
+    from uniprune.torchvision_remedy import ensure_torchvision
+
+    ensure_torchvision()
+    if not debug:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    for plugin in plugins:
+        load_plugin(plugin)
 
 
 def _tell(message: str, code: int) -> int:

@@ -1,0 +1,108 @@
+"""`python run.py list`: what is registered."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from typing import Any
+
+from rich.table import Table
+
+from uniprune.cards import needs
+from uniprune.catalog import catalog
+from uniprune.choice import settable
+from uniprune.console import say, stdout
+from uniprune.errors import UserError
+from uniprune.pruner import Pruner
+from uniprune.registry import BENCHMARKS, METHODS, MODELS
+
+HELP = "what there is"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `list`."""
+    parser.add_argument("what", choices=tuple(LISTINGS))
+    parser.add_argument("pattern", nargs="?", default="*", help="only names that match, e.g. 'random*'")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def act(options: argparse.Namespace) -> int:
+    """Print what is registered."""
+    rows = LISTINGS[options.what](options.pattern)
+    if not rows:
+        raise UserError(f"no {options.what} match {options.pattern!r}")
+    if options.json:
+        say(json.dumps(rows, indent=1))
+        return 0
+    table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    stdout().print(table)
+    return 0
+
+
+def list_methods(pattern: str) -> list[dict[str, Any]]:
+    """Registered methods: where they act, what they need, their paper and their fields."""
+    rows = []
+    for name in METHODS.names(pattern):
+        entry = METHODS.entry(name)
+        method: type[Pruner] = entry.target
+        defaults = {field.name: field.default for field in dataclasses.fields(method)}
+        rows.append(
+            {
+                "method": name,
+                "kind": method.kind,
+                "layer": defaults["layer"],
+                "needs": needs(method),
+                "paper": entry.metadata.get("paper", ""),
+                "idea": entry.summary,
+                "fields": {field: str(defaults[field]) for field in settable(method) if field != "layer"},
+            }
+        )
+    return rows
+
+
+def list_models(pattern: str) -> list[dict[str, Any]]:
+    """Names of configs/models.yaml and the families that are supported."""
+    named = [e for e in catalog().values() if fnmatch(e.name, pattern)]
+    rows = [{"model": e.name, "source": e.source, "suite": e.suite, "idea": "configs/models.yaml"} for e in named]
+    for name in MODELS.names(pattern):
+        rows.append(
+            {
+                "model": f"family {name}",
+                "source": "any folder or hub id",
+                "suite": "",
+                "idea": MODELS.entry(name).summary,
+            }
+        )
+    return rows
+
+
+def list_benchmarks(pattern: str) -> list[dict[str, Any]]:
+    """Registered benchmarks."""
+    rows = []
+    for name in BENCHMARKS.names(pattern):
+        entry = BENCHMARKS.entry(name)
+        told = {key: entry.metadata.get(key, "") for key in ("suite", "ability", "metric", "judge")}
+        rows.append({"benchmark": name, **told, "idea": entry.summary})
+    return rows
+
+
+def _cell(value: object) -> str:
+    """A listing's value as text."""
+    match value:
+        case bool():
+            return "yes" if value else ""
+        case Mapping():
+            return " ".join(f"{key}={item}" for key, item in value.items())
+        case str():
+            return value
+        case Iterable():
+            return ", ".join(map(str, value))
+    return str(value)
+
+
+LISTINGS = {"methods": list_methods, "models": list_models, "benchmarks": list_benchmarks}
