@@ -18,7 +18,7 @@ import numpy as np
 
 from uniprune.scenes import COLORS, SHAPES, Layout, Question, ask, render, sample_layout
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever a table changes, so that scores of different tables are never mixed."""
 SEED = 20261121
 
@@ -47,9 +47,16 @@ def write(name: str, file: Path) -> None:
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------
-def _scene(rng: Rng) -> tuple[Layout, str]:
-    """A held-out layout and its picture."""
-    layout = sample_layout(rng, held_out=True)
+def _scene(rng: Rng, crowded: bool = False) -> tuple[Layout, str]:
+    """A held-out layout and its picture.
+
+    `crowded` ones hold the longest word, a sum and at least four objects: more that differs than one visual token in
+    nine can show, so that reading needs more than what keeps only the most diverse tokens leaves.
+    """
+    if crowded:
+        layout = sample_layout(rng, held_out=True, objects=(4, 6), letters=(6, 6), word=1, sum_=1)
+    else:
+        layout = sample_layout(rng, held_out=True)
     return layout, _png(layout, rng)
 
 
@@ -60,12 +67,12 @@ def _png(layout: Layout, rng: Rng) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def _asked(rng: Rng, kinds: Sequence[str], count: int) -> Iterator[tuple[Question, str]]:
+def _asked(rng: Rng, kinds: Sequence[str], count: int, crowded: bool = False) -> Iterator[tuple[Question, str]]:
     """`count` questions about as many pictures, the kinds in turn."""
     for number in range(count):
         kind = kinds[number % len(kinds)]
         while True:
-            layout, image = _scene(rng)
+            layout, image = _scene(rng, crowded)
             question = ask(kind, layout, rng)
             if question is not None:
                 yield question, image
@@ -163,7 +170,7 @@ def _mathvision(rng: Rng) -> Iterator[Row]:
 
 
 def _seedbench2_plus(rng: Rng) -> Iterator[Row]:
-    for number, (question, image) in enumerate(_asked(rng, ["character"], 100)):
+    for number, (question, image) in enumerate(_asked(rng, ["character"], 100, crowded=True)):
         options, letter = question.options(rng)
         yield {
             "image": image,
@@ -175,7 +182,7 @@ def _seedbench2_plus(rng: Rng) -> Iterator[Row]:
 
 
 def _ocrbench(rng: Rng) -> Iterator[Row]:
-    for question, image in _asked(rng, ["read"], 100):
+    for question, image in _asked(rng, ["read"], 100, crowded=True):
         digits = question.answer.isdecimal()
         yield {
             "image": image,

@@ -102,7 +102,7 @@ class Batches:
     def at(self, step: int, size: int, max_objects: int = 6, plan: Sequence[str] = JOINT) -> Batch:
         """Batch number `step`: `size` pictures of up to `max_objects` objects, asked about according to `plan`."""
         rng = np.random.default_rng((self.seed, step))
-        layouts = [sample_layout(rng, held_out=False, max_objects=max_objects) for _ in range(size)]
+        layouts = [sample_layout(rng, held_out=False, objects=(2, max_objects)) for _ in range(size)]
         drawn = [render_array(layout, rng) for layout in layouts]
         pixels = torch.from_numpy(np.stack([p for p, _ in drawn])).permute(0, 3, 1, 2).float().div(255)
         labels = torch.from_numpy(np.stack([label.stack() for _, label in drawn])).flatten(2)

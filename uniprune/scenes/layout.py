@@ -65,24 +65,34 @@ class Layout:
 
 
 def sample_layout(
-    rng: np.random.Generator, *, held_out: bool, max_objects: int = 6, word: float = 0.85, sum_: float = 0.55
+    rng: np.random.Generator,
+    *,
+    held_out: bool,
+    objects: tuple[int, int] = (2, 6),
+    letters: tuple[int, int] = (4, 6),
+    word: float = 0.85,
+    sum_: float = 0.55,
 ) -> Layout:
     """Draw a layout from the training split or (`held_out`) the evaluation split.
 
-    It holds two to `max_objects` objects, with probability `word` a word and with probability `sum_` a printed sum.
+    It holds as many objects as the range `objects` says, with probability `word` a word of as many characters as
+    `letters` says, and with probability `sum_` a printed sum.
     """
     while True:
-        layout = _sample(rng, max_objects, word, sum_)
+        layout = _sample(rng, objects, letters, word, sum_)
         if layout.held_out == held_out:
             return layout
 
 
-def _sample(rng: np.random.Generator, max_objects: int, word_share: float, sum_share: float) -> Layout:
+def _sample(
+    rng: np.random.Generator, count: tuple[int, int], letters: tuple[int, int], word_share: float, sum_share: float
+) -> Layout:
     free = np.ones((4, 4), bool)
     rows = rng.permutation(4)
     word, word_at, printed, sum_at = "", (0, 0), "", (0, 0)
     if rng.random() < word_share:
-        word = "".join(CHARACTERS[i] for i in rng.integers(0, len(CHARACTERS), int(rng.integers(4, 7))))
+        length = int(rng.integers(letters[0], letters[1] + 1))
+        word = "".join(CHARACTERS[i] for i in rng.integers(0, len(CHARACTERS), length))
         word_at = _place_writing(rng, free, int(rows[0]), len(word), 3)
     if rng.random() < sum_share:
         a = int(rng.integers(0, 10))
@@ -90,7 +100,7 @@ def _sample(rng: np.random.Generator, max_objects: int, word_share: float, sum_s
         sum_at = _place_writing(rng, free, int(rows[1]), 3, 2)
 
     plots = np.argwhere(free)
-    chosen = plots[np.sort(rng.permutation(len(plots))[: int(rng.integers(2, max_objects + 1))])]
+    chosen = plots[np.sort(rng.permutation(len(plots))[: int(rng.integers(count[0], count[1] + 1))])]
     objects: list[Object] = []
     for row, column in chosen:
         shape, color = SHAPES[rng.integers(len(SHAPES))], COLORS[rng.integers(len(COLORS))]
