@@ -7,6 +7,7 @@ decoder side is shared; a subclass describes the vision side only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -96,7 +97,7 @@ class Family:
         ids = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
         return [i for i in ids if i is not None]
 
-    @property
+    @cached_property
     def special_token_ids(self) -> list[int]:
         """Every id the model's configs call a token id: start, end, padding, image markers and the like."""
         configs = [self.model.config, self.decoder.config, getattr(self.model, "generation_config", None)]

@@ -149,7 +149,7 @@ class Prompt:
             valid=arriving.valid,
             visual=columns,
             text=text,
-            prompt=arriving.columns[self.question[original]],
+            prompt=lambda: arriving.columns[self.question[original]],
         )
         return View(
             tokens=hidden[columns.to(hidden.device)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class UnitAttention:
     Attributes:
         tap: what that layer's attention saw; None when the method did not ask for it. row: batch item.
         valid: [n] False at padding. visual: [N] positions of the view's tokens in that sequence.
-        text, prompt: positions of all text tokens and of the question's.
+        text: positions of all text tokens. prompt: gives those of the question's, which few methods look at.
     """
 
     tap: DecoderTap | None
@@ -58,7 +58,7 @@ class UnitAttention:
     valid: Tensor
     visual: Tensor
     text: Tensor
-    prompt: Tensor
+    prompt: Callable[[], Tensor]
 
     def __call__(self, rows: Rows | Tensor) -> Tensor:
         """[heads, R, N] probabilities; see `uniprune.view.Attention`."""
@@ -93,11 +93,16 @@ class UnitAttention:
         """[R] positions that `rows` mean."""
         if isinstance(rows, Tensor):
             return self.text[rows.to(self.text.device)]
-        last = self.valid.nonzero()[-1]
-        named = {"last": last, "prompt": self.prompt, "text": self.text, "visual": self.visual}
-        if rows not in named:
-            raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor or one of {list(named)}")
-        return named[rows]
+        match rows:
+            case "last":
+                return self.valid.nonzero()[-1]
+            case "prompt":
+                return self.prompt()
+            case "text":
+                return self.text
+            case "visual":
+                return self.visual
+        raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor, last, prompt, text or visual")
 
 
 @dataclass(frozen=True)
