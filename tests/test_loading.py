@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from uniprune.benchmark import Part, Request
 from uniprune.catalog import ModelEntry, catalog, find_model
 from uniprune.chat import Chat
+from uniprune.encoding import Encoder
 from uniprune.errors import UserError
 from uniprune.loading import LoadedModel, Placement, fingerprint, load, place
 
@@ -34,31 +35,33 @@ def request(index: str, text: str, images: int = 1, side: int = 96) -> Request:
 @pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl"])
 def test_every_family_loads_and_answers_in_batches_as_alone(family: str, checkpoint: Checkpoint) -> None:
     loaded = load_folder(checkpoint(family))
-    chat = Chat(loaded)
-    requests = [request("0", "what color is the circle ?"), request("1", "how many ?"), request("2", "is it ?", 2)]
-    together = chat.generate(chat.encode(requests))
-    alone = [chat.generate(chat.encode([one]))[0] for one in requests]
+    chat, encoder = Chat(loaded), Encoder(loaded.processor)
+    asked = [("what color is the circle ?", 1), ("how many ?", 1), ("is it ?", 2), ("why ?", 0)]
+    rows = [encoder.encode(request(str(i), *one)) for i, one in enumerate(asked)]
+    together = chat.generate(rows)
+    alone = [chat.generate([row])[0] for row in rows]
     assert [reply.text for reply in together] == [reply.text for reply in alone]
     assert loaded.num_layers == 6
     assert not loaded.model.training
 
 
 def test_text_only_rows_and_start_token(checkpoint: Checkpoint) -> None:
-    chat = Chat(load_folder(checkpoint("llava")))
-    batch = chat.encode([request("0", "is there a circle ?", images=0)])
-    ids = batch.inputs["input_ids"][0].tolist()
-    assert ids.count(chat.tokenizer.bos_token_id) == 1
-    assert chat.tokenizer.decode(batch.questions[0]).strip() == "is there a circle?"
-    assert chat.generate(batch)[0].tokens <= 4
+    loaded = load_folder(checkpoint("llava"))
+    row = Encoder(loaded.processor).encode(request("0", "is there a circle ?", images=0))
+    assert row.inputs["input_ids"][0].tolist().count(loaded.processor.tokenizer.bos_token_id) == 1
+    assert loaded.processor.tokenizer.decode(row.question).strip() == "is there a circle?"
+    assert (row.pictures, row.visual) == ("", {})
+    assert Chat(loaded).generate([row])[0].tokens <= 4
 
 
 def test_answers_stop_at_each_rows_own_length(checkpoint: Checkpoint) -> None:
-    chat = Chat(load_folder(checkpoint("llava")))
+    loaded = load_folder(checkpoint("llava"))
+    chat, encoder = Chat(loaded), Encoder(loaded.processor)
     chat._ends = set()  # an untrained model may end early; lengths are what is tested
     chat.model.generation_config.eos_token_id = None
     short, long = request("0", "a"), request("1", "b")
     short = Request(short.index, short.parts, short.question, max_new_tokens=2)
-    assert [reply.tokens for reply in chat.generate(chat.encode([short, long]))] == [2, 4]
+    assert [reply.tokens for reply in chat.generate([encoder.encode(short), encoder.encode(long)])] == [2, 4]
 
 
 def test_catalogue_names_the_papers_models() -> None:
@@ -72,7 +75,7 @@ def test_catalogue_names_the_papers_models() -> None:
 def test_pixel_limits_of_the_catalogue_reach_the_processor(checkpoint: Checkpoint) -> None:
     limits = {"shortest_edge": 8 * 8 * 4, "longest_edge": 8 * 8 * 9}
     loaded = load_folder(checkpoint("qwen2.5-vl"), image_processor={"size": limits})
-    grid = Chat(loaded).encode([request("0", "how many ?")]).inputs["image_grid_thw"]
+    grid = Encoder(loaded.processor).encode(request("0", "how many ?")).inputs["image_grid_thw"]
     assert grid.tolist() == [[1, 6, 6]]
     assert loaded.image_processor["size"] == limits
 

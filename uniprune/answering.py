@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from uniprune.benchmark import Request
 from uniprune.budget import tokens_per_layer
 from uniprune.chat import Chat
+from uniprune.encoding import Encoded, Encoder, windows
 from uniprune.engine import RowReport, Sample, prune
+from uniprune.engine.vision import VisionCall
 from uniprune.errors import UserError
 from uniprune.loading import LoadedModel
 from uniprune.predictions import Answer
 from uniprune.pruner import Pruner
+from uniprune.sharing import Shared
 from uniprune.summary import SPANS
 from uniprune.timing import Timer
+
+WINDOW = 4
+"""Batches' worth of rows that are looked at together when batches are formed by length."""
 
 
 class Answerer:
@@ -28,14 +34,25 @@ class Answerer:
     Args:
         loaded: the model. pruner: the method. batch_size: rows answered together; halved for good when memory runs out.
         average: requested layer average as a share of all visual tokens, None for the protocol "site".
+        workers: processes that decode pictures and process prompts ahead; 0 does it in between.
+        shared: features to share with other methods. Answers then carry no times: they would not be this method's.
     """
 
-    def __init__(self, loaded: LoadedModel, pruner: Pruner, batch_size: int, average: float | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        pruner: Pruner,
+        batch_size: int,
+        average: float | None = None,
+        workers: int = 0,
+        shared: Shared | None = None,
+    ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
-        self._chat = Chat(loaded)
+        self._chat, self._encoder = Chat(loaded), Encoder(loaded.processor)
+        self._workers, self._shared = workers, shared
         self._stages = pruner.schedule(loaded.num_layers)
-        self._warm = False
+        self._warm = shared is not None  # nothing is measured then
 
     def __enter__(self) -> Self:
         """Attach timer and engine."""
@@ -51,58 +68,80 @@ class Answerer:
         """Leave the model as it was."""
         self._stack.close()
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer some rows, in order. The first batch ever is answered twice, and only the second time is measured.
+    def answers(self, requests: Sequence[Request], data: str = "") -> Iterator[list[Answer]]:
+        """Answers to some rows of the benchmark with fingerprint `data`, batch by batch.
+
+        Rows are taken a few batches at a time and those of similar length are asked together. The first batch ever is
+        answered twice, and only the second time is measured.
 
         Raises:
             UserError: one row alone does not fit into memory.
         """
-        answers: list[Answer] = []
-        decoded: list[Request] = []
-        for request in requests:
-            try:
-                decoded.append(with_pictures(request))
-            except Exception as error:  # Pillow's decoders raise whatever they stumble over
-                reason = f"{type(error).__name__}: {error}"
-                answers.append(Answer(index=request.index, prediction="", error=reason))
-        # Processors take batches in which all rows have images or none has.
-        for group in (True, False):
-            rows = [request for request in decoded if has_picture(request) is group]
-            while rows:
-                batch, rows = rows[: self.batch_size], rows[self.batch_size :]
+        for rows in self._encoded(requests, data):
+            if faulty := [row for row in rows if row.error is not None]:
+                yield [Answer(index=row.index, prediction="", error=row.error) for row in faulty]
+            waiting = sorted((row for row in rows if row.error is None), key=lambda row: row.tokens)
+            while waiting:
+                batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
                 try:
-                    answers += self._batch(batch)
+                    answers = self._batch(batch)
                 except RuntimeError as error:
                     self._shrink(batch, error)
-                    rows = batch + rows
-        order = {request.index: place for place, request in enumerate(requests)}
-        return sorted(answers, key=lambda answer: order[answer.index])
+                    waiting = batch + waiting
+                    continue
+                if self._shared is not None:
+                    self._shared.keep_prompts(data, batch)
+                yield answers
 
-    def _batch(self, requests: list[Request]) -> list[Answer]:
+    def _encoded(self, requests: Sequence[Request], data: str) -> Iterator[list[Encoded]]:
+        """The rows in portions of a few batches; those that another method has encoded come first."""
+        portion = WINDOW * self.batch_size if self.batch_size > 1 else 1
+        if self._shared is not None:
+            blocks = self._session.looks_at
+            known = {request.index: self._shared.prompt(data, request, blocks) for request in requests}
+            rows = [row for row in known.values() if row is not None]
+            for start in range(0, len(rows), portion):
+                yield rows[start : start + portion]
+            requests = [request for request in requests if known[request.index] is None]
+        yield from windows(self._encoder, requests, portion, self._workers)
+
+    def _batch(self, rows: list[Encoded]) -> list[Answer]:
         """One call of `generate`."""
-        batch = self._chat.encode(requests)
         for _ in range(1 if self._warm else 2):
             self._session.reports.clear()
-            self._session.samples = tuple(
-                Sample(request.index, question) for request, question in zip(requests, batch.questions, strict=True)
-            )
-            replies = self._chat.generate(batch)
+            self._session.samples = tuple(Sample(row.index, torch.from_numpy(row.question)) for row in rows)
+            replies = self._chat.generate(rows, self._handed(rows))
             spans = dataclasses.asdict(self._timer.sample())
             self._warm = True
         reports = self._session.reports[-1].rows
-        share = {name: spans[name] / len(requests) for name in SPANS}
+        share = {name: spans[name] / len(rows) for name in SPANS} if self._shared is None else None
         return [
             Answer(
-                index=request.index,
+                index=row.index,
                 prediction=reply.text,
                 spans=share,
                 new_tokens=reply.tokens,
-                batch=len(requests),
+                batch=len(rows),
                 visual_tokens=list(report.entering),
                 requested=self._requested(report),
             )
-            for request, reply, report in zip(requests, replies, reports, strict=True)
+            for row, reply, report in zip(rows, replies, reports, strict=True)
         ]
+
+    def _handed(self, rows: Sequence[Encoded]) -> dict[str, Any] | None:
+        """Shared features of the rows' pictures as `generate` takes them; None where it must encode them itself."""
+        if self._shared is None or not any(row.pictures for row in rows):
+            return None
+        return self._session.present([self._features(row, self._shared) for row in rows if row.pictures])
+
+    @torch.inference_mode()
+    def _features(self, row: Encoded, shared: Shared) -> VisionCall:
+        """The tower's work on a row's pictures: kept by an earlier method or row, or done now."""
+        call = shared.features(row.pictures, self._session.looks_at)
+        if call is None:
+            call = self._session.encode(self._chat.tensors(row.visual))
+            shared.keep_features(row.pictures, call)
+        return call
 
     def _requested(self, report: RowReport) -> float:
         """What the budget asks the mean of `report.entering` to be."""
@@ -113,7 +152,7 @@ class Answerer:
         layers = self._loaded.num_layers
         return sum(sum(tokens_per_layer(unit, self._stages, layers)) for unit in units) / layers
 
-    def _shrink(self, batch: list[Request], error: RuntimeError) -> None:
+    def _shrink(self, batch: list[Encoded], error: RuntimeError) -> None:
         """Halve the batch size if memory ran out; anything else is not ours."""
         if not is_out_of_memory(error):
             raise error
@@ -130,17 +169,3 @@ class Answerer:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that GPU or CPU memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def has_picture(request: Request) -> bool:
-    """Whether the row carries any image."""
-    return any(part.image is not None for part in request.parts)
-
-
-def with_pictures(request: Request) -> Request:
-    """The request with its parts built and its images decoded: both are lazy until now. Raises what decoding raises."""
-    parts = tuple(request.parts)
-    for part in parts:
-        if part.image is not None:
-            part.image.load()
-    return dataclasses.replace(request, parts=parts)

@@ -22,6 +22,7 @@ from uniprune.progress import RunProgress
 from uniprune.pruner import Pruner
 from uniprune.records import DatasetRecord, ModelRecord, RunRecord, ScoreRecord, Setup, Store
 from uniprune.registry import BENCHMARKS
+from uniprune.sharing import Shared
 from uniprune.stats import interval
 from uniprune.summary import ledger, timing
 
@@ -34,18 +35,22 @@ class RunOptions:
         protocol: "site" reads the ratio at the pruning point, "average" over all decoder layers.
         limit: rows per benchmark; None for all. batch_size: rows answered together (speed only).
         max_new_tokens: longest answer of every row; None leaves it to each benchmark.
+        workers: processes that decode pictures and process prompts ahead of the model (speed only).
     """
 
     protocol: Literal["site", "average"] = "site"
     limit: int | None = None
     batch_size: int = 8
     max_new_tokens: int | None = None
+    workers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name.replace('_', '-')} {value} must be at least 1")
+        if self.workers < 0:
+            raise UserError(f"workers {self.workers} must be at least 0; 0 prepares rows in between")
 
 
 class Run:
@@ -91,14 +96,19 @@ class Run:
         """Method and ratio, as shown beside a progress bar."""
         return self.choice.name if self.pruner.kind == "none" else f"{self.choice.name} {self.choice.ratio:g}"
 
-    def evaluate(self, datasets: Sequence[Dataset], store: Store, progress: RunProgress) -> RunRecord:
+    def evaluate(
+        self, datasets: Sequence[Dataset], store: Store, progress: RunProgress, shared: Shared | None = None
+    ) -> RunRecord:
         """Ask and score every benchmark, storing each answer as it comes; stored rows are not asked again.
+
+        Image features and prompts in `shared` are used and added to; answers then carry no times.
 
         Raises:
             UserError: a stored answer belongs to other data, something cannot be written, a judge fails, …
         """
         average = self.choice.ratio if self.options.protocol == "average" else None
-        with Answerer(self.loaded, self.pruner, self.options.batch_size, average) as answerer:
+        speed = (self.options.batch_size, average, self.options.workers, shared)
+        with Answerer(self.loaded, self.pruner, *speed) as answerer:
             for dataset in datasets:
                 progress.begin(f"{self.label} · {dataset.name}")
                 self.record = DatasetRun(self, dataset, store, progress).complete(answerer)
@@ -151,14 +161,12 @@ class DatasetRun:
         """Answer rows without a stored answer, batch by batch."""
         missing = [request for request in self._requests if request.index not in stored.answers]
         self.progress.advance(len(self._requests) - len(missing))
-        while missing:
-            batch, missing = missing[: answerer.batch_size], missing[answerer.batch_size :]
-            answers = answerer.answer(batch)
+        for answers in answerer.answers(missing, self.dataset.fingerprint):
             for answer in answers:
                 if answer.error:
                     self.progress.say(f"  {self.dataset.name}: row {answer.index} is left out: {answer.error}")
             stored.append(answers)
-            self.progress.advance(len(batch))
+            self.progress.advance(len(answers))
 
     def _score(self, answers: Mapping[str, Answer]) -> ScoreRecord:
         """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""

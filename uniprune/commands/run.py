@@ -47,6 +47,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
     machine.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows answered together (default: 8)")
     machine.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the benchmark's)")
+    machine.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that prepare rows ahead of the model"
+    )
+    machine.add_argument(
+        "--share-vision",
+        type=float,
+        default=0,
+        metavar="GB",
+        help="compute image features once for all methods and questions, keeping up to this much; times are not taken",
+    )
     files = parser.add_argument_group("files and judges")
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     files.add_argument(
@@ -61,23 +71,25 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.evaluate import Run, RunOptions
     from uniprune.loading import load, place
     from uniprune.progress import RunProgress
+    from uniprune.sharing import sharing
 
     console = Console(stderr=True)
     fill_in(options)
     entry = find_model(options.model)
     choices = method_choices(options)
-    settings = RunOptions(options.protocol, options.limit, options.batch_size, options.max_new_tokens)
+    settings = RunOptions(options.protocol, options.limit, options.batch_size, options.max_new_tokens, options.workers)
     placement = place(options.dtype, options.attn, options.device)
     datasets = load_datasets(options, entry)
     loaded = load(entry, placement)
     runs = [Run(loaded, choice, settings) for choice in choices]
     store = Store(options.output)
+    shared = sharing(loaded, options.share_vision)
     rows = sum(len(dataset.requests(options.limit)) for dataset in datasets)
     with RunProgress(rows * len(runs), console) as progress:
         progress.say(f"{entry.name} ({placement}), {rows} rows per method")
         for one in runs:
             progress.say(f"{one.label}  ({store.root / one.record.identity})")
-            one.evaluate(datasets, store, progress)
+            one.evaluate(datasets, store, progress, shared)
     mine = {one.record.identity for one in runs}
     records = list(store.records())
     show(leaderboard(records, lambda record: record.identity in mine))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.state import CacheState, Kept, active, causal_mask
-from uniprune.engine.vision import VisionCall
+from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError
 
 
@@ -60,7 +60,7 @@ class Decode:
             self._masks[kept.layer] = self._mask(kept, hidden)
         return hidden, {"attention_mask": self._masks[kept.layer], "position_ids": None}
 
-    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: VisionCall | None) -> None:
+    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: Vision | None) -> None:
         """Nothing to prepare."""
 
     def finish(self) -> None:

@@ -16,7 +16,7 @@ from uniprune.engine.prompt import Arriving, Prompt, Sample
 from uniprune.engine.report import PrefillReport, RowReport
 from uniprune.engine.stages import pack, renumbered, replace_tokens, take
 from uniprune.engine.state import CacheState, Kept, active, causal_mask, remember
-from uniprune.engine.vision import VisionCall
+from uniprune.engine.vision import Vision
 from uniprune.errors import UserError
 from uniprune.family import Family
 from uniprune.pruner import Pruner, Stage
@@ -63,7 +63,7 @@ class Prefill:
         """Whether there is anything to prune."""
         return any(self._visual_counts)
 
-    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: VisionCall | None) -> None:
+    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: Vision | None) -> None:
         """The language model is about to run on `embeds` [B, L, D]; by now the vision tower has.
 
         `position_ids` are [..., B or 1, L]; `vision` is the tower call behind the image features, None if unknown.

@@ -14,7 +14,7 @@ from uniprune.engine.attention import DecoderTap
 from uniprune.engine.images import Unit
 from uniprune.engine.report import StageReport
 from uniprune.engine.views import UnitAttention, UnitEmbedded, choose, generator, question_mask
-from uniprune.engine.vision import UnitVision, VisionCall
+from uniprune.engine.vision import UnitVision, Vision
 from uniprune.errors import UserError
 from uniprune.family import Family
 from uniprune.pruner import Stage
@@ -86,7 +86,7 @@ class Prompt:
     embeds: Tensor
     visual: Tensor
     real: Tensor
-    vision: VisionCall | None
+    vision: Vision | None
     reports: list[StageReport] = field(default_factory=list)
     _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
     _first: dict[tuple[int, int], int] = field(default_factory=dict)

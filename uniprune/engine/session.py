@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.decode import Decode
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prompt import Sample
 from uniprune.engine.report import PrefillReport
+from uniprune.engine.shared import JoinedVision, encode, join
 from uniprune.engine.state import forget, recall
 from uniprune.engine.support import check_call, checked_stages
-from uniprune.engine.vision import VisionCall
+from uniprune.engine.vision import Vision, VisionCall
 from uniprune.errors import UnsupportedError
 from uniprune.family import find_family
 from uniprune.pruner import Pruner, Stage
@@ -70,7 +72,8 @@ class Session:
         self._timer = timer
         self._handles: list[Any] = []
         self._run: Prefill | Decode | None = None
-        self._vision: VisionCall | None = None
+        self._vision: Vision | None = None
+        self._call: VisionCall | None = None
         self._features: Any = None
         self._stages: dict[int, Stage] = {}
 
@@ -120,10 +123,35 @@ class Session:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._run = self._vision = self._features = None
+        self._run = self._vision = self._call = self._features = None
 
     def _method_time(self) -> AbstractContextManager[None]:
         return self._timer.span("method") if self._timer is not None else nullcontext()
+
+    # --- shared pictures ----------------------------------------------------------------------------------------
+    def encode(self, visual: dict[str, Tensor]) -> VisionCall:
+        """Run the vision tower now, outside any prefill, on a prompt's visual inputs; `present` uses the result.
+
+        The call holds what this session's method looks at in the tower, so it serves any session whose method looks
+        at the same blocks or fewer.
+        """
+        features = encode(self.family, visual)
+        call = self._call
+        self._vision = self._call = None
+        assert call is not None  # the tower has just run
+        call.output = BaseModelOutputWithPooling(pooler_output=features.pooler_output)
+        return call
+
+    @property
+    def looks_at(self) -> frozenset[int]:
+        """Blocks of the tower that the method looks at."""
+        return frozenset(self.family.block_index(layer) for layer in self.pruner.vision_layers)
+
+    def present(self, calls: Sequence[VisionCall]) -> dict[str, Any]:
+        """Argument `mm_encoder_outputs` of the next `generate`: pictures of `calls`, in the order of the prompts."""
+        output = join([call.output for call in calls])
+        self._vision = JoinedVision(self.family, tuple(calls), output)
+        return {"image": output}
 
     # --- whole model --------------------------------------------------------------------------------------------
     def _check(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -201,7 +229,7 @@ class Session:
         run, self._run = self._run, None
         if run is None:
             return
-        self._vision = self._features = None
+        self._vision = self._call = self._features = None
         report = run.finish() if output is not None else None
         if report is not None:
             self.reports.append(report)
@@ -225,27 +253,27 @@ class Session:
 
     # --- vision tower -------------------------------------------------------------------------------------------
     def _encode(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._vision = VisionCall(self.family, self.family.grids(args, kwargs))
+        self._vision = self._call = VisionCall(self.family, self.family.grids(args, kwargs))
 
     def _encoded(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._vision is not None:
-            self._vision.output = output
+        if self._call is not None:
+            self._call.output = output
 
     def _tap_block(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._vision is not None:
-            self._vision.blocks[layer] = args[0] if args else kwargs["hidden_states"]
+        if self._call is not None:
+            self._call.blocks[layer] = args[0] if args else kwargs["hidden_states"]
 
     def _tap_block_output(self, layer: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._vision is not None:
-            self._vision.leaving[layer] = output[0] if isinstance(output, tuple) else output
+        if self._call is not None:
+            self._call.leaving[layer] = output[0] if isinstance(output, tuple) else output
 
     def _tap_projector(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._vision is not None:
-            self._vision.projected = args[0] if args else next(iter(kwargs.values()))
+        if self._call is not None:
+            self._call.projected = args[0] if args else next(iter(kwargs.values()))
 
     def _tap_vision(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._vision is not None:
-            self._vision.attentions[layer] = (args[0] if args else kwargs["hidden_states"], kwargs)
+        if self._call is not None:
+            self._call.attentions[layer] = (args[0] if args else kwargs["hidden_states"], kwargs)
 
 
 def _valid_tokens(mask: Any, visual: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,34 @@ from uniprune.engine.attention import exchanged, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.family import Family
 from uniprune.view import Grid
+
+
+class Vision(Protocol):
+    """What a prefill knows of the tower's work on its images: one call, or several read as one."""
+
+    @property
+    def family(self) -> Family:
+        """The model's family."""
+
+    @property
+    def grids(self) -> list[Grid]:
+        """(t, h, w) per image or tile."""
+
+    @property
+    def output(self) -> Any:
+        """What the tower returned, or the features handed to the model in its place."""
+
+    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
+        """[N, C] per image of a quantity of a captured layer."""
+
+    def features(self) -> list[Tensor]:
+        """[N, C] per image of what entered the projector."""
+
+    def project(self, features: Tensor) -> Tensor:
+        """[N, D] LLM tokens of features [N, C]."""
+
+    def cls_tokens(self, layer: int | None) -> Tensor:
+        """[images, C] CLS states leaving a captured layer."""
 
 
 @dataclass
@@ -112,11 +140,11 @@ class UnitVision:
     """`view.vision`: the quantities of one call at the tokens one view holds.
 
     Attributes:
-        call: the tower call, None when the features came from outside. images: positions of the view's images in it.
+        call: the tower's work, None when the features came from outside. images: positions of the view's images in it.
         cells: [N] cells of the surviving tokens in the concatenated grids.
     """
 
-    call: VisionCall | None
+    call: Vision | None
     images: tuple[int, ...]
     cells: Tensor
 
@@ -169,7 +197,7 @@ class UnitVision:
         return self._call.project(features).to(self.cells.device)
 
     @property
-    def _call(self) -> VisionCall:
+    def _call(self) -> Vision:
         if self.call is None:
             raise UnsupportedError(
                 "the image features were computed outside this session, so nothing is known about the vision tower; "

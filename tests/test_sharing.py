@@ -1,0 +1,101 @@
+"""Image features and prompts that methods share, and rows prepared by other processes: the same answers, less work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from uniprune.answering import Answerer
+from uniprune.benchmark import Part, Request
+from uniprune.catalog import ModelEntry
+from uniprune.choice import MethodChoice
+from uniprune.errors import UserError
+from uniprune.loading import LoadedModel, Placement, load
+from uniprune.predictions import Answer
+from uniprune.sharing import Shared, sharing, supports_sharing
+
+METHODS = ("none", "divprune", "fastv", "visionzip", "prumerge", "mustdrop")
+"""Without needs, by features, by attention of the language model, by several looks at the tower, merging, hybrid."""
+
+
+@pytest.fixture(scope="module", params=["llava", "internvl", "qwen2.5-vl"])
+def loaded(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> LoadedModel:
+    model = load(ModelEntry(name="tiny", source=str(checkpoint(request.param))), Placement("float32", "sdpa", "cpu"))
+    if not supports_sharing(model.model):
+        pytest.skip("this transformers encodes images inside generate only")
+    return model
+
+
+def rows() -> list[Request]:
+    pictures = [Image.effect_noise((96, 96), 40 + 20 * i).convert("RGB") for i in range(3)]
+    shown = [(0,), (1,), (0,), (), (1, 2), (1,)]
+    asked = [(Part(image=pictures[i]) for i in images) for images in shown]
+    texts = [f"question {i} " + "word " * (7 * i % 5) for i in range(len(shown))]
+    return [
+        Request(str(i), (*parts, Part(text=text)), question=text, max_new_tokens=3)
+        for i, (parts, text) in enumerate(zip(asked, texts, strict=True))
+    ]
+
+
+REQUESTS = rows()
+"""Six rows about three pictures (one row has two, one none): three different sets of pictures."""
+
+
+def answers(loaded: LoadedModel, method: str, shared: Shared | None = None, workers: int = 0) -> dict[str, Answer]:
+    pruner = MethodChoice(method, ratio=1.0 if method == "none" else 0.25).pruner()
+    with Answerer(loaded, pruner, batch_size=2, workers=workers, shared=shared) as answerer:
+        found = [answer for batch in answerer.answers(REQUESTS, "data") for answer in batch]
+    assert len(found) == len(REQUESTS)
+    return {answer.index: answer for answer in found}
+
+
+@pytest.fixture
+def looks(loaded: LoadedModel) -> Iterator[list[int]]:
+    """One entry per run of the vision tower."""
+    calls: list[int] = []
+    handle = loaded.family.vision.register_forward_hook(lambda *_: calls.append(1))
+    yield calls
+    handle.remove()
+
+
+def test_shared_features_give_the_same_answers_and_the_tower_looks_once(loaded: LoadedModel, looks: list[int]) -> None:
+    alone = {method: answers(loaded, method) for method in METHODS}
+    looks.clear()
+    shared = Shared(10**9)
+    seen = {}
+    for method in METHODS:
+        got = answers(loaded, method, shared)
+        seen[method] = len(looks)
+        for index, answer in got.items():
+            assert answer.prediction == alone[method][index].prediction
+            assert answer.visual_tokens == alone[method][index].visual_tokens
+            assert answer.spans is None
+    assert seen["none"] == 3, "once per set of pictures"
+    assert seen["divprune"] == seen["fastv"] == seen["none"], "nothing new to look at"
+
+
+def test_what_does_not_fit_is_encoded_again(loaded: LoadedModel, looks: list[int]) -> None:
+    alone = answers(loaded, "divprune")
+    looks.clear()
+    shared = Shared(0)
+    for repeat in (1, 2):
+        got = answers(loaded, "divprune", shared)
+        assert {i: a.prediction for i, a in got.items()} == {i: a.prediction for i, a in alone.items()}
+        assert len(looks) == 5 * repeat, "every row with pictures, every time"
+
+
+def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel) -> None:
+    here, there = answers(loaded, "divprune"), answers(loaded, "divprune", workers=2)
+    assert {i: a.prediction for i, a in here.items()} == {i: a.prediction for i, a in there.items()}
+
+
+def test_sharing_is_refused_with_a_reason(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sharing(loaded, 0) is None
+    with pytest.raises(UserError, match="-1"):
+        sharing(loaded, -1)
+    monkeypatch.setattr("uniprune.sharing.supports_sharing", lambda model: False)
+    with pytest.raises(UserError, match="transformers"):
+        sharing(loaded, 1)

@@ -1,0 +1,170 @@
+"""Rows as the model takes them: pictures decoded, prompts processed; ahead of the model in worker processes if asked.
+
+Rows are encoded one by one and padded together later, so that a row's inputs do not depend on its neighbours and
+batches can be formed by length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+
+from uniprune.benchmark import Part, Request
+
+PIXELS = ("pixel_values", "pixel_values_videos")
+"""Visual inputs that features replace; what is left tells the model how the pictures are laid out."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row.
+
+    Attributes:
+        index: the row's id. length: longest answer, in tokens. question: [M] token ids of the bare question.
+        inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
+        pictures: hash of the visual inputs, "" without any: equal pictures have equal features.
+        error: why the row cannot be asked; everything else is then empty.
+    """
+
+    index: str
+    length: int = 0
+    question: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    pictures: str = ""
+    error: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """L, the prompt's length with every visual token."""
+        return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def visual(self) -> dict[str, np.ndarray]:
+        """The visual inputs: everything that is not one value per token of the prompt."""
+        return visual_inputs(self.inputs)
+
+    def without_pixels(self) -> Encoded:
+        """The row for a model that is handed image features."""
+        return dataclasses.replace(self, inputs={k: v for k, v in self.inputs.items() if k not in PIXELS})
+
+
+class Encoder:
+    """Chat template, image processor and tokenizer of a model, for one request at a time.
+
+    Args:
+        processor: the model's processor.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
+
+    def encode(self, request: Request) -> Encoded:
+        """The row, its images decoded now. One that cannot be decoded or processed comes back with the reason."""
+        try:
+            parts = tuple(request.parts)
+            images = [part.image for part in parts if part.image is not None]
+            for image in images:
+                image.load()
+        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+            return Encoded(request.index, error=f"{type(error).__name__}: {error}")
+        prompt = self.processor.apply_chat_template([message(parts)], tokenize=False, add_generation_prompt=True)
+        inputs = self.processor(
+            text=prompt,
+            images=[images] if images else None,
+            add_special_tokens=self._needs_start(prompt[0]),
+            return_tensors="pt",
+        )
+        arrays = {name: value.numpy() for name, value in inputs.items()}
+        question = self.tokenizer(request.question, add_special_tokens=False)["input_ids"]
+        return Encoded(
+            index=request.index,
+            length=request.max_new_tokens,
+            question=np.asarray(question, np.int64),
+            inputs=arrays,
+            pictures=hashed(visual_inputs(arrays)) if images else "",
+        )
+
+    def _needs_start(self, prompt: str) -> bool:
+        """Whether the tokenizer must still add its start token: templates that write it themselves would double it."""
+        start = self.tokenizer.bos_token
+        return not (start and prompt.startswith(start))
+
+
+def visual_inputs(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of one row's inputs that are not one value per token of the prompt."""
+    tokens = inputs["input_ids"].shape[1]
+    return {name: value for name, value in inputs.items() if value.shape[:2] != (1, tokens)}
+
+
+def hashed(arrays: dict[str, np.ndarray]) -> str:
+    """Hash of names, shapes and contents."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(arrays.items()):
+        digest.update(f"{name} {value.shape} {value.dtype}".encode() + np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def message(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The user message in the form chat templates expect."""
+    content = [{"type": "image"} if part.image is not None else {"type": "text", "text": part.text} for part in parts]
+    return [{"role": "user", "content": content}]
+
+
+def collate(rows: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
+    """Inputs of `generate` for some rows: sequences padded on the left with `pad` (masks with 0), pictures in a row."""
+    inputs: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for row in rows for name in row.inputs):
+        values = [row.inputs[name] for row in rows if name in row.inputs]
+        if not any(name in row.visual for row in rows):
+            sequences = [torch.from_numpy(value[0]) for value in values]
+            filler = pad if name == "input_ids" else 0
+            inputs[name] = pad_sequence(sequences, batch_first=True, padding_value=filler, padding_side="left")
+        else:
+            pictures = [torch.from_numpy(picture) for value in values for picture in value]
+            # Only tiles of differently shaped pictures differ; models read as many as a picture has.
+            inputs[name] = pad_sequence(pictures, batch_first=True)
+    return inputs
+
+
+class _Rows(torch.utils.data.Dataset[Encoded]):
+    """Requests that are encoded when looked at, here or in a worker process."""
+
+    def __init__(self, encoder: Encoder, requests: Sequence[Request]) -> None:
+        self._encoder, self._requests = encoder, requests
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __getitem__(self, place: int) -> Encoded:
+        return self._encoder.encode(self._requests[place])
+
+
+def windows(encoder: Encoder, requests: Sequence[Request], size: int, workers: int) -> Iterator[list[Encoded]]:
+    """Encoded rows in portions of `size`, encoded ahead by `workers` processes (0: here, when they are needed)."""
+    loader = DataLoader(
+        _Rows(encoder, requests),
+        batch_size=None,
+        collate_fn=_same,
+        num_workers=workers,
+        prefetch_factor=2 * -(-size // workers) if workers else None,
+        # Requests build their parts lazily, with closures: workers must inherit them.
+        multiprocessing_context="fork" if workers else None,
+    )
+    rows = iter(loader)
+    while window := list(islice(rows, size)):
+        yield window
+
+
+def _same(row: Any) -> Any:
+    """Rows leave the loader as they are."""
+    return row

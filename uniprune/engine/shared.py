@@ -1,0 +1,78 @@
+"""Vision-tower calls that several prompts and methods share: encoded once, handed to many prefills."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from uniprune.engine.vision import VisionCall
+from uniprune.family import Family
+from uniprune.view import Grid
+
+
+@dataclass(frozen=True)
+class JoinedVision:
+    """Several calls of the tower, read as if they had been one call on all their images.
+
+    Attributes:
+        family: the model's layout. calls: in the order of the images. output: the features handed to the model.
+    """
+
+    family: Family
+    calls: Sequence[VisionCall]
+    output: Any
+
+    @property
+    def grids(self) -> list[Grid]:
+        """(t, h, w) per image or tile."""
+        return [grid for call in self.calls for grid in call.grids]
+
+    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
+        """See `VisionCall.quantity`."""
+        return list(chain.from_iterable(call.quantity(name, layer) for call in self.calls))
+
+    def features(self) -> list[Tensor]:
+        """See `VisionCall.features`."""
+        return list(chain.from_iterable(call.features() for call in self.calls))
+
+    def project(self, features: Tensor) -> Tensor:
+        """See `VisionCall.project`."""
+        return self.calls[0].project(features)
+
+    def cls_tokens(self, layer: int | None) -> Tensor:
+        """See `VisionCall.cls_tokens`."""
+        return torch.cat([call.cls_tokens(layer) for call in self.calls])
+
+
+def supports_sharing(model: Any) -> bool:
+    """Whether `generate` takes features in place of pixels (transformers since 5.23 does for the families here)."""
+    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
+def encode(family: Family, visual: dict[str, Tensor]) -> Any:
+    """Features of pictures, as the model itself makes them from its visual inputs."""
+    known = inspect.signature(family.base.get_image_features).parameters
+    return family.base.get_image_features(**{k: v for k, v in visual.items() if k in known}, return_dict=True)
+
+
+def join(features: Sequence[Any]) -> Any:
+    """What the model makes of all pictures together, from what it makes of each row's."""
+    pooled = [one.pooler_output for one in features]
+    together = torch.cat(pooled) if isinstance(pooled[0], Tensor) else tuple(chain.from_iterable(pooled))
+    return BaseModelOutputWithPooling(pooler_output=together)
+
+
+def size(call: VisionCall) -> int:
+    """Bytes of the tensors a call keeps."""
+    kept = [*call.blocks.values(), *call.leaving.values(), *(hidden for hidden, _ in call.attentions.values())]
+    pooled = call.output.pooler_output
+    tensors = [pooled] if isinstance(pooled, Tensor) else list(pooled)
+    tensors += kept + ([] if call.projected is None else [call.projected])
+    return sum(tensor.nbytes for tensor in tensors)
