@@ -26,7 +26,8 @@ COLUMNS = ("model", "method", "ratio", "visual tokens", *ABILITIES, "average", "
 COMMAND = (
     f"for model in {' '.join(MODELS)}; do\n"
     f"  python run.py --model $model --method none {' '.join(METHODS)} \\\n"
-    f"    --ratio {' '.join(map(str, RATIOS))} --batch-size 60 --output results/mini-suite\n"
+    f"    --ratio {' '.join(map(str, RATIOS))} --batch-size 60 --share-vision 4 \\\n"
+    f"    --output results/mini-suite\n"
     "done\n"
     "python -m benchmarks.mini.report --results results/mini-suite"
 )
@@ -51,14 +52,19 @@ Columns are the six ability groups (mean headline score of their datasets, 0–1
 """
 
 
+def entries_of(record: RunRecord) -> dict[str, DatasetRecord]:
+    """The scored tables of the mini suite in a run; none unless all ten are."""
+    entries = {name: entry for name, entry in record.datasets.items() if entry.suite == "mini" and entry.score}
+    return entries if len(entries) == 10 else {}
+
+
 def rows(records: Iterable[RunRecord]) -> list[dict[str, str]]:
-    """One row per complete run, in table order."""
+    """One row per complete run of this page's methods, in table order."""
     out = []
     for record in records:
-        entries = {name: entry for name, entry in record.datasets.items() if entry.suite == "mini" and entry.score}
-        if len(entries) < 10:
+        entries, method, seed = entries_of(record), record.setup.method, record.setup.seed
+        if not entries or method.name not in ("none", *METHODS) or seed or record.setup.ratio not in (1, *RATIOS):
             continue
-        method = record.setup.method
         tokens = fmean(entry.ledger.average for entry in entries.values() if entry.ledger)
         scores = {ability: _mean(entries.values(), ability) for ability in ABILITIES}
         average = fmean(entry.score.value for entry in entries.values() if entry.score)
@@ -81,15 +87,24 @@ def _mean(entries: Iterable[DatasetRecord], ability: str) -> float:
     return fmean(entry.score.value for entry in entries if entry.score and entry.ability == ability)
 
 
-def _half_width(entries: Iterable[DatasetRecord], resamples: int = 4000) -> float:
-    """Half the 95 % bootstrap interval of the mean over datasets of the mean credit, in points."""
+def _half_width(entries: Iterable[DatasetRecord]) -> float:
+    """Half the interval of the mean over datasets of the mean credit, in points."""
+    low, high = interval([credits(entry) for entry in entries])
+    return (high - low) / 2
+
+
+def credits(entry: DatasetRecord) -> np.ndarray:
+    """Credit of every item of a scored table, 0-1, in the order of the items."""
+    assert entry.score is not None
+    return np.array([value for _, value in sorted(entry.score.per_item.items())])
+
+
+def interval(items: Iterable[np.ndarray], resamples: int = 4000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over datasets of the mean item, in points; items resampled per dataset."""
     rng = np.random.default_rng(0)
-    means = []
-    for entry in entries:
-        credits = np.fromiter(entry.score.per_item.values(), float) if entry.score else np.zeros(1)
-        means.append(rng.choice(credits, (resamples, len(credits))).mean(1))
+    means = [rng.choice(one, (resamples, len(one))).mean(1) for one in items]
     low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
-    return 100 * float(high - low) / 2
+    return 100 * float(low), 100 * float(high)
 
 
 def markdown(table: Sequence[dict[str, str]]) -> str:
