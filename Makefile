@@ -12,8 +12,9 @@ ARGS ?=
 demo: $(VENV)/.installed
 	$(VENV)/bin/python run.py $(ARGS)
 
+# One process per core; every test uses one thread.
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-fast: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
