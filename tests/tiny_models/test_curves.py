@@ -34,15 +34,9 @@ def test_averages_fall_with_the_ratio(table, model: str, method: str) -> None:
     assert averages == sorted(averages, reverse=True)
 
 
-KNOWN_MISSES = {("tiny-llava", "divprune"), ("tiny-qwen2.5-vl", "divprune")}
-"""Where reading is not among the two: DivPrune spends its tokens on characters, which are all different."""
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("method", METHODS)
-def test_reading_is_among_the_two_most_fragile_abilities(table, request, model: str, method: str) -> None:
-    if (model, method) in KNOWN_MISSES:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="a target of the tiny models that is missed so far"))
+def test_reading_is_among_the_two_most_fragile_abilities(table, model: str, method: str) -> None:
     full, pruned = table[model, method][1.0], table[model, method][0.111]
     lost = sorted(ABILITIES, key=lambda ability: pruned[ability] / full[ability])
     assert "ocr" in lost[:2]
