@@ -36,6 +36,7 @@ class Kit:
     multiple_choice: Any
     mathv: Any
     mathvista: Any
+    vqa_eval: Any
     mp_util: Any
     load: Any
 
@@ -64,7 +65,7 @@ def boot() -> Kit:
             for path in (
                 *("dataset.image_mcq", "dataset.image_vqa", "dataset.image_yorn", "dataset.miabench"),
                 *("dataset.utils.multiple_choice", "dataset.utils.mathv", "dataset.utils.mathvista"),
-                "utils.mp_util",
+                *("dataset.utils.vqa_eval", "utils.mp_util"),
             )
         }
         importlib.import_module("vlmeval.dataset.utils.yorn")  # else by the kit, when the stand-ins are gone

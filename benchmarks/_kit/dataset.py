@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from benchmarks._kit import images
 from benchmarks._kit.boot import Kit, boot, replaced, session
 from benchmarks._kit.equality import is_equal
+from benchmarks._kit.faults import is_literal
 from benchmarks._kit.items import Evaluation
 from benchmarks._kit.judges import choose_judge, injected
 from benchmarks._kit.table import Table, md5, read_table
@@ -121,7 +123,7 @@ class KitDataset:
                 f"{self.name}: VLMEvalKit could read none of the judge's {len(table)} replies, so there is no score; "
                 "use a stronger judge model"
             )
-        return Evaluation(self._kit, table, result, folder)
+        return Evaluation(self._kit, self.task.kit_name, table, result, folder)
 
     def _chosen(self, limit: int | None) -> list[int]:
         if limit is None:
@@ -194,11 +196,12 @@ def _load(kit: Kit, task: Task, table: Table) -> Any:
 
 @contextlib.contextmanager
 def _repaired(kit: Kit, rows: int) -> Iterator[None]:
-    """Three of the kit's functions, exchanged while it scores.
+    """Five of the kit's functions, exchanged while it scores.
 
-    `is_equal` evaluates the model's answer as Python code; ours reads arithmetic. `timestr` names a file in the
-    temporary folder by the second, which two scorings can share; ours never repeats, and the file is removed. `dump`
-    rewrites all results after every row; ours waits for the last one.
+    `is_equal` evaluates the model's answer as Python code; ours reads arithmetic. `istype` evaluates plain answers of
+    the data file; ours reads literals. `Pool` forks sixteen copies of this process, model and all, for work of a second;
+    ours stays here. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours
+    never repeats, and the file is removed. `dump` rewrites all results after every row; ours waits for the last one.
     """
     stamp, dump = f"uniprune-{uuid.uuid4().hex}", kit.mp_util.dump
 
@@ -209,12 +212,25 @@ def _repaired(kit: Kit, rows: int) -> Iterator[None]:
     try:
         with (
             replaced(kit.mathv, is_equal=is_equal),
+            replaced(kit.vqa_eval, istype=is_literal),
+            replaced(kit.image_vqa, mp=types.SimpleNamespace(Pool=_Here)),
             replaced(kit.multiple_choice, timestr=lambda: stamp),
             replaced(kit.mp_util, dump=dump_complete),
         ):
             yield
     finally:
         Path(f"/tmp/{stamp}.tsv").unlink(missing_ok=True)  # the kit writes there whatever the system's setting
+
+
+class _Here:
+    """`multiprocessing.Pool` without processes."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes = 1
+
+    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> list[Any]:
+        """The results in order."""
+        return [function(task) for task in tasks]
 
 
 def _plain(result: Any) -> Any:

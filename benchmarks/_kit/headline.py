@@ -55,6 +55,11 @@ def ocr(evaluation: Evaluation) -> float:
     return 100 * float(evaluation.result["Final Score"]) / len(evaluation.table)
 
 
+def short_answers(evaluation: Evaluation) -> float:
+    """`Overall`, which is 0–100 already."""
+    return float(evaluation.result.iloc[0]["Overall"])
+
+
 def mia(evaluation: Evaluation) -> float:
     """Mean total score of the rows whose grading could be read, as in the kit."""
     return 100 * float(evaluation.result["total_score"])

@@ -23,11 +23,13 @@ class Evaluation:
     """One finished `evaluate` of the kit.
 
     Attributes:
+        name: the kit's name of the dataset.
         table: the rows and predictions handed to it, in file order. result: what it returned.
         folder: where its files lie, all called `predictions…`.
     """
 
     kit: Kit
+    name: str
     table: Any
     result: Any
     folder: Path
@@ -75,6 +77,11 @@ def choices(evaluation: Evaluation) -> Credits:
     return Credits(_hits(evaluation), _unread_choices(evaluation))
 
 
+def open_choices(evaluation: Evaluation) -> Credits:
+    """MMMU: one credit per row; a question without options has, for the kit, its answer as A and all others as B."""
+    return Credits(_hits(evaluation), _unread_choices(evaluation, evaluation.kit.multiple_choice.MMMU_preproc))
+
+
 def rotations(evaluation: Evaluation) -> Credits:
     """MMBench: one credit per question, right only if every rotation of its options was answered right."""
     return Credits(_hits(evaluation), _unread_choices(evaluation))
@@ -86,8 +93,8 @@ def _hits(evaluation: Evaluation) -> dict[str, float]:
     return {str(index): float(hit) for index, hit in zip(marked["index"], marked["hit"], strict=True)}
 
 
-def _unread_choices(evaluation: Evaluation) -> int:
-    found = evaluation.table.apply(evaluation.kit.multiple_choice.prefetch_answer, axis=1)
+def _unread_choices(evaluation: Evaluation, prepare: Callable[[Any], Any] = lambda table: table) -> int:
+    found = prepare(evaluation.table.copy()).apply(evaluation.kit.multiple_choice.prefetch_answer, axis=1)
     return sum(str(option) in UNREAD for option in found)
 
 
@@ -133,6 +140,14 @@ def _contains(prediction: str, answer: str, category: str) -> bool:
         return text.lower().strip().replace("\n", " ")
 
     return any(plain(text) in plain(prediction) for text in ast.literal_eval(answer))
+
+
+def short_answers(evaluation: Evaluation) -> Credits:
+    """GQA, TextVQA, ChartQA: the kit's credit for every row; unread where the answer is empty."""
+    matches = [{"match": ast.literal_eval(str(match))} for match in evaluation.file("_results.tsv")["eval_match"]]
+    hits = evaluation.kit.vqa_eval.hit_calculate(matches, evaluation.name)
+    credits = {index: float(hit) for index, hit in zip(evaluation.indices, hits, strict=True)}
+    return Credits(credits, sum(not str(text).strip() for text in evaluation.table["prediction"]))
 
 
 def instructions(evaluation: Evaluation) -> Credits:

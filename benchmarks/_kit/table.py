@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks._kit import images
-from benchmarks._kit.tasks import Task, filled, literal_fault
+from benchmarks._kit.faults import filled, literal_fault
+from benchmarks._kit.tasks import Task
 from uniprune.errors import UserError
 
 _BROKEN_LINE = re.compile(r"line (\d+): (expected \d+ fields, saw \d+)")
@@ -65,21 +66,13 @@ def read_table(path: Path, task: Task) -> Table:
     required += [name for name in task.all_or_none if name in text and text[name].map(filled).any()]
     faults = _row_faults(rows, names, task, required)
     pictures = images.resolve({name: cell for name, cell in zip(names, cells, strict=True) if filled(cell)})
-    for i, (name, cell) in enumerate(zip(names, cells, strict=True)):
-        found = pictures.get(name)
-        if not filled(cell):
-            faults.setdefault(i, "no image (VLMEvalKit leaves such rows out)")
-        elif isinstance(found, str):
-            faults.setdefault(i, found)
-    damaged = images.damaged(text for found in pictures.values() if isinstance(found, list) for text in found)
-    for i, name in enumerate(names):
-        for picture in pictures.get(name, []) if i not in faults else []:
-            if picture in damaged:
-                faults.setdefault(i, damaged[picture])
+    for i, reason in _picture_faults(rows, names, pictures, task).items():
+        faults.setdefault(i, reason)
     groups = _group(rows, names, faults, task)
-    for i in sorted(faults):
-        faulty[names[i]] = faults[i]
-    good = [i for i in range(len(rows)) if i not in faults]
+    # Other splits are not asked; a row that does not say where it belongs is a faulty one.
+    asked = [i for i, row in enumerate(rows) if task.split is None or row["split"] in (task.split, "")]
+    faulty |= {names[i]: faults[i] for i in asked if i in faults}
+    good = [i for i in asked if i not in faults]
     if not good:
         first = next(iter(faulty.items()), None)
         raise UserError(f"{path} has no usable row" + (f"; {first[0]}: {first[1]}" if first else ""))
@@ -122,6 +115,27 @@ def _row_faults(rows: list[dict[str, Any]], names: list[str], task: Task, requir
             reason = f"index {row['index']!r} occurs more than once"
         if reason is not None:
             faults[i] = reason
+    return faults
+
+
+def _picture_faults(
+    rows: list[dict[str, Any]], names: list[str], pictures: Mapping[str, list[str] | str], task: Task
+) -> dict[int, str]:
+    """Position -> what is wrong with a row's pictures."""
+    damaged = images.damaged(text for found in pictures.values() if isinstance(found, list) for text in found)
+    faults: dict[int, str] = {}
+    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
+        match pictures.get(name):
+            case None:
+                faults[i] = "no image (VLMEvalKit leaves such rows out)"
+            case str() as reason:
+                faults[i] = reason
+            case shown:
+                wrong = next((damaged[picture] for picture in shown if picture in damaged), None)
+                if wrong is None and task.pictures(row) > len(shown):
+                    wrong = f"its text names picture {task.pictures(row)}, but it has {len(shown)}"
+                if wrong is not None:
+                    faults[i] = wrong
     return faults
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from string import ascii_uppercase
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._kit import headline, items, rules
+from benchmarks._kit import faults, headline, items, rules
+from benchmarks._kit.faults import Row
 from benchmarks._kit.items import Credits, Evaluation
 
 if TYPE_CHECKING:
     from benchmarks._kit.boot import Kit
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,18 +48,22 @@ class Task:
 
     Attributes:
         kit_name: the kit's name of it; decides prompts, scoring and the official file's name and md5.
+        rows: rows of the official file that are asked. rows_known: whether that is documented rather than estimated.
+        suite: which `--suite` it belongs to.
         module: module of `vlmeval.dataset` with the class `cls`.
         ability: ability group of UniPruneBench. metric: name of the headline number. summary: one line for listings.
         columns: must be there and filled in every row. all_or_none: if filled in one row, then in every row.
         literals: columns the kit evaluates as Python lists.
         allowed: column -> the only values the kit can score.
         fault: what else is wrong with a row, or None. grouping: rows scored together.
+        pictures: how many pictures a row's text names. split: the only value of the column `split` that is asked.
         headline: the kit's result -> 0–100. credits: per-item credit from the kit's result files.
         judging: how it is judged; None where exact matching is enough.
         max_new_tokens: longest answer, in tokens.
     """
 
     kit_name: str
+    rows: int
     module: str
     cls: str
     ability: str
@@ -71,11 +72,15 @@ class Task:
     columns: tuple[str, ...]
     headline: Callable[[Evaluation], float]
     credits: Callable[[Evaluation], Credits]
+    suite: str = "ten"
+    rows_known: bool = True
     all_or_none: tuple[str, ...] = ()
     literals: tuple[str, ...] = ()
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fault: Callable[[Row], str | None] = lambda row: None
     grouping: Grouping | None = None
+    pictures: Callable[[Row], int] = lambda row: 0
+    split: str | None = None
     judging: Judging | None = None
     max_new_tokens: int = 128
 
@@ -85,74 +90,13 @@ class Task:
         return self.judging is not None
 
 
-def filled(cell: object) -> bool:
-    """Whether a cell, read as text, holds something (cells missing at the end of a line are NaN)."""
-    return isinstance(cell, str) and bool(cell.strip())
-
-
-def _pair_fault(rows: Sequence[Row]) -> str | None:
-    return None if len(rows) == 2 else f"{len(rows)} rows share this image and category; MME scores pairs"
-
-
-def _question(row: Row) -> str:
-    """Index of the question a rotation belongs to, by the kit's rule."""
-    return str(int(row["g_index"])) if filled(row.get("g_index")) else str(int(row["index"]) % 1_000_000)
-
-
-def _rotation_fault(rows: Sequence[Row]) -> str | None:
-    if any(str(int(row["index"])) == _question(row) for row in rows):
-        return None
-    return f"row {_question(rows[0])}, the unrotated form of the question, is missing"
-
-
-def _options_fault(row: Row) -> str | None:
-    return None if any(filled(row.get(letter)) for letter in ascii_uppercase) else "no answer option"
-
-
-def _rotated_fault(row: Row) -> str | None:
-    named = {name: row[name] for name in ("index", "g_index") if filled(row.get(name))}
-    wrong = [f"{name} {value!r}" for name, value in named.items() if not value.isdecimal()]
-    return f"{wrong[0]} is not a whole number" if wrong else _options_fault(row)
-
-
-def _vista_fault(row: Row) -> str | None:
-    if row["question_type"] != "multi_choice":
-        return None
-    if not filled(row.get("answer_option")):
-        return "field 'answer_option' is empty"
-    return literal_fault("choices", row.get("choices"))
-
-
-def _mia_fault(row: Row) -> str | None:
-    texts, weights, types = (ast.literal_eval(row[f"component{end}"]) for end in ("s", "_weight", "_type"))
-    counts = {len(texts), len(weights), len(types)}
-    if not 1 <= len(texts) <= 5 or len(counts) > 1 or row["num_of_component"].removesuffix(".0") != str(len(texts)):
-        return "components, weights, types and num_of_component disagree, or are not 1 to 5"
-    if not all(isinstance(entry, str) for entry in (*texts, *types)):
-        return "components and component types must be texts"
-    return None if all(isinstance(w, int | float) and w > 0 for w in weights) else "component weights must be positive"
-
-
-def _answer_fault(row: Row) -> str | None:
-    return None if all(isinstance(a, str) for a in ast.literal_eval(row["answer"])) else "the answers are not all texts"
-
-
-def literal_fault(name: str, text: object) -> str | None:
-    """What is wrong with a list literal. The kit runs `eval` on it, so anything else must not get there."""
-    try:
-        good = isinstance(ast.literal_eval(str(text)), list)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        good = False
-    return None if good else f"field {name!r} is not a list literal"
-
-
 _MCQ: dict[str, Any] = {
     "module": "image_mcq",
     "cls": "ImageMCQDataset",
     "metric": "accuracy",
     "columns": ("index", "image", "question", "answer"),
     "all_or_none": ("category", "l2-category", "split"),
-    "fault": _options_fault,
+    "fault": faults.options_fault,
     "headline": headline.hits,
     "credits": items.choices,
 }
@@ -160,8 +104,8 @@ _MMBENCH: dict[str, Any] = {
     **_MCQ,
     "ability": "comprehensive",
     "metric": "circular accuracy",
-    "fault": _rotated_fault,
-    "grouping": Grouping(_question, _rotation_fault),
+    "fault": faults.rotated_fault,
+    "grouping": Grouping(faults.question_index, faults.rotation_fault),
     "credits": items.rotations,
 }
 _YES_NO: dict[str, Any] = {
@@ -170,27 +114,49 @@ _YES_NO: dict[str, Any] = {
     "columns": ("index", "image", "question", "answer", "category"),
     "credits": items.yes_no,
 }
+_SHORT: dict[str, Any] = {
+    "module": "image_vqa",
+    "cls": "ImageVQADataset",
+    "suite": "zspaprune",
+    "columns": ("index", "image", "question", "answer"),
+    "all_or_none": ("category", "split"),
+    "fault": faults.answers_fault,
+    "headline": headline.short_answers,
+    "credits": items.short_answers,
+}
 _YES_OR_NO = {"answer": frozenset({"Yes", "No"})}
 
 TASKS: dict[str, Task] = {
     "mme": Task(
         **{**_YES_NO, "columns": (*_YES_NO["columns"], "image_path"), "credits": items.pairs},
         kit_name="MME",
+        rows=2_374,
+        rows_known=False,
         ability="comprehensive",
         metric="score / 28",
         summary="MME: perception and cognition, yes/no pairs (arXiv 2306.13394)",
         headline=headline.mme,
         allowed={**_YES_OR_NO, "category": frozenset(headline.MME_CATEGORIES)},
-        grouping=Grouping(lambda row: f"{row['category']}/{row['image_path']}", _pair_fault),
+        grouping=Grouping(lambda row: f"{row['category']}/{row['image_path']}", faults.pair_fault),
     ),
+    # Rows of V1.1: those of V1.0 in the proportion of the questions (1 155 of 1 164).
     "mmbench-en": Task(
-        **_MMBENCH, kit_name="MMBench_DEV_EN_V11", summary="MMBench dev V1.1, English, circular (arXiv 2307.06281)"
+        **_MMBENCH,
+        kit_name="MMBench_DEV_EN_V11",
+        rows=4_300,
+        rows_known=False,
+        summary="MMBench dev V1.1, English, circular (arXiv 2307.06281)",
     ),
     "mmbench-cn": Task(
-        **_MMBENCH, kit_name="MMBench_DEV_CN_V11", summary="MMBench dev V1.1, Chinese, circular (arXiv 2307.06281)"
+        **_MMBENCH,
+        kit_name="MMBench_DEV_CN_V11",
+        rows=4_300,
+        rows_known=False,
+        summary="MMBench dev V1.1, Chinese, circular (arXiv 2307.06281)",
     ),
     "mathvista": Task(
         kit_name="MathVista_MINI",
+        rows=1_000,
         module="image_vqa",
         cls="MathVista",
         ability="mathematical",
@@ -198,7 +164,7 @@ TASKS: dict[str, Task] = {
         summary="MathVista testmini: mathematics in pictures (arXiv 2310.02255)",
         columns=("index", "image", "question", "answer", "question_type", "answer_type", "task", "skills"),
         literals=("skills",),
-        fault=_vista_fault,
+        fault=faults.vista_fault,
         headline=headline.overall,
         credits=items.mathvista,
         judging=Judging(lambda kit: kit.mathvista.build_mathvista_gpt4_prompt, rules.last_value),
@@ -206,6 +172,7 @@ TASKS: dict[str, Task] = {
     ),
     "mathvision": Task(
         kit_name="MathVision",
+        rows=3_040,
         module="image_vqa",
         cls="MathVision",
         ability="mathematical",
@@ -221,11 +188,13 @@ TASKS: dict[str, Task] = {
     "seedbench2-plus": Task(
         **_MCQ,
         kit_name="SEEDBench2_Plus",
+        rows=2_277,
         ability="ocr",
         summary="SEED-Bench-2-Plus: text-rich charts, maps and webs (arXiv 2404.16790)",
     ),
     "ocrbench": Task(
         kit_name="OCRBench",
+        rows=1_000,
         module="image_vqa",
         cls="OCRBench",
         ability="ocr",
@@ -234,12 +203,13 @@ TASKS: dict[str, Task] = {
         columns=("index", "image", "question", "answer", "category"),
         literals=("answer",),
         allowed={"category": frozenset(headline.OCR_CATEGORIES)},
-        fault=_answer_fault,
+        fault=faults.answers_fault,
         headline=headline.ocr,
         credits=items.reading,
     ),
     "mia-bench": Task(
         kit_name="MIA-Bench",
+        rows=400,
         module="miabench",
         cls="MIABench",
         ability="instruction",
@@ -250,7 +220,7 @@ TASKS: dict[str, Task] = {
             *("num_of_component", "components", "component_weight", "component_type"),
         ),
         literals=("components", "component_weight", "component_type"),
-        fault=_mia_fault,
+        fault=faults.mia_fault,
         headline=headline.mia,
         credits=items.instructions,
         judging=Judging(lambda kit: kit.miabench.generate_prompt, rules.grade, rules.uncovered, 2048),
@@ -259,12 +229,15 @@ TASKS: dict[str, Task] = {
     "scienceqa": Task(
         **_MCQ,
         kit_name="ScienceQA_TEST",
+        rows=2_017,
         ability="multidisciplinary",
         summary="ScienceQA test, questions with a picture (arXiv 2209.09513)",
     ),
     "pope": Task(
         **_YES_NO,
         kit_name="POPE",
+        rows=5_127,
+        rows_known=False,
         ability="hallucination",
         metric="F1",
         summary="POPE: object hallucination (arXiv 2305.10355)",
@@ -274,6 +247,7 @@ TASKS: dict[str, Task] = {
     "hallusionbench": Task(
         **{**_YES_NO, "columns": (*_YES_NO["columns"], "l2-category")},
         kit_name="HallusionBench",
+        rows=951,
         ability="hallucination",
         metric="mean of aAcc, fAcc, qAcc",
         summary="HallusionBench: language hallucination and visual illusion (arXiv 2310.14566)",
@@ -282,4 +256,76 @@ TASKS: dict[str, Task] = {
         allowed=_YES_OR_NO,
     ),
 }
-"""Registered name -> task, in the order of the paper's tables."""
+"""Registered name -> task: first the ten of UniPruneBench in the order of its tables, MMBench in two languages."""
+
+TASKS |= {
+    "mmbench-en-v1.0": replace(
+        TASKS["mmbench-en"],
+        kit_name="MMBench_DEV_EN",
+        rows=4_329,
+        rows_known=True,
+        suite="variants",
+        summary="MMBench dev V1.0, English, circular (arXiv 2307.06281)",
+    ),
+    "mmbench-cn-v1.0": replace(
+        TASKS["mmbench-cn"],
+        kit_name="MMBench_DEV_CN",
+        rows=4_329,
+        rows_known=True,
+        suite="variants",
+        summary="MMBench dev V1.0, Chinese, circular (arXiv 2307.06281)",
+    ),
+    "mathvision-mini": replace(
+        TASKS["mathvision"],
+        kit_name="MathVision_MINI",
+        rows=304,
+        suite="variants",
+        summary="Math-Vision, the 304 rows of testmini (arXiv 2402.14804)",
+    ),
+    "mmmu": Task(
+        **{**_MCQ, "cls": "MMMUDataset", "fault": faults.marker_fault, "credits": items.open_choices}
+        | {"columns": (*_MCQ["columns"], "split")},
+        kit_name="MMMU_DEV_VAL",
+        rows=900,
+        suite="zspaprune",
+        ability="multidisciplinary",
+        summary="MMMU validation: college subjects, one or several pictures (arXiv 2311.16502)",
+        pictures=faults.pictures_named,
+        split="validation",
+    ),
+    "gqa": Task(
+        **_SHORT,
+        kit_name="GQA_TestDev_Balanced",
+        rows=12_578,
+        rows_known=False,
+        ability="comprehensive",
+        metric="accuracy",
+        summary="GQA test-dev balanced: composed questions about scenes (arXiv 1902.09506)",
+    ),
+    "ai2d": Task(
+        **_MCQ,
+        kit_name="AI2D_TEST",
+        rows=3_088,
+        suite="zspaprune",
+        ability="multidisciplinary",
+        summary="AI2D test: science diagrams (arXiv 1603.07396)",
+    ),
+    "textvqa": Task(
+        **_SHORT,
+        kit_name="TextVQA_VAL",
+        rows=5_000,
+        rows_known=False,
+        ability="ocr",
+        metric="VQA accuracy",
+        summary="TextVQA validation: reading text in photographs (arXiv 1904.08920)",
+        literals=("answer",),
+    ),
+    "chartqa": Task(
+        **_SHORT,
+        kit_name="ChartQA_TEST",
+        rows=2_500,
+        ability="ocr",
+        metric="relaxed accuracy",
+        summary="ChartQA test, human and generated questions (arXiv 2203.10244)",
+    ),
+}

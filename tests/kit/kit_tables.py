@@ -1,4 +1,4 @@
-"""Small tables in the formats of the eleven official files, with answers and scores worked out by hand."""
+"""Small tables in the formats of the official files, with answers and scores worked out by hand."""
 
 from __future__ import annotations
 
@@ -219,4 +219,70 @@ EXAMPLES: dict[str, Example] = {
             "VD_figure_1_0_1_1": 0.0,
         },
     ),
+    "mmmu": Example(
+        rows=_rows(
+            {"question": "Which of <image 1>?", **_options("A", "red", "<image 2>"), "image": str([picture(0), picture(1)])}
+            | {"question": "Which of <image 1>?", "split": "validation", "category": "Art", "l2-category": "Arts"},
+            {**_options("B", "red", "blue"), "split": "dev", "category": "Art", "l2-category": "Arts"},
+            {**_options("B", "red", "blue"), "split": "validation", "category": "Music", "l2-category": "Arts"},
+            {"question": "How many in <image 1>?", "answer": "24", "split": "validation", "category": "Math"}
+            | {"l2-category": "Science"},
+            {"question": "How many?", "answer": "7", "split": "validation", "category": "Math", "l2-category": "Science"},
+        ),
+        answers={"0": "A", "2": "A or B", "3": "There are 24 of them.", "4": "None"},
+        value=50.0,
+        unparsed=2,  # a question without options has its answer as the only option, and "Other Answers"
+        per_item={"0": 1.0, "2": 0.0, "3": 1.0, "4": 0.0},
+    ),
+    "gqa": Example(
+        rows=_rows(
+            {"question": "Is it red?", "answer": "yes"},
+            {"question": "What is it?", "answer": "cat"},
+            {"question": "What color?", "answer": "red"},
+        ),
+        answers={"0": "Yes ", "1": "a cat", "2": ""},
+        value=100 / 3,
+        unparsed=1,
+        per_item={"0": 1.0, "1": 0.0, "2": 0.0},
+    ),
+    "ai2d": Example(
+        rows=_rows(
+            _options("C", "leaf", "root", "stem", category="plants"), _options("A", "leaf", "root", category="plants")
+        ),
+        answers={"0": "C. stem", "1": "root"},
+        value=50.0,
+        unparsed=0,
+        per_item={"0": 1.0, "1": 0.0},
+    ),
+    "textvqa": Example(
+        rows=_rows(
+            {"question": "Brand?", "answer": str(["acme"] * 10)},
+            {"question": "Brand?", "answer": str(["acme"] * 2 + ["acme inc"] * 8)},
+            {"question": "Number?", "answer": str(["7"] * 9 + ["seven"])},
+            {"question": "Brand?", "answer": str(["acme"] * 10)},
+        ),
+        # Agreement with 3 of the other nine is full credit: 2 of 10 agree in eight leave-one-out sets, 1 in two of them.
+        answers={"0": "The ACME.", "1": "acme", "2": "seven", "3": ""},
+        value=100 * (1 + 0.6 + 1) / 4,
+        unparsed=1,
+        per_item={"0": 1.0, "1": 0.6, "2": 1.0, "3": 0.0},
+    ),
+    "chartqa": Example(
+        rows=_rows(
+            {"question": "How much?", "answer": "100", "split": "test_human"},
+            {"question": "How much?", "answer": "100", "split": "test_human"},
+            {"question": "Which?", "answer": "France", "split": "test_augmented"},
+            {"question": "Share?", "answer": "0.5", "split": "test_augmented"},
+        ),
+        answers={"0": "104.9", "1": "105.1", "2": "france ", "3": "50%"},
+        value=75.0,  # five per cent of tolerance
+        unparsed=0,
+        per_item={"0": 1.0, "1": 0.0, "2": 1.0, "3": 1.0},
+    ),
 }
+EXAMPLES |= {
+    "mmbench-en-v1.0": EXAMPLES["mmbench-en"],
+    "mmbench-cn-v1.0": EXAMPLES["mmbench-cn"],
+    "mathvision-mini": EXAMPLES["mathvision"],
+}
+"""Every registered dataset has one."""

@@ -1,0 +1,109 @@
+"""What keeps one row of a dataset, or rows scored together, from being asked or scored."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any
+
+Row = Mapping[str, Any]
+
+_MARKER = re.compile(r"<image (?:([1-9])>)?")
+"""Where VLMEvalKit puts a picture into the text of a question that has several."""
+
+
+def filled(cell: object) -> bool:
+    """Whether a cell, read as text, holds something (cells missing at the end of a line are NaN)."""
+    return isinstance(cell, str) and bool(cell.strip())
+
+
+def pair_fault(rows: Sequence[Row]) -> str | None:
+    """MME scores the two questions about a picture together."""
+    return None if len(rows) == 2 else f"{len(rows)} rows share this image and category; MME scores pairs"
+
+
+def question_index(row: Row) -> str:
+    """Index of the question a rotation belongs to, by the kit's rule."""
+    return str(int(row["g_index"])) if filled(row.get("g_index")) else str(int(row["index"]) % 1_000_000)
+
+
+def rotation_fault(rows: Sequence[Row]) -> str | None:
+    """MMBench scores the rotations of a question's options together, filed under the unrotated form."""
+    if any(str(int(row["index"])) == question_index(row) for row in rows):
+        return None
+    return f"row {question_index(rows[0])}, the unrotated form of the question, is missing"
+
+
+def options_fault(row: Row) -> str | None:
+    """A multiple-choice row has options."""
+    return None if any(filled(row.get(letter)) for letter in ascii_uppercase) else "no answer option"
+
+
+def rotated_fault(row: Row) -> str | None:
+    """A row of MMBench has options, and numbers that say which question it rotates."""
+    named = {name: row[name] for name in ("index", "g_index") if filled(row.get(name))}
+    wrong = [f"{name} {value!r}" for name, value in named.items() if not value.isdecimal()]
+    return f"{wrong[0]} is not a whole number" if wrong else options_fault(row)
+
+
+def vista_fault(row: Row) -> str | None:
+    """A multiple-choice row of MathVista has a list of choices and the letter of the right one."""
+    if row["question_type"] != "multi_choice":
+        return None
+    if not filled(row.get("answer_option")):
+        return "field 'answer_option' is empty"
+    return literal_fault("choices", row.get("choices"))
+
+
+def mia_fault(row: Row) -> str | None:
+    """Instructions, weights and kinds of MIA-Bench are lists of one length."""
+    texts, weights, types = (ast.literal_eval(row[f"component{end}"]) for end in ("s", "_weight", "_type"))
+    counts = {len(texts), len(weights), len(types)}
+    if not 1 <= len(texts) <= 5 or len(counts) > 1 or row["num_of_component"].removesuffix(".0") != str(len(texts)):
+        return "components, weights, types and num_of_component disagree, or are not 1 to 5"
+    if not all(isinstance(entry, str) for entry in (*texts, *types)):
+        return "components and component types must be texts"
+    return None if all(isinstance(w, int | float) and w > 0 for w in weights) else "component weights must be positive"
+
+
+def answers_fault(row: Row) -> str | None:
+    """The right answer is plain text, or a list of texts that are all right."""
+    answers = literal(row["answer"])
+    if isinstance(answers, list) and not (answers and all(isinstance(answer, str) for answer in answers)):
+        return "the answers are not all texts"
+    return None
+
+
+def marker_fault(row: Row) -> str | None:
+    """Every mark for a picture in the text has the form the kit understands."""
+    return None if all(_marks(row)) else "a mark for a picture is not of the form '<image 1>'"
+
+
+def pictures_named(row: Row) -> int:
+    """Pictures a row must have for the marks in its text."""
+    return max((int(mark) for mark in _marks(row) if mark), default=0)
+
+
+def _marks(row: Row) -> list[str]:
+    """Numbers of the pictures named in a row's text; empty where the mark is malformed."""
+    return [mark for name in ("hint", "question", *ascii_uppercase) for mark in _MARKER.findall(str(row.get(name, "")))]
+
+
+def literal_fault(name: str, text: object) -> str | None:
+    """What is wrong with a list literal. The kit runs `eval` on it, so anything else must not get there."""
+    return None if is_literal(text, list) else f"field {name!r} is not a list literal"
+
+
+def is_literal(text: object, kind: type) -> bool:
+    """Whether a text is a literal of a type; the kit's `istype`, which evaluates it as code, without that."""
+    return isinstance(literal(text), kind)
+
+
+def literal(text: object) -> object:
+    """The value of a Python literal; None for anything else."""
+    try:
+        return ast.literal_eval(str(text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
