@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from PIL.Image import Image
 
@@ -60,7 +60,8 @@ class Score:
 class DataOptions:
     """What a registered benchmark factory is called with: `BENCHMARKS.get(name)(options) -> Dataset`.
 
-    Registry metadata of every benchmark: `suite` ("mini" or "ten"), `ability`, `metric`, `judge` (bool: one is needed).
+    Registry metadata of every benchmark: `suite` ("mini", "ten", …), `ability`, `metric`, `judge` (bool: one is needed).
+    Where they are known also `rows` (how many it asks), `rows_known` (false: estimated), and `source`, a `Source`.
 
     Attributes:
         data_dir: folder of the TSV files (generated there for the mini suite).
@@ -71,6 +72,36 @@ class DataOptions:
     data_dir: Path
     judge: str | None = None
     judge_model: str | None = None
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A benchmark's file on this machine.
+
+    Attributes:
+        path: where it must lie. size: in bytes, None where there is none.
+        state: "ok", "absent", "altered" (it is not the published one), or "unchecked".
+    """
+
+    path: Path
+    state: Literal["ok", "absent", "altered", "unchecked"]
+    size: int | None = None
+
+
+class Source(Protocol):
+    """Where a benchmark's file comes from; registered as its metadata `source`. Without one, it needs no file."""
+
+    def inspect(self, data_dir: Path) -> DataFile:
+        """What lies in the data folder."""
+
+    def fetch(self, data_dir: Path) -> DataFile:
+        """Bring the file there, whole or not at all, showing progress on stderr if that is a terminal.
+
+        One that is there is kept: without a word if it is the published one, with a UserError otherwise.
+
+        Raises:
+            UserError: it cannot be had, with the reason.
+        """
 
 
 class Dataset(Protocol):

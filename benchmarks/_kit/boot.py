@@ -39,6 +39,7 @@ class Kit:
     vqa_eval: Any
     mp_util: Any
     load: Any
+    download_file: Any
 
     def dataset_class(self, module: str, name: str) -> Any:
         """One of the kit's dataset classes, say ("image_yorn", "ImageYORNDataset")."""
@@ -69,8 +70,8 @@ def boot() -> Kit:
             )
         }
         importlib.import_module("vlmeval.dataset.utils.yorn")  # else by the kit, when the stand-ins are gone
-        load = importlib.import_module("vlmeval.smp").load
-    return Kit(**module, load=load)
+        smp = importlib.import_module("vlmeval.smp")
+    return Kit(**module, load=smp.load, download_file=smp.download_file)
 
 
 @contextlib.contextmanager

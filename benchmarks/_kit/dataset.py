@@ -17,6 +17,7 @@ from benchmarks._kit.equality import is_equal
 from benchmarks._kit.faults import is_literal
 from benchmarks._kit.items import Evaluation
 from benchmarks._kit.judges import choose_judge, injected
+from benchmarks._kit.official import remedy
 from benchmarks._kit.table import Table, md5, read_table
 from benchmarks._kit.tasks import Task
 from uniprune.benchmark import DataOptions, Part, Request, Score
@@ -50,8 +51,8 @@ class KitDataset:
         self.fingerprint = md5(tsv)
         if expected_md5 not in (None, self.fingerprint):
             raise UserError(
-                f"{name}: {tsv} is not the official file: md5 {self.fingerprint}, expected {expected_md5}; move it "
-                "away and download it again (a partial download or a changed file would give wrong scores)"
+                f"{name}: {tsv} is not the official file: md5 {self.fingerprint}, expected {expected_md5}; a partial "
+                f"download or a changed file would give wrong scores: {remedy(name, options.data_dir)}"
             )
         table = read_table(tsv, task)
         self.faulty: Mapping[str, str] = table.faulty
@@ -199,7 +200,7 @@ def _repaired(kit: Kit, rows: int) -> Iterator[None]:
     """Five of the kit's functions, exchanged while it scores.
 
     `is_equal` evaluates the model's answer as Python code; ours reads arithmetic. `istype` evaluates plain answers of
-    the data file; ours reads literals. `Pool` forks sixteen copies of this process, model and all, for work of a second;
+    the data file; ours reads literals. `Pool` forks sixteen copies of this process, model and all, for a second of work;
     ours stays here. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours
     never repeats, and the file is removed. `dump` rewrites all results after every row; ours waits for the last one.
     """

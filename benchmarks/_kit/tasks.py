@@ -145,14 +145,14 @@ TASKS: dict[str, Task] = {
         kit_name="MMBench_DEV_EN_V11",
         rows=4_300,
         rows_known=False,
-        summary="MMBench dev V1.1, English, circular (arXiv 2307.06281)",
+        summary="MMBench dev V1.1: English, circular (arXiv 2307.06281)",
     ),
     "mmbench-cn": Task(
         **_MMBENCH,
         kit_name="MMBench_DEV_CN_V11",
         rows=4_300,
         rows_known=False,
-        summary="MMBench dev V1.1, Chinese, circular (arXiv 2307.06281)",
+        summary="MMBench dev V1.1: Chinese, circular (arXiv 2307.06281)",
     ),
     "mathvista": Task(
         kit_name="MathVista_MINI",
@@ -177,7 +177,7 @@ TASKS: dict[str, Task] = {
         cls="MathVision",
         ability="mathematical",
         metric="accuracy",
-        summary="Math-Vision, all 3 040 rows (arXiv 2402.14804)",
+        summary="Math-Vision: mathematics of competitions (arXiv 2402.14804)",
         columns=("index", "image", "question", "answer", "category", "choices"),
         literals=("choices",),
         headline=headline.overall,
@@ -231,7 +231,7 @@ TASKS: dict[str, Task] = {
         kit_name="ScienceQA_TEST",
         rows=2_017,
         ability="multidisciplinary",
-        summary="ScienceQA test, questions with a picture (arXiv 2209.09513)",
+        summary="ScienceQA test: questions with a picture (arXiv 2209.09513)",
     ),
     "pope": Task(
         **_YES_NO,
@@ -265,7 +265,7 @@ TASKS |= {
         rows=4_329,
         rows_known=True,
         suite="variants",
-        summary="MMBench dev V1.0, English, circular (arXiv 2307.06281)",
+        summary="MMBench dev V1.0: English, circular (arXiv 2307.06281)",
     ),
     "mmbench-cn-v1.0": replace(
         TASKS["mmbench-cn"],
@@ -273,14 +273,14 @@ TASKS |= {
         rows=4_329,
         rows_known=True,
         suite="variants",
-        summary="MMBench dev V1.0, Chinese, circular (arXiv 2307.06281)",
+        summary="MMBench dev V1.0: Chinese, circular (arXiv 2307.06281)",
     ),
     "mathvision-mini": replace(
         TASKS["mathvision"],
         kit_name="MathVision_MINI",
         rows=304,
         suite="variants",
-        summary="Math-Vision, the 304 rows of testmini (arXiv 2402.14804)",
+        summary="Math-Vision testmini: a tenth of it (arXiv 2402.14804)",
     ),
     "mmmu": Task(
         **{**_MCQ, "cls": "MMMUDataset", "fault": faults.marker_fault, "credits": items.open_choices}
@@ -326,6 +326,6 @@ TASKS |= {
         rows=2_500,
         ability="ocr",
         metric="relaxed accuracy",
-        summary="ChartQA test, human and generated questions (arXiv 2203.10244)",
+        summary="ChartQA test: human and generated questions (arXiv 2203.10244)",
     ),
 }

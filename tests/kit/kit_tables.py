@@ -221,13 +221,23 @@ EXAMPLES: dict[str, Example] = {
     ),
     "mmmu": Example(
         rows=_rows(
-            {"question": "Which of <image 1>?", **_options("A", "red", "<image 2>"), "image": str([picture(0), picture(1)])}
+            {
+                "question": "Which of <image 1>?",
+                **_options("A", "red", "<image 2>"),
+                "image": str([picture(0), picture(1)]),
+            }
             | {"question": "Which of <image 1>?", "split": "validation", "category": "Art", "l2-category": "Arts"},
             {**_options("B", "red", "blue"), "split": "dev", "category": "Art", "l2-category": "Arts"},
             {**_options("B", "red", "blue"), "split": "validation", "category": "Music", "l2-category": "Arts"},
             {"question": "How many in <image 1>?", "answer": "24", "split": "validation", "category": "Math"}
             | {"l2-category": "Science"},
-            {"question": "How many?", "answer": "7", "split": "validation", "category": "Math", "l2-category": "Science"},
+            {
+                "question": "How many?",
+                "answer": "7",
+                "split": "validation",
+                "category": "Math",
+                "l2-category": "Science",
+            },
         ),
         answers={"0": "A", "2": "A or B", "3": "There are 24 of them.", "4": "None"},
         value=50.0,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import io
+import multiprocessing
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,13 +62,19 @@ TRUNCATED = base64.b64encode(NOISE.getvalue()[:2000]).decode()
         ("mia-bench", 1, {"num_of_component": 2}, "disagree"),
         ("mia-bench", 1, {"component_weight": "[3, -3, 5]"}, "must be positive"),
         ("hallusionbench", 3, {"index": "VD_3"}, "no set, figure and question"),
+        ("mmmu", 0, {"question": "Which of <image 3>?"}, "names picture 3, but it has 2"),
+        ("mmmu", 0, {"A": "<image one>"}, "not of the form '<image 1>'"),
+        ("textvqa", 1, {"answer": "acme"}, "not a list literal"),
+        ("textvqa", 1, {"answer": "[]"}, "not all texts"),
+        ("chartqa", 1, {"answer": "[1, 2]"}, "not all texts"),
+        ("gqa", 1, {"image": TRUNCATED}, "cannot be decoded"),
     ],
 )
 def test_a_faulty_row_is_named_and_left_out(name, at, cells, reason, tmp_path):
     dataset = opened(name, tmp_path, changed(name, at, **cells))
     [(index, found)] = dataset.faulty.items()
     assert reason in found
-    size = len(EXAMPLES[name].rows)
+    size = len(EXAMPLES[name].answers)
     assert len(dataset) == size and len(dataset.requests()) == size - 1
     asked = [request.index for request in dataset.requests()]
     score = dataset.score(dict.fromkeys(asked, "Yes"), tmp_path)
@@ -146,15 +157,16 @@ def test_a_file_that_is_no_table_is_refused(content, message, tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_official_files_are_wanted_unchanged(name, tmp_path):
     task, options = TASKS[name], DataOptions(tmp_path, judge="rule")
-    with pytest.raises(
-        UserError, match=rf"{task.kit_name}\.tsv does not exist; download https://.*\.tsv \(md5 \w{{32}}"
-    ):
+    command = rf"run: python run\.py download {name} --data-dir {tmp_path}$"
+    with pytest.raises(UserError, match=rf"{task.kit_name}\.tsv does not exist; {command}"):
         BENCHMARKS.get(name)(options)
     tsv = write(tmp_path / f"{task.kit_name}.tsv", EXAMPLES[name].rows)
     content = tsv.read_bytes()
-    with pytest.raises(UserError, match=rf"{task.kit_name}\.tsv is not the official file: md5 \w+, expected \w+"):
+    with pytest.raises(
+        UserError, match=rf"{task.kit_name}\.tsv is not the official file: md5 \w+, expected \w+; .*{command}"
+    ):
         BENCHMARKS.get(name)(options)
-    assert tsv.read_bytes() == content
+    assert tsv.read_bytes() == content and list(tmp_path.iterdir()) == [tsv]
 
 
 def test_a_file_with_the_official_md5_is_loaded(tmp_path, monkeypatch):
@@ -166,18 +178,66 @@ def test_a_file_with_the_official_md5_is_loaded(tmp_path, monkeypatch):
     assert dataset.score(EXAMPLES["pope"].answers, tmp_path).value == pytest.approx(75)
 
 
-def test_the_ten_are_registered_with_their_abilities():
-    ten = {name: BENCHMARKS.entry(name) for name in TASKS}
-    assert {entry.metadata["suite"] for entry in ten.values()} == {"ten"}
-    assert all(entry.summary == TASKS[name].summary for name, entry in ten.items())
-    assert {name for name, entry in ten.items() if entry.metadata["judge"]} == {"mathvista", "mathvision", "mia-bench"}
-    assert len({entry.metadata["ability"] for entry in ten.values()}) == 6
+def test_what_is_registered():
+    entries = {name: BENCHMARKS.entry(name) for name in TASKS}
+    suites = {suite: {n for n, e in entries.items() if e.metadata["suite"] == suite} for suite in ("ten", "zspaprune")}
+    assert len(suites["ten"]) == 11  # MMBench in two languages
+    assert {entries[name].metadata["ability"] for name in suites["ten"]} == {
+        *("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
+    }
+    assert suites["zspaprune"] == {"mmmu", "gqa", "ai2d", "textvqa", "chartqa"}
+    assert all(entry.summary == TASKS[name].summary for name, entry in entries.items())
+    judged = {"mathvista", "mathvision", "mathvision-mini", "mia-bench"}
+    assert {name for name, entry in entries.items() if entry.metadata["judge"]} == judged
+    assert EXAMPLES.keys() == TASKS.keys()
+
+
+def test_official_files_are_those_of_the_kit():
+    """Every dataset exists in VLMEvalKit under its name, with an address and an md5, and is of the kind we say."""
+    for task in TASKS.values():
+        dataset = boot().dataset_class(task.module, task.cls)
+        assert dataset.DATASET_URL[task.kit_name].endswith(".tsv")
+        assert re.fullmatch(r"[0-9a-f]{32}", dataset.DATASET_MD5[task.kit_name])
+        assert task.rows > 0
+
+
+def test_mmmu_asks_its_validation_rows_only(tmp_path):
+    rows = changed("mmmu", 1, split="")
+    dataset = opened("mmmu", tmp_path, rows)
+    assert [request.index for request in dataset.requests()] == ["0", "2", "3", "4"]
+    assert dataset.faulty == {"1": "field 'split' is empty"}
+    texts = [part.text for part in dataset.requests()[0].parts]
+    assert [text is None for text in texts] == [False, True, False, True, False]  # pictures stand where they are named
+
+
+def test_no_evaluation_starts_a_process_or_runs_an_answer(tmp_path, monkeypatch):
+    """VLMEvalKit would fork for MathVision and short answers, and evaluate what a model said."""
+    evaluated, started = [], []
+    run = builtins.eval
+
+    def spy(text, *scopes):
+        evaluated.append(str(text))
+        frame = sys._getframe(1)
+        return run(text, *(scopes or (frame.f_globals, frame.f_locals)))
+
+    def refuse(self):
+        started.append(self)  # the kit swallows exceptions
+        raise OSError
+
+    monkeypatch.setattr(builtins, "eval", spy)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    said = "print('answered') or 7"
+    for name in TASKS:
+        rows = EXAMPLES[name].rows
+        if name == "chartqa":  # the text of a right answer is not run either
+            rows = [*rows, rows[0] | {"index": "9", "answer": "print('answered')"}]
+        dataset = opened(name, tmp_path, rows)
+        dataset.score({request.index: said for request in dataset.requests()}, tmp_path / "scores")
+    assert evaluated  # lists of the data file, checked beforehand
+    assert not [text for text in evaluated if "answered" in text] and not started
 
 
 def test_listing_loads_neither_the_kit_nor_pandas():
-    import subprocess
-    import sys
-
     code = (
         "import sys; from uniprune.registry import BENCHMARKS; import benchmarks.real; "
         "assert not {'pandas', 'torch', 'vlmeval'} & set(sys.modules), 'heavy'"

@@ -7,8 +7,10 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
 from rich.table import Table
 
 from uniprune.cards import needs
@@ -26,12 +28,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `list`."""
     parser.add_argument("what", choices=tuple(LISTINGS))
     parser.add_argument("pattern", nargs="?", default="*", help="only names that match, e.g. 'random*'")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
 def act(options: argparse.Namespace) -> int:
     """Print what is registered."""
-    rows = LISTINGS[options.what](options.pattern)
+    rows = LISTINGS[options.what](options)
     if not rows:
         raise UserError(f"no {options.what} match {options.pattern!r}")
     if options.json:
@@ -39,15 +44,15 @@ def act(options: argparse.Namespace) -> int:
         return 0
     table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(decimal(value) if key == "size" and value else _cell(value) for key, value in row.items()))
     stdout().print(table)
     return 0
 
 
-def list_methods(pattern: str) -> list[dict[str, Any]]:
+def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Registered methods: where they act, what they need, their paper and their fields."""
     rows = []
-    for name in METHODS.names(pattern):
+    for name in METHODS.names(options.pattern):
         entry = METHODS.entry(name)
         method: type[Pruner] = entry.target
         defaults = {field.name: field.default for field in dataclasses.fields(method)}
@@ -65,11 +70,11 @@ def list_methods(pattern: str) -> list[dict[str, Any]]:
     return rows
 
 
-def list_models(pattern: str) -> list[dict[str, Any]]:
+def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Names of configs/models.yaml and the families that are supported."""
-    named = [e for e in catalog().values() if fnmatch(e.name, pattern)]
+    named = [e for e in catalog().values() if fnmatch(e.name, options.pattern)]
     rows = [{"model": e.name, "source": e.source, "suite": e.suite, "idea": "configs/models.yaml"} for e in named]
-    for name in MODELS.names(pattern):
+    for name in MODELS.names(options.pattern):
         rows.append(
             {
                 "model": f"family {name}",
@@ -81,19 +86,29 @@ def list_models(pattern: str) -> list[dict[str, Any]]:
     return rows
 
 
-def list_benchmarks(pattern: str) -> list[dict[str, Any]]:
-    """Registered benchmarks."""
+def list_benchmarks(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Registered benchmarks, and what the data folder holds of them."""
     rows = []
-    for name in BENCHMARKS.names(pattern):
+    for name in BENCHMARKS.names(options.pattern):
         entry = BENCHMARKS.entry(name)
-        told = {key: entry.metadata.get(key, "") for key in ("suite", "ability", "metric", "judge")}
-        rows.append({"benchmark": name, **told, "idea": entry.summary})
+        told = {key: entry.metadata.get(key, "") for key in ("suite", "ability", "metric", "judge", "rows")}
+        estimated = not entry.metadata.get("rows_known", True)
+        source = entry.metadata.get("source")
+        file = source.inspect(options.data_dir) if source else None
+        local = {
+            "state": file.state if file else "needs no file",
+            "size": file.size if file else None,
+            "file": str(file.path) if file else "",
+        }
+        rows.append({"benchmark": name, **told, "estimated": estimated, **local, "idea": entry.summary})
     return rows
 
 
 def _cell(value: object) -> str:
     """A listing's value as text."""
     match value:
+        case None:
+            return ""
         case bool():
             return "yes" if value else ""
         case Mapping():
