@@ -1,5 +1,7 @@
-"""The official datasets of the papers' tables, through VLMEvalKit: the ten of UniPruneBench (arXiv 2511.02650), variants
-of them, and what ZSPAPrune (arXiv 2510.17197) and FoPru (arXiv 2411.14164) report beside them."""
+"""The official datasets of the papers' tables, through VLMEvalKit.
+
+The ten of UniPruneBench (arXiv 2511.02650), variants of them, and what ZSPAPrune and FoPru are measured on besides.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Score:
 class DataOptions:
     """What a registered benchmark factory is called with: `BENCHMARKS.get(name)(options) -> Dataset`.
 
-    Registry metadata of every benchmark: `suite` ("mini", "ten", …), `ability`, `metric`, `judge` (bool: one is needed).
+    Registry metadata of every benchmark: `suite` ("mini", "ten", …), `ability`, `metric`, `judge` (one is needed).
     Where they are known also `rows` (how many it asks), `rows_known` (false: estimated), and `source`, a `Source`.
 
     Attributes:

@@ -200,8 +200,8 @@ def _repaired(kit: Kit, rows: int) -> Iterator[None]:
     """Five of the kit's functions, exchanged while it scores.
 
     `is_equal` evaluates the model's answer as Python code; ours reads arithmetic. `istype` evaluates plain answers of
-    the data file; ours reads literals. `Pool` forks sixteen copies of this process, model and all, for a second of work;
-    ours stays here. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours
+    the data file; ours reads literals. `Pool` forks sixteen copies of this process, for a second of work; ours stays
+    here. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours
     never repeats, and the file is removed. `dump` rewrites all results after every row; ours waits for the last one.
     """
     stamp, dump = f"uniprune-{uuid.uuid4().hex}", kit.mp_util.dump

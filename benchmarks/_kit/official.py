@@ -1,4 +1,4 @@
-"""An official file: where it must lie, whether it is the published one, and its download by VLMEvalKit's own function."""
+"""An official file: where it must lie, whether it is the published one, its download by VLMEvalKit's own function."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ class OfficialFile:
         path = self.path(data_dir)
         url, expected = self.published()
         partial = path.with_name(f".{path.name}.partial")
-        by_hand = (
-            f"nothing was changed. It can also be fetched elsewhere: {url} (md5 {expected}), to be saved as {path}"
-        )
+        by_hand = f"nothing was changed. To do it by hand, fetch {url} (md5 {expected}) and save it as {path}"
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{partial}.lock"):

@@ -89,6 +89,7 @@ def _instruct(components: list[str], weights: list[int]) -> Row:
 
 _CHOICE = {"question_type": "multi_choice", "answer_type": "text", "choices": "['red', 'blue']"}
 _FORMULA = "Handwritten Mathematical Expression Recognition"
+_ART = {"split": "validation", "category": "Art", "l2-category": "Arts"}
 _VD = {"category": "VD", "l2-category": "figure"}
 _COLORS = ["red", "green", "blue", "black"]
 _MMBENCH = Example(
@@ -221,23 +222,12 @@ EXAMPLES: dict[str, Example] = {
     ),
     "mmmu": Example(
         rows=_rows(
-            {
-                "question": "Which of <image 1>?",
-                **_options("A", "red", "<image 2>"),
-                "image": str([picture(0), picture(1)]),
-            }
-            | {"question": "Which of <image 1>?", "split": "validation", "category": "Art", "l2-category": "Arts"},
-            {**_options("B", "red", "blue"), "split": "dev", "category": "Art", "l2-category": "Arts"},
-            {**_options("B", "red", "blue"), "split": "validation", "category": "Music", "l2-category": "Arts"},
-            {"question": "How many in <image 1>?", "answer": "24", "split": "validation", "category": "Math"}
-            | {"l2-category": "Science"},
-            {
-                "question": "How many?",
-                "answer": "7",
-                "split": "validation",
-                "category": "Math",
-                "l2-category": "Science",
-            },
+            _options("A", "red", "<image 2>", **_ART)
+            | {"question": "Which of <image 1>?", "image": str([picture(0), picture(1)])},
+            _options("B", "red", "blue", **_ART) | {"split": "dev"},
+            _options("B", "red", "blue", **_ART),
+            {**_ART, "question": "How many in <image 1>?", "answer": "24"},
+            {**_ART, "question": "How many?", "answer": "7"},
         ),
         answers={"0": "A", "2": "A or B", "3": "There are 24 of them.", "4": "None"},
         value=50.0,
@@ -271,7 +261,7 @@ EXAMPLES: dict[str, Example] = {
             {"question": "Number?", "answer": str(["7"] * 9 + ["seven"])},
             {"question": "Brand?", "answer": str(["acme"] * 10)},
         ),
-        # Agreement with 3 of the other nine is full credit: 2 of 10 agree in eight leave-one-out sets, 1 in two of them.
+        # 3 of the other nine are full credit; an answer two people gave finds 2 of them eight times, 1 two times.
         answers={"0": "The ACME.", "1": "acme", "2": "seven", "3": ""},
         value=100 * (1 + 0.6 + 1) / 4,
         unparsed=1,

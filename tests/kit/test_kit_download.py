@@ -1,4 +1,4 @@
-"""`download` and `list benchmarks` against a server on this machine: a file is there whole and checked, or not at all."""
+"""`download` and `list benchmarks`, a server on this machine: a file is there whole and checked, or not at all."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def download(folder: Path, *names: str) -> int:
 
 def test_a_missing_file_is_fetched_by_the_command_its_error_names(server, tmp_path, capsys):
     folder = tmp_path / "with space"
-    with pytest.raises(UserError, match="POPE.tsv does not exist") as caught:
+    with pytest.raises(UserError, match=r"POPE\.tsv does not exist") as caught:
         BENCHMARKS.get("pope")(DataOptions(folder))
     assert not folder.exists() and not server.asked
     command = str(caught.value).split("run: python run.py ")[1]
@@ -130,7 +130,7 @@ def test_a_failed_download_leaves_nothing(fault, message, server, tmp_path, monk
     (folder / ".POPE.tsv.partial").write_bytes(b"left by a kill")
     assert download(folder, "pope") == 2
     told = capsys.readouterr().err
-    assert message in told and "nothing was changed. It can also be fetched elsewhere: http://127.0.0.1" in told
+    assert message in told and "nothing was changed. To do it by hand, fetch http://127.0.0.1" in told
     assert "Traceback" not in told
     assert visible(folder) == []
     if fault is not gone:
