@@ -8,11 +8,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models._prompts import SHORT, letter
+from uniprune.benchmark import Asked
 from uniprune.family import PatchGridFamily
 from uniprune.registry import register_model
 from uniprune.specimen import IMAGE, VISION, Size, Specimen
 
 PATCH, MERGE = 14, 2
+
+YES_NO = {"MME": f" {SHORT}", "HallusionBench": f" Please answer yes or no. {SHORT}"}
+"""Dataset -> what VLMEvalKit's wrapper appends to its questions; nothing for other yes/no datasets."""
+AS_ASKED = ("MathVista", "MathVision", "MIA-Bench")
+"""Open questions that are asked as they are."""
 
 
 class TinyInternVL(Specimen):
@@ -54,6 +61,19 @@ class InternVL(PatchGridFamily):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.merge = round(1 / model.config.downsample_ratio)
+
+    def prompt(self, asked: Asked) -> Sequence[str | int] | None:
+        """Always its own: options as LLaVA, short answers where no reasoning is wanted; several pictures numbered."""
+        match asked.kind:
+            case "choice":
+                text = letter(asked)
+            case "yes-no":
+                text = asked.text + next((end for name, end in YES_NO.items() if name in asked.benchmark), "")
+            case "open":
+                text = asked.text if any(name in asked.benchmark for name in AS_ASKED) else f"{asked.text}\n{SHORT}"
+        count = len(asked.pictures)
+        numbered = [piece for i in range(count) for piece in (f"Image-{i + 1}: ", i)]
+        return [0, text] if count == 1 else [*numbered, text]
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the InternViT encoder."""

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models._prompts import option_letter
+from uniprune.benchmark import Asked
 from uniprune.family import PatchGridFamily
 from uniprune.registry import register_model
 from uniprune.specimen import IMAGE, VISION, Size, Specimen
@@ -48,6 +50,10 @@ class Llava(PatchGridFamily):
     """LLaVA-1.5 (arXiv 2310.03744): CLIP ViT with CLS, token-wise MLP, 576 tokens per 336 px image."""
 
     specimen: ClassVar[type[Specimen]] = TinyLlava
+
+    def prompt(self, asked: Asked) -> Sequence[str | int] | None:
+        """Asks for an option's letter."""
+        return option_letter(asked)
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the CLIP (or SigLIP) encoder."""

@@ -61,6 +61,8 @@ class TinyQwen2_5_VL(Specimen):
 class Qwen2_5_VL(Family):
     """Qwen2.5-VL (arXiv 2502.13923): window attention outside a few full blocks, 2x2 merger, M-RoPE.
 
+    VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
+
     The tower holds patches in window order, four consecutive ones to an LLM token. Scores of a windowed block are
     normalised inside each window and not comparable between windows: methods should name a full-attention block.
     """

@@ -19,6 +19,25 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a row asks, before anybody words it: the material of a model family's own prompts.
+
+    Attributes:
+        benchmark: the dataset's name in VLMEvalKit; some families word some datasets in their own way.
+        kind: "choice" (one of `options`), "yes-no" or "open".
+        text: the question as the data file has it. hint: what goes before it. options: letter -> text.
+        pictures: all pictures of the row, in order; decoded whenever looked at.
+    """
+
+    benchmark: str
+    kind: Literal["choice", "yes-no", "open"]
+    text: str
+    hint: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    pictures: Sequence[Image] = ()
+
+
+@dataclass(frozen=True)
 class Request:
     """One row to answer.
 
@@ -27,12 +46,14 @@ class Request:
         parts: the user message. May be built, its images decoded, every time it is looked at: look once.
         question: the bare question, without option lists and formatting hints: what prompt-aware methods look at.
         max_new_tokens: longest answer, in tokens.
+        asked: the row for a family that words its own prompts; None where only the benchmark can.
     """
 
     index: str
     parts: Sequence[Part]
     question: str
     max_new_tokens: int = 32
+    asked: Asked | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +26,8 @@ class ModelEntry(BaseModel):
     """Hub id, or absolute path of a folder."""
     suite: str = "ten"
     """Benchmarks asked by default."""
+    prompts: Literal["benchmark", "family"] = "benchmark"
+    """Who words the prompts, unless the user says."""
     image_processor: dict[str, Any] = Field(default_factory=dict)
     """Image processor settings that differ from the checkpoint's own."""
 

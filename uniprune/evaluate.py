@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +23,7 @@ from uniprune.registry import BENCHMARKS
 from uniprune.sharing import Shared
 from uniprune.stats import interval
 from uniprune.summary import ledger, timing
+from uniprune.wording import Policy, prompts_hash, worded
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class RunOptions:
         limit: rows per benchmark; None for all. batch_size: rows answered together (speed only).
         max_new_tokens: longest answer of every row; None leaves it to each benchmark.
         workers: processes that decode pictures and process prompts ahead of the model (speed only).
+        prompts: who words them; a family without words for a row leaves it to the benchmark.
     """
 
     protocol: Literal["site", "average"] = "site"
@@ -43,6 +43,7 @@ class RunOptions:
     batch_size: int = 8
     max_new_tokens: int | None = None
     workers: int = 0
+    prompts: Policy = "benchmark"
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):
@@ -74,6 +75,7 @@ class Run:
             protocol=options.protocol,
             seed=choice.seed,
             max_new_tokens=options.max_new_tokens,
+            prompts=options.prompts,
             limit=options.limit,
             dtype=loaded.placement.dtype,
             attention=loaded.placement.attention,
@@ -128,7 +130,10 @@ class DatasetRun:
     def __init__(self, run: Run, dataset: Dataset, store: Store, progress: RunProgress) -> None:
         self.record, self.options, self._environment = run.record, run.options, run.environment
         self.dataset, self.store, self.progress = dataset, store, progress
-        self._requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
+        requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
+        if self.options.prompts == "family":
+            requests = [worded(request, run.loaded.family.prompt) for request in requests]
+        self._requests = requests
         self._blank = DatasetRecord(
             ability=dataset.ability,
             suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
@@ -224,9 +229,3 @@ class DatasetRun:
     def _waiting(self, path: object) -> None:
         """Another process is on it."""
         self.progress.say(f"  another process is answering {path}; waiting for it (Ctrl-C stops waiting)")
-
-
-def prompts_hash(requests: Sequence[Request]) -> str:
-    """Hash of what rows ask in words: index, question and longest answer of each."""
-    rows = [(request.index, request.question, request.max_new_tokens) for request in requests]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

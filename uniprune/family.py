@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniprune.benchmark import Asked
 from uniprune.errors import UserError
 from uniprune.registry import MODELS
 from uniprune.specimen import Specimen
@@ -81,6 +82,14 @@ class Family:
     def project(self, features: Tensor) -> Tensor:
         """[N, D] LLM tokens of features [N, C] as `features` returns them; hooks of the projector do not run."""
         raise NotImplementedError
+
+    # --- may be written per family ------------------------------------------------------------------------------
+    def prompt(self, asked: Asked) -> Sequence[str | int] | None:
+        """The user message as VLMEvalKit's wrapper of this family words it: texts, and positions in `asked.pictures`.
+
+        None leaves it to the benchmark. Asked for under the prompt policy "family" only; must not decode the pictures.
+        """
+        return None
 
     # --- shared -------------------------------------------------------------------------------------------------
     merge: int = 1

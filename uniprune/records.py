@@ -72,8 +72,8 @@ class Setup(Strict):
     """How the next token is chosen."""
     max_new_tokens: int | None
     """Longest answer for every row; null leaves it to each benchmark."""
-    prompts: str = "benchmark"
-    """Who words the prompts: the benchmark's own rules inside the model's chat template."""
+    prompts: Literal["benchmark", "family"] = "benchmark"
+    """Who words the prompts inside the chat template: the benchmark, or the model's family where it has rules."""
     limit: int | None
     """Rows asked per benchmark, from the start; null asks all."""
     dtype: str
@@ -193,7 +193,7 @@ class DatasetRecord(Strict):
     data: str
     """md5 of the data file."""
     prompts: str
-    """Hash of the rows' texts, questions and answer lengths."""
+    """Hash of the rows' indices, questions and answer lengths, and of a family's words for them."""
     rows: int
     """Rows to ask in this run."""
     answered: int = 0

@@ -9,7 +9,11 @@ import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from string import ascii_uppercase
+from typing import Any, Literal, overload
+
+import pandas as pd
+from PIL.Image import Image
 
 from benchmarks._kit import images
 from benchmarks._kit.boot import Kit, boot, replaced, session
@@ -20,7 +24,7 @@ from benchmarks._kit.judges import choose_judge, injected
 from benchmarks._kit.official import remedy
 from benchmarks._kit.table import Table, md5, read_table
 from benchmarks._kit.tasks import Task
-from uniprune.benchmark import DataOptions, Part, Request, Score
+from uniprune.benchmark import Asked, DataOptions, Part, Request, Score
 from uniprune.errors import UserError
 
 _BARE = re.compile(r"(?:\A\s*(?:Hint:.*?\n)?\s*Question:\s*)|(?:\n\s*(?:Choices|Options):.*\Z)|<image ?\d*>", re.S)
@@ -145,7 +149,25 @@ class KitDataset:
             parts=_Parts(lambda: self._data.build_prompt(position)),
             question=bare_question(str(row["question"])),
             max_new_tokens=self.task.max_new_tokens,
+            asked=self._asked(row),
         )
+
+    def _asked(self, row: Any) -> Asked:
+        """The row's cells that prompts are made of, as the kit's wrappers read them."""
+        cells = {name: str(row[name]) for name in ("hint", *ascii_uppercase) if name in row and not pd.isna(row[name])}
+        texts = row["image"] if isinstance(row["image"], list) else [row["image"]]
+        return Asked(
+            benchmark=self.task.kit_name,
+            kind=_KINDS[self._data.TYPE],
+            text=str(row["question"]),
+            hint=cells.pop("hint", None),
+            options=cells,
+            pictures=_Pictures(texts),
+        )
+
+
+_KINDS: Mapping[str, Literal["choice", "yes-no", "open"]] = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open"}
+"""VLMEvalKit's types of datasets."""
 
 
 def bare_question(text: str) -> str:
@@ -177,6 +199,24 @@ class _Parts(Sequence[Part]):
     def __getitem__(self, index: slice) -> Sequence[Part]: ...
     def __getitem__(self, index: int | slice) -> Part | Sequence[Part]:
         return self._built()[index]
+
+
+class _Pictures(Sequence[Image]):
+    """Pictures decoded whenever they are looked at, never kept."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Image]: ...
+    def __getitem__(self, index: int | slice) -> Image | Sequence[Image]:
+        texts = self._texts[index]
+        return images.decode(texts) if isinstance(texts, str) else [images.decode(text) for text in texts]
 
 
 def _load(kit: Kit, task: Task, table: Table) -> Any:

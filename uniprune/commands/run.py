@@ -33,6 +33,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--ratio", nargs="+", type=float, help="share of visual tokens to keep, in (0, 1]")
     what.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks; * matches")
     what.add_argument("--suite", help="all benchmarks of a suite (default: mini for the tiny models, ten otherwise)")
+    what.add_argument(
+        "--prompts",
+        choices=("benchmark", "family"),
+        help="who words the prompts: the benchmark, or the model's family as VLMEvalKit does (default: see "
+        "configs/models.yaml)",
+    )
     what.add_argument("--limit", type=int, metavar="N", help="only the first N rows of each benchmark")
     how = parser.add_argument_group("how to prune")
     how.add_argument("--layer", type=int, help="decoder layer before which methods inside the model prune")
@@ -77,7 +83,14 @@ def act(options: argparse.Namespace) -> int:
     fill_in(options)
     entry = find_model(options.model)
     choices = method_choices(options)
-    settings = RunOptions(options.protocol, options.limit, options.batch_size, options.max_new_tokens, options.workers)
+    settings = RunOptions(
+        protocol=options.protocol,
+        limit=options.limit,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        workers=options.workers,
+        prompts=options.prompts or entry.prompts,
+    )
     placement = place(options.dtype, options.attn, options.device)
     datasets = load_datasets(options, entry)
     loaded = load(entry, placement)

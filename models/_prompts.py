@@ -1,0 +1,28 @@
+"""Wordings that families share, word for word those of VLMEvalKit's wrappers."""
+
+from __future__ import annotations
+
+import re
+
+from uniprune.benchmark import Asked
+
+SHORT = "Answer the question using a single word or phrase."
+
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+
+
+def letter(asked: Asked) -> str:
+    """Hint, question and options, a line each, then the request for an answer without words around it."""
+    hint = [] if asked.hint is None else [asked.hint]
+    text = "\n".join([*hint, asked.text, *(f"{name}. {option}" for name, option in asked.options.items())])
+    english, chinese = (
+        ("Answer with the option's letter from the given choices directly.", "请直接回答选项字母。")
+        if asked.options
+        else ("Answer the question directly.", "请直接回答问题。")
+    )
+    return f"{text}\n{chinese if _CHINESE.search(text) else english}"
+
+
+def option_letter(asked: Asked) -> list[str | int] | None:
+    """LLaVA's prompt: pictures first, `letter` for questions with options; others are worded by the benchmark."""
+    return [*range(len(asked.pictures)), letter(asked)] if asked.kind == "choice" else None
