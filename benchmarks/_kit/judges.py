@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -20,6 +21,8 @@ from benchmarks._kit.boot import Kit, replaced
 from benchmarks._kit.tasks import Judging
 from uniprune.benchmark import DataOptions
 from uniprune.errors import UserError
+
+_PLAIN = re.compile(r"[!-~]+")
 
 Message = str | list[dict[str, str]]
 """What the kit sends a judge: a text, or parts of `type` "text" or "image" with a `value`."""
@@ -72,7 +75,21 @@ def choose_judge(name: str, judging: Judging | None, options: DataOptions) -> Ju
         raise UserError(f"judge {options.judge!r} is neither 'rule' nor the URL of an OpenAI-compatible server")
     if not options.judge_model:
         raise UserError(f"judge {options.judge!r} needs the name of a model there: --judge-model NAME")
-    return ModelJudge(options.judge, options.judge_model, judging.max_tokens, os.environ.get("OPENAI_API_KEY"))
+    return ModelJudge(options.judge, options.judge_model, judging.max_tokens, _key())
+
+
+def _key() -> str | None:
+    """The key of the server, from where every client of such servers looks for it.
+
+    Raises:
+        UserError: it could not be sent; the message of whoever tried would show it.
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if key and not _PLAIN.fullmatch(key):
+        raise UserError(
+            "OPENAI_API_KEY holds blanks, line breaks or other characters that a key cannot have; set it again"
+        )
+    return key or None
 
 
 @contextlib.contextmanager
@@ -174,8 +191,9 @@ class ModelJudge:
         Raises:
             UserError: no usable reply.
         """
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        post = urllib.request.Request(self.endpoint, json.dumps(request).encode(), headers)
+        post = urllib.request.Request(self.endpoint, json.dumps(request).encode(), {"Content-Type": "application/json"})
+        if self.key:  # for this server only, wherever it redirects to
+            post.add_unredirected_header("Authorization", f"Bearer {self.key}")
         local = urllib.parse.urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
         # A proxy of the shell cannot reach a server on this very machine.
         opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))

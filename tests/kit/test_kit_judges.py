@@ -18,6 +18,7 @@ from benchmarks._kit.equality import is_equal
 from benchmarks._kit.rules import grade, last_value, uncovered
 from benchmarks._kit.tasks import TASKS
 from uniprune.benchmark import DataOptions
+from uniprune.cli import main
 from uniprune.errors import UserError
 
 JUDGED = ["mathvista", "mathvision", "mia-bench"]
@@ -36,6 +37,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[dict, dict]] = []
         self.failing_after = 10**9
         self.status = 500
+        self.location = ""
         self.reply = lambda text: "14"
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -56,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
             message = {"choices": [{"message": {"role": "assistant", "content": self.server.reply(text)}}]}
             data, code = json.dumps(message).encode(), 200
         self.send_response(code)
+        if self.server.location:
+            self.send_header("Location", self.server.location)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -114,7 +118,7 @@ def test_a_model_extracts_the_answer(name, server, tmp_path, caplog, capfd):
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("my-judge", 0, 128)
     assert "Model respone: " in body["messages"][0]["content"]  # the kit's own prompt, misspelling included
     shown = caplog.text + "".join(capfd.readouterr()) + repr(vars(dataset)) + str(score)
-    kept = "".join(p.read_text() for p in tmp_path.rglob("*.json*"))
+    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert SECRET not in shown + kept
 
 
@@ -160,6 +164,70 @@ def test_a_server_that_fails_midway_loses_nothing(name, server, tmp_path):
     assert len(server.requests) - asked == questions - 1 and score.value > 0
     dataset.score(EXAMPLES[name].answers, tmp_path)
     assert len(server.requests) - asked == questions - 1
+
+
+def test_a_run_survives_its_judge_and_the_key_is_nowhere(server, checkpoint, tmp_path, capfd, caplog):
+    """The whole way: answers and replies are kept, the same command asks the rest, nothing shows or stores the key."""
+    caplog.set_level(logging.DEBUG)
+    command = ["--model", str(checkpoint("llava")), "--method", "none", "--data", "mini-mathvista", "--limit", "6"]
+    command += ["--max-new-tokens", "2", "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    command += ["--judge", server.url, "--judge-model", "my-judge", "--debug"]
+    server.failing_after, server.status = 2, 401
+    assert main(command) == 2
+    [log] = (tmp_path / "out").rglob("judge-replies.jsonl")
+    kept = log.read_text().splitlines()
+    [answers] = (tmp_path / "out").glob("*/mini-mathvista.jsonl")
+    stored = answers.read_bytes()
+    assert len(kept) == 2 and stored.count(b"\n") == 6
+    [record] = (tmp_path / "out").glob("*/record.json")
+    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"] is None
+
+    server.failing_after, asked = 10**9, len(server.requests)
+    assert main(command) == 0
+    assert answers.read_bytes() == stored  # no row was answered again
+    replies = log.read_text().splitlines()
+    assert replies[:2] == kept and len(replies) - 2 == len(server.requests) - asked > 0
+    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"]["judge"] == "my-judge"
+
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5 and not [path for path in files if SECRET.encode() in path.read_bytes()]
+    shown = capfd.readouterr()
+    assert "'my-judge'" in shown.err and "***" in shown.err
+    assert SECRET not in shown.err + shown.out + caplog.text
+
+
+def test_a_redirect_does_not_carry_the_key_elsewhere(server, tmp_path):
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(dict(self.headers))
+            self.send_error(404)
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    seen: list[dict] = []
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    server.failing_after, server.status = 0, 302
+    server.location = f"http://127.0.0.1:{other.server_port}/v1/chat/completions"
+    dataset = patient(opened("mathvista", tmp_path, judge=server.url, judge_model="my-judge"))
+    with pytest.raises(UserError, match="HTTP 404"):
+        dataset.score(EXAMPLES["mathvista"].answers, tmp_path)
+    other.shutdown()
+    other.server_close()
+    assert seen and not [headers for headers in seen if SECRET in str(headers)]
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\nx", f"{SECRET} x", f"{SECRET}…"])
+def test_a_key_that_cannot_be_sent_is_refused_unseen(key, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="OPENAI_API_KEY holds blanks") as caught:
+        opened("mathvista", tmp_path, judge="http://127.0.0.1:9/v1", judge_model="m")
+    assert SECRET not in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n")  # a line's end is not part of it
+    assert opened("mathvista", tmp_path, judge="http://127.0.0.1:9/v1", judge_model="m")._judge.key == SECRET
 
 
 def test_a_wrong_key_is_not_retried(server, tmp_path):
