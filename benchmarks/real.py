@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks._kit.official import OfficialFile, command
+from benchmarks._kit.official import OfficialFile
 from benchmarks._kit.tasks import TASKS, Task
-from uniprune.benchmark import DataOptions, Dataset
+from uniprune.benchmark import DataOptions, Dataset, download_command
 from uniprune.errors import UserError
 from uniprune.registry import register_benchmark
 
@@ -23,7 +23,8 @@ def _factory(source: OfficialFile) -> Callable[[DataOptions], Dataset]:
 
         path = source.path(options.data_dir)
         if not path.is_file():
-            raise UserError(f"{source.name}: {path} does not exist; run: {command(source.name, options.data_dir)}")
+            command = download_command([source.name], options.data_dir)
+            raise UserError(f"{source.name}: {path} does not exist; run: {command}")
         _, expected = source.published()
         return KitDataset(source.name, source.task, path, options, expected_md5=expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,9 @@ class DataFile:
 class Source(Protocol):
     """Where a benchmark's file comes from; registered as its metadata `source`. Without one, it needs no file."""
 
+    def path(self, data_dir: Path) -> Path:
+        """Where the file must lie."""
+
     def inspect(self, data_dir: Path) -> DataFile:
         """What lies in the data folder."""
 
@@ -123,6 +127,11 @@ class Source(Protocol):
         Raises:
             UserError: it cannot be had, with the reason.
         """
+
+
+def download_command(names: Sequence[str], data_dir: Path) -> str:
+    """What to type where files are missing."""
+    return f"python run.py download {' '.join(names)} --data-dir {shlex.quote(str(data_dir))}"
 
 
 class Dataset(Protocol):

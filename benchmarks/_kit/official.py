@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from benchmarks._kit.tasks import Task
-from uniprune.benchmark import DataFile
+from uniprune.benchmark import DataFile, download_command
 from uniprune.errors import UserError
 
 PATIENCE = 60.0
@@ -88,12 +87,7 @@ class OfficialFile:
 
 def remedy(name: str, data_dir: Path) -> str:
     """What to do about a file that is altered."""
-    return f"move it away, then run: {command(name, data_dir)}"
-
-
-def command(name: str, data_dir: Path) -> str:
-    """The command that downloads a dataset's file."""
-    return f"python run.py download {name} --data-dir {shlex.quote(str(data_dir))}"
+    return f"move it away, then run: {download_command([name], data_dir)}"
 
 
 def _download(url: str, file: Path) -> None:

@@ -58,7 +58,7 @@ def server(tmp_path, monkeypatch):
     for name in ("POPE", "MME"):
         monkeypatch.setitem(dataset.DATASET_URL, name, f"http://127.0.0.1:{instance.server_port}/VLMEval/{name}.tsv")
         monkeypatch.setitem(dataset.DATASET_MD5, name, md5(table))
-    thread = threading.Thread(target=instance.serve_forever, daemon=True)
+    thread = threading.Thread(target=instance.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield instance
     instance.silence.set()
@@ -108,6 +108,7 @@ def silent(server):
 
 
 def gone(server):
+    server.shutdown()
     server.server_close()
 
 
@@ -146,6 +147,12 @@ def test_one_failure_does_not_keep_the_others(server, tmp_path, capsys):
     assert f"{tmp_path}/MME.tsv is not the official file and is left alone; move it away, then run" in shown.err
     assert "pope: " in shown.out and (tmp_path / "MME.tsv").read_text() == "mine"
     assert server.asked == ["/VLMEval/POPE.tsv"]
+
+
+def test_all_missing_files_are_named_at_once(tmp_path, capsys):
+    assert main(["--data", "pope", "mme", "mini-pope", "--data-dir", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.endswith(f"lacks the files of pope, mme; run: python run.py download pope mme --data-dir {tmp_path}\n")
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path, capsys):

@@ -10,11 +10,11 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from uniprune.benchmark import DataOptions, Dataset
+from uniprune.benchmark import DataOptions, Dataset, download_command
 from uniprune.catalog import ROOT, ModelEntry, find_model
 from uniprune.choice import MethodChoice, parse_settings
 from uniprune.console import say, show, write
-from uniprune.errors import unknown
+from uniprune.errors import UserError, unknown
 from uniprune.leaderboard import leaderboard
 from uniprune.records import Store
 from uniprune.registry import BENCHMARKS
@@ -148,6 +148,13 @@ def method_choices(options: argparse.Namespace) -> list[MethodChoice]:
 def load_datasets(options: argparse.Namespace, entry: ModelEntry) -> list[Dataset]:
     """The chosen benchmarks. Those of the mini suite are judged by rule unless told otherwise."""
     names = dataset_names(options.data, options.suite or entry.suite)
+    sources = {name: BENCHMARKS.entry(name).metadata.get("source") for name in names}
+    absent = [name for name, source in sources.items() if source and not source.path(options.data_dir).is_file()]
+    if len(absent) > 1:
+        raise UserError(
+            f"{options.data_dir} lacks the files of {', '.join(absent)}; run: "
+            f"{download_command(absent, options.data_dir)}"
+        )
     embedded = all(BENCHMARKS.entry(name).metadata.get("suite") == "mini" for name in names)
     judge = options.judge or ("rule" if embedded else None)
     settings = DataOptions(data_dir=options.data_dir, judge=judge, judge_model=options.judge_model)
