@@ -101,13 +101,14 @@ class DataFile:
     """A benchmark's file on this machine.
 
     Attributes:
-        path: where it must lie. size: in bytes, None where there is none.
+        path: where it must lie. size, md5: of what is there, in bytes; None where there is nothing.
         state: "ok", "absent", "altered" (it is not the published one), or "unchecked".
     """
 
     path: Path
     state: Literal["ok", "absent", "altered", "unchecked"]
     size: int | None = None
+    md5: str | None = None
 
 
 class Source(Protocol):

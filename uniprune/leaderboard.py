@@ -83,8 +83,8 @@ def scored(record: RunRecord) -> dict[str, DatasetRecord]:
 
 
 def vanilla(record: RunRecord, records: Iterable[RunRecord]) -> RunRecord | None:
-    """The un-pruned run that `record` is measured against: same weights, processor, generation, precision and rows."""
-    same = ("weights", "processor", "max_new_tokens", "limit", "dtype", "attention", "device")
+    """The un-pruned run that `record` is measured against: same weights, pixels, prompts, generation, precision, rows."""
+    same = ("weights", "processor", "prompts", "max_new_tokens", "limit", "dtype", "attention", "device")
     for other in records:
         equal = all(getattr(other.setup, name) == getattr(record.setup, name) for name in same)
         if equal and other.setup.method.kind == "none":
@@ -137,12 +137,13 @@ def _layers(layers: list[int]) -> str | None:
 
 
 def _settings(record: RunRecord) -> str:
-    """What else tells runs apart: fields the user set, row limit, answer length, precision, kernel and device."""
+    """What else tells runs apart: fields the user set, prompts, row limit, answer length, precision, kernel, device."""
     setup = record.setup
     passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
+    prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
-    return " ".join([*passed, *limits, setup.dtype, setup.attention, setup.device])
+    return " ".join([*passed, *prompts, *limits, setup.dtype, setup.attention, setup.device])
 
 
 def _relative(entries: dict[str, DatasetRecord], reference: dict[str, DatasetRecord]) -> float | None:

@@ -71,9 +71,14 @@ def mia_fault(row: Row) -> str | None:
 def answers_fault(row: Row) -> str | None:
     """The right answer is plain text, or a list of texts that are all right."""
     answers = literal(row["answer"])
-    if isinstance(answers, list) and not (answers and all(isinstance(answer, str) for answer in answers)):
+    if isinstance(answers, list) and not all(isinstance(answer, str) for answer in answers):
         return "the answers are not all texts"
-    return None
+    return no_answer_fault(row)
+
+
+def no_answer_fault(row: Row) -> str | None:
+    """The right answer is plain text, or a list of at least one."""
+    return "the list of answers is empty" if literal(row["answer"]) == [] else None
 
 
 def marker_fault(row: Row) -> str | None:

@@ -45,11 +45,12 @@ class OfficialFile:
             return DataFile(path, "absent")
         from benchmarks._kit.table import md5
 
+        size, found = path.stat().st_size, md5(path)
         try:
             _, expected = self.published()
         except UserError:  # VLMEvalKit is not installed: there is nothing to compare with
-            return DataFile(path, "unchecked", path.stat().st_size)
-        return DataFile(path, "ok" if md5(path) == expected else "altered", path.stat().st_size)
+            return DataFile(path, "unchecked", size, found)
+        return DataFile(path, "ok" if found == expected else "altered", size, found)
 
     def fetch(self, data_dir: Path) -> DataFile:
         """Download it, unless it is there. A file under its name is either complete and official or not ours.
@@ -82,7 +83,7 @@ class OfficialFile:
         except OSError as error:
             reason = str(error) or type(error).__name__
             raise UserError(f"{self.name}: cannot download {url} to {path}: {reason}; {by_hand}") from error
-        return DataFile(path, "ok", path.stat().st_size)
+        return DataFile(path, "ok", path.stat().st_size, found)
 
 
 def remedy(name: str, data_dir: Path) -> str:

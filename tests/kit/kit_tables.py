@@ -273,11 +273,12 @@ EXAMPLES: dict[str, Example] = {
             {"question": "How much?", "answer": "100", "split": "test_human"},
             {"question": "Which?", "answer": "France", "split": "test_augmented"},
             {"question": "Share?", "answer": "0.5", "split": "test_augmented"},
+            {"question": "Which years?", "answer": "[1990, 2010]", "split": "test_human"},
         ),
-        answers={"0": "104.9", "1": "105.1", "2": "france ", "3": "50%"},
-        value=75.0,  # five per cent of tolerance
+        answers={"0": "104.9", "1": "105.1", "2": "france ", "3": "50%", "4": "2010"},
+        value=80.0,  # five per cent of tolerance; one of several answers is enough
         unparsed=0,
-        per_item={"0": 1.0, "1": 0.0, "2": 1.0, "3": 1.0},
+        per_item={"0": 1.0, "1": 0.0, "2": 1.0, "3": 1.0, "4": 1.0},
     ),
 }
 EXAMPLES |= {

@@ -176,11 +176,11 @@ def test_the_listing_says_what_is_there(server, tmp_path, capsys):
     assert main(["list", "benchmarks", "--data-dir", str(tmp_path), "--json"]) == 0
     rows = {row["benchmark"]: row for row in json.loads(capsys.readouterr().out)}
     size = len(server.content)
-    told = {name: tuple(rows[name][key] for key in ("state", "size", "file", "judge")) for name in rows}
-    assert told["pope"] == ("ok", size, str(tmp_path / "POPE.tsv"), False)
-    assert told["mme"] == ("altered", size + 1, str(tmp_path / "MME.tsv"), False)
-    assert told["mia-bench"] == ("absent", None, str(tmp_path / "MIA-Bench.tsv"), True)
-    assert told["mini-pope"] == ("needs no file", None, "", False)
+    told = {name: tuple(rows[name][key] for key in ("state", "size", "md5", "file", "judge")) for name in rows}
+    assert told["pope"] == ("ok", size, md5(tmp_path / "POPE.tsv"), str(tmp_path / "POPE.tsv"), False)
+    assert told["mme"] == ("altered", size + 1, md5(tmp_path / "MME.tsv"), str(tmp_path / "MME.tsv"), False)
+    assert told["mia-bench"] == ("absent", None, None, str(tmp_path / "MIA-Bench.tsv"), True)
+    assert told["mini-pope"] == ("needs no file", None, None, "", False)
     assert (rows["pope"]["rows"], rows["pope"]["estimated"], rows["mathvista"]["estimated"]) == (5127, True, False)
     assert main(["list", "benchmarks", "*pope", "--data-dir", str(tmp_path)]) == 0
     table = capsys.readouterr().out

@@ -65,8 +65,9 @@ TRUNCATED = base64.b64encode(NOISE.getvalue()[:2000]).decode()
         ("mmmu", 0, {"question": "Which of <image 3>?"}, "names picture 3, but it has 2"),
         ("mmmu", 0, {"A": "<image one>"}, "not of the form '<image 1>'"),
         ("textvqa", 1, {"answer": "acme"}, "not a list literal"),
-        ("textvqa", 1, {"answer": "[]"}, "not all texts"),
-        ("chartqa", 1, {"answer": "[1, 2]"}, "not all texts"),
+        ("textvqa", 1, {"answer": "[]"}, "list of answers is empty"),
+        ("textvqa", 1, {"answer": "[1, 2]"}, "not all texts"),
+        ("chartqa", 1, {"answer": "[]"}, "list of answers is empty"),
         ("gqa", 1, {"image": TRUNCATED}, "cannot be decoded"),
     ],
 )

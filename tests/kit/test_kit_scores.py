@@ -50,6 +50,7 @@ def test_every_right_answer_is_worth_a_hundred(name, tmp_path):
     right = {
         "mathvista": lambda row: row["answer_option"] or row["answer"],
         "ocrbench": lambda row: {"['0012']": "0012", "['7']": "7", "['nan']": "nan"}.get(row["answer"], "y"),
+        "chartqa": lambda row: row["answer"].strip("[]").split(",")[0],
         "textvqa": lambda row: "7" if "7" in row["answer"] else row["answer"].split("'")[-2],
         "mia-bench": lambda row: {2: "red red", 3: "", 1: "It is red."}[row["num_of_component"]],
     }.get(name, lambda row: row["answer"])

@@ -98,6 +98,7 @@ def list_benchmarks(options: argparse.Namespace) -> list[dict[str, Any]]:
         local = {
             "state": file.state if file else "needs no file",
             "size": file.size if file else None,
+            "md5": file.md5 if file else None,
             "file": str(file.path) if file else "",
         }
         rows.append({"benchmark": name, **told, "estimated": estimated, **local, "idea": entry.summary})
