@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks._kit.official import OfficialFile
-from benchmarks._kit.tasks import TASKS, Task
+from benchmarks._kit.task import Task
+from benchmarks._kit.tasks import TASKS
 from uniprune.benchmark import DataOptions, Dataset, download_command
 from uniprune.errors import UserError
 from uniprune.registry import register_benchmark

@@ -83,7 +83,7 @@ def scored(record: RunRecord) -> dict[str, DatasetRecord]:
 
 
 def vanilla(record: RunRecord, records: Iterable[RunRecord]) -> RunRecord | None:
-    """The un-pruned run that `record` is measured against: same weights, pixels, prompts, generation, precision, rows."""
+    """The un-pruned run that `record` is measured against: same weights, pixels, prompts, generation and rows."""
     same = ("weights", "processor", "prompts", "max_new_tokens", "limit", "dtype", "attention", "device")
     for other in records:
         equal = all(getattr(other.setup, name) == getattr(record.setup, name) for name in same)

@@ -23,7 +23,7 @@ from benchmarks._kit.items import Evaluation
 from benchmarks._kit.judges import choose_judge, injected
 from benchmarks._kit.official import remedy
 from benchmarks._kit.table import Table, md5, read_table
-from benchmarks._kit.tasks import Task
+from benchmarks._kit.task import Task
 from uniprune.benchmark import Asked, DataOptions, Part, Request, Score
 from uniprune.errors import UserError
 

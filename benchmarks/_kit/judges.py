@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks._kit.boot import Kit, replaced
-from benchmarks._kit.tasks import Judging
+from benchmarks._kit.task import Judging
 from uniprune.benchmark import DataOptions
 from uniprune.errors import UserError
 

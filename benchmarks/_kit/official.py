@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from benchmarks._kit.tasks import Task
+from benchmarks._kit.task import Task
 from uniprune.benchmark import DataFile, download_command
 from uniprune.errors import UserError
 

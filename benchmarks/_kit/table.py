@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks._kit import images
 from benchmarks._kit.faults import filled, literal_fault
-from benchmarks._kit.tasks import Task
+from benchmarks._kit.task import Task
 from uniprune.errors import UserError
 
 _BROKEN_LINE = re.compile(r"line (\d+): (expected \d+ fields, saw \d+)")
