@@ -104,6 +104,14 @@ class Qwen2_5_VL(Family):
         bounds = kwargs["cu_seqlens"].tolist()
         return list(pairwise(bounds))
 
+    def attention_spans(self, grid: Grid, block: int) -> list[int]:
+        """As `vision_spans`, from the grid alone: frames in full-attention blocks, windows in the others."""
+        t, h, w = grid
+        if block in self.vision.fullatt_block_indexes:
+            return [h * w * self.merge**2] * t
+        heights, widths = ([min(self._side, n - start) for start in range(0, n, self._side)] for n in (h, w))
+        return [height * width * self.merge**2 for height in heights for width in widths] * t
+
     def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """Average each group of merged patches, then undo the window order."""
         tokens = values.float().reshape(-1, self.merge**2, values.shape[-1]).mean(1)
@@ -121,9 +129,13 @@ class Qwen2_5_VL(Family):
         """The merger takes patches, and always the next four for a token."""
         return self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
 
+    @property
+    def _side(self) -> int:
+        """Side of a window in tokens."""
+        return int(self.vision.window_size // self.merge // self.vision.patch_size)
+
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid of tokens in window order."""
-        side = self.vision.window_size // self.merge // self.vision.patch_size
         ordered = torch.empty_like(tokens)
-        ordered[window_order(grids, side).to(tokens.device)] = tokens
+        ordered[window_order(grids, self._side).to(tokens.device)] = tokens
         return list(ordered.split([t * h * w for t, h, w in grids]))

@@ -125,7 +125,7 @@ MUTATIONS = (
     Mutation(
         "the window order is not undone",
         "models/qwen2_5_vl.py",
-        "ordered[window_order(grids, side).to(tokens.device)] = tokens",
+        "ordered[window_order(grids, self._side).to(tokens.device)] = tokens",
         "ordered = tokens",
         "attention",
     ),

@@ -79,6 +79,11 @@ def test_a_run_leaves_predictions_record_and_scores(loaded: LoadedModel, tmp_pat
     assert entry.timing is not None
     parts = ("vision", "projector", "method", "prefill", "decode")
     assert sum(getattr(entry.timing, part).total for part in parts) <= entry.timing.total.total * 1.01
+    assert entry.timing.ttft is not None
+    assert entry.timing.tpot is not None
+    # One batch of 8 rows and one of 4: a row waits for its whole batch.
+    assert entry.timing.ttft.median > 3 * (entry.timing.prefill.median + entry.timing.vision.median)
+    assert entry.timing.tpot.median < entry.timing.ttft.median
     assert record.environments[0].versions["torch"] == torch.__version__
     assert Store(tmp_path).read(record.identity) == record
 

@@ -10,7 +10,17 @@ import pytest
 
 from uniprune.errors import UserError
 from uniprune.predictions import Answer, Predictions
-from uniprune.records import DatasetRecord, Environment, MethodRecord, ModelRecord, RunRecord, Setup, Store
+from uniprune.records import (
+    DatasetRecord,
+    Environment,
+    Flops,
+    Ledger,
+    MethodRecord,
+    ModelRecord,
+    RunRecord,
+    Setup,
+    Store,
+)
 from uniprune.stats import interval
 from uniprune.summary import ledger, timing
 
@@ -154,6 +164,37 @@ def test_timing_is_medians_of_milliseconds_and_totals_of_seconds() -> None:
     assert (measured.total.median, measured.rows, measured.new_tokens) == (pytest.approx(20), 3, 2)
     assert measured.total.total == pytest.approx(0.09)
     assert measured.total.iqr == pytest.approx(25)
+
+
+def test_waiting_times_are_the_batchs_and_may_be_missing() -> None:
+    waited = [
+        answer(i, [1], 1.0).model_copy(update={"ttft": ttft, "tpot": tpot, "peak_bytes": 2**20 * (i + 1)})
+        for i, (ttft, tpot) in enumerate([(0.1, None), (0.3, 0.02), (0.2, 0.04)])
+    ]
+    measured = timing(waited)
+    assert measured is not None
+    assert measured.ttft is not None
+    assert measured.tpot is not None
+    assert (measured.ttft.median, measured.tpot.median) == (pytest.approx(200), pytest.approx(30))
+    assert measured.peak_mib == 3
+    older = timing([answer(0, [1], 1.0)])
+    assert older is not None
+    assert (older.ttft, older.tpot, older.peak_mib) == (None, None, None)
+
+
+def test_ledger_averages_operations_and_bytes_and_reads_older_answers() -> None:
+    costs = {"initial": 20, "text_tokens": 6, "kv_bytes": 100, "flops": {"vision": 1, "projector": 2, "llm": 3}}
+    rows = [answer(0, [16], 16.0).model_copy(update=costs | {"flops": Flops(**costs["flops"])})]  # type: ignore[arg-type]
+    rows.append(rows[0].model_copy(update={"kv_bytes": 300, "flops": Flops(vision=1, projector=2, llm=5)}))
+    kept = ledger(rows)
+    assert kept is not None
+    assert kept.flops is not None
+    assert (kept.initial, kept.text, kept.kv_bytes, kept.flops.llm, kept.flops.total) == (20, 6, 200, 4, 7)
+    mixed = ledger([*rows, answer(2, [16], 16.0)])
+    assert mixed is not None
+    assert (mixed.flops, mixed.kv_bytes, mixed.average) == (None, None, 16)
+    written = kept.model_dump_json(include={"layers", "average", "requested", "flagged"})
+    assert not Ledger.model_validate_json(written).adaptive
 
 
 def test_interval_holds_the_mean_and_narrows_with_items() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -17,12 +16,13 @@ from uniprune.encoding import Encoded, Encoder, windows
 from uniprune.engine import RowReport, Sample, prune
 from uniprune.engine.vision import VisionCall
 from uniprune.errors import UserError
+from uniprune.flops import CostModel
 from uniprune.loading import LoadedModel
 from uniprune.predictions import Answer
 from uniprune.pruner import Pruner
 from uniprune.sharing import Shared
 from uniprune.summary import SPANS
-from uniprune.timing import Timer
+from uniprune.timing import Spans, Timer
 
 WINDOW = 4
 """Batches' worth of rows that are looked at together when batches are formed by length."""
@@ -52,6 +52,7 @@ class Answerer:
         self._chat, self._encoder = Chat(loaded), Encoder(loaded.processor)
         self._workers, self._shared = workers, shared
         self._stages = pruner.schedule(loaded.num_layers)
+        self._costs = CostModel(loaded.family)
         self._warm = shared is not None  # nothing is measured then
 
     def __enter__(self) -> Self:
@@ -111,19 +112,23 @@ class Answerer:
             self._session.reports.clear()
             self._session.samples = tuple(Sample(row.index, torch.from_numpy(row.question)) for row in rows)
             replies = self._chat.generate(rows, self._handed(rows))
-            spans = dataclasses.asdict(self._timer.sample())
+            spans = self._timer.sample()
             self._warm = True
         reports = self._session.reports[-1].rows
-        share = {name: spans[name] / len(rows) for name in SPANS} if self._shared is None else None
+        times = {} if self._shared is not None else measured(spans, len(rows))
         return [
             Answer(
                 index=row.index,
                 prediction=reply.text,
-                spans=share,
+                **times,
                 new_tokens=reply.tokens,
                 batch=len(rows),
                 visual_tokens=list(report.entering),
                 requested=self._requested(report),
+                initial=report.initial,
+                text_tokens=report.text,
+                flops=self._costs.prompt((grid for image in report.grids for grid in image), report.lengths),
+                kv_bytes=report.kv_bytes,
             )
             for row, reply, report in zip(rows, replies, reports, strict=True)
         ]
@@ -143,8 +148,10 @@ class Answerer:
             shared.keep_features(row.pictures, call)
         return call
 
-    def _requested(self, report: RowReport) -> float:
-        """What the budget asks the mean of `report.entering` to be."""
+    def _requested(self, report: RowReport) -> float | None:
+        """What the budget asks the mean of `report.entering` to be; None where the method chooses its own number."""
+        if not all(stage.pruner.exact for stage in self._stages):
+            return None
         if self._average is not None and self._stages:
             return self._average * report.initial
         images = [sum(t * h * w for t, h, w in grids) for grids in report.grids]
@@ -164,6 +171,12 @@ class Answerer:
         self.batch_size = len(batch) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def measured(spans: Spans, rows: int) -> dict[str, Any]:
+    """What an answer says of the time and memory of its batch of `rows`: a share of each span, all of each wait."""
+    share = {name: getattr(spans, name) / rows for name in SPANS}
+    return {"spans": share, "ttft": spans.ttft, "tpot": spans.tpot, "peak_bytes": spans.peak_bytes}
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

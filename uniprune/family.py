@@ -67,6 +67,11 @@ class Family:
         """Ranges [start, stop) of S that attend to each other only; one range where the tower attends to everything."""
         return [(0, hidden.shape[-2])]
 
+    def attention_spans(self, grid: Grid, block: int) -> list[int]:
+        """Lengths of the ranges of one image's tower positions that attend to each other only, in block `block`."""
+        t, h, w = grid
+        return [int(self.has_cls) + t * h * w * self.merge**2]
+
     def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """Patch values [B, S, C] in tower order, pooled to [N, C] per grid in the order the LLM sees tokens."""
         raise NotImplementedError

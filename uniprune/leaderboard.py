@@ -14,7 +14,10 @@ from uniprune.records import DatasetRecord, RunRecord
 Cell = str | float | int | None
 
 LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
-TAIL = ("average", "relative %", "total ms", "prefill ms", "method ms", "visual tokens", "rows", "judge", "identity")
+TAIL = (
+    *("average", "relative %", "total ms", "TTFT ms", "prefill ms", "method ms"),
+    *("visual tokens", "TFLOPs", "KV MB", "rows", "judge", "identity"),
+)
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,11 @@ def vanilla(record: RunRecord, records: Iterable[RunRecord]) -> RunRecord | None
 
 
 def text(column: str, value: Cell) -> str:
-    """A value as a reader wants it: ratios with three digits, everything else with one."""
+    """A value as a reader wants it: ratios, operations and memory with three digits, everything else with one."""
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.3g}" if column == "ratio" else f"{value:.1f}"
+        return f"{value:.3g}" if column in ("ratio", "TFLOPs", "KV MB") else f"{value:.1f}"
     return str(value)
 
 
@@ -107,8 +110,8 @@ def _row(record: RunRecord, covered: set[str], reference: RunRecord | None) -> d
     scores = {name: entry.score.value for name, entry in entries.items() if entry.score}
     none = setup.method.kind == "none"
     ledgers = [(entry.ledger, entry.answered) for entry in entries.values() if entry.ledger]
-    flagged = any(ledger.flagged for ledger, _ in ledgers)
-    tokens = _mean((ledger.average, weight) for ledger, weight in ledgers)
+    mark = " !" * any(one.flagged for one, _ in ledgers) + " ~" * any(one.adaptive for one, _ in ledgers)
+    tokens = _mean((one.average, weight) for one, weight in ledgers)
     row: dict[str, Cell] = {
         "model": record.model.name,
         "method": setup.method.name,
@@ -120,14 +123,17 @@ def _row(record: RunRecord, covered: set[str], reference: RunRecord | None) -> d
         **scores,
         "average": fmean(scores.values()) if scores and covered == set(scores) else None,
         "relative %": _relative(entries, scored(reference)) if reference else None,
-        "visual tokens": tokens if tokens is None or not flagged else f"{tokens:.1f} !",
+        "visual tokens": tokens if tokens is None or not mark else f"{tokens:.1f}{mark}",
+        "TFLOPs": _all((one.flops.total / 1e12 if one.flops else None, weight) for one, weight in ledgers),
+        "KV MB": _all((None if one.kv_bytes is None else one.kv_bytes / 1e6, weight) for one, weight in ledgers),
         "rows": sum(entry.score.rows for entry in entries.values() if entry.score),
         "judge": ", ".join(sorted({entry.score.judge for entry in entries.values() if entry.score})) or None,
         "identity": record.identity,
     }
+    timings = [entry.timing for entry in entries.values() if entry.timing]
     for span in ("total", "prefill", "method"):
-        times = [(getattr(e.timing, span).median, e.timing.rows) for e in entries.values() if e.timing]
-        row[f"{span} ms"] = _mean(times)
+        row[f"{span} ms"] = _mean((getattr(one, span).median, one.rows) for one in timings)
+    row["TTFT ms"] = _all((one.ttft.median if one.ttft else None, one.rows) for one in timings)
     return row
 
 
@@ -167,11 +173,21 @@ def _mean(values: Iterable[tuple[float, int]]) -> float | None:
     return sum(value * weight for value, weight in pairs) / total if total else None
 
 
+def _all(values: Iterable[tuple[float | None, int]]) -> float | None:
+    """Weighted mean of values that are all known, else None: records of older versions lack some."""
+    pairs = list(values)
+    known = [(value, weight) for value, weight in pairs if value is not None]
+    return _mean(known) if len(known) == len(pairs) else None
+
+
 def _notes(records: Sequence[RunRecord], rows: Sequence[dict[str, Cell]]) -> tuple[str, ...]:
     """What a reader must know about this table."""
     notes = []
-    if any(str(row["visual tokens"]).endswith("!") for row in rows):
+    marks = {mark for row in rows for mark in "!~" if mark in str(row["visual tokens"])}
+    if "!" in marks:
         notes.append("! the measured visual tokens are off the requested budget by more than one token in some row.")
+    if "~" in marks:
+        notes.append("~ the method chooses its own number of tokens: its ratio is nominal, this is what it kept.")
     if any(row["average"] is None for row in rows):
         notes.append("No average: the run lacks a benchmark that another run of the same model has.")
     if faulty := {(name, row) for r in records for name, entry in r.datasets.items() for row in entry.faulty}:

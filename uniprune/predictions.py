@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
-from uniprune.records import explain_write
+from uniprune.records import Flops, explain_write
 
 
 class Answer(BaseModel):
@@ -40,7 +40,21 @@ class Answer(BaseModel):
     visual_tokens: list[int] | None = None
     """Visual tokens entering each decoder layer."""
     requested: float | None = None
-    """What the budget asked the mean of `visual_tokens` to be."""
+    """What the budget asked the mean of `visual_tokens` to be; absent where the method chooses."""
+    initial: int | None = None
+    """Visual tokens before pruning."""
+    text_tokens: int | None = None
+    """Text tokens of the prompt."""
+    flops: Flops | None = None
+    """Operations of the prefill."""
+    kv_bytes: int | None = None
+    """Keys and values of the prompt in the cache after the prefill."""
+    ttft: float | None = None
+    """Seconds to the first token of the batch."""
+    tpot: float | None = None
+    """Seconds per further token of the batch."""
+    peak_bytes: int | None = None
+    """Most GPU memory in use while the batch was answered."""
     error: str | None = None
     """Why the row could not be asked."""
 

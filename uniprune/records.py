@@ -127,7 +127,7 @@ class Quantity(Strict):
 
 
 class Timing(Strict):
-    """Disjoint spans of answering, without warm-up. A batch's time is shared equally by its rows."""
+    """Disjoint spans of answering, without warm-up. A batch's spans are shared equally by its rows."""
 
     vision: Quantity
     """Vision tower."""
@@ -141,6 +141,12 @@ class Timing(Strict):
     """Language model over the answer."""
     total: Quantity
     """Whole call of `generate`."""
+    ttft: Quantity | None = None
+    """Time to first token: what a row waits for it, so the whole batch's time, not a share. Null in older records."""
+    tpot: Quantity | None = None
+    """Time per output token after the first, of the whole batch. Null when no answer has a second token."""
+    peak_mib: float | None = None
+    """Most GPU memory in use during any batch, in MiB; null on the CPU."""
     new_tokens: float
     """Mean answer length in tokens, end of answer included."""
     batch_size: float
@@ -149,17 +155,43 @@ class Timing(Strict):
     """Rows measured."""
 
 
+class Flops(Strict):
+    """Floating-point operations of one prompt's prefill; see `uniprune.flops` for what is counted."""
+
+    vision: float
+    """Vision tower."""
+    projector: float
+    """Projector."""
+    llm: float
+    """Language model, its head on the last token only."""
+
+    @property
+    def total(self) -> float:
+        """All three."""
+        return self.vision + self.projector + self.llm
+
+
 class Ledger(Strict):
-    """Visual tokens, measured from the shapes that entered each decoder layer. Means over rows."""
+    """Visual tokens, measured from the shapes that entered each decoder layer. Means over rows with images."""
 
     layers: list[float]
     """Visual tokens entering each layer."""
     average: float
     """Mean over layers."""
-    requested: float
-    """What the budget asked that average to be."""
+    requested: float | None
+    """What the budget asked that average to be; null for adaptive methods."""
     flagged: bool
-    """Whether any row's average is off by more than one token."""
+    """Whether any row's average is off by more than one token; never for adaptive methods."""
+    adaptive: bool = False
+    """Whether the method chooses its own number of tokens, so that the keep ratio is nominal."""
+    initial: float | None = None
+    """Visual tokens before any pruning. Null, as the fields below, in records of older versions."""
+    text: float | None = None
+    """Text tokens."""
+    flops: Flops | None = None
+    """Operations of the prefill."""
+    kv_bytes: float | None = None
+    """Keys and values in the cache after the prefill, padding not counted; also null for quantised caches."""
 
 
 class ScoreRecord(Strict):

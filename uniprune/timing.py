@@ -35,6 +35,7 @@ class Spans:
             hooks cost a decode step is part of `decode`.
         prefill: the model's first forward without the parts above. decode: from its end to the end of the last forward.
         total: from the first of these to the last. new_tokens: forwards, so generated tokens of a row.
+        peak_bytes: most memory in use on the model's GPUs meanwhile, together; None on the CPU.
     """
 
     vision: float
@@ -44,6 +45,7 @@ class Spans:
     decode: float
     total: float
     new_tokens: int
+    peak_bytes: int | None = None
 
     @property
     def ttft(self) -> float:
@@ -51,9 +53,9 @@ class Spans:
         return self.total - self.decode
 
     @property
-    def tpot(self) -> float:
-        """Time per output token after the first; NaN when there is none."""
-        return self.decode / (self.new_tokens - 1) if self.new_tokens > 1 else float("nan")
+    def tpot(self) -> float | None:
+        """Time per output token after the first; None when there is none."""
+        return self.decode / (self.new_tokens - 1) if self.new_tokens > 1 else None
 
 
 class Timer:
@@ -70,6 +72,7 @@ class Timer:
     def __init__(self, family: Family) -> None:
         self.family = family
         self._cuda = next(family.model.parameters()).is_cuda
+        self._gpus = {parameter.device for parameter in family.model.parameters() if parameter.is_cuda}
         self._handles: list[Any] = []
         self._reset()
 
@@ -130,7 +133,12 @@ class Timer:
         for (before, _), (after, name) in pairwise(marks):
             if name is not None:
                 seconds[name] += self._between(before, after)
-        spans = Spans(**seconds, total=self._between(marks[0][0], marks[-1][0]), new_tokens=self._forwards)
+        spans = Spans(
+            **seconds,
+            total=self._between(marks[0][0], marks[-1][0]),
+            new_tokens=self._forwards,
+            peak_bytes=sum(map(torch.cuda.max_memory_allocated, self._gpus)) if self._gpus else None,
+        )
         self._reset()
         return spans
 
@@ -139,6 +147,9 @@ class Timer:
 
     def _mark(self, name: SpanName | None = None) -> None:
         """The time since the last mark belongs to `name`, by default to the innermost open span."""
+        if not self._marks:
+            for gpu in self._gpus:
+                torch.cuda.reset_peak_memory_stats(gpu)
         now: Any = time.perf_counter()
         if self._cuda:
             now = torch.cuda.Event(enable_timing=True)

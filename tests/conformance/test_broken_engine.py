@@ -58,7 +58,7 @@ def test_text_that_is_dropped(subject: Callable[[], Subject], monkeypatch: pytes
 
 
 def test_a_report_that_counts_wrong(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    def more(report: Any, run: Prefill, prompt: Any) -> Any:
+    def more(report: Any, run: Prefill, *prompt: Any) -> Any:
         return dataclasses.replace(report, entering=[count + 1 for count in report.entering])
 
     one = subject()

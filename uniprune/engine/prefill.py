@@ -15,7 +15,7 @@ from uniprune.engine.images import image_units, repeated_rows, whole_prompt
 from uniprune.engine.prompt import Arriving, Prompt, Sample
 from uniprune.engine.report import PrefillReport, RowReport
 from uniprune.engine.stages import pack, renumbered, replace_tokens, take
-from uniprune.engine.state import CacheState, Kept, active, causal_mask, remember
+from uniprune.engine.state import CacheState, Kept, active, causal_mask, remember, token_bytes
 from uniprune.engine.vision import Vision
 from uniprune.errors import UserError
 from uniprune.family import Family
@@ -106,6 +106,7 @@ class Prefill:
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Hidden states [B, n, D] and changed arguments of a layer; None while nothing has been pruned."""
+        self._cache = kwargs.get("past_key_values")
         if layer in self.stages and self.has_images:
             with self.method_time():
                 hidden = self._run_stage(self.stages[layer], hidden, kwargs)
@@ -114,7 +115,6 @@ class Prefill:
 
     def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
-        self._cache = kwargs.get("past_key_values")
         now = self._stages[-1] if self._stages else self._whole
         upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
         decisions = [
@@ -154,16 +154,19 @@ class Prefill:
     def finish(self) -> PrefillReport:
         """The forward succeeded: remember the stages on the cache, report what happened."""
         with self.method_time():
-            if self._stages and self._cache is not None:
+            stages = self._stages
+            if stages and self._cache is not None:
                 position = self._position_ids[..., -1:] + 1
-                stages = self._stages
                 first = self.pruner.evict_from(len(self.family.layers))
                 if first is not None:
                     stages = evict(self._cache, first, stages, self._whole)
                 remember(self._cache, CacheState(tuple(stages), self.visual.shape[1], position, self._shift))
-            return PrefillReport(tuple(map(self._row_report, self._prompts)), bool(self._stages))
+            sizes = token_bytes(self._cache)
+            rows = tuple(self._row_report(prompt, stages, sizes) for prompt in self._prompts)
+            return PrefillReport(rows, bool(self._stages))
 
-    def _row_report(self, prompt: Prompt) -> RowReport:
+    def _row_report(self, prompt: Prompt, cached: list[Kept], sizes: list[int] | None) -> RowReport:
+        """`cached`: the stages as the KV cache holds them. `sizes`: bytes of a token in each of its layers."""
         row = prompt.row
         text = self._whole.lengths[row] - self._visual_counts[row]
         entering = []
@@ -171,4 +174,8 @@ class Prefill:
             kept = active(self._stages, layer) or self._whole
             entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text)
         grids = tuple(unit.grids for unit in prompt.units)
-        return RowReport(prompt.sample.id, self._visual_counts[row], entering, grids, tuple(prompt.reports))
+        held = None
+        if sizes is not None:
+            held = sum(size * (active(cached, k) or self._whole).lengths[row] for k, size in enumerate(sizes))
+        stages = tuple(prompt.reports)
+        return RowReport(prompt.sample.id, self._visual_counts[row], entering, grids, stages, text, held)

@@ -30,6 +30,8 @@ class RowReport:
         sample: the sample's id. initial: visual tokens before any pruning.
         entering: visual tokens entering each decoder layer.
         grids: (t, h, w) of every tile of every image. stages: the pruning points, in layer order.
+        text: text tokens, which enter every layer. kv_bytes: what its keys and values take up in the KV cache once the
+            prefill is over, padding not counted; None where the cache is no plain tensors, 0 without one.
     """
 
     sample: str
@@ -37,6 +39,13 @@ class RowReport:
     entering: list[int]
     grids: tuple[tuple[Grid, ...], ...]
     stages: tuple[StageReport, ...]
+    text: int
+    kv_bytes: int | None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of any kind entering each decoder layer."""
+        return [self.text + visual for visual in self.entering]
 
     @property
     def average(self) -> float:

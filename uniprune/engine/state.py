@@ -60,6 +60,21 @@ def active(stages: Sequence[Kept], layer: int) -> Kept | None:
     return max((s for s in stages if s.layer <= layer), key=lambda s: s.layer, default=None)
 
 
+def token_bytes(cache: Any) -> list[int] | None:
+    """Bytes that one token's key and value take up in each layer of a cache, from the tensors that hold them.
+
+    None where some layer is not held as tensors [B, heads, n, d] (quantised caches).
+    """
+    sizes = []
+    for layer in cache.layers if cache is not None else ():
+        held = [getattr(layer, name, None) for name in ("keys", "values")]
+        plain = [part for part in held if isinstance(part, Tensor) and part.dim() == 4]
+        if len(plain) < len(held):
+            return None
+        sizes.append(sum(part.shape[1] * part.shape[3] * part.element_size() for part in plain))
+    return sizes
+
+
 def remember(cache: Any, state: CacheState) -> None:
     """Attach a state to a cache."""
     setattr(cache, ATTRIBUTE, state)
