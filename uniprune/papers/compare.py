@@ -45,7 +45,7 @@ class Compared:
         line, ours = self.line, self.ours
         low, high = (ours.interval if ours else None) or (None, None)
         told = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
-        mine = {"ours": ours.value, "spread": ours.spread, "runs": ours.runs, "rows": ours.rows} if ours else {}
+        mine = {"ours": ours.value, "spread": ours.spread, "runs": len(ours.values), "rows": ours.rows} if ours else {}
         return told | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
 
 

@@ -58,7 +58,7 @@ class Cost:
     Attributes:
         cells, done: pairs of run and benchmark in all, and those scored already. rows: rows left to ask.
         hours: estimated GPU hours for them. measured: rows among them whose time was measured, not assumed.
-        unknown: models or benchmarks that the estimate knows nothing of and leaves out.
+        guessed: benchmarks whose number of rows is not documented. unknown: what the estimate has to leave out.
     """
 
     cells: int = 0
@@ -66,6 +66,7 @@ class Cost:
     rows: int = 0
     hours: float = 0.0
     measured: int = 0
+    guessed: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
 
 
@@ -90,12 +91,15 @@ def cost(cells: Iterable[Cell], runs: Runs, assumptions: Assumptions) -> Cost:
 
 def _add(total: Cost, cell: Cell, benchmark: str, runs: Runs, assumptions: Assumptions) -> None:
     """Count what one benchmark of a run will take."""
-    known = BENCHMARKS.entry(benchmark).metadata.get("rows")
+    metadata = BENCHMARKS.entry(benchmark).metadata
+    known = metadata.get("rows")
     rows = min(known, cell.limit or known) if known else cell.limit
     if rows is None:
         total.unknown.add(f"rows of {benchmark}")
         return
     total.rows += rows
+    if not metadata.get("rows_known", True):
+        total.guessed.add(benchmark)
     times = [DIRECT["total ms"](entry) for _, entry in runs.of(cell.model, benchmark)]
     seen = [time for time in times if time is not None]
     each = fmean(seen) if seen else assumptions.milliseconds(cell.model, benchmark)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from uniprune.papers.runs import Entry
@@ -33,15 +33,23 @@ class Ours:
     """Our number.
 
     Attributes:
-        value: the number, mean over seeds. interval: 95 %, or None where none is known.
-        spread: standard deviation over seeds, None of one run. runs: how many. rows: rows of a run behind it.
+        values: the number in every run of the set-up; several where runs differ in their seed.
+        rows: rows of a run behind it. interval: 95 %, or None where none is known.
     """
 
-    value: float
+    values: tuple[float, ...]
+    rows: int
     interval: Interval | None = None
-    spread: float | None = None
-    runs: int = 1
-    rows: int = 0
+
+    @property
+    def value(self) -> float:
+        """Mean over seeds."""
+        return fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds, None of one run."""
+        return stdev(self.values) if len(self.values) > 1 else None
 
 
 def timed(measure: Callable[[Timing], float | None]) -> Measure:
@@ -87,37 +95,29 @@ def direct(entries: Sequence[Entry], quantity: str) -> Ours | None:
     Over seeds the interval is the mean of the runs' intervals: they are about the same questions.
     """
     values = [DIRECT[quantity](entry) for _, entry in entries]
-    known = [value for value in values if value is not None]
+    known = tuple(value for value in values if value is not None)
     if not known or len(known) < len(values):
         return None
-    intervals = [entry.score.interval if entry.score and quantity == "score" else None for _, entry in entries]
-    pairs = [pair for pair in intervals if pair is not None]
-    return Ours(
-        value=fmean(known),
-        interval=(fmean(low for low, _ in pairs), fmean(high for _, high in pairs))
-        if len(pairs) == len(known)
-        else None,
-        spread=stdev(known) if len(known) > 1 else None,
-        runs=len(known),
-        rows=min(entry.answered for _, entry in entries),
-    )
+    scores = [entry.score for _, entry in entries if entry.score] if quantity == "score" else []
+    ends = [score.interval for score in scores if score.interval]
+    interval = (fmean(low for low, _ in ends), fmean(high for _, high in ends)) if len(ends) == len(known) else None
+    return Ours(known, min(entry.answered for _, entry in entries), interval)
 
 
 def against(pruned: Ours, vanilla: Ours, quantity: str) -> Ours | None:
-    """A quantity that compares with the un-pruned run; None where that one is zero."""
-    if not vanilla.value or not pruned.value:
+    """A quantity that compares with the un-pruned run; None where it would divide by zero."""
+    try:
+        values = tuple(AGAINST[quantity][1](value, vanilla.value) for value in pruned.values)
+    except ZeroDivisionError:
         return None
-    return replace(pruned, value=AGAINST[quantity][1](pruned.value, vanilla.value), interval=None, spread=None)
+    return Ours(values, pruned.rows)
 
 
 def mean(parts: Sequence[Ours]) -> Ours:
-    """The mean over benchmarks; their errors are independent, so half-widths add in squares."""
-    value = fmean(part.value for part in parts)
-    halves = [(high - low) / 2 for low, high in (part.interval or (math.nan, math.nan) for part in parts)]
-    half = math.hypot(*halves) / len(parts)
-    return Ours(
-        value=value,
-        interval=None if math.isnan(half) else (value - half, value + half),
-        runs=min(part.runs for part in parts),
-        rows=sum(part.rows for part in parts),
-    )
+    """The mean over benchmarks, seed by seed; their errors are independent, so half-widths add in squares."""
+    runs = min(len(part.values) for part in parts)
+    values = tuple(fmean(part.values[run] for part in parts) for run in range(runs))
+    ends = [part.interval for part in parts if part.interval]
+    half = math.hypot(*((high - low) / 2 for low, high in ends)) / len(parts)
+    interval = (fmean(values) - half, fmean(values) + half) if len(ends) == len(parts) else None
+    return Ours(values, sum(part.rows for part in parts), interval)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -20,6 +21,8 @@ from uniprune.records import Store
 from uniprune.registry import BENCHMARKS
 
 TIMED = {name for name in (*DIRECT, *AGAINST) if name.endswith((" s", " ms", "ms change", "speed-up"))}
+DERIVED = {name for name, (base, _) in AGAINST.items() if base == "score"}
+"""What follows from scores that are shown; only the CSV file has it."""
 
 
 def list_tables(output: Path, mini: bool) -> None:
@@ -39,7 +42,7 @@ def list_tables(output: Path, mini: bool) -> None:
 
 
 def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
-    """One table: ours beside theirs, then errata, then what is left to run."""
+    """One table: ours beside theirs, errata, and what is left to run."""
     table = _table(name, mini)
     runs = Runs(Store(output).records())
     compared = compare(table.lines, runs)
@@ -47,9 +50,15 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
     say(f"{table.sweep.title}{paper}")
     if mini:
         say("Runs on stand-ins show that the table can be made; the differences mean nothing.")
-    shown = [(one, one.ours) for one in compared if one.ours is not None]
+    shown = [(one, one.ours) for one in compared if one.ours is not None and one.line.quantity not in DERIVED]
+    reasons = _numbered(line.erratum for line in table.lines)
     if shown:
-        _beside(shown)
+        _beside(shown, reasons)
+    if reasons:
+        doubted = Counter(line.erratum for line in table.lines if line.erratum)
+        say(f"errata and doubts: {doubted.total()} of {len(table.lines)} printed numbers")
+        for text, number in reasons.items():
+            say(f"[{number}] {doubted[text]} x {text if text.startswith('suspect') else f'erratum: {text}'}")
     _left(table, cost(table.sweep.cells(), runs, read_assumptions()), mini)
     if csv is not None:
         write(csv, as_csv(compared))
@@ -66,10 +75,9 @@ def _table(name: str, mini: bool) -> PaperTable:
     return PaperTable(name, table.path, ins.sweep(table.sweep), lines)
 
 
-def _beside(shown: Sequence[tuple[Compared, Ours]]) -> None:
-    """The numbers that both have, then why some of theirs are doubted."""
-    reasons = _numbered(one.line.erratum for one, _ in shown)
-    notes = _numbered((one.line.note for one, _ in shown), first=len(reasons) + 1)
+def _beside(shown: Sequence[tuple[Compared, Ours]], reasons: Mapping[str, int]) -> None:
+    """The numbers that both have, with the numbers of `reasons` to doubt theirs."""
+    notes = _numbered(one.line.note for one, _ in shown)
     models = len({one.line.model for one, _ in shown}) > 1
     heads = ("row", "ratio", "column", "quantity", "printed", "ours", "95 %", "difference", "inside", "rows", "see")
     table = Table(*["model"] * models, *heads, box=None, header_style="bold", pad_edge=False)
@@ -94,34 +102,32 @@ def _beside(shown: Sequence[tuple[Compared, Ours]]) -> None:
         table.add_row(*(Text(text) for text in texts))
     stdout().print(table)
     say("difference: ours minus theirs; inside: whether theirs lies in our 95 % interval; ±: over seeds.")
-    for text, number in reasons.items():
-        say(f"[{number}] {text if text.startswith('suspect') else f'erratum: {text}'}")
     for text, number in notes.items():
         say(f"({number}) {text}")
 
 
-def _numbered(texts: Iterable[str], first: int = 1) -> dict[str, int]:
+def _numbered(texts: Iterable[str]) -> dict[str, int]:
     """Text -> its number, equal ones once, empty ones not at all."""
-    return {text: number for number, text in enumerate(dict.fromkeys(text for text in texts if text), first)}
+    return {text: number for number, text in enumerate(dict.fromkeys(text for text in texts if text), 1)}
 
 
 def _left(table: PaperTable, left: Cost, mini: bool) -> None:
     """What is run, what is not, by which command, and what that would cost."""
     say(f"run: {left.done} of {left.cells} (runs x benchmarks)")
-    if left.done < left.cells:
-        file = table.path.relative_to(ROOT) if table.path.is_relative_to(ROOT) else table.path
-        say(f"to run the rest, {left.rows:,} rows:  python run.py sweep {file}{' --mini' * mini}")
-        say(f"  about {left.hours:.1f} GPU hours: {_assumption(left)}")
-        judged = sorted({name for cell in table.sweep.cells() for name in cell.data or () if _judged(name)})
-        if judged and not mini:
-            say(f"  {', '.join(judged)} need a judge: add --judge URL --judge-model NAME")
-        if any(line.quantity in TIMED for line in table.lines):
-            say("  times compare at --batch-size 1 on the paper's kind of machine only")
-    doubted = sum(bool(line.erratum) for line in table.lines)
-    if doubted:
-        say(
-            f"{doubted} of {len(table.lines)} printed numbers are errata or suspect; {table.name}.csv gives the reasons"
-        )
+    if left.done == left.cells:
+        return
+    file = table.path.relative_to(ROOT) if table.path.is_relative_to(ROOT) else table.path
+    if mini:
+        say(f"to run the rest:  python run.py sweep {file} --mini")
+        return
+    least = "at least " * bool(left.unknown)
+    say(f"to run the rest, {least}{left.rows:,} rows:  python run.py sweep {file}")
+    say(f"  {least or 'about '}{left.hours:.1f} GPU hours: {_assumption(left)}")
+    judged = sorted({name for cell in table.sweep.cells() for name in cell.data or () if _judged(name)})
+    if judged:
+        say(f"  {', '.join(judged)} need a judge: add --judge URL --judge-model NAME")
+    if any(line.quantity in TIMED for line in table.lines):
+        say("  times compare at --batch-size 1 on the paper's kind of machine only")
 
 
 def _assumption(left: Cost) -> str:
@@ -132,7 +138,8 @@ def _assumption(left: Cost) -> str:
         f"{told.device}: {told.prompt_ms_per_billion:g} ms a prompt and {told.token_ms_per_billion:g} ms a token per "
         "billion parameters (configs/cost.yaml); pruning is not credited"
     )
-    return text + (f"; left out, because unknown: {', '.join(sorted(left.unknown))}" if left.unknown else "")
+    text += f"; rows are guessed for {', '.join(sorted(left.guessed))}" * bool(left.guessed)
+    return text + f"; left out, because unknown: {', '.join(sorted(left.unknown))}" * bool(left.unknown)
 
 
 def _judged(name: str) -> bool:

@@ -42,7 +42,8 @@ class Runs:
             entry = record.datasets.get(benchmark)
             if entry is not None and is_of(record, model, choice):
                 groups[surroundings(record.setup)].append((record, entry))
-        return max(groups.values(), key=scored_rows, default=[])
+        best = max(groups.values(), key=scored_rows, default=[])
+        return sorted(best, key=lambda entry: entry[0].setup.seed)
 
     def vanilla(self, pruned: Entry, benchmark: str) -> list[Entry]:
         """The un-pruned run that differs from `pruned` in method, budget and seed only; empty where there is none."""
