@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from uniprune.papers.runs import Entry
-from uniprune.records import DatasetRecord, Timing
+from uniprune.records import DatasetRecord, ScoreRecord, Timing
 
 Measure = Callable[[DatasetRecord], float | None]
 Interval = tuple[float, float]
@@ -99,9 +99,15 @@ def direct(entries: Sequence[Entry], quantity: str) -> Ours | None:
     if not known or len(known) < len(values):
         return None
     scores = [entry.score for _, entry in entries if entry.score] if quantity == "score" else []
-    ends = [score.interval for score in scores if score.interval]
+    ends = [ends for score in scores if (ends := of_headline(score))]
     interval = (fmean(low for low, _ in ends), fmean(high for _, high in ends)) if len(ends) == len(known) else None
     return Ours(known, min(entry.answered for _, entry in entries), interval)
+
+
+def of_headline(score: ScoreRecord) -> Interval | None:
+    """The interval, if it is one of the headline score: of F1, sums and the like the mean credit of items is not."""
+    credit = 100 * fmean(score.per_item.values()) if score.per_item else math.nan
+    return score.interval if math.isclose(credit, score.value, abs_tol=0.01) else None
 
 
 def against(pruned: Ours, vanilla: Ours, quantity: str) -> Ours | None:

@@ -96,7 +96,7 @@ def _beside(shown: Sequence[tuple[Compared, Ours]], reasons: Mapping[str, int]) 
             "" if ours.interval is None else "[{:.1f}, {:.1f}]".format(*ours.interval),
             "" if one.difference is None else f"{one.difference:+.{digits}f}",
             {True: "yes", False: "no", None: ""}[one.inside],
-            str(ours.rows),
+            _rows(ours.rows, line.benchmark),
             "".join(marks),
         )
         table.add_row(*(Text(text) for text in texts))
@@ -104,6 +104,12 @@ def _beside(shown: Sequence[tuple[Compared, Ours]], reasons: Mapping[str, int]) 
     say("difference: ours minus theirs; inside: whether theirs lies in our 95 % interval; ±: over seeds.")
     for text, number in notes.items():
         say(f"({number}) {text}")
+
+
+def _rows(rows: int, benchmark: str) -> str:
+    """Rows behind a number, and of how many where some are missing."""
+    whole = BENCHMARKS.entry(benchmark).metadata.get("rows") if benchmark else None
+    return f"{rows:,} of {whole:,}" if whole and rows < whole else f"{rows:,}"
 
 
 def _numbered(texts: Iterable[str]) -> dict[str, int]:
