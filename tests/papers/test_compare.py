@@ -126,8 +126,8 @@ def test_times_follow_from_the_stored_spans(records: list[RunRecord]) -> None:
     )
     assert ttft.ours is not None
     assert timing is not None
-    assert ttft.ours.value == pytest.approx(1000 * (timing.total.total - timing.decode.total) / timing.rows)
-    assert 0 < ttft.ours.value < 1000 * timing.total.total / timing.rows
+    assert timing.ttft is not None
+    assert ttft.ours.value == timing.ttft.median
     faster = next(c for c in compared if c.line.quantity == "TTFT speed-up" and c.ours)
     pruned = next(c for c in compared if c.line.place == faster.line.place and c.line.quantity == "TTFT ms")
     assert pruned.ours is not None
@@ -135,7 +135,22 @@ def test_times_follow_from_the_stored_spans(records: list[RunRecord]) -> None:
     assert faster.ours.value == pytest.approx(ttft.ours.value / pruned.ours.value)
     memory = [c for c in compared if c.line.quantity == "GPU GB"]
     assert memory
-    assert all(c.ours is None for c in memory)
+    assert all(c.ours is None for c in memory)  # nothing of a CPU
+
+
+def test_memory_is_read_in_the_units_papers_print(records: list[RunRecord]) -> None:
+    def on_gpu(record: RunRecord) -> RunRecord:
+        peak = 2048.0 if record.setup.method.kind == "none" else 1536.0
+        timed = {n: e.model_copy(update={"timing": e.timing.model_copy(update={"peak_mib": peak})})
+                 for n, e in record.datasets.items() if e.timing}  # fmt: skip
+        return record.model_copy(update={"datasets": timed})
+
+    compared = [c for name in ("fopru-table5", "zspaprune-table3") for c in on_stand_ins(name, [*map(on_gpu, records)])]
+    ours = {(c.line.method, c.line.quantity): c.ours.value for c in compared if c.ours}
+    assert ours["none", "GPU GB"] == 2.0
+    assert ours["fopru", "GPU GB"] == 1.5
+    assert ours["zspaprune", "peak MB"] == 1536
+    assert ours["zspaprune", "peak MB change"] == -512
 
 
 def test_kept_tokens_are_those_of_the_ledger(records: list[RunRecord]) -> None:
@@ -189,6 +204,7 @@ def test_what_is_not_run_is_told_with_command_and_cost(tmp_path: Path, capsys: p
     assert f"{rows:,} rows" in told
     assert f"about {hours:.1f} GPU hours: an estimate" in told
     assert "--batch-size 1" in told
+    assert "rows are guessed for mme" in told
     assert "errata and doubts: 11 of 18 printed numbers" in told
     assert "[1] 5 x suspect: total falls by" in told
     assert main(["compare", "--paper", "uniprunebench-table3", "--output", str(tmp_path)]) == 0

@@ -10,7 +10,6 @@ from uniprune.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.papers.tables import PaperTable, Printed, read_table, table_names
 
 TABLES = {"uniprunebench": 7, "zspaprune": 6, "fopru": 5}
-MEMORY = {"GPU GB", "peak MB", "peak MB change"}
 SLACK = 0.1  # some changes and means are cut off instead of rounded
 
 
@@ -52,9 +51,6 @@ def possible(combine: Callable[[float, float], float], *printed: Printed) -> tup
     return min(corners), max(corners)
 
 
-TIME_OR_MEMORY = {**AGAINST, "peak MB change": ("peak MB", lambda pruned, vanilla: pruned - vanilla)}
-
-
 def computed(table: PaperTable) -> Iterator[tuple[Printed, float, float]]:
     """Every number that follows from others, with the range these allow."""
     for line in table.lines:
@@ -66,8 +62,8 @@ def computed(table: PaperTable) -> Iterator[tuple[Printed, float, float]]:
             mean = sum(float(part.value) for part in parts) / len(parts)
             margin = sum(half(part.value) for part in parts) / len(parts)
             yield line, mean - margin, mean + margin
-        elif line.quantity in TIME_OR_MEMORY and line.quantity != "visual tokens before":
-            base, combine = TIME_OR_MEMORY[line.quantity]
+        elif line.quantity in AGAINST:
+            base, combine = AGAINST[line.quantity]
             pruned = beside(table, line, base)
             if pruned.value:
                 yield line, *possible(combine, pruned, vanilla(table, line, base))
@@ -86,7 +82,7 @@ def test_every_line_is_well_formed(name: str) -> None:
     lines = read_table(name).lines
     assert lines
     for line in lines:
-        assert line.quantity in {*DIRECT, *AGAINST, *MEANS, *MEMORY}, line
+        assert line.quantity in {*DIRECT, *AGAINST, *MEANS}, line
         assert bool(line.benchmark) is (line.quantity not in MEANS), line
         assert line.value or line.note, line
         assert line.number is None or -300 <= line.number <= 15000, line

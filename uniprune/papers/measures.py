@@ -7,11 +7,11 @@
 | relative %, change % | score against the un-pruned run of the same set-up |
 | average relative % | mean of relative % over the row |
 | total s, prefill s, method s | sum over all rows of the benchmark |
-| total ms, TTFT ms, TPOT ms | mean over rows; TTFT is all that happens before decoding, TPOT a decode step |
-| visual tokens | mean of what enters the last decoder layer |
-| … change, … speed-up, … before | against the un-pruned run |
-
-Memory is no part of a run record, so quantities of it have no counterpart.
+| total ms | mean over rows |
+| TTFT ms, TPOT ms | median over rows |
+| GPU GB, peak MB | most memory in use during any batch, in GiB and MiB |
+| visual tokens, visual tokens before | means of those that enter the last decoder layer, and of all |
+| … change, … speed-up | against the un-pruned run |
 """
 
 from __future__ import annotations
@@ -57,21 +57,18 @@ def timed(measure: Callable[[Timing], float | None]) -> Measure:
     return lambda entry: measure(entry.timing) if entry.timing else None
 
 
-def _step(timing: Timing) -> float | None:
-    """Milliseconds per decode step; None where answers have one token."""
-    steps = timing.rows * (timing.new_tokens - 1)
-    return 1000 * timing.decode.total / steps if steps > 0 else None
-
-
 DIRECT: dict[str, Measure] = {
     "score": lambda entry: entry.score.value if entry.score else None,
     "total s": timed(lambda timing: timing.total.total),
     "prefill s": timed(lambda timing: timing.prefill.total),
     "method s": timed(lambda timing: timing.method.total),
     "total ms": timed(lambda timing: 1000 * timing.total.total / timing.rows),
-    "TTFT ms": timed(lambda timing: 1000 * (timing.total.total - timing.decode.total) / timing.rows),
-    "TPOT ms": timed(_step),
+    "TTFT ms": timed(lambda timing: timing.ttft.median if timing.ttft else None),
+    "TPOT ms": timed(lambda timing: timing.tpot.median if timing.tpot else None),
+    "GPU GB": timed(lambda timing: timing.peak_mib / 1024 if timing.peak_mib else None),
+    "peak MB": timed(lambda timing: timing.peak_mib),
     "visual tokens": lambda entry: entry.ledger.layers[-1] if entry.ledger else None,
+    "visual tokens before": lambda entry: entry.ledger.initial if entry.ledger else None,
 }
 """Quantities of one run."""
 
@@ -81,7 +78,7 @@ AGAINST: dict[str, tuple[str, Callable[[float, float], float]]] = {
     "total ms change": ("total ms", lambda pruned, vanilla: pruned - vanilla),
     "TTFT speed-up": ("TTFT ms", lambda pruned, vanilla: vanilla / pruned),
     "TPOT speed-up": ("TPOT ms", lambda pruned, vanilla: vanilla / pruned),
-    "visual tokens before": ("visual tokens", lambda pruned, vanilla: vanilla),
+    "peak MB change": ("peak MB", lambda pruned, vanilla: pruned - vanilla),
 }
 """Quantity -> what of a run it compares, and how, with the same of the un-pruned run."""
 

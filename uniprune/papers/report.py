@@ -21,6 +21,7 @@ from uniprune.records import Store
 from uniprune.registry import BENCHMARKS
 
 TIMED = {name for name in (*DIRECT, *AGAINST) if name.endswith((" s", " ms", "ms change", "speed-up"))}
+"""What depends on the machine."""
 DERIVED = {name for name, (base, _) in AGAINST.items() if base == "score"}
 """What follows from scores that are shown; only the CSV file has it."""
 
