@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -33,12 +34,12 @@ ROWS = 2
 def some_cells() -> Iterator[Cell]:
     """First and last run of every block of every table, two seeds, on the first and last of its benchmarks."""
     for name in table_names():
-        for block in read_stand_ins().sweep(read_table(name).sweep, ROWS).runs:
+        for block in read_stand_ins().sweep(read_table(name).sweep).runs:
             cells = list(block.cells())
             assert block.data is not None
             data = tuple(dict.fromkeys((block.data[0], block.data[-1])))
             for cell in (cells[0], *cells[1:2] * (len(block.seed) > 1), cells[-1]):
-                yield Cell(cell.model, cell.choice, data, None, cell.protocol, cell.limit)
+                yield Cell(cell.model, cell.choice, data, None, cell.protocol, ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +213,10 @@ def test_what_is_not_run_is_told_with_command_and_cost(tmp_path: Path, capsys: p
 
 
 def test_stored_runs_lower_what_is_left_and_give_measured_times(records: list[RunRecord]) -> None:
-    sweep = read_stand_ins().sweep(read_table("fopru-table5").sweep, ROWS)
-    before = cost(sweep.cells(), Runs([]), read_assumptions())
-    after = cost(sweep.cells(), Runs(records), read_assumptions())
+    sweep = read_stand_ins().sweep(read_table("fopru-table5").sweep)
+    cells = [replace(cell, limit=ROWS) for cell in sweep.cells()]
+    before = cost(cells, Runs([]), read_assumptions())
+    after = cost(cells, Runs(records), read_assumptions())
     assert (before.done, before.cells) == (0, 4)
     assert 0 < after.done < 4
     assert after.rows == before.rows - ROWS * after.done

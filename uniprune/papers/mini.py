@@ -26,15 +26,14 @@ class StandIns(BaseModel):
     data: dict[str, str]
     """Benchmark -> generated benchmark of its kind."""
 
-    def sweep(self, sweep: SweepFile, limit: int | None = None) -> SweepFile:
-        """The same grid on stand-ins, the first `limit` rows each. Raises UserError where one is missing."""
+    def sweep(self, sweep: SweepFile) -> SweepFile:
+        """The same grid on stand-ins. Raises UserError where one is missing."""
         blocks = [
             block.model_copy(
                 update={
                     "model": self._all("model", block.model, self.models),
                     "data": None if block.data is None else self._all("benchmark", block.data, self.data),
                     "suite": None if block.suite is None else "mini",
-                    "limit": limit,
                 }
             )
             for block in sweep.runs
