@@ -101,16 +101,20 @@ def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
     return with_weights(outline(entry, placement))
 
 
-def outline(entry: ModelEntry, placement: Placement) -> LoadedModel:
-    """The model without its weights, on the meta device: enough to tell what runs of it are. Raises what `load` does."""
+def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> LoadedModel:
+    """The model without its weights, on the meta device: enough to tell what runs of it are.
+
+    Raises:
+        UserError: as `load`; with `local` also for a checkpoint that would have to be downloaded.
+    """
     ensure_torchvision()
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     if entry.folder is not None:
         _check_folder(entry.folder)
-    config = _fetch(AutoConfig.from_pretrained, entry)
+    config = _fetch(AutoConfig.from_pretrained, entry, local_files_only=local)
     family = MODELS.get(config.model_type)
-    processor = _load_processor(entry)
+    processor = _load_processor(entry, local)
     with torch.device("meta"):
         model = _fetch(
             lambda _: AutoModelForImageTextToText.from_config(config, attn_implementation=placement.attention), entry
@@ -169,11 +173,11 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _load_processor(entry: ModelEntry) -> Any:
+def _load_processor(entry: ModelEntry, local: bool) -> Any:
     """The processor with the catalogue's settings, padding on the left as generation needs."""
     from transformers import AutoProcessor
 
-    processor = _fetch(AutoProcessor.from_pretrained, entry)
+    processor = _fetch(AutoProcessor.from_pretrained, entry, local_files_only=local)
     if not hasattr(processor, "image_processor"):
         raise UserError(
             f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "
@@ -198,7 +202,9 @@ def _commit(entry: ModelEntry) -> str:
 
     commit = extract_commit_hash(_fetch(cached_file, entry, filename="config.json"), None)
     if commit is None:
-        raise UserError(f"{entry.source} has no commit in the local hub cache; fetch it with `hf download {entry.source}`")
+        raise UserError(
+            f"{entry.source} has no commit in the local hub cache; fetch it with `hf download {entry.source}`"
+        )
     return str(commit)
 
 

@@ -305,7 +305,7 @@ class Store:
             write_atomically(path, record.model_dump_json(indent=1) + "\n")
 
     def update(self, new: RunRecord, dataset: str, entry: DatasetRecord, *environments: Environment) -> RunRecord:
-        """Store one benchmark's entry and where it was answered, keeping what other processes stored for other benchmarks meanwhile."""
+        """Store one benchmark's entry and where it was answered, keeping what others stored of the run meanwhile."""
         lock = self.folder(new.identity) / "record.lock"
         with explain_write(lock), FileLock(lock):
             old = self.read(new.identity) or new
