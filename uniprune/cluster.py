@@ -105,7 +105,8 @@ class Cluster:
         ended: list[Item] = []
         while waiting or running:
             while waiting and len(running) < self.slots():
-                running[self._start(execute, waiting[0])] = waiting.pop(0)
+                group = waiting.pop(0)
+                running[self._start(execute, group)] = group
             ready, _ = self._ray.wait(list(running), timeout=1)
             for task in ready:
                 group = running.pop(task)
@@ -121,8 +122,8 @@ class Cluster:
         room = [has // takes for has, takes in ((cpus, want.cpus), (gpus, want.gpus)) if takes]
         if min(room) < 1:
             raise UserError(
-                f"a task takes {want.cpus:g} CPUs and {want.gpus:g} GPUs, but the Ray cluster has {cpus:g} and {gpus:g}; "
-                "lower --task-cpus or --task-gpus"
+                f"a task takes {want.cpus:g} CPUs and {want.gpus:g} GPUs, more than the {cpus:g} and {gpus:g} of the Ray "
+                "cluster; lower --task-cpus or --task-gpus"
             )
         return int(min(*room, want.jobs or min(room)))
 
