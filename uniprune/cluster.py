@@ -122,8 +122,8 @@ class Cluster:
         room = [has // takes for has, takes in ((cpus, want.cpus), (gpus, want.gpus)) if takes]
         if min(room) < 1:
             raise UserError(
-                f"a task takes {want.cpus:g} CPUs and {want.gpus:g} GPUs, more than the {cpus:g} and {gpus:g} of the Ray "
-                "cluster; lower --task-cpus or --task-gpus"
+                f"a task takes {want.cpus:g} CPUs and {want.gpus:g} GPUs, more than the {cpus:g} and {gpus:g} of "
+                "the Ray cluster; lower --task-cpus or --task-gpus"
             )
         return int(min(*room, want.jobs or min(room)))
 
