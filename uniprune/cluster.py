@@ -6,8 +6,10 @@ come, and the driver reads progress from there. A task whose worker dies is star
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -103,16 +105,17 @@ class Cluster:
         waiting = groups([item for item in items if not item.failure], self.slots())
         running: dict[Any, list[Item]] = {}
         ended: list[Item] = []
-        while waiting or running:
-            while waiting and len(running) < self.slots():
-                group = waiting.pop(0)
-                running[self._start(execute, group)] = group
-            ready, _ = self._ray.wait(list(running), timeout=1)
-            for task in ready:
-                group = running.pop(task)
-                ended += group
-                outcomes += self._outcomes(task, group)
-            progress.reach(sum(self._stored(item) for group in (ended, *running.values()) for item in group))
+        with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+            while waiting or running:
+                while waiting and len(running) < self.slots():
+                    group = waiting.pop(0)
+                    running[self._start(execute, group)] = group
+                ready, _ = self._ray.wait(list(running), timeout=1)
+                for task in ready:
+                    group = running.pop(task)
+                    ended += group
+                    outcomes += self._outcomes(task, group)
+                progress.reach(sum(self._stored(item) for group in (ended, *running.values()) for item in group))
         return outcomes
 
     def slots(self) -> int:
