@@ -35,7 +35,7 @@ def open_model(folder: Path) -> LoadedModel:
 def answer(loaded: LoadedModel, method: str, number: int, batch_size: int) -> list[Answer]:
     choice = MethodChoice(method, 1.0 if method == "none" else 0.25)
     with Answerer(loaded, choice.pruner(), batch_size) as answerer:
-        return answerer.answer(requests(number))
+        return [one for batch in answerer.answers(requests(number)) for one in batch]
 
 
 def said(answers: list[Answer]) -> list[tuple[str, str, list[int] | None]]:
