@@ -38,19 +38,22 @@ class Resources:
 
     Attributes:
         address: of a running cluster, "auto" to find it; "local" starts one on this machine for this command.
-        cpus, gpus: that each task occupies. jobs: tasks at a time, None for as many as there is room for.
+        cpus, gpus: that each task occupies; None is one GPU wherever the cluster has any.
+        jobs: tasks at a time, None for as many as there is room for.
     """
 
     address: str = "local"
     cpus: float = 1
-    gpus: float = 0
+    gpus: float | None = None
     jobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise UserError(f"jobs {self.jobs} must be at least 1")
-        if self.cpus < 0 or self.gpus < 0 or not (self.cpus or self.gpus):
-            raise UserError(f"a task cannot take {self.cpus:g} CPUs and {self.gpus:g} GPUs; give it some of either")
+        if self.cpus < 0 or (self.gpus or 0) < 0 or not (self.cpus or self.gpus):
+            raise UserError(
+                f"a task cannot take {self.cpus:g} CPUs and {self.gpus or 0:g} GPUs; give it some of either"
+            )
 
 
 class Cluster:
@@ -75,17 +78,20 @@ class Cluster:
         except ImportError as error:
             raise UserError("--ray needs Ray: pip install -c constraints.txt -e '.[ray]'") from error
         self._ray: Any = ray
-        want, own = self.resources, self.resources.address == "local"
+        want = self.resources
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray's own switch: nothing is sent home
-        room = (
-            {"num_cpus": ceil(want.jobs * want.cpus), "num_gpus": ceil(want.jobs * want.gpus)}
-            if own and want.jobs
-            else {}
-        )
+        cpus = ceil(want.jobs * want.cpus) if want.address == "local" and want.jobs else None
         try:
-            ray.init(want.address, include_dashboard=False, log_to_driver=False, logging_level="error", **room)
+            ray.init(want.address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error")
         except ConnectionError as error:
             raise UserError(f"no Ray cluster at {want.address!r}: {error}") from error
+        try:
+            gpus = want.gpus if want.gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
+            self._takes = {"num_cpus": want.cpus, "num_gpus": gpus}
+            self.slots()
+        except BaseException:
+            ray.shutdown()
+            raise
         return self
 
     def __exit__(
@@ -96,7 +102,10 @@ class Cluster:
 
     def plan(self, cells: Sequence[Cell]) -> list[Item]:
         """`Sweep.plan` where the runs will be asked: the kind of device there is part of what they are."""
-        items: list[Item] = self._ray.get(self._start(plan, cells))
+        try:
+            items: list[Item] = self._ray.get(self._start(plan, cells))
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from error
         return items
 
     def execute(self, items: Sequence[Item], progress: RunProgress) -> list[Outcome]:
@@ -120,20 +129,19 @@ class Cluster:
 
     def slots(self) -> int:
         """Tasks that run at a time. Raises UserError if there is no room for one."""
-        there, want = self._ray.cluster_resources(), self.resources
-        cpus, gpus = there.get("CPU", 0), there.get("GPU", 0)
-        room = [has // takes for has, takes in ((cpus, want.cpus), (gpus, want.gpus)) if takes]
-        if min(room) < 1:
+        has, takes = self._ray.cluster_resources(), self._takes
+        cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
+        room = min(there // n for there, n in ((cpus, takes["num_cpus"]), (gpus, takes["num_gpus"])) if n)
+        if room < 1:
             raise UserError(
-                f"a task takes {want.cpus:g} CPUs and {want.gpus:g} GPUs, more than the {cpus:g} and {gpus:g} of "
-                "the Ray cluster; lower --task-cpus or --task-gpus"
+                f"a task takes {takes['num_cpus']:g} CPUs and {takes['num_gpus']:g} GPUs, more than the {cpus:g} and "
+                f"{gpus:g} of the Ray cluster; lower --task-cpus or --task-gpus"
             )
-        return int(min(*room, want.jobs or min(room)))
+        return int(min(room, self.resources.jobs or room))
 
     def _start(self, function: Any, work: Sequence[Any]) -> Any:
         """A task with the resources asked for."""
-        options = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus, "max_retries": RETRIES}
-        return self._ray.remote(**options)(function).remote(work, *self._shared)
+        return self._ray.remote(**self._takes, max_retries=RETRIES)(function).remote(work, *self._shared)
 
     def _outcomes(self, task: Any, group: Sequence[Item]) -> list[Outcome]:
         """How the runs of a task ended."""

@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     ray.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as there is room for)")
     ray.add_argument("--task-cpus", type=float, default=1, metavar="N", help="CPUs of each task (default: 1)")
-    ray.add_argument("--task-gpus", type=float, default=0, metavar="N", help="GPUs of each task (default: 0)")
+    ray.add_argument("--task-gpus", type=float, metavar="N", help="GPUs of each task (default: 1 if there are any)")
     machine_arguments(parser)
 
 
