@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.test_cli import PLUGINS, predictions, start, wait_for_rows
 from tests.test_sweep import contents, sweep_file, words
@@ -16,6 +17,7 @@ from uniprune.sweep import Item
 from uniprune.sweep_file import Block
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_row(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     models = [str(checkpoint("llava")), str(checkpoint("internvl"))]

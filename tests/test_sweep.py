@@ -14,6 +14,9 @@ import yaml
 
 from tests.test_cli import PLUGINS, predictions, start, wait_for_rows
 from uniprune.cli import main
+from uniprune.registry import METHODS
+from uniprune.sweep import seeded
+from uniprune.sweep_file import Block
 
 Checkpoint = Callable[[str], Path]
 
@@ -101,6 +104,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
     assert "divprune" in told.out
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_resumes(checkpoint: Checkpoint, tmp_path: Path) -> None:
     method = {"name": "slow", "set": {"seconds": 0.1}}
     grid = {"model": str(checkpoint("llava")), "method": ["none", method], "ratio": [0.25, 0.5], "data": "small"}
@@ -119,6 +123,20 @@ def test_an_interrupted_sweep_resumes(checkpoint: Checkpoint, tmp_path: Path) ->
     assert len(after) == 3
     assert all(len({json.loads(line)["index"] for line in data.splitlines()}) == 12 for data in after.values())
     assert len(predictions(tmp_path / "out")) == 36
+
+
+def test_seeds_are_runs_of_random_methods_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, random in (("divprune", False), ("random-pre", True)):
+        monkeypatch.setattr(METHODS.get(name), "random", random, raising=False)
+    block = Block(model="m", method=["divprune", "random-pre", "divprune+random-intra"], ratio=0.5, seed=[1, 2])
+    seeds = [(cell.choice.name, seeded(cell).choice.seed) for cell in block.cells()]
+    assert set(seeds) == {
+        ("divprune", 0),
+        ("random-pre", 1),
+        ("random-pre", 2),
+        ("divprune+random-intra", 1),
+        ("divprune+random-intra", 2),
+    }
 
 
 @pytest.mark.parametrize(

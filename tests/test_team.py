@@ -53,6 +53,7 @@ def score(output: Path) -> Any:
     return record["datasets"]["small"]["score"]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_rows_and_go_on_where_one_stopped(checkpoint: Checkpoint, tmp_path: Path) -> None:
     arguments = ["--method", "random-pre", "--ratio", "0.25", "--batch-size", "2"]
     assert main(words(checkpoint("llava"), tmp_path / "one", *arguments)) == 0
@@ -74,6 +75,7 @@ def test_two_processes_share_the_rows_and_go_on_where_one_stopped(checkpoint: Ch
     assert not list(path.parent.glob("*.part*"))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_loses_no_stored_row(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Without a launcher that would end the other one too: it finishes its share, then says what happened."""
     plugin = str(PLUGINS / "gated.py")
