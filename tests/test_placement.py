@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 
+from tests.devices import ONE, TWO, Places, split
 from uniprune.answering import Answerer
 from uniprune.benchmark import DataOptions, Request
 from uniprune.catalog import ModelEntry
@@ -85,3 +86,24 @@ def test_memory_that_runs_out_behind_a_pruning_point_costs_nothing_but_time(
     assert [one.batch for one in answers] == [2, 2, 2, 2, 1]
     assert said(answers) == said(expected)
     assert all(one.spans and one.spans["total"] > 0 for one in answers)
+
+
+@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl"])
+def test_layers_on_two_devices_give_the_same(family: str, checkpoint: Checkpoint) -> None:
+    whole, spread = (open_model(checkpoint(family)) for _ in range(2))
+    places = Places()
+    split(places, spread.model, spread.family.layers, at=2)
+    for method in METHODS:
+        with places:
+            answers = answer(spread, method, 3, 2)
+        assert said(answers) == said(answer(whole, method, 3, 2)), method
+
+
+def test_the_pretended_devices_do_refuse_to_be_mixed() -> None:
+    with Places():
+        one, two, cpu = torch.ones(2, device="cpu:1"), torch.ones(2).to("cpu:2"), torch.arange(2)
+        assert ((one + 1).device, two.sum().device, one[cpu].device) == (ONE, TWO, ONE)
+        assert one.to(two).device == TWO
+        for wrong in (lambda: one + two, lambda: one + cpu, lambda: two[one.long()], lambda: one.numpy()):
+            with pytest.raises(AssertionError):
+                wrong()
