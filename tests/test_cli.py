@@ -41,9 +41,9 @@ def predictions(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def wait_for_rows(output: Path, count: int) -> None:
+def wait_for_rows(output: Path, count: int, name: str = "small.jsonl") -> None:
     deadline = time.monotonic() + 200
-    while sum(file.read_bytes().count(b"\n") for file in output.glob("*/small.jsonl")) < count:
+    while sum(file.read_bytes().count(b"\n") for file in output.glob(f"*/{name}")) < count:
         assert time.monotonic() < deadline, "no answers appeared"
         time.sleep(0.02)
 

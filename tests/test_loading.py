@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from uniprune.benchmark import Part, Request
 from uniprune.catalog import ModelEntry, catalog, find_model
 from uniprune.chat import Chat
+from uniprune.choice import MethodChoice
 from uniprune.encoding import Encoder
 from uniprune.errors import UserError
-from uniprune.loading import LoadedModel, Placement, fingerprint, load, place
+from uniprune.evaluate import Run, RunOptions
+from uniprune.loading import LoadedModel, Placement, fingerprint, load, outline, place
 
 CPU = Placement("float32", "sdpa", "cpu")
 Checkpoint = Callable[[str], Path]
@@ -179,3 +181,33 @@ def test_automatic_placement_fits_the_machine() -> None:
     placement = place()
     assert placement.kind == ("cuda" if torch.cuda.is_available() else "cpu")
     assert placement.dtype == ("float32" if placement.kind == "cpu" else placement.dtype)
+
+
+def test_hub_checkpoints_are_told_apart_by_commit(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+    import transformers.utils.hub
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--somebody--something"
+    shutil.copytree(checkpoint("llava"), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(transformers.utils.hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    entry = find_model("somebody/something")
+    assert outline(entry, CPU).weights == commit
+    assert load(entry, CPU).weights == commit
+
+
+def test_an_outline_says_of_a_model_what_the_loaded_one_says(checkpoint: Checkpoint) -> None:
+    entry = ModelEntry(name="tiny", source=str(checkpoint("qwen2.5-vl")))
+    plan, loaded = outline(entry, CPU), load(entry, CPU)
+    assert all(weight.is_meta for weight in plan.model.parameters())
+    assert (plan.weights, plan.num_layers, plan.image_processor) == (
+        loaded.weights, loaded.num_layers, loaded.image_processor
+    )  # fmt: skip
+    one, other = (Run(model, MethodChoice("fastv", 0.25), RunOptions()).record for model in (plan, loaded))
+    assert one == other

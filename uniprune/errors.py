@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class UserError(Exception):
@@ -16,6 +18,26 @@ class UnsupportedError(UserError):
 
 class PruningError(RuntimeError):
     """A method broke its contract (duplicate indices, wrong count, …). Names the method; exit code 1."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as plain text, to be told later or by another process.
+
+    Attributes:
+        message: what to say. user: whether it was a `UserError`. trace: the traceback, for `--debug`.
+    """
+
+    message: str
+    user: bool
+    trace: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that an error is."""
+        user = isinstance(error, UserError)
+        message = str(error) if user else f"{type(error).__name__}: {error}\n(--debug shows where)"
+        return cls(message, user, "".join(traceback.format_exception(error)))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

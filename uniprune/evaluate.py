@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,14 +16,15 @@ from uniprune.choice import MethodChoice
 from uniprune.environment import environment
 from uniprune.errors import UserError
 from uniprune.loading import LoadedModel
-from uniprune.predictions import Answer, Predictions
+from uniprune.predictions import Answer, Predictions, part
 from uniprune.progress import RunProgress
 from uniprune.pruner import Pruner
-from uniprune.records import DatasetRecord, ModelRecord, RunRecord, ScoreRecord, Setup, Store
+from uniprune.records import DatasetRecord, Environment, ModelRecord, RunRecord, ScoreRecord, Setup, Store
 from uniprune.registry import BENCHMARKS
 from uniprune.sharing import Shared
 from uniprune.stats import interval
 from uniprune.summary import ledger, timing
+from uniprune.team import ALONE, Team
 from uniprune.wording import Policy, prompts_hash, worded
 
 
@@ -81,7 +83,6 @@ class Run:
             attention=loaded.placement.attention,
             device=loaded.placement.kind,
         )
-        self.environment = environment(setup.device)
         self.record = RunRecord(
             identity=setup.identity(),
             model=ModelRecord(
@@ -99,7 +100,12 @@ class Run:
         return self.choice.name if self.pruner.kind == "none" else f"{self.choice.name} {self.choice.ratio:g}"
 
     def evaluate(
-        self, datasets: Sequence[Dataset], store: Store, progress: RunProgress, shared: Shared | None = None
+        self,
+        datasets: Sequence[Dataset],
+        store: Store,
+        progress: RunProgress,
+        shared: Shared | None = None,
+        team: Team = ALONE,
     ) -> RunRecord:
         """Ask and score every benchmark, storing each answer as it comes; stored rows are not asked again.
 
@@ -110,10 +116,14 @@ class Run:
         """
         average = self.choice.ratio if self.options.protocol == "average" else None
         speed = (self.options.batch_size, average, self.options.workers, shared)
-        with Answerer(self.loaded, self.pruner, *speed) as answerer:
-            for dataset in datasets:
-                progress.begin(f"{self.label} · {dataset.name}")
-                self.record = DatasetRun(self, dataset, store, progress).complete(answerer)
+        with ExitStack() as stack:
+            with team.step():
+                answerer = stack.enter_context(Answerer(self.loaded, self.pruner, *speed))
+                each = [DatasetRun(self, dataset, store, progress, team) for dataset in datasets]
+            environments = team.gather(environment(self.record.setup.device))
+            for one in each:
+                progress.begin(f"{self.label} · {one.dataset.name}")
+                self.record = one.complete(answerer, environments)
         return self.record
 
     def _pruner(self) -> Pruner:
@@ -127,9 +137,9 @@ class Run:
 class DatasetRun:
     """One benchmark within a run."""
 
-    def __init__(self, run: Run, dataset: Dataset, store: Store, progress: RunProgress) -> None:
-        self.record, self.options, self._environment = run.record, run.options, run.environment
-        self.dataset, self.store, self.progress = dataset, store, progress
+    def __init__(self, run: Run, dataset: Dataset, store: Store, progress: RunProgress, team: Team) -> None:
+        self.record, self.options = run.record, run.options
+        self.dataset, self.store, self.progress, self.team = dataset, store, progress, team
         requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
         if self.options.prompts == "family":
             requests = [worded(request, run.loaded.family.prompt) for request in requests]
@@ -142,36 +152,65 @@ class DatasetRun:
             rows=len(self._requests),
         )
 
-    def complete(self, answerer: Answerer) -> RunRecord:
-        """Ask what is missing, then score. An interrupt leaves a record of what is stored."""
+    def complete(self, answerer: Answerer, environments: Sequence[Environment]) -> RunRecord:
+        """Ask what is missing, then score. An interrupt leaves a record of what is stored.
+
+        Of several processes, the first opens the file, scores and writes; each asks its share of what is missing.
+        """
         path = self.store.predictions(self.record.identity, self.dataset.name)
-        with Predictions(path, waiting=self._waiting) as stored:
-            self._refuse_other_data()
-            self._write(stored.answers)
-            try:
-                self._ask(answerer, stored)
-            finally:
-                with contextlib.suppress(UserError):  # a full disk has been reported by what failed first
+        self._environments = environments
+        with ExitStack() as files:
+            with self.team.step():
+                if self.team.main:
+                    stored = files.enter_context(Predictions(path, self._waiting))
+                    stored.take_in()
+                    self._refuse_other_data()
                     self._write(stored.answers)
-            score = self._score(stored.answers)
-            self._write(stored.answers, score)
-        faulty = f", {len(self.record.datasets[self.dataset.name].faulty)} faulty rows left out"
-        self.progress.say(
-            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
-            + faulty * bool(self.record.datasets[self.dataset.name].faulty)
-        )
+            with self.team.step():
+                if not self.team.main:
+                    stored = files.enter_context(Predictions(part(path, self.team.rank), self._waiting))
+                    stored.know(path)
+            try:
+                with self.team.step():
+                    self._ask(answerer, stored)
+                    if not self.team.main:
+                        files.close()
+            except BaseException:
+                if self.team.main:
+                    with contextlib.suppress(UserError):  # a full disk has been reported by what failed first
+                        self._write(stored.answers)
+                raise
+            with self.team.step():
+                if self.team.main:
+                    self._finish(stored)
         return self.record
 
     def _ask(self, answerer: Answerer, stored: Predictions) -> None:
-        """Answer rows without a stored answer, batch by batch."""
+        """Answer this process's share of the rows without a stored answer, batch by batch."""
         missing = [request for request in self._requests if request.index not in stored.answers]
         self.progress.advance(len(self._requests) - len(missing))
-        for answers in answerer.answers(missing, self.dataset.fingerprint):
+        mine, left = self.team.share(missing), len(missing)
+        for answers in answerer.answers(mine, self.dataset.fingerprint):
             for answer in answers:
                 if answer.error:
                     self.progress.say(f"  {self.dataset.name}: row {answer.index} is left out: {answer.error}")
             stored.append(answers)
-            self.progress.advance(len(answers))
+            done = min(len(answers) * self.team.size, left)  # the others are about as fast
+            self.progress.advance(done)
+            left -= done
+        self.progress.advance(left)
+
+    def _finish(self, stored: Predictions) -> None:
+        """Bring everything together, score it and say so."""
+        stored.take_in()
+        self._write(stored.answers)
+        score = self._score(stored.answers)
+        self._write(stored.answers, score)
+        faulty = len(self.record.datasets[self.dataset.name].faulty)
+        self.progress.say(
+            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
+            + f", {faulty} faulty rows left out" * bool(faulty)
+        )
 
     def _score(self, answers: Mapping[str, Answer]) -> ScoreRecord:
         """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""
@@ -206,7 +245,7 @@ class DatasetRun:
                 "score": score,
             }
         )
-        self.record = self.store.update(self.record, self.dataset.name, entry, self._environment)
+        self.record = self.store.update(self.record, self.dataset.name, entry, *self._environments)
 
     def _refuse_other_data(self) -> None:
         """Refuse to add to answers that were given to other rows."""

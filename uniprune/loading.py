@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,16 +98,38 @@ def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
     Raises:
         UserError: the hub cannot be reached, the folder lacks a part, or no adapter serves this kind of model.
     """
+    return with_weights(outline(entry, placement))
+
+
+def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> LoadedModel:
+    """The model without its weights, on the meta device: enough to tell what runs of it are.
+
+    Raises:
+        UserError: as `load`; with `local` also for a checkpoint that would have to be downloaded.
+    """
     ensure_torchvision()
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     if entry.folder is not None:
         _check_folder(entry.folder)
-    config = _fetch(AutoConfig, entry)
+    config = _fetch(AutoConfig.from_pretrained, entry, local_files_only=local)
     family = MODELS.get(config.model_type)
-    processor = _load_processor(entry)
+    processor = _load_processor(entry, local)
+    with torch.device("meta"):
+        model = _fetch(
+            lambda _: AutoModelForImageTextToText.from_config(config, attn_implementation=placement.attention), entry
+        )
+    weights = fingerprint(entry.folder) if entry.folder is not None else _commit(entry)
+    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights)
+
+
+def with_weights(outlined: LoadedModel) -> LoadedModel:
+    """An outlined model, loaded. Raises UserError for weights that are missing, damaged or of another model."""
+    from transformers import AutoModelForImageTextToText
+
+    entry, placement = outlined.entry, outlined.placement
     model, report = _fetch(
-        AutoModelForImageTextToText,
+        AutoModelForImageTextToText.from_pretrained,
         entry,
         dtype=DTYPES[placement.dtype],
         attn_implementation=placement.attention,
@@ -117,9 +141,7 @@ def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
             f"the weights of {entry.source} lack {len(missing)} parameters of {type(model).__name__} "
             f"(first: {missing[0]}); they would be random. The checkpoint is incomplete or of another model"
         )
-    commit = getattr(model.config, "_commit_hash", None)
-    weights = fingerprint(entry.folder) if entry.folder is not None else str(commit)
-    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights)
+    return dataclasses.replace(outlined, model=model.eval(), family=type(outlined.family)(model))
 
 
 def fingerprint(folder: Path) -> str:
@@ -151,11 +173,11 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _load_processor(entry: ModelEntry) -> Any:
+def _load_processor(entry: ModelEntry, local: bool) -> Any:
     """The processor with the catalogue's settings, padding on the left as generation needs."""
     from transformers import AutoProcessor
 
-    processor = _fetch(AutoProcessor, entry)
+    processor = _fetch(AutoProcessor.from_pretrained, entry, local_files_only=local)
     if not hasattr(processor, "image_processor"):
         raise UserError(
             f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "
@@ -174,12 +196,24 @@ def _load_processor(entry: ModelEntry) -> Any:
     return processor
 
 
-def _fetch(factory: Any, entry: ModelEntry, **kwargs: Any) -> Any:
-    """`factory.from_pretrained`, its failures told in the user's terms."""
+def _commit(entry: ModelEntry) -> str:
+    """Commit of a hub checkpoint whose configuration has been fetched."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    commit = extract_commit_hash(_fetch(cached_file, entry, filename="config.json"), None)
+    if commit is None:
+        raise UserError(
+            f"{entry.source} has no commit in the local hub cache; fetch it with `hf download {entry.source}`"
+        )
+    return str(commit)
+
+
+def _fetch(factory: Callable[..., Any], entry: ModelEntry, **kwargs: Any) -> Any:
+    """`factory(entry.source, …)`, its failures told in the user's terms."""
     from safetensors import SafetensorError
 
     try:
-        return factory.from_pretrained(entry.source, **kwargs)
+        return factory(entry.source, **kwargs)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         if entry.folder is not None:

@@ -3,11 +3,15 @@
 They survive kills, full disks and second processes. Each line is one row, an `Answer`. A batch is written with one call
 and forced to disk before the next one starts, so a kill loses at most the batch in flight; a line cut short by it is
 dropped when the file is opened again.
+
+Where several processes share a benchmark, process 0 holds `<benchmark>.jsonl` and every other one a part beside it.
+Process 0 takes the parts in at the end; those that a death left behind are taken in by whoever opens the file next.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -119,6 +123,19 @@ class Predictions:
                 raise
         self.answers.update((answer.index, answer) for answer in batch)
 
+    def take_in(self) -> None:
+        """Move what is stored in parts into this file, waiting for processes that still write to them."""
+        for path in parts(self.path):
+            with Predictions(path, self._waiting) as part, explain_write(path):
+                self.append(answer for index, answer in part.answers.items() if index not in self.answers)
+                path.unlink()
+                Path(part._lock.lock_file).unlink(missing_ok=True)
+
+    def know(self, whole: Path) -> None:
+        """Count as stored what lies in the file of which this one is a part. Raises UserError if that is damaged."""
+        data = whole.read_bytes() if whole.exists() else b""
+        self.answers.update((answer.index, answer) for answer in read_answers(data, whole))
+
     def _read(self) -> list[Answer]:
         """Stored answers; a last line without its end is cut off."""
         if not self.path.exists():
@@ -143,3 +160,18 @@ def read_answers(data: bytes, path: Path) -> list[Answer]:
                 "the same command again: only its row is asked again"
             ) from error
     return answers
+
+
+def part(path: Path, rank: int) -> Path:
+    """Where process `rank`, from 1 on, stores its answers to the benchmark of `path`."""
+    return path.with_suffix(f".part{rank}.jsonl")
+
+
+def parts(path: Path) -> list[Path]:
+    """The parts that lie beside a file."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}.part*.jsonl"))
+
+
+def stored_rows(path: Path) -> int:
+    """Rows stored in a file and its parts, whoever writes to them at the moment."""
+    return sum(file.read_bytes().count(b"\n") for file in (path, *parts(path)) if file.exists())

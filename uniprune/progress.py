@@ -50,6 +50,10 @@ class RunProgress:
         """Count rows as done."""
         self._bar.advance(self._task, rows)
 
+    def reach(self, rows: int) -> None:
+        """Set how many rows are done."""
+        self._bar.update(self._task, completed=rows)
+
     def say(self, text: str) -> None:
         """One line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

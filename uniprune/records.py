@@ -304,16 +304,17 @@ class Store:
         with explain_write(path):
             write_atomically(path, record.model_dump_json(indent=1) + "\n")
 
-    def update(self, new: RunRecord, dataset: str, entry: DatasetRecord, environment: Environment) -> RunRecord:
-        """Store one benchmark's entry, keeping what other processes stored for other benchmarks meanwhile."""
+    def update(self, new: RunRecord, dataset: str, entry: DatasetRecord, *environments: Environment) -> RunRecord:
+        """Store one benchmark's entry and where it was answered, keeping what others stored of the run meanwhile."""
         lock = self.folder(new.identity) / "record.lock"
         with explain_write(lock), FileLock(lock):
             old = self.read(new.identity) or new
-            environments = old.environments + [environment] * (environment not in old.environments)
+            seen = list(old.environments)
+            seen += [one for i, one in enumerate(environments) if one not in (*seen, *environments[:i])]
             record = old.model_copy(
                 update={
                     "model": new.model,
-                    "environments": environments,
+                    "environments": seen,
                     "datasets": {**old.datasets, dataset: entry},
                 }
             )

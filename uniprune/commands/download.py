@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from uniprune.commands.run import dataset_names
 from uniprune.console import say
+from uniprune.datasets import dataset_names
 from uniprune.errors import UserError
 from uniprune.registry import BENCHMARKS
 

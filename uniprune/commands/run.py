@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
 
-from uniprune.benchmark import DataOptions, Dataset, download_command
-from uniprune.catalog import ROOT, ModelEntry, find_model
+from uniprune.catalog import ROOT, find_model
 from uniprune.choice import MethodChoice, parse_settings
 from uniprune.console import say, show, write
-from uniprune.errors import UserError, unknown
+from uniprune.errors import Failure
 from uniprune.leaderboard import leaderboard
 from uniprune.records import Store
-from uniprune.registry import BENCHMARKS
+from uniprune.sweep_file import Cell
+
+if TYPE_CHECKING:  # importing it imports torch
+    from uniprune.sweep import Item, Machine
 
 HELP = "evaluate methods on benchmarks"
 DEFAULTS = ROOT / "configs" / "default.yaml"
@@ -33,12 +37,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--ratio", nargs="+", type=float, help="share of visual tokens to keep, in (0, 1]")
     what.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks; * matches")
     what.add_argument("--suite", help="all benchmarks of a suite (default: mini for the tiny models, ten otherwise)")
-    what.add_argument(
-        "--prompts",
-        choices=("benchmark", "family"),
-        help="who words the prompts: the benchmark, or the model's family as VLMEvalKit does (default: see "
-        "configs/models.yaml)",
-    )
     what.add_argument("--limit", type=int, metavar="N", help="only the first N rows of each benchmark")
     how = parser.add_argument_group("how to prune")
     how.add_argument("--layer", type=int, help="decoder layer before which methods inside the model prune")
@@ -47,6 +45,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--protocol", choices=("site", "average"), default="site", help="the ratio holds at the layer / over all layers"
     )
+    machine_arguments(parser)
+
+
+def machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options about where and how runs are asked, which `run` and `sweep` share."""
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
@@ -63,7 +66,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="compute image features once for all methods and questions, keeping up to this much; times are not taken",
     )
-    files = parser.add_argument_group("files and judges")
+    files = parser.add_argument_group("prompts, files and judges")
+    files.add_argument(
+        "--prompts",
+        choices=("benchmark", "family"),
+        help="who words the prompts: the benchmark, or the model's family as VLMEvalKit does (default: see "
+        "configs/models.yaml)",
+    )
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     files.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
@@ -74,43 +83,78 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Evaluate every method at every ratio on every benchmark."""
-    from uniprune.evaluate import Run, RunOptions
-    from uniprune.loading import load, place
     from uniprune.progress import RunProgress
-    from uniprune.sharing import sharing
+    from uniprune.sweep import Sweep
+    from uniprune.team import Team
 
-    console = Console(stderr=True)
     fill_in(options)
-    entry = find_model(options.model)
-    choices = method_choices(options)
-    settings = RunOptions(
-        protocol=options.protocol,
-        limit=options.limit,
+    find_model(options.model)
+    data = tuple(options.data) if options.data is not None else None
+    cells = [
+        Cell(options.model, choice, data, options.suite, options.protocol, options.limit)
+        for choice in method_choices(options)
+    ]
+    with Team.join() as team:
+        sweep = Sweep(machine(options), team)
+        items = sweep.plan(cells)
+        failures = [(item, item.failure) for item in items if item.failure]
+        if not failures:
+            with RunProgress(rows_of(items), Console(stderr=True, quiet=not team.main)) as progress:
+                outcomes = sweep.execute(items, progress)
+            failures = [(outcome.item, outcome.failure) for outcome in outcomes if outcome.failure]
+            if team.main:
+                show_results(sweep.store, items)
+    if team.main:
+        tell(failures, options.debug)
+    return (2 if all(failure.user for _, failure in failures) else 1) if failures else 0
+
+
+def machine(options: argparse.Namespace) -> Machine:
+    """The options of `machine_arguments` as one object."""
+    from uniprune.sweep import Machine
+
+    return Machine(
+        output=options.output,
+        data_dir=options.data_dir,
+        device=options.device,
+        dtype=options.dtype,
+        attention=options.attn,
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
         workers=options.workers,
-        prompts=options.prompts or entry.prompts,
+        share_vision=options.share_vision,
+        prompts=options.prompts,
+        judge=options.judge,
+        judge_model=options.judge_model,
     )
-    placement = place(options.dtype, options.attn, options.device)
-    datasets = load_datasets(options, entry)
-    loaded = load(entry, placement)
-    runs = [Run(loaded, choice, settings) for choice in choices]
-    store = Store(options.output)
-    shared = sharing(loaded, options.share_vision)
-    rows = sum(len(dataset.requests(options.limit)) for dataset in datasets)
-    with RunProgress(rows * len(runs), console) as progress:
-        progress.say(f"{entry.name} ({placement}), {rows} rows per method")
-        for one in runs:
-            progress.say(f"{one.label}  ({store.root / one.record.identity})")
-            one.evaluate(datasets, store, progress, shared)
-    mine = {one.record.identity for one in runs}
+
+
+def rows_of(items: Sequence[Item]) -> int:
+    """Rows of all runs, stored ones included."""
+    return sum(rows or 0 for item in items for rows in item.rows.values())
+
+
+def show_results(store: Store, items: Sequence[Item]) -> None:
+    """The leaderboard of these runs, that of all runs as a file, and where everything is."""
+    mine = {item.identity for item in items}
     records = list(store.records())
+    if not any(record.identity in mine for record in records):
+        return
     show(leaderboard(records, lambda record: record.identity in mine))
     board = store.root / "leaderboard.csv"
     write(board, leaderboard(records).csv())
     say(f"leaderboard of all runs: {board}")
     say(f"records and predictions: {store.root}/<identity>/")
-    return 0
+
+
+def tell(failures: Sequence[tuple[Item, Failure]], debug: bool) -> None:
+    """What went wrong, on stderr: each reason once, with the runs it concerns."""
+    reasons: dict[Failure, list[str]] = {}
+    for item, failure in failures:
+        reasons.setdefault(failure, []).append(item.label)
+    for failure, labels in reasons.items():
+        runs = ", ".join(labels[:3]) + f" and {len(labels) - 3} more" * (len(labels) > 3)
+        sys.stderr.write(failure.trace * debug + f"error: {runs}: {failure.message}\n")
 
 
 def fill_in(options: argparse.Namespace, path: Path = DEFAULTS) -> None:
@@ -143,33 +187,3 @@ def method_choices(options: argparse.Namespace) -> list[MethodChoice]:
             choice = dataclasses.replace(choice, ratio=pruner.ratio) if pruner.kind == "none" else choice
             choices[choice.name, choice.ratio] = choice
     return list(choices.values())
-
-
-def load_datasets(options: argparse.Namespace, entry: ModelEntry) -> list[Dataset]:
-    """The chosen benchmarks. Those of the mini suite are judged by rule unless told otherwise."""
-    names = dataset_names(options.data, options.suite or entry.suite)
-    sources = {name: BENCHMARKS.entry(name).metadata.get("source") for name in names}
-    absent = [name for name, source in sources.items() if source and not source.path(options.data_dir).is_file()]
-    if len(absent) > 1:
-        raise UserError(
-            f"{options.data_dir} lacks the files of {', '.join(absent)}; run: "
-            f"{download_command(absent, options.data_dir)}"
-        )
-    embedded = all(BENCHMARKS.entry(name).metadata.get("suite") == "mini" for name in names)
-    judge = options.judge or ("rule" if embedded else None)
-    settings = DataOptions(data_dir=options.data_dir, judge=judge, judge_model=options.judge_model)
-    return [BENCHMARKS.get(name)(settings) for name in names]
-
-
-def dataset_names(patterns: Sequence[str] | None, suite: str) -> list[str]:
-    """Names that `--data` or `--suite` mean. Raises UserError for one that means nothing."""
-    if patterns is None:
-        suites = {name: BENCHMARKS.entry(name).metadata.get("suite", "") for name in BENCHMARKS.names()}
-        if suite not in suites.values():
-            raise unknown("suite", suite, {s for s in suites.values() if s})
-        return [name for name, of in suites.items() if of == suite]
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        matching = BENCHMARKS.names(pattern) or [BENCHMARKS.entry(pattern).name]
-        names.update(dict.fromkeys(matching))
-    return list(names)

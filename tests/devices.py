@@ -1,0 +1,96 @@
+"""Two pretended accelerators on a machine without any: every tensor is told where it lies, mixing places is an error.
+
+All data stays on the CPU. Inside the mode `tensor.device` answers with the pretended place ("cpu" for the real CPU,
+"cpu:1" and "cpu:2" for the two), `to` and factories move and create there, results lie where their inputs do, and what
+a GPU would refuse is refused: inputs from two places (a number and indices may come from the CPU), `numpy()`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+CPU, ONE, TWO = torch.device("cpu"), torch.device("cpu", 1), torch.device("cpu", 2)
+DEVICE = Tensor.device.__get__  # type: ignore[attr-defined]
+READ = (Tensor.numpy, Tensor.__array__)
+INDEXED = (Tensor.__getitem__, Tensor.__setitem__)
+
+
+class Places(TorchFunctionMode):
+    """The mode; `put` says where a module's weights and buffers lie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._place: Any = WeakTensorKeyDictionary()
+
+    def put(self, module: nn.Module, device: torch.device) -> None:
+        for tensor in (*module.parameters(), *module.buffers()):
+            self._place[tensor] = device
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func == DEVICE:
+            return self._place.get(args[0], CPU)
+        tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+        if func is Tensor.to or "device" in kwargs:
+            target = self._target(func, args, kwargs, tensors)
+            if func is Tensor.to:
+                args = (args[0], *[target if isinstance(x, torch.device | str) else x for x in args[1:]])
+            result = func(*args, **kwargs)
+            moved = func is Tensor.to and result is args[0] and target != self._place.get(args[0], CPU)
+            result = result.clone() if moved else result
+        else:
+            target = self._common(func, args, tensors)
+            result = func(*args, **kwargs)
+        tree_map(lambda x: self._mark(x, target), result)
+        return result
+
+    def _mark(self, value: Any, device: torch.device) -> None:
+        if isinstance(value, Tensor):
+            self._place[value] = device
+
+    def _target(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> torch.device:
+        """Where the result of `to` or of a factory lies."""
+        named = [x for x in (kwargs.get("device"), *args[1:]) if isinstance(x, torch.device | str)]
+        if named:
+            return torch.device(named[0])
+        others = tensors[1:] if func is Tensor.to else tensors  # x.to(other)
+        return self._place.get((others or tensors)[0], CPU) if tensors else CPU
+
+    def _common(self, func: Any, args: Any, tensors: list[Tensor]) -> torch.device:
+        """Where all inputs lie. Raises AssertionError for inputs from several places."""
+        places = [(self._place.get(x, CPU), x) for x in tensors]
+        strict = {place for place, x in places if not (place == CPU and (x.ndim == 0 or func in INDEXED))}
+        name = resolve_name(func) or func
+        assert len(strict) < 2, f"{name} of tensors on {sorted(map(str, strict))}"
+        assert func not in READ or strict <= {CPU}, f"{name} of a tensor on {strict}"
+        if func in INDEXED:
+            return places[0][0]
+        return next(iter(strict), CPU)
+
+
+class Move(ModelHook):  # type: ignore[misc]
+    """What accelerate's dispatch does at a module: inputs are brought to it, behind all forward hooks."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return send_to_device(args, self.device), send_to_device(kwargs, self.device)
+
+
+def split(places: Places, model: Any, layers: Any, at: int) -> None:
+    """The decoder layers from `at` on and the last norm on the second place, all else on the first."""
+    places.put(model, ONE)
+    for module in (*layers[at:], model.get_decoder().norm):
+        places.put(module, TWO)
+        add_hook_to_module(module, Move(TWO))
+    for module in (*layers[:at], model.get_output_embeddings()):  # the head's weights may be those of the embedding
+        add_hook_to_module(module, Move(ONE))

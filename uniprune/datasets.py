@@ -1,0 +1,64 @@
+"""Benchmarks by name or pattern, each loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from uniprune.benchmark import DataOptions, Dataset, download_command
+from uniprune.errors import UserError, unknown
+from uniprune.registry import BENCHMARKS
+
+
+def dataset_names(patterns: Sequence[str] | None, suite: str) -> list[str]:
+    """Names that `--data` or `--suite` mean. Raises UserError for one that means nothing."""
+    if patterns is None:
+        suites = {name: BENCHMARKS.entry(name).metadata.get("suite", "") for name in BENCHMARKS.names()}
+        if suite not in suites.values():
+            raise unknown("suite", suite, {s for s in suites.values() if s})
+        return [name for name, of in suites.items() if of == suite]
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        matching = BENCHMARKS.names(pattern) or [BENCHMARKS.entry(pattern).name]
+        names.update(dict.fromkeys(matching))
+    return list(names)
+
+
+class Library:
+    """Benchmarks of one data folder.
+
+    Args:
+        data_dir, judge, judge_model: as `DataOptions`; benchmarks of the mini suite are judged by rule unless told
+            otherwise.
+    """
+
+    def __init__(self, data_dir: Path, judge: str | None = None, judge_model: str | None = None) -> None:
+        self._data_dir, self._judge, self._judge_model = data_dir, judge, judge_model
+        self._loaded: dict[str, Dataset] = {}
+
+    def all(self, names: Sequence[str]) -> list[Dataset]:
+        """Some benchmarks. Raises UserError as `get` does, for files that are missing once for all of them."""
+        sources = {name: BENCHMARKS.entry(name).metadata.get("source") for name in names}
+        absent = [name for name, source in sources.items() if source and not source.path(self._data_dir).is_file()]
+        if len(absent) > 1:
+            raise UserError(
+                f"{self._data_dir} lacks the files of {', '.join(absent)}; run: "
+                f"{download_command(absent, self._data_dir)}"
+            )
+        return [self.get(name) for name in names]
+
+    def get(self, name: str) -> Dataset:
+        """A benchmark. Raises UserError for a file that is missing or altered, or a judge that is needed."""
+        if name not in self._loaded:
+            entry = BENCHMARKS.entry(name)
+            judge = self._judge or ("rule" if entry.metadata.get("suite") == "mini" else None)
+            self._loaded[name] = entry.target(DataOptions(self._data_dir, judge, self._judge_model))
+        return self._loaded[name]
+
+    def rows(self, name: str, limit: int | None) -> int | None:
+        """Rows to ask; without its file what the registry says, None if that says nothing."""
+        rows: int | None = BENCHMARKS.entry(name).metadata.get("rows")
+        try:
+            return len(self.get(name).requests(limit))
+        except Exception:  # whatever keeps it from loading is told where it is to be asked
+            return rows if rows is None or limit is None else min(rows, limit)
