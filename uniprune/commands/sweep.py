@@ -16,6 +16,7 @@ from rich.table import Table
 from uniprune.commands.run import machine, machine_arguments, rows_of, show_results, tell
 from uniprune.console import say, stdout
 from uniprune.errors import UserError
+from uniprune.papers.mini import read_stand_ins
 from uniprune.records import RunRecord, Store
 from uniprune.sweep_file import Cell, read_sweep
 
@@ -32,6 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `sweep`."""
     parser.add_argument("file", type=Path, metavar="FILE.yaml", help="the grid; uniprune/sweep_file.py shows the form")
     parser.add_argument("--dry-run", action="store_true", help="show what would be asked, and ask nothing")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows, whatever the file says")
+    parser.add_argument("--mini", action="store_true", help="on embedded models and benchmarks (configs/mini.yaml)")
     ray = parser.add_argument_group("ray")
     ray.add_argument(
         "--ray",
@@ -52,7 +55,7 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.sweep import Sweep
     from uniprune.team import Team
 
-    cells = read_sweep(options.file).cells()
+    cells = wanted(options)
     if options.ray is None and options.jobs is not None:
         raise UserError("--jobs is the number of Ray tasks at a time; add --ray")
     where = dataclasses.replace(machine(options), local=options.dry_run)
@@ -65,6 +68,13 @@ def act(options: argparse.Namespace) -> int:
         resources = Resources(options.ray, options.task_cpus, options.task_gpus, options.jobs)
         with Cluster(resources, where, options.plugin, options.debug) as cluster:
             return ask(cluster.plan(cells), cluster.execute, options)
+
+
+def wanted(options: argparse.Namespace) -> list[Cell]:
+    """The runs of the file, on stand-ins or fewer rows if asked."""
+    sweep = read_sweep(options.file)
+    cells = (read_stand_ins().sweep(sweep) if options.mini else sweep).cells()
+    return [cell if options.limit is None else dataclasses.replace(cell, limit=options.limit) for cell in cells]
 
 
 def ask(items: Sequence[Item], execute: Execute, options: argparse.Namespace, main: bool = True) -> int:
