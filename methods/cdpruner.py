@@ -26,7 +26,8 @@ class CDPruner(PreLLM):
     for models without one. The relevance scale spans the whole view (one image with all its tiles).
     Differs from the release in: it negates relevance, because CLIP's patch-text similarity is inverted (`invert`);
     picks stay distinct when the budget exceeds the kernel's rank; the kernel is float32; LLaVA-NeXT's tiles get one
-    budget and kernel, not one each; original positions are kept (`positions="compact"` renumbers as released).
+    budget and kernel, not one each (`scope="tile"`, which scales relevance per tile, too); original positions are kept
+    (`positions="compact"` renumbers as released).
     Families: CLS tokens, grids and system prompts play no role.
     Cost: O(N^2 D + N keep^2).
 

@@ -22,6 +22,7 @@ class DivPrune(PreLLM):
 
     Differs from the paper in: distances are computed in float32 instead of the model's dtype, a chosen token is never
     chosen again when only duplicates remain, and original positions are kept (`positions="compact"` renumbers).
+    Differs from the release in: LLaVA-NeXT's newline tokens, all alike, are neither candidates nor counted.
     Cost: O(N^2 D + N keep).
     """
 

@@ -29,7 +29,8 @@ class FoPru(PreLLM):
 
     Differs from the paper in: it picks the better strategy per task, here "rank" is the default; counts are rounded;
     "row-exact" is ours. No code exists. Where the paper is silent: a CLS token is left out of rows and columns without
-    renormalising (with all columns every token emits the same, so what is received always wins).
+    renormalising (with all columns every token emits the same, so what is received always wins). Its counts on
+    LLaVA-NeXT suggest a budget per tile (`scope="tile"`); by default an image has one.
     Families: the block that makes the features in LLaVA and InternVL, the last full-attention block in Qwen2.5-VL;
     attention is averaged over a token's patches before ranking. Rows are rows of the token grid, of all tiles together,
     ranked by their mean. System prompts play no role.

@@ -24,7 +24,7 @@ class GPrune(PreLLM):
     number of neighbours, ranks the tokens, so that isolated ones beat members of a large background cluster.
 
     Differs from the paper in: one graph per image in every family (the paper has one for LLaVA-NeXT's base tile and
-    one for its detail grid).
+    one for its detail grid: `scope="grid"`).
     Differs from the release in: scores in float32, counts rounded instead of floored, the row of norms is propagated
     instead of raising the N x N matrix to a power (equal in exact arithmetic). Positions are the original ones in both.
     Families: needs projected tokens only, so CLS tokens, grids and system prompts play no role.

@@ -30,7 +30,7 @@ class VisionZip(PreLLM):
     Differs from the release in: it also hands the class token to the language model and counts it as dominant; here
     only with `cls=True`, at the first free position, because other families cannot project it. Contextual tokens stay
     at their anchors' positions instead of following behind (`order="release"`; together with `cls=True` and
-    `positions="compact"` that is the released sequence).
+    `positions="compact"` that is the released sequence). It gives each LLaVA-NeXT tile a budget (`scope="tile"`).
     Families: CLS attention in LLaVA and InternVL, received attention in Qwen2.5-VL; keys averaged over a token's
     patches; merging before the projector. Grids and system prompts play no role.
     Cost: O(N d + N K C).

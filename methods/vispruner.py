@@ -28,7 +28,7 @@ class VisPruner(PreLLM):
     Differs from the release in: an odd number of candidates gives its odd one to the half that is thinned out (there it
     crashes; wherever it runs the choice is the same); similarities in float64, because the rule is chaotic: one swap of
     nearly equal similarities changes many picks, so half precision makes another choice; one budget per image instead
-    of per LLaVA-NeXT tile; original positions are kept (`positions="compact"` renumbers as released).
+    of per LLaVA-NeXT tile (`scope="tile"`); original positions are kept (`positions="compact"` renumbers as released).
     Families: CLS attention in LLaVA and InternVL, received attention in Qwen2.5-VL; grids and system prompts play no
     role.
     Cost: O(N^2 C), then (N - keep) / step rounds of O(N^2).

@@ -16,14 +16,17 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of an untrained tiny model ("llava", "internvl" or "qwen2.5-vl") with its processor."""
+    """Folder of an untrained tiny model ("llava", "llava-next", "internvl" or "qwen2.5-vl") with its processor."""
     from models.tiny.build import build_model, build_processor
+    from tests.llava_next_checkpoint import save
 
     root = tmp_path_factory.mktemp("checkpoints")
 
     def build(family: str) -> Path:
         folder = root / family
-        if not folder.exists():
+        if family == "llava-next" and not folder.exists():
+            save(folder)
+        elif not folder.exists():
             build_model(family, seed=0).save_pretrained(folder)
             build_processor(family).save_pretrained(folder)
         return folder

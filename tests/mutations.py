@@ -118,8 +118,8 @@ MUTATIONS = (
     Mutation(
         "vision scores ignore what is already gone",
         "uniprune/engine/vision.py",
-        "return every[self.cells.to(every.device)]",
-        "return every[: len(self.cells)]",
+        "places.to(self.cells.device)[self.cells]",
+        "places.to(self.cells.device)[: len(self.cells)]",
         "attention",
     ),
     Mutation(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from tests.tiny import IMAGE
+from tests.tiny import IMAGE, visual
 from uniprune.engine import PrefillReport
 
 
@@ -18,7 +18,7 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """(embeddings, original position ids) as the un-pruned model feeds its language model; batch 1 without padding."""
     ids = x["input_ids"]
     embeds = model.get_input_embeddings()(ids)
-    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw") if name in x}
+    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x}
     features = model.get_image_features(**vision, return_dict=True).pooler_output
     flat = features.flatten(0, -2) if torch.is_tensor(features) else torch.cat(list(features)).flatten(0, -2)
     embeds = embeds.masked_scatter((ids == IMAGE)[..., None].expand_as(embeds), flat)
@@ -125,16 +125,22 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
 
 
 def dropped_by(report: PrefillReport, x: dict[str, Tensor], visual_id: int = IMAGE) -> dict[int, Tensor]:
-    """{K: bool [B, L]} of the visual positions each stage has lost, from the report's cells."""
-    visual = x["input_ids"] == visual_id
+    """{K: bool [B, L]} of the visual positions each stage has lost, from the report's cells.
+
+    Placeholders without a token, which follow the first cells of their image, stay while the image keeps a cell.
+    """
+    placeholders = x["input_ids"] == visual_id
+    tokens = visual(x) if visual_id == IMAGE else placeholders
     dropped: dict[int, Tensor] = {}
     for b, row in enumerate(report.rows):
-        places = visual[b].nonzero()[:, 0]
+        places, others = (mask[b].nonzero()[:, 0] for mask in (tokens, placeholders & ~tokens))
         starts = [0]
         for grids in row.grids:
             starts.append(starts[-1] + sum(t * h * w for t, h, w in grids))
+        image = torch.bucketize(tokens[b].cumsum(0)[others] - 1, torch.tensor(starts[1:]), right=True)
         for stage in row.stages:
-            lost = dropped.setdefault(stage.layer, visual.clone())
-            for start, cells in zip(starts, stage.kept, strict=False):
+            lost = dropped.setdefault(stage.layer, placeholders.clone())
+            for number, (start, cells) in enumerate(zip(starts, stage.kept, strict=False)):
                 lost[b, places[start + cells]] = False
+                lost[b, others[image == number]] = not len(cells)
     return dropped

@@ -30,11 +30,11 @@ def load_folder(folder: Path, **settings: object) -> LoadedModel:
 
 
 def request(index: str, text: str, images: int = 1, side: int = 96) -> Request:
-    pictures = tuple(Part(image=Image.new("RGB", (side, side), (40 * i, 90, 200))) for i in range(images))
+    pictures = tuple(Part(image=Image.new("RGB", (side, side // (1 + i)), (40 * i, 90, 200))) for i in range(images))
     return Request(index, (*pictures, Part(text=text)), question=text, max_new_tokens=4)
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl"])
+@pytest.mark.parametrize("family", ["llava", "llava-next", "internvl", "qwen2.5-vl"])
 def test_every_family_loads_and_answers_in_batches_as_alone(family: str, checkpoint: Checkpoint) -> None:
     loaded = load_folder(checkpoint(family))
     chat, encoder = Chat(loaded), Encoder(loaded.processor)
@@ -69,6 +69,13 @@ def test_answers_stop_at_each_rows_own_length(checkpoint: Checkpoint) -> None:
 def test_catalogue_names_the_papers_models() -> None:
     entries = catalog()
     assert {"llava-1.5-7b", "internvl3-8b", "qwen2.5-vl-7b", "tiny-llava"} <= set(entries)
+    variants = ("7b-vicuna", "13b-vicuna", "7b-mistral", "8b-llama3")
+    assert [entries[f"llava-next-{variant}"].source for variant in variants] == [
+        "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "llava-hf/llava-v1.6-vicuna-13b-hf",
+        "llava-hf/llava-v1.6-mistral-7b-hf",
+        "llava-hf/llama3-llava-next-8b-hf",
+    ]
     size = entries["qwen2.5-vl-7b"].image_processor["size"]
     assert size == {"shortest_edge": 256 * 28 * 28, "longest_edge": 1280 * 28 * 28}
     assert entries["tiny-llava"].suite == "mini"

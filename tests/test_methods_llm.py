@@ -24,7 +24,7 @@ from methods.sparsevlm_v2 import SparseVLMv2
 from methods.vtw import VTW, find_k, search_k
 from tests.oracles import dropped_by, layerwise_masked, merged_inputs
 from tests.pruners import generate
-from tests.tiny import FAMILIES, IMAGE, LAYERS, build, fresh_model, inputs, row
+from tests.tiny import FAMILIES, IMAGE, LAYERS, build, fresh_model, inputs, row, visual
 from uniprune.budget import layer_average, tokens_per_layer, with_average
 from uniprune.choice import MethodChoice
 from uniprune.clustering import density_peaks
@@ -94,7 +94,7 @@ def test_counts_and_caches_are_as_scheduled(family: str, pruner: Pruner) -> None
     with prune(model, pruner) as session, torch.no_grad():
         out = model(**x, use_cache=True)
     report = session.reports[-1].rows[0]
-    text = int((x["input_ids"] != IMAGE).sum())
+    rest = x["input_ids"].shape[1] - int(visual(x).sum())
     sizes = [sum(t * h * w for t, h, w in grids) for grids in report.grids]
     stages = pruner.schedule(LAYERS)
     if all(stage.pruner.exact for stage in stages):
@@ -103,7 +103,9 @@ def test_counts_and_caches_are_as_scheduled(family: str, pruner: Pruner) -> None
     held = [out.past_key_values.get_seq_length(layer) for layer in range(LAYERS)]
     final, first = report.entering[-1], pruner.evict_from(LAYERS)
     evicted = [final if first is not None and layer >= first else n for layer, n in enumerate(report.entering)]
-    assert held == [text + n for n in evicted]
+    withdrawn = [report.markers[0] - count for count in report.markers]
+    assert held == [rest + n - lost for n, lost in zip(evicted, withdrawn, strict=True)]
+    assert [lost > 0 for lost in withdrawn] == [not n and bool(report.markers[0]) for n in report.entering]
     assert report.entering == sorted(report.entering, reverse=True)
     assert report.entering[-1] < report.initial
     for stage in report.stages:
@@ -396,16 +398,15 @@ def test_mustdrop_merges_keeps_key_tokens_and_forgets(family: str) -> None:
     with prune(model, method) as session, torch.no_grad():
         out = model(**x, use_cache=True)
     report = session.reports[-1].rows[0]
-    ((_, height, width),) = report.grids[0]
-    merged = report.initial - 8 * (height // 3) * (width // 3)
+    merged = report.initial - 8 * sum((height // 3) * (width // 3) for _, height, width in report.grids[0])
     keys = -(-3 * merged // 10)
     assert report.entering[0] == merged
     assert report.entering[1:] == [keys] * (LAYERS - 1)
-    text = int((x["input_ids"] != IMAGE).sum())
-    assert [out.past_key_values.get_seq_length(n) for n in range(LAYERS)] == [text + keys] * LAYERS
+    rest = x["input_ids"].shape[1] - int(visual(x).sum())
+    assert [out.past_key_values.get_seq_length(n) for n in range(LAYERS)] == [rest + keys] * LAYERS
     with prune(model, dataclasses.replace(method, evict=False)), torch.no_grad():
         out = model(**x, use_cache=True)
-    assert out.past_key_values.get_seq_length(0) == text + merged
+    assert out.past_key_values.get_seq_length(0) == rest + merged
 
 
 def test_compositions_with_methods_before_the_language_model() -> None:

@@ -114,9 +114,10 @@ def test_methods_that_choose_their_count_say_so(family: str, pruner: PreLLM) -> 
     if isinstance(pruner, FoPru):
         (row, other) = report.rows
         for grids, kept in ((r.grids[0], r.stages[0].kept[0]) for r in (row, other)):
-            ((_, height, width),) = grids
-            assert len(kept) == keep_count(height, 0.5) * width
-            assert len((kept // width).unique()) == keep_count(height, 0.5)
+            row_of = torch.cat([torch.arange(h).repeat_interleave(w) + 100 * i for i, (_, h, w) in enumerate(grids)])
+            whole = row_of[kept].unique()
+            assert len(whole) == keep_count(len(row_of.unique()), 0.5)
+            assert torch.equal(kept, torch.isin(row_of, whole).nonzero()[:, 0])
 
 
 @family

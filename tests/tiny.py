@@ -1,4 +1,4 @@
-"""Tiny random-weight models of the three families, with inputs, for CPU tests of the engine."""
+"""Tiny random-weight models of every family, with inputs, for CPU tests of the engine."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from uniprune.registry import MODELS
-from uniprune.specimen import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, Specimen
+from uniprune.specimen import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, Size, Specimen
 
 __all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO"]
 
-FAMILIES = ("llava", "internvl", "qwen2_5_vl")
+FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
 VISION_START = IMAGE_START
 SIZES = ((4, 6), (4, 4), (6, 2))
 """Grids that images of dynamic size cycle through: 24, 16 and 12 tokens."""
 
 
-def specimen(family: str) -> Specimen:
+def specimen(family: str, size: Size = (4, 4)) -> Specimen:
     """What builds models and prompts of a family."""
-    built: Specimen = MODELS.get(family).specimen()
+    built: Specimen = MODELS.get(family).specimen(size)
     return built
 
 
@@ -51,6 +52,22 @@ def inputs(family: str, images: tuple[int, ...] = (1,), seed: int = 0, tiles: in
     return small.batch(prompts)
 
 
+def visual(x: dict[str, Tensor]) -> Tensor:
+    """[B, L] True at placeholders that carry a visual token: LLaVA-NeXT's own code says which are row ends."""
+    places = x["input_ids"] == IMAGE
+    if "image_sizes" in x:
+        base = build("llava_next").base_model
+        config = base.config
+        tiles = [
+            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
+            for size in x["image_sizes"]
+        ]
+        ones, newline = [torch.ones(count, config.image_seq_length, 1) for count in tiles], torch.zeros(1)
+        packed, _ = base.pack_image_features(ones, x["image_sizes"], "default", newline)
+        places[places.clone()] = torch.cat(packed)[:, 0] > 0
+    return places
+
+
 def video_inputs() -> dict[str, Tensor]:
     """One Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens."""
     grid, generator = (2, 8, 12), torch.Generator().manual_seed(0)
@@ -75,5 +92,5 @@ def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) 
         single["image_grid_thw"] = batch["image_grid_thw"][mine]
         single["pixel_values"] = torch.cat(batch["pixel_values"].split(sizes)[mine])
     elif images[b]:
-        single["pixel_values"] = batch["pixel_values"][mine]
+        single |= {name: batch[name][mine] for name in ("pixel_values", "image_sizes") if name in batch}
     return single

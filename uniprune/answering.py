@@ -127,7 +127,7 @@ class Answerer:
                 requested=self._requested(report),
                 initial=report.initial,
                 text_tokens=report.text,
-                flops=self._costs.prompt((grid for image in report.grids for grid in image), report.lengths),
+                flops=self._costs.prompt(report.encoded, report.lengths),
                 kv_bytes=report.kv_bytes,
             )
             for row, reply, report in zip(rows, replies, reports, strict=True)
@@ -154,10 +154,8 @@ class Answerer:
             return None
         if self._average is not None and self._stages:
             return self._average * report.initial
-        images = [sum(t * h * w for t, h, w in grids) for grids in report.grids]
-        units = images if self._pruner.scope == "image" else [sum(images)]
-        layers = self._loaded.num_layers
-        return sum(sum(tokens_per_layer(unit, self._stages, layers)) for unit in units) / layers
+        layers, sizes = self._loaded.num_layers, [len(unit.ranks) for unit in report.units]
+        return sum(sum(tokens_per_layer(size, self._stages, layers)) for size in sizes) / layers
 
     def _shrink(self, batch: list[Encoded], error: RuntimeError) -> None:
         """Halve the batch size if memory ran out; anything else is not ours."""

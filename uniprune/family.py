@@ -6,8 +6,10 @@ decoder side is shared; a subclass describes the vision side only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +23,27 @@ from uniprune.specimen import Specimen
 from uniprune.view import Grid
 
 Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One encoded image as it lies in the prompt.
+
+    Attributes:
+        grids: (t, h, w) of its grids of tokens, in the order of their placeholders.
+        origins: [N] for every cell of the grids, the number of its token among all that the tower's call made, counted
+            grid after grid in LLM order; None if unknown.
+        markers: [P] True at placeholders of the image that hold no token but, say, the end of a row; None for none.
+    """
+
+    grids: tuple[Grid, ...]
+    origins: Tensor | None = None
+    markers: Tensor | None = None
+
+    @property
+    def placeholders(self) -> int:
+        """P, how many placeholders the image takes."""
+        return sum(map(prod, self.grids)) if self.markers is None else len(self.markers)
 
 
 class Family:
@@ -96,6 +119,23 @@ class Family:
         """
         return None
 
+    # --- to be written where the language model does not get what the tower made, token for token ---------------
+    def pictures(
+        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Callable[[], Tensor]
+    ) -> list[Picture] | None:
+        """The encoded images in prompt order; by default one per grid, whole. None if unknown.
+
+        Args:
+            grids: what `grids` said of the tower's call; None when the features were computed outside the session.
+            projected: gives what left the projector; None then, too.
+            features: makes [P, D] what the placeholders of all rows of the batch hold, row after row.
+        """
+        if grids is None:
+            return None
+        sizes = list(map(prod, grids))
+        origins = torch.arange(sum(sizes)).split(sizes)
+        return [Picture((grid,), origin) for grid, origin in zip(grids, origins, strict=True)]
+
     # --- shared -------------------------------------------------------------------------------------------------
     merge: int = 1
     """Patches per side that form one LLM token (1: a token is a patch)."""
@@ -142,7 +182,7 @@ class PatchGridFamily(Family):
         super().__init__(model)
         self.vision = self.base.vision_tower
         self.projector = self.base.multi_modal_projector
-        self.has_cls = model.config.vision_feature_select_strategy == "default"
+        self.has_cls = getattr(model.config, "vision_feature_select_strategy", "default") == "default"
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """One square or rectangular grid per image, from the pixel size."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from uniprune.budget import check_ratio
 from uniprune.errors import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uniprune.view import View
 
 Positions = Literal["original", "compact"]
-Scope = Literal["image", "prompt"]
+Scope = Literal["image", "prompt", "grid", "tile"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Pruner:
         layer: K, the first decoder layer that sees the pruned sequence.
         seed: seed of `view.generator`, mixed with the sample's id.
         positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short.
-        scope: whether the ratio holds for each image or for all images of a prompt together.
+        scope: what the ratio holds for and a decision sees: each "image", all images of a "prompt" together, each
+            "grid" of an image, or each "tile" the vision tower encoded apart (as much of it as the prompt holds).
     """
 
     ratio: float = 1.0
@@ -92,7 +93,7 @@ class Pruner:
                 f"{type(self).__name__} ranks tokens by LLM attention, which does not exist before layer 0; "
                 "use layer >= 1 (the paper's default is 2)"
             )
-        for name, allowed in (("positions", ("original", "compact")), ("scope", ("image", "prompt"))):
+        for name, allowed in (("positions", get_args(Positions)), ("scope", get_args(Scope))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(allowed)}")
 

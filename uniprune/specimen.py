@@ -82,6 +82,10 @@ class Specimen:
         """Random pixel inputs of one image, concatenated over images along dimension 0 to the model's arguments."""
         raise NotImplementedError(f"{type(self).__name__} must implement picture(size, tiles, generator)")
 
+    def placeholders(self, size: Size, tiles: int) -> int:
+        """How many placeholders such an image takes in the prompt."""
+        return size[0] * size[1] * tiles
+
     def extras(self, ids: Tensor) -> dict[str, Tensor]:
         """Further model arguments that follow from `ids` [B, L]."""
         return {}
@@ -113,9 +117,9 @@ class Specimen:
             return torch.randint(*WORDS, (count,), generator=generator).tolist()
 
         ids, pictures = words(before), []
-        for height, width in images:
-            ids += [*self.opening, *[IMAGE] * (height * width * tiles), *words(between)]
-            pictures.append(self.picture((height, width), tiles, generator))
+        for size in images:
+            ids += [*self.opening, *[IMAGE] * self.placeholders(size, tiles), *words(between)]
+            pictures.append(self.picture(size, tiles, generator))
         asked = words(question)
         return Prompt((*ids, *asked), tuple(asked), tuple(pictures), name)
 

@@ -30,8 +30,12 @@ VARIANTS = [
     ("mustdrop", {"similarity": "0.1"}, "llava"),
     ("dart", {"released_count": "true"}, "internvl"),
     ("fitprune", {"budget": "paper"}, "llava"),
+    ("gprune", {"scope": "grid"}, "llava_next"),
+    ("visionzip", {"scope": "tile", "cls": "true"}, "llava_next"),
+    ("cdpruner+fitprune", {"scope": "tile"}, "llava_next"),
+    ("fopru", {"scope": "tile", "strategy": "row"}, "llava_next"),
 ]
-"""Other ways of asking: several images as one, compositions, adaptive counts, merging, published schedules."""
+"""Other ways of asking: several images as one, tiles apart, compositions, adaptive counts, merging, schedules."""
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.oracles import dropped_by, masked
 from tests.pruners import Probe, generate
-from tests.tiny import FAMILIES, build, inputs
+from tests.tiny import FAMILIES, IMAGE, build, inputs
+from tests.tiny import visual as tokens_of
 from uniprune.engine import Sample, attention, prune
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.view import View
@@ -35,10 +36,10 @@ def test_decoder_rows_equal_eager(
     dropped = dropped_by(session.reports[-1], x)
     with masked(reference, dropped), torch.no_grad():
         weights = reference(**x, output_attentions=True).attentions
-    visual, real = x["input_ids"] == reference.config.image_token_id, x["attention_mask"].bool()
+    visual, real = tokens_of(x), x["attention_mask"].bool()
     for (layer, b), got in probe.seen.items():
         arriving = visual[b] & ~torch.stack([d[b] for k, d in dropped.items() if k < layer] or [~visual[b]]).any(0)
-        text = (real[b] & ~visual[b]).nonzero()[:, 0]
+        text = (real[b] & (x["input_ids"][b] != IMAGE)).nonzero()[:, 0]
         length = x["input_ids"].shape[1]
         places = {"last": text[-1:], "text": text, "prompt": torch.arange(length - 4, length - 1)}
         places["visual"] = arriving.nonzero()[:, 0]

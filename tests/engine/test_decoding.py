@@ -186,7 +186,7 @@ def test_features_encoded_by_the_caller(family: str) -> None:
     """The same choice whether images are encoded before the forward, inside it, or by the caller."""
     model, x = build(family), inputs(family, (2, 1))
     look = Probe(look=lambda view: view.vision.received(-1), layers=(-1,), plan={0: 0.5})
-    names = [name for name in ("pixel_values", "image_grid_thw") if name in x]
+    names = [name for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x]
     with prune(model, look) as session, torch.no_grad():
         model.generate(**x, **GREEDY)
         model(**x)
@@ -195,7 +195,7 @@ def test_features_encoded_by_the_caller(family: str) -> None:
         if interleaves_beams:
             return
         features = model.get_image_features(**{name: x[name] for name in names}, return_dict=True)
-        rest = {name: value for name, value in x.items() if name != "pixel_values"}
+        rest = {name: value for name, value in x.items() if name not in ("pixel_values", "image_sizes")}
         model(**rest, mm_encoder_outputs={"image": features})
         assert torch.equal(by_generate, dropped_by(session.reports[-1], x)[0])
         model.get_image_features(**{name: x[name] for name in names} | {"pixel_values": -x["pixel_values"]})

@@ -8,7 +8,7 @@ from methods.fastv import FastV
 from methods.none import NoPruning
 from tests.oracles import dropped_by, layerwise_masked, merged_inputs, physically_short
 from tests.pruners import Plan, generate
-from tests.tiny import FAMILIES, IMAGE, LAYERS, build, inputs
+from tests.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, visual
 from uniprune.engine import prune
 from uniprune.pruner import Pruner
 
@@ -105,12 +105,12 @@ def test_methods_equal_masking(family: str, pruner: Pruner) -> None:
 @family
 def test_cache_really_shrinks(family: str) -> None:
     model, x = build(family), inputs(family)
-    length, visual = x["input_ids"].shape[1], int((x["input_ids"] == IMAGE).sum())
+    length, tokens = x["input_ids"].shape[1], int(visual(x).sum())
     with prune(model, Plan(plan={0: 0.5, 3: 0.25})):
         out = model.generate(**x, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True)
     lengths = [out.past_key_values.get_seq_length(layer) for layer in range(LAYERS)]
-    text = length - visual + STEPS - 1
-    assert lengths == [text + visual // 2] * 3 + [text + visual // 4] * 2
+    rest = length - tokens + STEPS - 1
+    assert lengths == [rest + tokens // 2] * 3 + [rest + tokens // 4] * 2
 
 
 def test_text_between_images_stays() -> None:

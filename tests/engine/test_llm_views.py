@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import StaticCache
 
 from tests.oracles import dropped_by, layerwise_masked, masked, merged_inputs
 from tests.pruners import Plan, Probe, generate
 from tests.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, row
+from tests.tiny import visual as visual_of
 from tests.views import make_view
 from uniprune.engine import Sample, attention, prune
 from uniprune.errors import PruningError, UnsupportedError, UserError
@@ -33,10 +33,6 @@ class Evicting(Plan):
         return self.first
 
 
-def visual_of(x: dict[str, Tensor]) -> Tensor:
-    return x["input_ids"] == IMAGE
-
-
 @family
 @pytest.mark.parametrize("plan", [{0: 0.5}, {2: 0.5, 3: 0.25}], ids=str)
 def test_upcoming_rows_equal_eager(family: str, plan: dict[int, float]) -> None:
@@ -51,7 +47,7 @@ def test_upcoming_rows_equal_eager(family: str, plan: dict[int, float]) -> None:
         with masked(reference, earlier), torch.no_grad():
             weights = reference(**x, output_attentions=True).attentions[layer][b]
         arriving = visual_of(x)[b] & ~torch.stack([c[b] for c in earlier.values()] or [~visual_of(x)[b]]).any(0)
-        text = x["attention_mask"][b].bool() & ~visual_of(x)[b]
+        text = x["attention_mask"][b].bool() & (x["input_ids"][b] != IMAGE)
         torch.testing.assert_close(got, weights[:, text][:, :, arriving], atol=1e-5, rtol=1e-4)
 
 
@@ -87,7 +83,7 @@ def test_keys_are_those_of_the_cache(family: str) -> None:
             model(**x, use_cache=True)
     for b, (visual, after) in enumerate(probe.seen.values()):
         keys = plain.layers[1].keys[b].transpose(0, 1).flatten(1)
-        last = int(visual_of(x)[b].nonzero()[-1])
+        last = int((x["input_ids"][b] == IMAGE).nonzero()[-1])
         torch.testing.assert_close(visual, keys[visual_of(x)[b]], atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(after, keys[last + 1 :], atol=1e-6, rtol=1e-5)
 
@@ -100,7 +96,7 @@ def test_embeddings_norm_and_following_text(family: str) -> None:
     with prune(model, probe) as session, torch.no_grad():
         generate(model, x, 1)
     embeds = merged_inputs(model, x)[0][0]
-    places, text = visual_of(x)[0].nonzero()[:, 0], (~visual_of(x)[0]).nonzero()[:, 0]
+    places, text = visual_of(x)[0].nonzero()[:, 0], (x["input_ids"][0] != IMAGE).nonzero()[:, 0]
     start = 0
     for image, cells in enumerate(session.reports[-1].rows[0].stages[0].kept):
         view = probe.seen[3, image]

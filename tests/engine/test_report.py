@@ -11,7 +11,7 @@ from methods.fastv import FastV
 from methods.none import NoPruning
 from methods.random_pre import RandomPre
 from tests.pruners import Answer, Plan, generate, hooks_on
-from tests.tiny import FAMILIES, IMAGE, build, inputs
+from tests.tiny import FAMILIES, IMAGE, build, inputs, visual
 from uniprune.budget import keep_count
 from uniprune.engine import prune
 from uniprune.family import find_family
@@ -26,8 +26,8 @@ def test_entering_tokens_are_what_the_layers_saw(family: str) -> None:
     """Against the hidden states themselves: a hook of our own counts the tokens of every layer's input."""
     model, images = build(family), (1, 2)
     x, widths = inputs(family, images), []
-    visual = (x["input_ids"] == IMAGE).sum(1)
-    text = x["attention_mask"].sum(1) - visual
+    tokens = visual(x).sum(1)
+    rest = x["attention_mask"].sum(1) - tokens
     handles = []
     with prune(model, DivPrune(ratio=0.5) >> FastV(ratio=0.3, layer=3)) as session:
         for layer in model.get_decoder().layers:
@@ -38,10 +38,11 @@ def test_entering_tokens_are_what_the_layers_saw(family: str) -> None:
         handle.remove()
     report = session.reports[-1]
     for layer, width in enumerate(widths):
-        assert max(r.entering[layer] + int(t) for r, t in zip(report.rows, text, strict=True)) == width
+        assert max(r.entering[layer] + int(t) for r, t in zip(report.rows, rest, strict=True)) == width
     for b, row in enumerate(report.rows):
         sizes = [sum(t * h * w for t, h, w in grids) for grids in row.grids]
-        assert row.initial == sum(sizes) == int(visual[b])
+        assert row.initial == sum(sizes) == int(tokens[b])
+        assert row.markers == [int((x["input_ids"][b] == IMAGE).sum() - tokens[b])] * 5
         first = [keep_count(n, 0.5) for n in sizes]
         second = [keep_count(n, 0.3) for n in first]
         assert row.entering == [sum(first)] * 3 + [sum(second)] * 2

@@ -11,7 +11,7 @@ from methods.divprune import DivPrune
 from methods.fastv import FastV
 from methods.random_pre import RandomPre
 from tests.pruners import Answer, Plan, Probe, generate, hooks_on
-from tests.tiny import FAMILIES, IMAGE, PAD, VISION_START, build, fresh_model, inputs
+from tests.tiny import FAMILIES, IMAGE, PAD, VISION_START, build, fresh_model, inputs, visual
 from uniprune.engine import Sample, prune
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.pruner import PreLLM, Pruner, Selection, Stage
@@ -102,13 +102,16 @@ def test_merged_tokens_take_the_slot_of_their_index(family: str) -> None:
         return Selection(indices, 2 * view.tokens[indices])
 
     seen: list[Tensor] = []
-    with prune(model, Answer(answer=answer)):  # this hook runs after the session's
+    with prune(model, Answer(answer=answer)) as session:  # this hook runs after the session's
         hook = lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"])  # noqa: E731
         handle = model.get_decoder().layers[0].register_forward_pre_hook(hook, with_kwargs=True)
         generate(model, x, 1)
         handle.remove()
-    first = int((x["input_ids"][0] == IMAGE).nonzero()[0])
-    assert torch.equal(seen[0][0, first : first + len(merged[0])], merged[0])
+    indices = session.reports[-1].rows[0].stages[0].kept[0]
+    text = x["input_ids"][0] != IMAGE
+    kept = text | (~text & ~visual(x)[0])
+    kept[visual(x)[0].nonzero()[:, 0][indices]] = True
+    assert torch.equal(seen[0][0][visual(x)[0][kept]], merged[0])
 
 
 def test_question_defaults_to_plain_text_after_the_image() -> None:

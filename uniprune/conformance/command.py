@@ -24,7 +24,7 @@ def check(options: argparse.Namespace) -> int:
     pruners = {choice.name: choice.pruner() for choice in choices}
     for pruner in pruners.values():
         pruner.schedule(LAYERS)  # a layer that the tiny models do not have is the user's to change
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 180)
     listed: list[dict[str, Any]] = []
     found: list[Finding] = []
     for name, pruner in pruners.items():

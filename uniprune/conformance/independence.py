@@ -42,7 +42,7 @@ def several_images(subject: Subject) -> Verdict:
     if not stages or stages[0].layer > 0:
         return skipped("decides inside the language model, where images have mixed" if stages else "prunes nothing")
     if subject.pruner.scope != "image":
-        return skipped('scope="prompt" lets images compete')
+        return skipped(f'scope="{subject.pruner.scope}" does not decide image by image')
     both = subject.prompts[1]
     other = subject.prompt("other", images=2)
     mixed = {

@@ -27,7 +27,7 @@ def bfloat16(subject: Subject) -> Verdict:
 
 @torch.no_grad()
 def cost(subject: Subject) -> Verdict:
-    """Milliseconds that pruning adds to the prefill of one image of 576 tokens."""
+    """Milliseconds that pruning adds to the prefill of one image of 576 tokens or more."""
     if not subject.stages():
         return skipped("prunes nothing")
     large = subject.variant(size=LARGE, batch=1)

@@ -1,35 +1,41 @@
-"""Which visual token of a prompt belongs to which image, and to which cell of its grid.
+"""Which visual token of a prompt belongs to which image, and to which cell of its grids.
 
-Placeholders of a row appear image after image, cell after cell. So one number, the token's rank among the row's visual
-tokens, says everything once the images' sizes are known.
+Placeholders of a row appear image after image. So one number, the placeholder's rank among those of its row, says
+everything once the images' layouts are known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 
 import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError
+from uniprune.family import Picture
+from uniprune.pruner import Scope
 from uniprune.view import Grid
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The visual tokens that one decision is about: an image, or all images of a prompt.
+    """The visual tokens that one decision is about: an image, a part of one, or all images of a prompt.
 
     Attributes:
-        ordinal: number of the unit in its prompt. start, stop: ranks of its tokens among the prompt's visual tokens.
-        grids: its grids (one per tile). images: where the vision tower's results of these grids are; empty if unknown.
+        ordinal: number of the unit in its prompt. grids: its grids.
+        ranks: [N] for every cell of the grids, which placeholder of the prompt holds it.
+        origins: [N] for every cell, which token of the vision tower's call it is; None if unknown.
+        markers: ranks of the unit's placeholders that belong to no cell.
     """
 
     ordinal: int
-    start: int
-    stop: int
     grids: tuple[Grid, ...]
-    images: tuple[int, ...]
+    ranks: Tensor
+    origins: Tensor | None
+    markers: Tensor
 
 
 def runs(visual: Tensor) -> list[list[int]]:
@@ -42,22 +48,22 @@ def runs(visual: Tensor) -> list[list[int]]:
     return found
 
 
-def image_units(visual: Tensor, grids: Sequence[Grid] | None, tiled: bool) -> list[list[Unit]]:
+def image_units(visual: Tensor, pictures: Sequence[Picture] | None, tiled: bool) -> list[list[Unit]]:
     """Units of every row, one per image.
 
     Args:
         visual: [B, L] True at placeholders.
-        grids: grids of the encoded images in prompt order; images may have been encoded before rows were repeated for
-            beams. None when the features came from outside: then every contiguous run is an image of unknown grid.
-        tiled: whether the grids within one contiguous run are tiles of one image.
+        pictures: the encoded images in prompt order; images may have been encoded before rows were repeated for beams.
+            None when the features came from outside: then every contiguous run is an image of unknown grid.
+        tiled: whether the pictures within one contiguous run are tiles of one image.
 
     Raises:
         UnsupportedError: the encoded images do not fill the placeholders.
     """
     rows = runs(visual)
-    if grids is None:
-        return [list(_number([[((1, 1, n), None)] for n in row])) for row in rows]
-    sizes = [t * h * w for t, h, w in grids]
+    if pictures is None:
+        return [list(_number([[Picture(((1, 1, n),))] for n in row])) for row in rows]
+    sizes = [picture.placeholders for picture in pictures]
     wanted, encoded = sum(map(sum, rows)), sum(sizes)
     repeats, rest = divmod(wanted, encoded) if encoded else (0, wanted)
     if rest or not repeats or len(rows) % repeats:
@@ -71,37 +77,87 @@ def image_units(visual: Tensor, grids: Sequence[Grid] | None, tiled: bool) -> li
         if b % repeats:
             units.append(units[-1])
             continue
-        groups: list[list[tuple[Grid, int | None]]] = []
+        groups: list[list[Picture]] = []
         for length in row:
-            tiles: list[tuple[Grid, int | None]] = []
+            found: list[Picture] = []
             while length > 0 and position < len(sizes):
-                tiles.append((grids[position], position))
+                found.append(pictures[position])
                 length -= sizes[position]
                 position += 1
             if length:
                 raise UnsupportedError(
                     f"row {b} of the batch has a run of visual placeholders that no whole number of images fills"
                 )
-            groups += [tiles] if tiled else [[tile] for tile in tiles]
+            groups += [found] if tiled else [[picture] for picture in found]
         units.append(list(_number(groups)))
     return units
 
 
-def _number(groups: Sequence[Sequence[tuple[Grid, int | None]]]) -> Iterator[Unit]:
-    """Units from groups of (grid, image index), placed one after the other."""
+def _number(groups: Sequence[Sequence[Picture]]) -> Iterator[Unit]:
+    """Units from groups of pictures, placed one after the other."""
     start = 0
     for ordinal, group in enumerate(groups):
-        stop = start + sum(t * h * w for (t, h, w), _ in group)
-        yield Unit(ordinal, start, stop, tuple(g for g, _ in group), tuple(i for _, i in group if i is not None))
+        parts = []
+        for picture in group:
+            ranks = start + torch.arange(picture.placeholders)
+            marked = torch.zeros_like(ranks, dtype=torch.bool) if picture.markers is None else picture.markers
+            parts.append(Unit(ordinal, picture.grids, ranks[~marked], picture.origins, ranks[marked]))
+            start += picture.placeholders
+        yield _joined(ordinal, parts)
+
+
+def scoped(units: Sequence[Unit], scope: Scope, encoded: Sequence[Grid] | None) -> list[Unit]:
+    """What decisions are about under a scope: `units` are a row's images, `encoded` the grids of the tower's call."""
+    if scope == "prompt":
+        return [_joined(0, units)] if units else []
+    if scope == "image":
+        return list(units)
+    split = _grids_of if scope == "grid" else _tiles_of
+    parts = [part for unit in units for part in split(unit, encoded or ())]
+    return [Unit(i, part.grids, part.ranks, part.origins, part.markers) for i, part in enumerate(parts)]
+
+
+def _joined(ordinal: int, units: Sequence[Unit]) -> Unit:
+    """Several units as one."""
+    origins = [unit.origins for unit in units if unit.origins is not None]
+    return Unit(
+        ordinal,
+        tuple(grid for unit in units for grid in unit.grids),
+        torch.cat([unit.ranks for unit in units]),
+        torch.cat(origins) if len(origins) == len(units) else None,
+        torch.cat([unit.markers for unit in units]),
+    )
+
+
+def _grids_of(unit: Unit, encoded: Sequence[Grid]) -> Iterator[Unit]:
+    """One part per grid; markers go with the last."""
+    start = 0
+    for grid, stop in zip(unit.grids, accumulate(map(prod, unit.grids)), strict=True):
+        yield _part(unit, torch.arange(start, stop), grid, last=stop == len(unit.ranks))
         start = stop
 
 
-def whole_prompt(units: Sequence[Unit]) -> list[Unit]:
-    """All units of a row as one."""
-    if not units:
-        return []
-    grids = tuple(grid for unit in units for grid in unit.grids)
-    return [Unit(0, 0, units[-1].stop, grids, tuple(i for unit in units for i in unit.images))]
+def _tiles_of(unit: Unit, encoded: Sequence[Grid]) -> Iterator[Unit]:
+    """One part per grid of the tower, as large as what is left of it; markers go with the last."""
+    if unit.origins is None:
+        raise UnsupportedError(
+            "the image features were computed outside this session, so their tiles are unknown; pass pixel values, or "
+            'use scope="image"'
+        )
+    stops = torch.tensor(list(accumulate(map(prod, encoded))))
+    tile = torch.bucketize(unit.origins, stops, right=True)
+    numbers = tile.unique().tolist()
+    for number in numbers:
+        frames, height, width = encoded[number]
+        cells = (tile == number).nonzero()[:, 0]
+        inside = unit.origins[cells] - (stops[number] - frames * height * width)
+        rows, columns = len((inside // width).unique()) // frames, len((inside % width).unique())
+        yield _part(unit, cells, (frames, rows, columns), last=number == numbers[-1])
+
+
+def _part(unit: Unit, cells: Tensor, grid: Grid, last: bool) -> Unit:
+    origins = None if unit.origins is None else unit.origins[cells]
+    return Unit(unit.ordinal, (grid,), unit.ranks[cells], origins, unit.markers if last else unit.markers[:0])
 
 
 def repeated_rows(embeds: Tensor) -> int:

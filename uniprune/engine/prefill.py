@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.eviction import evict
-from uniprune.engine.images import image_units, repeated_rows, whole_prompt
+from uniprune.engine.images import image_units, repeated_rows, scoped
 from uniprune.engine.prompt import Arriving, Prompt, Sample
 from uniprune.engine.report import PrefillReport, RowReport
 from uniprune.engine.stages import pack, renumbered, replace_tokens, take
@@ -72,10 +72,14 @@ class Prefill:
         self._position_ids = torch.arange(length, device=embeds.device)[None] if position_ids is None else position_ids
         self._copies = self._rows_per_prompt(embeds)
         samples = self.samples or tuple(Sample(str(i)) for i in range(batch // self._copies))
-        grids = vision.grids if vision is not None and self.has_images else None
-        units = image_units(self.visual, grids, self.family.tiled)
-        if self.pruner.scope == "prompt":
-            units = [whole_prompt(row) for row in units]
+        grids = None if vision is None else vision.grids
+        pictures = None
+        if self.has_images:
+            pictures = self.family.pictures(
+                grids, lambda: vision.projected if vision else None, lambda: embeds[self.visual]
+            )
+        units = image_units(self.visual, pictures, self.family.tiled)
+        units = [scoped(row, self.pruner.scope, grids) for row in units]
         self._prompts = [
             Prompt(
                 family=self.family,
@@ -169,13 +173,15 @@ class Prefill:
         """`cached`: the stages as the KV cache holds them. `sizes`: bytes of a token in each of its layers."""
         row = prompt.row
         text = self._whole.lengths[row] - self._visual_counts[row]
-        entering = []
+        initial = sum(len(unit.ranks) for unit in prompt.units)
+        marked = initial < self._visual_counts[row]
+        entering, markers = [], []
         for layer, width in enumerate(self._widths):
             kept = active(self._stages, layer) or self._whole
-            entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text)
-        grids = tuple(unit.grids for unit in prompt.units)
+            markers.append(int(prompt.markers[kept.index[row, kept.valid[row]]].sum()) if marked else 0)
+            entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text - markers[-1])
         held = None
         if sizes is not None:
             held = sum(size * (active(cached, k) or self._whole).lengths[row] for k, size in enumerate(sizes))
-        stages = tuple(prompt.reports)
-        return RowReport(prompt.sample.id, self._visual_counts[row], entering, grids, stages, text, held)
+        units, stages = tuple(prompt.units), tuple(prompt.reports)
+        return RowReport(prompt.sample.id, initial, entering, markers, units, prompt.encoded, stages, text, held)

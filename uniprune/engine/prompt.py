@@ -14,11 +14,11 @@ from uniprune.engine.attention import DecoderTap
 from uniprune.engine.images import Unit
 from uniprune.engine.report import StageReport
 from uniprune.engine.views import UnitAttention, UnitEmbedded, choose, generator, question_mask
-from uniprune.engine.vision import UnitVision, Vision
+from uniprune.engine.vision import UnitVision, Vision, image_of
 from uniprune.errors import UserError
 from uniprune.family import Family
 from uniprune.pruner import Stage
-from uniprune.view import View
+from uniprune.view import Grid, View
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Prompt:
     Attributes:
         family: the model's layout. sample: who it is. row: its first batch row. units: what decisions are about.
         ids: [L] input ids or None. embeds: [L, D] what entered the language model. visual, real: [L] masks of visual
-        and of non-padding tokens. vision: the vision-tower call behind its images. reports: one per stage so far.
+        placeholders and of non-padding tokens. vision: the vision-tower call behind its images.
+        reports: one per stage so far.
     """
 
     family: Family
@@ -92,9 +93,29 @@ class Prompt:
     _first: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @cached_property
-    def rank(self) -> Tensor:
-        """[L] number of each visual token among the prompt's visual tokens."""
-        return self.visual.long().cumsum(0) - 1
+    def places(self) -> tuple[Tensor, Tensor]:
+        """[L] unit of every position, -1 at text, and [L] its cell there, -1 at markers and text."""
+        unit_of, cell_of = torch.full((2, len(self.visual)), -1)
+        placeholders = self.visual.cpu().nonzero()[:, 0]
+        for unit in self.units:
+            cells = placeholders[unit.ranks]
+            cell_of[cells] = torch.arange(len(cells))
+            unit_of[cells] = unit_of[placeholders[unit.markers]] = unit.ordinal
+        return unit_of.to(self.visual.device), cell_of.to(self.visual.device)
+
+    @cached_property
+    def markers(self) -> Tensor:
+        """[L] True at placeholders that hold no visual token."""
+        unit_of, cell_of = self.places
+        return (unit_of >= 0) & (cell_of < 0)
+
+    @property
+    def encoded(self) -> tuple[Grid, ...]:
+        """(t, h, w) of every image or tile the vision tower encoded for this prompt, as far as known."""
+        origins = [unit.origins for unit in self.units if unit.origins is not None]
+        if self.vision is None or not origins:
+            return tuple(grid for unit in self.units for grid in unit.grids)
+        return tuple(self.vision.grids[i] for i in image_of(torch.cat(origins), self.vision.grids).unique().tolist())
 
     @cached_property
     def question(self) -> Tensor:
@@ -113,24 +134,30 @@ class Prompt:
 
     @torch.no_grad()
     def decide(self, stage: Stage, arriving: Arriving) -> Survivors:
-        """Ask the stage's method once per unit, unless it keeps everything anyway."""
+        """Ask the stage's method once per unit, unless it keeps everything anyway.
+
+        No method is asked about markers: they stay as long as their unit has a token left.
+        """
         original = arriving.index[arriving.columns]
-        visual, rank = self.visual[original], self.rank[original]
-        alive, kept, replaced = ~visual, [], []
+        unit_of, cell_of = (places[original] for places in self.places)
+        alive, kept, replaced = unit_of < 0, [], []
         for unit in self.units:
-            mine = (visual & (rank >= unit.start) & (rank < unit.stop)).nonzero()[:, 0]
+            whole = unit_of == unit.ordinal
+            mine = (whole & (cell_of >= 0)).nonzero()[:, 0]
             first = self._first.setdefault((unit.ordinal, id(stage.pruner)), len(mine))
             keep = min(len(mine), keep_count(first, stage.ratio))
             if len(mine) and (keep < len(mine) or not stage.pruner.exact):
                 columns = arriving.columns[mine]
-                view = self._view(stage, arriving, unit, columns, rank[mine] - unit.start)
+                view = self._view(stage, arriving, unit, columns, cell_of[mine])
                 selection = choose(stage, self.sample.id, view, keep)
                 chosen = selection.indices.to(mine.device)
                 if selection.tokens is not None:
                     replaced.append((columns[chosen], selection.tokens))
                 mine = mine[chosen]
             alive[mine] = True
-            kept.append(rank[mine] - unit.start)
+            if len(mine):
+                alive |= whole & (cell_of < 0)
+            kept.append(cell_of[mine])
         self.reports.append(StageReport(stage.layer, tuple(kept)))
         return Survivors(arriving.columns[alive], tuple(replaced))
 
@@ -157,12 +184,12 @@ class Prompt:
             cells=cells.to(hidden.device),
             layer=stage.layer,
             num_layers=len(self.family.layers),
-            initial=unit.stop - unit.start,
+            initial=len(unit.ranks),
             prompt=self.embedded_question.to(hidden.device),
             text=hidden[text.to(hidden.device)],
             generator=generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer),
             attention=attention,
-            vision=UnitVision(self.vision, unit.images, cells.to(hidden.device)),
+            vision=UnitVision(self.vision, unit.origins, cells.to(hidden.device)),
             scratch=self._scratch.setdefault(unit.ordinal, {}),
             after=(text > columns[-1]).nonzero()[:, 0].to(hidden.device),
             upcoming=replace(attention, tap=arriving.upcoming),

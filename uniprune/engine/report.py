@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from uniprune.engine.images import Unit
 from uniprune.view import Grid
 
 
@@ -14,8 +15,8 @@ class StageReport:
     """One pruning point of one prompt.
 
     Attributes:
-        layer: K. kept: for every image (every prompt, under scope "prompt") the sorted indices of the cells that enter
-            layer K, counted in the image's concatenated grids.
+        layer: K. kept: for every unit of the scope (image, prompt, grid or tile) the sorted indices of the cells that
+            enter layer K, counted in the unit's concatenated grids.
     """
 
     layer: int
@@ -29,7 +30,9 @@ class RowReport:
     Attributes:
         sample: the sample's id. initial: visual tokens before any pruning.
         entering: visual tokens entering each decoder layer.
-        grids: (t, h, w) of every tile of every image. stages: the pruning points, in layer order.
+        markers: placeholders without a token of their own, such as row ends, entering each layer; not in `entering`.
+        units: what was decided about apart, and where it lies. encoded: (t, h, w) of what the vision tower encoded.
+        stages: the pruning points, in layer order.
         text: text tokens, which enter every layer. kv_bytes: what its keys and values take up in the KV cache once the
             prefill is over, padding not counted; None where the cache is no plain tensors, 0 without one.
     """
@@ -37,7 +40,9 @@ class RowReport:
     sample: str
     initial: int
     entering: list[int]
-    grids: tuple[tuple[Grid, ...], ...]
+    markers: list[int]
+    units: tuple[Unit, ...]
+    encoded: tuple[Grid, ...]
     stages: tuple[StageReport, ...]
     text: int
     kv_bytes: int | None
@@ -45,7 +50,12 @@ class RowReport:
     @property
     def lengths(self) -> list[int]:
         """Tokens of any kind entering each decoder layer."""
-        return [self.text + visual for visual in self.entering]
+        return [self.text + sum(visual) for visual in zip(self.entering, self.markers, strict=True)]
+
+    @property
+    def grids(self) -> tuple[tuple[Grid, ...], ...]:
+        """(t, h, w) of every grid of every unit."""
+        return tuple(unit.grids for unit in self.units)
 
     @property
     def average(self) -> float:

@@ -110,6 +110,7 @@ class Session:
         self._before(family.vision, self._encode)
         self._handles.append(family.vision.register_forward_hook(self._encoded))
         self._before(family.projector, self._tap_projector)
+        self._handles.append(family.projector.register_forward_hook(self._projected))
         blocks = family.vision_blocks()
         for layer in {family.block_index(layer) for layer in self.pruner.vision_layers}:
             self._before(blocks[layer], partial(self._tap_block, layer))
@@ -269,7 +270,11 @@ class Session:
 
     def _tap_projector(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._call is not None:
-            self._call.projected = args[0] if args else next(iter(kwargs.values()))
+            self._call.entered = args[0] if args else next(iter(kwargs.values()))
+
+    def _projected(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._call is not None:
+            self._call.projected = output
 
     def _tap_vision(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._call is not None:

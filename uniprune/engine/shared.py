@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -33,6 +34,12 @@ class JoinedVision:
     def grids(self) -> list[Grid]:
         """(t, h, w) per image or tile."""
         return [grid for call in self.calls for grid in call.grids]
+
+    @cached_property
+    def projected(self) -> Tensor | None:
+        """What left the projector, of all calls."""
+        made = [call.projected for call in self.calls if call.projected is not None]
+        return torch.cat(made) if len(made) == len(self.calls) else None
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
         """See `VisionCall.quantity`."""
@@ -74,5 +81,6 @@ def size(call: VisionCall) -> int:
     kept = [*call.blocks.values(), *call.leaving.values(), *(hidden for hidden, _ in call.attentions.values())]
     pooled = call.output.pooler_output
     tensors = [pooled] if isinstance(pooled, Tensor) else list(pooled)
-    tensors += kept + ([] if call.projected is None else [call.projected])
-    return sum(tensor.nbytes for tensor in tensors)
+    tensors += kept + [tensor for tensor in (call.entered, call.projected) if tensor is not None]
+    memory = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(memory.values())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from itertools import accumulate
+from math import prod
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +16,8 @@ from uniprune.engine.attention import exchanged, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.family import Family
 from uniprune.view import Grid
+
+T = TypeVar("T")
 
 
 class Vision(Protocol):
@@ -35,6 +41,10 @@ class Vision(Protocol):
     def features(self) -> list[Tensor]:
         """[N, C] per image of what entered the projector."""
 
+    @property
+    def projected(self) -> Tensor | None:
+        """What left the projector."""
+
     def project(self, features: Tensor) -> Tensor:
         """[N, D] LLM tokens of features [N, C]."""
 
@@ -49,12 +59,14 @@ class VisionCall:
     Attributes:
         family: the model's family. grids: (t, h, w) per image or tile. output: what the tower returned.
         blocks, leaving: layer -> hidden states entering and leaving the block.
-        attentions: layer -> (hidden, kwargs) of its attention. projected: what entered the projector.
+        attentions: layer -> (hidden, kwargs) of its attention.
+        entered, projected: what entered and what left the projector.
     """
 
     family: Family
     grids: list[Grid]
     output: Any = None
+    entered: Tensor | None = None
     projected: Tensor | None = None
     leaving: dict[int, Tensor] = field(default_factory=dict)
     blocks: dict[int, Tensor] = field(default_factory=dict)
@@ -80,13 +92,13 @@ class VisionCall:
 
     def features(self) -> list[Tensor]:
         """[N, C] per image: what entered the projector."""
-        if self.projected is None:
+        if self.entered is None:
             raise PruningError("the projector did not run after the vision tower, so its input is unknown")
-        return self.family.features(self.projected, self.grids)
+        return self.family.features(self.entered, self.grids)
 
     def project(self, features: Tensor) -> Tensor:
         """[N, D] from [N, C], in the projector's dtype."""
-        return self.family.project(features if self.projected is None else features.to(self.projected))
+        return self.family.project(features if self.entered is None else features.to(self.entered))
 
     def cls_tokens(self, layer: int | None) -> Tensor:
         """[images, C] CLS states leaving a captured layer."""
@@ -140,12 +152,13 @@ class UnitVision:
     """`view.vision`: the quantities of one call at the tokens one view holds.
 
     Attributes:
-        call: the tower's work, None when the features came from outside. images: positions of the view's images in it.
+        call: the tower's work, None when the features came from outside.
+        origins: [U] tokens of that work that the view's grids are made of, on the host; None if unknown.
         cells: [N] cells of the surviving tokens in the concatenated grids.
     """
 
     call: Vision | None
-    images: tuple[int, ...]
+    origins: Tensor | None
     cells: Tensor
 
     @property
@@ -178,7 +191,7 @@ class UnitVision:
                 f"the projector of {type(self._call.family).__name__} takes {self.patches} patches at a time, so a "
                 "single CLS token cannot be projected; leave it out"
             )
-        return self._call.cls_tokens(layer)[list(self.images)].to(self.cells.device)
+        return self._call.cls_tokens(layer)[self._place[0]].to(self.cells.device)
 
     def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
         """[N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
@@ -198,16 +211,36 @@ class UnitVision:
 
     @property
     def _call(self) -> Vision:
-        if self.call is None:
-            raise UnsupportedError(
-                "the image features were computed outside this session, so nothing is known about the vision tower; "
-                "pass pixel values, or use a method without vision scores"
-            )
-        return self.call
+        return _known(self.call)
 
     def _tokens(self, name: str, layer: int | None) -> Tensor:
         return self._of_view(self._call.quantity(name, layer))
 
     def _of_view(self, values: list[Tensor]) -> Tensor:
-        every = torch.cat([values[i] for i in self.images])
-        return every[self.cells.to(every.device)].to(self.cells.device)
+        images, places = self._place
+        every = torch.cat([values[i] for i in images])
+        return every[places.to(self.cells.device)[self.cells].to(every.device)].to(self.cells.device)
+
+    @cached_property
+    def _place(self) -> tuple[list[int], Tensor]:
+        """Images of the call that the view's tokens come from, and [U] where in these, joined, each token is."""
+        origins, sizes = _known(self.origins), torch.tensor(list(map(prod, self._call.grids)))
+        number = image_of(origins, self._call.grids)
+        images = number.unique()
+        left_out = sizes.clone()
+        left_out[images] = 0
+        return images.tolist(), origins - left_out.cumsum(0)[number]
+
+
+def image_of(origins: Tensor, grids: Sequence[Grid]) -> Tensor:
+    """Which of `grids`, those of a call, each of its tokens `origins` belongs to."""
+    return torch.bucketize(origins, torch.tensor(list(accumulate(map(prod, grids)))), right=True)
+
+
+def _known(value: T | None) -> T:
+    if value is None:
+        raise UnsupportedError(
+            "the image features were computed outside this session, so nothing is known about the vision tower; "
+            "pass pixel values, or use a method without vision scores"
+        )
+    return value

@@ -1,0 +1,178 @@
+"""LLaVA-NeXT: a base tile, then the tiles of a larger version of the image put together, unpadded, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from uniprune.errors import UnsupportedError
+from uniprune.family import PatchGridFamily, Picture
+from uniprune.registry import register_model
+from uniprune.specimen import IMAGE, VISION, Size, Specimen
+from uniprune.view import Grid
+
+PATCH = 14
+SHAPES = ((1, 1), (1, 2), (2, 1), (2, 2))
+"""Rows and columns of tiles the tiny model may cut an image into."""
+
+
+class TinyLlavaNext(Specimen):
+    """Four CLIP layers; tiles of `size`, images of any size, which take a base tile and one to four further ones."""
+
+    dynamic: ClassVar[bool] = True
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """LlavaNextConfig."""
+        from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig
+
+        vision = CLIPVisionConfig(
+            **VISION,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=self.side,
+            patch_size=PATCH,
+            projection_dim=32,
+            vocab_size=100,
+        )
+        return LlavaNextConfig(
+            vision_config=vision,
+            text_config=LlamaConfig(**text),
+            image_token_index=IMAGE,
+            image_grid_pinpoints=self.pinpoints,
+            image_seq_length=self.size[0] * self.size[1],
+        )
+
+    @property
+    def side(self) -> int:
+        """Pixels per side of a tile."""
+        return PATCH * self.size[0]
+
+    @property
+    def pinpoints(self) -> list[list[int]]:
+        """Pixel sizes an image may be scaled to."""
+        return [[self.side * rows, self.side * columns] for rows, columns in SHAPES]
+
+    def placeholders(self, size: Size, tiles: int) -> int:
+        """The base tile, and the rows of the larger image, each with its end."""
+        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+        pixels = [PATCH * side for side in size]
+        rows, columns = get_anyres_image_grid_shape(pixels, self.pinpoints, self.side)
+        _, height, width = unpad_image(torch.zeros(1, rows * self.size[0], columns * self.size[0]), pixels).shape
+        return self.size[0] ** 2 + int(height) * (int(width) + 1)
+
+    def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """[1, most tiles of any image, 3, side, side], and the size of the image before it was cut."""
+        most = 1 + max(rows * columns for rows, columns in SHAPES)
+        pixels = torch.randn(1, most, 3, self.side, self.side, generator=generator)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([[PATCH * side for side in size]])}
+
+
+@register_model("llava_next")
+class LlavaNext(PatchGridFamily):
+    """LLaVA-NeXT ("1.6"): 336 px tiles of 576 tokens, a newline token behind every row of the larger image.
+
+    An image is two grids: the base tile (24 x 24), and the tiles of the larger image as one grid, cropped to where the
+    image is. Newline tokens carry no patch. So no method sees one, no budget counts one, and all of them stay while
+    their image keeps a token, as G-Prune's release does it.
+    """
+
+    specimen: ClassVar[type[Specimen]] = TinyLlavaNext
+
+    def vision_blocks(self) -> Sequence[nn.Module]:
+        """Blocks of the CLIP (or SigLIP) encoder."""
+        return self.vision.encoder.layers  # type: ignore[union-attr, return-value]
+
+    def vision_attention(self, block: Any) -> nn.Module:
+        """The block's `self_attn`."""
+        return block.self_attn
+
+    def pictures(
+        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Callable[[], Tensor]
+    ) -> list[Picture]:
+        """Found in what the placeholders hold: row ends by the newline vector, tiles by what they became.
+
+        The sizes of the images never pass through a module, so hooks cannot see them. The layout taken is the one that
+        gives, from the projected tiles, exactly what the language model gets.
+
+        Raises:
+            UnsupportedError: no layout does.
+        """
+        held, tiles, pictures = features(), projected(), []
+        for start, height, width in self._layouts(held):
+            base = self._side**2
+            stop = start + base + height * (width + 1)
+            markers = torch.zeros(stop - start, dtype=torch.bool)
+            markers[base + width :: width + 1] = True
+            origins = None
+            if tiles is not None:
+                tokens = held[start:stop][~markers.to(held.device)]
+                origins = self._origins(tiles.to(held), tokens, height, width)
+            larger = [(1, height, width)] if height * width else []
+            pictures.append(Picture(((1, self._side, self._side), *larger), origins, markers))
+        return pictures
+
+    @property
+    def _side(self) -> int:
+        """Tokens per side of a tile."""
+        vision = self.model.config.vision_config
+        return int(vision.image_size // vision.patch_size)
+
+    def _layouts(self, held: Tensor) -> Iterator[tuple[int, int, int]]:
+        """(first placeholder, height and width of the larger grid) of every image.
+
+        Of an image much wider than high unpadding leaves no row.
+        """
+        newline, base = self.base.image_newline.to(held), self._side**2
+        widest = max(columns for _, columns in self._shapes) * self._side
+        ends = (held == newline).all(-1).nonzero()[:, 0].tolist()
+        start = 0
+        while start < len(held):
+            width = ends[0] - start - base if ends else widest + 1
+            if width > widest:
+                yield start, 0, 0
+                start += base
+                continue
+            steps = [after - before for before, after in pairwise(ends)] + [0]
+            height = 1 + next(i for i, step in enumerate(steps) if step != width + 1)
+            yield start, height, width
+            start, ends = ends[height - 1] + 1, ends[height:]
+
+    @property
+    def _shapes(self) -> list[tuple[int, int]]:
+        """Rows and columns of tiles an image may be cut into."""
+        side = self.model.config.vision_config.image_size
+        return [(height // side, width // side) for height, width in self.model.config.image_grid_pinpoints]
+
+    def _origins(self, tiles: Tensor, tokens: Tensor, height: int, width: int) -> Tensor:
+        """[N] which tokens of `tiles` [T, side * side, D] an image's `tokens` [N, D] are."""
+        every = tiles.flatten(0, 1)
+        arrangements = list(self._arrangements(height, width))
+        for first in (tiles[:, 0] == tokens[0]).all(-1).nonzero()[:, 0].tolist():
+            for numbers in arrangements:
+                origins = first * self._side**2 + numbers
+                if int(origins.max()) < len(every) and torch.equal(every[origins.to(every.device)], tokens):
+                    return origins
+        raise UnsupportedError(
+            f"an image of {len(tokens)} tokens is not made of the tiles that were encoded; this version of "
+            "transformers may lay images out in another way"
+        )
+
+    def _arrangements(self, height: int, width: int) -> Iterator[Tensor]:
+        """For every way to cut an image, [N] numbers of its tokens, from 0 at its base tile, that are left of it."""
+        side, base = self._side, torch.arange(self._side**2)
+        if not height * width:
+            yield base
+            return
+        for rows, columns in self._shapes:
+            top, left = rows * side - height, columns * side - width
+            if min(top, left) < 0 or (top and left) or (top + left) % 2:
+                continue
+            tiles = len(base) * (1 + torch.arange(rows * columns)).view(rows, columns, 1, 1) + base.view(side, side)
+            whole = tiles.transpose(1, 2).flatten(0, 1).flatten(1)
+            larger = whole[top // 2 : top // 2 + height, left // 2 : left // 2 + width]
+            yield torch.cat((base, larger.flatten()))
