@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from uniprune.budget import check_ratio
+from uniprune.calibration import Calibration
 from uniprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,12 +76,16 @@ class Pruner:
     """Where it acts, as users read it: "none", "pre-llm", "intra-llm" or "hybrid"."""
     exact: ClassVar[bool] = True
     """False for methods that choose their own number of tokens."""
+    in_place: ClassVar[bool] = True
+    """False for methods that hand tokens over in another order than that of their places, as some releases do."""
     llm_attention: ClassVar[bool] = False
     """Whether `view.attention` is asked for; needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False
     """Whether `view.upcoming` is asked for."""
     needs_text: ClassVar[bool] = False
     """Whether `view.prompt` must not be empty."""
+    calibration: ClassVar[type[Calibration] | None] = None
+    """A search for settings on prompts of the un-pruned model; see `uniprune.calibration`."""
     scale_invariant: ClassVar[bool] = False
     """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
 
