@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.pruner import IntraLLM
+from uniprune.checks import check_choice
+from uniprune.pruner import IntraLLM, Selection
 from uniprune.registry import register_method
-from uniprune.selection import top_k
+from uniprune.selection import Order, in_order, top_k
 from uniprune.view import View
 
 
@@ -21,12 +22,26 @@ class FastV(IntraLLM):
     Attention of layer K - 1, mean over heads, pruned before layer K = 2.
 
     Differs from the paper in: its text averages attention over all tokens, its released code, followed here, uses the
-    last row only; the ranking is made once in prefill; only that row is computed, so any attention kernel works.
+    last row only. Differs from the release in: the ranking is made once in prefill, as in the authors' port to
+    transformers (their first code repeats it for every generated token, their cached one misplaces positions); only
+    that row is computed, so any attention kernel works and no key is cached twice. UniPruneBench's port hands tokens
+    over by falling attention, which scrambles the image (`order="release"`), and renumbers positions without telling
+    the decode steps, which is not offered.
     Cost: one attention row.
+
+    Args:
+        order: "raster" keeps every token in its place; "release" puts the most attended token into the first kept
+            place, and so on, as UniPruneBench's port does.
     """
 
+    order: Order = "raster"
     llm_attention: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("order", self.order, Order)
+
+    def select(self, view: View, keep: int) -> Tensor | Selection:
         """Top tokens by last-row attention."""
-        return top_k(view.attention("last").mean(0)[0], keep)
+        best = top_k(view.attention("last").mean(0)[0], keep)
+        return best if self.order == "raster" else in_order(best, view.tokens[best])

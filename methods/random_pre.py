@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from uniprune.pruner import PreLLM
+from uniprune.checks import check_choice
+from uniprune.pruner import PreLLM, Selection
 from uniprune.registry import register_method
-from uniprune.selection import random_subset
+from uniprune.selection import Order, in_order, random_subset
 from uniprune.view import View
 
 
@@ -17,10 +18,22 @@ from uniprune.view import View
 class RandomPre(PreLLM):
     """Keeps a uniformly random subset of each image's tokens (baseline of UniPruneBench, arXiv 2511.02650).
 
-    Differs from the paper in: kept tokens stay in raster order (the released code shuffles them on InternVL), and the
-    draw is seeded per sample, so it depends on neither batch nor order. Cost: none.
+    Differs from the paper in: nothing it says. Differs from the release in: kept tokens stay in raster order, where it
+    shuffles them on InternVL (`order="release"`); the draw is seeded per sample, so it depends on neither batch nor
+    order; an image has one budget, where InternVL's first tile has one and all others together another; the count is
+    rounded instead of floored. Cost: none.
+
+    Args:
+        order: "raster" keeps every token in its place; "release" hands them over in drawing order.
     """
 
-    def select(self, view: View, keep: int) -> Tensor:
+    order: Order = "raster"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("order", self.order, Order)
+
+    def select(self, view: View, keep: int) -> Tensor | Selection:
         """A random `keep` of the tokens."""
-        return random_subset(len(view.tokens), keep, view.generator)
+        drawn = random_subset(len(view.tokens), keep, view.generator)
+        return drawn if self.order == "raster" else in_order(drawn, view.tokens[drawn])

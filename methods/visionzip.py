@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +10,8 @@ from torch import Tensor
 from uniprune.checks import check_choice, check_within
 from uniprune.pruner import PreLLM, Selection
 from uniprune.registry import register_method
-from uniprune.selection import at_least_float32, complement, in_order, merge_into_nearest, top_k
+from uniprune.selection import Order, at_least_float32, complement, in_order, merge_into_nearest, top_k
 from uniprune.view import Space, View
-
-Order = Literal["raster", "release"]
 
 
 @register_method("visionzip", paper="arXiv 2412.04467")

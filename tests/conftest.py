@@ -8,10 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import golden_cases
 from uniprune.torchvision_remedy import ensure_torchvision
 
 ensure_torchvision()
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--golden DIR`."""
+    parser.addoption(
+        "--golden", type=Path, default=golden_cases.FOLDER, metavar="DIR", help="folder of the reference vectors"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Cases for the tests marked by `golden_cases.golden`."""
+    for marker in metafunc.definition.iter_markers("golden"):
+        metafunc.parametrize("case", golden_cases.cases(metafunc.config.getoption("--golden"), *marker.args))
 
 
 @pytest.fixture(scope="session")

@@ -7,74 +7,35 @@ port in UniPruneBench's release; the tests show that ours differs from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from methods._mustdrop import dual_filter, key_tokens, similar_windows
 from methods._sparsevlm import raters, recycle, recycled, split_budget, text_raters
 from methods.dart import DART, largest_keys, least_similar, quotas
+from methods.fastv import FastV
 from methods.fitprune import FitPrune, importance, received
 from methods.mustdrop import MustDrop
 from methods.pyramiddrop import PyramidDrop
+from methods.random_intra import RandomIntra
 from methods.sparsevlm import SparseVLM
 from methods.sparsevlm_v1 import SparseVLMv1, kept_by_rank
 from methods.sparsevlm_v2 import SparseVLMv2, priority_heads
 from methods.vtw import divergences, find_k
+from tests.golden_cases import FOLDER, Case, golden
 from tests.views import make_view
-from uniprune.budget import tokens_per_layer
+from uniprune.budget import keep_count, tokens_per_layer
 from uniprune.clustering import density_peaks
 from uniprune.engine.attention import DecoderTap
+from uniprune.engine.stages import pack, renumbered, replace_tokens, take
 from uniprune.engine.views import UnitAttention
-from uniprune.selection import group_means
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-class Case:
-    """One stored case: arrays as tensors (floating ones in the dtype under test), scalars as numbers."""
-
-    def __init__(self, arrays: dict[str, Any], dtype: torch.dtype = torch.float64) -> None:
-        self.arrays, self.dtype = arrays, dtype
-
-    def __getattr__(self, name: str) -> Any:
-        value = self.arrays[name]
-        if not value.ndim:
-            return value.item()
-        tensor = torch.from_numpy(value)
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-
-    def at(self, number: int) -> Case:
-        """The arrays of one stage."""
-        prefix = f"s{number}_"
-        return Case({k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}, self.dtype)
-
-
-def load(name: str) -> Iterator[Any]:
-    for file in sorted([GOLDEN / f"{name}.npz", *GOLDEN.glob(f"{name}.*.npz")]):
-        cases: dict[str, dict[str, Any]] = {}
-        with np.load(file) as archive:
-            for key in archive.files:
-                case, _, field = key.partition("_")
-                cases.setdefault(case, {})[field] = archive[key]
-        for case, arrays in cases.items():
-            yield pytest.param(arrays, id=case)
-
-
-def golden(name: str) -> Callable[[Any], Any]:
-    """Run a test on every case of a file, in both dtypes."""
-
-    def decorate(test: Any) -> Any:
-        test = pytest.mark.parametrize("arrays", list(load(name)))(test)
-        return pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])(test)
-
-    return decorate
+from uniprune.pruner import Selection
+from uniprune.selection import group_means, in_order
 
 
 def same(got: Tensor, want: Tensor) -> None:
@@ -98,11 +59,58 @@ class Rows:
         yield from self(rows).split(7, dim=1)
 
 
+# --- FastV, random ----------------------------------------------------------------------------------------------
+@golden("llm_fastv")
+def test_fastv(case: Case) -> None:
+    """The set of the release, and with `order="release"` the order of UniPruneBench's port, most attended first."""
+    rows = case.attn_last[:, None, case.sys : case.sys + case.N]
+    tokens = torch.arange(case.N)[:, None].to(case.dtype)
+    view = make_view(tokens, attention=Rows(rows[:, :0], last=rows))
+    keep = keep_count(case.N, case.ratio)
+    assert keep == case.k_official
+    same(ascending(FastV().select(view, keep)), case.keep)
+    ported = FastV(order="release").select(view, case.upb_k)
+    assert isinstance(ported, Selection)
+    assert ported.tokens is not None
+    same(ported.indices, case.upb_keep)
+    same(ported.tokens[:, 0], case.upb_keep_unsorted)
+    same(case.upb_pdrop_keep_unsorted, case.upb_keep_unsorted)  # the port's PyramidDrop is its FastV
+    same(ascending(FastV().select(view, case.k_hf)), case.keep_hf)
+
+
+@golden("llm_random_intra")
+def test_random_intra(case: Case) -> None:
+    """The release draws from the global generator; with ours seeded alike the sets are the same."""
+    view = make_view(torch.zeros(case.N, 1), generator=torch.Generator().manual_seed(case.seed))
+    same(ascending(RandomIntra().select(view, case.k)), case.keep)
+
+
+@golden("llm_upb_merge_positions")
+def test_order_and_positions_of_the_port(case: Case) -> None:
+    """One-dimensional ids: the port's sequence is `order="release"` with compact positions. With M-RoPE ids, its tokens
+    keep their own ids but change places, which is not offered: causal masking would follow the new order."""
+    hidden, order = case.hidden, case.keep_unsorted
+    visual = torch.arange(case.sys, case.sys + case.N)
+    text = torch.cat([torch.arange(case.sys), torch.arange(case.sys + case.N, hidden.shape[1])])
+    answer = in_order(order, hidden[0, visual[order]])
+    columns = ascending(torch.cat([text, visual[answer.indices]]))
+    everything = torch.arange(hidden.shape[1])[None]
+    kept, gathered = pack(2, [columns], everything)
+    out = take(replace_tokens(hidden, [(0, visual[answer.indices], answer.tokens)]), gathered)
+    if case.dim == 2:
+        torch.testing.assert_close(out, case.out_hidden, rtol=0, atol=0)
+        same(renumbered(kept, torch.ones_like(everything, dtype=torch.bool))[0], case.out_position_ids)
+    else:
+        own = torch.cat([torch.arange(case.sys), visual[order], torch.arange(case.sys + case.N, hidden.shape[1])])
+        torch.testing.assert_close(hidden[:, own], case.out_hidden, rtol=0, atol=0)
+        same(case.position_ids[..., own], case.out_position_ids)
+        same(case.position_ids[..., columns], case.out_position_ids[..., own.argsort()])
+
+
 # --- DART -------------------------------------------------------------------------------------------------------
 @golden("llm_dart")
-def test_dart(arrays: Any, dtype: torch.dtype) -> None:
+def test_dart(case: Case) -> None:
     """With the release's order of pivots (that of a Python set) and count, the release's tokens."""
-    case = Case(arrays, dtype)
     keys, hidden = case.keys[0].transpose(0, 1).flatten(1), case.hidden[0]
     visual, text = slice(case.sys, case.sys + case.N), slice(case.sys + case.N, None)
     same(largest_keys(keys[visual], 4), case.img_pivots)
@@ -120,8 +128,7 @@ def test_dart(arrays: Any, dtype: torch.dtype) -> None:
 
 
 @golden("llm_dart")
-def test_dart_meets_the_budget_the_release_misses(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_dart_meets_the_budget_the_release_misses(case: Case) -> None:
     keys, hidden = case.keys[0].transpose(0, 1).flatten(1), case.hidden[0]
     attention = SimpleNamespace(
         keys=lambda rows: keys[case.sys :][: case.N] if isinstance(rows, str) else keys[case.sys + case.N :][rows]
@@ -144,8 +151,7 @@ def test_dart_meets_the_budget_the_release_misses(arrays: Any, dtype: torch.dtyp
 
 # --- VTW --------------------------------------------------------------------------------------------------------
 @golden("llm_vtw_findk")
-def test_vtw_search(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_vtw_search(case: Case) -> None:
     torch.testing.assert_close(divergences(case.logits_full_last, case.logits_withdrawn), case.kl, rtol=1e-4, atol=1e-6)
     for eta in (0.003, 0.0005):
         want = getattr(case, f"K_eta{eta}")
@@ -165,14 +171,13 @@ def rotary(length: int, width: int, base: float, dtype: torch.dtype) -> tuple[Te
 
 
 @golden("llm_pdrop")
-def test_pyramiddrop(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_pyramiddrop(case: Case) -> None:
     length = len(case.features)
     linear = lambda weight: lambda x: x @ weight.T  # noqa: E731
     module = SimpleNamespace(
         q_proj=linear(case.wq), k_proj=linear(case.wk), head_dim=case.head_dim, scaling=case.head_dim**-0.5
     )
-    cos, sin = rotary(length, case.head_dim, case.rope_base, dtype)
+    cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     attention = UnitAttention(
         tap=DecoderTap(module, 0, case.features[None], cos, sin, None),
         row=0,
@@ -182,7 +187,9 @@ def test_pyramiddrop(arrays: Any, dtype: torch.dtype) -> None:
         prompt=torch.arange(0),
     )
     row = attention("last")[:, 0]
-    torch.testing.assert_close(row.to(dtype), case.attn_last[:, case.sys :][:, : case.n_vis_in], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        row.to(case.dtype), case.attn_last[:, case.sys :][:, : case.n_vis_in], atol=1e-6, rtol=1e-4
+    )
     view = make_view(case.features[case.sys :][: case.n_vis_in], upcoming=attention)
     keep = math.floor(case.N0 * case.ratios[case.stage + 1].item())
     same(ascending(PyramidDrop().select(view, keep)), case.keep)
@@ -195,8 +202,7 @@ def test_pyramiddrop_paper_schedule() -> None:
 
 # --- FitPrune ---------------------------------------------------------------------------------------------------
 @golden("llm_fitprune")
-def test_fitprune(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_fitprune(case: Case) -> None:
     visual, text = case.attn_vt.split([case.N, case.text], dim=1)
     score = importance(received(visual.split(5, dim=1)), received(text.split(5, dim=1)))
     torch.testing.assert_close(score, case.score, rtol=1e-4, atol=1e-7)
@@ -205,9 +211,8 @@ def test_fitprune(arrays: Any, dtype: torch.dtype) -> None:
 
 
 @golden("llm_fitprune")
-def test_fitprune_is_not_inverted(arrays: Any, dtype: torch.dtype) -> None:
+def test_fitprune_is_not_inverted(case: Case) -> None:
     """The port keeps the least important tokens; ours and the port's sets share none at a small ratio."""
-    case = Case(arrays, dtype)
     visual, text = case.attn_vt.split([case.N, case.text], dim=1)
     view = make_view(visual[0], attention=Rows(text, visual=visual), after=torch.arange(case.text))
     for ratio in (0.111, 0.333):
@@ -218,7 +223,7 @@ def test_fitprune_is_not_inverted(arrays: Any, dtype: torch.dtype) -> None:
 
 
 def test_fitprune_published_recipes() -> None:
-    with np.load(GOLDEN / "llm_fitprune_schemes.npz") as schemes:
+    with np.load(FOLDER / "llm_fitprune_schemes.npz") as schemes:
         for name in schemes.files:
             left = 1 - int(name.removeprefix("red")) / 100
             deleted = schemes[name].cumsum()
@@ -228,8 +233,7 @@ def test_fitprune_published_recipes() -> None:
 
 # --- SparseVLM --------------------------------------------------------------------------------------------------
 @golden("llm_sparsevlm_v15")
-def test_sparsevlm(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_sparsevlm(case: Case) -> None:
     embeddings = case.embeddings[0]
     visual, text = embeddings[case.sys :][: case.N], embeddings[case.sys + case.N :]
     chosen = text_raters(visual, text)
@@ -241,7 +245,7 @@ def test_sparsevlm(arrays: Any, dtype: torch.dtype) -> None:
         score = stage.attn_text2vis[:, chosen].mean((0, 1))
         torch.testing.assert_close(score, stage.score, rtol=1e-4, atol=1e-8)
         tokens = stage.layer_out[0, case.sys :][: stage.n_vis_in]
-        if stage.noise_sensitive and dtype == torch.float64:
+        if stage.noise_sensitive and case.dtype == torch.float64:
             continue  # the stored result hangs on how float32 rounds densities
         noise = stage.noise_rand * 1e-6 if stage.noise_sensitive else None
         answer = recycle(tokens, score, k, stage.cluster_num, noise)
@@ -267,10 +271,9 @@ def test_sparsevlm_published_schedules() -> None:
 
 
 @golden("llm_sparsevlm_cluster")
-def test_clustering(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_clustering(case: Case) -> None:
     sensitive = case.noise_maxdiff > 0
-    if sensitive and dtype == torch.float64:
+    if sensitive and case.dtype == torch.float64:
         return  # the stored result hangs on how float32 rounds densities
     noise = case.noise_rand * 1e-6 if sensitive else None
     centres, owner = density_peaks(case.x, case.k, noise)
@@ -279,12 +282,11 @@ def test_clustering(arrays: Any, dtype: torch.dtype) -> None:
 
 
 @golden("llm_sparsevlm_v10_rank")
-def test_sparsevlm_v1(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_sparsevlm_v1(case: Case) -> None:
     attention = case.attn_text2vis[:, case.rater_text_idx].mean(0)
     assert int(torch.linalg.matrix_rank(attention.float())) == case.rank
     assert kept_by_rank(attention, case.scale, case.bias) == len(case.keep)
-    tokens = torch.randn(case.N, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    tokens = torch.randn(case.N, 8, generator=torch.Generator().manual_seed(0), dtype=case.dtype)
     text = case.attn_text2vis.shape[1]
     view = make_view(
         tokens,
@@ -299,11 +301,10 @@ def test_sparsevlm_v1(arrays: Any, dtype: torch.dtype) -> None:
 
 
 @golden("llm_sparsevlm_v20")
-def test_sparsevlm_v2(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_sparsevlm_v2(case: Case) -> None:
     text, start = case.attn_text2vis.shape[1], 35
     length = start + case.N + text
-    cos, sin = rotary(length, case.head_dim, case.rope_base, dtype)
+    cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     module = SimpleNamespace(scaling=case.head_dim**-0.5)
     prior = UnitAttention(
         tap=DecoderTap(module, 0, torch.zeros(1, length, 1), cos, sin, None),
@@ -313,7 +314,7 @@ def test_sparsevlm_v2(arrays: Any, dtype: torch.dtype) -> None:
         text=torch.arange(start + case.N, length),
         prompt=torch.arange(0),
     ).rotary_prior
-    torch.testing.assert_close(prior("text").to(dtype), case.rope_bias_text2vis, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(prior("text").to(case.dtype), case.rope_bias_text2vis, atol=1e-4, rtol=1e-4)
     corrected = (case.attn_text2vis / case.rope_bias_text2vis)[:, case.rater_text_idx]
     torch.testing.assert_close(priority_heads(corrected, case.n_heads_selected), case.score, rtol=1e-3, atol=1e-6)
     attention = Rows(case.attn_text2vis)
@@ -336,8 +337,7 @@ def test_raters_are_chosen_once_per_image() -> None:
 
 # --- MustDrop ---------------------------------------------------------------------------------------------------
 @golden("llm_mustdrop_merge")
-def test_mustdrop_merges_windows(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_mustdrop_merges_windows(case: Case) -> None:
     patches = case.x[1:]
     windows = similar_windows(patches, [(1, case.grid, case.grid)], case.window, case.threshold)
     assert len(windows) == case.n_windows_merged
@@ -349,8 +349,7 @@ def test_mustdrop_merges_windows(arrays: Any, dtype: torch.dtype) -> None:
 
 
 @golden("llm_mustdrop_prefill")
-def test_mustdrop_filters(arrays: Any, dtype: torch.dtype) -> None:
-    case = Case(arrays, dtype)
+def test_mustdrop_filters(case: Case) -> None:
     keys = ascending(key_tokens(case.cls_attn.mean(0), 0.08))
     same(keys, case.keyset0)
     cells, scale = torch.arange(case.N), case.N / 576
@@ -374,3 +373,7 @@ def test_mustdrop_filters(arrays: Any, dtype: torch.dtype) -> None:
         cells = cells[kept]
         same(torch.isin(cells, keys).nonzero()[:, 0], stage.keyset_out)
     same(cells, case.final_keep_original)
+    first = method.evict_from(32)
+    assert first is not None
+    held = [case.sys + case.text + (case.N if layer < first else len(cells)) for layer in range(32)]
+    assert held == case.kv_len_per_layer.tolist()

@@ -8,54 +8,29 @@ their vectors are readings of the papers. Counts are those of the producers.
 """
 
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from methods.cdpruner import conditional_kernel, unit_range
+from methods.divprune import DivPrune
 from methods.fopru import FoPru, significance
 from methods.gprune import GPrune, graph_scores
 from methods.prumerge import PruMerge
 from methods.prumerge_plus import PruMergePlus
+from methods.random_pre import RandomPre
 from methods.visionzip import VisionZip
 from methods.vispruner import VisPruner
 from methods.zspaprune import ZSPAPrune, relevance
+from tests.golden_cases import Case, golden
 from tests.views import make_view
 from uniprune.budget import keep_count
 from uniprune.engine.attention import exchanged
 from uniprune.pruner import Selection
 from uniprune.selection import cosine_similarity, dpp_map
 from uniprune.view import View
-
-GOLDEN = Path(__file__).parent / "golden"
-both = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-
-
-class Case:
-    """The arrays of one case as attributes: floating ones in `dtype`, scalars as plain values. Large ones are split."""
-
-    def __init__(self, method: str, name: str, dtype: torch.dtype) -> None:
-        for path in sorted(GOLDEN.glob(f"vit_{method}.npz")) + sorted(GOLDEN.glob(f"vit_{method}.*.npz")):
-            with np.load(path) as archive:
-                for key in archive.files:
-                    if key.startswith(f"{name}_"):
-                        self._add(key.removeprefix(f"{name}_"), archive[key], dtype)
-
-    def _add(self, key: str, value: Any, dtype: torch.dtype) -> None:
-        if value.ndim == 0:
-            setattr(self, key, value.item())
-            return
-        tensor = torch.from_numpy(value)
-        tensor = tensor.to(dtype) if tensor.dtype == torch.float32 else tensor
-        setattr(self, key, torch.cat((getattr(self, key), tensor)) if hasattr(self, key) else tensor)
-
-    def __getattr__(self, key: str) -> Any:
-        raise AttributeError(key)
 
 
 def view_of(tokens: Tensor, **vision: Any) -> View:
@@ -72,22 +47,44 @@ def same(got: Tensor | Selection, want: Tensor) -> None:
     assert indices.sort().values.tolist() == want.tolist()
 
 
-@both
-@pytest.mark.parametrize("name", ["case0", "case2", "case5"])
-def test_gprune(name: str, dtype: torch.dtype) -> None:
-    case = Case("gprune", name, dtype)
+@golden("vit_divprune")
+def test_divprune(case: Case) -> None:
+    assert case.keep_num == keep_count(len(case.features), case.ratio)
+    picks = DivPrune().select(make_view(case.features), case.keep_num)
+    assert picks.tolist() == case.order.tolist()
+    same(picks, case.keep)
+
+
+@golden("vit_random")
+def test_random_pre(case: Case) -> None:
+    """The released permutation, and with `order="release"` its order. It draws for one tile, then for all others."""
+    generator, start, picks = torch.Generator().manual_seed(case.seed), 0, []
+    for count in [case.tokens_per_tile, case.tokens_per_tile * (case.tiles - 1)][: min(case.tiles, 2)]:
+        view = make_view(torch.arange(count)[:, None].to(case.dtype), generator=generator)
+        answer = RandomPre(order="release").select(view, max(1, int(case.ratio * count)))
+        assert isinstance(answer, Selection)
+        assert answer.tokens is not None
+        same(answer, answer.tokens[:, 0].sort().values)
+        picks.append(start + answer.tokens[:, 0])
+        start += count
+    assert torch.cat(picks).tolist() == case.order.tolist()
+
+
+@golden("vit_gprune")
+def test_gprune(case: Case) -> None:
+    if "grid" in case.arrays:
+        check_anyres(case)
+        return
     picks = GPrune().select(make_view(case.features), case.keep_num)
     assert picks.tolist() == case.order.tolist()
     same(picks, case.keep)
     scores = graph_scores(case.features, 0.5, 0.03, 5)
-    torch.testing.assert_close(scores.double(), case.scores64, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=0)
+    tolerance = 1e-3 if case.dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(scores.double(), case.scores64, rtol=tolerance, atol=0)
 
 
-@both
-@pytest.mark.parametrize("name", ["case9"])
-def test_gprune_prunes_base_and_detail_apart(name: str, dtype: torch.dtype) -> None:
+def check_anyres(case: Case) -> None:
     """LLaVA-NeXT's sequence: a base tile, then rows of patches that each end in a newline token, all of which stay."""
-    case = Case("gprune", name, dtype)
     rows, columns = case.grid.tolist()
     places = 576 + torch.arange(rows * (columns + 1)).view(rows, columns + 1)
     kept = [places[:, -1]]
@@ -108,10 +105,8 @@ def check_merged(answer: Selection, case: Case) -> None:
     torch.testing.assert_close(answer.tokens.float(), case.merged.float(), rtol=1e-4, atol=1e-4)
 
 
-@both
-@pytest.mark.parametrize("name", ["case0", "case5", "case6"])
-def test_prumerge(name: str, dtype: torch.dtype) -> None:
-    case = Case("prumerge", name, dtype)
+@golden("vit_prumerge")
+def test_prumerge(case: Case) -> None:
     view, keep = prumerge_view(case), len(case.merged)
     method = PruMerge(adaptive=case.adaptive, order="release")
     assert method.exact is not case.adaptive
@@ -122,10 +117,11 @@ def test_prumerge(name: str, dtype: torch.dtype) -> None:
     check_merged(raster, case)
 
 
-@both
-@pytest.mark.parametrize("name", ["case0"])
-def test_prumerge_plus(name: str, dtype: torch.dtype) -> None:
-    case = Case("prumerge_plus", name, dtype)
+@golden(
+    "vit_prumerge_plus",
+    excluded={"case3": "the release's variant for training picks tokens twice and loses others, which is not offered"},
+)
+def test_prumerge_plus(case: Case) -> None:
     view = prumerge_view(case)
     check_merged(PruMergePlus(adaptive=True, order="release").select(view, 1), case)
     raster = PruMergePlus(adaptive=True).select(view, 1)
@@ -133,19 +129,15 @@ def test_prumerge_plus(name: str, dtype: torch.dtype) -> None:
     check_merged(raster, case)
 
 
-@both
-@pytest.mark.parametrize("name", ["case0", "case3", "case9", "ext1", "ext2", "ext4"])
-def test_vispruner(name: str, dtype: torch.dtype) -> None:
+@golden("vit_vispruner")
+def test_vispruner(case: Case) -> None:
     """Exact even where one part in 10^7 of noise changes the choice (case 3), since it compares in float64."""
-    case = Case("vispruner", name, dtype)
     view = view_of(case.features, importance=case.cls_attn.mean(0))
     same(VisPruner(important=case.important_ratio).select(view, case.keep_num), case.keep)
 
 
-@both
-@pytest.mark.parametrize("name", ["case0", "case3"])
-def test_visionzip(name: str, dtype: torch.dtype) -> None:
-    case = Case("visionzip", name, dtype)
+@golden("vit_visionzip")
+def test_visionzip(case: Case) -> None:
     view = view_of(
         case.hidden[1:], importance=case.cls_attn[:, 1:].mean(0), keys=case.key_metric[1:], cls_tokens=case.hidden[:1]
     )
@@ -163,11 +155,9 @@ def test_visionzip(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(without.tokens.float(), case.merged[1:].float(), rtol=1e-4, atol=1e-4)
 
 
-@both
-@pytest.mark.parametrize("name", ["case0", "case3", "case6"])
-def test_cdpruner(name: str, dtype: torch.dtype) -> None:
+@golden("vit_cdpruner")
+def test_cdpruner(case: Case) -> None:
     """The release's relevance (CLIP's space, negated, scaled over the batch), then our kernel and search, per image."""
-    case = Case("cdpruner", name, dtype)
     cosines = cosine_similarity(case.image_embeds.flatten(0, 1), case.text_embeds).mean(-1)
     weights = unit_range(-cosines).view(case.image_embeds.shape[:2])
     torch.testing.assert_close(weights.double(), case.relevance64, rtol=1e-4, atol=1e-5)
@@ -175,10 +165,8 @@ def test_cdpruner(name: str, dtype: torch.dtype) -> None:
         same(dpp_map(conditional_kernel(features, weight), case.keep_num), keep)
 
 
-@both
-@pytest.mark.parametrize("name", ["case0", "case2", "case3"])
-def test_zspaprune(name: str, dtype: torch.dtype) -> None:
-    case = Case("zspaprune", name, dtype)
+@golden("vit_zspaprune")
+def test_zspaprune(case: Case) -> None:
     view = make_view(case.features, prompt=case.prompt)
     picks = ZSPAPrune(k=case.core_fraction).select(view, case.keep_num)
     assert picks.tolist() == case.order.tolist()
@@ -190,10 +178,10 @@ def test_zspaprune(name: str, dtype: torch.dtype) -> None:
     )
 
 
-def fopru_view(case: Case, dtype: torch.dtype) -> View:
+def fopru_view(case: Case) -> View:
     """In float32 by the engine, which is handed queries whose logits are the logarithms of the attention."""
     cls = int(case.has_cls)
-    if dtype == torch.float32:
+    if case.dtype == torch.float32:
         keys = torch.eye(case.attn.shape[-1])[None, None].expand(1, len(case.attn), -1, -1)
         pair = exchanged(case.attn.log()[None], keys, 1.0, [(0, case.attn.shape[-1])], cls)[0, cls:].T
     else:
@@ -205,11 +193,9 @@ def fopru_view(case: Case, dtype: torch.dtype) -> View:
     return view
 
 
-@both
-@pytest.mark.parametrize("name", ["case0", "case3"])
-def test_fopru(name: str, dtype: torch.dtype) -> None:
-    case = Case("fopru", name, dtype)
-    view = fopru_view(case, dtype)
+@golden("vit_fopru")
+def test_fopru(case: Case) -> None:
+    view = fopru_view(case)
     emitted, received = view.vision.exchanged(None)
     assert torch.equal(
         significance(emitted, received, "high-variance"), received if "s2" in case.direction else emitted

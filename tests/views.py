@@ -26,9 +26,3 @@ def make_view(tokens: Tensor, **given: Any) -> View:
         "vision": None,
     }
     return View(tokens=tokens, **defaults | given)
-
-
-def golden(name: str, case: int, archive: Any) -> Tensor | float | int:
-    """One array of a golden file as a tensor, a scalar as a number."""
-    value = archive[f"case{case}_{name}"]
-    return torch.from_numpy(value) if value.ndim else value.item()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from uniprune.pruner import Selection
 from uniprune.view import Grid
+
+Order = Literal["raster", "release"]
+"""Kept tokens in their own places, or in the order in which a release hands them over (`in_order`)."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""What PruMerge and PruMerge+ share: anchors get their neighbours added, one further token sums up the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from uniprune.checks import check_choice, check_count
+from uniprune.pruner import PreLLM, Selection
+from uniprune.selection import Order, at_least_float32, complement, in_order, merge_with_background
+from uniprune.view import Space, View
+
+Heads = Literal["joint", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merging(PreLLM):
+    """Merges all tokens into some of them; subclasses write `anchors`.
+
+    Args:
+        adaptive: let the attention decide how many tokens stay; the keep ratio is then ignored and `exact` is False.
+        neighbours: tokens added to an anchor.
+        heads: "joint" treats all attention heads as one, as the release does; "mean" averages the real ones.
+        order: "raster" keeps tokens at the positions of their anchors, the further token at the last free position;
+            "release" puts anchors in the order in which they were chosen, then the further token.
+        space: "vision" merges before the projector, "llm" after it.
+        vision_layer: block whose queries and keys are used; the default -1 reads LLaVA's features.
+    """
+
+    adaptive: bool = False
+    neighbours: int = 32
+    heads: Heads = "joint"
+    order: Order = "raster"
+    space: Space = "vision"
+    vision_layer: int | None = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("neighbours", self.neighbours)
+        check_choice("heads", self.heads, Heads)
+        check_choice("order", self.order, Order)
+        check_choice("space", self.space, Space)
+        object.__setattr__(self, "exact", not self.adaptive)
+
+    @property
+    def vision_layers(self) -> tuple[int | None, ...]:
+        """The one layer."""
+        return (self.vision_layer,)
+
+    def anchors(self, attention: Tensor, count: int) -> Tensor:
+        """[A] distinct tokens to merge into, at least one: `count` by `attention` [N], or as many as it says."""
+        raise NotImplementedError(f"{type(self).__name__} must implement anchors(attention, count)")
+
+    def select(self, view: View, keep: int) -> Selection:
+        """Anchors with what was merged into them, and one further token if there is room for it."""
+        attention = view.vision.importance(self.vision_layer, self.heads == "joint") * view.vision.patches
+        anchors = self.anchors(attention, max(1, keep - 1))
+        free = complement(len(attention), anchors)
+        slots = torch.cat((anchors, free[-1:] if self.adaptive or keep > 1 else free[:0]))
+        features, keys = at_least_float32(view.features(self.space)), view.vision.keys(self.vision_layer)
+        merged = merge_with_background(features, anchors, keys, attention, self.neighbours)
+        tokens = view.project(merged[: len(slots)], self.space)
+        return in_order(slots, tokens) if self.order == "release" else Selection(slots, tokens)
