@@ -29,8 +29,9 @@ class DART(IntraLLM):
             released code does (196, 132, 68 for 192, 128, 64); by default the budget is met exactly.
 
     Differs from the paper in: nothing. Differs from the release in: pivots act in the order of their norm, visual ones
-    first, where it follows the iteration order of a Python set (0-10 % of the kept tokens depend on that). Cost: one
-    cosine row per pivot, no attention row.
+    first, where it follows the iteration order of a Python set (0-10 % of the kept tokens depend on that; not offered,
+    as it changes with the place of the image in the prompt). UniPruneBench's port compares hidden states after the
+    input norm of layer K. Cost: one cosine row per pivot, no attention row.
     """
 
     visual_pivots: int = 4

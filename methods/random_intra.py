@@ -17,8 +17,9 @@ from uniprune.view import View
 class RandomIntra(IntraLLM):
     """Keeps a uniformly random subset of the visual tokens before decoder layer K (UniPruneBench, arXiv 2511.02650).
 
-    Differs from the paper in: the draw is seeded per sample, original positions are kept in every family, and the count
-    is rounded like every other method's instead of floored. Cost: none.
+    Differs from the paper in: nothing it says. Differs from the release in: the draw is seeded per sample, where it
+    takes the global generator; original positions are kept in every family, where it renumbers on InternVL without
+    telling the decode steps; the count is rounded instead of floored. Cost: none.
     """
 
     def select(self, view: View, keep: int) -> Tensor:

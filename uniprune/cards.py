@@ -29,7 +29,8 @@ _INTRO = """\
 # Methods
 
 Generated from the methods' own docstrings by `python run.py cards > docs/methods.md`; edit those instead.
-`--set field=value` sets a parameter. Every method also has these:
+`--set field=value` sets a parameter. All methods round counts in one way, halves up and at least one token; where a
+release floors N r, the ratio floor(N r) / N gives its count. Every method also has these:
 
 """
 
