@@ -28,7 +28,8 @@ class PyramidDrop(MultiStage):
     Differs from the paper in: nothing. Differs from the release in: counts are rounded instead of floored; original
     positions are kept instead of renumbered at every stage (not offered: decode steps have one position for all layers,
     and would need another in every part of the decoder); several images and grouped-query attention work.
-    UniPruneBench's port is its FastV at three layers, on the scores of the layer before. Cost: one attention row and one key projection per stage.
+    UniPruneBench's port is its FastV at three layers, on the scores of the layer before. Cost: one attention row and
+    one key projection per stage.
     """
 
     layer: int = 8

@@ -32,8 +32,9 @@ class SparseVLM(MultiStage):
 
     Differs from the paper in: ranks do not decide how many tokens stay, as in the released v1.5 (`sparsevlm-v1` has
     that). Differs from the release in: a merged token takes the slot and position of its cluster's centre instead of
-    the end of the image, original positions are kept instead of renumbered (see `pyramiddrop`), and ties between mutual nearest neighbours
-    go to the lower index instead of to random noise. Cost: a few attention rows and one clustering per stage.
+    the end of the image, original positions are kept instead of renumbered (see `pyramiddrop`), and ties between mutual
+    nearest neighbours go to the lower index instead of to random noise. Cost: a few attention rows and one clustering
+    per stage.
     """
 
     layer: int = 3
