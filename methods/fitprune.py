@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from methods._fitprune import PUBLISHED, TOKENS, resampled, retention
+from methods._fitprune_search import RecipeSearch, received
+from uniprune.calibration import Calibration
 from uniprune.errors import UserError
 from uniprune.registry import register_method
 from uniprune.schedules import MultiStage, between, site_share
@@ -23,7 +24,7 @@ class FitPrune(MultiStage):
     """Deletes the least attended tokens layer by layer, by a fitted recipe (Ye et al., AAAI 2025, arXiv 2409.10197).
 
     A token's importance in a layer is what visual rows give it times what text rows give it, heads combined by maximum.
-    Recipes say how many tokens to delete where; `methods/_fitprune.py` searches them from recorded attention.
+    Recipes say how many tokens to delete where; `python run.py calibrate fitprune` searches one for a model.
 
     Args:
         recipe: tokens to delete in each layer of this very model out of `recipe_tokens`; by default the published
@@ -42,6 +43,7 @@ class FitPrune(MultiStage):
     recipe: tuple[int, ...] = ()
     recipe_tokens: int = TOKENS
     llm_attention: ClassVar[bool] = True
+    calibration: ClassVar[type[Calibration]] = RecipeSearch
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,11 +69,6 @@ class FitPrune(MultiStage):
         """The most important tokens by all rows of layer K - 1."""
         own, cross = received(view.attention.blocks("visual")), received(view.attention.blocks(view.following))
         return top_k(importance(own, cross), keep)
-
-
-def received(blocks: Iterable[Tensor]) -> Tensor:
-    """[N] sum over rows of the largest probability over heads, from blocks [heads, r, N] of attention rows."""
-    return torch.stack([block.amax(0).sum(0) for block in blocks]).sum(0)
 
 
 def importance(own: Tensor, cross: Tensor) -> Tensor:

@@ -22,10 +22,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from methods._fitprune_search import received
 from methods.dart import DART
 from methods.divprune import DivPrune
 from methods.fastv import FastV
-from methods.fitprune import FitPrune, importance, received
+from methods.fitprune import FitPrune, importance
 from tests.pruners import generate
 from tests.tiny import FAMILIES, LAYERS, build, inputs
 from uniprune.benchmark import DataOptions

@@ -1,4 +1,4 @@
-"""Defects of the field's released engines: caches, order, positions, several images, batches. See test_field_defects.py."""
+"""Defects of the field's engines: caches, order, positions, several images, batches. See test_field_defects.py."""
 
 from __future__ import annotations
 

@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods._fitprune_search import received
 from methods._mustdrop import dual_filter, key_tokens, similar_windows
 from methods._sparsevlm import raters, recycle, recycled, split_budget, text_raters
+from methods._vtw import divergences, find_k
 from methods.dart import DART, largest_keys, least_similar, quotas
 from methods.fastv import FastV
-from methods.fitprune import FitPrune, importance, received
+from methods.fitprune import FitPrune, importance
 from methods.mustdrop import MustDrop
 from methods.pyramiddrop import PyramidDrop
 from methods.random_intra import RandomIntra
 from methods.sparsevlm import SparseVLM
 from methods.sparsevlm_v1 import SparseVLMv1, kept_by_rank
 from methods.sparsevlm_v2 import SparseVLMv2, priority_heads
-from methods.vtw import divergences, find_k
 from tests.golden_cases import FOLDER, Case, golden
 from tests.views import make_view
 from uniprune.budget import keep_count, tokens_per_layer

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods._fitprune import Statistics
+from methods._fitprune_search import Statistics
 from methods._mustdrop import similar_windows
 from methods._sparsevlm import recycle, recycled, split_budget, text_raters
+from methods._vtw import LayerSearch, find_k
 from methods.dart import DART, least_similar, quotas
 from methods.fastv import FastV
 from methods.fitprune import FitPrune
@@ -21,7 +22,7 @@ from methods.random_intra import RandomIntra
 from methods.sparsevlm import SparseVLM
 from methods.sparsevlm_v1 import SparseVLMv1
 from methods.sparsevlm_v2 import SparseVLMv2
-from methods.vtw import VTW, find_k, search_k
+from methods.vtw import VTW
 from tests.oracles import dropped_by, layerwise_masked, merged_inputs
 from tests.pruners import generate
 from tests.tiny import FAMILIES, IMAGE, LAYERS, build, fresh_model, inputs, row, visual
@@ -290,8 +291,22 @@ def test_vtw_search_runs_the_model() -> None:
         withdrawn.append(
             torch.stack([layerwise_masked(model, embeds, positions, {k: visual}, 1)[1] for k in (2, 3, 4)], 1)
         )
-    for eta in (1e9, 0.5, 0.05, 0.0):
-        assert search_k(model, samples, eta, first=2) == find_k(torch.cat(full), torch.cat(withdrawn), eta, first=2)
+    for eta in (1e9, 0.5, 0.05, 1e-9):
+        search = LayerSearch(eta=eta, first=2)
+        for x in samples:
+            search.observe(model, x)
+        want = find_k(torch.cat(full), torch.cat(withdrawn), eta, first=2)
+        if want is None:
+            with pytest.raises(UserError, match=r"no layer from 2 on .* --search eta="):
+                search.result()
+        else:
+            assert search.result().ratio == want / LAYERS
+            assert VTW(ratio=float(f"{search.result().ratio:.6g}")).schedule(LAYERS)[0].layer == want
+
+
+def test_vtw_search_refuses_what_no_layer_can_be() -> None:
+    with pytest.raises(UserError, match=r"first 5 is outside the model's decoder layers 1\.\.4"):
+        LayerSearch(first=5).observe(build("llava"), inputs("llava"))
 
 
 # --- FitPrune ---------------------------------------------------------------------------------------------------

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
+import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from uniprune.errors import UserError, unknown
 from uniprune.pruner import Compose, Pruner
 from uniprune.records import MethodRecord
 from uniprune.registry import METHODS
+from uniprune.sources import code_hash
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def settable(method: type[Pruner]) -> list[str]:
     return [f.name for f in dataclasses.fields(method) if f.init and f.name not in ("ratio", "seed")]
 
 
-def parse_field(method: type[Pruner], name: str, text: str) -> Any:
+def parse_field(method: type, name: str, text: str, option: str = "--set") -> Any:
     """The text after `name=` as a value of the field's annotated type.
 
     Raises:
@@ -122,13 +121,20 @@ def parse_field(method: type[Pruner], name: str, text: str) -> Any:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
     expected = kind.__name__ if isinstance(kind, type) else kind
-    raise UserError(f"--set {name}={text}: {reason[0].lower()}{reason[1:]}; expected {expected}")
+    raise UserError(f"{option} {name}={text}: {reason[0].lower()}{reason[1:]}; expected {expected}")
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, str]:
-    """`["a=1", "b.c=x"]` as a table. Raises UserError for an item without "="."""
-    table = {}
+    """`["a=1", "b.c=x", "@found.json"]` as a table; a file is what `calibrate` wrote.
+
+    Raises:
+        UserError: an item without "=", or a file that cannot be read as such.
+    """
+    table: dict[str, str] = {}
     for item in items:
+        if item.startswith("@"):
+            table |= read_settings(Path(item[1:]))
+            continue
         name, sign, text = item.partition("=")
         if not (name and sign):
             raise UserError(f"--set {item!r} must have the form field=value, for example --set positions=compact")
@@ -136,10 +142,33 @@ def parse_settings(items: Iterable[str]) -> dict[str, str]:
     return table
 
 
-def code_hash(classes: Iterable[type]) -> str:
-    """Hash of the source files that define the given classes, so that an edited method is another run."""
-    files = sorted({inspect.getsourcefile(sys.modules[kind.__module__]) or "" for kind in classes})
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:16]
+def read_settings(path: Path) -> dict[str, str]:
+    """The settings in a file that `calibrate` wrote. Raises UserError when it is not one."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        return {name: json.dumps(value) for name, value in settings.items()}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"--set @{path}: no settings can be read from it ({type(error).__name__}: {error}); expected a file that "
+            "`python run.py calibrate METHOD --output FILE` wrote"
+        ) from error
+
+
+def search_of(name: str, settings: Mapping[str, str]) -> Any:
+    """The search of a method, see `uniprune.calibration`. `settings` are its fields, from `--search`.
+
+    Raises:
+        UserError: the method has nothing to search for, or the search has no such field.
+    """
+    search = METHODS.get(name).calibration
+    if search is None:
+        able = [other for other in METHODS.names() if METHODS.get(other).calibration is not None]
+        raise UserError(f"method {name!r} has no settings to find; those that do: {', '.join(able)}")
+    known = [one.name for one in dataclasses.fields(search) if one.init]
+    for field_name in settings:
+        if field_name not in known:
+            raise unknown(f"field of the search of {name!r}:", field_name, known)
+    return search(**{key: parse_field(search, key, text, "--search") for key, text in settings.items()})
 
 
 def plain(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from uniprune.budget import check_ratio
+from uniprune.calibration import Calibration
 from uniprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class Pruner:
     """Whether `view.upcoming` is asked for."""
     needs_text: ClassVar[bool] = False
     """Whether `view.prompt` must not be empty."""
+    calibration: ClassVar[type[Calibration] | None] = None
+    """A search for settings on prompts of the un-pruned model; see `uniprune.calibration`."""
     scale_invariant: ClassVar[bool] = False
     """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
 

@@ -50,7 +50,7 @@ class MethodRecord(Strict):
     stages: list[tuple[int, float]]
     """Where it prunes in this model: decoder layer, and share kept of the tokens that arrive there."""
     code: str
-    """sha256 of the source files that define the parts, first 16 hex digits."""
+    """sha256 of the source files that decide for the parts, helpers and shared rules included; first 16 hex digits."""
 
 
 class Setup(Strict):

@@ -1,0 +1,91 @@
+"""`python run.py calibrate METHOD`: find a method's settings on prompts of the un-pruned model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from uniprune.commands.run import fill_in, load_datasets
+
+HELP = "find a method's settings on a few prompts"
+SAMPLES = 20
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `calibrate`."""
+    parser.add_argument("method", metavar="METHOD", help="name of a method that has something to find")
+    parser.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
+    parser.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks to take prompts from; * matches")
+    parser.add_argument("--suite", help="all benchmarks of a suite")
+    parser.add_argument(
+        "--limit", type=int, default=SAMPLES, metavar="N", help=f"prompts with images in all (default: {SAMPLES})"
+    )
+    parser.add_argument("--search", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="of the search")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write what was found; `--set @FILE` reads it")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
+    parser.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="the benchmarks' files")
+
+
+def act(options: argparse.Namespace) -> int:
+    """Show prompts to the method's search and print what it found."""
+    import json
+    import shlex
+    from contextlib import ExitStack
+
+    import torch
+    from rich.console import Console
+
+    from uniprune.answering import has_picture, with_pictures
+    from uniprune.calibration import Calibration
+    from uniprune.catalog import find_model
+    from uniprune.chat import Chat
+    from uniprune.choice import parse_settings, search_of
+    from uniprune.console import say, write
+    from uniprune.errors import UserError
+    from uniprune.loading import load, place
+    from uniprune.progress import RunProgress
+
+    if options.limit < 1:
+        raise UserError(f"limit {options.limit} must be at least 1")
+    search: Calibration = search_of(options.method, parse_settings(options.search))
+    options.ratio, options.judge, options.judge_model = [], "rule", None
+    options.method, method = [options.method], options.method
+    fill_in(options)
+    entry = find_model(options.model)
+    datasets = load_datasets(options, entry)
+    # Benchmarks take turns, so that a few prompts show all of them.
+    each = -(-options.limit // len(datasets))
+    requests = [request for dataset in datasets for request in dataset.requests(each)][: options.limit]
+    loaded = load(entry, place(options.dtype, options.attn, options.device))
+    chat, seen = Chat(loaded), 0
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
+        progress.say(f"{entry.name} ({loaded.placement}), {len(requests)} prompts")
+        progress.begin(f"{method} looks")
+        for request in map(with_pictures, requests):
+            if has_picture(request):
+                search.observe(loaded.model, chat.encode([request]).inputs)
+                seen += 1
+            progress.advance(1)
+    if not seen:
+        raise UserError(f"none of the {len(requests)} prompts has an image; choose another --data or a larger --limit")
+    found = search.result()
+    if options.output is not None:
+        content = {
+            "method": method,
+            "model": {"name": entry.name, "weights": loaded.weights},
+            "prompts": {dataset.name: dataset.fingerprint for dataset in datasets} | {"seen": seen},
+            "search": dict(parse_settings(options.search)),
+            "ratio": found.ratio,
+            "settings": dict(found.settings),
+            "evidence": dict(found.evidence),
+        }
+        write(options.output, json.dumps(content, indent=1) + "\n")
+        say(f"written: {options.output}")
+    say(found.summary)
+    file = None if options.output is None else str(options.output)
+    say(f"python run.py --model {shlex.quote(options.model)} {found.words(method, file)}")
+    return 0

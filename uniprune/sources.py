@@ -1,0 +1,61 @@
+"""Which source files decide what a method does, so that a run's identity changes with any of them."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from uniprune.registry import METHODS
+
+RULES = ("uniprune.selection", "uniprune.clustering", "uniprune.schedules")
+"""Modules of this package that make decisions for methods; the others carry them out."""
+
+
+def code_hash(classes: Iterable[type]) -> str:
+    """Hash of the files that decide for the given classes, 16 hex digits; folders do not count."""
+    files = {file for kind in classes for file in sources(kind)}
+    lines = sorted(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def sources(kind: type) -> set[Path]:
+    """The file that defines a class, and all files it imports, directly or not, that make decisions.
+
+    These are the embedded methods and their helpers, `RULES`, and what lies beside the class's own file. Modules that
+    have not been imported by now have decided nothing.
+    """
+    own = _file(kind.__module__)
+    found: dict[str, Path] = {}
+    waiting = [kind.__module__]
+    while waiting:
+        name = waiting.pop()
+        file = _file(name)
+        if file is None or name in found:
+            continue
+        package = name.split(".")[0] == METHODS.package
+        if name == kind.__module__ or package or name in RULES or (own and file.parent == own.parent):
+            found[name] = file
+            waiting += _imported(file, name)
+    return set(found.values())
+
+
+def _imported(file: Path, name: str) -> Iterator[str]:
+    """Names of modules that a file mentions in import statements, wherever they stand; some may be no modules."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                base = name.split(".")[:-level] if level else []
+                start = ".".join([*base, *([module] if module else [])])
+                yield start
+                yield from (f"{start}.{alias.name}" for alias in names)
+
+
+def _file(name: str) -> Path | None:
+    """The source file of a module that has been imported, None if it has none."""
+    path = getattr(sys.modules.get(name), "__file__", None)
+    return None if path is None else Path(path).resolve()
