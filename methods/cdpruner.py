@@ -52,4 +52,4 @@ def unit_range(relevance: Tensor) -> Tensor:
 
 def conditional_kernel(tokens: Tensor, relevance: Tensor) -> Tensor:
     """[N, N] similarity of `tokens` [N, D] weighted by `relevance` [N] of both."""
-    return relevance[:, None] * cosine_similarity(tokens, tokens) * relevance
+    return cosine_similarity(tokens).mul_(relevance[:, None]).mul_(relevance)

@@ -11,7 +11,7 @@ from torch import Tensor
 from uniprune.checks import check_count, check_positive, check_within
 from uniprune.pruner import PreLLM
 from uniprune.registry import register_method
-from uniprune.selection import at_least_float32, cosine_similarity, top_k
+from uniprune.selection import ROWS, at_least_float32, cosine_similarity, top_k
 from uniprune.view import View
 
 
@@ -53,10 +53,12 @@ class GPrune(PreLLM):
 
 def graph_scores(tokens: Tensor, similarity: float, temperature: float, iterations: int) -> Tensor:
     """[N] information that arrives at each of `tokens` [N, D], per neighbour."""
-    cosines = cosine_similarity(tokens, tokens)
-    logits = torch.where(cosines < similarity, 0, cosines) / temperature
-    flow = logits.masked_fill(logits.abs() < 1e-6, -5000).softmax(-1)
+    flow, neighbours = cosine_similarity(tokens), []
+    for rows in flow.split(ROWS):  # in place: from cosines to what is passed on
+        apart = (rows < similarity).logical_or_(rows.abs() < 1e-6 * temperature)
+        rows.copy_(rows.div_(temperature).masked_fill_(apart, -5000).softmax(-1))
+        neighbours.append(rows.count_nonzero(-1))
     information = at_least_float32(tokens).norm(dim=-1)
     for _ in range(iterations):
         information = information @ flow
-    return information / (flow > 0).sum(-1)
+    return information / torch.cat(neighbours)

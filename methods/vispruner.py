@@ -67,6 +67,6 @@ class VisPruner(PreLLM):
 def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:
     """[keep] indices: the `important` best by `importance` [N], then what `features` [N, C] say is no duplicate."""
     ranked = importance.argsort(descending=True, stable=True)
-    similarity = cosine_similarity(features.double(), features.double())
+    similarity = cosine_similarity(features.double())
     diverse = drop_most_similar(similarity, ranked[important:], keep - important, step)
     return torch.cat((ranked[:important], diverse))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from uniprune import selection
 from uniprune.selection import (
+    ROWS,
     add_neighbours,
     complement,
     cosine_distance,
@@ -17,11 +18,14 @@ from uniprune.selection import (
     dpp_map,
     drop_most_similar,
     farthest_points,
+    gram,
     grid_blocks,
     group_means,
     in_order,
+    largest_in_rows,
     merge_into_nearest,
     merge_with_background,
+    nearest_other,
     pool_grid,
     top_k,
 )
@@ -49,7 +53,10 @@ def test_cosines() -> None:
     a, b = cloud(0, 5), cloud(1, 7)
     want = torch.tensor([[cosine(x, y) for y in b] for x in a], dtype=torch.float64)
     torch.testing.assert_close(cosine_similarity(a, b), want)
+    want_self = torch.tensor([[cosine(x, y) for y in a] for x in a], dtype=torch.float64)
+    torch.testing.assert_close(cosine_similarity(a), want_self)
     torch.testing.assert_close(cosine_distance(a), 1 - cosine_similarity(a, a))
+    torch.testing.assert_close(nearest_other(cosine_distance(a)), (1 - want_self + torch.eye(5) * 9).amin(1))
     assert cosine_similarity(torch.zeros(1, 6), b.float()).tolist() == [[0.0] * 7]
     assert cosine_distance(a.half()).dtype == torch.float32
 
@@ -114,6 +121,29 @@ def test_drop_most_similar(seed: int, keep: int, step: int) -> None:
     got = drop_most_similar(cosine_similarity(x, x), torch.arange(23, -1, -1), keep, step)
     assert got.tolist() == rest[:keep]
     assert len(got) == keep
+
+
+@seeds
+def test_many_tokens_are_worked_on_in_parts(seed: int) -> None:
+    """Results do not show where one part of the rows ends."""
+    x = cloud(seed, 2 * ROWS + 37)
+    distance = cosine_distance(x)
+    torch.testing.assert_close(distance, 1 - cosine_similarity(x, x))
+    assert torch.equal(nearest_other(distance), distance.clone().fill_diagonal_(torch.inf).amin(0))
+
+
+@seeds
+def test_inner_products_are_exactly_symmetric(seed: int) -> None:
+    x = cloud(seed, 2 * ROWS + 37)
+    torch.testing.assert_close(gram(x), x @ x.T)
+    assert torch.equal(gram(x), gram(x).T)
+
+
+def test_largest_in_rows_takes_the_first_of_equals() -> None:
+    for row in (torch.tensor([1.0, 3, 2, 3, 2, 2]), torch.zeros(6)):
+        for count in range(7):
+            want = sorted(top_k(row, count).tolist())
+            assert largest_in_rows(row[None], count)[0].nonzero()[:, 0].tolist() == want
 
 
 @seeds

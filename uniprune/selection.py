@@ -16,6 +16,9 @@ from uniprune.view import Grid
 Order = Literal["raster", "release"]
 """Kept tokens in their own places, or in the order in which a release hands them over (`in_order`)."""
 
+ROWS = 128
+"""Rows of a pairwise matrix worked on at a time: they stay in the processor's cache."""
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
@@ -52,15 +55,38 @@ def in_order(slots: Tensor, tokens: Tensor) -> Selection:
     return Selection(slots.sort().values, tokens)
 
 
-def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """[N, M] cosines of `a` [N, D] and `b` [M, D]; those of a zero vector are 0. O(N M D)."""
-    return F.normalize(at_least_float32(a), dim=-1) @ F.normalize(at_least_float32(b), dim=-1).T
+def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
+    """[N, M] cosines of `a` [N, D] and `b` [M, D], or of `a` and itself; those of a zero vector are 0. O(N M D)."""
+    left = F.normalize(at_least_float32(a), dim=-1)
+    return gram(left) if b is None else left @ F.normalize(at_least_float32(b), dim=-1).T
+
+
+def gram(x: Tensor) -> Tensor:
+    """[N, N] x @ x.T, exactly symmetric, for little more than half its cost: below the diagonal it is copied."""
+    product = x.new_empty(len(x), len(x))
+    for start in range(0, len(x), ROWS):
+        stop = start + ROWS
+        torch.mm(x[start:stop], x[start:].T, out=product[start:stop, start:])
+        product[stop:, start:stop] = product[start:stop, stop:].T
+        block = product[start:stop, start:stop]
+        block.copy_(block.triu() + block.triu(1).T)
+    return product
 
 
 def cosine_distance(tokens: Tensor) -> Tensor:
-    """[N, N] pairwise 1 - cos of `tokens` [N, D]; a zero vector is at distance 1 from everything."""
-    unit = F.normalize(at_least_float32(tokens), dim=-1)
-    return 1 - unit @ unit.T
+    """[N, N] pairwise 1 - cos of `tokens` [N, D]; a zero vector is at distance 1 from everything. O(N^2 D)."""
+    # In place: at thousands of tokens, fetching fresh memory costs as much as the arithmetic.
+    return cosine_similarity(tokens).neg_().add_(1)
+
+
+def nearest_other(distance: Tensor) -> Tensor:
+    """[N] distance of every point to its nearest other point, from `distance` [N, N]. O(N^2), a few rows copied."""
+    nearest = distance.new_full((len(distance),), torch.inf)
+    for start in range(0, len(distance), ROWS):
+        rows = distance[start : start + ROWS].clone()
+        rows.diagonal(start).fill_(torch.inf)
+        nearest = torch.minimum(nearest, rows.amin(0))
+    return nearest
 
 
 def farthest_points(distance: Tensor, keep: int, seeds: Tensor | None = None) -> Tensor:
@@ -76,13 +102,14 @@ def farthest_points(distance: Tensor, keep: int, seeds: Tensor | None = None) ->
         nothing else is left. O(N) per pick.
     """
     if seeds is None:
-        others = distance.clone().fill_diagonal_(torch.inf)
-        seeds = others.amin(0).argmax()[None]
+        seeds = nearest_other(distance).argmax()[None]
     picks = list(seeds[:keep].split(1))
-    nearest = distance.index_select(0, seeds).amin(0).index_fill(0, seeds, -torch.inf)
+    # A pick is a tensor, so that a device is never waited for; [1, N] saves reshaping at every one of them.
+    nearest = distance.index_select(0, seeds).amin(0, keepdim=True).index_fill_(1, seeds, -torch.inf)
     while len(picks) < keep:
-        pick = nearest.argmax()[None]
-        nearest = torch.minimum(nearest, distance.index_select(0, pick)[0]).index_fill(0, pick, -torch.inf)
+        pick = nearest.argmax(1)
+        torch.minimum(nearest, distance.index_select(0, pick), out=nearest)
+        nearest.index_fill_(1, pick, -torch.inf)
         picks.append(pick)
     return torch.cat(picks)
 
@@ -98,17 +125,19 @@ def dpp_map(kernel: Tensor, keep: int) -> Tensor:
         [keep] distinct indices in picking order. O(N keep^2), by the incremental Cholesky form (arXiv 1709.05135). Past
         the kernel's numerical rank nothing is left to gain: the rest is taken by its rounding noise, still distinct.
     """
-    gain, picks = kernel.diagonal().clone(), []
+    gain, picks = kernel.diagonal()[None].clone(), []
     floor = gain.max() * len(kernel) * torch.finfo(kernel.dtype).eps
-    factor = kernel.new_zeros(keep, len(kernel))
+    factor = kernel.new_empty(keep, len(kernel))
     for step in range(keep):
-        pick = gain.argmax()[None]
-        done = factor[:step]
-        row = kernel.index_select(0, pick)[0] - done.index_select(1, pick)[:, 0] @ done
-        left = gain.index_select(0, pick)
+        pick = gain.argmax(1)
+        left, done = gain.index_select(1, pick), factor[:step]
+        row = kernel.index_select(0, pick)
+        if step:
+            row -= done.index_select(1, pick).T @ done
         # Below the floor a row is rounding noise, which would grow from pick to pick if it were scaled up.
-        factor[step] = torch.where(left > floor, row / left.sqrt(), 0)
-        gain = (gain - factor[step].square()).index_fill(0, pick, -torch.inf)
+        row /= left.sqrt().masked_fill_(left <= floor, torch.inf)
+        factor[step] = row[0]
+        gain.addcmul_(row, row, value=-1).index_fill_(1, pick, -torch.inf)
         picks.append(pick)
     return torch.cat(picks)
 
@@ -132,7 +161,7 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
     rest = ranked if keep else ranked[:0]
     while len(rest) > keep:
         even, odd = rest[0::2], rest[1::2]
-        closest = similarity[even][:, odd].amax(1)
+        closest = similarity[even[:, None], odd].amax(1)
         drop = min(step, len(rest) - keep, len(even))
         rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
     return rest
@@ -151,10 +180,18 @@ def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Ten
     Returns:
         [A, C], nothing renormalised. O(A N (d + C)).
     """
-    similarity = cosine_similarity(keys[anchors], keys).scatter(1, anchors[:, None], -torch.inf)
-    nearest = similarity.argsort(dim=1, descending=True, stable=True)[:, : min(neighbours, len(features) - 1)]
-    spread = torch.zeros_like(similarity).scatter(1, nearest, weights.to(similarity)[nearest])
-    return features[anchors] + spread.to(features) @ features
+    similarity = cosine_similarity(keys[anchors], keys).scatter_(1, anchors[:, None], -torch.inf)
+    nearest = largest_in_rows(similarity, min(neighbours, len(features) - 1))
+    return features[anchors] + (nearest * weights.to(features)) @ features
+
+
+def largest_in_rows(values: Tensor, count: int) -> Tensor:
+    """[A, N] True at the `count` largest of each row of `values`, of equal ones the first. O(A N), without sorting."""
+    if not count:
+        return torch.zeros_like(values, dtype=torch.bool)
+    least = values.topk(count, dim=1).values[:, -1:]
+    above, equal = values > least, values == least
+    return above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
 
 
 def merge_with_background(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
@@ -187,7 +224,7 @@ def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
 
     O(N count C): a matrix product instead of a scatter, which is not deterministic on GPUs.
     """
-    member = F.one_hot(group, count).to(features).T
+    member = (group == torch.arange(count, device=group.device)[:, None]).to(features)
     return member @ features / member.sum(1, keepdim=True).clamp(min=1)
 
 
