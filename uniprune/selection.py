@@ -26,23 +26,23 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def top_k(scores: Tensor, keep: int) -> Tensor:
-    """[keep] indices of the largest of `scores` [N], best first; equal scores in index order."""
+    """[keep] indices of the largest of `scores` [N], best first; equal scores in index order. O(N log N)."""
     return scores.argsort(descending=True, stable=True)[:keep]
 
 
 def count_outliers(scores: Tensor) -> int:
-    """How many of `scores` [N] lie above Q3 + 1.5 (Q3 - Q1), Tukey's fence with linearly interpolated quartiles."""
+    """How many of `scores` [N] lie above Tukey's fence Q3 + 1.5 (Q3 - Q1), quartiles interpolated. O(N log N)."""
     low, high = scores.quantile(torch.tensor([0.25, 0.75]).to(scores))
     return int((scores > high + 1.5 * (high - low)).sum())
 
 
 def random_subset(tokens: int, keep: int, generator: torch.Generator) -> Tensor:
-    """[keep] of `tokens` indices, uniform without replacement, in drawing order, on the generator's device."""
+    """[keep] of `tokens` indices, uniform without replacement, in drawing order, on the generator's device. O(N)."""
     return torch.randperm(tokens, generator=generator, device=generator.device)[:keep]
 
 
 def complement(tokens: int, taken: Tensor) -> Tensor:
-    """[tokens - taken] indices that are not in `taken` [T] (unique), ascending."""
+    """[tokens - taken] indices that are not in `taken` [T] (unique), ascending. O(tokens)."""
     free = torch.ones(tokens, dtype=torch.bool, device=taken.device)
     return free.index_fill(0, taken, False).nonzero()[:, 0]
 
