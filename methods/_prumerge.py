@@ -44,6 +44,7 @@ class Merging(PreLLM):
         check_choice("order", self.order, Order)
         check_choice("space", self.space, Space)
         object.__setattr__(self, "exact", not self.adaptive)
+        object.__setattr__(self, "in_place", self.order == "raster")
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:

@@ -40,6 +40,7 @@ class FastV(IntraLLM):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("order", self.order, Order)
+        object.__setattr__(self, "in_place", self.order == "raster")
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Top tokens by last-row attention."""

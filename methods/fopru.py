@@ -54,6 +54,7 @@ class FoPru(PreLLM):
         super().__post_init__()
         check_choice("strategy", self.strategy, Strategy)
         check_choice("significance", self.significance, Significance)
+        object.__setattr__(self, "in_place", self.reorder)
         object.__setattr__(self, "exact", self.strategy != "row" or self.significance == "pooling")
 
     @property

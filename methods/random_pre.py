@@ -32,6 +32,7 @@ class RandomPre(PreLLM):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("order", self.order, Order)
+        object.__setattr__(self, "in_place", self.order == "raster")
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """A random `keep` of the tokens."""

@@ -51,6 +51,7 @@ class VisionZip(PreLLM):
         check_within("contextual", self.contextual, 0, 1)
         check_choice("order", self.order, Order)
         check_choice("space", self.space, Space)
+        object.__setattr__(self, "in_place", self.order == "raster")
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:

@@ -76,6 +76,8 @@ class Pruner:
     """Where it acts, as users read it: "none", "pre-llm", "intra-llm" or "hybrid"."""
     exact: ClassVar[bool] = True
     """False for methods that choose their own number of tokens."""
+    in_place: ClassVar[bool] = True
+    """False for methods that hand tokens over in another order than that of their places, as some releases do."""
     llm_attention: ClassVar[bool] = False
     """Whether `view.attention` is asked for; needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False

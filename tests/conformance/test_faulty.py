@@ -33,6 +33,7 @@ CAUGHT_BY = {
     "raises": {"runs"},
     "remembers": {"method untouched", "sample order"},
     "single_token": {"one token"},
+    "unsorted": {"in place"},
 }
 UNSURE = {"global_random", "changes_model", "remembers"}
 """Faults with consequences that other checks see as well."""

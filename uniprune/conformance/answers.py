@@ -68,6 +68,21 @@ def in_range(subject: Subject) -> Verdict:
     return _judge(subject, outside)
 
 
+def in_place(subject: Subject) -> Verdict:
+    """A token that is handed over unchanged stands in its own place; a method that moves tokens declares it."""
+
+    def moved(d: Decision) -> str | bool:
+        if not (isinstance(d.answer, Selection) and isinstance(d.answer.tokens, Tensor) and d.picks):
+            return False
+        rows, own = d.answer.tokens.to(d.view.tokens.dtype), d.view.tokens[d.indices]
+        foreign = (rows[:, None] == d.view.tokens).all(2).any(1) & (rows != own).any(1)
+        return bool(foreign.any()) and f"{int(foreign.sum())} of {len(rows)} tokens stand in the place of another"
+
+    if subject.decisions and not all(d.pruner.in_place for d in subject.decisions):
+        return reported("moves tokens, as it declares")
+    return _judge(subject, moved)
+
+
 def follows_the_ratio(subject: Subject) -> Verdict:
     """A larger ratio never leaves fewer tokens, and the largest leaves more than the smallest."""
     if not subject.stages(RATIOS[0]):

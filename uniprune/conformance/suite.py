@@ -21,6 +21,7 @@ CHECKS: tuple[Check, ...] = (
     answers.well_formed,
     answers.unique,
     answers.in_range,
+    answers.in_place,
     answers.exact_count,
     answers.follows_the_ratio,
     answers.view_untouched,

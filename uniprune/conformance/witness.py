@@ -84,7 +84,7 @@ class Witness(Pruner):
         """What the engine asks a method about itself is answered by `inner`, which has checked it."""
         for name in ("ratio", "layer", "seed", "positions", "scope"):
             object.__setattr__(self, name, getattr(self.inner, name))
-        for name in ("exact", "llm_attention", "upcoming_attention", "needs_text"):
+        for name in ("exact", "in_place", "llm_attention", "upcoming_attention", "needs_text"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property
