@@ -30,8 +30,8 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
         height = -density.argsort(descending=True, stable=True).argsort()
     else:
         height = density = density + noise.to(density)
-    denser = height[None] > height[:, None]
-    separation = distance.masked_fill(~denser, distance.max()).amin(1)
+    no_denser = height[None] <= height[:, None]
+    separation = distance.masked_fill(no_denser, distance.max()).amin(1)
     centres = top_k(density * separation, clusters)
     owner = distance[centres].argmin(0)
     owner[centres] = torch.arange(clusters, device=owner.device)

@@ -126,17 +126,16 @@ def dpp_map(kernel: Tensor, keep: int) -> Tensor:
         the kernel's numerical rank nothing is left to gain: the rest is taken by its rounding noise, still distinct.
     """
     gain, picks = kernel.diagonal()[None].clone(), []
-    floor = gain.max() * len(kernel) * torch.finfo(kernel.dtype).eps
+    info = torch.finfo(kernel.dtype)
+    floor = (gain.max() * len(kernel) * info.eps).clamp_(min=info.tiny)
     factor = kernel.new_empty(keep, len(kernel))
     for step in range(keep):
         pick = gain.argmax(1)
-        left, done = gain.index_select(1, pick), factor[:step]
-        row = kernel.index_select(0, pick)
+        row, done = kernel.index_select(0, pick), factor[:step]
         if step:
-            row -= done.index_select(1, pick).T @ done
-        # Below the floor a row is rounding noise, which would grow from pick to pick if it were scaled up.
-        row /= left.sqrt().masked_fill_(left <= floor, torch.inf)
-        factor[step] = row[0]
+            row.addmm_(done.index_select(1, pick).T, done, alpha=-1)
+        # Below the floor a row is rounding noise, which would grow from pick to pick if it were scaled up further.
+        row = torch.div(row, gain.index_select(1, pick).clamp_(min=floor).sqrt_(), out=factor[step : step + 1])
         gain.addcmul_(row, row, value=-1).index_fill_(1, pick, -torch.inf)
         picks.append(pick)
     return torch.cat(picks)
