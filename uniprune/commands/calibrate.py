@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from uniprune.commands.run import fill_in, load_datasets
+from uniprune.commands.run import fill_in
 
 HELP = "find a method's settings on a few prompts"
 SAMPLES = 20
@@ -37,37 +37,43 @@ def act(options: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from uniprune.answering import has_picture, with_pictures
     from uniprune.calibration import Calibration
     from uniprune.catalog import find_model
     from uniprune.chat import Chat
     from uniprune.choice import parse_settings, search_of
     from uniprune.console import say, write
+    from uniprune.datasets import Library, dataset_names
+    from uniprune.encoding import Encoder
     from uniprune.errors import UserError
     from uniprune.loading import load, place
     from uniprune.progress import RunProgress
+    from uniprune.wording import worded
 
     if options.limit < 1:
         raise UserError(f"limit {options.limit} must be at least 1")
     search: Calibration = search_of(options.method, parse_settings(options.search))
-    options.ratio, options.judge, options.judge_model = [], "rule", None
-    options.method, method = [options.method], options.method
+    options.ratio, method = [], options.method  # what the configuration gives other commands
     fill_in(options)
     entry = find_model(options.model)
-    datasets = load_datasets(options, entry)
+    library = Library(options.data_dir, judge="rule")  # nothing is scored here
+    datasets = library.all(dataset_names(options.data, options.suite or entry.suite))
     # Benchmarks take turns, so that a few prompts show all of them.
     each = -(-options.limit // len(datasets))
     requests = [request for dataset in datasets for request in dataset.requests(each)][: options.limit]
     loaded = load(entry, place(options.dtype, options.attn, options.device))
-    chat, seen = Chat(loaded), 0
+    if entry.prompts == "family":
+        requests = [worded(request, loaded.family.prompt) for request in requests]
+    chat, encoder, seen = Chat(loaded), Encoder(loaded.processor), 0
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
         progress.say(f"{entry.name} ({loaded.placement}), {len(requests)} prompts")
         progress.begin(f"{method} looks")
-        for request in map(with_pictures, requests):
-            if has_picture(request):
-                search.observe(loaded.model, chat.encode([request]).inputs)
+        for row in map(encoder.encode, requests):
+            if row.error is not None:
+                progress.say(f"row {row.index} is left out: {row.error}")
+            elif row.pictures:
+                search.observe(loaded.model, chat.tensors(row.inputs))
                 seen += 1
             progress.advance(1)
     if not seen:
