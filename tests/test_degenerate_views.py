@@ -14,6 +14,7 @@ from tests.views import make_view
 from uniprune.choice import MethodChoice
 from uniprune.engine.views import _problem
 from uniprune.pruner import Selection
+from uniprune.registry import METHODS
 from uniprune.view import Grid, View
 
 WIDTH, TEXT = 12, 5
@@ -39,13 +40,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "zspaprune": ("", "k=0", "k=1", "pooling=none", "pooling=max"),
 }
 GRIDS: tuple[list[Grid], ...] = (
-    [(1, 1, 1)],
-    [(1, 1, 2)],
-    [(1, 5, 1)],
-    [(1, 3, 4)],
-    [(1, 2, 8), (1, 4, 2)],
-    [(2, 3, 3)],
+    *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
+    *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
+ELSEWHERE = {"none", "vtw", "mustdrop"}
+"""Keep everything, nothing, or what an earlier stage noted: tested end to end."""
 KINDS = ("random", "equal", "zero")
 
 
@@ -122,6 +121,11 @@ def degenerate(grids: list[Grid], kind: str) -> View:
         embedded=SimpleNamespace(tokens=tokens, text=text),
         norm=lambda x: x,
     )
+
+
+def test_no_method_is_left_out() -> None:
+    embedded = {name for name in METHODS.names() if METHODS.get(name).__module__.startswith("methods.")}
+    assert embedded == {*SETTINGS, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("kind", KINDS)
