@@ -3,7 +3,7 @@
 Each case runs in float64 and in float32. Where a name starts with `upb_`, the stored numbers are those of the defective
 port in UniPruneBench's release; the tests show that ours differs from them.
 
-All cases run in both precisions but for one kind: clusterings marked `noise_sensitive` (case 0 of llm_sparsevlm_cluster,
+All cases run in both precisions but for one kind: clusterings marked `noise_sensitive` (llm_sparsevlm_cluster case 0,
 one stage of cases 2 and 4 of llm_sparsevlm_v15). There mutual nearest neighbours have equal densities, and random noise
 of 1e-6 decides as float32 rounds it; with the stored noise they are reproduced in float32, and skipped in float64.
 """
