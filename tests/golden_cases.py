@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 FOLDER = Path(__file__).parent / "golden"
 DTYPES = (torch.float64, torch.float32)
@@ -76,3 +77,31 @@ def cases(folder: Path, file: str, excluded: Mapping[str, str]) -> Iterator[Any]
             reason = excluded.get(name) or excluded.get(label)
             marks = [pytest.mark.skip(reason=reason)] if reason else []
             yield pytest.param(Case(files, f"{name}_", dtype), id=label, marks=marks)
+
+
+def same(got: Tensor, want: Tensor) -> None:
+    assert got.tolist() == want.tolist()
+
+
+def ascending(indices: Tensor) -> Tensor:
+    return indices.sort().values
+
+
+class Rows:
+    """A stand-in for `view.attention`: named rows [H, R, N], by default those of the text."""
+
+    def __init__(self, text: Tensor, **named: Tensor) -> None:
+        self.text, self.named = text, named
+
+    def __call__(self, rows: Any) -> Tensor:
+        return self.text[:, rows] if isinstance(rows, Tensor) else self.named[rows]
+
+    def blocks(self, rows: Any) -> Iterator[Tensor]:
+        yield from self(rows).split(7, dim=1)
+
+
+def rotary(length: int, width: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Tables [1, length, width] as models compute them, in float32."""
+    frequency = 1 / base ** (torch.arange(0, width, 2).float() / width)
+    angles = (torch.arange(length).float()[:, None] * frequency).repeat(1, 2)[None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)

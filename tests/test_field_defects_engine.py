@@ -16,8 +16,9 @@ from methods.fastv import FastV
 from methods.fitprune import FitPrune
 from methods.pyramiddrop import PyramidDrop
 from methods.random_pre import RandomPre
+from tests import tiny
 from tests.pruners import generate
-from tests.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, row, video_inputs
+from tests.tiny import FAMILIES, LAYERS, build, inputs, row, video_inputs
 from uniprune.budget import keep_count
 from uniprune.conformance.subject import traced
 from uniprune.engine import Sample, prune
@@ -36,8 +37,8 @@ def noticed() -> Any:
 
 
 def visual(x: dict[str, Tensor]) -> Tensor:
-    """[L] True at the placeholders of a single prompt."""
-    return x["input_ids"][0] == IMAGE
+    """[L] True at the visual tokens of a single prompt."""
+    return tiny.visual(x)[0]
 
 
 # --- 4. keys and values cached twice ----------------------------------------------------------------------------
