@@ -86,7 +86,8 @@ class MustDrop(Staged):
         limits = [default if own is None else own for default, own in zip(both, chosen, strict=True)]
         attention = view.attention(view.following).mean(0)
         passed = dual_filter(attention, *(limit * TOKENS / view.initial for limit in limits))
-        return (passed | torch.isin(view.cells, view.scratch["key cells"])).nonzero()[:, 0]
+        keys = view.scratch["key cells"].to(view.cells.device)  # noted before layer 0, which may lie elsewhere
+        return (passed | torch.isin(view.cells, keys)).nonzero()[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,13 @@ def split(places: Places, model: Any, layers: Any, at: int) -> None:
     places.put(model, ONE)
     for module in (*layers[at:], model.get_decoder().norm):
         places.put(module, TWO)
-        add_hook_to_module(module, Move(TWO))
+        dispatch(module, TWO)
     for module in (*layers[:at], model.get_output_embeddings()):  # the head's weights may be those of the embedding
-        add_hook_to_module(module, Move(ONE))
+        dispatch(module, ONE)
+
+
+def dispatch(module: nn.Module, device: torch.device) -> None:
+    """Hooks on the module and, as accelerate does, on everything in it that has weights."""
+    for part in module.modules():
+        if part is module or part.state_dict():
+            add_hook_to_module(part, Move(device))

@@ -140,8 +140,9 @@ class Prefill:
     def _upcoming(self, layer: int, hidden: Tensor, now: Kept, kwargs: dict[str, Any]) -> DecoderTap:
         """What the attention of `layer` would see if it ran on `hidden` as it arrives."""
         module = self.family.layers[layer]
-        cos, sin = (take(table, now.index) for table in kwargs["position_embeddings"])
-        return DecoderTap(module.self_attn, layer, module.input_layernorm(hidden), cos, sin, cache=None)
+        normalised = module.input_layernorm(hidden)  # may bring it to the device of this layer
+        cos, sin = (take(table, now.index).to(normalised.device) for table in kwargs["position_embeddings"])
+        return DecoderTap(module.self_attn, layer, normalised, cos, sin, cache=None)
 
     def _layer_arguments(self, kept: Kept, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """What every layer from this stage on is called with; `rotary` are the tables of the whole prompt."""
