@@ -6,6 +6,7 @@ decoder side is shared; a subclass describes the vision side only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -88,6 +89,19 @@ class Family:
         """[N, D] LLM tokens of features [N, C] as `features` returns them; hooks of the projector do not run."""
         raise NotImplementedError
 
+    @property
+    def usual_tokens(self) -> int:
+        """Visual tokens of one image of ordinary size: what `bench` shows the model unless told otherwise."""
+        raise NotImplementedError
+
+    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random pixel inputs that become `tokens` visual tokens of one prompt; prompts are concatenated along dim 0.
+
+        Raises:
+            UserError: the family cannot encode that many.
+        """
+        raise NotImplementedError
+
     # --- may be written per family ------------------------------------------------------------------------------
     def prompt(self, asked: Asked) -> Sequence[str | int] | None:
         """The user message as VLMEvalKit's wrapper of this family words it: texts, and positions in `asked.pictures`.
@@ -103,6 +117,10 @@ class Family:
     def block_index(self, layer: int | None) -> int:
         """Number of a tower block from 0, given as a method names it: negative from the end, None for the default."""
         return (self.feature_block() if layer is None else layer) % len(self.vision_blocks())
+
+    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
+        """Further arguments of a forward that follow from its input ids [B, L]."""
+        return {}
 
     @property
     def visual_token_ids(self) -> list[int]:
@@ -147,10 +165,28 @@ class PatchGridFamily(Family):
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """One square or rectangular grid per image, from the pixel size."""
         pixels = args[0] if args else kwargs["pixel_values"]
-        patch = self.model.config.vision_config.patch_size
-        height, width = patch if isinstance(patch, (list, tuple)) else (patch, patch)
-        grid = (1, pixels.shape[-2] // height // self.merge, pixels.shape[-1] // width // self.merge)
-        return [grid] * pixels.shape[0]
+        return [self._grid(pixels.shape[-2:])] * pixels.shape[0]
+
+    def _grid(self, size: Sequence[int]) -> Grid:
+        """The grid of an image of `size` pixels, height first."""
+        height, width = _pair(self.model.config.vision_config.patch_size)
+        return 1, size[0] // height // self.merge, size[1] // width // self.merge
+
+    @property
+    def usual_tokens(self) -> int:
+        """An image or tile of the size the tower was made for."""
+        return math.prod(self._grid(_pair(self.model.config.vision_config.image_size)))
+
+    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """[images or tiles, 3, H, W] of the size the tower was made for."""
+        count, rest = divmod(tokens, self.usual_tokens)
+        if rest or not count:
+            raise UserError(
+                f"{type(self).__name__} encodes {self.usual_tokens} visual tokens per image or tile, so {tokens} are "
+                f"impossible; ask for a multiple of {self.usual_tokens}"
+            )
+        size = _pair(self.model.config.vision_config.image_size)
+        return {"pixel_values": torch.randn(count, 3, *size, generator=generator)}
 
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
         """Separate query and key projections, with an optional norm over the full width."""
@@ -182,6 +218,12 @@ class PatchGridFamily(Family):
     def project(self, features: Tensor) -> Tensor:
         """The projector treats tokens one by one."""
         return self.projector.forward(features[None])[0]
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """Height and width, of a configuration that may give one number for both."""
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return height, width
 
 
 def find_family(model: Any) -> Family:
