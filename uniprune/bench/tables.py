@@ -105,14 +105,17 @@ def notes(rows: Iterable[BenchRow]) -> list[str]:
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:
-    """Where several methods hand the same tokens to every layer, their prefills should take the same time: do they?"""
+    """Where several methods hand the same tokens to every layer, their prefills should take the same time: do they?
 
-    def alike(row: BenchRow) -> tuple[str, int, int, list[float]]:
-        setup = row.setup
-        return setup.model, setup.visual, setup.batch, row.measured.layers if row.measured else []
+    Only rows that were measured in turn, so with the same un-pruned model beside them, are compared.
+    """
+
+    def alike(row: BenchRow) -> tuple[str, int, int, str, list[float]]:
+        setup, beside = row.setup, row.vanilla.model_dump_json() if row.vanilla else ""
+        return setup.model, setup.visual, setup.batch, beside, row.measured.layers if row.measured else []
 
     found = []
-    for (model, visual, batch, _), group in groupby(sorted((r for r in rows if r.measured), key=alike), alike):
+    for (model, visual, batch, *_), group in groupby(sorted((r for r in rows if r.measured), key=alike), alike):
         times = {row.setup.method.name: row.measured.median("prefill") for row in group if row.measured}
         if len(times) > 1:
             spread = max(times.values()) / min(times.values()) - 1
