@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniprune.benchmark import Asked
-from uniprune.errors import UserError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.registry import MODELS
 from uniprune.specimen import Specimen
 from uniprune.view import Grid
@@ -89,19 +89,6 @@ class Family:
         """[N, D] LLM tokens of features [N, C] as `features` returns them; hooks of the projector do not run."""
         raise NotImplementedError
 
-    @property
-    def usual_tokens(self) -> int:
-        """Visual tokens of one image of ordinary size: what `bench` shows the model unless told otherwise."""
-        raise NotImplementedError
-
-    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Random pixel inputs that become `tokens` visual tokens of one prompt; prompts are concatenated along dim 0.
-
-        Raises:
-            UserError: the family cannot encode that many.
-        """
-        raise NotImplementedError
-
     # --- may be written per family ------------------------------------------------------------------------------
     def prompt(self, asked: Asked) -> Sequence[str | int] | None:
         """The user message as VLMEvalKit's wrapper of this family words it: texts, and positions in `asked.pictures`.
@@ -110,6 +97,27 @@ class Family:
         """
         return None
 
+    @property
+    def usual_tokens(self) -> int:
+        """Visual tokens of one image of ordinary size: what `bench` shows the model unless told otherwise."""
+        raise UnsupportedError(
+            f"{type(self).__name__} cannot make random images; give it usual_tokens and random_image"
+        )
+
+    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random pixel inputs that become `tokens` visual tokens of one prompt; prompts are concatenated along dim 0.
+
+        Raises:
+            UserError: the family cannot encode that many.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} cannot make random images; give it usual_tokens and random_image"
+        )
+
+    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
+        """Further arguments of a forward that follow from its input ids [B, L]."""
+        return {}
+
     # --- shared -------------------------------------------------------------------------------------------------
     merge: int = 1
     """Patches per side that form one LLM token (1: a token is a patch)."""
@@ -117,10 +125,6 @@ class Family:
     def block_index(self, layer: int | None) -> int:
         """Number of a tower block from 0, given as a method names it: negative from the end, None for the default."""
         return (self.feature_block() if layer is None else layer) % len(self.vision_blocks())
-
-    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further arguments of a forward that follow from its input ids [B, L]."""
-        return {}
 
     @property
     def visual_token_ids(self) -> list[int]:
