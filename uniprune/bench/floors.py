@@ -8,28 +8,31 @@ import torch
 
 from uniprune.family import Family
 
-SIZES = {"cpu": 2**27, "cuda": 2**30}
+SIZE = 2**28
 """Bytes copied: well beyond any cache."""
 
 
 def copy_bandwidth(device: torch.device, repeats: int = 10) -> float:
     """Bytes per second read and written by the fastest of several copies on the device itself."""
-    source = torch.zeros(SIZES[device.type], dtype=torch.uint8, device=device)
+    source = torch.zeros(SIZE, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
-    seconds = []
-    for _ in range(repeats + 1):  # the first one warms up
-        if device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            target.copy_(source)
-            end.record()
-            torch.cuda.synchronize(device)
-            seconds.append(start.elapsed_time(end) / 1000)
-        else:
-            begin = time.perf_counter()
-            target.copy_(source)
-            seconds.append(time.perf_counter() - begin)
-    return 2 * source.nbytes / min(seconds[1:])
+    seconds = [_copy(source, target) for _ in range(repeats + 1)]
+    return 2 * SIZE / min(seconds[1:])  # the first one warms up
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> float:
+    """Seconds of one copy."""
+    if not source.is_cuda:
+        begin = time.perf_counter()
+        target.copy_(source)
+        return time.perf_counter() - begin
+    with torch.cuda.device(source.device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+    return float(start.elapsed_time(end)) / 1000
 
 
 def weight_bytes(family: Family) -> int:
