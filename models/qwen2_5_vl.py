@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from uniprune.errors import UserError
 from uniprune.family import Family, Span, rotate_half, window_order
 from uniprune.registry import register_model
 from uniprune.specimen import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, Size, Specimen
@@ -128,6 +130,28 @@ class Qwen2_5_VL(Family):
     def project(self, features: Tensor) -> Tensor:
         """The merger takes patches, and always the next four for a token."""
         return self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
+
+    @property
+    def usual_tokens(self) -> int:
+        """The least that the papers let an image have."""
+        return 256
+
+    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Patches and grid of the rectangle nearest to a square; sides at most 1:4 apart."""
+        height = max(side for side in range(1, math.isqrt(tokens) + 1) if tokens % side == 0)
+        if tokens > 4 * height**2:
+            raise UserError(
+                f"{tokens} visual tokens make no rectangle with sides at most 1:4 apart; ask for another number, say "
+                f"{math.isqrt(tokens) ** 2}"
+            )
+        config, sides = self.vision.config, (height * self.merge, tokens // height * self.merge)
+        values = config.in_channels * config.temporal_patch_size * config.patch_size**2
+        pixels = torch.randn(tokens * self.merge**2, values, generator=generator)
+        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, *sides]])}
+
+    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
+        """Which ids are images, for M-RoPE."""
+        return {"mm_token_type_ids": (ids == self.model.config.image_token_id).int()}
 
     @property
     def _side(self) -> int:

@@ -152,3 +152,25 @@ def test_the_average_protocol_from_command_line_to_leaderboard(
         assert float(boards[protocol]["KV MB"]) == pytest.approx(ledger["kv_bytes"] / 1e6)
     for column in ("visual tokens", "TFLOPs", "KV MB"):
         assert float(boards["average"][column]) < float(boards["site"][column])
+
+
+def test_a_missed_budget_is_marked_and_explained(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The engine enforces exact counts, so a miss is made up here."""
+    run(checkpoint("llava"), tmp_path, "--method", "divprune", "--ratio", "0.5")
+    (record,) = Store(tmp_path).records()
+    entry = record.datasets["small"]
+    assert entry.ledger is not None
+    missed = entry.model_copy(update={"ledger": entry.ledger.model_copy(update={"flagged": True})})
+    board = leaderboard([record.model_copy(update={"datasets": {"small": missed}})])
+    assert board.rows[0]["visual tokens"] == "72.0 !"
+    assert any("off the requested budget" in note for note in board.notes)
+    assert leaderboard([record]).rows[0]["visual tokens"] == 72
+
+
+def test_shared_features_change_nothing_in_the_ledger(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The tower's work is the prompt's, whoever did it; times would not be, so there are none."""
+    words = ("--method", "divprune", "--ratio", "0.5")
+    alone = run(checkpoint("qwen2.5-vl"), tmp_path / "alone", *words)
+    shared = run(checkpoint("qwen2.5-vl"), tmp_path / "shared", *words, "--share-vision", "1")
+    assert shared["ledger"] == alone["ledger"]
+    assert (alone["timing"] is None, shared["timing"]) == (False, None)

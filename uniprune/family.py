@@ -6,6 +6,7 @@ decoder side is shared; a subclass describes the vision side only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniprune.benchmark import Asked
-from uniprune.errors import UserError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.registry import MODELS
 from uniprune.specimen import Specimen
 from uniprune.view import Grid
@@ -136,6 +137,27 @@ class Family:
         origins = torch.arange(sum(sizes)).split(sizes)
         return [Picture((grid,), origin) for grid, origin in zip(grids, origins, strict=True)]
 
+    @property
+    def usual_tokens(self) -> int:
+        """Visual tokens of one image of ordinary size: what `bench` shows the model unless told otherwise."""
+        raise UnsupportedError(
+            f"{type(self).__name__} cannot make random images; give it usual_tokens and random_image"
+        )
+
+    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random pixel inputs that become `tokens` visual tokens of one prompt; prompts are concatenated along dim 0.
+
+        Raises:
+            UserError: the family cannot encode that many.
+        """
+        raise UnsupportedError(
+            f"{type(self).__name__} cannot make random images; give it usual_tokens and random_image"
+        )
+
+    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
+        """Further arguments of a forward that follow from its input ids [B, L]."""
+        return {}
+
     # --- shared -------------------------------------------------------------------------------------------------
     merge: int = 1
     """Patches per side that form one LLM token (1: a token is a patch)."""
@@ -187,10 +209,28 @@ class PatchGridFamily(Family):
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """One square or rectangular grid per image, from the pixel size."""
         pixels = args[0] if args else kwargs["pixel_values"]
-        patch = self.model.config.vision_config.patch_size
-        height, width = patch if isinstance(patch, (list, tuple)) else (patch, patch)
-        grid = (1, pixels.shape[-2] // height // self.merge, pixels.shape[-1] // width // self.merge)
-        return [grid] * pixels.shape[0]
+        return [self._grid(pixels.shape[-2:])] * pixels.shape[0]
+
+    def _grid(self, size: Sequence[int]) -> Grid:
+        """The grid of an image of `size` pixels, height first."""
+        height, width = _pair(self.model.config.vision_config.patch_size)
+        return 1, size[0] // height // self.merge, size[1] // width // self.merge
+
+    @property
+    def usual_tokens(self) -> int:
+        """An image or tile of the size the tower was made for."""
+        return math.prod(self._grid(_pair(self.model.config.vision_config.image_size)))
+
+    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """[images or tiles, 3, H, W] of the size the tower was made for."""
+        count, rest = divmod(tokens, self.usual_tokens)
+        if rest or not count:
+            raise UserError(
+                f"{type(self).__name__} encodes {self.usual_tokens} visual tokens per image or tile, so {tokens} are "
+                f"impossible; ask for a multiple of {self.usual_tokens}"
+            )
+        size = _pair(self.model.config.vision_config.image_size)
+        return {"pixel_values": torch.randn(count, 3, *size, generator=generator)}
 
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
         """Separate query and key projections, with an optional norm over the full width."""
@@ -222,6 +262,12 @@ class PatchGridFamily(Family):
     def project(self, features: Tensor) -> Tensor:
         """The projector treats tokens one by one."""
         return self.projector.forward(features[None])[0]
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """Height and width, of a configuration that may give one number for both."""
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return height, width
 
 
 def find_family(model: Any) -> Family:

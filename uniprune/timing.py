@@ -108,7 +108,10 @@ class Timer:
     # --- recording ----------------------------------------------------------------------------------------------
     @contextmanager
     def span(self, name: SpanName) -> Iterator[None]:
-        """Time of the block belongs to `name`, unless an inner span claims it."""
+        """Time of the block belongs to `name`, unless an inner span claims it; in a decode step, to `decode`."""
+        if self._forwards:
+            yield
+            return
         self._mark()
         self._open.append(name)
         try:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +124,25 @@ def test_sleeping_modules_are_charged_to_their_span() -> None:
     assert spans.projector >= 0.2
     assert spans.vision < 0.2
     assert spans.method == 0
+
+
+def test_no_time_of_a_pruned_decode_step_is_lost() -> None:
+    """What happens before the language model starts is part of the step too."""
+    model, x = build("llava"), inputs("llava")
+
+    def wait(module: torch.nn.Module, args: object, kwargs: dict[str, Any]) -> None:
+        if kwargs["past_key_values"].get_seq_length():
+            time.sleep(0.05)
+
+    slow = model.base_model.register_forward_pre_hook(wait, with_kwargs=True)
+    with Timer(find_family(model)) as timer, prune(model, FastV(ratio=0.5), timer):
+        generate(model, x, 5)
+        spans = timer.sample()
+    slow.remove()
+    assert spans.decode >= 4 * 0.05
+    assert spans.ttft < 4 * 0.05
+    assert spans.tpot is not None
+    assert spans.tpot >= 0.05
 
 
 def test_timer_describes_the_last_call() -> None:

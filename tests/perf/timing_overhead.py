@@ -1,0 +1,100 @@
+"""What timing an evaluation costs: `python -m tests.perf.timing_overhead --model tiny-llava` (not part of the suite).
+
+Passes over a few batches of the mini suite are made with and without the timer, in turn and in changing order.
+Compared are CPU seconds of the process, which other processes lengthen little, and wall-clock seconds: the median ratio
+over pairs of equal batches, with its 95 % bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uniprune.benchmark import DataOptions
+from uniprune.catalog import find_model
+from uniprune.chat import Chat
+from uniprune.choice import MethodChoice
+from uniprune.encoding import Encoded, Encoder
+from uniprune.engine import Sample, prune
+from uniprune.loading import LoadedModel, load, place
+from uniprune.pruner import Pruner
+from uniprune.registry import BENCHMARKS
+from uniprune.timing import Timer
+
+
+def batches(loaded: LoadedModel, data: str, size: int, count: int, folder: Path) -> list[list[Encoded]]:
+    """The first rows of a benchmark, encoded beforehand: encoding is not what is compared."""
+    dataset = BENCHMARKS.get(data)(DataOptions(data_dir=folder, judge="rule"))
+    encoder = Encoder(loaded.processor)
+    rows = [encoder.encode(request) for request in dataset.requests(size * count)]
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def one_pass(
+    loaded: LoadedModel, chat: Chat, pruner: Pruner, rows: Sequence[list[Encoded]], timed: bool
+) -> list[tuple[float, float]]:
+    """(CPU, wall-clock) seconds of every batch, answered one after the other as an evaluation does."""
+    out = []
+    with ExitStack() as stack:
+        timer = stack.enter_context(Timer(loaded.family)) if timed else None
+        session = stack.enter_context(prune(loaded.model, pruner, timer=timer))
+        for batch in rows:
+            cpu, wall = time.process_time(), time.perf_counter()
+            session.reports.clear()
+            session.samples = tuple(Sample(row.index, torch.from_numpy(row.question)) for row in batch)
+            chat.generate(batch)
+            if timer is not None:
+                timer.sample()
+            out.append((time.process_time() - cpu, time.perf_counter() - wall))
+    return out
+
+
+def pairs(run: Callable[[bool], list[tuple[float, float]]], rounds: int) -> np.ndarray:
+    """[rounds x batches, 2 clocks, untimed and timed] seconds."""
+    found = []
+    for number in range(rounds + 1):
+        passes = {timed: run(timed) for timed in ((False, True) if number % 2 else (True, False))}
+        if number:  # the first round warms up
+            found.append(np.array([passes[False], passes[True]]).transpose(1, 2, 0))
+    return np.concatenate(found)
+
+
+def overhead(seconds: np.ndarray) -> tuple[float, float, float]:
+    """Extra time in percent from [pairs, untimed and timed], and its 95 % interval."""
+    ratios = seconds[:, 1] / seconds[:, 0]
+    picks = np.random.default_rng(0).integers(len(ratios), size=(2000, len(ratios)))
+    low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
+    extra, low, high = (100 * (float(ratio) - 1) for ratio in (np.median(ratios), low, high))
+    return extra, low, high
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", default="tiny-llava")
+    parser.add_argument("--method", default="fastv")
+    parser.add_argument("--ratio", type=float, default=0.111)
+    parser.add_argument("--data", default="mini-pope")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20)
+    args = parser.parse_args(words)
+    torch.set_num_threads(1)
+    loaded, method = load(find_model(args.model), place()), MethodChoice(args.method, ratio=args.ratio)
+    chat, rows = Chat(loaded), batches(loaded, args.data, args.batch_size, args.batches, args.data_dir)
+    seconds = pairs(lambda timed: one_pass(loaded, chat, method.pruner(), rows, timed), args.rounds)
+    print(f"{args.model}, {args.method} {args.ratio:g}, {len(seconds)} pairs of batches of {args.batch_size} rows")
+    for clock, name in enumerate(("CPU time", "wall clock")):
+        extra, low, high = overhead(seconds[:, clock])
+        print(f"  {name:12} timing adds {extra:+.2f} % (95 % interval {low:+.2f} to {high:+.2f} %)")
+
+
+if __name__ == "__main__":
+    main()
