@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class RandomIntra(IntraLLM):
     Differs from the paper in: the draw is seeded per sample, original positions are kept in every family, and the count
     is rounded like every other method's instead of floored. Cost: none.
     """
+
+    random: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
         """A random `keep` of the tokens."""

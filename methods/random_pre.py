@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class RandomPre(PreLLM):
     Differs from the paper in: kept tokens stay in raster order (the released code shuffles them on InternVL), and the
     draw is seeded per sample, so it depends on neither batch nor order. Cost: none.
     """
+
+    random: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
         """A random `keep` of the tokens."""

@@ -81,6 +81,8 @@ class Pruner:
     """Whether `view.upcoming` is asked for."""
     needs_text: ClassVar[bool] = False
     """Whether `view.prompt` must not be empty."""
+    random: ClassVar[bool] = False
+    """Whether `view.generator` decides: several seeds are then several runs, averaged on the leaderboard."""
     scale_invariant: ClassVar[bool] = False
     """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
 
