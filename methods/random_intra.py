@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,8 @@ class RandomIntra(IntraLLM):
     takes the global generator; original positions are kept in every family, where it renumbers on InternVL without
     telling the decode steps; the count is rounded instead of floored. Cost: none.
     """
+
+    random: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
         """A random `keep` of the tokens."""

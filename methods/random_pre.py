@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class RandomPre(PreLLM):
         order: "raster" keeps every token in its place; "release" hands them over in drawing order.
     """
 
+    random: ClassVar[bool] = True
     order: Order = "raster"
 
     def __post_init__(self) -> None:

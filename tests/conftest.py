@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from tests import golden_cases
 from uniprune.torchvision_remedy import ensure_torchvision
+
+if TYPE_CHECKING:
+    from uniprune.benchmark import Dataset
+    from uniprune.loading import LoadedModel
 
 ensure_torchvision()
 torch.set_num_threads(1)
@@ -46,6 +51,26 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return folder
 
     return build
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
+    """An untrained tiny LLaVA on the CPU."""
+    from uniprune.catalog import ModelEntry
+    from uniprune.loading import Placement, load
+
+    return load(ModelEntry(name="tiny", source=str(checkpoint("llava"))), Placement("float32", "sdpa", "cpu"))
+
+
+@pytest.fixture(scope="module")
+def small() -> Dataset:
+    """Twelve coloured pictures with one question each."""
+    from uniprune.benchmark import DataOptions
+    from uniprune.registry import BENCHMARKS, load_plugin
+
+    load_plugin(Path(__file__).parent / "plugins" / "small_benchmark.py")
+    built: Dataset = BENCHMARKS.get("small")(DataOptions(Path("unused")))
+    return built
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_evaluation_ends_with_leaderboard_and_paths(
     assert main(["leaderboard", "--output", str(tmp_path), *options]) == 0
     assert files["csv"].read_text() == (tmp_path / "leaderboard.csv").read_text()
     assert files["md"].read_text().startswith("| model | method |")
-    assert "<td>fastv</td>" in files["html"].read_text()
+    assert ">fastv</td>" in files["html"].read_text()
 
 
 def test_defaults_come_from_the_configuration(

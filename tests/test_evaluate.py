@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 
 from uniprune.answering import Answerer, is_out_of_memory
-from uniprune.benchmark import DataOptions, Dataset
-from uniprune.catalog import ModelEntry
+from uniprune.benchmark import DataOptions, Dataset, Score
+from uniprune.board import Measured
 from uniprune.choice import MethodChoice
 from uniprune.errors import UserError
-from uniprune.evaluate import Run, RunOptions
+from uniprune.evaluate import Run, RunOptions, uncertainty
 from uniprune.leaderboard import leaderboard
-from uniprune.loading import LoadedModel, Placement, load
+from uniprune.loading import LoadedModel
 from uniprune.progress import RunProgress
 from uniprune.records import RunRecord, Store
 from uniprune.registry import BENCHMARKS, load_plugin
@@ -29,12 +29,6 @@ PLUGINS = Path(__file__).parent / "plugins"
 def plugins() -> None:
     for file in PLUGINS.glob("*.py"):
         load_plugin(file)
-
-
-@pytest.fixture(scope="module")
-def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
-    folder = str(checkpoint("llava"))
-    return load(ModelEntry(name="tiny", source=folder), Placement("float32", "sdpa", "cpu"))
 
 
 def dataset(name: str = "small") -> Dataset:
@@ -223,8 +217,10 @@ def test_leaderboard_compares_with_vanilla_of_the_same_rows_only(loaded: LoadedM
     alone = evaluate(loaded, tmp_path, "divprune", ratio=0.5, limit=4)
     rows = {row["identity"]: row for row in leaderboard([full, part, pruned, alone]).rows}
     scores = {r.identity: r.datasets["small"].score.value for r in (full, pruned)}  # type: ignore[union-attr]
-    assert rows[full.identity]["relative %"] == 100
-    assert rows[pruned.identity]["relative %"] == pytest.approx(100 * scores[pruned.identity] / scores[full.identity])
+    assert rows[full.identity]["relative %"] == Measured(100, (100, 100))
+    relative = rows[pruned.identity]["relative %"]
+    assert isinstance(relative, Measured)
+    assert relative.value == pytest.approx(100 * scores[pruned.identity] / scores[full.identity])
     assert rows[alone.identity]["relative %"] is None
     assert "limit=6" in str(rows[part.identity]["settings"])
     assert (rows[full.identity]["rows"], rows[part.identity]["rows"]) == (12, 6)
@@ -242,3 +238,15 @@ def test_leaderboard_gives_no_average_over_fewer_benchmarks(loaded: LoadedModel,
     assert any(note.startswith("No average") for note in board.notes)
     for content in (board.csv(), board.markdown(), board.html()):
         assert some.identity in content
+
+
+def test_an_interval_that_is_not_of_the_headline_says_so() -> None:
+    credits = {str(i): float(i < 30) for i in range(40)}
+    plain = uncertainty(Score(75, "accuracy", 40, per_item=credits), "x")
+    other = uncertainty(Score(60, "something else", 40, per_item=credits, parts={"wrong": {"0": (1, 1)}}), "x")
+    f1 = uncertainty(Score(60, "F1", 40, per_item=credits, parts={"F1": {str(i): (0.6, 1) for i in range(40)}}), "x")
+    assert "interval_of" not in plain
+    assert plain["interval"] == other["interval"]
+    assert (other["interval_of"], other["parts"]) == ("mean credit", {})
+    assert f1["interval"] == pytest.approx((60, 60))
+    assert uncertainty(Score(60, "no items", 40), "x")["interval"] is None

@@ -127,7 +127,7 @@ def test_adaptive_methods_declare_themselves_and_say_what_they_kept(
     assert ledger["average"] == pytest.approx(kept)
     assert abs(kept - 144 * 0.5) > 1, "by chance what the ratio would have meant: nothing is shown"
     (row,) = (board := leaderboard(list(Store(tmp_path).records()))).rows
-    assert row["visual tokens"] == f"{kept:.1f} ~"
+    assert str(row["visual tokens"]) == f"{kept:.1f} ~"
     assert any("chooses its own number" in note for note in board.notes)
     assert not any("off the requested budget" in note for note in board.notes)
 

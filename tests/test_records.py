@@ -21,7 +21,6 @@ from uniprune.records import (
     Setup,
     Store,
 )
-from uniprune.stats import interval
 from uniprune.summary import ledger, timing
 
 METHOD = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[{"layer": 0}], stages=[(0, 0.5)], code="c0de")
@@ -195,13 +194,3 @@ def test_ledger_averages_operations_and_bytes_and_reads_older_answers() -> None:
     assert (mixed.flops, mixed.kv_bytes, mixed.average) == (None, None, 16)
     written = kept.model_dump_json(include={"layers", "average", "requested", "flagged"})
     assert not Ledger.model_validate_json(written).adaptive
-
-
-def test_interval_holds_the_mean_and_narrows_with_items() -> None:
-    few, many = interval([0, 1] * 10), interval([0, 1] * 200)
-    assert few is not None
-    assert many is not None
-    assert few[0] < many[0] < 50 < many[1] < few[1]
-    assert interval([1.0, 1.0, 1.0]) == (100.0, 100.0)
-    assert interval([1.0]) is None
-    assert interval([0, 1] * 10) == few

@@ -122,6 +122,7 @@ class Answerer:
                 prediction=reply.text,
                 **times,
                 new_tokens=reply.tokens,
+                first=reply.first,
                 batch=len(rows),
                 visual_tokens=list(report.entering),
                 requested=self._requested(report),

@@ -67,6 +67,10 @@ class Score:
         per_item: index -> 0..1 credit, for intervals and paired tests (per question group where scoring is per group).
         details: the kit's own table, as plain JSON values.
         judge: "exact" | "rule" | the judge model's name.
+        clusters: index -> what the item shares with others, such as a picture. Items left out stand alone. Intervals
+            and tests draw whole clusters, because answers about one picture are right or wrong together.
+        parts: how the headline follows from items, where it is not 100 times their mean credit: the mean over parts of
+            a sum over items divided by another; part -> index -> (added above, added below the line).
     """
 
     value: float
@@ -76,6 +80,8 @@ class Score:
     per_item: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     judge: str = "exact"
+    clusters: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from uniprune.encoding import Encoded, collate
+from uniprune.fidelity import FirstToken, first_tokens
 from uniprune.loading import LoadedModel
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One row's answer and its length in tokens, end of answer included."""
+    """One row's answer, its length in tokens (end of answer included), and the distribution its first token came of."""
 
     text: str
     tokens: int
+    first: FirstToken
+
+
+class FirstLogits(LogitsProcessor):
+    """Keeps a reference to the first step's logits; `output_logits` of `generate` would keep all steps' (gigabytes)."""
+
+    logits: Tensor
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """[B, V] scores, unchanged."""
+        if not hasattr(self, "logits"):
+            self.logits = scores
+        return scores
 
 
 class Chat:
@@ -52,6 +67,7 @@ class Chat:
         inputs: dict[str, Any] = {name: self._placed(value) for name, value in collate(rows, self._pad).items()}
         if features is not None:
             inputs["mm_encoder_outputs"] = features
+        start = FirstLogits()
         output = self.model.generate(
             **inputs,
             max_new_tokens=max(row.length for row in rows),
@@ -63,15 +79,17 @@ class Chat:
             top_p=None,
             top_k=None,
             repetition_penalty=1.0,
+            logits_processor=LogitsProcessorList([start]),
         )
         answers = output[:, inputs["input_ids"].shape[1] :]
-        return [self._reply(ids[: row.length]) for ids, row in zip(answers, rows, strict=True)]
+        firsts = first_tokens(start.logits)
+        return [self._reply(ids[: row.length], first) for ids, row, first in zip(answers, rows, firsts, strict=True)]
 
     def _placed(self, value: Tensor) -> Tensor:
         return value.to(self.model.device, dtype=self.model.dtype if value.is_floating_point() else None)
 
-    def _reply(self, ids: Tensor) -> Reply:
+    def _reply(self, ids: Tensor, first: FirstToken) -> Reply:
         """Decode up to the end of the answer."""
         tokens = ids.tolist()
         end = next((i for i, token in enumerate(tokens, start=1) if token in self._ends), len(tokens))
-        return Reply(self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip(), end)
+        return Reply(self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip(), end, first)

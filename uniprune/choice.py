@@ -64,6 +64,10 @@ class MethodChoice:
         part, _, name = key.rpartition(".")
         return any(part in ("", owner) and name in settable(method) for owner, method in self.classes().items())
 
+    def random(self) -> bool:
+        """Whether some part chooses by chance, so that a seed means something to it."""
+        return any(method.random for method in self.classes().values())
+
     def prunes_inside(self) -> bool:
         """Whether some part acts inside the language model, so that a layer means something to it."""
         return any(method.layer > 0 for method in self.classes().values())

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from uniprune import cli
 from uniprune.errors import Failure, UserError
-from uniprune.leaderboard import scored
+from uniprune.panel import scored
 from uniprune.predictions import stored_rows
 from uniprune.progress import RunProgress
 from uniprune.records import Store

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from uniprune.leaderboard import Leaderboard
 from uniprune.records import explain_write, write_atomically
+
+if TYPE_CHECKING:
+    from uniprune.board import Leaderboard
 
 
 def show(board: Leaderboard) -> None:

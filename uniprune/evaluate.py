@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from uniprune.answering import Answerer
-from uniprune.benchmark import Dataset, Request
+from uniprune.benchmark import Dataset, Request, Score
 from uniprune.budget import with_average
 from uniprune.choice import MethodChoice
 from uniprune.environment import environment
@@ -22,7 +22,7 @@ from uniprune.pruner import Pruner
 from uniprune.records import DatasetRecord, Environment, ModelRecord, RunRecord, ScoreRecord, Setup, Store
 from uniprune.registry import BENCHMARKS
 from uniprune.sharing import Shared
-from uniprune.stats import interval
+from uniprune.stats import resample
 from uniprune.summary import ledger, timing
 from uniprune.team import ALONE, Team
 from uniprune.wording import Policy, prompts_hash, worded
@@ -90,14 +90,19 @@ class Run:
                 source=loaded.entry.source,
                 family=loaded.family.model.config.model_type,
                 layers=loaded.num_layers,
+                parameters=sum(weight.numel() for weight in loaded.model.parameters()),
             ),
             setup=setup,
+            random=tuple(part.random for part in choice.classes().values()),
         )
 
     @property
     def label(self) -> str:
-        """Method and ratio, as shown beside a progress bar."""
-        return self.choice.name if self.pruner.kind == "none" else f"{self.choice.name} {self.choice.ratio:g}"
+        """Method and ratio, as shown beside a progress bar, and the seed where it means something."""
+        if self.pruner.kind == "none":
+            return self.choice.name
+        seed = f" seed {self.choice.seed}" if self.choice.random() else ""
+        return f"{self.choice.name} {self.choice.ratio:g}{seed}"
 
     def evaluate(
         self,
@@ -227,8 +232,7 @@ class DatasetRun:
             judge=score.judge,
             rows=score.rows,
             unparsed=score.unparsed,
-            interval=interval(list(score.per_item.values())),
-            per_item=dict(score.per_item),
+            **uncertainty(score, self.dataset.name),
             details=dict(score.details),
         )
 
@@ -268,3 +272,19 @@ class DatasetRun:
     def _waiting(self, path: object) -> None:
         """Another process is on it."""
         self.progress.say(f"  another process is answering {path}; waiting for it (Ctrl-C stops waiting)")
+
+
+def uncertainty(score: Score, name: str) -> dict[str, Any]:
+    """The fields of a `ScoreRecord` about items: what they contributed, and the interval this gives.
+
+    Where the headline does not follow from the items, the interval is of their mean credit and says so.
+    """
+    parts = {part: dict(added) for part, added in score.parts.items()}
+    fields = {"per_item": dict(score.per_item), "clusters": dict(score.clusters), "parts": parts}
+    if not score.per_item:
+        return {**fields, "interval": None}
+    [estimate] = resample([score], name)
+    if abs(estimate.value - score.value) < 0.01:
+        return {**fields, "interval": estimate.interval()}
+    [estimate] = resample([dataclasses.replace(score, parts={})], name)
+    return {**fields, "parts": {}, "interval": estimate.interval(), "interval_of": "mean credit"}

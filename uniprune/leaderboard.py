@@ -1,140 +1,106 @@
-"""Leaderboards from stored run records: one row per run, one column per benchmark."""
+"""Leaderboards from stored run records: one row per method and setting, one column per benchmark."""
 
 from __future__ import annotations
 
-import csv
-import html
-import io
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean
 
-from uniprune.records import DatasetRecord, RunRecord
-
-Cell = str | float | int | None
+from uniprune.board import Cell, Leaderboard, Marked, Measured
+from uniprune.panel import Compare, Group, Panel
+from uniprune.records import RunRecord
+from uniprune.stats import Estimate, Standing, standings
 
 LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
 TAIL = (
-    *("average", "relative %", "total ms", "TTFT ms", "prefill ms", "method ms"),
+    *("average", "rank", "relative %", "agreement %", "first-token KL"),
+    *("total ms", "TTFT ms", "prefill ms", "method ms"),
     *("visual tokens", "TFLOPs", "KV MB", "rows", "judge", "identity"),
 )
 
 
-@dataclass(frozen=True)
-class Leaderboard:
-    """A table ready to be written.
-
-    Attributes:
-        columns: names in order; the benchmarks lie between "settings" and "average".
-        rows: column -> value. notes: what a reader must know, one sentence each.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[dict[str, Cell]]
-    notes: Sequence[str] = field(default_factory=tuple)
-
-    def texts(self) -> list[list[str]]:
-        """The rows as readable text, numbers rounded."""
-        return [[text(column, row.get(column)) for column in self.columns] for row in self.rows]
-
-    def csv(self) -> str:
-        """Comma-separated values, numbers unrounded."""
-        file = io.StringIO()
-        writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return file.getvalue()
-
-    def markdown(self) -> str:
-        """A GitHub table."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.texts()]
-        table = "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-        return table + "".join(f"\n{note}\n" for note in self.notes)
-
-    def html(self) -> str:
-        """A page of its own."""
-
-        def line(cells: Iterable[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
-
-        body = line(self.columns, "th") + "".join(line(cells, "td") for cells in self.texts())
-        notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in self.notes)
-        return _PAGE.format(table=body, notes=notes)
-
-
-def leaderboard(records: Sequence[RunRecord], shown: Callable[[RunRecord], bool] = lambda _: True) -> Leaderboard:
+def leaderboard(
+    records: Sequence[RunRecord],
+    shown: Callable[[RunRecord], bool] = lambda _: True,
+    likeness: Compare | None = None,
+) -> Leaderboard:
     """The table of the given runs; those not `shown` still serve as vanilla references.
 
-    The average is left out for a run that lacks benchmarks another run of its model has: means over different
-    benchmarks must not be compared. "relative %" is the mean of score / vanilla score over the run's benchmarks,
-    against the un-pruned run of the same weights, settings, rows and judge.
+    Runs that differ in their seed only are one row. The average is left out for a run that lacks benchmarks another run
+    of its model has: means over different benchmarks must not be compared. "relative %" is the mean of score / vanilla
+    score over the run's benchmarks, against the un-pruned run of the same weights, settings, rows and judge. Ranks are
+    among the pruned runs shown of the same model, settings, ratio and protocol. `likeness` compares stored
+    answers, for agreement and first-token KL.
     """
-    kept = [record for record in records if shown(record)]
-    names = list(dict.fromkeys(name for record in kept for name in record.datasets))
-    names.sort(key=lambda name: (next(r.datasets[name].suite for r in kept if name in r.datasets), name))
-    covered: dict[str, set[str]] = {}
-    for record in kept:
-        covered.setdefault(record.setup.weights, set()).update(scored(record))
-    rows = [_row(record, covered[record.setup.weights], vanilla(record, records)) for record in kept]
-    rows.sort(key=lambda row: (str(row["model"]), str(row["seed"]), -float(row["ratio"] or 0), str(row["method"])))
-    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(kept, rows))
+    panel = Panel(records, likeness)
+    kept = [group for group in panel.groups if any(shown(run) for run in group.runs)]
+    names = list(dict.fromkeys(name for group in kept for run in group.runs for name in run.datasets))
+    names.sort(key=lambda name: (_suite(kept, name), name))
+    covered: dict[str, set[str]] = defaultdict(set)
+    for group in kept:
+        covered[group.setup.weights].update(group.scores)
+    ranks = _ranks(panel, [group for group in kept if covered[group.setup.weights] == set(group.scores)])
+    rows = [_row(group, panel, covered[group.setup.weights], ranks.get(id(group))) for group in kept]
+    rows.sort(key=lambda row: (str(row["model"]), -_number(row["ratio"]), str(row["method"]), str(row["seed"])))
+    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(kept, rows), names)
 
 
-def scored(record: RunRecord) -> dict[str, DatasetRecord]:
-    """The run's benchmarks that have a score."""
-    return {name: entry for name, entry in record.datasets.items() if entry.score is not None}
+def _suite(kept: Sequence[Group], name: str) -> str:
+    """The suite of a benchmark."""
+    return next(run.datasets[name].suite for group in kept for run in group.runs if name in run.datasets)
 
 
-def vanilla(record: RunRecord, records: Iterable[RunRecord]) -> RunRecord | None:
-    """The un-pruned run that `record` is measured against: same weights, pixels, prompts, generation and rows."""
-    same = ("weights", "processor", "prompts", "max_new_tokens", "limit", "dtype", "attention", "device")
-    for other in records:
-        equal = all(getattr(other.setup, name) == getattr(record.setup, name) for name in same)
-        if equal and other.setup.method.kind == "none":
-            return other
-    return None
+def _ranks(panel: Panel, complete: Sequence[Group]) -> dict[int, Standing]:
+    """Place of every pruned group (by object) among those of the same settings, ratio and protocol."""
+    fields: dict[tuple[object, ...], list[Group]] = defaultdict(list)
+    for group in complete:
+        if group.scores and group.setup.method.kind != "none":
+            fields[group.settings, group.setup.ratio, group.setup.protocol].append(group)
+    ranks: dict[int, Standing] = {}
+    for rivals in fields.values():
+        places = standings([panel.average(group, group.scores) for group in rivals])
+        ranks |= {id(group): place for group, place in zip(rivals, places, strict=True)}
+    return ranks
 
 
-def text(column: str, value: Cell) -> str:
-    """A value as a reader wants it: ratios, operations and memory with three digits, everything else with one."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3g}" if column in ("ratio", "TFLOPs", "KV MB") else f"{value:.1f}"
-    return str(value)
-
-
-def _row(record: RunRecord, covered: set[str], reference: RunRecord | None) -> dict[str, Cell]:
-    """One run's values."""
-    setup, entries = record.setup, scored(record)
-    scores = {name: entry.score.value for name, entry in entries.items() if entry.score}
-    none = setup.method.kind == "none"
-    ledgers = [(entry.ledger, entry.answered) for entry in entries.values() if entry.ledger]
-    mark = " !" * any(one.flagged for one, _ in ledgers) + " ~" * any(one.adaptive for one, _ in ledgers)
+def _row(group: Group, panel: Panel, covered: set[str], rank: Standing | None) -> dict[str, Cell]:
+    """One group's values."""
+    setup, entries, scores = group.setup, group.entries, group.scores
+    complete = bool(scores) and covered == set(scores)
+    ledgers = [(entry.ledger, entry.answered) for entry in entries if entry.ledger]
+    mark = "!" * any(one.flagged for one, _ in ledgers) + "~" * any(one.adaptive for one, _ in ledgers)
     tokens = _mean((one.average, weight) for one, weight in ledgers)
+    fidelity = panel.fidelity(group)
     row: dict[str, Cell] = {
-        "model": record.model.name,
+        "model": group.runs[0].model.name,
         "method": setup.method.name,
         "ratio": setup.ratio,
         "layer": _layers([layer for layer, _ in setup.method.stages]),
-        "protocol": None if none else setup.protocol,
-        "seed": setup.seed,
-        "settings": _settings(record),
-        **scores,
-        "average": fmean(scores.values()) if scores and covered == set(scores) else None,
-        "relative %": _relative(entries, scored(reference)) if reference else None,
-        "visual tokens": tokens if tokens is None or not mark else f"{tokens:.1f}{mark}",
+        "protocol": None if setup.method.kind == "none" else setup.protocol,
+        "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
+        "settings": _settings(group),
+        **{name: _measured(panel.score(group, name), group.spread([name])) for name in scores},
+        "average": _measured(panel.average(group, scores), group.spread(scores)) if complete else None,
+        "rank": rank,
+        "relative %": _measured(panel.relative(group, scores)) if scores else None,
+        "agreement %": fidelity.agreement if fidelity else None,
+        "first-token KL": fidelity.kl if fidelity else None,
+        "visual tokens": None if tokens is None else Marked(tokens, mark),
         "TFLOPs": _all((one.flops.total / 1e12 if one.flops else None, weight) for one, weight in ledgers),
         "KV MB": _all((None if one.kv_bytes is None else one.kv_bytes / 1e6, weight) for one, weight in ledgers),
-        "rows": sum(entry.score.rows for entry in entries.values() if entry.score),
-        "judge": ", ".join(sorted({entry.score.judge for entry in entries.values() if entry.score})) or None,
-        "identity": record.identity,
+        "rows": sum(entry.score.rows for entry in scores.values() if entry.score),
+        "judge": ", ".join(sorted({entry.score.judge for entry in entries if entry.score})) or None,
+        "identity": " ".join(run.identity for run in group.runs),
     }
-    timings = [entry.timing for entry in entries.values() if entry.timing]
+    timings = [entry.timing for entry in entries if entry.timing]
     for span in ("total", "prefill", "method"):
         row[f"{span} ms"] = _mean((getattr(one, span).median, one.rows) for one in timings)
     row["TTFT ms"] = _all((one.ttft.median if one.ttft else None, one.rows) for one in timings)
     return row
+
+
+def _measured(estimate: Estimate | None, spread: float | None = None) -> Measured | None:
+    """An estimate as a cell."""
+    return Measured(estimate.value, estimate.interval(), spread) if estimate else None
 
 
 def _layers(layers: list[int]) -> str | None:
@@ -142,28 +108,14 @@ def _layers(layers: list[int]) -> str | None:
     return (f"{layers[0]}…{layers[-1]}" if len(layers) > 3 else "+".join(map(str, layers))) or None
 
 
-def _settings(record: RunRecord) -> str:
+def _settings(group: Group) -> str:
     """What else tells runs apart: fields the user set, prompts, row limit, answer length, precision, kernel, device."""
-    setup = record.setup
+    setup = group.setup
     passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
     prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
     return " ".join([*passed, *prompts, *limits, setup.dtype, setup.attention, setup.device])
-
-
-def _relative(entries: dict[str, DatasetRecord], reference: dict[str, DatasetRecord]) -> float | None:
-    """Mean of score / vanilla score in percent; None unless every benchmark has one of the same rows and judge."""
-    shares = []
-    for name, entry in entries.items():
-        other = reference.get(name)
-        if other is None or entry.score is None or other.score is None:
-            return None
-        if (entry.data, entry.prompts, entry.score.judge) != (other.data, other.prompts, other.score.judge):
-            return None
-        if other.score.value > 0:
-            shares.append(100 * entry.score.value / other.score.value)
-    return fmean(shares) if shares else None
 
 
 def _mean(values: Iterable[tuple[float, int]]) -> float | None:
@@ -180,36 +132,39 @@ def _all(values: Iterable[tuple[float | None, int]]) -> float | None:
     return _mean(known) if len(known) == len(pairs) else None
 
 
-def _notes(records: Sequence[RunRecord], rows: Sequence[dict[str, Cell]]) -> tuple[str, ...]:
+def _number(value: Cell) -> float:
+    """A ratio to sort by."""
+    return float(value) if isinstance(value, float | int) else 0.0
+
+
+def _notes(kept: Sequence[Group], rows: Sequence[dict[str, Cell]]) -> tuple[str, ...]:
     """What a reader must know about this table."""
     notes = []
-    marks = {mark for row in rows for mark in "!~" if mark in str(row["visual tokens"])}
+    if any(isinstance(row["average"], Measured) for row in rows):
+        notes.append(
+            "[low, high]: 95 % bootstrap interval over pictures and seeds. docs/statistics.md says what it is."
+        )
+    if any(row["rank"] for row in rows):
+        notes.append(
+            "rank [best–worst that paired tests leave possible] among methods of one model, ratio and protocol; "
+            "= not significantly worse than the first (5 %, Holm-corrected)."
+        )
+    if any(len(group.runs) > 1 for group in kept):
+        notes.append("±: standard deviation over seeds.")
+    scores = {name: entry.score for group in kept for name, entry in group.scores.items() if entry.score}
+    if odd := sorted(name for name, score in scores.items() if score.interval_of != "headline"):
+        notes.append(f"The interval is that of the mean credit per item, not of the headline, for {', '.join(odd)}.")
+    marks = {mark for row in rows if isinstance(cell := row["visual tokens"], Marked) for mark in cell.mark}
     if "!" in marks:
         notes.append("! the measured visual tokens are off the requested budget by more than one token in some row.")
     if "~" in marks:
         notes.append("~ the method chooses its own number of tokens: its ratio is nominal, this is what it kept.")
     if any(row["average"] is None for row in rows):
         notes.append("No average: the run lacks a benchmark that another run of the same model has.")
+    records = [run for group in kept for run in group.runs]
     if faulty := {(name, row) for r in records for name, entry in r.datasets.items() for row in entry.faulty}:
         notes.append(f"{len(faulty)} rows could not be asked (damaged images, …); record.json of each run names them.")
     open_ = [(r, n, e) for r in records for n, e in r.datasets.items() if e.score is None]
     for record, name, entry in open_:
         notes.append(f"{record.identity} {name}: {entry.answered} of {entry.rows} rows answered, not scored yet.")
     return tuple(notes)
-
-
-_PAGE = """<!doctype html>
-<meta charset="utf-8">
-<title>UniPrune leaderboard</title>
-<style>
-body {{ font: 14px system-ui, sans-serif; margin: 2em; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }}
-th {{ position: sticky; top: 0; background: #fff; border-bottom: 2px solid #333; }}
-th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
-tr:hover td {{ background: #f4f7fb; }}
-</style>
-<h1>UniPrune leaderboard</h1>
-<table>
-{table}</table>
-{notes}"""

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
+from uniprune.fidelity import FirstToken
 from uniprune.records import Flops, explain_write
 
 
@@ -39,6 +40,8 @@ class Answer(BaseModel):
     """Seconds per span, this row's share of its batch."""
     new_tokens: float | None = None
     """Tokens generated for this row."""
+    first: FirstToken | None = None
+    """Distribution of the answer's first token, cut to the most likely ones."""
     batch: int = 1
     """Rows answered together."""
     visual_tokens: list[int] | None = None

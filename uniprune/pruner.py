@@ -86,6 +86,8 @@ class Pruner:
     """Whether `view.prompt` must not be empty."""
     calibration: ClassVar[type[Calibration] | None] = None
     """A search for settings on prompts of the un-pruned model; see `uniprune.calibration`."""
+    random: ClassVar[bool] = False
+    """Whether `view.generator` decides: several seeds are then several runs, averaged on the leaderboard."""
     scale_invariant: ClassVar[bool] = False
     """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
 

@@ -100,6 +100,8 @@ class ModelRecord(Strict):
     """`config.model_type`, the name its family is registered under."""
     layers: int
     """Decoder layers."""
+    parameters: int | None = None
+    """Parameters, vision tower included."""
 
 
 class Environment(Strict):
@@ -208,9 +210,15 @@ class ScoreRecord(Strict):
     unparsed: int
     """Rows whose answer could not be read; scored wrong."""
     interval: tuple[float, float] | None
-    """95 % bootstrap interval of the mean credit per item, 0-100; null when the score is not made of items."""
+    """95 % bootstrap interval over clusters of items, 0-100; null below two clusters."""
+    interval_of: Literal["headline", "mean credit"] = "headline"
+    """What the interval is of: of `value` wherever it follows from the items, else of their mean credit."""
     per_item: dict[str, float]
     """Credit of each item, 0-1."""
+    clusters: dict[str, str] = {}
+    """What an item shares with others, such as a picture; items left out stand alone."""
+    parts: dict[str, dict[str, tuple[float, float]]] = {}
+    """How the headline follows from items where it is not their mean credit; see `uniprune.benchmark.Score`."""
     details: dict[str, Any]
     """The scorer's own table."""
 
@@ -251,6 +259,8 @@ class RunRecord(Strict):
     """The model."""
     setup: Setup
     """What determines the answers."""
+    random: tuple[bool, ...] = ()
+    """For every part of the method, whether it chooses by chance: its seeds are repetitions."""
     environments: list[Environment] = []
     """Everything that answered rows of this run, in order of appearance."""
     datasets: dict[str, DatasetRecord] = {}
@@ -314,6 +324,7 @@ class Store:
             record = old.model_copy(
                 update={
                     "model": new.model,
+                    "random": new.random,
                     "environments": seen,
                     "datasets": {**old.datasets, dataset: entry},
                 }

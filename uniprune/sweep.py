@@ -226,6 +226,6 @@ class Sweep:
 
 def seeded(cell: Cell) -> Cell:
     """The cell with its seed if that means something: else the same answers would have one identity per seed."""
-    if any(getattr(method, "random", True) for method in cell.choice.classes().values()):
+    if cell.choice.random():
         return cell
     return dataclasses.replace(cell, choice=dataclasses.replace(cell.choice, seed=0))

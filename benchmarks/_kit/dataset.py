@@ -17,6 +17,7 @@ from PIL.Image import Image
 
 from benchmarks._kit import images
 from benchmarks._kit.boot import Kit, boot, replaced, session
+from benchmarks._kit.clusters import clusters, shared
 from benchmarks._kit.equality import is_equal
 from benchmarks._kit.faults import is_literal
 from benchmarks._kit.items import Evaluation
@@ -61,6 +62,7 @@ class KitDataset:
         table = read_table(tsv, task)
         self.faulty: Mapping[str, str] = table.faulty
         self._groups = table.groups
+        self._clusters = clusters(table.frame, table.groups, task.linked)
         self._kit = boot()
         self._data = _load(self._kit, task, table)
         self._indices = [str(index) for index in self._data.data["index"]]
@@ -108,6 +110,8 @@ class KitDataset:
             rows=len(table),
             unparsed=credits.unparsed,
             per_item=credits.per_item,
+            clusters=shared(credits.per_item, self._clusters),
+            parts=credits.parts,
             details={
                 "table": _plain(evaluation.result),
                 "missing": [index for index in indices if index not in predictions],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks._kit.rules import NOTHING
@@ -44,11 +45,18 @@ class Evaluation:
         return [str(index) for index in self.table["index"]]
 
 
+Parts = Mapping[str, Mapping[str, tuple[float, float]]]
+
+
 class Credits(NamedTuple):
-    """Credit per item (keyed by row index, of a group's first row where rows are scored together), and unread rows."""
+    """Credit per item (keyed by row index, of a group's first row where rows are scored together), and unread rows.
+
+    `parts` says how the headline follows from items where it is not their mean credit; see `uniprune.benchmark.Score`.
+    """
 
     per_item: dict[str, float]
     unparsed: int
+    parts: Parts = MappingProxyType({})
 
 
 def yes_no(evaluation: Evaluation) -> Credits:
@@ -58,8 +66,38 @@ def yes_no(evaluation: Evaluation) -> Credits:
     return Credits(credits, int((matched["extracted"] == "Unknown").sum()))
 
 
+def f1(evaluation: Evaluation) -> Credits:
+    """POPE: one credit per row; the headline is 2 TP over 2 TP + FP + FN, each row as often as it has categories."""
+    rows, matched = yes_no(evaluation), evaluation.file("_auxmatch.tsv")
+    columns = (matched[name] for name in ("answer", "extracted", "category"))
+    part = {}
+    for index, answer, found, categories in zip(evaluation.indices, *columns, strict=True):
+        times, true, said = len(categories.split(",")), answer == "Yes", found == "Yes"
+        part[index] = (2.0 * times * (true and said), float(times * (true + said)))
+    return rows._replace(parts={"F1": part})
+
+
+def three_accuracies(evaluation: Evaluation) -> Credits:
+    """HallusionBench: one credit per row; the headline is the mean of accuracy per answer, per figure, per question.
+
+    A figure, or a question asked of several, is right if all its rows are; it counts at its first row.
+    """
+    rows = yes_no(evaluation)
+    parts = {"aAcc": {index: (credit, 1.0) for index, credit in rows.per_item.items()}}
+    for name, field in (("fAcc", 4), ("qAcc", 5)):
+        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for index, category in zip(evaluation.indices, evaluation.table["l2-category"], strict=True):
+            words = index.split("_")
+            groups[str(category), words[3], words[field]].append(index)
+        parts[name] = {group[0]: (min(rows.per_item[i] for i in group), 1.0) for group in groups.values()}
+    return rows._replace(parts=parts)
+
+
 def pairs(evaluation: Evaluation) -> Credits:
-    """MME: one credit per image, half for the mean of its two questions, half for both being right."""
+    """MME: one credit per image, half for the mean of its two questions, half for both being right.
+
+    The headline is the mean over categories of their mean credit.
+    """
     rows = yes_no(evaluation)
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     table = evaluation.table
@@ -69,7 +107,10 @@ def pairs(evaluation: Evaluation) -> Credits:
         a: (rows.per_item[a] + rows.per_item[b]) / 4 + rows.per_item[a] * rows.per_item[b] / 2
         for a, b in groups.values()
     }
-    return Credits(credits, rows.unparsed)
+    parts: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for (category, _), (first, _) in groups.items():
+        parts[category][first] = (credits[first], 1.0)
+    return Credits(credits, rows.unparsed, dict(parts))
 
 
 def choices(evaluation: Evaluation) -> Credits:

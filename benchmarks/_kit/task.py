@@ -55,6 +55,7 @@ class Task:
         literals: columns the kit evaluates as Python lists.
         allowed: column -> the only values the kit can score.
         fault: what else is wrong with a row, or None. grouping: rows scored together.
+        linked: what rows share that the headline joins, though they are not left out together; None for nothing.
         pictures: how many pictures a row's text names. split: the only value of the column `split` that is asked.
         headline: the kit's result -> 0–100. credits: per-item credit from the kit's result files.
         judging: how it is judged; None where exact matching is enough.
@@ -78,6 +79,7 @@ class Task:
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fault: Callable[[Row], str | None] = lambda row: None
     grouping: Grouping | None = None
+    linked: Callable[[Row], str] | None = None
     pictures: Callable[[Row], int] = lambda row: 0
     split: str | None = None
     judging: Judging | None = None

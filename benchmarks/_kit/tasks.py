@@ -30,7 +30,6 @@ _YES_NO: dict[str, Any] = {
     "module": "image_yorn",
     "cls": "ImageYORNDataset",
     "columns": ("index", "image", "question", "answer", "category"),
-    "credits": items.yes_no,
 }
 _SHORT: dict[str, Any] = {
     "module": "image_vqa",
@@ -46,7 +45,7 @@ _YES_OR_NO = {"answer": frozenset({"Yes", "No"})}
 
 TASKS: dict[str, Task] = {
     "mme": Task(
-        **{**_YES_NO, "columns": (*_YES_NO["columns"], "image_path"), "credits": items.pairs},
+        **{**_YES_NO, "columns": (*_YES_NO["columns"], "image_path")},
         kit_name="MME",
         rows=2_374,
         rows_known=False,
@@ -54,6 +53,7 @@ TASKS: dict[str, Task] = {
         metric="score / 28",
         summary="MME: perception and cognition, yes/no pairs (arXiv 2306.13394)",
         headline=headline.mme,
+        credits=items.pairs,
         allowed={**_YES_OR_NO, "category": frozenset(headline.MME_CATEGORIES)},
         grouping=Grouping(lambda row: f"{row['category']}/{row['image_path']}", faults.pair_fault),
     ),
@@ -160,6 +160,7 @@ TASKS: dict[str, Task] = {
         metric="F1",
         summary="POPE: object hallucination (arXiv 2305.10355)",
         headline=headline.pope,
+        credits=items.f1,
         allowed=_YES_OR_NO,
     ),
     "hallusionbench": Task(
@@ -171,6 +172,8 @@ TASKS: dict[str, Task] = {
         summary="HallusionBench: language hallucination and visual illusion (arXiv 2310.14566)",
         fault=lambda row: None if row["index"].count("_") >= 5 else "the index has no set, figure and question number",
         headline=headline.hallusion,
+        credits=items.three_accuracies,
+        linked=lambda row: "_".join([str(row["l2-category"]), row["index"].split("_")[3]]),
         allowed=_YES_OR_NO,
     ),
 }

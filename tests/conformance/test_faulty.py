@@ -18,6 +18,7 @@ CAUGHT_BY = {
     "batch_row": {"batch"},
     "changes_model": {"model untouched"},
     "changes_view": {"view untouched"},
+    "claims_random": {"seeds"},
     "claims_scale": {"scale invariance"},
     "duplicates": {"unique"},
     "environment": {"process state"},
@@ -33,6 +34,7 @@ CAUGHT_BY = {
     "raises": {"runs"},
     "remembers": {"method untouched", "sample order"},
     "single_token": {"one token"},
+    "undeclared_random": {"seeds"},
     "unsorted": {"in place"},
 }
 UNSURE = {"global_random", "changes_model", "remembers"}

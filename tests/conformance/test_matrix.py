@@ -13,7 +13,17 @@ from uniprune.registry import METHODS, MODELS
 
 OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("methods.")]
 FAMILIES = MODELS.names()
-ONCE = {"cost", "bfloat16", "batch", "attention kernels", "text only", "one token", "model untouched", "process state"}
+ONCE = {
+    "cost",
+    "bfloat16",
+    "batch",
+    "attention kernels",
+    "text only",
+    "one token",
+    "model untouched",
+    "process state",
+    "seeds",
+}
 """Checks that compare settings, or to which kernel and batch make no difference."""
 AGAIN = [check for check in CHECKS if title(check) not in ONCE]
 JUDGING = [check for check in CHECKS if title(check) != "cost"]

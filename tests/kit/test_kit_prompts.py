@@ -21,7 +21,7 @@ from models._prompts import option_letter
 from uniprune.benchmark import Asked, DataOptions, Part, Request
 from uniprune.catalog import catalog
 from uniprune.cli import main
-from uniprune.leaderboard import vanilla
+from uniprune.panel import Panel
 from uniprune.records import Store
 from uniprune.registry import MODELS
 from uniprune.wording import prompts_hash, worded
@@ -153,8 +153,8 @@ def test_the_policy_is_part_of_the_run(checkpoint, tmp_path):
     assert len(records) == len(hashes) == 2
     board = csv.DictReader((tmp_path / "out" / "leaderboard.csv").open())
     assert sorted("prompts=family" in row["settings"] for row in board) == [False, True]
-    runs = list(Store(tmp_path / "out").records())
-    assert [vanilla(run, runs) for run in runs] == runs  # neither is measured against the other
+    panel = Panel(list(Store(tmp_path / "out").records()))
+    assert [panel.vanilla(group) for group in panel.groups] == panel.groups  # neither is measured against the other
 
 
 def test_the_catalogue_asks_real_models_as_the_kit_does():

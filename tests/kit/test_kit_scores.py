@@ -15,6 +15,7 @@ from benchmarks._kit.dataset import KitDataset, bare_question
 from benchmarks._kit.tasks import TASKS
 from uniprune.benchmark import DataOptions, Score
 from uniprune.errors import UserError
+from uniprune.stats import resample
 
 
 @pytest.fixture(autouse=True)
@@ -190,3 +191,36 @@ def test_the_details_are_plain_json(tmp_path):
         score = opened(name, tmp_path).score(EXAMPLES[name].answers, tmp_path)
         assert json.loads(json.dumps(score.details)) == score.details
     assert opened("mme", tmp_path).score(EXAMPLES["mme"].answers, tmp_path).details["table"][0]["perception"] == 125
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_headline_follows_from_what_its_items_contribute(name, tmp_path):
+    """So that its interval is of the headline itself, and resampled scores are what the kit would have given."""
+    example = EXAMPLES[name]
+    dataset = opened(name, tmp_path)
+    for answers in (example.answers, {}, dict.fromkeys(example.answers, "Yes"), dict.fromkeys(example.answers, "B")):
+        score = dataset.score(answers, tmp_path / "scores")
+        [estimate] = resample([score], name, resamples=10)
+        assert estimate.value == pytest.approx(score.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "clusters"),
+    [
+        ("mmbench-en", {}),  # a question's rotations share a picture, but are one item
+        ("mme", {"0": "0", "4": "0"}),  # pairs of two categories on one picture
+        ("pope", {}),
+        ("hallusionbench", dict.fromkeys(EXAMPLES["hallusionbench"].answers, "VD_figure_1_0_0_0")),
+    ],
+)
+def test_items_that_share_a_picture_are_one_cluster(name, clusters, tmp_path):
+    score = opened(name, tmp_path).score(EXAMPLES[name].answers, tmp_path / "scores")
+    assert score.clusters == clusters
+
+
+def test_pictures_and_references_to_them_link_rows_directly_and_through_others(tmp_path):
+    rows = [dict(row) for row in EXAMPLES["pope"].rows]
+    rows[2]["image"] = str(rows[0]["index"])
+    rows[3]["image"] = rows[0]["image"]
+    score = opened("pope", tmp_path, rows).score({}, tmp_path / "scores")
+    assert score.clusters == {"0": "0", "2": "0", "3": "0"}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from uniprune.console import say, show, write
 from uniprune.errors import UserError
-from uniprune.leaderboard import leaderboard
 from uniprune.records import Store
 
 HELP = "table of the stored runs"
@@ -22,12 +21,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Print the leaderboard of all stored runs and write it where asked."""
-    records = list(Store(options.output).records())
+    from uniprune.leaderboard import leaderboard
+    from uniprune.likeness import Likeness
+
+    store = Store(options.output)
+    records = list(store.records())
     if not records:
         raise UserError(
             f"no run is stored in {str(options.output)!r}; `python run.py` makes some, --output names their folder"
         )
-    board = leaderboard(records)
+    board = leaderboard(records, likeness=Likeness(store))
     show(board)
     for path, content in ((options.csv, board.csv), (options.md, board.markdown), (options.html, board.html)):
         if path is not None:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from uniprune.catalog import ROOT, find_model
 from uniprune.choice import MethodChoice, parse_settings
 from uniprune.console import say, show, write
 from uniprune.errors import Failure
-from uniprune.leaderboard import leaderboard
 from uniprune.records import Store
 from uniprune.sweep_file import Cell
 
@@ -41,7 +41,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how to prune")
     how.add_argument("--layer", type=int, help="decoder layer before which methods inside the model prune")
     how.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
-    how.add_argument("--seed", type=int, default=0, help="seed of random choices")
+    how.add_argument(
+        "--seed",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="N",
+        help="seeds of random choices; each is a run of every method that makes any, averaged on the leaderboard",
+    )
     how.add_argument(
         "--protocol", choices=("site", "average"), default="site", help="the ratio holds at the layer / over all layers"
     )
@@ -136,13 +143,16 @@ def rows_of(items: Sequence[Item]) -> int:
 
 def show_results(store: Store, items: Sequence[Item]) -> None:
     """The leaderboard of these runs, that of all runs as a file, and where everything is."""
+    from uniprune.leaderboard import leaderboard
+    from uniprune.likeness import Likeness
+
     mine = {item.identity for item in items}
-    records = list(store.records())
+    records, likeness = list(store.records()), Likeness(store)
     if not any(record.identity in mine for record in records):
         return
-    show(leaderboard(records, lambda record: record.identity in mine))
+    show(leaderboard(records, lambda record: record.identity in mine, likeness))
     board = store.root / "leaderboard.csv"
-    write(board, leaderboard(records).csv())
+    write(board, leaderboard(records, likeness=likeness).csv())
     say(f"leaderboard of all runs: {board}")
     say(f"records and predictions: {store.root}/<identity>/")
 
@@ -165,7 +175,7 @@ def fill_in(options: argparse.Namespace, path: Path = DEFAULTS) -> None:
 
 
 def method_choices(options: argparse.Namespace) -> list[MethodChoice]:
-    """Every method at every ratio, checked; the un-pruned model once.
+    """Every method at every ratio, checked; the un-pruned model once, methods that choose by chance once per seed.
 
     Of several methods, `--layer` and `--set` reach those they concern; one that concerns none of them is refused.
     """
@@ -173,17 +183,18 @@ def method_choices(options: argparse.Namespace) -> list[MethodChoice]:
     names = [MethodChoice(name) for name in dict.fromkeys(options.method)]
     inside = [one.name for one in names if one.prunes_inside()] or [one.name for one in names]
     lost = {key for key in settings if not any(one.has(key) for one in names)}
-    choices: dict[tuple[str, float], MethodChoice] = {}
+    choices: dict[tuple[str, float, int], MethodChoice] = {}
     for one in names:
-        for ratio in options.ratio:
+        # Without random choices the seed would only give the same answers another identity.
+        for ratio, seed in product(options.ratio, options.seed if one.random() else [0]):
             choice = dataclasses.replace(
                 one,
                 ratio=ratio,
                 layer=options.layer if one.name in inside else None,
-                seed=options.seed,
+                seed=seed,
                 settings={key: text for key, text in settings.items() if one.has(key) or key in lost},
             )
             pruner = choice.pruner()
             choice = dataclasses.replace(choice, ratio=pruner.ratio) if pruner.kind == "none" else choice
-            choices[choice.name, choice.ratio] = choice
+            choices[choice.name, choice.ratio, choice.seed] = choice
     return list(choices.values())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from uniprune.conformance.state import changes, scrambled_randomness, snapshot
 from uniprune.conformance.subject import RATIO, Run, Subject
 from uniprune.conformance.verdicts import Verdict, judged, skipped
+from uniprune.conformance.witness import ask, pristine
+from uniprune.pruner import Pruner
 
 NEAR = 1e-3
 """Largest difference of logits that padding may cause, relative to their largest magnitude."""
@@ -20,6 +24,22 @@ def repeatable(subject: Subject) -> Verdict:
     equal = torch.equal(subject.baseline.logits, again.logits)
     problems = different(subject.baseline, again)
     return judged([*problems, *["a decision asked again changes"] * bool(changed), *["logits differ"] * (not equal)])
+
+
+def seeds(subject: Subject) -> Verdict:
+    """Another seed leads to other picks where the method declares `random`, and only there."""
+    changed: dict[type[Pruner], list[bool]] = {}
+    for decision in subject.witness().decisions:
+        other = dataclasses.replace(decision.pruner, seed=decision.pruner.seed + 1)
+        view = dataclasses.replace(pristine(decision.view), generator=torch.Generator().manual_seed(other.seed))
+        changed.setdefault(type(other), []).append(ask(other, view, decision.keep).picks != decision.picks)
+    problems = []
+    for method, differs in changed.items():
+        if any(differs) and not method.random:
+            problems.append(f"{method.__name__} keeps other tokens under another seed; declare random = True")
+        if method.random and not any(differs):
+            problems.append(f"{method.__name__} declares random, but keeps the same tokens under another seed")
+    return judged(problems) if changed else skipped("prunes nothing")
 
 
 def sample_order(subject: Subject) -> Verdict:

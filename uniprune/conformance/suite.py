@@ -35,6 +35,7 @@ CHECKS: tuple[Check, ...] = (
     sequence.text_only,
     sequence.one_token,
     independence.repeatable,
+    independence.seeds,
     independence.sample_order,
     independence.batch,
     independence.several_images,

@@ -102,9 +102,8 @@ def direct(entries: Sequence[Entry], quantity: str) -> Ours | None:
 
 
 def of_headline(score: ScoreRecord) -> Interval | None:
-    """The interval, if it is one of the headline score: of F1, sums and the like the mean credit of items is not."""
-    credit = 100 * fmean(score.per_item.values()) if score.per_item else math.nan
-    return score.interval if math.isclose(credit, score.value, abs_tol=0.01) else None
+    """The interval, if it is one of the headline score."""
+    return score.interval if score.interval_of == "headline" else None
 
 
 def against(pruned: Ours, vanilla: Ours, quantity: str) -> Ours | None:

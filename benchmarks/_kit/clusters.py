@@ -1,0 +1,48 @@
+"""Which rows belong together: they share a picture, or are scored together. Intervals draw them together."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+def clusters(frame: Any, groups: Sequence[tuple[int, ...]], linked: Callable[[Any], str] | None) -> dict[str, str]:
+    """Row index -> index of the first row it belongs with, directly or through others.
+
+    Pictures are told apart by their encoded bytes: the same scene saved twice counts as two.
+
+    Args:
+        frame: rows with their `image` cells.
+        groups: for every row, positions of the rows scored together with it.
+        linked: what else rows share that a statistic joins; None for nothing.
+    """
+    labels: list[list[object]] = []
+    for position, row in enumerate(frame.to_dict("records")):
+        shared: list[object] = [("picture", picture) for picture in _pictures(str(row["image"]))]
+        shared.append(("group", groups[position][0]))
+        labels.append([*shared, ("linked", linked(row))] if linked else shared)
+    numbers = {label: n for n, label in enumerate({label for row in labels for label in row})}
+    rows, columns = np.array([(r, len(labels) + numbers[label]) for r, row in enumerate(labels) for label in row]).T
+    size = len(labels) + len(numbers)
+    _, component = connected_components(coo_array((np.ones(len(rows)), (rows, columns)), shape=(size, size)), False)
+    indices = [str(index) for index in frame["index"]]
+    first: dict[int, str] = {}
+    return {index: first.setdefault(int(c), index) for index, c in zip(indices, component, strict=False)}
+
+
+def shared(items: Iterable[str], cluster: Mapping[str, str]) -> dict[str, str]:
+    """The items that do not stand alone, with their cluster."""
+    names = {item: cluster[item] for item in items}
+    counts: dict[str, int] = {}
+    for name in names.values():
+        counts[name] = counts.get(name, 0) + 1
+    return {item: name for item, name in names.items() if counts[name] > 1}
+
+
+def _pictures(cell: str) -> list[str]:
+    return [str(picture) for picture in ast.literal_eval(cell)] if cell.startswith("[") else [cell]
