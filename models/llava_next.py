@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models._prompts import option_letter
+from uniprune.benchmark import Asked
 from uniprune.errors import UnsupportedError
 from uniprune.family import PatchGridFamily, Picture
 from uniprune.registry import register_model
@@ -82,6 +84,10 @@ class LlavaNext(PatchGridFamily):
     """
 
     specimen: ClassVar[type[Specimen]] = TinyLlavaNext
+
+    def prompt(self, asked: Asked) -> Sequence[str | int] | None:
+        """Asks for an option's letter, as LLaVA-1.5 does."""
+        return option_letter(asked)
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the CLIP (or SigLIP) encoder."""

@@ -36,8 +36,8 @@ def list_tables(output: Path, mini: bool) -> None:
         one = _table(name, mini)
         left = cost(one.sweep.cells(), runs, read_assumptions())
         doubted = f"{sum(bool(line.erratum) for line in one.lines)} of {len(one.lines)}"
-        status = (f"{left.done} of {left.cells}", f"{left.rows:,}", f"~{left.hours:.1f}", doubted)
-        table.add_row(name, one.sweep.title, *status)
+        todo = ("–", "–") if mini else (f"{left.rows:,}", f"~{left.hours:.1f}")
+        table.add_row(name, one.sweep.title, f"{left.done} of {left.cells}", *todo, doubted)
     stdout().print(table)
     say("run: runs x benchmarks scored. GPU hours are estimates; --paper TABLE says what they assume.")
 
