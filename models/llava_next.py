@@ -7,17 +7,15 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models._prompts import option_letter
-from uniprune.benchmark import Asked
+from models.llava import PATCH, Llava
 from uniprune.errors import UnsupportedError
-from uniprune.family import PatchGridFamily, Picture
+from uniprune.family import Picture
 from uniprune.registry import register_model
 from uniprune.specimen import IMAGE, VISION, Size, Specimen
 from uniprune.view import Grid
 
-PATCH = 14
 SHAPES = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Rows and columns of tiles the tiny model may cut an image into."""
 
@@ -75,7 +73,7 @@ class TinyLlavaNext(Specimen):
 
 
 @register_model("llava_next")
-class LlavaNext(PatchGridFamily):
+class LlavaNext(Llava):
     """LLaVA-NeXT ("1.6"): 336 px tiles of 576 tokens, a newline token behind every row of the larger image.
 
     An image is two grids: the base tile (24 x 24), and the tiles of the larger image as one grid, cropped to where the
@@ -84,18 +82,6 @@ class LlavaNext(PatchGridFamily):
     """
 
     specimen: ClassVar[type[Specimen]] = TinyLlavaNext
-
-    def prompt(self, asked: Asked) -> Sequence[str | int] | None:
-        """Asks for an option's letter, as LLaVA-1.5 does."""
-        return option_letter(asked)
-
-    def vision_blocks(self) -> Sequence[nn.Module]:
-        """Blocks of the CLIP (or SigLIP) encoder."""
-        return self.vision.encoder.layers  # type: ignore[union-attr, return-value]
-
-    def vision_attention(self, block: Any) -> nn.Module:
-        """The block's `self_attn`."""
-        return block.self_attn
 
     def pictures(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Callable[[], Tensor]

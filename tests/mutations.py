@@ -60,6 +60,13 @@ MUTATIONS = (
         "decoding",
     ),
     Mutation(
+        "markers go at the first stage",
+        "uniprune/engine/prompt.py",
+        "alive |= whole & (cell_of < 0)",
+        "pass",
+        "equivalence",
+    ),
+    Mutation(
         "rotary rows are the first n",
         "uniprune/engine/prefill.py",
         "tuple(take(table, rows) for table in rotary)",

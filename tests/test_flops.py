@@ -38,7 +38,7 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     with prune(model, pruner) as session, FlopCounterMode(display=False) as counter:
         model(**batch, use_cache=True, logits_to_keep=1)
     rows = session.reports[-1].rows
-    ours = [costs.prompt((grid for image in row.grids for grid in image), row.lengths) for row in rows]
+    ours = [costs.prompt(row.encoded, row.lengths) for row in rows]
     counts = {name: sum(per.values()) for name, per in counter.get_flop_counts().items()}
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
 
@@ -78,7 +78,7 @@ def test_rows_of_a_batch_cost_what_they_cost_alone(family: str) -> None:
     with prune(model, RandomPre(ratio=0.5)) as session:
         model(**inputs(family, images))
     costs = CostModel(find_family(model))
-    one, two, text = (costs.prompt((g for i in row.grids for g in i), row.lengths) for row in session.reports[0].rows)
+    one, two, text = (costs.prompt(row.encoded, row.lengths) for row in session.reports[0].rows)
     assert text.vision == text.projector == 0
     assert 0 < text.llm < one.llm < two.llm
     assert 0 < one.vision < two.vision

@@ -21,11 +21,12 @@ from methods.vtw import VTW
 from models.llava_next import PATCH, LlavaNext
 from tests.oracles import layerwise_masked, merged_inputs, physically_short
 from tests.pruners import Plan, Probe, generate
-from tests.tiny import IMAGE, build, inputs, specimen, visual
+from tests.tiny import IMAGE, build, inputs, row, specimen, visual
 from uniprune.budget import keep_count
 from uniprune.cli import main
 from uniprune.engine import RowReport, prune
 from uniprune.engine.images import image_units, scoped
+from uniprune.engine.shared import supports_sharing
 from uniprune.errors import UnsupportedError
 from uniprune.pruner import Scope
 from uniprune.specimen import TEXT, spread
@@ -131,14 +132,14 @@ def test_a_budget_per_tile(ratio: float) -> None:
     model, x = build("llava_next"), inputs("llava_next", (3,))
     with prune(model, DivPrune(ratio=ratio, scope="tile")) as session:
         tokens, logits = generate(model, x, 8)
-    row, tiles = session.reports[-1].rows[0], tile_of(x)
-    keep = kept_of(row, x)
+    report, tiles = session.reports[-1].rows[0], tile_of(x)
+    keep = kept_of(report, x)
     placeholders = x["input_ids"][0] == IMAGE
     left = keep[placeholders]
     for tile in range(int(tiles.max()) + 1):
         assert int(left[tiles == tile].sum()) == keep_count(int((tiles == tile).sum()), ratio)
-    assert len(row.units) == len(tiles.unique()) - 1
-    assert row.entering == [int((left & (tiles >= 0)).sum())] * 5
+    assert len(report.units) == len(tiles.unique()) - 1
+    assert report.entering == [int((left & (tiles >= 0)).sum())] * 5
     want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, 8)
     assert tokens[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
@@ -202,7 +203,7 @@ def test_tiles_of_one_prompt_only() -> None:
     x = inputs("llava_next", (0, 2, 1))
     with prune(build("llava_next"), Plan(plan={0: 0.5}, scope="tile")) as session:
         generate(build("llava_next"), x, 1)
-    assert [len(row.units) for row in session.reports[-1].rows] == [0, 5, 3]
+    assert [len(one.units) for one in session.reports[-1].rows] == [0, 5, 3]
 
 
 @pytest.mark.parametrize("scope", ["grid", "tile"])
@@ -210,9 +211,31 @@ def test_other_families_have_a_tile_per_grid(scope: Scope) -> None:
     for family, tiles, units in (("internvl", 3, 3), ("llava", 1, 1), ("qwen2_5_vl", 1, 1)):
         with prune(build(family), DivPrune(ratio=0.3, scope=scope)) as session:
             generate(build(family), inputs(family, tiles=tiles), 1)
-        row = session.reports[-1].rows[0]
-        assert [len(kept) for kept in row.stages[0].kept] == [keep_count(row.initial // units, 0.3)] * units
-        assert row.markers == [0] * 5
+        report = session.reports[-1].rows[0]
+        assert [len(kept) for kept in report.stages[0].kept] == [keep_count(report.initial // units, 0.3)] * units
+        assert report.markers == [0] * 5
+
+
+@pytest.mark.skipif(not supports_sharing(build("llava_next")), reason="this transformers takes no features in generate")
+def test_pictures_encoded_before_lead_to_the_same_choice() -> None:
+    """Two prompts whose images were encoded call by call, as methods share them."""
+    model, images = build("llava_next"), (2, 1)
+    x = inputs("llava_next", images)
+    probe = Probe(look=lambda view: view.vision.received(-1), layers=(-1,), plan={0: 0.5}, scope="tile")
+    visual_inputs = ("pixel_values", "image_sizes")
+    with prune(model, probe) as session, torch.no_grad():
+        tokens, _ = generate(model, x, 3)
+        rows = [row("llava_next", x, b, images) for b in range(2)]
+        calls = [session.encode({name: one[name] for name in visual_inputs}) for one in rows]
+        text = {name: value for name, value in x.items() if name not in visual_inputs}
+        again, _ = generate(model, text, 3, mm_encoder_outputs=session.present(calls))
+    first, second = (report.rows for report in session.reports)
+    assert torch.equal(tokens, again)
+    assert [one.entering for one in first] == [one.entering for one in second]
+    assert [one.encoded for one in first] == [((1, 4, 4),) * 5, ((1, 4, 4),) * 3]
+    scores = list(probe.seen.values())
+    for one, other in zip(scores[:8], scores[8:], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 def test_tiles_are_unknown_where_features_come_from_outside() -> None:
@@ -245,10 +268,11 @@ def test_newlines_are_in_no_view_and_no_budget() -> None:
     last = int((~words).nonzero()[-1])
     assert torch.equal(prompt, embeds[last + 1 :])
     assert torch.equal(text[after], embeds[last + 1 :])
-    row = session.reports[-1].rows[0]
-    assert (row.initial, row.entering, row.markers) == (40, [2, 2, 1, 1, 1], [4] * 5)
+    report = session.reports[-1].rows[0]
+    assert (report.initial, report.entering, report.markers) == (40, [2, 2, 1, 1, 1], [4] * 5)
     held = [out.past_key_values.get_seq_length(layer) for layer in range(5)]
-    assert held == [int(words.sum()) + 4 + count for count in row.entering]
+    assert held == [int(words.sum()) + 4 + count for count in report.entering]
+    assert report.lengths == held
 
 
 def test_newlines_go_with_the_last_token() -> None:
@@ -350,5 +374,5 @@ def test_a_folder_is_evaluated_on_mini_rows(checkpoint: Callable[[str], Path], t
     words += ["--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "results")]
     assert main(words) == 0
     board = list(csv.DictReader((tmp_path / "results" / "leaderboard.csv").open(encoding="utf-8")))
-    tokens = {row["method"]: float(row["visual tokens"]) for row in board}
+    tokens = {line["method"]: float(line["visual tokens"]) for line in board}
     assert tokens == {"none": 80, "vispruner": 20, "fastv": 2 / 6 * 80 + 4 / 6 * 20}

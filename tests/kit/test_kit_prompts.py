@@ -17,7 +17,6 @@ from kit_tables import EXAMPLES, write
 from benchmarks._kit.boot import boot, untouched
 from benchmarks._kit.dataset import KitDataset
 from benchmarks._kit.tasks import TASKS
-from models._prompts import option_letter
 from uniprune.benchmark import Asked, DataOptions, Part, Request
 from uniprune.catalog import catalog
 from uniprune.cli import main
@@ -90,8 +89,7 @@ def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
 def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
     dataset, requests = asked(name, tmp_path)
     wrapper, kit_name = wrappers[family], TASKS[name].kit_name
-    # The wording is checked even while no adapter uses it.
-    prompt = partial(MODELS.get(family).prompt, None) if family in MODELS.names() else option_letter
+    prompt = partial(MODELS.get(family).prompt, None)
     for position, request in enumerate(requests):
         pieces = prompt(request.asked)
         if not wrapper.use_custom_prompt(kit_name):
