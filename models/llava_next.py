@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.llava import PATCH, Llava
 from uniprune.errors import UnsupportedError
-from uniprune.family import Picture
+from uniprune.family import Family, Picture
 from uniprune.registry import register_model
 from uniprune.specimen import IMAGE, VISION, Size, Specimen
 from uniprune.view import Grid
@@ -82,6 +82,9 @@ class LlavaNext(Llava):
     """
 
     specimen: ClassVar[type[Specimen]] = TinyLlavaNext
+    # Prompts of `bench` hold visual tokens only, and no newline tokens.
+    usual_tokens = Family.usual_tokens
+    random_image = Family.random_image
 
     def pictures(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Callable[[], Tensor]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.tiny import specimen
 from uniprune.architectures import random_model
 from uniprune.bench.floors import copy_bandwidth, weight_bytes
 from uniprune.bench.measure import Bench, BenchOptions
@@ -112,6 +113,14 @@ def test_the_command_writes_table_csv_json_and_plot(tmp_path: Path, capsys: pyte
             assert float(row[f"{part} achieved"]) == pytest.approx(speed / ceiling)
         assert float(row["weight-read floor ms"]) > 0
     assert files["png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_methods_of_configuration_and_a_seed_are_the_defaults(tmp_path: Path) -> None:
+    assert main(words(tmp_path, "--seed", "3")) == 0
+    rows = BenchFile(tmp_path / "bench.jsonl").rows.values()
+    assert [row.setup.method.name for row in rows] == ["none", "random-pre", "divprune"]
+    assert {row.setup.seed for row in rows} == {3}
+    assert [row.setup.method.resolved[0]["seed"] for row in rows if row.setup.method.name == "random-pre"] == [3]
 
 
 def test_methods_take_turns(llava: Subject, tmp_path: Path) -> None:
@@ -315,3 +324,9 @@ def test_it_runs_without_the_kit_torchvision_and_benchmarks(tmp_path: Path) -> N
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert len(BenchFile(tmp_path / "bench.jsonl").rows) == 2
+
+
+def test_a_family_without_random_images_is_refused_by_name(tmp_path: Path) -> None:
+    family = find_family(specimen("llava_next").model())
+    with pytest.raises(UserError, match="LlavaNext cannot make random images"):
+        bench(Subject("tiny", family, "random", CPU), tmp_path / "b.jsonl")

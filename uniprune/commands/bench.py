@@ -36,7 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--layer", type=int, help="decoder layer before which methods inside the model prune")
     how.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
     how.add_argument("--protocol", choices=("site", "average"), default="site", help="as for run")
-    how.add_argument("--seed", type=int, default=0, help="seed of pixels, words and random choices")
+    how.add_argument(
+        "--seed", nargs=1, type=int, default=[0], metavar="N", help="seed of pixels, words and random choices"
+    )
     how.add_argument("--repeats", type=int, default=10, metavar="N", help="measured calls per cell (default: 10)")
     how.add_argument("--warmup", type=int, default=2, metavar="N", help="calls before them (default: 2)")
     machine = parser.add_argument_group("machine")
@@ -78,7 +80,7 @@ def act(options: argparse.Namespace) -> int:
         new_tokens=options.new_tokens,
         repeats=options.repeats,
         warmup=options.warmup,
-        seed=options.seed,
+        seed=options.seed[0],
         protocol=options.protocol,
     )
     placement = place(options.dtype, options.attn, options.device)
