@@ -15,24 +15,67 @@ if TYPE_CHECKING:
     from uniprune.board import Leaderboard
 
 
+PRIORITY = (
+    *(
+        "model",
+        "method",
+        "ratio",
+        "average",
+        "rank",
+        "relative %",
+        "visual tokens",
+        "prefill ms",
+        "method ms",
+        "total ms",
+    ),
+    *("TFLOPs", "agreement %", "first-token KL", "TTFT ms", "KV MB"),
+)
+"""Columns of a leaderboard that stay longest where there is no room for all."""
+
+Lines = list[list[str]]
+
+
 def show(board: Leaderboard) -> None:
-    """Print a leaderboard; on its side where the terminal is too narrow for it."""
-    console = stdout()
+    """Print a leaderboard; in a terminal too narrow for it on its side, or else without its lesser columns."""
     texts = board.texts()
     # A column in which every row says the same tells nothing here; files keep them all.
     same = {"seed", "settings", "protocol", "layer", "judge"}
     keep = [i for i, column in enumerate(board.columns) if column not in same or len({line[i] for line in texts}) > 1]
-    lines = [[line[i] for i in keep] for line in ([*board.columns], *texts)]
-    width = sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
-    lines, left = (lines, 2) if width <= console.width else ([list(c) for c in zip(*lines, strict=True)], 1)
+    lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
+    console = stdout(_width(lines))
+    room = console.width
+    if _width(lines) > room:
+        turned = [list(column) for column in zip(*lines, strict=True)]
+        if _width(turned) <= room:
+            lines, left = turned, 1
+        else:
+            lines, dropped = _narrowed(lines, room)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, column in enumerate(lines[0]):
         table.add_column(column, justify="left" if i < left else "right")
     for line in lines[1:]:
         table.add_row(*line)
     console.print(table)
+    if dropped:
+        console.print(f"{dropped} columns do not fit here; leaderboard.csv has them, and a wider terminal shows them.")
     for note in board.notes:
         console.print(note, highlight=False, markup=False)
+
+
+def _width(lines: Lines) -> int:
+    """Characters that a table of these lines takes."""
+    return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
+
+
+def _narrowed(lines: Lines, room: int) -> tuple[Lines, int]:
+    """The columns that fit, most important ones first chosen, in their own order; and how many do not."""
+    order = [lines[0].index(name) for name in PRIORITY if name in lines[0]]
+    chosen: list[int] = []
+    for i in order:
+        if _width([[line[k] for k in (*chosen, i)] for line in lines]) <= room:
+            chosen.append(i)
+    chosen.sort()
+    return [[line[i] for i in chosen] for line in lines], len(lines[0]) - len(chosen)
 
 
 def write(path: Path, content: str) -> None:
@@ -47,6 +90,6 @@ def say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def stdout() -> Console:
-    """Standard output; wide enough for tables when it is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 240)
+def stdout(needed: int = 240) -> Console:
+    """Standard output; when it is no terminal, as wide as what will be printed needs."""
+    return Console(width=None if sys.stdout.isatty() else needed)
