@@ -32,6 +32,14 @@ def keep_count(tokens: int, ratio: float) -> int:
     return min(tokens, max(1, math.floor(tokens * ratio + 0.5))) if tokens and ratio else 0
 
 
+def floor_count(items: int, ratio: float) -> int:
+    """How many of `items` samples or answer tokens a keep ratio leaves in fine-tuning: rounded down, at least one.
+
+    8 samples at 0.125 give 1, 7 tokens at 0.5 give 3. The small addend undoes binary rounding (100 x 0.29 is 29).
+    """
+    return min(items, max(1, math.floor(items * ratio + 1e-9)))
+
+
 def site_ratio(average: float, layer: int, num_layers: int) -> float:
     """The keep ratio to use at decoder layer `layer` so that the average over all layers is `average`.
 

@@ -1,0 +1,1 @@
+"""Sample strategies, one file each."""

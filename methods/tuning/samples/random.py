@@ -1,0 +1,23 @@
+"""Random samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from uniprune.selection import random_subset
+from uniprune.tuning.strategy import SampleStrategy, SampleView, register_samples
+
+
+@register_samples("random")
+@dataclass(frozen=True, kw_only=True)
+class Random(SampleStrategy):
+    """Keeps samples uniformly at random."""
+
+    stochastic: ClassVar[bool] = True
+
+    def select(self, view: SampleView, keep: int) -> Tensor:
+        """A random subset."""
+        return random_subset(len(view.lengths), keep, view.generator)

@@ -1,0 +1,1 @@
+"""Token strategies, one file each."""

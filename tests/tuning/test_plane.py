@@ -1,0 +1,222 @@
+"""Q-Tuning as a pure decision: plane, quadrants, supplement, exact counts, token scores; against plain Python."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from methods.tuning.samples.q import QuadrantSamples
+from methods.tuning.tokens.q import QuadrantTokens
+from uniprune.budget import floor_count
+from uniprune.errors import PruningError, UserError
+from uniprune.tuning.plane import CALIBRATION, KNOWN, MISCONCEPTION, NOISE, bisect, partition, quantile, supplement
+from uniprune.tuning.pruning import Candidate, Pair, choose_samples, choose_tokens, generator
+from uniprune.tuning.strategy import SAMPLES, TOKENS, SampleView, TokenView, smoothed
+
+RATIOS = (0.05, 0.125, 0.25, 0.4, 0.5, 0.75, 1.0)
+
+
+def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Random batches of every size, some with ties, constants and huge values."""
+    made = []
+    for seed in range(count):
+        rng = random.Random(seed)
+        size = rng.randint(1, 40)
+        kind = seed % 4
+        draw = (rng.random, lambda: rng.randint(0, 2), lambda: 1.0, lambda: 10 ** rng.uniform(0, 300))[kind]
+        values = torch.tensor([[float(draw()) for _ in range(size)] for _ in range(2)], dtype=torch.float64)
+        made.append((1 + values[0], values[1]))
+    return made
+
+
+def test_quantile_is_the_smallest_value_that_covers_the_share() -> None:
+    for values, _ in batches(40):
+        for share in (0.0, 0.1, 0.25, 1 / 3, 0.49, 0.5, 0.51, 0.9, 1.0):
+            got = quantile(values, share)
+            covered = [v for v in values.tolist() if (values <= v).double().mean() >= share - 1e-12]
+            assert got == min(covered)
+
+
+def test_corners_are_the_papers() -> None:
+    wrong = torch.tensor([9.0, 9.0, 1.0, 1.0])
+    unsure = torch.tensor([3.0, 0.5, 0.5, 3.0])
+    assert partition(wrong, unsure, 0.49).quadrants.tolist() == [NOISE, MISCONCEPTION, KNOWN, CALIBRATION]
+    # A narrow share leaves the middle of an axis in no quadrant.
+    ramp = torch.arange(9.0)
+    assert partition(ramp, ramp.flip(0), 0.2).quadrants.tolist() == [4, 4, 0, 0, 0, 0, 0, 2, 2]
+
+
+def plain_bisect(ppl: list[float], ent: list[float], ratio: float, kept: set[int], steps: int) -> list[int]:
+    """Algorithm 1, lines 5-16, in plain Python."""
+
+    def q(values: list[float], share: float) -> float:
+        return sorted(values)[max(1, math.ceil(share * len(values) - 1e-9)) - 1]
+
+    a_low, a_high, b_low, b_high = 0.0, 0.49, 0.0, 0.49
+    quadrants: list[int] = []
+    for _ in range(steps):
+        a, b = (a_low + a_high) / 2, (b_low + b_high) / 2
+        ppl_low, ppl_high, ent_low, ent_high = q(ppl, a), q(ppl, 1 - a), q(ent, b), q(ent, 1 - b)
+        quadrants = []
+        for p, e in zip(ppl, ent, strict=True):
+            side = "l" if p <= ppl_low else "h" if p >= ppl_high else "m"
+            side += "l" if e <= ent_low else "h" if e >= ent_high else "m"
+            quadrants.append({"hh": 1, "hl": 2, "ll": 3, "lh": 4}.get(side, 0))
+        if sum(x in kept for x in quadrants) / len(ppl) < ratio:
+            a_low, b_low = a, b
+        else:
+            a_high, b_high = a, b
+    return quadrants
+
+
+@pytest.mark.parametrize("kept", [{2, 4}, {1, 2, 4}, {2, 3, 4}])
+def test_bisection_follows_algorithm_1(kept: set[int]) -> None:
+    for ppl, ent in batches(80):
+        for ratio in RATIOS:
+            plane = bisect(ppl, ent, ratio, kept)
+            assert plane.quadrants.tolist() == plain_bisect(ppl.tolist(), ent.tolist(), ratio, kept, 10)
+            assert 0 <= plane.share <= 0.49
+
+
+def test_q_keeps_the_exact_count_and_prefers_its_quadrants() -> None:
+    for ppl, ent in batches(80):
+        for ratio in RATIOS:
+            keep = floor_count(len(ppl), ratio)
+            view = SampleView(torch.ones(len(ppl)), ratio, torch.stack((ppl, ent)), generator(0))
+            picks = QuadrantSamples().select(view, keep)
+            chosen = picks.indices.tolist()
+            assert len(set(chosen)) == keep
+            assert picks.quadrants is not None
+            mine = [i for i, q in enumerate(picks.quadrants.tolist()) if q in (2, 4)]
+            scores = supplement(ppl, ent)
+            if len(mine) <= keep:
+                assert set(mine) <= set(chosen)
+                added, left = set(chosen) - set(mine), set(range(len(ppl))) - set(chosen)
+            else:
+                assert set(chosen) <= set(mine)
+                added, left = set(chosen), set(mine) - set(chosen)
+            assert all(scores[i] >= scores[j] for i in added for j in left)
+
+
+def test_supplement_is_the_distance_of_the_scaled_axes() -> None:
+    ppl, ent = torch.tensor([2.0, 4.0, 6.0]), torch.tensor([0.0, 1.0, 0.25])
+    assert supplement(ppl, ent).tolist() == [0.0, 0.5, 0.75]
+    assert supplement(torch.ones(3), ent).tolist() == [0.0, 1.0, 0.25]
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_q_meets_the_ratio_without_supplement_on_independent_axes(size: int) -> None:
+    torch.manual_seed(0)
+    plane = bisect(torch.rand(size).double(), torch.rand(size).double(), 0.25)
+    assert abs(torch.isin(plane.quadrants, torch.tensor([2, 4])).double().mean() - 0.25) <= 4 / size
+
+
+def test_token_score_is_equation_7() -> None:
+    ppl = torch.tensor([1.0, 10.0, 2.0, 4.0])
+    expected = [0.5 * 1 + 0.5 * (1 + 10), 0.5 * 10 + 0.5 * (1 + 2), 0.5 * 2 + 0.5 * (10 + 4), 0.5 * 4 + 0.5 * (2 + 4)]
+    assert smoothed(ppl, 0.5).tolist() == expected
+    assert torch.equal(smoothed(ppl, 0.0), ppl)
+
+
+@pytest.mark.parametrize("keep", ["low", "high"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_q_tokens_keep_the_lowest_or_highest_scores(keep: str, share: float) -> None:
+    for seed in range(60):
+        torch.manual_seed(seed)
+        count = int(torch.randint(2, 30, ()))
+        nll = torch.rand(count) * 8
+        strategy = QuadrantTokens(keep=keep, smoothing=share)  # type: ignore[arg-type]
+        pair = Pair(QuadrantSamples(), strategy, 1.0, 0.5)
+        kept = choose_tokens(pair, count, MISCONCEPTION, lambda nll=nll: {"nll": nll}, generator(0))
+        assert kept is not None
+        assert len(kept) == floor_count(count, 0.5)
+        assert kept == sorted(kept)
+        ppl = nll.double().exp().tolist()
+        scores = [(1 - share) * ppl[i] + share * (ppl[max(0, i - 1)] + ppl[min(count - 1, i + 1)])
+                  for i in range(count)]  # fmt: skip
+        sign = 1 if keep == "high" else -1
+        worst, best = min(sign * scores[i] for i in kept), max(sign * scores[i] for i in range(count) if i not in kept)
+        assert worst >= best - 1e-9
+
+
+def test_only_misconceptions_lose_tokens_and_the_ablation_is_a_setting() -> None:
+    nll = torch.arange(8.0)
+    for tokens, pruned in (
+        (QuadrantTokens(), {2}),
+        (QuadrantTokens(prune=(2, 4)), {2, 4}),
+        (QuadrantTokens(prune=()), set()),
+    ):
+        pair = Pair(QuadrantSamples(), tokens, 1.0, 0.5)
+        lost = {q for q in (0, 1, 2, 3, 4) if choose_tokens(pair, 8, q, lambda: {"nll": nll}, generator(0))}
+        assert lost == pruned
+
+
+def candidates(size: int, seed: int) -> list[Candidate]:
+    torch.manual_seed(seed)
+    made = []
+    for index in range(size):
+        answer = int(torch.randint(1, 12, ()))
+        made.append(Candidate(index, answer + 5, answer, torch.rand(answer) * 4, torch.rand(answer) * 2))
+    return made
+
+
+@pytest.mark.parametrize("name", SAMPLES.names())
+def test_every_sample_strategy_keeps_the_exact_count_and_repeats_itself(name: str) -> None:
+    for size in (1, 2, 7, 8, 33):
+        for ratio in RATIOS:
+            pair = Pair(SAMPLES.get(name)(), QuadrantTokens(), ratio, 0.5)
+            runs = [choose_samples(pair, candidates(size, size), generator(size, ratio)) for _ in range(2)]
+            chosen = [[c.position for c in run.chosen] for run in runs]
+            assert chosen[0] == chosen[1] == sorted(set(chosen[0]))
+            assert len(chosen[0]) == (size if name == "full" else floor_count(size, ratio))
+
+
+def measured(count: int) -> dict[str, torch.Tensor]:
+    attention = torch.rand(count, count).tril()
+    return {"nll": torch.rand(count), "reference": torch.rand(count), "attention": attention,
+            "states": torch.randn(count, 4)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOKENS.names())
+def test_every_token_strategy_keeps_the_exact_count_and_repeats_itself(name: str) -> None:
+    for count in (1, 2, 3, 8, 31):
+        torch.manual_seed(count)
+        table = measured(count)
+        pair = Pair(QuadrantSamples(), TOKENS.get(name)(), 1.0, 0.5)
+        kept = [choose_tokens(pair, count, MISCONCEPTION, lambda: table, generator(count)) for _ in range(2)]
+        assert kept[0] == kept[1]
+        assert (len(kept[0]) if kept[0] is not None else count) == (count if name == "none" else max(1, count // 2))
+
+
+def test_infobatch_weights_stand_for_what_was_dropped() -> None:
+    nll = [0.1, 0.1, 0.1, 0.1, 3.0, 3.0]
+    batch = [Candidate(i, 5, 2, torch.full((2,), x), torch.ones(2)) for i, x in enumerate(nll)]
+    chosen = choose_samples(Pair(SAMPLES.get("infobatch")(), QuadrantTokens(), 0.5, 1.0), batch, generator(1)).chosen
+    assert [c.position for c in chosen][1:] == [4, 5]
+    assert [c.weight for c in chosen] == [4.0, 1.0, 1.0]
+
+
+def test_rho_keeps_excess_loss_and_fastv_the_last_row() -> None:
+    view = TokenView(3, generator(0), {"nll": torch.tensor([3.0, 2.0, 1.0]), "reference": torch.tensor([3.0, 0.0, 0.5]),
+                                       "attention": torch.tensor([[0.1, 0.2, 0.7]])})  # fmt: skip
+    assert TOKENS.get("rho-1")().select(view, 1).tolist() == [1]
+    assert TOKENS.get("fastv")().select(view, 1).tolist() == [2]
+
+
+def test_contracts_are_checked() -> None:
+    with pytest.raises(PruningError, match="does not declare"):
+        SAMPLES.get("entropy")().select(SampleView(torch.ones(3), 0.5, None, generator(0)), 1)
+    with pytest.raises(UserError, match="quadrants"):
+        QuadrantSamples(drop=(1, 2, 3, 4))
+    with pytest.raises(UserError, match="lambda"):
+        QuadrantTokens(smoothing=2.0)
+
+    class Wrong(QuadrantSamples):
+        def select(self, view: SampleView, keep: int) -> torch.Tensor:  # type: ignore[override]
+            return torch.zeros(keep, dtype=torch.long)
+
+    with pytest.raises(PruningError, match="Wrong must choose 4 different"):
+        choose_samples(Pair(Wrong(), QuadrantTokens(), 0.5, 1.0), candidates(8, 0), generator(0))
