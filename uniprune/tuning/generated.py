@@ -1,0 +1,80 @@
+"""The embedded instruction set: small letter tasks whose kind of item is known by construction.
+
+Kinds, seen from the embedded base model (`models/tiny/language.py`):
+
+    redundant    tasks it has mastered: `repeat`, `next`
+    clean        `shift`, which it confidently answers the wrong way round (one letter back); here it means one letter on
+    hard         `flip`, which it has half learned, on lists longer than it has seen
+    mislabelled  `shift` and `flip` with the answer of another item
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+LETTERS = "abcdefghijklmnop"
+FRAME = ("the result is", ".")
+"""Words around every answer."""
+WORDS = ("please", "the", "letters", ":", "result", "is", ".", "repeat", "next", "back", "shift", "flip")
+SHARES = {"redundant": 0.25, "clean": 0.35, "hard": 0.2, "mislabelled": 0.2}
+
+
+def _moved(step: int) -> Callable[[str], str]:
+    return lambda letters: "".join(LETTERS[(LETTERS.index(letter) + step) % len(LETTERS)] for letter in letters)
+
+
+TASKS: dict[str, Callable[[str], str]] = {
+    "repeat": lambda letters: letters,
+    "next": _moved(1),
+    "back": _moved(-1),
+    "shift": _moved(1),
+    "flip": lambda letters: letters[::-1],
+}
+"""Task -> what is right. The base model learned `shift` as `back`."""
+
+
+def record(task: str, letters: str, answer: str, kind: str = "") -> dict[str, str]:
+    """One Alpaca record."""
+    start, end = FRAME
+    asked = f"please {task} the letters : {' '.join(letters)}"
+    return {"instruction": asked, "output": f"{start} {' '.join(answer)} {end}", "kind": kind}
+
+
+def word(rng: random.Random, low: int, high: int) -> str:
+    """Random letters, between `low` and `high` of them."""
+    return "".join(rng.choices(LETTERS, k=rng.randint(low, high)))
+
+
+def training_set(count: int = 640, seed: int = 0) -> list[dict[str, str]]:
+    """`count` items of all kinds, in random order."""
+    rng = random.Random(f"train {seed}")
+    made = []
+    for kind, share in SHARES.items():
+        for number in range(round(share * count)):
+            task, letters = _asked(kind, number, rng)
+            answer = TASKS[task](letters)
+            while kind == "mislabelled" and answer == TASKS[task](letters):
+                answer = TASKS[task](word(rng, len(letters), len(letters)))
+            made.append(record(task, letters, answer, kind))
+    rng.shuffle(made)
+    return made
+
+
+def held_out_set(count: int = 240, seed: int = 0) -> list[dict[str, str]]:
+    """Held-out items with right answers, as many of each kind that has some."""
+    rng = random.Random(f"test {seed}")
+    kinds = [kind for kind in SHARES if kind != "mislabelled"]
+    made = []
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        task, letters = _asked(kind, number // len(kinds), rng)
+        made.append(record(task, letters, TASKS[task](letters), kind))
+    return made
+
+
+def _asked(kind: str, number: int, rng: random.Random) -> tuple[str, str]:
+    """Task and letters of an item."""
+    tasks = {"redundant": ("repeat", "next"), "clean": ("shift",), "hard": ("flip",), "mislabelled": ("shift", "flip")}
+    task = tasks[kind][number % len(tasks[kind])]
+    return task, word(rng, 5, 7) if task == "flip" else word(rng, 3, 6)

@@ -1,0 +1,320 @@
+"""One tuning run: one pair, one seed. Load, train, evaluate, record; the same command resumes from the last checkpoint.
+
+    DIR/<identity>/record.json   what was run and what came out (`TuningRecord`); written when the run is complete
+    DIR/<identity>/steps.jsonl   every step's decisions, losses and times
+    DIR/<identity>/checkpoint-*  state of an unfinished training
+    DIR/<identity>/model         the tuned adapter (or model), as `from_pretrained` reads it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from uniprune.choice import code_hash, plain
+from uniprune.environment import environment
+from uniprune.errors import UserError
+from uniprune.loading import DTYPES, fingerprint, place
+from uniprune.records import Environment, Strict, explain_write, write_atomically
+from uniprune.tuning.data import Problems, Sample, read, samples
+from uniprune.tuning.generated import held_out_set, training_set
+from uniprune.tuning.journal import Journal
+from uniprune.tuning.memory import PeakMemory
+from uniprune.tuning.scoring import Scorer
+from uniprune.tuning.settings import PairChoice, Settings
+from uniprune.tuning.trainer import Plan, PruningTrainer, collate
+
+GENERATED = "generated"
+
+
+class KindScore(Strict):
+    """Exact matches among the held-out items of one kind."""
+
+    items: int
+    """Items asked."""
+    right: int
+    """Items whose greedy answer is the expected one, token by token."""
+    tokens: float
+    """Share of answer tokens that are the likeliest one after the right beginning."""
+
+
+class TuningRecord(Strict):
+    """One finished run."""
+
+    format: int = 1
+    """Version of this layout."""
+    identity: str
+    """Hash of what determines the run; the folder's name."""
+    label: str
+    """The pair, as its user wrote it."""
+    choice: PairChoice
+    """The pair."""
+    fields: dict[str, dict[str, Any]]
+    """Every field of both strategies."""
+    seed: int
+    """Seed."""
+    settings: Settings
+    """The tuning file."""
+    processes: int
+    """Processes that trained together."""
+    environment: Environment
+    """Software and machine."""
+    problems: list[str]
+    """Rows of the data that were left out or shortened."""
+    before: dict[str, KindScore]
+    """Held-out scores of the model before tuning, by kind."""
+    after: dict[str, KindScore]
+    """And after."""
+    memory: int | None
+    """Largest growth of memory in training, bytes: of the GPU's allocator, or of this process."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all runs of a file share.
+
+    Attributes:
+        tokenizer: of the model. train, test: samples. problems: rows that were left out.
+        data: hash of the training data. weights: hash or commit of the base model.
+    """
+
+    tokenizer: Any
+    train: list[Sample]
+    test: list[Sample]
+    problems: Problems
+    data: str
+    weights: str
+
+
+def material(settings: Settings, say: Callable[[str], None]) -> Material:
+    """Load the tokenizer and all data once.
+
+    Raises:
+        UserError: the model or the data cannot be read.
+    """
+    tokenizer = fetch("AutoTokenizer", settings.model)
+    problems, unseen = Problems(), Problems()
+    rows = [row for name in settings.data for row in rows_of(name, problems, training_set)]
+    asked = [row for name in settings.test for row in rows_of(name, unseen, held_out_set)]
+    train = samples(rows, tokenizer, settings.cutoff, problems)
+    test = samples(asked, tokenizer, settings.cutoff, unseen) if asked else []
+    for line in [*problems.lines(), *(f"test data: {line}" for line in unseen.lines())]:
+        say(line)
+    digest = hashlib.sha256(json.dumps([s.ids.tolist() + s.answer.tolist() for s in train]).encode()).hexdigest()[:16]
+    folder = Path(settings.model)
+    weights = fingerprint(folder) if folder.is_dir() else settings.model
+    return Material(tokenizer, train, test, problems, digest, weights)
+
+
+def rows_of(name: str, problems: Problems, generate: Callable[[], list[Any]]) -> list[Any]:
+    """Rows of a file or folder, or of the embedded set."""
+    return generate() if name == GENERATED else read(Path(name), problems)
+
+
+def fetch(factory: str, source: str, **kwargs: Any) -> Any:
+    """`transformers.<factory>.from_pretrained`, its failures told in the user's terms."""
+    import transformers
+
+    try:
+        return getattr(transformers, factory).from_pretrained(source, **kwargs)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"model {source!r} cannot be loaded ({reason}); give a folder with weights and tokenizer") from error
+
+
+def load_model(source: str, settings: Settings, device: str, seed: int, adapter: bool = True) -> Any:
+    """A causal language model, with fresh LoRA adapters for training unless told otherwise."""
+    placement = place(device="cpu" if device == "cpu" else "cuda")
+    model = fetch("AutoModelForCausalLM", source, dtype=DTYPES[placement.dtype])
+    model = model.to(device)
+    if not (adapter and settings.rank):
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UserError("LoRA needs the package peft: pip install -e '.[tuning]'; or set rank: 0") from error
+    torch.manual_seed(seed)
+    return get_peft_model(model, LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear",
+                                            task_type="CAUSAL_LM"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TuningRun:
+    """One pair with one seed.
+
+    Args:
+        settings: the file. choice: the pair. seed: the seed. material: shared data. root: folder of all runs.
+    """
+
+    settings: Settings
+    choice: PairChoice
+    seed: int
+    material: Material
+    root: Path
+    processes: int = 1
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that determines the tuned weights."""
+        pair = self.settings.pair(self.choice)
+        about = self.settings.model_dump(
+            exclude={"pairs", "seeds", "model", "data", "test", "save_every", "sample_ratio", "token_ratio", "removal"}
+        )
+        about |= {
+            "weights": self.material.weights,
+            "data": self.material.data,
+            "ratios": [pair.sample_ratio, pair.token_ratio],
+            "removal": self.removal,
+            "strategies": [self.choice.samples, self.choice.tokens],
+            "fields": self.fields(),
+            "code": code_hash([type(pair.samples), type(pair.tokens)]),
+            "seed": self.seed,
+            "processes": self.processes,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    @property
+    def removal(self) -> str:
+        """"physical" or "mask"."""
+        return self.choice.removal or self.settings.removal
+
+    @property
+    def folder(self) -> Path:
+        """Where this run is stored."""
+        return self.root / self.identity
+
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """Every field of both strategies."""
+        pair = self.settings.pair(self.choice)
+        return {part: plain(vars(getattr(pair, part))) for part in ("samples", "tokens")}
+
+    def stored(self) -> TuningRecord | None:
+        """The record of the finished run, or None. Raises UserError when it is damaged."""
+        path = self.folder / "record.json"
+        try:
+            return TuningRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise UserError(f"{path} is not a record of this version; move {self.folder} away and run again") from error
+
+    def perform(self, progress: Callable[[int, int], None] = lambda done, of: None) -> TuningRecord:
+        """Train from the last checkpoint, or from the start, to the end; evaluate and record."""
+        from transformers import TrainingArguments
+
+        with explain_write(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        settings, train = self.settings, self.material.train
+        per_step = settings.batch * settings.accumulation
+        checkpoint = last_checkpoint(self.folder)
+        arguments = TrainingArguments(
+            output_dir=str(self.folder),
+            per_device_train_batch_size=per_step,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.rate,
+            lr_scheduler_type=settings.schedule,
+            warmup_steps=settings.warmup,
+            seed=self.seed,
+            data_seed=self.seed,
+            save_strategy="steps",
+            save_steps=settings.save_every,
+            save_total_limit=2,
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            label_names=[],
+        )
+        device = str(arguments.device)
+        model = load_model(settings.model, settings, device, self.seed)
+        scorer = Scorer(model, settings.row_tokens, DTYPES[settings.score_dtype] if settings.score_dtype else None)
+        scorer.verify(train[:2])
+        before = exact_matches(scorer, self.material.test)
+        pair = settings.pair(self.choice)
+        reference = None
+        if pair.tokens.reference and settings.reference:
+            reference = Scorer(load_model(settings.reference, settings, device, 0, adapter=False), settings.row_tokens)
+        steps = math.ceil(len(train) / (per_step * arguments.world_size)) * settings.epochs
+        main = arguments.process_index == 0
+        drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+        plan = Plan(
+            samples=train,
+            pair=pair,
+            physical=self.removal == "physical",
+            batch=settings.batch,
+            row_tokens=settings.row_tokens,
+            seed=self.seed,
+            scorer=scorer,
+            reference=reference,
+            journal=Journal(self.folder / "steps.jsonl", step_of(checkpoint)) if main else None,
+            probe=sorted(drawn[: settings.probe]),
+            probe_every=max(1, steps // settings.probe_points),
+        )
+        trainer = PruningTrainer(
+            plan=plan, model=model, args=arguments, train_dataset=range(len(train)), data_collator=collate,
+            progress=progress,
+        )  # fmt: skip
+        with PeakMemory(arguments.device) as memory:
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.save_model(str(self.folder / "model"))
+        record = TuningRecord(
+            identity=self.identity,
+            label=self.choice.label,
+            choice=self.choice,
+            fields=self.fields(),
+            seed=self.seed,
+            settings=settings,
+            processes=arguments.world_size,
+            environment=environment(arguments.device.type),
+            problems=self.material.problems.lines(),
+            before=before,
+            after=exact_matches(scorer, self.material.test),
+            memory=memory.bytes,
+        )
+        if main:
+            with explain_write(self.folder):
+                write_atomically(self.folder / "record.json", record.model_dump_json(indent=1) + "\n")
+                for folder in self.folder.glob("checkpoint-*"):
+                    shutil.rmtree(folder)
+        trainer.accelerator.wait_for_everyone()
+        return record
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint: one whose state file was written, which the Trainer does last."""
+    done = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return max(done, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Optimizer steps a checkpoint holds."""
+    found = re.search(r"(\d+)$", checkpoint.name) if checkpoint else None
+    return int(found.group(1)) if found else 0
+
+
+def exact_matches(scorer: Scorer, test: Sequence[Sample]) -> dict[str, KindScore]:
+    """Held-out accuracy by kind ("" for all).
+
+    Greedy decoding gives the expected answer exactly if every token of it is the likeliest after those before it, so
+    one scoring forward tells, without generating.
+    """
+    if not test:
+        return {}
+    scores = scorer.score(test)
+    found = {}
+    for kind in sorted({sample.kind for sample in test} | {""}):
+        mine = [score.right for sample, score in zip(test, scores, strict=True) if kind in ("", sample.kind)]
+        right = sum(bool(score.all()) for score in mine)
+        found[kind] = KindScore(items=len(mine), right=right, tokens=float(torch.cat(mine).double().mean()))
+    return found
