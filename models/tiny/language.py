@@ -101,15 +101,13 @@ def train(steps: int, size: int, seed: int) -> Any:
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        if step % 200 == 0:
-            print(step, float(loss), flush=True)
     return model
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=FOLDER)

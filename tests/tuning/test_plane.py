@@ -12,7 +12,7 @@ from methods.tuning.samples.q import QuadrantSamples
 from methods.tuning.tokens.q import QuadrantTokens
 from uniprune.budget import floor_count
 from uniprune.errors import PruningError, UserError
-from uniprune.tuning.plane import CALIBRATION, KNOWN, MISCONCEPTION, NOISE, bisect, partition, quantile, supplement
+from uniprune.tuning.plane import CALIBRATION, KNOWN, MISCONCEPTION, NOISE, bisect, partition, rank, supplement
 from uniprune.tuning.pruning import Candidate, Pair, choose_samples, choose_tokens, generator
 from uniprune.tuning.strategy import SAMPLES, TOKENS, SampleView, TokenView, smoothed
 
@@ -35,7 +35,7 @@ def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def test_quantile_is_the_smallest_value_that_covers_the_share() -> None:
     for values, _ in batches(40):
         for share in (0.0, 0.1, 0.25, 1 / 3, 0.49, 0.5, 0.51, 0.9, 1.0):
-            got = quantile(values, share)
+            got = float(values.sort().values[rank(share, len(values))])
             covered = [v for v in values.tolist() if (values <= v).double().mean() >= share - 1e-12]
             assert got == min(covered)
 

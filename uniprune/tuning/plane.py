@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,18 +35,18 @@ class Plane:
     quadrants: Tensor
 
 
-def quantile(values: Tensor, share: float) -> float:
-    """The smallest of `values` [N] that at least a share of them does not exceed (no interpolation)."""
-    rank = min(len(values), max(1, math.ceil(share * len(values) - 1e-9)))
-    return float(values.sort().values[rank - 1])
+def rank(share: float, count: int) -> int:
+    """Place in ascending order of the smallest of `count` values that at least a share of them does not exceed."""
+    return min(count, max(1, math.ceil(share * count - 1e-9))) - 1
 
 
 def partition(perplexity: Tensor, entropy: Tensor, share: float) -> Plane:
-    """Quadrants when the lowest and the highest `share` of each axis count as low and high.
+    """Quadrants when the lowest and the highest `share` of each axis count as low and high (quantiles, no interpolation).
 
     A value that is both, because a batch is tiny or all alike, counts as low.
     """
-    cuts = [(quantile(axis, share), quantile(axis, 1 - share)) for axis in (perplexity, entropy)]
+    ends = [rank(share, len(perplexity)), rank(1 - share, len(perplexity))]
+    cuts = [(low, high) for low, high in (axis.sort().values[ends].tolist() for axis in (perplexity, entropy))]
     (wrong_low, wrong_high), (unsure_low, unsure_high) = cuts
     right, sure = perplexity <= wrong_low, entropy <= unsure_low
     wrong, unsure = (perplexity >= wrong_high) & ~right, (entropy >= unsure_high) & ~sure
@@ -73,15 +73,17 @@ def bisect(
     The quantile share starts between 0 and 0.49; too few kept samples raise its lower end, enough lower its upper end.
     The paper moves one share per axis, but both by the same rule from the same start, so they are one number.
     """
-    low, high = 0.0, WIDEST
-    plane = partition(perplexity, entropy, (low + high) / 2)
+    low, high, count = 0.0, WIDEST, len(perplexity)
+    seen: dict[tuple[int, int], tuple[Plane, bool]] = {}  # shares of one rank give one partition
     for _ in range(iterations):
-        plane = partition(perplexity, entropy, (low + high) / 2)
-        if within(plane.quadrants, kept).double().mean() < ratio:
-            low = plane.share
-        else:
-            high = plane.share
-    return plane
+        share = (low + high) / 2
+        ranks = rank(share, count), rank(1 - share, count)
+        if ranks not in seen:
+            plane = partition(perplexity, entropy, share)
+            seen[ranks] = plane, bool(within(plane.quadrants, kept).double().mean() < ratio)
+        plane, few = seen[ranks]
+        low, high = (share, high) if few else (low, share)
+    return replace(plane, share=share)
 
 
 def within(quadrants: Tensor, numbers: Collection[int]) -> Tensor:

@@ -238,13 +238,13 @@ class TuningRun:
         )
         device = str(arguments.device)
         model = load_model(settings.model, settings, device, self.seed)
-        scorer = Scorer(model, settings.row_tokens, DTYPES[settings.score_dtype] if settings.score_dtype else None)
+        scorer = Scorer(model, settings.score_tokens, DTYPES[settings.score_dtype] if settings.score_dtype else None)
         scorer.verify(train[:2])
         before = exact_matches(scorer, self.material.test)
         pair = settings.pair(self.choice)
         reference = None
         if pair.tokens.reference and settings.reference:
-            reference = Scorer(load_model(settings.reference, settings, device, 0, adapter=False), settings.row_tokens)
+            reference = Scorer(load_model(settings.reference, settings, device, 0, adapter=False), settings.score_tokens)
         steps = math.ceil(len(train) / (per_step * arguments.world_size)) * settings.epochs
         main = arguments.process_index == 0
         drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()

@@ -1,6 +1,7 @@
 """What the model thinks of samples: a gradient-free forward over packed samples, chunked over the vocabulary.
 
-Samples of different lengths lie end to end in one row, told apart by their position ids, so nothing is padded. Of the
+Samples of different lengths lie end to end in rows as long as the longest, told apart by their position ids, so that next
+to nothing is padding and attention is no wider than it must be. Of the
 hidden states only those that predict answer tokens meet the output head, a block of the vocabulary at a time: no
 [B, L, V] logits exist, in any precision.
 """
@@ -44,23 +45,25 @@ class Scorer:
 
     Args:
         model: a decoder of transformers, bare or inside PEFT.
-        row_tokens: tokens packed into one row; a longer sample has a row of its own.
+        row_tokens: tokens in one forward; a longer sample has one of its own.
         dtype: precision of the forward (autocast), None for the model's own. Statistics are float32 always.
     """
 
     model: Any
-    row_tokens: int = 4096
+    row_tokens: int = 8192
     dtype: torch.dtype | None = None
 
     def score(self, samples: Sequence[Sample]) -> list[Scores]:
         """Scores in the order given."""
         found: dict[int, Scores] = {}
         with self._quiet():
-            for row in pack([len(sample.ids) for sample in samples], self.row_tokens):
+            for rows in self._forwards([len(sample.ids) for sample in samples]):
+                row = [i for one in rows for i in one]
                 part = [samples[i] for i in row]
-                states = self._decoder(part)
+                laid = [[samples[i] for i in one] for one in rows]
+                states = self._decoder(laid)
                 targets = torch.cat([s.ids[s.answer] for s in part]).to(states.device)
-                values = head_statistics(states[predicting(part)], self._head(), targets)
+                values = head_statistics(states[predicting(laid)], self._head(), targets)
                 sizes = [len(s.answer) for s in part]
                 split = [v.float().cpu().split(sizes) for v in values[:2]] + [values[2].cpu().split(sizes)]
                 found.update(
@@ -72,7 +75,7 @@ class Scorer:
         """Attention and states of one sample, as far as a token strategy declares them."""
         measured: dict[str, Tensor] = {}
         with self._quiet(), self._last_attention() as seen:
-            states = self._decoder([sample])
+            states = self._decoder([[sample]])
             if strategy.states:
                 measured["states"] = states[sample.answer.to(states.device)].float().cpu()
             if strategy.attention:
@@ -100,11 +103,17 @@ class Scorer:
                         "packed samples see each other; use another model or attention kernel"
                     )
 
-    def _decoder(self, samples: Sequence[Sample]) -> Tensor:
-        """[total, D] last hidden states of packed samples."""
-        device = self.model.device
-        output = _base(self.model).get_decoder()(**packed_inputs(samples, device), use_cache=False)
-        states: Tensor = output.last_hidden_state[0]
+    def _forwards(self, lengths: Sequence[int]) -> Iterator[list[list[int]]]:
+        """Rows of sample numbers, as wide as the longest sample, in groups that make one forward."""
+        width = max(lengths, default=1)
+        rows = pack(lengths, width)
+        at_once = max(1, self.row_tokens // width)
+        return (rows[i : i + at_once] for i in range(0, len(rows), at_once))
+
+    def _decoder(self, rows: Sequence[Sequence[Sample]]) -> Tensor:
+        """[R * W, D] last hidden states of packed rows."""
+        output = _base(self.model).get_decoder()(**packed_inputs(rows, self.model.device), use_cache=False)
+        states: Tensor = output.last_hidden_state.flatten(0, 1)
         return states
 
     def _head(self) -> Any:
@@ -213,19 +222,30 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     return rows
 
 
-def packed_inputs(samples: Sequence[Sample], device: torch.device) -> dict[str, Tensor]:
-    """[1, total] input ids and position ids of samples laid end to end."""
-    ids = torch.cat([sample.ids for sample in samples])
-    positions = torch.cat([torch.arange(len(sample.ids)) for sample in samples])
-    return {"input_ids": ids[None].to(device), "position_ids": positions[None].to(device)}
+def packed_inputs(rows: Sequence[Sequence[Sample]], device: torch.device) -> dict[str, Tensor]:
+    """[R, W] input ids and position ids of rows of samples laid end to end.
+
+    What a row lacks of the longest one is filled with a sequence of its own, which no sample sees.
+    """
+    width = max(sum(len(sample.ids) for sample in row) for row in rows)
+    ids, positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
+    for r, row in enumerate(rows):
+        used = sum(len(sample.ids) for sample in row)
+        ids[r, :used] = torch.cat([sample.ids for sample in row])
+        filler = [torch.arange(width - used)]
+        positions[r] = torch.cat([torch.arange(len(sample.ids)) for sample in row] + filler)
+    return {"input_ids": ids.to(device), "position_ids": positions.to(device)}
 
 
-def predicting(samples: Sequence[Sample]) -> Tensor:
-    """Positions in a packed row whose hidden states predict answer tokens, in order."""
-    found, start = [], 0
-    for sample in samples:
-        found.append(start + sample.answer - 1)
-        start += len(sample.ids)
+def predicting(rows: Sequence[Sequence[Sample]]) -> Tensor:
+    """Places in the flattened rows whose hidden states predict answer tokens, in order."""
+    width = max(sum(len(sample.ids) for sample in row) for row in rows)
+    found = []
+    for r, row in enumerate(rows):
+        start = r * width
+        for sample in row:
+            found.append(start + sample.answer - 1)
+            start += len(sample.ids)
     return torch.cat(found)
 
 

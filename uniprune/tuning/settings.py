@@ -34,6 +34,8 @@ class PairChoice(Strict):
     """Whether removed tokens leave the sequence or only the loss."""
     set: dict[str, Any] = {}
     """Strategy fields: "samples.drop", "tokens.keep", …"""
+    role: Literal["method", "variant", "baseline", "whole"] = "baseline"
+    """What it is in the comparison: the method, a variant of it, a baseline, or fine-tuning on everything."""
 
     @property
     def label(self) -> str:
@@ -85,7 +87,9 @@ class Settings(Strict):
     alpha: float = 16
     """LoRA scale, divided by the rank."""
     row_tokens: int = Field(4096, ge=1)
-    """Tokens packed into one row, in scoring and in training."""
+    """Tokens packed into one row of training, a forward and backward each."""
+    score_tokens: int = Field(16384, ge=1)
+    """Tokens in one scoring forward."""
     score_dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of the scoring forward; null is the model's own."""
     save_every: int = Field(50, ge=1)

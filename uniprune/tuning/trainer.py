@@ -214,13 +214,13 @@ def row_loss(model: Any, row: Sequence[tuple[Sample, float]]) -> Tensor:
     """Sum of weighted cross-entropies over the answer tokens of samples packed into one row."""
     samples = [sample for sample, _ in row]
     device = next(model.parameters()).device
-    at = predicting(samples).to(device)
+    at = predicting([samples]).to(device)
     inner = getattr(model, "module", model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     # Only the logits that predict answer tokens are computed where the model can leave out the others.
     sparing = "logits_to_keep" in inspect.signature(inner.forward).parameters
     extra = {"logits_to_keep": at} if sparing else {}
-    logits = model(**packed_inputs(samples, device), use_cache=False, **extra).logits[0]
+    logits = model(**packed_inputs([samples], device), use_cache=False, **extra).logits[0]
     targets = torch.cat([sample.ids[sample.answer] for sample in samples]).to(device)
     weights = torch.cat([torch.full((len(s.answer),), w) for s, w in row]).to(device)
     each = torch.nn.functional.cross_entropy((logits if sparing else logits[at]).float(), targets, reduction="none")
