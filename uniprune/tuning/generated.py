@@ -46,7 +46,7 @@ def word(rng: random.Random, low: int, high: int) -> str:
     return "".join(rng.choices(LETTERS, k=rng.randint(low, high)))
 
 
-def training_set(count: int = 640, seed: int = 0) -> list[dict[str, str]]:
+def training_set(count: int = 1280, seed: int = 0) -> list[dict[str, str]]:
     """`count` items of all kinds, in random order."""
     rng = random.Random(f"train {seed}")
     made = []
@@ -77,4 +77,4 @@ def _asked(kind: str, number: int, rng: random.Random) -> tuple[str, str]:
     """Task and letters of an item."""
     tasks = {"redundant": ("repeat", "next"), "clean": ("shift",), "hard": ("flip",), "mislabelled": ("shift", "flip")}
     task = tasks[kind][number % len(tasks[kind])]
-    return task, word(rng, 5, 7) if task == "flip" else word(rng, 3, 6)
+    return task, word(rng, 4, 6) if task == "flip" else word(rng, 3, 6)

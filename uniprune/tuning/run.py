@@ -13,6 +13,7 @@ import json
 import math
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,8 +145,12 @@ def load_model(source: str, settings: Settings, device: str, seed: int, adapter:
     except ImportError as error:
         raise UserError("LoRA needs the package peft: pip install -e '.[tuning]'; or set rank: 0") from error
     torch.manual_seed(seed)
-    return get_peft_model(model, LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear",
-                                            task_type="CAUSAL_LM"))  # fmt: skip
+    adapter_config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        return get_peft_model(model, adapter_config)
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,7 @@ class TuningRun:
 
     def perform(self, progress: Callable[[int, int], None] = lambda done, of: None) -> TuningRecord:
         """Train from the last checkpoint, or from the start, to the end; evaluate and record."""
-        from transformers import TrainingArguments
+        from transformers import PrinterCallback, TrainingArguments
 
         with explain_write(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +270,9 @@ class TuningRun:
             plan=plan, model=model, args=arguments, train_dataset=range(len(train)), data_collator=collate,
             progress=progress,
         )  # fmt: skip
-        with PeakMemory(arguments.device) as memory:
+        trainer.remove_callback(PrinterCallback)
+        with PeakMemory(arguments.device) as memory, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save_model(str(self.folder / "model"))
         record = TuningRecord(

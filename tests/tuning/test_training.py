@@ -1,0 +1,202 @@
+"""Training end to end on the embedded model: what a step does, what is stored, and that a run resumes as if nothing was."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.tiny.language import FOLDER
+from tests.tuning.toy import toy_model, toy_samples
+from uniprune.budget import floor_count
+from uniprune.errors import UserError
+from uniprune.tuning.generated import training_set
+from uniprune.tuning.journal import Journal
+from uniprune.tuning.run import TuningRun, last_checkpoint, material
+from uniprune.tuning.settings import PairChoice, Settings
+from uniprune.tuning.trainer import row_loss
+
+pytest.importorskip("peft")
+
+
+def settings(tmp_path: Path, **more: Any) -> Settings:
+    data = tmp_path / "data.jsonl"
+    if not data.exists():
+        data.write_text("\n".join(json.dumps(row) for row in training_set(640)[:32]))
+    told = {"model": str(FOLDER), "data": [str(data)], "pairs": [], "batch": 4, "accumulation": 1, "cutoff": 64,
+            "epochs": 2, "rate": 0.005, "save_every": 3, "probe": 8, "sample_ratio": 0.5, "row_tokens": 60}  # fmt: skip
+    return Settings.model_validate(told | more)
+
+
+def run(tmp_path: Path, folder: str, samples: str = "q", tokens: str = "q", seed: int = 0, **more: Any) -> TuningRun:
+    choice = more.pop("choice", {})
+    made = settings(tmp_path, **more)
+    shared = material(made, lambda line: None)
+    return TuningRun(made, PairChoice(samples=samples, tokens=tokens, **choice), seed, shared, tmp_path / folder)
+
+
+def journal(one: TuningRun) -> Journal:
+    return Journal(one.folder / "steps.jsonl", 10**6)
+
+
+def decisions(one: TuningRun) -> list[dict[str, Any]]:
+    return [line.model_dump(exclude={"seconds"}) for line in journal(one).steps]
+
+
+def weights(one: TuningRun) -> dict[str, torch.Tensor]:
+    return dict(load_file(one.folder / "model" / "adapter_model.safetensors"))
+
+
+class Stop(Exception):
+    """An interruption."""
+
+
+@pytest.mark.parametrize("pair", [("q", "q"), pytest.param(("infobatch", "random"), marks=pytest.mark.slow)])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, pair: tuple[str, str]) -> None:
+    whole = run(tmp_path, "whole", *pair)
+    whole.perform()
+    cut = run(tmp_path, "cut", *pair)
+
+    for at in (5, 11):
+
+        def stop(step: int, of: int, at: int = at) -> None:
+            if step == at:
+                raise Stop
+
+        with pytest.raises(Stop):
+            cut.perform(stop)
+        assert cut.stored() is None
+        found = last_checkpoint(cut.folder)
+        assert found is not None
+        assert found.name == f"checkpoint-{3 * (at // 3)}"
+    cut.perform()
+    assert cut.identity == whole.identity
+    assert len(decisions(whole)) == 16
+    assert decisions(cut) == decisions(whole)
+    assert [p.model_dump() for p in journal(cut).probes] == [p.model_dump() for p in journal(whole).probes]
+    mine, theirs = weights(cut), weights(whole)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert any(bool(tensor.any()) for name, tensor in mine.items() if "lora_B" in name)
+
+
+def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-12").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_budgets_are_exact_and_only_misconceptions_lose_tokens(tmp_path: Path) -> None:
+    one = run(tmp_path, "out", epochs=1, accumulation=2)
+    record = one.perform()
+    answers = {sample.index: len(sample.answer) for sample in one.material.train}
+    lines = journal(one).steps
+    assert len(lines) == 4
+    seen = [i for line in lines for batch in line.batches for i in batch.index]
+    assert sorted(seen) == sorted(answers)
+    removed = 0
+    for line in lines:
+        trained = 0
+        assert len(line.batches) == 2
+        for batch in line.batches:
+            assert len(batch.index) == 4
+            assert len(batch.kept) == 2
+            assert batch.quadrant is not None
+            for place in batch.kept:
+                size = answers[batch.index[place]]
+                gone = batch.removed.get(place, [])
+                trained += size - len(gone)
+                assert len(gone) == (size - floor_count(size, 0.5) if batch.quadrant[place] == 2 else 0)
+                removed += len(gone)
+        assert line.trained == trained
+        assert line.run < line.tokens
+    assert removed > 0
+    assert record.before == record.after == {}
+
+
+def test_full_none_is_ordinary_fine_tuning(tmp_path: Path) -> None:
+    """The first step's loss and gradient are those of the model on padded rows of everything."""
+    model, samples = toy_model(), toy_samples(6)
+    count = sum(len(s.answer) for s in samples)
+    loss = row_loss(model, [(s, 1.0) for s in samples]) / count
+    loss.backward()
+    ours = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    total = torch.zeros(())
+    for sample in samples:
+        labels = torch.full_like(sample.ids, -100)
+        labels[sample.answer] = sample.ids[sample.answer]
+        total = total + model(input_ids=sample.ids[None], labels=labels[None]).loss * len(sample.answer)
+    (total / count).backward()
+    torch.testing.assert_close(loss, total / count)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_physical_removal_shortens_the_sequence_and_mask_does_not(tmp_path: Path) -> None:
+    lines = {}
+    for removal in ("physical", "mask"):
+        one = run(tmp_path, removal, "full", "random", epochs=1, accumulation=4, choice={"removal": removal})
+        one.perform()
+        lines[removal] = journal(one).steps
+    for short, long in zip(lines["physical"], lines["mask"], strict=True):
+        assert short.trained == long.trained < long.answers
+        assert long.run == long.tokens
+        assert short.run == short.tokens - (short.answers - short.trained)
+
+
+def test_runs_differ_by_what_determines_them_only(tmp_path: Path) -> None:
+    base = run(tmp_path, "out")
+    assert base.identity == run(tmp_path, "else", save_every=7).identity
+    others = [run(tmp_path, "out", seed=1), run(tmp_path, "out", tokens="none"), run(tmp_path, "out", rate=0.1),
+              run(tmp_path, "out", choice={"set": {"tokens.keep": "high"}}),
+              run(tmp_path, "out", choice={"removal": "mask"})]  # fmt: skip
+    assert len({base.identity, *(one.identity for one in others)}) == 6
+
+
+def test_a_loss_that_is_not_finite_voids_the_step_and_a_row_of_them_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from uniprune.tuning import trainer
+
+    calls = iter(range(10**6))
+
+    def broken(model: Any, row: Any) -> torch.Tensor:
+        loss = row_loss(model, row)
+        return loss * math.nan if next(calls) in bad else loss
+
+    monkeypatch.setattr(trainer, "row_loss", broken)
+    bad: Any = {0}
+    one = run(tmp_path, "one", "full", "none", epochs=1, accumulation=2, row_tokens=4000)
+    one.perform()
+    losses = [line.loss for line in journal(one).steps]
+    assert losses[0] is None
+    assert all(loss is not None for loss in losses[1:])
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(one).values())
+    bad = range(10**6)
+    two = run(tmp_path, "two", "full", "none", epochs=2)
+    with pytest.raises(UserError, match="not finite in 10 steps in a row"):
+        two.perform()
+    assert last_checkpoint(two.folder) is not None
+
+
+def test_the_reference_models_losses_decide_for_rho(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="reference: FOLDER"):
+        run(tmp_path, "out", "random", "rho-1").perform()
+    one = run(tmp_path, "out", "random", "rho-1", reference=str(FOLDER), epochs=1, accumulation=4)
+    one.perform()
+    assert any(batch.removed for line in journal(one).steps for batch in line.batches)
+
+
+@pytest.mark.parametrize("tokens", ["sparsevlm", "fastv"])
+def test_other_token_strategies_train(tmp_path: Path, tokens: str) -> None:
+    one = run(tmp_path, "out", "longest", tokens, epochs=1, accumulation=4, probe=0)
+    one.perform()
+    assert all(math.isfinite(line.loss or math.nan) for line in journal(one).steps)
+    assert not journal(one).probes
