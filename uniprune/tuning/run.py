@@ -133,10 +133,9 @@ def fetch(factory: str, source: str, **kwargs: Any) -> Any:
         raise UserError(f"model {source!r} cannot be loaded ({reason}); give a folder with weights and tokenizer") from error
 
 
-def load_model(source: str, settings: Settings, device: str, seed: int, adapter: bool = True) -> Any:
+def load_model(source: str, settings: Settings, device: torch.device, seed: int, adapter: bool = True) -> Any:
     """A causal language model, with fresh LoRA adapters for training unless told otherwise."""
-    placement = place(device="cpu" if device == "cpu" else "cuda")
-    model = fetch("AutoModelForCausalLM", source, dtype=DTYPES[placement.dtype])
+    model = fetch("AutoModelForCausalLM", source, dtype=DTYPES[place(device=device.type).dtype])
     model = model.to(device)
     if not (adapter and settings.rank):
         return model
@@ -239,9 +238,10 @@ class TuningRun:
             disable_tqdm=True,
             remove_unused_columns=False,
             dataloader_pin_memory=False,
+            use_cpu=not torch.cuda.is_available(),
             label_names=[],
         )
-        device = str(arguments.device)
+        device = arguments.device
         model = load_model(settings.model, settings, device, self.seed)
         scorer = Scorer(model, settings.score_tokens, DTYPES[settings.score_dtype] if settings.score_dtype else None)
         scorer.verify(train[:2])

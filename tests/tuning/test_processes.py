@@ -1,0 +1,60 @@
+"""Two processes under `accelerate launch` prune their common batch as one and learn what one process learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from models.tiny.language import FOLDER
+from uniprune.tuning.generated import training_set
+
+pytest.importorskip("peft")
+ROOT = Path(__file__).parent.parent.parent
+
+
+def tune(folder: Path, launcher: list[str], **told: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    folder.mkdir()
+    data = folder / "data.json"
+    data.write_text(json.dumps(training_set(640)[:32]))
+    file = folder / "file.yaml"
+    common = {"model": str(FOLDER), "data": [str(data)], "cutoff": 64, "epochs": 1, "sample_ratio": 0.25, "rate": 0.005,
+              "probe": 4, "pairs": [{"samples": "q", "tokens": "q"}]}  # fmt: skip
+    file.write_text(yaml.safe_dump(common | told))
+    words = [*launcher, str(ROOT / "run.py"), "tune", str(file), "--output", str(folder / "out")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("report:") == 1
+    (steps,) = (folder / "out").glob("file/*/steps.jsonl")
+    lines = [json.loads(line) for line in steps.read_text().splitlines()]
+    return [line for line in lines if "batches" in line], load_file(steps.parent / "model" / "adapter_model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_prune_one_batch(tmp_path: Path) -> None:
+    # On one machine without a GPU, accelerate starts several processes by torchrun, which it calls "multi_gpu".
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+    one, alone = tune(tmp_path / "one", [sys.executable], batch=8, accumulation=2)
+    two, together = tune(tmp_path / "two", launch, batch=4, accumulation=2)
+    assert len(one) == len(two) == 2
+    for mine, theirs in zip(one, two, strict=True):
+        assert [len(batch["index"]) for batch in theirs["batches"]] == [8, 8]
+        assert [len(batch["kept"]) for batch in theirs["batches"]] == [2, 2]
+        for a, b in zip(mine["batches"], theirs["batches"], strict=True):
+            assert {k: a.get(k) for k in ("index", "kept", "removed", "quadrant")} == {
+                k: b.get(k) for k in ("index", "kept", "removed", "quadrant")
+            }
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert alone.keys() == together.keys()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(tensor, together[name], atol=1e-4, rtol=1e-3)
