@@ -36,7 +36,9 @@ def tune(folder: Path, launcher: list[str], **told: Any) -> tuple[list[dict[str,
     assert done.stdout.count("report:") == 1
     (steps,) = (folder / "out").glob("file/*/steps.jsonl")
     lines = [json.loads(line) for line in steps.read_text().splitlines()]
-    return [line for line in lines if "batches" in line], load_file(steps.parent / "model" / "adapter_model.safetensors")
+    return [line for line in lines if "batches" in line], load_file(
+        steps.parent / "model" / "adapter_model.safetensors"
+    )
 
 
 @pytest.mark.slow

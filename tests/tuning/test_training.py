@@ -56,11 +56,15 @@ class Stop(Exception):
     """An interruption."""
 
 
-@pytest.mark.parametrize("pair", [("q", "q"), pytest.param(("infobatch", "random"), marks=pytest.mark.slow)])
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, pair: tuple[str, str]) -> None:
-    whole = run(tmp_path, "whole", *pair)
+@pytest.mark.parametrize(
+    ("pair", "rescore"),
+    [(("q", "q"), 2), pytest.param(("q", "q"), 1, marks=pytest.mark.slow),
+     pytest.param(("infobatch", "random"), 1, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, pair: tuple[str, str], rescore: int) -> None:
+    whole = run(tmp_path, "whole", *pair, rescore=rescore)
     whole.perform()
-    cut = run(tmp_path, "cut", *pair)
+    cut = run(tmp_path, "cut", *pair, rescore=rescore)
 
     for at in (5, 11):
 
@@ -90,6 +94,22 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path: Path
     (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-12").mkdir()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_remembered_scores_are_those_of_the_epoch_before(tmp_path: Path) -> None:
+    one = run(tmp_path, "out", rescore=2)
+    one.perform()
+    seen: dict[int, list[float]] = {}
+    for line in journal(one).steps:
+        assert ("score" in line.seconds) and line.batches[0].perplexity is not None
+        for index, value in zip(line.batches[0].index, line.batches[0].perplexity, strict=True):
+            seen.setdefault(index, []).append(value)
+    assert len(seen) == 32
+    assert all(len(values) == 2 and values[0] == values[1] for values in seen.values())
+    fresh = run(tmp_path, "fresh")
+    fresh.perform()
+    assert decisions(fresh)[:8] == decisions(one)[:8]
+    assert decisions(fresh)[8:] != decisions(one)[8:]
 
 
 def test_budgets_are_exact_and_only_misconceptions_lose_tokens(tmp_path: Path) -> None:

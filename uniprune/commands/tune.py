@@ -13,7 +13,9 @@ DEFAULT = ROOT / "configs" / "qtuning" / "embedded.yaml"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `tune`."""
-    parser.add_argument("file", nargs="*", type=Path, default=[DEFAULT], help="tuning files (default: the embedded set)")
+    parser.add_argument(
+        "file", nargs="*", type=Path, default=[DEFAULT], help="tuning files (default: the embedded set)"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/tuning"), metavar="DIR", help="folder of the runs")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the file's")
     parser.add_argument("--only", nargs="+", metavar="PAIR", help="only these pairs of the file, by label; * matches")

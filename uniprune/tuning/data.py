@@ -184,7 +184,11 @@ def _render(tokenizer: Any, chat: Sequence[Message], generation: bool = False) -
 
 
 def samples(
-    rows: Iterable[Any], tokenizer: Any, cutoff: int, problems: Problems, progress: Callable[[int], None] = lambda _: None
+    rows: Iterable[Any],
+    tokenizer: Any,
+    cutoff: int,
+    problems: Problems,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[Sample]:
     """Usable rows as samples, numbered by row; the others are noted.
 
@@ -192,7 +196,9 @@ def samples(
         UserError: no row is usable.
     """
     if not tokenizer.is_fast:
-        raise UserError(f"{type(tokenizer).__name__} cannot tell where tokens lie in a text; a fast tokenizer is needed")
+        raise UserError(
+            f"{type(tokenizer).__name__} cannot tell where tokens lie in a text; a fast tokenizer is needed"
+        )
     made = []
     for row, record in enumerate(rows):
         progress(1)

@@ -103,4 +103,7 @@ class Journal:
 
 
 def _dump(line: StepLine | ProbeLine) -> str:
-    return json.dumps(line.model_dump(exclude_none=True) | ({"loss": line.loss} if isinstance(line, StepLine) else {})) + "\n"
+    return (
+        json.dumps(line.model_dump(exclude_none=True) | ({"loss": line.loss} if isinstance(line, StepLine) else {}))
+        + "\n"
+    )

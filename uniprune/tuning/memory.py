@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,7 +27,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._start: int | None = torch.cuda.memory_allocated(self.device)
         else:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed would hide what this one takes
                 Path("/proc/self/clear_refs").write_text("5")
             self._start = _status("VmRSS")
         return self

@@ -101,7 +101,9 @@ def trajectories(runs: Sequence[Finished]) -> str | None:
     return svg(figure)
 
 
-def removed_tokens(steps: Sequence[StepLine], samples: Mapping[int, Sample], tokenizer: Any, count: int = 4) -> str | None:
+def removed_tokens(
+    steps: Sequence[StepLine], samples: Mapping[int, Sample], tokenizer: Any, count: int = 4
+) -> str | None:
     """HTML of samples whose tokens were removed, from the first, middle and last such steps; None without any."""
     cases = [(line.step, b.index[place], b.quadrant[place] if b.quadrant else None, gone)
              for line in steps for b in line.batches for place, gone in b.removed.items()]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +28,6 @@ class Pair:
     def needs_scores(self) -> bool:
         """Whether every sample of a batch must be scored before samples are chosen."""
         return self.samples.scores or self.tokens.by_quadrant
-
-    @property
-    def needs_tokens(self) -> bool:
-        """Whether chosen samples need measures of their tokens that scoring the batch does not give."""
-        tokens = self.tokens
-        return (tokens.scores and not self.needs_scores) or tokens.reference or bool(tokens.attention) or tokens.states
 
 
 @dataclass(frozen=True)
@@ -108,22 +102,16 @@ def choose_samples(pair: Pair, batch: Sequence[Candidate], seed: torch.Generator
     return Batch(chosen, quadrants, perplexity, entropy, ratio * len(batch))
 
 
-def choose_tokens(
-    pair: Pair,
-    answer: int,
-    quadrant: int | None,
-    measured: Callable[[], Mapping[str, Tensor]],
-    seed: torch.Generator,
-) -> list[int] | None:
-    """Positions within the answer to keep, ascending: exactly `floor_count(answer, ratio)`; None keeps all.
+def choose_tokens(pair: Pair, answer: int, measured: Mapping[str, Tensor], seed: torch.Generator) -> list[int]:
+    """Places within an answer of `answer` tokens to keep, ascending: exactly `floor_count(answer, ratio)`.
 
     Raises:
         PruningError: as for samples.
     """
     keep = floor_count(answer, pair.token_ratio)
-    if keep == answer or not pair.tokens.concerns(quadrant):
-        return None
-    picks = pair.tokens.select(TokenView(answer, seed, measured()), keep)
+    if keep == answer:
+        return list(range(answer))
+    picks = pair.tokens.select(TokenView(answer, seed, measured), keep)
     return sorted(checked(type(pair.tokens).__name__, picks, keep, answer))
 
 

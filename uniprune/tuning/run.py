@@ -1,9 +1,9 @@
 """One tuning run: one pair, one seed. Load, train, evaluate, record; the same command resumes from the last checkpoint.
 
-    DIR/<identity>/record.json   what was run and what came out (`TuningRecord`); written when the run is complete
-    DIR/<identity>/steps.jsonl   every step's decisions, losses and times
-    DIR/<identity>/checkpoint-*  state of an unfinished training
-    DIR/<identity>/model         the tuned adapter (or model), as `from_pretrained` reads it
+DIR/<identity>/record.json   what was run and what came out (`TuningRecord`); written when the run is complete
+DIR/<identity>/steps.jsonl   every step's decisions, losses and times
+DIR/<identity>/checkpoint-*  state of an unfinished training
+DIR/<identity>/model         the tuned adapter (or model), as `from_pretrained` reads it
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from uniprune.tuning.journal import Journal
 from uniprune.tuning.memory import PeakMemory
 from uniprune.tuning.scoring import Scorer
 from uniprune.tuning.settings import PairChoice, Settings
-from uniprune.tuning.trainer import Plan, PruningTrainer, collate
+from uniprune.tuning.trainer import REMEMBERED, Plan, PruningTrainer, collate
 
 GENERATED = "generated"
 
@@ -130,7 +130,9 @@ def fetch(factory: str, source: str, **kwargs: Any) -> Any:
         return getattr(transformers, factory).from_pretrained(source, **kwargs)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"model {source!r} cannot be loaded ({reason}); give a folder with weights and tokenizer") from error
+        raise UserError(
+            f"model {source!r} cannot be loaded ({reason}); give a folder with weights and tokenizer"
+        ) from error
 
 
 def load_model(source: str, settings: Settings, device: torch.device, seed: int, adapter: bool = True) -> Any:
@@ -172,13 +174,25 @@ class TuningRun:
         """Hash of everything that determines the tuned weights."""
         pair = self.settings.pair(self.choice)
         about = self.settings.model_dump(
-            exclude={"pairs", "seeds", "model", "data", "test", "save_every", "sample_ratio", "token_ratio", "removal"}
+            exclude={
+                "pairs",
+                "seeds",
+                "model",
+                "data",
+                "test",
+                "save_every",
+                "sample_ratio",
+                "token_ratio",
+                "removal",
+                "rescore",
+            }
         )
         about |= {
             "weights": self.material.weights,
             "data": self.material.data,
             "ratios": [pair.sample_ratio, pair.token_ratio],
             "removal": self.removal,
+            "rescore": self.rescore,
             "strategies": [self.choice.samples, self.choice.tokens],
             "fields": self.fields(),
             "code": code_hash([type(pair.samples), type(pair.tokens)]),
@@ -189,8 +203,13 @@ class TuningRun:
 
     @property
     def removal(self) -> str:
-        """"physical" or "mask"."""
+        """ "physical" or "mask"."""
         return self.choice.removal or self.settings.removal
+
+    @property
+    def rescore(self) -> int:
+        """Epochs between two scorings of a sample."""
+        return self.choice.rescore or self.settings.rescore
 
     @property
     def folder(self) -> Path:
@@ -220,7 +239,7 @@ class TuningRun:
             self.folder.mkdir(parents=True, exist_ok=True)
         settings, train = self.settings, self.material.train
         per_step = settings.batch * settings.accumulation
-        checkpoint = last_checkpoint(self.folder)
+        checkpoint = last_checkpoint(self.folder, [REMEMBERED] * (self.rescore > 1))
         arguments = TrainingArguments(
             output_dir=str(self.folder),
             per_device_train_batch_size=per_step,
@@ -249,7 +268,9 @@ class TuningRun:
         pair = settings.pair(self.choice)
         reference = None
         if pair.tokens.reference and settings.reference:
-            reference = Scorer(load_model(settings.reference, settings, device, 0, adapter=False), settings.score_tokens)
+            reference = Scorer(
+                load_model(settings.reference, settings, device, 0, adapter=False), settings.score_tokens
+            )
         steps = math.ceil(len(train) / (per_step * arguments.world_size)) * settings.epochs
         main = arguments.process_index == 0
         drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
@@ -262,6 +283,7 @@ class TuningRun:
             seed=self.seed,
             scorer=scorer,
             reference=reference,
+            rescore=self.rescore,
             journal=Journal(self.folder / "steps.jsonl", step_of(checkpoint)) if main else None,
             probe=sorted(drawn[: settings.probe]),
             probe_every=max(1, steps // settings.probe_points),
@@ -271,6 +293,8 @@ class TuningRun:
             progress=progress,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        if checkpoint is not None and self.rescore > 1:
+            trainer.remember(checkpoint)
         with PeakMemory(arguments.device) as memory, warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -298,9 +322,10 @@ class TuningRun:
         return record
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint: one whose state file was written, which the Trainer does last."""
-    done = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+def last_checkpoint(folder: Path, more: Sequence[str] = ()) -> Path | None:
+    """The newest complete checkpoint: one whose state file was written, which the Trainer does last, and `more` files."""
+    needed = ("trainer_state.json", *more)
+    done = [path for path in folder.glob("checkpoint-*") if all((path / name).exists() for name in needed)]
     return max(done, key=step_of, default=None)
 
 

@@ -66,9 +66,7 @@ class Scorer:
                 values = head_statistics(states[predicting(laid)], self._head(), targets)
                 sizes = [len(s.answer) for s in part]
                 split = [v.float().cpu().split(sizes) for v in values[:2]] + [values[2].cpu().split(sizes)]
-                found.update(
-                    (i, Scores(*one)) for i, one in zip(row, zip(*split, strict=True), strict=True)
-                )
+                found.update((i, Scores(*one)) for i, one in zip(row, zip(*split, strict=True), strict=True))
         return [found[i] for i in range(len(samples))]
 
     def tokens(self, sample: Sample, strategy: TokenStrategy) -> dict[str, Tensor]:
@@ -167,8 +165,7 @@ def head_statistics(states: Tensor, head: Any, targets: Tensor) -> tuple[Tensor,
         states: [T, D] last hidden states. head: the output layer, weight [V, D] and perhaps bias. targets: [T].
     """
     parts = [
-        _block_statistics(s, head, t)
-        for s, t in zip(states.split(POSITIONS), targets.split(POSITIONS), strict=True)
+        _block_statistics(s, head, t) for s, t in zip(states.split(POSITIONS), targets.split(POSITIONS), strict=True)
     ]
     nll, entropy, right = (torch.cat(column) for column in zip(*parts, strict=True))
     return nll, entropy, right
@@ -190,7 +187,9 @@ def _block_statistics(states: Tensor, head: Any, targets: Tensor) -> tuple[Tenso
         weighted = weighted * shrink + (shares * logits).sum(-1)
         top = higher
         here = (targets >= start) & (targets < start + logits.shape[1])
-        target = torch.where(here, logits.gather(-1, (targets - start).clamp(0, logits.shape[1] - 1)[:, None])[:, 0], target)
+        target = torch.where(
+            here, logits.gather(-1, (targets - start).clamp(0, logits.shape[1] - 1)[:, None])[:, 0], target
+        )
     normaliser = top + total.log()
     return normaliser - target, normaliser - weighted / total, target >= top
 

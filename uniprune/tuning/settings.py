@@ -32,6 +32,8 @@ class PairChoice(Strict):
     """Share of an answer's tokens to keep, where tokens are removed."""
     removal: Removal | None = None
     """Whether removed tokens leave the sequence or only the loss."""
+    rescore: int | None = Field(None, ge=1)
+    """Epochs between two scorings of a sample."""
     set: dict[str, Any] = {}
     """Strategy fields: "samples.drop", "tokens.keep", …"""
     role: Literal["method", "variant", "baseline", "whole"] = "baseline"
@@ -41,7 +43,8 @@ class PairChoice(Strict):
     def label(self) -> str:
         """`q+q`, with what differs from the file in brackets."""
         told = [f"{key}={_short(value)}" for key, value in self.set.items()]
-        for name, short in (("sample_ratio", "samples"), ("token_ratio", "tokens"), ("removal", "removal")):
+        for name, short in (("sample_ratio", "samples"), ("token_ratio", "tokens"), ("removal", "removal"),
+                            ("rescore", "rescore")):  # fmt: skip
             if getattr(self, name) is not None:
                 told.append(f"{short}={_short(getattr(self, name))}")
         return f"{self.samples}+{self.tokens}" + f" [{', '.join(told)}]" * bool(told)
@@ -92,6 +95,8 @@ class Settings(Strict):
     """Tokens in one scoring forward."""
     score_dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of the scoring forward; null is the model's own."""
+    rescore: int = Field(1, ge=1)
+    """Epochs between two scorings of a sample; 1 scores at every visit, as the paper does, more reuses old scores."""
     save_every: int = Field(50, ge=1)
     """Optimizer steps between checkpoints."""
     probe: int = Field(100, ge=0)

@@ -169,7 +169,13 @@ def verdict(runs: Sequence[Finished]) -> list[str]:
         gaps = [run.accuracy() - theirs[run.record.seed].accuracy() for run in ours if run.record.seed in theirs]
         if gaps:
             gap = mean(gaps)
-            clear = "not told apart" if gap.half is None or abs(gap.value) <= gap.half else "better" if gap.value > 0 else "worse"
+            clear = (
+                "not told apart"
+                if gap.half is None or abs(gap.value) <= gap.half
+                else "better"
+                if gap.value > 0
+                else "worse"
+            )
             name = f"{label} (best baseline pair)" if label == best else label
             lines.append(f"{methods[0]} minus {name}: {gap.value:+.1f}"
                          f"{'' if gap.half is None else f' ± {gap.half:.1f}'} points, {clear}")  # fmt: skip

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from uniprune.tuning.journal import BatchLine, Journal, ProbeLine, StepLine
 from uniprune.tuning.pruning import Batch, Candidate, Pair, choose_samples, choose_tokens, generator
 from uniprune.tuning.scoring import Scorer, Scores, pack, packed_inputs, predicting
 
+REMEMBERED = "scores.pt"
+"""Remembered scores, in a checkpoint."""
 PATIENCE = 10
 """Void steps in a row after which a training is given up."""
 
@@ -38,6 +41,7 @@ class Plan:
         samples: the data by place. pair: strategies. physical: whether removed tokens leave the sequence.
         batch: samples per process pruned together. row_tokens: tokens per packed row. seed: of random choices.
         scorer: of the model in training. reference: of the reference model, where there is one.
+        rescore: epochs between two scorings of a sample; 1 scores it at every visit.
         journal: where steps are written (main process only). probe: places of the probe samples. probe_every: steps.
     """
 
@@ -49,6 +53,7 @@ class Plan:
     seed: int
     scorer: Scorer
     reference: Scorer | None
+    rescore: int
     journal: Journal | None
     probe: Sequence[int]
     probe_every: int
@@ -83,10 +88,13 @@ def collate(places: Sequence[int]) -> dict[str, Tensor]:
 class PruningTrainer(Trainer):
     """A Trainer whose steps prune. Build it with `train_dataset=range(len(samples))` and `data_collator=collate`."""
 
-    def __init__(self, *, plan: Plan, progress: Callable[[int, int], None] = lambda done, of: None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, plan: Plan, progress: Callable[[int, int], None] = lambda done, of: None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.plan, self.progress = plan, progress
         self.void = 0
+        self.remembered: dict[int, Scores] = {}
         self.pending: StepLine | None = None
         self.clock = Clock(self.args.device)
         self.started = 0.0
@@ -121,20 +129,28 @@ class PruningTrainer(Trainer):
         )
         return loss if math.isfinite(loss) else torch.zeros_like(loss)
 
+    def remember(self, checkpoint: Path) -> None:
+        """Take the scores up again that a checkpoint holds."""
+        stored = torch.load(checkpoint / REMEMBERED, weights_only=True)
+        self.remembered = {place: Scores(*one) for place, one in stored.items()}
+
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: the journal counts tokens."""
         return 0
 
     def _score(self, places: Sequence[int]) -> list[Scores | None]:
-        """Scores of all gathered places; each process scores its own share."""
+        """Scores of all gathered places: fresh ones in every `rescore`-th epoch, remembered ones in between."""
         if not self.plan.pair.needs_scores:
             return [None] * len(places)
         with self.clock.span("score"):
-            world, rank = self.args.world_size, self.args.process_index
-            share = len(places) // world
-            mine = [self.plan.samples[p] for p in places[rank * share : (rank + 1) * share]]
-            scores = self.plan.scorer.score(mine)
-            return list(gather_object(scores)) if world > 1 else list(scores)
+            fresh = int(self.state.epoch or 0) % self.plan.rescore == 0
+            todo = [place for place in places if fresh or place not in self.remembered]
+            mine = todo[self.args.process_index :: self.args.world_size]
+            scored = list(zip(mine, self.plan.scorer.score([self.plan.samples[p] for p in mine]), strict=True))
+            found = dict(gather_object(scored) if self.args.world_size > 1 else scored)
+            if self.plan.rescore > 1:
+                self.remembered |= found
+            return [found.get(place) or self.remembered[place] for place in places]
 
     def _prune(
         self, group: Sequence[int], scores: Sequence[Scores | None], key: str
@@ -151,32 +167,38 @@ class PruningTrainer(Trainer):
         removed: dict[int, list[int]] = {}
         kept: list[tuple[Sample, float]] = []
         with self.clock.span("tokens"):
+            quadrants = [None] * len(group) if batch.quadrants is None else batch.quadrants.tolist()
+            losing = [c.position for c in batch.chosen if plan.pair.tokens.concerns(quadrants[c.position])]
+            measured = self._measure({p: samples[p] for p in losing}, {p: scores[p] for p in losing})
             for one in batch.chosen:
                 sample = samples[one.position]
-                quadrant = None if batch.quadrants is None else int(batch.quadrants[one.position])
-                left = choose_tokens(
-                    plan.pair,
-                    len(sample.answer),
-                    quadrant,
-                    lambda sample=sample, score=scores[one.position]: self._measure(sample, score),  # type: ignore[misc]
-                    generator(plan.seed, "tokens", key, sample.index),
-                )
-                if left is not None:
+                if one.position in measured:
+                    seed = generator(plan.seed, "tokens", key, sample.index)
+                    left = choose_tokens(plan.pair, len(sample.answer), measured[one.position], seed)
                     removed[one.position] = sorted(set(range(len(sample.answer))) - set(left))
                     sample = sample.without(left) if plan.physical else sample.masked(left)
                 kept.append((sample, one.weight))
         return _line(candidates, batch, removed), kept
 
-    def _measure(self, sample: Sample, score: Scores | None) -> dict[str, Tensor]:
-        """What the token strategy declared, for one kept sample."""
+    def _measure(
+        self, samples: Mapping[int, Sample], scores: Mapping[int, Scores | None]
+    ) -> dict[int, dict[str, Tensor]]:
+        """What the token strategy declared, for samples that lose tokens, by place in the batch."""
         strategy, plan = self.plan.pair.tokens, self.plan
-        measured = {}
+        measured: dict[int, dict[str, Tensor]] = {place: {} for place in samples}
+        if not samples:
+            return measured
         if strategy.scores:
-            measured["nll"] = (score or plan.scorer.score([sample])[0]).nll
+            lacking = [place for place in samples if scores[place] is None]
+            late = dict(zip(lacking, plan.scorer.score([samples[p] for p in lacking]), strict=True))
+            for place in samples:
+                measured[place]["nll"] = (scores[place] or late[place]).nll
         if strategy.reference and plan.reference is not None:
-            measured["reference"] = plan.reference.score([sample])[0].nll
+            for place, one in zip(samples, plan.reference.score(list(samples.values())), strict=True):
+                measured[place]["reference"] = one.nll
         if strategy.attention or strategy.states:
-            measured |= plan.scorer.tokens(sample, strategy)
+            for place, sample in samples.items():
+                measured[place] |= plan.scorer.tokens(sample, strategy)
         return measured
 
     def _learn(self, model: Any, kept: Sequence[tuple[Sample, float]]) -> Tensor:
@@ -228,7 +250,7 @@ def row_loss(model: Any, row: Sequence[tuple[Sample, float]]) -> Tensor:
 
 
 class _Write(TrainerCallback):
-    """Writes the journal once the optimizer has stepped, and looks at the probe samples."""
+    """Writes the journal once the optimizer has stepped, looks at the probe samples, keeps scores with checkpoints."""
 
     def __init__(self, trainer: PruningTrainer) -> None:
         self.trainer = trainer
@@ -248,6 +270,11 @@ class _Write(TrainerCallback):
         plan.journal.append(trainer.pending.model_copy(update={"seconds": seconds}))
         if state.global_step % plan.probe_every == 0 or state.global_step == state.max_steps:
             self._probe(state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.process_index == 0 and self.trainer.plan.rescore > 1:
+            scores = {place: (s.nll, s.entropy, s.right) for place, s in self.trainer.remembered.items()}
+            torch.save(scores, Path(args.output_dir) / f"checkpoint-{state.global_step}" / REMEMBERED)
 
     def _probe(self, step: int) -> None:
         plan = self.trainer.plan
