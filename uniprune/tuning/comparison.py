@@ -14,6 +14,7 @@ from uniprune.catalog import ROOT
 from uniprune.console import say, stdout, write
 from uniprune.errors import unknown
 from uniprune.progress import RunProgress
+from uniprune.tuning.harness import TaskScores, task_scores
 from uniprune.tuning.journal import Journal
 from uniprune.tuning.report import page
 from uniprune.tuning.run import Material, TuningRun, material
@@ -24,6 +25,7 @@ from uniprune.tuning.summary import (
     accuracy_table,
     counts,
     quadrant_table,
+    task_table,
     time_table,
     verdict,
 )
@@ -93,8 +95,17 @@ def perform(runs: Sequence[TuningRun], console: Console, state: PartialState) ->
             # Labels and roles are the file's of today; the stored numbers are the run's.
             record = record.model_copy(update={"label": run.choice.label, "choice": run.choice})
             if state.is_main_process:
-                done.append(Finished(record, Journal(run.folder / "steps.jsonl", FOREVER)))
+                journal = Journal(run.folder / "steps.jsonl", FOREVER)
+                done.append(Finished(record, journal, tasks_of(run, progress)))
     return done
+
+
+def tasks_of(run: TuningRun, progress: RunProgress) -> TaskScores:
+    """Scores of the tuned model on the harness's tasks."""
+    if not run.settings.tasks:
+        return {}
+    progress.begin(f"{run.choice.label}, seed {run.seed}: tasks")
+    return task_scores(run.folder, run.folder / "model", run.settings, run.material.tokenizer)
 
 
 def publish(done: Sequence[Finished], settings: Settings, shared: Material, folder: Path, name: str) -> None:
@@ -103,8 +114,12 @@ def publish(done: Sequence[Finished], settings: Settings, shared: Material, fold
     methods = [run for run in done if run.record.choice.role == "method"]
     accuracy, times = accuracy_table(done), time_table(done)
     quadrants = quadrant_table(methods, kind_of) if kind_of else None
+    tasks = None
+    if settings.tasks:
+        tasks = task_table(done, task_scores(folder / "base", None, settings, shared.tokenizer))
     lines = verdict(done) + counts(done)
-    for title, table in (("Accuracy", accuracy), ("Time", times), ("Quadrants of the method", quadrants)):
+    tables = [("Accuracy", accuracy), ("Tasks", tasks), ("Time", times), ("Quadrants of the method", quadrants)]
+    for title, table in tables:
         if table is not None:
             say(f"\n{title}")
             show(table)
@@ -112,7 +127,7 @@ def publish(done: Sequence[Finished], settings: Settings, shared: Material, fold
     for line in lines:
         say(line)
     report = folder / "report.html"
-    write(report, page(name, done, shared, [("Accuracy", accuracy), ("Time", times), ("Quadrants", quadrants)], lines))
+    write(report, page(name, done, shared, tables, lines))
     say(f"\nreport: {report}")
 
 

@@ -33,8 +33,8 @@ class Sample:
     """One conversation, tokenised once.
 
     Attributes:
-        index: number of its row in the data. ids: [L] token ids. answer: [T] ascending positions of the answers' tokens,
-            the only ones that are trained on, scored and pruned; none is 0.
+        index: number of its row in the data. ids: [L] token ids. answer: [T] ascending positions of the answers'
+            tokens, the only ones that are trained on, scored and pruned; none is 0.
         kind: the row's "kind" column, or "".
     """
 

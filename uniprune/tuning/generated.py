@@ -3,7 +3,7 @@
 Kinds, seen from the embedded base model (`models/tiny/language.py`):
 
     redundant    tasks it has mastered: `repeat`, `next`
-    clean        `shift`, which it confidently answers the wrong way round (one letter back); here it means one letter on
+    clean        `shift`, which it confidently answers the wrong way round: one letter back instead of on
     hard         `flip`, which it has half learned, on lists longer than it has seen
     mislabelled  `shift` and `flip` with the answer of another item
 """

@@ -1,4 +1,4 @@
-"""What a training did, step by step: an append-only JSONL file that a resumed run continues where its checkpoint stands."""
+"""What a training did, step by step: append-only JSON lines that a resumed run continues from its checkpoint on."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Journal:
             raise UserError(f"{self.path} is not of this version; move its folder away and run again") from error
 
 
-def _dump(line: StepLine | ProbeLine) -> str:
+def _dump(line: Strict) -> str:
     return (
         json.dumps(line.model_dump(exclude_none=True) | ({"loss": line.loss} if isinstance(line, StepLine) else {}))
         + "\n"

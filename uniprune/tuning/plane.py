@@ -41,7 +41,7 @@ def rank(share: float, count: int) -> int:
 
 
 def partition(perplexity: Tensor, entropy: Tensor, share: float) -> Plane:
-    """Quadrants when the lowest and the highest `share` of each axis count as low and high (quantiles, no interpolation).
+    """Quadrants when the lowest and the highest `share` of each axis count as low and high, without interpolation.
 
     A value that is both, because a batch is tiny or all alike, counts as low.
     """

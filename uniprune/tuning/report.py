@@ -51,9 +51,9 @@ def _about(runs: Sequence[Finished]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in record.environment.versions.items())
     s = record.settings
     text = (
-        f"{len(runs)} runs. Keep ratios {s.sample_ratio:g} of the samples and {s.token_ratio:g} of the answer tokens where "
-        f"tokens are removed ({s.removal}); {s.epochs} epochs, batch {s.batch} x {s.accumulation}, rate {s.rate:g}, LoRA "
-        f"rank {s.rank}. {record.environment.device}, {record.environment.threads} threads; {versions}."
+        f"{len(runs)} runs. Keep ratios {s.sample_ratio:g} of the samples and {s.token_ratio:g} of the answer tokens "
+        f"where tokens are removed ({s.removal}); {s.epochs} epochs, batch {s.batch} x {s.accumulation}, rate "
+        f"{s.rate:g}, LoRA rank {s.rank}. {record.environment.device}, {record.environment.threads} threads; {versions}."
     )
     return f'<p class="note">{html.escape(text)}</p>'
 

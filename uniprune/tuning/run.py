@@ -36,6 +36,12 @@ from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.trainer import REMEMBERED, Plan, PruningTrainer, collate
 
 GENERATED = "generated"
+NOT_IDENTITY = {
+    *("pairs", "seeds", "sample_ratio", "token_ratio", "removal", "rescore"),  # in the identity as the pair has them
+    *("model", "data"),  # in it by content
+    *("test", "tasks", "task_folder", "task_limit", "save_every", "probe", "probe_points", "score_tokens"),
+}
+"""Settings that an identity has in another form, or that do not change the tuned weights."""
 
 
 class KindScore(Strict):
@@ -173,20 +179,7 @@ class TuningRun:
     def identity(self) -> str:
         """Hash of everything that determines the tuned weights."""
         pair = self.settings.pair(self.choice)
-        about = self.settings.model_dump(
-            exclude={
-                "pairs",
-                "seeds",
-                "model",
-                "data",
-                "test",
-                "save_every",
-                "sample_ratio",
-                "token_ratio",
-                "removal",
-                "rescore",
-            }
-        )
+        about = self.settings.model_dump(exclude=NOT_IDENTITY)
         about |= {
             "weights": self.material.weights,
             "data": self.material.data,
@@ -203,7 +196,7 @@ class TuningRun:
 
     @property
     def removal(self) -> str:
-        """ "physical" or "mask"."""
+        """Whether removed tokens leave the sequence ("physical") or the loss only ("mask")."""
         return self.choice.removal or self.settings.removal
 
     @property
@@ -323,7 +316,7 @@ class TuningRun:
 
 
 def last_checkpoint(folder: Path, more: Sequence[str] = ()) -> Path | None:
-    """The newest complete checkpoint: one whose state file was written, which the Trainer does last, and `more` files."""
+    """The newest complete checkpoint: one with its state file, which the Trainer writes last, and with `more` files."""
     needed = ("trainer_state.json", *more)
     done = [path for path in folder.glob("checkpoint-*") if all((path / name).exists() for name in needed)]
     return max(done, key=step_of, default=None)

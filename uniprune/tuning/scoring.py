@@ -1,7 +1,7 @@
 """What the model thinks of samples: a gradient-free forward over packed samples, chunked over the vocabulary.
 
-Samples of different lengths lie end to end in rows as long as the longest, told apart by their position ids, so that next
-to nothing is padding and attention is no wider than it must be. Of the
+Samples of different lengths lie end to end in rows as long as the longest, told apart by their position ids, so that
+next to nothing is padding and attention is no wider than it must be. Of the
 hidden states only those that predict answer tokens meet the output head, a block of the vocabulary at a time: no
 [B, L, V] logits exist, in any precision.
 """
@@ -96,8 +96,8 @@ class Scorer:
                 limit = 1e-3 if logits.dtype == torch.float32 and self.dtype is None else 0.1
                 if not off <= limit:
                     raise UnsupportedError(
-                        f"{type(self.model).__name__} cannot be scored in packed rows: its own log-likelihoods differ by "
-                        f"{off:.2g} (relative; expected at most {limit:g}). It scales or caps its logits, or lets "
+                        f"{type(self.model).__name__} cannot be scored in packed rows: its own log-likelihoods differ "
+                        f"by {off:.2g} (relative; expected at most {limit:g}). It scales or caps its logits, or lets "
                         "packed samples see each other; use another model or attention kernel"
                     )
 
@@ -162,7 +162,9 @@ def head_statistics(states: Tensor, head: Any, targets: Tensor) -> tuple[Tensor,
     of exp(z - m) z; entropy is log-sum-exp minus the expected logit.
 
     Args:
-        states: [T, D] last hidden states. head: the output layer, weight [V, D] and perhaps bias. targets: [T].
+        states: [T, D] last hidden states.
+        head: the output layer, weight [V, D] and perhaps bias.
+        targets: [T] token ids.
     """
     parts = [
         _block_statistics(s, head, t) for s, t in zip(states.split(POSITIONS), targets.split(POSITIONS), strict=True)

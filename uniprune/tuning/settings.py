@@ -34,7 +34,7 @@ class PairChoice(Strict):
     """Whether removed tokens leave the sequence or only the loss."""
     rescore: int | None = Field(None, ge=1)
     """Epochs between two scorings of a sample."""
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     """Strategy fields: "samples.drop", "tokens.keep", …"""
     role: Literal["method", "variant", "baseline", "whole"] = "baseline"
     """What it is in the comparison: the method, a variant of it, a baseline, or fine-tuning on everything."""
@@ -57,11 +57,11 @@ class Settings(Strict):
     """Folder or hub id of a causal language model."""
     data: list[str]
     """Files and folders of instructions; "generated" is the embedded set."""
-    test: list[str] = []
+    test: list[str] = Field(default_factory=list)
     """Held-out instructions for exact-match accuracy, in the same forms."""
     pairs: list[PairChoice]
     """Pairs of strategies to compare."""
-    seeds: list[int] = [0]
+    seeds: list[int] = Field(default_factory=lambda: [0])
     """One run of every pair for each: data order, adapter initialisation and random choices."""
     sample_ratio: float = 0.125
     """Share of a batch's samples to keep."""
@@ -87,7 +87,7 @@ class Settings(Strict):
     """Longest sample in tokens."""
     rank: int = Field(8, ge=0)
     """LoRA rank, on all linear layers but the output; 0 trains every weight."""
-    alpha: float = 16
+    alpha: int = Field(16, ge=1)
     """LoRA scale, divided by the rank."""
     row_tokens: int = Field(4096, ge=1)
     """Tokens packed into one row of training, a forward and backward each."""
@@ -99,6 +99,12 @@ class Settings(Strict):
     """Epochs between two scorings of a sample; 1 scores at every visit, as the paper does, more reuses old scores."""
     save_every: int = Field(50, ge=1)
     """Optimizer steps between checkpoints."""
+    tasks: list[str] = Field(default_factory=list)
+    """Tasks of lm-evaluation-harness for the tuned models, by its names."""
+    task_folder: str | None = None
+    """Folder with tasks of your own in its format."""
+    task_limit: int | None = Field(None, ge=1)
+    """First items of each task only."""
     probe: int = Field(100, ge=0)
     """Fixed random training samples whose perplexity and entropy are tracked (Figure 8)."""
     probe_points: int = Field(12, ge=1)

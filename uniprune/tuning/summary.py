@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from scipy import stats
@@ -20,10 +20,11 @@ SELECTION = ("score", "samples", "tokens")
 
 @dataclass(frozen=True)
 class Finished:
-    """A stored run: its record and its journal."""
+    """A stored run: its record, its journal, and its model's metrics on tasks of lm-evaluation-harness."""
 
     record: TuningRecord
     journal: Journal
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def accuracy(self, kind: str = "") -> float:
         """Exact matches in percent."""
@@ -104,6 +105,19 @@ def accuracy_table(runs: Sequence[Finished]) -> Table:
         rows.append((order, [label, group[0].record.choice.role, str(len(group)), *exact, right,
                              f"{kept.value:.1f}", f"{trained.value:.1f}"]))  # fmt: skip
     return Table(columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0])])
+
+
+def task_table(runs: Sequence[Finished], base: Mapping[str, Mapping[str, float]]) -> Table:
+    """The first metric of every harness task per pair, and their mean, in percent; the base model is "zero-shot"."""
+    names = list(base)
+    columns = ["pair", *(f"{name} ({next(iter(metrics), 'no metric')})" for name, metrics in base.items()), "average"]
+
+    def row(label: str, scored: Sequence[Mapping[str, Mapping[str, float]]]) -> list[str]:
+        values = [[100 * next(iter(one[name].values()), float("nan")) for name in names] for one in scored]
+        cells = [*(str(mean(column)) for column in zip(*values, strict=True)), str(mean([fmean(v) for v in values]))]
+        return [label, *cells]
+
+    return Table(columns, [row("zero-shot", [base]), *(row(k, [r.tasks for r in g]) for k, g in by_pair(runs).items())])
 
 
 def _kept(steps: Sequence[StepLine]) -> float:

@@ -225,7 +225,8 @@ class PruningTrainer(Trainer):
             if self.void >= PATIENCE:
                 raise UserError(
                     f"the loss was not finite in {self.void} steps in a row (last rows: "
-                    f"{[s.index for s, _ in kept][:8]}); lower the rate, or use another precision. The checkpoints are kept"
+                    f"{[s.index for s, _ in kept][:8]}); lower the rate, or use another precision. "
+                    "The checkpoints are kept"
                 )
         else:
             self.void = 0
