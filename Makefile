@@ -39,7 +39,7 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install $(TORCH)
-	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,dev]'
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,dev]'
 	touch $@
 
 $(MIN)/.installed: pyproject.toml constraints.txt
