@@ -74,3 +74,15 @@ def test_uniprune_names_no_method_family_or_dataset() -> None:
         if pattern.search(word)
     }
     assert not named
+
+
+def test_tuning_names_no_strategy() -> None:
+    """Names that are ordinary words ("random", "entropy", "full") also mean other things there."""
+    from uniprune.tuning.strategy import SAMPLES, TOKENS
+
+    distinctive = {"fastv", "infobatch", "longest", "reversed-ppl", "rho-1", "sparsevlm"}
+    assert distinctive <= {*SAMPLES.names(), *TOKENS.names()}
+    pattern = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, sorted(distinctive))) + r")(?![\w-])", re.IGNORECASE)
+    assert not {
+        (path.name, word) for path in modules("uniprune/tuning") for word in words(path) if pattern.search(word)
+    }

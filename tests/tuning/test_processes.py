@@ -44,7 +44,8 @@ def tune(folder: Path, launcher: list[str], **told: Any) -> tuple[list[dict[str,
 @pytest.mark.slow
 def test_two_processes_prune_one_batch(tmp_path: Path) -> None:
     # On one machine without a GPU, accelerate starts several processes by torchrun, which it calls "multi_gpu".
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+              "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
     one, alone = tune(tmp_path / "one", [sys.executable], batch=8, accumulation=2)
     two, together = tune(tmp_path / "two", launch, batch=4, accumulation=2)

@@ -1,4 +1,4 @@
-"""Training end to end on the embedded model: what a step does, what is stored, and that a run resumes as if nothing was."""
+"""Training end to end on the embedded model: what a step does, what is stored, and that a run resumes exactly."""
 
 from __future__ import annotations
 

@@ -22,8 +22,10 @@ def task_scores(folder: Path, adapter: Path | None, settings: Settings, tokenize
     """Scores on the settings' tasks; those stored in `folder` are not measured again.
 
     Args:
-        folder: where `tasks.json` lies. adapter: the tuned model or adapter; None for the base model.
-        settings: names the tasks. tokenizer: of the model.
+        folder: where `tasks.json` lies.
+        adapter: the tuned model or adapter; None for the base model.
+        settings: names the tasks.
+        tokenizer: of the model.
 
     Raises:
         UserError: the harness is not installed, does not know a task, or cannot get its data.

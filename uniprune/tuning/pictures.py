@@ -59,7 +59,8 @@ def draw_points(axis: Any, points: Sequence[tuple[float, float, int, str, bool]]
         colours = [key(p) for p in mine]
         axis.scatter(
             [p[0] for p in mine], [p[1] for p in mine], s=22 if kept else 12, linewidths=0.6,
-            facecolors=colours if kept else "none", edgecolors="white" if kept else colours, alpha=0.95 if kept else 0.55,
+            facecolors=colours if kept else "none", edgecolors="white" if kept else colours,
+            alpha=0.95 if kept else 0.55,
         )  # fmt: skip
     axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
@@ -88,7 +89,8 @@ def trajectories(runs: Sequence[Finished]) -> str | None:
                     found.setdefault(probe.step, []).append(sum(values) / len(values))
             steps = sorted(found)
             axis.plot(
-                steps, [sum(found[s]) / len(found[s]) for s in steps], label=label, color=PALETTE[number % len(PALETTE)],
+                steps, [sum(found[s]) / len(found[s]) for s in steps],
+                label=label, color=PALETTE[number % len(PALETTE)],
                 lw=2.4 if group[0].record.choice.role == "method" else 1.3,
                 ls="--" if group[0].record.choice.role == "whole" else "-",
             )  # fmt: skip

@@ -53,7 +53,8 @@ def _about(runs: Sequence[Finished]) -> str:
     text = (
         f"{len(runs)} runs. Keep ratios {s.sample_ratio:g} of the samples and {s.token_ratio:g} of the answer tokens "
         f"where tokens are removed ({s.removal}); {s.epochs} epochs, batch {s.batch} x {s.accumulation}, rate "
-        f"{s.rate:g}, LoRA rank {s.rank}. {record.environment.device}, {record.environment.threads} threads; {versions}."
+        f"{s.rate:g}, LoRA rank {s.rank}. {record.environment.device}, {record.environment.threads} threads; "
+        f"{versions}."
     )
     return f'<p class="note">{html.escape(text)}</p>'
 
