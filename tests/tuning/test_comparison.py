@@ -23,7 +23,7 @@ pytest.importorskip("peft")
 
 def write(folder: Path, **told: Any) -> Path:
     data = folder / "data.json"
-    rows: list[Any] = training_set(640)[:32]
+    rows: list[Any] = training_set(640)[:16]
     rows.insert(3, {"instruction": "please", "output": ""})
     data.write_text(json.dumps(rows))
     file = folder / "file.yaml"
@@ -56,7 +56,7 @@ def test_a_comparison_from_file_to_report(tmp_path: Path, capsys: pytest.Capture
         assert re.search(rf"^{re.escape(record['label'])},\w+,2,{exact:.1f} ±", accuracy, re.MULTILINE)
     quadrants = (out / "file" / "quadrants.csv").read_text().splitlines()
     assert sorted(line.split(",")[0] for line in quadrants[1:]) == ["clean", "hard", "mislabelled", "redundant"]
-    assert sum(int(line.split(",")[1]) for line in quadrants[1:]) == 64
+    assert sum(int(line.split(",")[1]) for line in quadrants[1:]) == 32
     for line in quadrants[1:]:
         assert sum(map(float, line.split(",")[2:7])) == pytest.approx(100, abs=0.5)
     page = (out / "file" / "report.html").read_text()
@@ -115,6 +115,13 @@ def test_defaults_are_the_papers() -> None:
               "sample_ratio": 0.125, "token_ratio": 0.5, "removal": "physical"}  # fmt: skip
     assert {name: getattr(settings, name) for name in table7} == table7
     assert settings.pair(settings.pairs[0]).tokens.smoothing == 0.5  # type: ignore[attr-defined]
+
+
+def test_strategies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "strategies", "q", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["strategy"], row["of"]) for row in rows] == [("q", "samples"), ("q", "tokens")]
+    assert rows[1]["fields"] == {"smoothing": "0.5", "keep": "low", "prune": "(2,)"}
 
 
 def test_intervals_are_students() -> None:

@@ -115,6 +115,26 @@ def test_models_that_change_their_logits_are_refused() -> None:
         Scorer(Capped()).verify(samples)
 
 
+def test_models_that_let_packed_samples_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, samples = toy_model(), toy_samples(3)
+    decoder = model.get_decoder()
+
+    def leaking(input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        return decoder(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **kwargs)
+
+    monkeypatch.setattr(model, "get_decoder", lambda: leaking)
+    with pytest.raises(UnsupportedError, match="see each other"):
+        Scorer(model).verify(samples)
+
+
+def test_scores_in_bfloat16_are_close() -> None:
+    model, samples = toy_model(spread=0.1), toy_samples(6)
+    for low, high in zip(Scorer(model, dtype=torch.bfloat16).score(samples), Scorer(model).score(samples), strict=True):
+        assert low.nll.dtype == torch.float32
+        assert not torch.equal(low.nll, high.nll)
+        torch.testing.assert_close(low.nll, high.nll, atol=0.05, rtol=0.05)
+
+
 def test_rows_hold_every_sample_once_and_respect_their_size() -> None:
     lengths = [5, 90, 30, 30, 40, 200, 1]
     rows = pack(lengths, 100)

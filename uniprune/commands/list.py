@@ -105,6 +105,20 @@ def list_benchmarks(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def list_strategies(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Registered strategies of fine-tuning, for samples and for tokens."""
+    from uniprune.tuning.strategy import SAMPLES, TOKENS
+
+    rows = []
+    for part, registry in (("samples", SAMPLES), ("tokens", TOKENS)):
+        for name in registry.names(options.pattern):
+            entry = registry.entry(name)
+            fields = {field.name: str(field.default) for field in dataclasses.fields(entry.target)}
+            paper = entry.metadata.get("paper", "")
+            rows.append({"strategy": name, "of": part, "paper": paper, "idea": entry.summary, "fields": fields})
+    return rows
+
+
 def _cell(value: object) -> str:
     """A listing's value as text."""
     match value:
@@ -121,4 +135,9 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-LISTINGS = {"methods": list_methods, "models": list_models, "benchmarks": list_benchmarks}
+LISTINGS = {
+    "methods": list_methods,
+    "models": list_models,
+    "benchmarks": list_benchmarks,
+    "strategies": list_strategies,
+}

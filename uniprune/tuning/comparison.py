@@ -116,7 +116,9 @@ def publish(done: Sequence[Finished], settings: Settings, shared: Material, fold
     quadrants = quadrant_table(methods, kind_of) if kind_of else None
     tasks = None
     if settings.tasks:
-        tasks = task_table(done, task_scores(folder / "base", None, settings, shared.tokenizer))
+        tasks = task_table(
+            done, task_scores(folder / f"base-{shared.weights.replace('/', '--')}", None, settings, shared.tokenizer)
+        )
     lines = verdict(done) + counts(done)
     tables = [("Accuracy", accuracy), ("Tasks", tasks), ("Time", times), ("Quadrants of the method", quadrants)]
     for title, table in tables:

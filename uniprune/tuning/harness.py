@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
+from uniprune.loading import DTYPES, place
 from uniprune.records import explain_write, write_atomically
 from uniprune.tuning.run import fetch
 from uniprune.tuning.settings import Settings
@@ -45,14 +46,16 @@ def task_scores(folder: Path, adapter: Path | None, settings: Settings, tokenize
 
 
 def tuned(source: str, adapter: Path | None) -> Any:
-    """The base model, with the adapter merged in, or the model that was tuned as a whole."""
+    """The base model with its adapter, or the model that was tuned as a whole, in the precision of training."""
     whole = adapter is not None and not (adapter / "adapter_config.json").exists()
-    model = fetch("AutoModelForCausalLM", str(adapter) if whole else source, dtype="auto")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = DTYPES[place(device=device).dtype]
+    model = fetch("AutoModelForCausalLM", str(adapter) if whole else source, dtype=dtype)
     if adapter is not None and not whole:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model.float(), str(adapter)).merge_and_unload()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return model.to(device).eval()
 
 
 def measure(model: Any, tokenizer: Any, task: str, folder: str | None, limit: int | None) -> dict[str, float]:
@@ -60,20 +63,14 @@ def measure(model: Any, tokenizer: Any, task: str, folder: str | None, limit: in
     try:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError("tasks need lm-evaluation-harness: pip install -e '.[harness]'") from error
 
-    manager = TaskManager(include_path=folder)
-    if task not in manager.all_tasks:
-        raise UserError(
-            f"lm-evaluation-harness knows no task {task!r}; `lm_eval ls tasks` lists its own, task_folder adds yours"
-        )
     try:
         found = simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
             tasks=[task],
-            task_manager=manager,
+            task_manager=manager_of(task, folder),
             limit=limit,
             log_samples=False,
             bootstrap_iters=1000,
@@ -81,6 +78,19 @@ def measure(model: Any, tokenizer: Any, task: str, folder: str | None, limit: in
     except (ConnectionError, FileNotFoundError) as error:
         raise UserError(f"the data of task {task!r} cannot be read: {' '.join(str(error).split())[:300]}") from error
     return numbers(found["results"], task)
+
+
+def manager_of(task: str, folder: str | None) -> Any:
+    """The harness's index that holds the task: the small one of the own folder, or its whole one, which takes a while."""
+    from lm_eval.tasks import TaskManager
+
+    own = TaskManager(include_path=folder, include_defaults=False)
+    manager = own if task in own.all_tasks else TaskManager(include_path=folder)
+    if task not in manager.all_tasks:
+        raise UserError(
+            f"lm-evaluation-harness knows no task {task!r}; `lm_eval ls tasks` lists its own, task_folder adds yours"
+        )
+    return manager
 
 
 def numbers(results: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, float]:

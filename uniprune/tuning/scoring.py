@@ -56,17 +56,9 @@ class Scorer:
     def score(self, samples: Sequence[Sample]) -> list[Scores]:
         """Scores in the order given."""
         found: dict[int, Scores] = {}
-        with self._quiet():
-            for rows in self._forwards([len(sample.ids) for sample in samples]):
-                row = [i for one in rows for i in one]
-                part = [samples[i] for i in row]
-                laid = [[samples[i] for i in one] for one in rows]
-                states = self._decoder(laid)
-                targets = torch.cat([s.ids[s.answer] for s in part]).to(states.device)
-                values = head_statistics(states[predicting(laid)], self._head(), targets)
-                sizes = [len(s.answer) for s in part]
-                split = [v.float().cpu().split(sizes) for v in values[:2]] + [values[2].cpu().split(sizes)]
-                found.update((i, Scores(*one)) for i, one in zip(row, zip(*split, strict=True), strict=True))
+        for rows in self._forwards([len(sample.ids) for sample in samples]):
+            scores = self._score([[samples[i] for i in row] for row in rows])
+            found.update(zip((i for row in rows for i in row), scores, strict=True))
         return [found[i] for i in range(len(samples))]
 
     def tokens(self, sample: Sample, strategy: TokenStrategy) -> dict[str, Tensor]:
@@ -86,7 +78,7 @@ class Scorer:
         Raises:
             UnsupportedError: they differ, because the model scales or caps its logits, or mixes packed samples.
         """
-        ours = self.score(samples)
+        ours = self._score([samples])
         with self._quiet():
             for sample, mine in zip(samples, ours, strict=True):
                 logits = self.model(input_ids=sample.ids[None].to(self.model.device), use_cache=False).logits[0]
@@ -100,6 +92,17 @@ class Scorer:
                         f"by {off:.2g} (relative; expected at most {limit:g}). It scales or caps its logits, or lets "
                         "packed samples see each other; use another model or attention kernel"
                     )
+
+    def _score(self, rows: Sequence[Sequence[Sample]]) -> list[Scores]:
+        """Scores of packed rows, in order, from one forward."""
+        samples = [sample for row in rows for sample in row]
+        with self._quiet():
+            states = self._decoder(rows)
+            targets = torch.cat([sample.ids[sample.answer] for sample in samples]).to(states.device)
+            nll, entropy, right = head_statistics(states[predicting(rows)], self._head(), targets)
+        sizes = [len(sample.answer) for sample in samples]
+        columns = (nll.cpu().split(sizes), entropy.cpu().split(sizes), right.cpu().split(sizes))
+        return [Scores(*one) for one in zip(*columns, strict=True)]
 
     def _forwards(self, lengths: Sequence[int]) -> Iterator[list[list[int]]]:
         """Rows of sample numbers, as wide as the longest sample, in groups that make one forward."""
