@@ -220,3 +220,25 @@ def test_other_token_strategies_train(tmp_path: Path, tokens: str) -> None:
     one.perform()
     assert all(math.isfinite(line.loss or math.nan) for line in journal(one).steps)
     assert not journal(one).probes
+
+
+def test_the_base_model_is_what_the_kinds_of_items_assume() -> None:
+    from transformers import AutoModelForCausalLM
+
+    from tests.tuning.toy import TOKENIZER
+    from uniprune.tuning.data import Problems, samples
+    from uniprune.tuning.generated import held_out_set
+    from uniprune.tuning.run import exact_matches
+    from uniprune.tuning.scoring import Scorer
+
+    scorer = Scorer(AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32))
+    scores = exact_matches(scorer, samples(held_out_set(), TOKENIZER, 64, Problems()))
+    assert scores["redundant"].right == scores["redundant"].items
+    assert scores["clean"].right == 0
+    assert 0 < scores["hard"].right < 0.3 * scores["hard"].items
+    train = samples(training_set(400), TOKENIZER, 64, Problems())
+    unsure = {kind: [] for kind in ("clean", "redundant", "hard")}  # type: dict[str, list[float]]
+    for sample, score in zip(train, scorer.score(train), strict=True):
+        unsure.setdefault(sample.kind, []).append(float(score.entropy.mean()))
+    middle = {kind: sorted(values)[len(values) // 2] for kind, values in unsure.items()}
+    assert max(middle["clean"], middle["redundant"]) < 0.05 < middle["hard"]

@@ -81,7 +81,7 @@ def measure(model: Any, tokenizer: Any, task: str, folder: str | None, limit: in
 
 
 def manager_of(task: str, folder: str | None) -> Any:
-    """The harness's index that holds the task: the small one of the own folder, or its whole one, which takes a while."""
+    """The harness's index that holds the task: that of the own folder, or the whole one, which takes a while."""
     from lm_eval.tasks import TaskManager
 
     own = TaskManager(include_path=folder, include_defaults=False)
