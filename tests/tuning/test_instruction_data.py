@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.tuning.toy import TOKENIZER
 from uniprune.errors import UserError
 from uniprune.tuning.data import Problems, Sample, read, samples
 from uniprune.tuning.generated import SHARES, TASKS, held_out_set, training_set
+from uniprune.tuning.run import load as load_files
 
 GOOD = {"instruction": "please repeat the letters :", "input": "a b", "output": "the result is a b ."}
 
@@ -49,6 +51,8 @@ def test_a_tokenizer_without_chat_template_gets_alpacas() -> None:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = None
     (sample,) = samples([GOOD], tokenizer, 64, Problems())
+    assert int(sample.ids[0]) == tokenizer.bos_token_id
+    assert (sample.ids == tokenizer.eos_token_id).sum() == 1
     assert str(tokenizer.decode(sample.ids[sample.answer])).startswith("the result is a b")
 
 
@@ -79,7 +83,7 @@ def test_nothing_usable_is_refused() -> None:
 def test_files_and_folders(tmp_path: Path) -> None:
     rows = [GOOD, {**GOOD, "output": "b a"}]
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    (tmp_path / "b.jsonl").write_text("\n".join([json.dumps(rows[0]), "{broken", "", json.dumps(rows[1])]))
+    (tmp_path / "b.jsonl").write_text("\n".join([json.dumps(rows[0]), "", "{broken", json.dumps(rows[1])]))
     problems = Problems()
     assert read(tmp_path / "a.json", problems) == rows
     assert not problems.rows
@@ -94,6 +98,22 @@ def test_files_and_folders(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "train.json").write_text(json.dumps(rows))
     assert read(folder, problems) == rows
+
+
+def test_line_ends_inside_strings_are_text(tmp_path: Path) -> None:
+    row = {**GOOD, "output": "a\u2028b"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read(tmp_path / "a.jsonl", Problems()) == [row]
+
+
+def test_several_files_are_numbered_through_and_problems_name_theirs(tmp_path: Path) -> None:
+    names = []
+    for name, rows in (("a.json", [GOOD, GOOD]), ("b.json", [{**GOOD, "output": ""}, GOOD])):
+        (tmp_path / name).write_text(json.dumps(rows))
+        names.append(str(tmp_path / name))
+    made, problems = load_files(names, list, TOKENIZER, 64, Console(quiet=True))
+    assert [sample.index for sample in made] == [0, 1, 3]
+    assert problems == [f"{names[1]}: 1 rows: empty answer (row 0)"]
 
 
 def test_missing_and_broken_files_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from models.tiny.language import FOLDER
@@ -36,7 +37,7 @@ def settings(tmp_path: Path, **more: Any) -> Settings:
 def run(tmp_path: Path, folder: str, samples: str = "q", tokens: str = "q", seed: int = 0, **more: Any) -> TuningRun:
     choice = more.pop("choice", {})
     made = settings(tmp_path, **more)
-    shared = material(made, lambda line: None)
+    shared = material(made, Console(quiet=True))
     return TuningRun(made, PairChoice(samples=samples, tokens=tokens, **choice), seed, shared, tmp_path / folder)
 
 

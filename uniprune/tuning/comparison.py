@@ -44,8 +44,7 @@ def compare(file: Path, root: Path, seeds: Sequence[int] | None = None, only: Se
     state = PartialState(cpu=not _gpu())
     console = Console(stderr=True, quiet=not state.is_main_process)
     folder = root / file.stem
-    told = console.print
-    shared = material(settings, lambda line: told(line, highlight=False, markup=False))
+    shared = material(settings, console)
     runs = [
         TuningRun(settings, choice, seed, shared, folder, state.num_processes)
         for choice in chosen(settings, only)

@@ -6,7 +6,7 @@ Every row that cannot be used is named with its reason, counted and left out; a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ Message = dict[str, str]
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 ALPACA = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}### Instruction:\n{{ m['content'] }}\n\n"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}### Instruction:\n{{ m['content'] }}\n\n"
     "{% elif m['role'] == 'assistant' %}### Response:\n{{ m['content'] }}{{ eos_token }}\n\n"
     "{% else %}{{ m['content'] }}\n\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}### Response:\n{% endif %}"
@@ -87,7 +87,9 @@ def read(path: Path, problems: Problems) -> list[Any]:
         raise UserError(f"data {str(path)!r} does not exist; give a .json or .jsonl file or a datasets folder")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
-        return [_parse(line, row, problems) for row, line in enumerate(text.splitlines()) if line.strip()]
+        # Only at "\n": JSON strings may hold the other characters that Python takes for line ends.
+        lines = [line for line in text.split("\n") if line.strip()]
+        return [_parse(line, row, problems) for row, line in enumerate(lines)]
     try:
         rows = json.loads(text)
     except ValueError as error:
@@ -183,14 +185,8 @@ def _render(tokenizer: Any, chat: Sequence[Message], generation: bool = False) -
     return text
 
 
-def samples(
-    rows: Iterable[Any],
-    tokenizer: Any,
-    cutoff: int,
-    problems: Problems,
-    progress: Callable[[int], None] = lambda _: None,
-) -> list[Sample]:
-    """Usable rows as samples, numbered by row; the others are noted.
+def samples(rows: Iterable[Any], tokenizer: Any, cutoff: int, problems: Problems, start: int = 0) -> list[Sample]:
+    """Usable rows as samples, numbered from `start` by row; the others are noted.
 
     Raises:
         UserError: no row is usable.
@@ -201,7 +197,6 @@ def samples(
         )
     made = []
     for row, record in enumerate(rows):
-        progress(1)
         if record is None:
             continue
         try:
@@ -213,7 +208,7 @@ def samples(
             continue
         if cut:
             problems.add(f"answer cut at {cutoff} tokens (kept)", row)
-        made.append(Sample(row, torch.tensor(ids), torch.tensor(answer), str(record.get("kind", ""))))
+        made.append(Sample(start + row, torch.tensor(ids), torch.tensor(answer), str(record.get("kind", ""))))
     if not made:
         told = "; ".join(problems.lines()) or "it has no rows"
         raise UserError(f"the data holds no usable row: {told}")

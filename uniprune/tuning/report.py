@@ -38,9 +38,9 @@ def page(
             parts += [f"<h2>Error-uncertainty plane: {title}</h2>", _PLANE, f'<div class="wide">{picture}</div>']
         if (cases := removed_tokens(run.journal.steps, rows, shared.tokenizer)) is not None:
             parts += [f"<h2>Removed tokens: {title}</h2>", _TOKENS, cases]
-    if shared.problems.rows:
+    if shared.problems:
         parts += ["<h2>Rows left out or shortened</h2>"]
-        parts += [f"<p>{html.escape(line)}</p>" for line in shared.problems.lines()]
+        parts += [f"<p>{html.escape(line)}</p>" for line in shared.problems]
     return _PAGE.format(name=html.escape(name), body="\n".join(parts))
 
 

@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import track
 
 from uniprune.choice import code_hash, plain
 from uniprune.environment import environment
@@ -91,41 +93,54 @@ class Material:
     """What all runs of a file share.
 
     Attributes:
-        tokenizer: of the model. train, test: samples. problems: rows that were left out.
+        tokenizer: of the model. train, test: samples. problems: a line per sort of row left out.
         data: hash of the training data. weights: hash or commit of the base model.
     """
 
     tokenizer: Any
     train: list[Sample]
     test: list[Sample]
-    problems: Problems
+    problems: list[str]
     data: str
     weights: str
 
 
-def material(settings: Settings, say: Callable[[str], None]) -> Material:
+def material(settings: Settings, console: Console) -> Material:
     """Load the tokenizer and all data once.
 
     Raises:
         UserError: the model or the data cannot be read.
     """
     tokenizer = fetch("AutoTokenizer", settings.model)
-    problems, unseen = Problems(), Problems()
-    rows = [row for name in settings.data for row in rows_of(name, problems, training_set)]
-    asked = [row for name in settings.test for row in rows_of(name, unseen, held_out_set)]
-    train = samples(rows, tokenizer, settings.cutoff, problems)
-    test = samples(asked, tokenizer, settings.cutoff, unseen) if asked else []
-    for line in [*problems.lines(), *(f"test data: {line}" for line in unseen.lines())]:
-        say(line)
+    train, problems = load(settings.data, training_set, tokenizer, settings.cutoff, console)
+    test, unseen = load(settings.test, held_out_set, tokenizer, settings.cutoff, console)
+    for line in [*problems, *(f"test data: {line}" for line in unseen)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     digest = hashlib.sha256(json.dumps([s.ids.tolist() + s.answer.tolist() for s in train]).encode()).hexdigest()[:16]
     folder = Path(settings.model)
-    weights = fingerprint(folder) if folder.is_dir() else settings.model
+    commit = getattr(fetch("AutoConfig", settings.model), "_commit_hash", None)
+    weights = fingerprint(folder) if folder.is_dir() else str(commit or settings.model)
     return Material(tokenizer, train, test, problems, digest, weights)
 
 
-def rows_of(name: str, problems: Problems, generate: Callable[[], list[Any]]) -> list[Any]:
-    """Rows of a file or folder, or of the embedded set."""
-    return generate() if name == GENERATED else read(Path(name), problems)
+def load(
+    names: Sequence[str], generate: Callable[[], list[Any]], tokenizer: Any, cutoff: int, console: Console
+) -> tuple[list[Sample], list[str]]:
+    """Samples of files, folders or the embedded set, numbered through, and a line per sort of row left out."""
+    made: list[Sample] = []
+    lines: list[str] = []
+    start = 0
+    for name in names:
+        problems = Problems()
+        rows = generate() if name == GENERATED else read(Path(name), problems)
+        shown = track(rows, f"tokenising {name}", console=console, transient=True, disable=not console.is_terminal)
+        try:
+            made += samples(shown, tokenizer, cutoff, problems, start)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        lines += [f"{name}: {line}" if len(names) > 1 else line for line in problems.lines()]
+        start += len(rows)
+    return made, lines
 
 
 def fetch(factory: str, source: str, **kwargs: Any) -> Any:
@@ -301,7 +316,7 @@ class TuningRun:
             settings=settings,
             processes=arguments.world_size,
             environment=environment(arguments.device.type),
-            problems=self.material.problems.lines(),
+            problems=self.material.problems,
             before=before,
             after=exact_matches(scorer, self.material.test),
             memory=memory.bytes,
