@@ -47,8 +47,8 @@ def compare(file: Path, root: Path, seeds: Sequence[int] | None = None, only: Se
     shared = material(settings, console)
     runs = [
         TuningRun(settings, choice, seed, shared, folder, state.num_processes)
+        for seed in (seeds or settings.seeds)  # seeds outermost: whatever else the machine does meets all pairs alike
         for choice in chosen(settings, only)
-        for seed in (seeds or settings.seeds)
     ]
     done = perform(runs, console, state)
     if state.is_main_process:

@@ -167,7 +167,7 @@ def quadrant_table(runs: Sequence[Finished], kind_of: Mapping[int, str]) -> Tabl
 
 
 def verdict(runs: Sequence[Finished]) -> list[str]:
-    """The method against random pairs, the best baseline and everything, seed by seed, in one sentence each."""
+    """The method against every other pair, seed by seed, in one sentence each."""
     groups = by_pair(runs)
     of = {label: group[0].record.choice.role for label, group in groups.items()}
     methods = [label for label, role in of.items() if role == "method"]
@@ -176,7 +176,7 @@ def verdict(runs: Sequence[Finished]) -> list[str]:
     ours = groups[methods[0]]
     baselines = [label for label, role in of.items() if role == "baseline"]
     best = max(baselines, key=lambda label: fmean(run.accuracy() for run in groups[label]), default=None)
-    others = [*baselines, *(label for label, role in of.items() if role == "whole")]
+    others = [label for label in groups if label != methods[0]]
     lines = []
     for label in others:
         theirs = {run.record.seed: run for run in groups[label]}
