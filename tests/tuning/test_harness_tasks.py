@@ -13,7 +13,7 @@ from uniprune.errors import UserError
 from uniprune.tuning.comparison import compare
 from uniprune.tuning.generated import LETTERS, TASKS, training_set
 from uniprune.tuning.harness import task_scores
-from uniprune.tuning.run import fetch
+from uniprune.tuning.material import fetch
 from uniprune.tuning.settings import Settings
 
 pytest.importorskip("lm_eval")

@@ -13,7 +13,7 @@ from tests.tuning.toy import TOKENIZER
 from uniprune.errors import UserError
 from uniprune.tuning.data import Problems, Sample, read, samples
 from uniprune.tuning.generated import SHARES, TASKS, held_out_set, training_set
-from uniprune.tuning.run import load as load_files
+from uniprune.tuning.material import load as load_files
 
 GOOD = {"instruction": "please repeat the letters :", "input": "a b", "output": "the result is a b ."}
 

@@ -18,7 +18,8 @@ from uniprune.budget import floor_count
 from uniprune.errors import UserError
 from uniprune.tuning.generated import training_set
 from uniprune.tuning.journal import Journal
-from uniprune.tuning.run import TuningRun, last_checkpoint, material
+from uniprune.tuning.material import material
+from uniprune.tuning.run import TuningRun, last_checkpoint
 from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.trainer import row_loss
 
@@ -179,6 +180,7 @@ def test_runs_differ_by_what_determines_them_only(tmp_path: Path) -> None:
               run(tmp_path, "out", choice={"set": {"tokens.keep": "high"}}),
               run(tmp_path, "out", choice={"removal": "mask"})]  # fmt: skip
     assert len({base.identity, *(one.identity for one in others)}) == 6
+    assert base.identity != run(tmp_path, "out", test=["generated"]).identity
 
 
 def test_a_loss_that_is_not_finite_voids_the_step_and_a_row_of_them_stops(

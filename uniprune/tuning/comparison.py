@@ -16,8 +16,9 @@ from uniprune.errors import unknown
 from uniprune.progress import RunProgress
 from uniprune.tuning.harness import TaskScores, task_scores
 from uniprune.tuning.journal import Journal
+from uniprune.tuning.material import Material, material
 from uniprune.tuning.report import page
-from uniprune.tuning.run import Material, TuningRun, material
+from uniprune.tuning.run import TuningRun
 from uniprune.tuning.settings import PairChoice, Settings, load_settings
 from uniprune.tuning.summary import (
     Finished,

@@ -12,7 +12,7 @@ import torch
 from uniprune.errors import UserError
 from uniprune.loading import DTYPES, place
 from uniprune.records import explain_write, write_atomically
-from uniprune.tuning.run import fetch
+from uniprune.tuning.material import fetch
 from uniprune.tuning.settings import Settings
 
 TaskScores = dict[str, dict[str, float]]

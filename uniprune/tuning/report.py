@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from uniprune.tuning.material import Material
 from uniprune.tuning.pictures import planes, removed_tokens, trajectories
-from uniprune.tuning.run import Material
 from uniprune.tuning.summary import Finished, Table
 
 

@@ -21,27 +21,24 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import track
 
 from uniprune.choice import code_hash, plain
 from uniprune.environment import environment
 from uniprune.errors import UserError
-from uniprune.loading import DTYPES, fingerprint, place
+from uniprune.loading import DTYPES, place
 from uniprune.records import Environment, Strict, explain_write, write_atomically
-from uniprune.tuning.data import Problems, Sample, read, samples
-from uniprune.tuning.generated import held_out_set, training_set
+from uniprune.tuning.data import Sample
 from uniprune.tuning.journal import Journal
+from uniprune.tuning.material import Material, load_model
 from uniprune.tuning.memory import PeakMemory
 from uniprune.tuning.scoring import Scorer
 from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.trainer import REMEMBERED, Plan, PruningTrainer, collate
 
-GENERATED = "generated"
 NOT_IDENTITY = {
     *("pairs", "seeds", "sample_ratio", "token_ratio", "removal", "rescore"),  # in the identity as the pair has them
-    *("model", "data"),  # in it by content
-    *("test", "tasks", "task_folder", "task_limit", "save_every", "probe", "probe_points", "score_tokens"),
+    *("model", "data", "test"),  # in it by content
+    *("tasks", "task_folder", "task_limit", "save_every", "probe", "probe_points", "score_tokens"),
 }
 """Settings that an identity has in another form, or that do not change the tuned weights."""
 
@@ -89,93 +86,6 @@ class TuningRecord(Strict):
 
 
 @dataclass(frozen=True)
-class Material:
-    """What all runs of a file share.
-
-    Attributes:
-        tokenizer: of the model. train, test: samples. problems: a line per sort of row left out.
-        data: hash of the training data. weights: hash or commit of the base model.
-    """
-
-    tokenizer: Any
-    train: list[Sample]
-    test: list[Sample]
-    problems: list[str]
-    data: str
-    weights: str
-
-
-def material(settings: Settings, console: Console) -> Material:
-    """Load the tokenizer and all data once.
-
-    Raises:
-        UserError: the model or the data cannot be read.
-    """
-    tokenizer = fetch("AutoTokenizer", settings.model)
-    train, problems = load(settings.data, training_set, tokenizer, settings.cutoff, console)
-    test, unseen = load(settings.test, held_out_set, tokenizer, settings.cutoff, console)
-    for line in [*problems, *(f"test data: {line}" for line in unseen)]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    digest = hashlib.sha256(json.dumps([s.ids.tolist() + s.answer.tolist() for s in train]).encode()).hexdigest()[:16]
-    folder = Path(settings.model)
-    commit = getattr(fetch("AutoConfig", settings.model), "_commit_hash", None)
-    weights = fingerprint(folder) if folder.is_dir() else str(commit or settings.model)
-    return Material(tokenizer, train, test, problems, digest, weights)
-
-
-def load(
-    names: Sequence[str], generate: Callable[[], list[Any]], tokenizer: Any, cutoff: int, console: Console
-) -> tuple[list[Sample], list[str]]:
-    """Samples of files, folders or the embedded set, numbered through, and a line per sort of row left out."""
-    made: list[Sample] = []
-    lines: list[str] = []
-    start = 0
-    for name in names:
-        problems = Problems()
-        rows = generate() if name == GENERATED else read(Path(name), problems)
-        shown = track(rows, f"tokenising {name}", console=console, transient=True, disable=not console.is_terminal)
-        try:
-            made += samples(shown, tokenizer, cutoff, problems, start)
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
-        lines += [f"{name}: {line}" if len(names) > 1 else line for line in problems.lines()]
-        start += len(rows)
-    return made, lines
-
-
-def fetch(factory: str, source: str, **kwargs: Any) -> Any:
-    """`transformers.<factory>.from_pretrained`, its failures told in the user's terms."""
-    import transformers
-
-    try:
-        return getattr(transformers, factory).from_pretrained(source, **kwargs)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"model {source!r} cannot be loaded ({reason}); give a folder with weights and tokenizer"
-        ) from error
-
-
-def load_model(source: str, settings: Settings, device: torch.device, seed: int, adapter: bool = True) -> Any:
-    """A causal language model, with fresh LoRA adapters for training unless told otherwise."""
-    model = fetch("AutoModelForCausalLM", source, dtype=DTYPES[place(device=device.type).dtype])
-    model = model.to(device)
-    if not (adapter and settings.rank):
-        return model
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UserError("LoRA needs the package peft: pip install -e '.[tuning]'; or set rank: 0") from error
-    torch.manual_seed(seed)
-    adapter_config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        return get_peft_model(model, adapter_config)
-
-
-@dataclass(frozen=True)
 class TuningRun:
     """One pair with one seed.
 
@@ -206,6 +116,7 @@ class TuningRun:
             "code": code_hash([type(pair.samples), type(pair.tokens)]),
             "seed": self.seed,
             "processes": self.processes,
+            "device": place().kind,
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -241,65 +152,27 @@ class TuningRun:
 
     def perform(self, progress: Callable[[int, int], None] = lambda done, of: None) -> TuningRecord:
         """Train from the last checkpoint, or from the start, to the end; evaluate and record."""
-        from transformers import PrinterCallback, TrainingArguments
+        from transformers import PrinterCallback
 
         with explain_write(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        settings, train = self.settings, self.material.train
-        per_step = settings.batch * settings.accumulation
+        settings = self.settings
         checkpoint = last_checkpoint(self.folder, [REMEMBERED] * (self.rescore > 1))
-        arguments = TrainingArguments(
-            output_dir=str(self.folder),
-            per_device_train_batch_size=per_step,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.rate,
-            lr_scheduler_type=settings.schedule,
-            warmup_steps=settings.warmup,
-            seed=self.seed,
-            data_seed=self.seed,
-            save_strategy="steps",
-            save_steps=settings.save_every,
-            save_total_limit=2,
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            use_cpu=not torch.cuda.is_available(),
-            label_names=[],
-        )
-        device = arguments.device
-        model = load_model(settings.model, settings, device, self.seed)
+        arguments = self.arguments()
+        model = load_model(settings.model, settings, arguments.device, self.seed)
         scorer = Scorer(model, settings.score_tokens, DTYPES[settings.score_dtype] if settings.score_dtype else None)
-        scorer.verify(train[:2])
+        scorer.verify(self.material.train[:2])
         before = exact_matches(scorer, self.material.test)
-        pair = settings.pair(self.choice)
-        reference = None
-        if pair.tokens.reference and settings.reference:
-            reference = Scorer(
-                load_model(settings.reference, settings, device, 0, adapter=False), settings.score_tokens
-            )
-        steps = math.ceil(len(train) / (per_step * arguments.world_size)) * settings.epochs
         main = arguments.process_index == 0
-        drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
-        plan = Plan(
-            samples=train,
-            pair=pair,
-            physical=self.removal == "physical",
-            batch=settings.batch,
-            row_tokens=settings.row_tokens,
-            seed=self.seed,
-            scorer=scorer,
-            reference=reference,
-            rescore=self.rescore,
-            journal=Journal(self.folder / "steps.jsonl", step_of(checkpoint)) if main else None,
-            probe=sorted(drawn[: settings.probe]),
-            probe_every=max(1, steps // settings.probe_points),
-        )
+        journal = Journal(self.folder / "steps.jsonl", step_of(checkpoint)) if main else None
         trainer = PruningTrainer(
-            plan=plan, model=model, args=arguments, train_dataset=range(len(train)), data_collator=collate,
+            plan=self.plan(scorer, journal, arguments),
             progress=progress,
-        )  # fmt: skip
+            model=model,
+            args=arguments,
+            train_dataset=range(len(self.material.train)),
+            data_collator=collate,
+        )
         trainer.remove_callback(PrinterCallback)
         if checkpoint is not None and self.rescore > 1:
             trainer.remember(checkpoint)
@@ -328,6 +201,58 @@ class TuningRun:
                     shutil.rmtree(folder)
         trainer.accelerator.wait_for_everyone()
         return record
+
+    def arguments(self) -> Any:
+        """The Trainer's arguments. Its batch is a whole step; the training step takes it apart."""
+        from transformers import TrainingArguments
+
+        settings = self.settings
+        return TrainingArguments(
+            output_dir=str(self.folder),
+            per_device_train_batch_size=settings.batch * settings.accumulation,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.rate,
+            lr_scheduler_type=settings.schedule,
+            warmup_steps=settings.warmup,
+            seed=self.seed,
+            data_seed=self.seed,
+            save_strategy="steps",
+            save_steps=settings.save_every,
+            save_total_limit=2,
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            use_cpu=not torch.cuda.is_available(),
+            label_names=[],
+        )
+
+    def plan(self, scorer: Scorer, journal: Journal | None, arguments: Any) -> Plan:
+        """What the training step needs to know."""
+        settings, train = self.settings, self.material.train
+        pair = settings.pair(self.choice)
+        reference = None
+        if pair.tokens.reference and settings.reference:
+            frozen = load_model(settings.reference, settings, arguments.device, 0, adapter=False)
+            reference = Scorer(frozen, settings.score_tokens)
+        per_step = settings.batch * settings.accumulation * arguments.world_size
+        steps = math.ceil(len(train) / per_step) * settings.epochs
+        drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+        return Plan(
+            samples=train,
+            pair=pair,
+            physical=self.removal == "physical",
+            batch=settings.batch,
+            row_tokens=settings.row_tokens,
+            seed=self.seed,
+            scorer=scorer,
+            reference=reference,
+            rescore=self.rescore,
+            journal=journal,
+            probe=sorted(drawn[: settings.probe]),
+            probe_every=max(1, steps // settings.probe_points),
+        )
 
 
 def last_checkpoint(folder: Path, more: Sequence[str] = ()) -> Path | None:
