@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,16 +26,21 @@ def test_a_killed_worker_costs_no_row(checkpoint: Callable[[str], Path], tmp_pat
     file = sweep_file(tmp_path, {"model": models, "method": ["none", method], "ratio": 0.25, "data": "small"})
     plugin = ["--plugin", str(PLUGINS / "gated.py")]
     driver = start(words(file, tmp_path / "out", "--ray", "--jobs", "2", "--batch-size", "1", *plugin))
-    wait_for_rows(tmp_path / "out", 2 * 12 + 2 * 3)
-    started = psutil.Process(driver.pid).children(recursive=True)
-    workers = [process for process in started if process.name().startswith("ray::execute")]
-    assert len(workers) == 2
-    before = contents(tmp_path / "out")
-    assert sorted(len(data.splitlines()) for data in before.values()) == [3, 3, 12, 12]
-    workers[0].kill()
-    gate.touch()
-    shown, told = driver.communicate(timeout=250)
-    assert driver.returncode == 0, told
+    try:
+        wait_for_rows(tmp_path / "out", 2 * 12 + 2 * 3)
+        started = psutil.Process(driver.pid).children(recursive=True)
+        workers = [process for process in started if process.name().startswith("ray::execute")]
+        assert len(workers) == 2
+        before = contents(tmp_path / "out")
+        assert sorted(len(data.splitlines()) for data in before.values()) == [3, 3, 12, 12]
+        workers[0].kill()
+        gate.touch()
+        shown, told = driver.communicate(timeout=250)
+        assert driver.returncode == 0, told
+    finally:
+        if driver.poll() is None:  # whatever failed must not leave a cluster behind
+            driver.send_signal(signal.SIGINT)
+            driver.communicate(timeout=60)
     after = contents(tmp_path / "out")
     assert len(after) == 4
     assert all(after[path].startswith(data[: data.rfind(b"\n") + 1]) for path, data in before.items())
