@@ -47,3 +47,19 @@ def test_methods_differ_and_random_fails_at_one_ninth(table, model: str) -> None
     assert table[model, "random-pre"][0.111]["average"] <= 65
     difference = table[model, "divprune"][0.222]["average"] - table[model, "random-pre"][0.222]["average"]
     assert abs(difference) >= 10
+
+
+def test_every_method_is_in_the_table_on_every_model_at_every_ratio() -> None:
+    from uniprune.registry import METHODS as REGISTERED
+
+    with (ROOT / "docs" / "mini-suite-methods.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = {(row["model"], row["method"], row["ratio"]) for row in rows}
+    embedded = {name for name in REGISTERED.names() if REGISTERED.entry(name).target.__module__.startswith("methods.")}
+    grid = [f"{a}+{b}" for a in ("random-pre", "divprune", "gprune") for b in ("random-intra", "fastv")]
+    for model in MODELS:
+        assert (model, "none", "1") in found
+        for method in [*(embedded - {"none"}), *grid]:
+            assert {(model, method, ratio) for ratio in ("0.333", "0.222", "0.111")} <= found
+    compared = [row for row in rows if row["method"] not in ("none", "random-pre", "random-intra")]
+    assert all(float(row["low"]) <= float(row["random"]) <= float(row["high"]) for row in compared)
