@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from uniprune.records import explain_write, write_atomically
+from uniprune.files import explain_write, write_atomically
 
 if TYPE_CHECKING:
     from uniprune.board import Leaderboard
 
 
 PRIORITY = (
-    *(
-        "model",
-        "method",
-        "ratio",
-        "average",
-        "rank",
-        "relative %",
-        "visual tokens",
-        "prefill ms",
-        "method ms",
-        "total ms",
-    ),
-    *("TFLOPs", "agreement %", "first-token KL", "TTFT ms", "KV MB"),
+    "model",
+    "method",
+    "ratio",
+    "average",
+    "rank",
+    "relative %",
+    "visual tokens",
+    "prefill ms",
+    "method ms",
+    "total ms",
+    "TFLOPs",
+    "agreement %",
+    "first-token KL",
+    "TTFT ms",
+    "KV MB",
 )
 """Columns of a leaderboard that stay longest where there is no room for all."""
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from uniprune.errors import UserError
 from uniprune.fidelity import Fidelity, FirstToken, fidelity
+from uniprune.files import explain_write, write_atomically
 from uniprune.predictions import read_answers
-from uniprune.records import RunRecord, Store, explain_write, write_atomically
+from uniprune.records import RunRecord, Store
 
 Told = dict[str, tuple[str, FirstToken | None]]
 """Row -> answer and distribution of its first token."""

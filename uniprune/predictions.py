@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
 from uniprune.fidelity import FirstToken
-from uniprune.records import Flops, explain_write
+from uniprune.files import explain_write, whole_lines
+from uniprune.records import Flops
 
 
 class Answer(BaseModel):
@@ -141,14 +142,7 @@ class Predictions:
 
     def _read(self) -> list[Answer]:
         """Stored answers; a last line without its end is cut off."""
-        if not self.path.exists():
-            return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            with explain_write(self.path):
-                os.truncate(self.path, len(whole))
-        return read_answers(whole, self.path)
+        return read_answers(whole_lines(self.path), self.path)
 
 
 def read_answers(data: bytes, path: Path) -> list[Answer]:

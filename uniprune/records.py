@@ -17,10 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +25,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
+from uniprune.files import explain_write, write_atomically
 
 
 class Strict(BaseModel):
@@ -331,31 +329,3 @@ class Store:
             )
             self.write(record)
         return record
-
-
-@contextmanager
-def explain_write(path: Path) -> Iterator[None]:
-    """Turn an OSError while writing `path` (disk full, no permission, …) into a UserError with the remedy."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; everything stored before is kept. "
-            "Make room (or choose another --output) and run the same command again to resume"
-        ) from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is complete or absent, also after a crash or on a full disk."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

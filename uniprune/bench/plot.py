@@ -8,7 +8,7 @@ from pathlib import Path
 
 from uniprune.bench.rows import BenchRow
 from uniprune.errors import UserError
-from uniprune.records import explain_write
+from uniprune.files import explain_write
 
 
 def check_matplotlib() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from uniprune.errors import UserError
-from uniprune.records import Environment, Flops, MethodRecord, Strict, explain_write
+from uniprune.files import explain_write, whole_lines
+from uniprune.records import Environment, Flops, MethodRecord, Strict
 
 SPANS = ("vision", "projector", "method", "prefill", "decode", "total", "ttft", "tpot")
 """Disjoint spans, their total, time to first token and per further token."""
@@ -171,15 +172,8 @@ class BenchFile:
 
     def _read(self) -> list[BenchRow]:
         """Stored rows; a last line that an interrupt cut short is cut off."""
-        if not self.path.exists():
-            return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            with explain_write(self.path):
-                os.truncate(self.path, len(whole))
         rows = []
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, line in enumerate(whole_lines(self.path).splitlines(), start=1):
             try:
                 rows.append(BenchRow.model_validate_json(line))
             except ValidationError as error:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
+from uniprune.files import explain_write, write_atomically
 from uniprune.loading import DTYPES, place
-from uniprune.records import explain_write, write_atomically
 from uniprune.tuning.material import fetch
 from uniprune.tuning.settings import Settings
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from uniprune.errors import UserError
-from uniprune.records import Strict, explain_write
+from uniprune.files import explain_write
+from uniprune.records import Strict
 
 
 class BatchLine(Strict):

@@ -25,8 +25,9 @@ from pydantic import ValidationError
 from uniprune.choice import code_hash, plain
 from uniprune.environment import environment
 from uniprune.errors import UserError
+from uniprune.files import explain_write, write_atomically
 from uniprune.loading import DTYPES, place
-from uniprune.records import Environment, Strict, explain_write, write_atomically
+from uniprune.records import Environment, Strict
 from uniprune.tuning.data import Sample
 from uniprune.tuning.journal import Journal
 from uniprune.tuning.material import Material, load_model
