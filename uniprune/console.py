@@ -59,7 +59,8 @@ def show(board: Leaderboard) -> None:
         table.add_row(*line)
     console.print(table)
     if dropped:
-        console.print(f"{dropped} columns do not fit here; leaderboard.csv has them, and a wider terminal shows them.")
+        told = f"{dropped} columns do not fit here; leaderboard.csv has them, and a wider terminal shows them."
+        console.print(told, highlight=False)
     for note in board.notes:
         console.print(note, highlight=False, markup=False)
 
