@@ -167,11 +167,11 @@ def test_kept_tokens_are_those_of_the_ledger(records: list[RunRecord]) -> None:
 
 def test_other_ratios_fields_and_protocols_are_not_joined(records: list[RunRecord]) -> None:
     line = read_stand_ins().line(
-        next(x for x in read_table("fopru-table5").lines if x.settings == "strategy=row" and x.ratio == 0.25)
+        next(x for x in read_table("fopru-table5").lines if x.settings == "strategy=row scope=tile" and x.ratio == 0.25)
     )
     found = compare([line], Runs(records))[0].ours
     assert found is not None
-    for change in ({"ratio": 0.26}, {"settings": "strategy=row reorder=false"}, {"model": "tiny-internvl"}):
+    for change in ({"ratio": 0.26}, {"settings": "strategy=row scope=tile reorder=false"}, {"model": "tiny-internvl"}):
         assert compare([line.model_copy(update=change)], Runs(records))[0].ours is None
     average = [r.model_copy(update={"setup": r.setup.model_copy(update={"protocol": "average"})}) for r in records]
     assert compare([line], Runs(average))[0].ours is None
