@@ -5,19 +5,14 @@ Writes docs/mini-suite-methods.csv (one line per model, method and ratio) and do
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
 
-from benchmarks.mini.report import ABILITIES, MODELS, credits, entries_of, interval
-from uniprune.records import DatasetRecord, RunRecord, Store
+from benchmarks.mini.report import ABILITIES, MODELS, credits, entries_of, interval, publish
+from uniprune.records import DatasetRecord, RunRecord
 
 RATIOS = (0.333, 0.222, 0.111)
 PRE, INTRA = "random-pre", "random-intra"
@@ -150,21 +145,5 @@ def _difference(row: dict[str, str]) -> str:
     return f"{middle} ({row['low']} to {row['high']})"
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--results", type=Path, default=Path("results/mini-suite"))
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
-    args = parser.parse_args()
-    table = rows(Store(args.results).records())
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(table)
-    (args.docs / "mini-suite-methods.csv").write_text(file.getvalue(), encoding="utf-8")
-    (args.docs / "mini-suite-methods.md").write_text(markdown(table), encoding="utf-8")
-    sys.stdout.write(markdown(table))
-
-
 if __name__ == "__main__":
-    main()
+    publish(__doc__, "mini-suite-methods", rows, markdown, COLUMNS)

@@ -9,7 +9,7 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -22,6 +22,8 @@ METHODS = ("random-pre", "random-intra", "divprune", "fastv")
 MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
 COLUMNS = ("model", "method", "ratio", "visual tokens", *ABILITIES, "average", "half-width")
+
+Table = Sequence[dict[str, str]]
 
 COMMAND = (
     f"for model in {' '.join(MODELS)}; do\n"
@@ -122,21 +124,27 @@ def markdown(table: Sequence[dict[str, str]]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def publish(
+    description: str,
+    name: str,
+    make: Callable[[Iterable[RunRecord]], Table],
+    page: Callable[[Table], str],
+    columns: Sequence[str],
+) -> None:
+    """Command line of a report: reads the stored runs, writes `name`.csv and `name`.md, and prints the page."""
+    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=Path("results/mini-suite"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     args = parser.parse_args()
-    table = rows(Store(args.results).records())
+    table = make(Store(args.results).records())
     file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(table)
-    (args.docs / "mini-suite.csv").write_text(file.getvalue(), encoding="utf-8")
-    (args.docs / "mini-suite.md").write_text(markdown(table), encoding="utf-8")
-    sys.stdout.write(markdown(table))
+    (args.docs / f"{name}.csv").write_text(file.getvalue(), encoding="utf-8")
+    (args.docs / f"{name}.md").write_text(page(table), encoding="utf-8")
+    sys.stdout.write(page(table))
 
 
 if __name__ == "__main__":
-    main()
+    publish(__doc__, "mini-suite", rows, markdown, COLUMNS)
