@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.greedy import dpp_map
 from uniprune.pruner import PreLLM
 from uniprune.registry import register_method
-from uniprune.selection import cosine_similarity, dpp_map
+from uniprune.selection import cosine_similarity
 from uniprune.view import View
 
 

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.greedy import farthest_points
 from uniprune.pruner import PreLLM
 from uniprune.registry import register_method
-from uniprune.selection import cosine_distance, farthest_points
+from uniprune.selection import cosine_distance
 from uniprune.view import View
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from uniprune.checks import check_count, check_positive, check_within
 from uniprune.pruner import PreLLM
 from uniprune.registry import register_method
-from uniprune.selection import ROWS, at_least_float32, cosine_similarity, top_k
+from uniprune.selection import at_least_float32, cosine_similarity, rows_at_a_time, top_k
 from uniprune.view import View
 
 
@@ -54,7 +54,7 @@ class GPrune(PreLLM):
 def graph_scores(tokens: Tensor, similarity: float, temperature: float, iterations: int) -> Tensor:
     """[N] information that arrives at each of `tokens` [N, D], per neighbour."""
     flow, neighbours = cosine_similarity(tokens), []
-    for rows in flow.split(ROWS):  # in place: from cosines to what is passed on
+    for rows in flow.split(rows_at_a_time(flow)):  # in place: from cosines to what is passed on
         apart = (rows < similarity).logical_or_(rows.abs() < 1e-6 * temperature)
         rows.copy_(rows.div_(temperature).masked_fill_(apart, -5000).softmax(-1))
         neighbours.append(rows.count_nonzero(-1))

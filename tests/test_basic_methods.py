@@ -9,8 +9,9 @@ from methods.none import NoPruning
 from methods.random_intra import RandomIntra
 from methods.random_pre import RandomPre
 from tests.views import make_view
+from uniprune.greedy import farthest_points
 from uniprune.registry import METHODS
-from uniprune.selection import cosine_distance, farthest_points, random_subset, top_k
+from uniprune.selection import cosine_distance, random_subset, top_k
 
 
 def test_random_subset_is_uniform() -> None:

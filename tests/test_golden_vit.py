@@ -28,8 +28,9 @@ from tests.golden_cases import Case, golden
 from tests.views import make_view
 from uniprune.budget import keep_count
 from uniprune.engine.attention import exchanged
+from uniprune.greedy import dpp_map
 from uniprune.pruner import Selection
-from uniprune.selection import cosine_similarity, dpp_map
+from uniprune.selection import cosine_similarity
 from uniprune.view import View
 
 

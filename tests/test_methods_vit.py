@@ -25,9 +25,10 @@ from uniprune.budget import keep_count
 from uniprune.choice import MethodChoice
 from uniprune.engine import PrefillReport, prune
 from uniprune.errors import UnsupportedError, UserError
+from uniprune.greedy import farthest_points
 from uniprune.pruner import Compose, PreLLM, Pruner
 from uniprune.registry import METHODS
-from uniprune.selection import farthest_points, top_k
+from uniprune.selection import top_k
 from uniprune.view import View
 
 RATIO = 0.222

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from uniprune import selection
+from uniprune.greedy import dpp_map, farthest_points, nearest_other
 from uniprune.selection import (
     ROWS,
     add_neighbours,
@@ -15,9 +16,7 @@ from uniprune.selection import (
     cosine_distance,
     cosine_similarity,
     count_outliers,
-    dpp_map,
     drop_most_similar,
-    farthest_points,
     gram,
     grid_blocks,
     group_means,
@@ -25,7 +24,6 @@ from uniprune.selection import (
     largest_in_rows,
     merge_into_nearest,
     merge_with_background,
-    nearest_other,
     pool_grid,
     top_k,
 )
@@ -249,5 +247,5 @@ def test_frames_without_a_share_are_dropped() -> None:
 
 def test_everything_public_is_tested() -> None:
     own = {name for name, item in vars(selection).items() if getattr(item, "__module__", "") == selection.__name__}
-    elsewhere = {"random_subset", "at_least_float32"}  # seeded draws: engine tests; dtypes: above
+    elsewhere = {"random_subset", "at_least_float32", "rows_at_a_time"}  # seeded draws: engine tests; others: above
     assert {name for name in own if not name.startswith("_")} - elsewhere <= set(globals())

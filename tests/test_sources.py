@@ -23,7 +23,7 @@ def names(method: str) -> set[str]:
 def test_helpers_and_shared_rules_count() -> None:
     rules = "uniprune/selection.py"
     assert names("none") == {"methods/none.py"}
-    assert names("divprune") == {"methods/divprune.py", rules}
+    assert names("divprune") == {"methods/divprune.py", "uniprune/greedy.py", rules}
     assert names("prumerge") == {"methods/prumerge.py", "methods/_prumerge.py", rules}
     assert names("sparsevlm") == {
         "methods/sparsevlm.py", "methods/_sparsevlm.py", "uniprune/clustering.py", "uniprune/schedules.py", rules

@@ -12,7 +12,17 @@ import uniprune
 from uniprune.catalog import ROOT
 from uniprune.records import Environment
 
-PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "accelerate", "ms-vlmeval", "numpy", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "ms-vlmeval",
+    "numpy",
+    "pillow",
+)
 
 
 def environment(device: str) -> Environment:

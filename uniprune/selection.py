@@ -17,7 +17,10 @@ Order = Literal["raster", "release"]
 """Kept tokens in their own places, or in the order in which a release hands them over (`in_order`)."""
 
 ROWS = 128
-"""Rows of a pairwise matrix worked on at a time: they stay in the processor's cache."""
+"""Rows of a pairwise matrix worked on at a time on a CPU: they stay in the processor's cache."""
+
+GPU_ROWS = 4096
+"""The same on a GPU, where starting an operation costs more than fetching its data."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -61,11 +64,16 @@ def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
     return gram(left) if b is None else left @ F.normalize(at_least_float32(b), dim=-1).T
 
 
+def rows_at_a_time(matrix: Tensor) -> int:
+    """How many rows of `matrix` to work on at a time, by where it lies."""
+    return GPU_ROWS if matrix.is_cuda else ROWS
+
+
 def gram(x: Tensor) -> Tensor:
-    """[N, N] x @ x.T, exactly symmetric, for little more than half its cost: below the diagonal it is copied."""
-    product = x.new_empty(len(x), len(x))
-    for start in range(0, len(x), ROWS):
-        stop = start + ROWS
+    """[N, N] x @ x.T, exactly symmetric; on a CPU for little more than half its cost, as one half is copied."""
+    product, step = x.new_empty(len(x), len(x)), rows_at_a_time(x)
+    for start in range(0, len(x), step):
+        stop = start + step
         torch.mm(x[start:stop], x[start:].T, out=product[start:stop, start:])
         product[stop:, start:stop] = product[start:stop, stop:].T
         block = product[start:stop, start:stop]
@@ -77,68 +85,6 @@ def cosine_distance(tokens: Tensor) -> Tensor:
     """[N, N] pairwise 1 - cos of `tokens` [N, D]; a zero vector is at distance 1 from everything. O(N^2 D)."""
     # In place: at thousands of tokens, fetching fresh memory costs as much as the arithmetic.
     return cosine_similarity(tokens).neg_().add_(1)
-
-
-def nearest_other(distance: Tensor) -> Tensor:
-    """[N] distance of every point to its nearest other point, from `distance` [N, N]. O(N^2), a few rows copied."""
-    nearest = distance.new_full((len(distance),), torch.inf)
-    for start in range(0, len(distance), ROWS):
-        rows = distance[start : start + ROWS].clone()
-        rows.diagonal(start).fill_(torch.inf)
-        nearest = torch.minimum(nearest, rows.amin(0))
-    return nearest
-
-
-def farthest_points(distance: Tensor, keep: int, seeds: Tensor | None = None) -> Tensor:
-    """Greedy max-min diversity: always take the point whose nearest selected point is farthest away.
-
-    Args:
-        distance: [N, N] symmetric distances.
-        keep: points wanted in all, seeds included.
-        seeds: [S] points already selected; without any, the first pick is the one with the farthest nearest neighbour.
-
-    Returns:
-        [keep] distinct indices in picking order. Selected points are masked, so duplicates of them are taken only when
-        nothing else is left. O(N) per pick.
-    """
-    if seeds is None:
-        seeds = nearest_other(distance).argmax()[None]
-    picks = list(seeds[:keep].split(1))
-    # A pick is a tensor, so that a device is never waited for; [1, N] saves reshaping at every one of them.
-    nearest = distance.index_select(0, seeds).amin(0, keepdim=True).index_fill_(1, seeds, -torch.inf)
-    while len(picks) < keep:
-        pick = nearest.argmax(1)
-        torch.minimum(nearest, distance.index_select(0, pick), out=nearest)
-        nearest.index_fill_(1, pick, -torch.inf)
-        picks.append(pick)
-    return torch.cat(picks)
-
-
-def dpp_map(kernel: Tensor, keep: int) -> Tensor:
-    """Greedy MAP of a determinantal point process: always add the token that enlarges the determinant most.
-
-    Args:
-        kernel: [N, N] symmetric and positive semi-definite.
-        keep: tokens wanted, at most N.
-
-    Returns:
-        [keep] distinct indices in picking order. O(N keep^2), by the incremental Cholesky form (arXiv 1709.05135). Past
-        the kernel's numerical rank nothing is left to gain: the rest is taken by its rounding noise, still distinct.
-    """
-    gain, picks = kernel.diagonal()[None].clone(), []
-    info = torch.finfo(kernel.dtype)
-    floor = (gain.max() * len(kernel) * info.eps).clamp_(min=info.tiny)
-    factor = kernel.new_empty(keep, len(kernel))
-    for step in range(keep):
-        pick = gain.argmax(1)
-        row, done = kernel.index_select(0, pick), factor[:step]
-        if step:
-            row.addmm_(done.index_select(1, pick).T, done, alpha=-1)
-        # Below the floor a row is rounding noise, which would grow from pick to pick if it were scaled up further.
-        row = torch.div(row, gain.index_select(1, pick).clamp_(min=floor).sqrt_(), out=factor[step : step + 1])
-        gain.addcmul_(row, row, value=-1).index_fill_(1, pick, -torch.inf)
-        picks.append(pick)
-    return torch.cat(picks)
 
 
 def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:

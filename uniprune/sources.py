@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uniprune.registry import METHODS
 
-RULES = ("uniprune.selection", "uniprune.clustering", "uniprune.schedules")
+RULES = ("uniprune.selection", "uniprune.greedy", "uniprune.clustering", "uniprune.schedules")
 """Modules of this package that make decisions for methods; the others carry them out."""
 
 

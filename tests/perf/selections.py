@@ -30,7 +30,8 @@ from methods.vispruner import important_and_diverse
 from methods.zspaprune import core_and_diverse, relevance
 from tests.perf import published
 from uniprune.clustering import density_peaks
-from uniprune.selection import cosine_distance, dpp_map, farthest_points, group_means, merge_with_background, top_k
+from uniprune.greedy import dpp_map, farthest_points
+from uniprune.selection import cosine_distance, group_means, merge_with_background, top_k
 
 GRIDS = {256: (16, 16), 576: (24, 24), 1280: (32, 40), 2880: (48, 60)}
 WIDTHS = (1024, 3584)
