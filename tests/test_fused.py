@@ -14,9 +14,11 @@ from uniprune.greedy import dpp_map, farthest_points
 from uniprune.selection import cosine_distance, cosine_similarity
 
 triton = pytest.importorskip("triton", reason="Triton exists for Linux only")
+old = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
 INTERPRETED = Path(__file__).with_name("interpreted_kernels.py")
 
 
+@pytest.mark.skipif(old, reason="this Triton's interpreter cannot count loops with numpy 2.4 and newer")
 def test_interpreted_kernels_make_the_picks_of_the_loops() -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INTERPRETED)]
     environment = os.environ | {"TRITON_INTERPRET": "1"}

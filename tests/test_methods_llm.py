@@ -21,7 +21,7 @@ from methods.sparsevlm_v2 import SparseVLMv2
 from methods.vtw import VTW
 from tests.oracles import dropped_by, layerwise_masked, merged_inputs
 from tests.pruners import generate
-from tests.tiny import FAMILIES, IMAGE, LAYERS, build, fresh_model, inputs, row, visual
+from tests.tiny import FAMILIES, IMAGE, INTERLEAVES_BEAMS, LAYERS, build, fresh_model, inputs, row, visual
 from uniprune.budget import tokens_per_layer
 from uniprune.choice import MethodChoice
 from uniprune.engine import Sample, prune
@@ -110,6 +110,8 @@ def test_counts_and_caches_are_as_scheduled(family: str, pruner: Pruner) -> None
 @every
 @pytest.mark.parametrize("scope", ["image", "prompt"])
 def test_scopes_beams_and_bfloat16(family: str, pruner: Pruner, scope: str) -> None:
+    if INTERLEAVES_BEAMS and family == "llava_next":
+        pytest.skip("this version of transformers mixes up the images of beams, with or without pruning")
     pruner = dataclasses.replace(pruner, scope=scope)  # type: ignore[arg-type]
     x = inputs(family, (2,))
     model = bfloat16(family) if scope == "prompt" else build(family)

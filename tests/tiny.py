@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from itertools import cycle
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LlavaForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from uniprune.registry import MODELS
@@ -17,6 +19,8 @@ __all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO"]
 
 FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
 VISION_START = IMAGE_START
+INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
+"""Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""
 SIZES = ((4, 6), (4, 4), (6, 2))
 """Grids that images of dynamic size cycle through: 24, 16 and 12 tokens."""
 

@@ -33,6 +33,7 @@ def environment(device: str) -> Environment:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    versions["torch"] = torch.__version__  # also says for which CUDA it was built
     return Environment(
         versions=versions,
         git=git_revision(),

@@ -1,7 +1,6 @@
 """Every way of decoding: beams, sampling, hand-written loops, second turns, static caches, no cache, copied caches."""
 
 import copy
-import inspect
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from methods.random_intra import RandomIntra
 from methods.random_pre import RandomPre
 from tests.oracles import dropped_by, masked
 from tests.pruners import Plan, Probe, generate
-from tests.tiny import FAMILIES, build, inputs
+from tests.tiny import FAMILIES, INTERLEAVES_BEAMS, build, inputs
 from uniprune.engine import Sample, prune
 from uniprune.pruner import Pruner
 
@@ -32,8 +31,6 @@ PRUNERS = {
 }
 family = pytest.mark.parametrize("family", FAMILIES)
 pruner_name = pytest.mark.parametrize("name", PRUNERS)
-interleaves_beams = "mm_encoder_outputs" not in inspect.signature(build("llava").forward).parameters
-"""Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""
 
 
 @family
@@ -42,7 +39,7 @@ interleaves_beams = "mm_encoder_outputs" not in inspect.signature(build("llava")
 @pytest.mark.parametrize("images", [(1,), (2, 1)], ids=str)
 def test_beams_and_sampling_equal_masking(family: str, name: str, mode: str, images: tuple[int, ...]) -> None:
     """Random choices are made once per prompt: the reference masks one choice for all copies of a row."""
-    if interleaves_beams and family != "qwen2_5_vl" and len(images) > 1:
+    if INTERLEAVES_BEAMS and family != "qwen2_5_vl" and len(images) > 1:
         pytest.skip("this version of transformers mixes up the images of beams, with or without pruning")
     model, x, options = build(family), inputs(family, images), {**GREEDY, **MODES[mode]}
     with prune(model, PRUNERS[name]) as session:
@@ -192,7 +189,7 @@ def test_features_encoded_by_the_caller(family: str) -> None:
         model(**x)
         by_generate, by_forward = (dropped_by(report, x)[0] for report in session.reports)
         assert torch.equal(by_generate, by_forward)
-        if interleaves_beams:
+        if INTERLEAVES_BEAMS:
             return
         features = model.get_image_features(**{name: x[name] for name in names}, return_dict=True)
         rest = {name: value for name, value in x.items() if name not in ("pixel_values", "image_sizes")}
