@@ -16,7 +16,9 @@ from torch import Tensor
 from uniprune.family import Span, rotate_half
 
 BLOCK = 256
-"""Query rows per block: bounds memory at heads x BLOCK x context."""
+"""Query rows of a decoder per block: bounds memory at heads x BLOCK x context."""
+CPU_BYTES, GPU_BYTES = 2**20, 2**25
+"""Size of a block of a tower's attention: what a cache holds, so that passing over it several times is cheap."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,9 @@ def exchanged(query: Tensor, key: Tensor, scale: float, spans: list[Span], skip:
     parts = [query.new_zeros(query.shape[0], skip, 2, dtype=torch.float32)]
     for start, stop in spans:
         first, emitted = max(start, skip), []
-        keys = key[:, :, start:stop].transpose(-1, -2)
         total = query.new_zeros(query.shape[0], stop - first, dtype=torch.float32)
-        for rows in query[:, :, first:stop].split(BLOCK, dim=2):
-            weights = (rows @ keys * scale).float().softmax(-1).mean(1)[..., first - start :]
+        for block in _attention(query[:, :, first:stop], key[:, :, start:stop], scale):
+            weights = block.mean(1)[..., first - start :]
             emitted.append(weights.sum(-1))
             total += weights.sum(1)
         parts.append(torch.stack((torch.cat(emitted, dim=-1), total), dim=-1) / (stop - first))
@@ -105,9 +106,18 @@ def received(query: Tensor, key: Tensor, scale: float, spans: list[Span]) -> Ten
     """
     columns = []
     for start, stop in spans:
-        keys = key[:, :, start:stop].transpose(-1, -2)
         total = query.new_zeros(query.shape[0], stop - start, dtype=torch.float32)
-        for rows in query[:, :, start:stop].split(BLOCK, dim=2):
-            total += (rows @ keys * scale).float().softmax(-1).sum(dim=(1, 2))
+        for block in _attention(query[:, :, start:stop], key[:, :, start:stop], scale):
+            total += block.sum(dim=(1, 2))
         columns.append(total / (query.shape[1] * (stop - start)))
     return torch.cat(columns, dim=-1)
+
+
+def _attention(query: Tensor, key: Tensor, scale: float) -> Iterator[Tensor]:
+    """[B, heads, r, n] probabilities in float32 of successive rows of `query` [B, heads, R, d] on `key` [.., n, d]."""
+    batch, heads, length = key.shape[:3]
+    step = (GPU_BYTES if key.is_cuda else CPU_BYTES) // (4 * batch * heads * length)
+    keys, nothing = key.flatten(0, 1).transpose(-1, -2), key.new_empty(1, 1, 1)
+    for rows in query.flatten(0, 1).split(max(1, step), dim=1):
+        logits = torch.baddbmm(nothing, rows, keys, beta=0, alpha=scale)
+        yield logits.softmax(-1, dtype=torch.float32).unflatten(0, (batch, heads))

@@ -1,0 +1,97 @@
+"""Rows of `bench` held against what a fast harness must reach (not part of the test suite).
+
+    python run.py bench --random-weights --model qwen2.5-vl-7b --method random-pre divprune fastv visionzip \\
+      --ratio 0.111 --tokens 1280 --repeats 30 --output results/bench.jsonl
+    python -m tests.perf.targets results/bench.jsonl
+
+At 1280 visual tokens or eight prompts and more, and keep ratios up to 1/9: a prefill reaches 70 % of the speed-up that
+operations allow, two methods of equal tokens differ by at most 2 %, a method that looks at features takes at most 1 %
+of the un-pruned prefill, one that looks at attention 3 % and no more than 2 % above the memory of the un-pruned model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from uniprune.bench.rows import BenchFile, BenchRow, Measured
+from uniprune.choice import MethodChoice
+
+MOST_KEPT, LEAST_TOKENS, LEAST_BATCH = 0.112, 1280, 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target on one row: `value` must not exceed `limit`, or not fall below it if `least`."""
+
+    where: str
+    method: str
+    target: str
+    value: float
+    limit: float
+    least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether it is reached."""
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        """A line of a Markdown table."""
+        sign = "≥" if self.least else "≤"
+        told = f"{self.value:.1%} ({sign} {self.limit:.0%})"
+        return f"| {self.where} | {self.method} | {self.target} | {told} | {'met' if self.met else 'MISSED'} |"
+
+
+def verdicts(rows: Iterable[BenchRow]) -> Iterator[Verdict]:
+    """All targets that rows large enough can be held against."""
+    groups: dict[str, dict[str, tuple[BenchRow, Measured]]] = {}
+    for row in rows:
+        setup = row.setup
+        large = setup.visual >= LEAST_TOKENS or setup.batch >= LEAST_BATCH
+        if row.measured is not None and large and (setup.method.kind == "none" or setup.ratio <= MOST_KEPT):
+            device, where = setup.environment.device, f"{setup.model}, {setup.batch} x {setup.visual}"
+            groups.setdefault(f"{where}, {device}", {})[setup.method.name] = row, row.measured
+    for where, group in groups.items():
+        vanilla = group.pop("none", (None, None))[1]
+        for name, (row, measured) in group.items():
+            yield from _single(where, name, row, measured, vanilla)
+        for (one, (_, a)), (other, (_, b)) in combinations(group.items(), 2):
+            if a.layers == b.layers:
+                times = sorted((a.median("prefill"), b.median("prefill")))
+                yield Verdict(where, f"{one}, {other}", "prefills of equal tokens", times[1] / times[0] - 1, 0.02)
+
+
+def _single(where: str, name: str, row: BenchRow, measured: Measured, vanilla: Measured | None) -> Iterator[Verdict]:
+    """Targets of one method."""
+    setup = row.setup
+    pruner = MethodChoice(name, ratio=setup.ratio).pruner()
+    attention = any(stage.pruner.llm_attention for stage in pruner.schedule(len(measured.layers)))
+    attention = attention or bool(pruner.vision_layers)
+    first = min((layer for layer, _ in setup.method.stages), default=0)
+    if row.vanilla is None:
+        return
+    if first <= 2:
+        yield Verdict(where, name, "share of the ceiling", row.speedups["prefill achieved"], 0.7, least=True)
+    share = measured.median("method") / row.vanilla.prefill
+    yield Verdict(where, name, "method time / vanilla prefill", share, 0.03 if attention else 0.01)
+    if attention and vanilla is not None and measured.peak_bytes and vanilla.peak_bytes:
+        yield Verdict(where, name, "peak memory above vanilla", measured.peak_bytes / vanilla.peak_bytes - 1, 0.02)
+
+
+def main() -> int:
+    """Print the table; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="what bench wrote to --output")
+    found = list(verdicts(BenchFile(parser.parse_args().file).rows.values()))
+    lines = ["| model, prompts x visual tokens, device | method | target | measured | |", "|---|---|---|---|---|"]
+    sys.stdout.write("\n".join([*lines, *map(str, found)]) + "\n")
+    return 0 if all(one.met for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
