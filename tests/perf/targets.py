@@ -55,32 +55,33 @@ def verdicts(rows: Iterable[BenchRow]) -> Iterator[Verdict]:
         large = setup.visual >= LEAST_TOKENS or setup.batch >= LEAST_BATCH
         if row.measured is not None and large and (setup.method.kind == "none" or setup.ratio <= MOST_KEPT):
             device, where = setup.environment.device, f"{setup.model}, {setup.batch} x {setup.visual}"
-            groups.setdefault(f"{where}, {device}", {})[setup.method.name] = row, row.measured
+            label = "none" if setup.method.kind == "none" else f"{setup.method.name} {setup.ratio:.3g}"
+            groups.setdefault(f"{where}, {device}", {})[label] = row, row.measured
     for where, group in groups.items():
         vanilla = group.pop("none", (None, None))[1]
-        for name, (row, measured) in group.items():
-            yield from _single(where, name, row, measured, vanilla)
+        for label, (row, measured) in group.items():
+            yield from _single(where, label, row, measured, vanilla)
         for (one, (_, a)), (other, (_, b)) in combinations(group.items(), 2):
             if a.layers == b.layers:
                 times = sorted((a.median("prefill"), b.median("prefill")))
                 yield Verdict(where, f"{one}, {other}", "prefills of equal tokens", times[1] / times[0] - 1, 0.02)
 
 
-def _single(where: str, name: str, row: BenchRow, measured: Measured, vanilla: Measured | None) -> Iterator[Verdict]:
+def _single(where: str, label: str, row: BenchRow, measured: Measured, vanilla: Measured | None) -> Iterator[Verdict]:
     """Targets of one method."""
     setup = row.setup
-    pruner = MethodChoice(name, ratio=setup.ratio).pruner()
+    pruner = MethodChoice(setup.method.name, ratio=setup.ratio).pruner()
     attention = any(stage.pruner.llm_attention for stage in pruner.schedule(len(measured.layers)))
     attention = attention or bool(pruner.vision_layers)
     first = min((layer for layer, _ in setup.method.stages), default=0)
     if row.vanilla is None:
         return
     if first <= 2:
-        yield Verdict(where, name, "share of the ceiling", row.speedups["prefill achieved"], 0.7, least=True)
+        yield Verdict(where, label, "share of the ceiling", row.speedups["prefill achieved"], 0.7, least=True)
     share = measured.median("method") / row.vanilla.prefill
-    yield Verdict(where, name, "method time / vanilla prefill", share, 0.03 if attention else 0.01)
+    yield Verdict(where, label, "method time / vanilla prefill", share, 0.03 if attention else 0.01)
     if attention and vanilla is not None and measured.peak_bytes and vanilla.peak_bytes:
-        yield Verdict(where, name, "peak memory above vanilla", measured.peak_bytes / vanilla.peak_bytes - 1, 0.02)
+        yield Verdict(where, label, "peak memory above vanilla", measured.peak_bytes / vanilla.peak_bytes - 1, 0.02)
 
 
 def main() -> int:
