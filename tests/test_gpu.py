@@ -86,6 +86,22 @@ def test_spans_come_from_events_and_fill_the_call(family: str) -> None:
     assert spans.peak_bytes >= sum(parameter.nbytes for parameter in model.parameters())
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_events_are_those_of_the_models_gpu() -> None:
+    """Torch's current device stays another one: its stream would show when work was handed over, not when it ran."""
+    second = torch.device("cuda", 1)
+    model, batch = fresh_model("llava").to(second), on(second, inputs("llava", (1, 2)), torch.float32)
+    timer = Timer(find_family(model))
+    with torch.inference_mode(), timer:
+        for _ in range(2):
+            start = time.perf_counter()
+            generate(model, batch, 20)
+            torch.cuda.synchronize(second)
+            wall = time.perf_counter() - start
+            spans = timer.sample()
+    assert 0.7 * wall < spans.total <= wall * 1.01
+
+
 def waits(model: Any, batch: dict[str, Tensor]) -> bool:
     """Whether the second decode step of a user's own loop reads something back from the device."""
     first = model(**batch, use_cache=True)

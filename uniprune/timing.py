@@ -2,8 +2,9 @@
 
 A timer is a stack of open spans and a list of marks. Whenever a span opens or closes, one mark is set and the time
 since the last mark belongs to the span that was on top. So nested work (the method inside the prefill, a projector
-inside the tower) is counted once. A mark is a CUDA event on the GPU and a `perf_counter` reading on the CPU; nothing
-waits for the GPU before `sample()`.
+inside the tower) is counted once. A mark is a CUDA event on the model's GPU and a `perf_counter` reading on the CPU;
+nothing waits for the GPU before `sample()`. Only a model spread over several GPUs is waited for at every mark, because
+events of different GPUs cannot be compared.
 """
 
 from __future__ import annotations
@@ -66,13 +67,12 @@ class Timer:
             spans = timer.sample()
 
     Args:
-        family: the model's layout (`find_family(model)`). Events are recorded on the device of its first parameter.
+        family: the model's layout (`find_family(model)`).
     """
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self._cuda = next(family.model.parameters()).is_cuda
-        self._gpus = {parameter.device for parameter in family.model.parameters() if parameter.is_cuda}
+        self._gpus = tuple({parameter.device for parameter in family.model.parameters() if parameter.is_cuda})
         self._handles: list[Any] = []
         self._reset()
 
@@ -131,8 +131,8 @@ class Timer:
             raise RuntimeError("nothing was timed: run model.generate inside `with Timer(family)` before sample()")
         seconds = dict.fromkeys(("vision", "projector", "method", "prefill", "decode"), 0.0)
         marks = self._marks
-        if self._cuda:
-            torch.cuda.synchronize(next(self.family.model.parameters()).device)
+        for gpu in self._gpus:
+            torch.cuda.synchronize(gpu)
         for (before, _), (after, name) in pairwise(marks):
             if name is not None:
                 seconds[name] += self._between(before, after)
@@ -146,18 +146,24 @@ class Timer:
         return spans
 
     def _between(self, before: Any, after: Any) -> float:
-        return before.elapsed_time(after) / 1000 if self._cuda else after - before
+        return before.elapsed_time(after) / 1000 if len(self._gpus) == 1 else after - before
 
     def _mark(self, name: SpanName | None = None) -> None:
         """The time since the last mark belongs to `name`, by default to the innermost open span."""
         if not self._marks:
             for gpu in self._gpus:
                 torch.cuda.reset_peak_memory_stats(gpu)
-        now: Any = time.perf_counter()
-        if self._cuda:
+        self._marks.append((self._now(), name or (self._open[-1] if self._open else None)))
+
+    def _now(self) -> Any:
+        """An event of the model's one GPU, whichever device is torch's current one; else seconds."""
+        if len(self._gpus) == 1:
             now = torch.cuda.Event(enable_timing=True)
-            now.record()
-        self._marks.append((now, name or (self._open[-1] if self._open else None)))
+            now.record(torch.cuda.current_stream(self._gpus[0]))
+            return now
+        for gpu in self._gpus:
+            torch.cuda.synchronize(gpu)
+        return time.perf_counter()
 
     # --- hooks --------------------------------------------------------------------------------------------------
     def _module_starts(self, span: SpanName, module: nn.Module, args: Any) -> None:
