@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -10,8 +12,8 @@ import torch
 from torch import Tensor
 
 from models.llava import PATCH, Llava
-from uniprune.errors import UnsupportedError
-from uniprune.family import Family, Picture
+from uniprune.errors import UnsupportedError, UserError
+from uniprune.family import Picture
 from uniprune.registry import register_model
 from uniprune.specimen import IMAGE, VISION, Size, Specimen
 from uniprune.view import Grid
@@ -58,18 +60,27 @@ class TinyLlavaNext(Specimen):
 
     def placeholders(self, size: Size, tiles: int) -> int:
         """The base tile, and the rows of the larger image, each with its end."""
-        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-
-        pixels = [PATCH * side for side in size]
-        rows, columns = get_anyres_image_grid_shape(pixels, self.pinpoints, self.side)
-        _, height, width = unpad_image(torch.zeros(1, rows * self.size[0], columns * self.size[0]), pixels).shape
-        return self.size[0] ** 2 + int(height) * (int(width) + 1)
+        height, width = larger_grid([PATCH * side for side in size], self.pinpoints, self.side, PATCH)
+        return self.size[0] ** 2 + height * (width + 1)
 
     def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
         """[1, most tiles of any image, 3, side, side], and the size of the image before it was cut."""
         most = 1 + max(rows * columns for rows, columns in SHAPES)
         pixels = torch.randn(1, most, 3, self.side, self.side, generator=generator)
         return {"pixel_values": pixels, "image_sizes": torch.tensor([[PATCH * side for side in size]])}
+
+
+def larger_grid(pixels: Sequence[int], pinpoints: list[list[int]], side: int, patch: int) -> tuple[int, int]:
+    """Rows and columns of the larger grid of an image of `pixels`, height first, cropped, by the model's own rules.
+
+    `pinpoints` are the sizes in pixels that images are scaled to, `side` and `patch` the pixels of a tile and a token.
+    """
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+    rows, columns = get_anyres_image_grid_shape(list(pixels), pinpoints, side)
+    whole = torch.empty(()).expand(1, rows * (side // patch), columns * (side // patch))
+    _, height, width = unpad_image(whole, list(pixels)).shape
+    return int(height), int(width)
 
 
 @register_model("llava_next")
@@ -82,9 +93,6 @@ class LlavaNext(Llava):
     """
 
     specimen: ClassVar[type[Specimen]] = TinyLlavaNext
-    # Prompts of `bench` hold visual tokens only, and no newline tokens.
-    usual_tokens = Family.usual_tokens
-    random_image = Family.random_image
 
     def pictures(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Callable[[], Tensor]
@@ -110,6 +118,55 @@ class LlavaNext(Llava):
             larger = [(1, height, width)] if height * width else []
             pictures.append(Picture(((1, self._side, self._side), *larger), origins, markers))
         return pictures
+
+    @property
+    def usual_tokens(self) -> int:
+        """The largest image that is nearest to a square: 2880, the number papers quote."""
+        return max(self._sizes, key=lambda tokens: (min(self._sizes[tokens]), tokens))
+
+    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One image: its base tile and further tiles, [1, tiles, 3, side, side], and the size it was cut from.
+
+        `tokens` counts patches, as budgets do; newline tokens come on top.
+        """
+        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+        config, size = self.model.config, self._size(tokens)
+        side = config.vision_config.image_size
+        tiles = image_size_to_num_patches(size, config.image_grid_pinpoints, side)
+        pixels = torch.randn(1, tiles, 3, side, side, generator=generator)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
+
+    def placeholders(self, tokens: int) -> int:
+        """With the newline token behind every row of the larger grid."""
+        return tokens + self._larger(self._size(tokens))[0]
+
+    def _size(self, tokens: int) -> tuple[int, int]:
+        """Height and width in pixels of an image of `tokens` visual tokens."""
+        if tokens in self._sizes:
+            return self._sizes[tokens]
+        below = max((possible for possible in self._sizes if possible < tokens), default=None)
+        above = min((possible for possible in self._sizes if possible > tokens), default=None)
+        nearest = " or ".join(str(possible) for possible in (below, above) if possible is not None)
+        raise UserError(f"no image has {tokens} visual tokens with {type(self).__name__}; ask for {nearest}")
+
+    @cached_property
+    def _sizes(self) -> dict[int, tuple[int, int]]:
+        """Number of visual tokens -> height and width in pixels of the image nearest to a square that has as many."""
+        side, patch, found = self._side, self.model.config.vision_config.patch_size, dict[int, tuple[int, int]]()
+        for rows, columns in self._shapes:
+            high, wide = rows * side, columns * side
+            grids = [(high, width) for width in range(1, wide + 1)] + [(height, wide) for height in range(1, high)]
+            for size in ((patch * height, patch * width) for height, width in grids):
+                tokens = side**2 + math.prod(self._larger(size))
+                found[tokens] = min(size, found.get(tokens, size), key=lambda one: max(one) / min(one))
+        return found
+
+    def _larger(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the larger grid of an image of `size` in pixels."""
+        config = self.model.config
+        vision = config.vision_config
+        return larger_grid(size, config.image_grid_pinpoints, vision.image_size, vision.patch_size)
 
     @property
     def _side(self) -> int:

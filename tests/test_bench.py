@@ -15,7 +15,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.tiny import specimen
 from uniprune.architectures import random_model
 from uniprune.bench.floors import copy_bandwidth, weight_bytes
 from uniprune.bench.measure import Bench, BenchOptions
@@ -26,7 +25,7 @@ from uniprune.bench.tables import flat, spreads
 from uniprune.choice import MethodChoice
 from uniprune.cli import main
 from uniprune.errors import UserError
-from uniprune.family import find_family
+from uniprune.family import Family, find_family
 from uniprune.loading import Placement
 from uniprune.progress import RunProgress
 
@@ -228,6 +227,8 @@ def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:
         ("llava-1.5-7b", 576, 1152, (2, 3, 336, 336)),
         ("internvl3-8b", 256, 1792, (7, 3, 448, 448)),
         ("qwen2.5-vl-7b", 256, 1280, (5120, 1176)),
+        ("llava-next-7b-vicuna", 2880, 2304, (1, 5, 3, 336, 336)),
+        ("llava-next-7b-mistral", 2880, 1728, (1, 3, 3, 336, 336)),
     ],
 )
 def test_images_of_published_models(name: str, usual: int, tokens: int, shape: tuple[int, ...]) -> None:
@@ -237,6 +238,29 @@ def test_images_of_published_models(name: str, usual: int, tokens: int, shape: t
     assert image["pixel_values"].shape == shape
     with pytest.raises(UserError, match=r"257 .*ask for"):
         family.random_image(257, torch.Generator())
+
+
+def test_llava_next_is_timed_on_prompts_with_row_ends(
+    checkpoint: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every number of visual tokens it says it can make; the ledger counts them without the newline tokens."""
+    folder = checkpoint("llava-next")
+    family = subject(str(folder), random_weights=True, placement=CPU).family
+    assert family.usual_tokens == 16 + 8 * 8
+    possible = [16 + cells for cells in (8, 16, 24, 32, 48, 64)]
+    for visual in possible:
+        prompts = random_prompts(family, batch=2, visual=visual, text=9, seed=0)
+        images = prompts.inputs["input_ids"] == family.visual_token_ids[0]
+        assert int(images[0].sum()) == family.placeholders(visual) > visual
+    arguments = ["--model", str(folder), "--method", "divprune", "--ratio", "0.25", "--batch", "2", "--tokens"]
+    assert main(words(tmp_path, *arguments, *map(str, possible))) == 0
+    for row in BenchFile(tmp_path / "bench.jsonl").rows.values():
+        assert row.measured is not None
+        assert row.setup.visual in possible
+        ratio = 1 if row.setup.method.name == "none" else 0.25
+        assert row.measured.layers == [row.setup.visual * ratio] * 6
+    assert main(words(tmp_path, *arguments, "60")) == 2
+    assert "no image has 60 visual tokens with LlavaNext; ask for 48 or 64" in capsys.readouterr().err
 
 
 def test_weights_read_are_those_of_the_language_model() -> None:
@@ -326,7 +350,9 @@ def test_it_runs_without_the_kit_torchvision_and_benchmarks(tmp_path: Path) -> N
     assert len(BenchFile(tmp_path / "bench.jsonl").rows) == 2
 
 
-def test_a_family_without_random_images_is_refused_by_name(tmp_path: Path) -> None:
-    family = find_family(specimen("llava_next").model())
-    with pytest.raises(UserError, match="LlavaNext cannot make random images"):
-        bench(Subject("tiny", family, "random", CPU), tmp_path / "b.jsonl")
+def test_a_family_without_random_images_is_refused_by_name(llava: Subject, tmp_path: Path) -> None:
+    class Unfinished(type(llava.family)):  # type: ignore[misc]
+        usual_tokens, random_image = Family.usual_tokens, Family.random_image
+
+    with pytest.raises(UserError, match="Unfinished cannot make random images"):
+        bench(Subject("tiny", Unfinished(llava.family.model), "random", CPU), tmp_path / "b.jsonl")

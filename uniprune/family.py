@@ -154,6 +154,10 @@ class Family:
             f"{type(self).__name__} cannot make random images; give it usual_tokens and random_image"
         )
 
+    def placeholders(self, tokens: int) -> int:
+        """Placeholders that the prompt of `random_image(tokens, …)` needs; by default one per visual token."""
+        return tokens
+
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
         """Further arguments of a forward that follow from its input ids [B, L]."""
         return {}

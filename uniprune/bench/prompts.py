@@ -40,7 +40,7 @@ def random_prompts(family: Family, batch: int, visual: int, text: int, seed: int
     plain[[i for i in (*family.special_token_ids, *family.visual_token_ids) if i < vocabulary]] = False
     known = plain.nonzero()[:, 0]
     words = known[torch.randint(len(known), (batch, text), generator=generator)]
-    images = torch.full((batch, visual), family.visual_token_ids[0])
+    images = torch.full((batch, family.placeholders(visual)), family.visual_token_ids[0])
     ids = torch.cat((words[:, : text // 2], images, words[:, text // 2 :]), dim=1)
     inputs = {
         "input_ids": ids,
