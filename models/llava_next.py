@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -13,13 +14,15 @@ from torch import Tensor
 
 from models.llava import PATCH, Llava
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.family import Picture
+from uniprune.family import Columns, Picture
 from uniprune.registry import register_model
 from uniprune.specimen import IMAGE, VISION, Size, Specimen
 from uniprune.view import Grid
 
 SHAPES = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Rows and columns of tiles the tiny model may cut an image into."""
+COLUMNS = 32
+"""Values of a token that are compared first."""
 
 
 class TinyLlavaNext(Specimen):
@@ -83,6 +86,28 @@ def larger_grid(pixels: Sequence[int], pinpoints: list[list[int]], side: int, pa
     return int(height), int(width)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """One way in which tiles may have become an image.
+
+    Attributes:
+        first, stop: its base tile, and the tile behind its last one. origins: [N] numbers of its tokens among those of
+            all tiles.
+    """
+
+    first: int
+    stop: int
+    origins: Tensor
+
+    def moved(self, tiles: int, tokens: int) -> Cut:
+        """The same, so many `tiles` of so many `tokens` later."""
+        return Cut(self.first + tiles, self.stop + tiles, self.origins + tiles * tokens)
+
+    def makes(self, tiles: Tensor, tokens: Tensor) -> bool:
+        """Whether `tokens` [N, C] are those of `tiles` [T, side * side, C]."""
+        return torch.equal(tiles.flatten(0, 1)[self.origins.to(tiles.device)], tokens)
+
+
 @register_model("llava_next")
 class LlavaNext(Llava):
     """LLaVA-NeXT ("1.6"): 336 px tiles of 576 tokens, a newline token behind every row of the larger image.
@@ -95,26 +120,42 @@ class LlavaNext(Llava):
     specimen: ClassVar[type[Specimen]] = TinyLlavaNext
 
     def pictures(
-        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Callable[[], Tensor]
+        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
     ) -> list[Picture]:
         """Found in what the placeholders hold: row ends by the newline vector, tiles by what they became.
 
         The sizes of the images never pass through a module, so hooks cannot see them. The layout taken is the one that
-        gives, from the projected tiles, exactly what the language model gets.
+        gives, from the projected tiles, exactly what the language model gets. A few columns say which ones can; among
+        several, equal images take the tiles behind the last image's, and equal tiles are compared in all columns.
 
         Raises:
             UnsupportedError: no layout does.
         """
-        held, tiles, pictures = features(), projected(), []
-        for start, height, width in self._layouts(held):
+        few = slice(None, None, max(1, len(self.base.image_newline) // COLUMNS))
+        held, tiles, pictures, following = features(few), projected(), [], 0
+        for start, height, width in self._layouts(held, few):
             base = self._side**2
-            stop = start + base + height * (width + 1)
-            markers = torch.zeros(stop - start, dtype=torch.bool)
+            markers = torch.zeros(base + height * (width + 1), dtype=torch.bool)
             markers[base + width :: width + 1] = True
             origins = None
             if tiles is not None:
-                tokens = held[start:stop][~markers.to(held.device)]
-                origins = self._origins(tiles.to(held), tokens, height, width)
+                places = start + (~markers).nonzero()[:, 0].to(held.device)
+                some, tokens, arrangements = (
+                    tiles[..., few].to(held),
+                    held[places],
+                    [*self._arrangements(height, width)],
+                )
+                alike = (some[:, 0] == tokens[0]).all(-1).nonzero()[:, 0].tolist()
+                cuts = _cuts([following], arrangements, some, tokens) or _cuts(alike, arrangements, some, tokens)
+                if len(cuts) > 1:
+                    whole = features(slice(None))
+                    cuts = [cut for cut in cuts if cut.makes(tiles.to(whole), whole[places])]
+                if not cuts:
+                    raise UnsupportedError(
+                        f"an image of {len(places)} tokens is not made of the tiles that were encoded; this version of "
+                        "transformers may lay images out in another way"
+                    )
+                origins, following = cuts[0].origins, cuts[0].stop
             larger = [(1, height, width)] if height * width else []
             pictures.append(Picture(((1, self._side, self._side), *larger), origins, markers))
         return pictures
@@ -174,12 +215,12 @@ class LlavaNext(Llava):
         vision = self.model.config.vision_config
         return int(vision.image_size // vision.patch_size)
 
-    def _layouts(self, held: Tensor) -> Iterator[tuple[int, int, int]]:
-        """(first placeholder, height and width of the larger grid) of every image.
+    def _layouts(self, held: Tensor, few: slice) -> Iterator[tuple[int, int, int]]:
+        """(first placeholder, height and width of the larger grid) of every image; `held` are columns `few` of all.
 
         Of an image much wider than high unpadding leaves no row.
         """
-        newline, base = self.base.image_newline.to(held), self._side**2
+        newline, base = self.base.image_newline[few].to(held), self._side**2
         widest = max(columns for _, columns in self._shapes) * self._side
         ends = (held == newline).all(-1).nonzero()[:, 0].tolist()
         start = 0
@@ -200,26 +241,15 @@ class LlavaNext(Llava):
         side = self.model.config.vision_config.image_size
         return [(height // side, width // side) for height, width in self.model.config.image_grid_pinpoints]
 
-    def _origins(self, tiles: Tensor, tokens: Tensor, height: int, width: int) -> Tensor:
-        """[N] which tokens of `tiles` [T, side * side, D] an image's `tokens` [N, D] are."""
-        every = tiles.flatten(0, 1)
-        arrangements = list(self._arrangements(height, width))
-        for first in (tiles[:, 0] == tokens[0]).all(-1).nonzero()[:, 0].tolist():
-            for numbers in arrangements:
-                origins = first * self._side**2 + numbers
-                if int(origins.max()) < len(every) and torch.equal(every[origins.to(every.device)], tokens):
-                    return origins
-        raise UnsupportedError(
-            f"an image of {len(tokens)} tokens is not made of the tiles that were encoded; this version of "
-            "transformers may lay images out in another way"
-        )
+    def _arrangements(self, height: int, width: int) -> list[Cut]:
+        """Every cut that leaves such a larger grid, of tiles counted from the image's base tile.
 
-    def _arrangements(self, height: int, width: int) -> Iterator[Tensor]:
-        """For every way to cut an image, [N] numbers of its tokens, from 0 at its base tile, that are left of it."""
+        Where nothing is left of it nobody can tell how many tiles there were: the fewest are taken.
+        """
         side, base = self._side, torch.arange(self._side**2)
         if not height * width:
-            yield base
-            return
+            return [Cut(0, 1 + min(map(math.prod, self._shapes)), base)]
+        cuts = []
         for rows, columns in self._shapes:
             top, left = rows * side - height, columns * side - width
             if min(top, left) < 0 or (top and left) or (top + left) % 2:
@@ -227,4 +257,11 @@ class LlavaNext(Llava):
             tiles = len(base) * (1 + torch.arange(rows * columns)).view(rows, columns, 1, 1) + base.view(side, side)
             whole = tiles.transpose(1, 2).flatten(0, 1).flatten(1)
             larger = whole[top // 2 : top // 2 + height, left // 2 : left // 2 + width]
-            yield torch.cat((base, larger.flatten()))
+            cuts.append(Cut(0, 1 + rows * columns, torch.cat((base, larger.flatten()))))
+        return cuts
+
+
+def _cuts(firsts: Iterable[int], arrangements: Sequence[Cut], tiles: Tensor, tokens: Tensor) -> list[Cut]:
+    """Those of `arrangements`, begun at one of the tiles `firsts`, that make an image's `tokens` [N, C]."""
+    moved = (cut.moved(first, tiles.shape[1]) for first in firsts for cut in arrangements)
+    return [cut for cut in moved if cut.stop <= len(tiles) and cut.makes(tiles, tokens)]

@@ -18,7 +18,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from methods.divprune import DivPrune
 from methods.gprune import GPrune
 from methods.vtw import VTW
-from models.llava_next import PATCH, LlavaNext
+from models.llava_next import COLUMNS, PATCH, LlavaNext
 from tests.oracles import layerwise_masked, merged_inputs, physically_short
 from tests.pruners import Plan, Probe, generate
 from tests.tiny import IMAGE, build, inputs, row, specimen, visual
@@ -81,7 +81,7 @@ def test_layouts_are_those_of_the_model(full_size: Any, alike: bool) -> None:
         full_size.base_model.image_newline.data = newline
         held = torch.cat(packed(full_size, list(projected.split(counts)), image_sizes, newline))
         grids = [(1, 24, 24)] * len(projected)
-        pictures = family.pictures(grids, lambda made=projected: made, lambda held=held: held)
+        pictures = family.pictures(grids, lambda made=projected: made, lambda columns, held=held: held[:, columns])
         markers = torch.cat([picture.markers for picture in pictures])
         origins = torch.cat([picture.origins for picture in pictures])
         want = numbered(full_size, image_sizes)
@@ -106,7 +106,59 @@ def test_features_of_other_tiles_are_refused(full_size: Any) -> None:
     projected = torch.randn(3, 576, 8, generator=generator)
     (held,) = packed(full_size, [projected], torch.tensor([[336, 600]]), torch.zeros(8))
     with pytest.raises(UnsupportedError, match="not made of the tiles"):
-        LlavaNext(full_size).pictures([(1, 24, 24)] * 3, lambda: projected + 1, lambda: held)
+        LlavaNext(full_size).pictures([(1, 24, 24)] * 3, lambda: projected + 1, lambda columns: held[:, columns])
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_equal_images_and_nearly_equal_tiles(full_size: Any, copies: int) -> None:
+    """A picture asked about three times is encoded three times; beams (`copies`) repeat what was encoded once.
+
+    All its tokens agree in every column that is looked at first, as those of a blank page may: another one tells them
+    apart.
+    """
+    wide = 4 * COLUMNS
+    sizes = torch.tensor([[336, 336]] * 3)  # 24 x 24: a row of two tiles, a column of two, or one of three
+    counts = tile_counts(full_size, sizes)
+    one = torch.ones(counts[0], 576, wide)
+    one[..., 1] += torch.arange(counts[0] * 576).view(-1, 576)
+    projected = one.repeat(3, 1, 1)
+    newline = torch.zeros(wide)
+    full_size.base_model.image_newline.data = newline
+    held = torch.cat(packed(full_size, list(projected.split(counts)), sizes, newline) * copies)
+    looked: list[slice] = []
+
+    def features(columns: slice) -> Tensor:
+        looked.append(columns)
+        return held[:, columns]
+
+    pictures = LlavaNext(full_size).pictures([(1, 24, 24)] * len(projected), lambda: projected, features)
+    want = numbered(full_size, sizes)
+    assert torch.equal(torch.cat([picture.origins for picture in pictures[:3]]), want[want >= 0])
+    for picture in pictures:
+        assert torch.equal(projected.flatten(0, 1)[picture.origins], held[: len(picture.markers)][~picture.markers])
+    assert looked[0] == slice(None, None, 4)
+    assert slice(None) in looked
+
+
+def test_few_columns_are_enough_for_different_tiles(full_size: Any) -> None:
+    """Whole features are 47 MB an image at full width: copying and comparing them took longer than a layer."""
+    generator, wide = torch.Generator().manual_seed(0), 4 * COLUMNS
+    sizes = torch.tensor([[480, 640], [900, 300]] * 2)
+    counts = tile_counts(full_size, sizes)
+    projected = torch.randn(sum(counts[:2]), 576, wide, generator=generator).repeat(2, 1, 1)
+    newline = torch.randn(wide, generator=generator)
+    full_size.base_model.image_newline.data = newline
+    held = torch.cat(packed(full_size, list(projected.split(counts)), sizes, newline))
+    looked: list[slice] = []
+
+    def features(columns: slice) -> Tensor:
+        looked.append(columns)
+        return held[:, columns]
+
+    pictures = LlavaNext(full_size).pictures([(1, 24, 24)] * len(projected), lambda: projected, features)
+    want = numbered(full_size, sizes)
+    assert torch.equal(torch.cat([picture.origins for picture in pictures]), want[want >= 0])
+    assert looked == [slice(None, None, 4)]
 
 
 # --- scopes -----------------------------------------------------------------------------------------------------
@@ -245,7 +297,7 @@ def test_tiles_are_unknown_where_features_come_from_outside() -> None:
     newline = model.base_model.image_newline.detach()
     tokens = torch.randn(36, 64, generator=torch.Generator().manual_seed(0))
     tokens[16 + 4 :: 5] = newline
-    pictures = LlavaNext(model).pictures(None, lambda: None, lambda: tokens)
+    pictures = LlavaNext(model).pictures(None, lambda: None, lambda columns: tokens[:, columns])
     ((unit,),) = image_units(places, pictures, tiled=False)
     assert unit.grids == ((1, 4, 4), (1, 4, 4))
     assert unit.markers.tolist() == [20, 25, 30, 35]

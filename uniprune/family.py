@@ -24,6 +24,8 @@ from uniprune.specimen import Specimen
 from uniprune.view import Grid
 
 Span = tuple[int, int]
+Columns = Callable[[slice], Tensor]
+"""Gives those columns of a matrix."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,14 @@ class Family:
 
     # --- to be written where the language model does not get what the tower made, token for token ---------------
     def pictures(
-        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Callable[[], Tensor]
+        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
     ) -> list[Picture] | None:
         """The encoded images in prompt order; by default one per grid, whole. None if unknown.
 
         Args:
             grids: what `grids` said of the tower's call; None when the features were computed outside the session.
             projected: gives what left the projector; None then, too.
-            features: makes [P, D] what the placeholders of all rows of the batch hold, row after row.
+            features: makes [P, C] those columns of what the placeholders of all rows hold, row after row.
         """
         if grids is None:
             return None

@@ -76,7 +76,9 @@ class Prefill:
         pictures = None
         if self.has_images:
             pictures = self.family.pictures(
-                grids, lambda: vision.projected if vision else None, lambda: embeds[self.visual]
+                grids,
+                lambda: vision.projected if vision else None,
+                lambda columns: embeds[..., columns][self.visual],
             )
         units = image_units(self.visual, pictures, self.family.tiled)
         units = [scoped(row, self.pruner.scope, grids) for row in units]
