@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -157,6 +161,59 @@ def test_unreachable_hub_names_id_and_remedies() -> None:
         load(find_model("nobody/no-such-model"), CPU)
     for part in ("nobody/no-such-model", "path of a folder", "hf download nobody", "HF_HUB_OFFLINE"):
         assert part in str(caught.value)
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A hub that answers every request with 404, as for a repository that does not exist."""
+
+    def do_HEAD(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
+    """A server on this machine in the hub's place, before an empty cache."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        template = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield server
+
+
+def test_without_a_network_nothing_is_tried_for_long(hub: HTTPServer) -> None:
+    """One refused connection is enough; retries would take half a minute."""
+    hub.server_close()
+    begin = time.perf_counter()
+    with pytest.raises(UserError) as caught:
+        load(find_model("nobody/no-such-model"), CPU)
+    assert time.perf_counter() - begin < 5
+    for part in (
+        "lacks a configuration and weights",
+        "'nobody/no-such-model'",
+        "cannot be reached",
+        "path of a folder",
+    ):
+        assert part in str(caught.value)
+
+
+def test_what_the_hub_answers_is_told(hub: HTTPServer) -> None:
+    Thread(target=hub.serve_forever, daemon=True).start()
+    with pytest.raises(UserError, match="nobody/no-such-model is not a local folder and is not a valid"):
+        load(find_model("nobody/no-such-model"), CPU)
+    hub.shutdown()
+    assert hub.asked[0] == "/nobody/no-such-model/resolve/main/config.json"  # type: ignore[attr-defined]
 
 
 def test_fingerprint_follows_content_not_place(checkpoint: Checkpoint, tmp_path: Path) -> None:

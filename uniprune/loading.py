@@ -18,6 +18,13 @@ from uniprune.registry import MODELS
 from uniprune.torchvision_remedy import ensure_torchvision
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PARTS = {
+    "a configuration": {"config.json"},
+    "weights": {"model.safetensors", "model.safetensors.index.json"},
+    "an image processor": {"processor_config.json", "preprocessor_config.json"},
+    "a tokenizer": {"tokenizer.json", "tokenizer.model", "vocab.json"},
+}
+"""What a checkpoint consists of, and the files that may hold it."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
 
     if entry.folder is not None:
         _check_folder(entry.folder)
+    elif not local:
+        _check_hub(entry)
     config = _fetch(AutoConfig.from_pretrained, entry, local_files_only=local)
     family = MODELS.get(config.model_type)
     processor = _load_processor(entry, local)
@@ -159,18 +168,46 @@ def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"model folder {folder} does not exist")
     files = {path.name for path in folder.iterdir()}
-    parts = {
-        "a configuration": {"config.json"},
-        "weights": {"model.safetensors", "model.safetensors.index.json"},
-        "an image processor": {"processor_config.json", "preprocessor_config.json"},
-        "a tokenizer": {"tokenizer.json", "tokenizer.model", "vocab.json"},
-    }
-    for part, names in parts.items():
+    for part, names in PARTS.items():
         if not files & names:
             raise UserError(
                 f"model folder {folder} has no {part.split(' ', 1)[-1]} (expected {' or '.join(sorted(names))}); save "
                 "the whole checkpoint with model.save_pretrained(folder) and processor.save_pretrained(folder)"
             )
+
+
+def _check_hub(entry: ModelEntry) -> None:
+    """Tell at once that a checkpoint which is not in the local cache cannot be downloaded either.
+
+    transformers would try for half a minute. Whatever the hub answers, transformers explains better.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def cached(name: str) -> bool:
+        return isinstance(try_to_load_from_cache(entry.source, name), str)
+
+    lacking = [part for part, names in PARTS.items() if not any(map(cached, names))]
+    if not lacking:
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(entry.source, "config.json"))
+    except HfHubHTTPError:
+        return
+    except Exception as error:  # of whichever HTTP library the hub client uses, or its own for offline mode
+        raise UserError(
+            f"model {entry.name!r} cannot be loaded: the local hub cache lacks {' and '.join(lacking)} of hub id "
+            f"{entry.source!r}, and the hub cannot be reached ({' '.join(str(error).split())[:200]}). {_remedy(entry)}"
+        ) from error
+
+
+def _remedy(entry: ModelEntry) -> str:
+    """How to get a checkpoint of the hub onto a machine that does not reach it."""
+    return (
+        "Without network access: give --model the path of a folder that holds the checkpoint; or, where there is a "
+        f"network, run `hf download {entry.source}` (`huggingface-cli download` in older versions), copy its cache "
+        "(HF_HOME) here and set HF_HUB_OFFLINE=1"
+    )
 
 
 def _load_processor(entry: ModelEntry, local: bool) -> Any:
@@ -220,7 +257,5 @@ def _fetch(factory: Callable[..., Any], entry: ModelEntry, **kwargs: Any) -> Any
             raise UserError(f"model folder {entry.folder} cannot be loaded: {reason}") from error
         raise UserError(
             f"model {entry.name!r} cannot be loaded: tried hub id {entry.source!r} and the local hub cache ({reason}). "
-            "Without network access: give --model the path of a folder that holds the checkpoint; or, where there is "
-            f"a network, run `hf download {entry.source}` (`huggingface-cli download` in older versions), copy its "
-            "cache (HF_HOME) here and set HF_HUB_OFFLINE=1"
+            f"{_remedy(entry)}"
         ) from error
