@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -132,33 +132,37 @@ class RecipeSearch:
     """
 
     flops: float = 0.4
-    _recorder: Recorder = field(init=False, default_factory=Recorder)
-    _sizes: tuple[int, int] = field(init=False, default=(0, 0))
+    decides: ClassVar[frozenset[str]] = frozenset({"flops"})
 
     def __post_init__(self) -> None:
         check_within("flops", self.flops, 0, 1)
 
     @torch.no_grad()
-    def observe(self, model: Any, inputs: Mapping[str, Any]) -> None:
-        """Record one prompt; every image of it is a sample."""
+    def observe(self, model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """By number, [2, L, N] of every image: what its tokens get in each layer, from text rows and from visual rows.
+
+        `sizes` [2] are the widths of the decoder and of its MLP.
+        """
         from uniprune.engine import prune  # loads transformers, which naming the method does not need
 
-        config = model.get_decoder().config
-        self._sizes = config.hidden_size, config.intermediate_size
-        with prune(model, self._recorder):
+        config, recorder = model.get_decoder().config, Recorder()
+        with prune(model, recorder):
             model(**inputs)
+        images = {str(i): torch.stack(list(map(torch.stack, layers)), 1) for i, layers in enumerate(recorder.seen)}
+        return {"sizes": torch.tensor([config.hidden_size, config.intermediate_size]), **images}
 
-    def result(self) -> Found:
+    def result(self, seen: Sequence[Mapping[str, Tensor]]) -> Found:
         """The recipe, from the images of the commonest size.
 
         Raises:
             UserError: no recipe leaves so few FLOPs.
         """
-        sizes = Counter(len(layers[0][0]) for layers in self._recorder.seen)
+        images = [values for one in seen for name, values in one.items() if name != "sizes"]
+        sizes = Counter(values.shape[-1] for values in images)
         tokens, count = sizes.most_common(1)[0]
-        samples = [layers for layers in self._recorder.seen if len(layers[0][0]) == tokens]
-        cross, own = (torch.stack([torch.stack([pair[i] for pair in one]) for one in samples]) for i in (0, 1))
-        recipe = Statistics(cross, own, *self._sizes).search(self.flops)
+        cross, own = torch.stack([values for values in images if values.shape[-1] == tokens], dim=1)
+        width, inner = seen[0]["sizes"].tolist()
+        recipe = Statistics(cross, own, width, inner).search(self.flops)
         shares = retention(recipe, tokens)
         ratio = site_share(shares[:-1], range(1, len(shares)), len(shares))
         summary = (

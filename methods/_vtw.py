@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -49,7 +49,12 @@ def find_k(logits_full: Tensor, logits_withdrawn: Tensor, eta: float, first: int
 
     The paper's eta is 0.003 (LLaVA-1.5-7B) or 0.0005 (13B). Shapes as in `divergences`.
     """
-    enough = (divergences(logits_full, logits_withdrawn) <= eta).nonzero()[:, 0]
+    return earliest(divergences(logits_full, logits_withdrawn), eta, first)
+
+
+def earliest(divergence: Tensor, eta: float, first: int) -> int | None:
+    """The earliest candidate from `first` on whose divergence [C] is at most `eta`, None if there is none."""
+    enough = (divergence <= eta).nonzero()[:, 0]
     return first + int(enough[0]) if len(enough) else None
 
 
@@ -66,47 +71,43 @@ class LayerSearch:
 
     eta: float = 0.003
     first: int | None = None
-    _full: list[Tensor] = field(init=False, default_factory=list)
-    _withdrawn: list[Tensor] = field(init=False, default_factory=list)
-    _layers: int = field(init=False, default=0)
+    decides: ClassVar[frozenset[str]] = frozenset({"eta"})
 
     def __post_init__(self) -> None:
         check_positive("eta", self.eta)
         check_count("first", 1 if self.first is None else self.first)
 
     @torch.no_grad()
-    def observe(self, model: Any, inputs: Mapping[str, Any]) -> None:
-        """Logits of the last prompt token, whole and with visual tokens withdrawn at every candidate layer.
+    def observe(self, model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """`divergence` [C] of the token behind the prompt, a candidate each; the decoder's `layers`; the `first` one.
 
         Raises:
             UserError: no candidate lies inside the decoder.
         """
         from uniprune.engine import prune  # loads transformers, which naming the method does not need
 
-        layers = self._layers = len(model.get_decoder().layers)
-        if self._start >= layers:
-            raise UserError(f"first {self._start} is outside the model's decoder layers 1..{layers - 1}")
+        layers = len(model.get_decoder().layers)
+        first = min(FIRST, layers // 2) if self.first is None else self.first
+        if first >= layers:
+            raise UserError(f"first {first} is outside the model's decoder layers 1..{layers - 1}")
         rows = []
-        for layer in range(self._start, layers):
+        for layer in range(first, layers):
             with prune(model, Withdrawal(layer=layer)):
                 rows.append(model(**inputs).logits[:, -1])
-        self._full.append(model(**inputs).logits[:, -1])
-        self._withdrawn.append(torch.stack(rows, dim=1))
+        divergence = divergences(model(**inputs).logits[:, -1], torch.stack(rows, dim=1))
+        return {"divergence": divergence, "layers": torch.tensor(layers), "first": torch.tensor(first)}
 
-    def result(self) -> Found:
-        """K as a ratio, with the divergence at every candidate. Raises UserError when all of them exceed `eta`."""
-        full, withdrawn = torch.cat(self._full), torch.cat(self._withdrawn)
-        at = {self._start + i: float(kl) for i, kl in enumerate(divergences(full, withdrawn))}
-        layer = find_k(full, withdrawn, self.eta, self._start)
+    def result(self, seen: Sequence[Mapping[str, Tensor]]) -> Found:
+        """K as a ratio, with the mean divergence at every candidate. Raises UserError when all exceed `eta`."""
+        layers, first = int(seen[0]["layers"]), int(seen[0]["first"])
+        mean = torch.stack([one["divergence"] for one in seen]).mean(0)
+        at = {first + i: float(kl) for i, kl in enumerate(mean)}
+        layer = earliest(mean, self.eta, first)
         if layer is None:
             best = min(at, key=at.__getitem__)
             raise UserError(
-                f"no layer from {self._start} on can withdraw the visual tokens at a divergence of {self.eta:g}; the "
+                f"no layer from {first} on can withdraw the visual tokens at a divergence of {self.eta:g}; the "
                 f"smallest is {at[best]:.3g} at layer {best}: allow more with --search eta={1.01 * at[best]:.3g}"
             )
-        summary = f"K = {layer} of {self._layers} layers: divergence {at[layer]:.3g}, at most {self.eta:g} was allowed"
-        return Found(layer / self._layers, {}, summary, {"layer": layer, "divergence": at})
-
-    @property
-    def _start(self) -> int:
-        return min(FIRST, self._layers // 2) if self.first is None else self.first
+        summary = f"K = {layer} of {layers} layers: divergence {at[layer]:.3g}, at most {self.eta:g} was allowed"
+        return Found(layer / layers, {}, summary, {"layer": layer, "divergence": at})

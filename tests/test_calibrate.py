@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,13 @@ import pytest
 from uniprune.cli import main
 from uniprune.records import RunRecord, Store
 
+ROOT = Path(__file__).parent.parent
 MODEL = ["--model", "tiny-llava"]
 FEW = ["--data", "mini-pope", "mini-mme", "--limit", "6"]
 
 
-def calibrate(method: str, *more: str) -> int:
-    return main(["calibrate", method, *MODEL, *FEW, *more])
+def calibrate(keep: Path, method: str, *more: str) -> int:
+    return main(["calibrate", method, *MODEL, *FEW, "--keep", str(keep), *more])
 
 
 def run(command: str, output: Path) -> RunRecord:
@@ -38,7 +43,7 @@ def entering(record: RunRecord) -> list[float]:
 
 def test_the_layer_of_withdrawal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "vtw.json"
-    assert calibrate("vtw", "--search", "eta=0.5", "first=1", "--output", str(found)) == 0
+    assert calibrate(tmp_path / "kept", "vtw", "--search", "eta=0.5", "first=1", "--output", str(found)) == 0
     told = capsys.readouterr().out.splitlines()
     content = json.loads(found.read_text())
     divergence = {int(layer): kl for layer, kl in content["evidence"]["divergence"].items()}
@@ -52,7 +57,7 @@ def test_the_layer_of_withdrawal(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("written", [False, True], ids=["inline", "file"])
 def test_a_recipe(written: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "with space.json"
-    assert calibrate("fitprune", "--search", "flops=0.5", *["--output", str(found)] * written) == 0
+    assert calibrate(tmp_path / "kept", "fitprune", "--search", "flops=0.5", *["--output", str(found)] * written) == 0
     command = capsys.readouterr().out.splitlines()[-1]
     record = run(command, tmp_path / "results")
     recipe = record.setup.method.passed["fitprune.recipe"]
@@ -62,6 +67,51 @@ def test_a_recipe(written: bool, tmp_path: Path, capsys: pytest.CaptureFixture[s
         content = json.loads(found.read_text())
         assert content["settings"] == {"recipe": recipe, "recipe_tokens": 144}
         assert 3 <= content["prompts"]["seen"] <= 6
+
+
+@pytest.mark.parametrize("method", ["vtw", "fitprune"])
+def test_an_interrupted_search_goes_on(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the first prompts showed is not looked at again, and the outcome is that of a search in one go."""
+    search = {"vtw": "eta=0.5", "fitprune": "flops=0.5"}[method]
+    words = ["calibrate", method, *MODEL, "--data", "mini-mme", "--limit", "60", "--search", search, "--keep"]
+    one_go, kept = tmp_path / "one go", tmp_path / "kept"
+    assert main([*words, str(one_go)]) == 0
+    whole = capsys.readouterr().out
+    stopped = subprocess.Popen(
+        [sys.executable, "-u", "run.py", *words, str(kept)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 200
+    while len(list(kept.glob("*/*.safetensors"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    _, told = stopped.communicate(timeout=200)
+    assert stopped.returncode == 130
+    assert "run the same command again to resume" in told
+    before = {path: path.stat().st_mtime_ns for path in kept.glob("*/*.safetensors")}
+    assert 2 <= len(before) < len(list(one_go.glob("*/*.safetensors")))
+    assert main([*words, str(kept)]) == 0
+    assert capsys.readouterr().out == whole
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {path.name for path in kept.glob("*/*.safetensors")} == {
+        path.name for path in one_go.glob("*/*.safetensors")
+    }
+
+
+def test_another_bound_looks_at_nothing_again_and_another_start_at_everything(tmp_path: Path) -> None:
+    assert calibrate(tmp_path, "vtw", "--search", "eta=1e-12", "first=2") == 2
+    (folder,) = tmp_path.iterdir()
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert calibrate(tmp_path, "vtw", "--search", "eta=100", "first=2") == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+    next(iter(times)).write_bytes(b"damaged")
+    assert calibrate(tmp_path, "vtw", "--search", "eta=100", "first=2") == 0
+    assert next(iter(times)).stat().st_size > 100
+    assert calibrate(tmp_path, "vtw", "--search", "eta=100", "first=3") == 0
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -76,8 +126,8 @@ def test_a_recipe(written: bool, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["fitprune", "--search", "flops=0.01"], "no recipe leaves 0.01 of the FLOPs"),
     ],
 )
-def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["calibrate", *MODEL, "--data", "mini-pope", "--limit", "1", *words]) == 2
+def test_mistakes(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", *MODEL, "--keep", str(tmp_path), "--data", "mini-pope", "--limit", "1", *words]) == 2
     assert message in capsys.readouterr().err
 
 

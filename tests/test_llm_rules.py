@@ -60,15 +60,14 @@ def test_vtw_search_runs_the_model() -> None:
         )
     for eta in (1e9, 0.5, 0.05, 1e-9):
         search = LayerSearch(eta=eta, first=2)
-        for x in samples:
-            search.observe(model, x)
+        seen = [search.observe(model, x) for x in samples]
         want = find_k(torch.cat(full), torch.cat(withdrawn), eta, first=2)
         if want is None:
             with pytest.raises(UserError, match=r"no layer from 2 on .* --search eta="):
-                search.result()
+                search.result(seen)
         else:
-            assert search.result().ratio == want / LAYERS
-            assert VTW(ratio=float(f"{search.result().ratio:.6g}")).schedule(LAYERS)[0].layer == want
+            assert search.result(seen).ratio == want / LAYERS
+            assert VTW(ratio=float(f"{search.result(seen).ratio:.6g}")).schedule(LAYERS)[0].layer == want
 
 
 def test_vtw_search_refuses_what_no_layer_can_be() -> None:

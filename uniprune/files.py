@@ -23,13 +23,13 @@ def explain_write(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is complete or absent, also after a crash or on a full disk."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that it is complete or absent, also after a crash or on a full disk; text as UTF-8."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

@@ -22,6 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--search", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="of the search")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write what was found; `--set @FILE` reads it")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path("results/calibration"),
+        metavar="DIR",
+        help="what prompts showed, kept: an interrupted search goes on (default: results/calibration)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
     parser.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
@@ -37,16 +44,17 @@ def act(options: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from uniprune.calibration import Calibration
+    from uniprune.calibration import Calibration, Notes
     from uniprune.catalog import find_model
     from uniprune.chat import Chat
-    from uniprune.choice import parse_settings, search_of
+    from uniprune.choice import parse_settings, plain, search_of
     from uniprune.console import say, write
     from uniprune.datasets import Library, dataset_names
     from uniprune.encoding import Encoder
     from uniprune.errors import UserError
     from uniprune.loading import load, place
     from uniprune.progress import RunProgress
+    from uniprune.sources import code_hash
     from uniprune.wording import worded
 
     if options.limit < 1:
@@ -59,31 +67,42 @@ def act(options: argparse.Namespace) -> int:
     datasets = library.all(dataset_names(options.data, options.suite or entry.suite))
     # Benchmarks take turns, so that a few prompts show all of them.
     each = -(-options.limit // len(datasets))
-    requests = [request for dataset in datasets for request in dataset.requests(each)][: options.limit]
+    asked = [(dataset, request) for dataset in datasets for request in dataset.requests(each)][: options.limit]
     loaded = load(entry, place(options.dtype, options.attn, options.device))
-    if entry.prompts == "family":
-        requests = [worded(request, loaded.family.prompt) for request in requests]
-    chat, encoder, seen = Chat(loaded), Encoder(loaded.processor), 0
+    setup = {
+        "search": type(search).__name__,
+        "fields": plain({key: value for key, value in vars(search).items() if key not in search.decides}),
+        "code": code_hash([type(search)]),
+        "weights": loaded.weights,
+        "processor": loaded.image_processor,
+        "prompts": entry.prompts,
+        "placement": [loaded.placement.dtype, loaded.placement.attention, loaded.placement.kind],
+    }
+    chat, encoder, notes, seen = Chat(loaded), Encoder(loaded.processor), Notes(options.keep, setup), []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
-        progress.say(f"{entry.name} ({loaded.placement}), {len(requests)} prompts")
+        progress = stack.enter_context(RunProgress(len(asked), Console(stderr=True)))
+        progress.say(f"{entry.name} ({loaded.placement}), {len(asked)} prompts")
         progress.begin(f"{method} looks")
-        for row in map(encoder.encode, requests):
-            if row.error is not None:
-                progress.say(f"row {row.index} is left out: {row.error}")
-            elif row.pictures:
-                search.observe(loaded.model, chat.tensors(row.inputs))
-                seen += 1
+        for dataset, request in asked:
+            prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
+            if (noted := notes.read(prompt)) is None:
+                row = encoder.encode(worded(request, loaded.family.prompt) if entry.prompts == "family" else request)
+                if row.error is not None:
+                    progress.say(f"row {row.index} is left out: {row.error}")
+                elif row.pictures:
+                    noted = notes.write(prompt, search.observe(loaded.model, chat.tensors(row.inputs)))
+            if noted is not None:
+                seen.append(noted)
             progress.advance(1)
     if not seen:
-        raise UserError(f"none of the {len(requests)} prompts has an image; choose another --data or a larger --limit")
-    found = search.result()
+        raise UserError(f"none of the {len(asked)} prompts has an image; choose another --data or a larger --limit")
+    found = search.result(seen)
     if options.output is not None:
         content = {
             "method": method,
             "model": {"name": entry.name, "weights": loaded.weights},
-            "prompts": {dataset.name: dataset.fingerprint for dataset in datasets} | {"seen": seen},
+            "prompts": {dataset.name: dataset.fingerprint for dataset in datasets} | {"seen": len(seen)},
             "search": dict(parse_settings(options.search)),
             "ratio": found.ratio,
             "settings": dict(found.settings),
