@@ -6,7 +6,16 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 class RunProgress:
@@ -57,3 +66,18 @@ class RunProgress:
     def say(self, text: str) -> None:
         """One line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def byte_progress(console: Console) -> Progress:
+    """A bar over the bytes of a file with speed and time left, gone when it is done; nothing but on a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

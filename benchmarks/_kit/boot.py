@@ -39,7 +39,6 @@ class Kit:
     vqa_eval: Any
     mp_util: Any
     load: Any
-    download_file: Any
 
     def dataset_class(self, module: str, name: str) -> Any:
         """One of the kit's dataset classes, say ("image_yorn", "ImageYORNDataset")."""
@@ -71,7 +70,7 @@ def boot() -> Kit:
         }
         importlib.import_module("vlmeval.dataset.utils.yorn")  # else by the kit, when the stand-ins are gone
         smp = importlib.import_module("vlmeval.smp")
-    return Kit(**module, load=smp.load, download_file=smp.download_file)
+    return Kit(**module, load=smp.load)
 
 
 @contextlib.contextmanager

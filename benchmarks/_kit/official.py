@@ -1,23 +1,16 @@
-"""An official file: where it must lie, whether it is the published one, its download by VLMEvalKit's own function."""
+"""An official file: where it must lie, whether it is the published one, its download."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import socket
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from rich.filesize import decimal
 
 from benchmarks._kit.task import Task
 from uniprune.benchmark import DataFile, download_command
 from uniprune.errors import UserError
-
-PATIENCE = 60.0
-"""Seconds without a byte after which a server is given up. The kit would wait for ever."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +48,15 @@ class OfficialFile:
     def fetch(self, data_dir: Path) -> DataFile:
         """Download it, unless it is there. A file under its name is either complete and official or not ours.
 
+        What a cut or an interrupt left of it is kept beside it, hidden, and continued.
+
         Raises:
             UserError: another file has its name; it cannot be reached, is cut off or not the published one; no room.
         """
-        from benchmarks._kit.table import md5
-
         path = self.path(data_dir)
         url, expected = self.published()
         partial = path.with_name(f".{path.name}.partial")
-        by_hand = f"nothing was changed. To do it by hand, fetch {url} (md5 {expected}) and save it as {path}"
+        by_hand = f"To do it by hand, fetch {url} (md5 {expected}) and save it as {path}"
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{partial}.lock"):
@@ -72,17 +65,16 @@ class OfficialFile:
                     raise UserError(f"{path} is not the official file and is left alone; {remedy(self.name, data_dir)}")
                 if there.state == "ok":
                     return there
-                try:
-                    _download(url, partial)
-                    found = md5(partial)
-                    if found != expected:
-                        raise UserError(f"{self.name}: {url} sent another file: md5 {found}, not {expected}; {by_hand}")
-                    partial.replace(path)
-                finally:
-                    partial.unlink(missing_ok=True)
+                found = _continued(url, partial, expected)
+                if found != expected:
+                    raise UserError(f"{self.name}: {url} sent another file (md5 {found}), which is not kept. {by_hand}")
+                partial.replace(path)
         except OSError as error:
             reason = str(error) or type(error).__name__
-            raise UserError(f"{self.name}: cannot download {url} to {path}: {reason}; {by_hand}") from error
+            kept = f"{decimal(partial.stat().st_size)} are kept, " if partial.is_file() else ""
+            raise UserError(
+                f"{self.name}: cannot download {url} to {path}: {reason}; {kept}the same command goes on. {by_hand}"
+            ) from error
         return DataFile(path, "ok", path.stat().st_size, found)
 
 
@@ -91,26 +83,17 @@ def remedy(name: str, data_dir: Path) -> str:
     return f"move it away, then run: {download_command([name], data_dir)}"
 
 
-def _download(url: str, file: Path) -> None:
-    """The kit's `download_file`: its progress bar on a terminal, nothing elsewhere. Raises OSError for any failure."""
-    from benchmarks._kit.boot import boot, untouched
+def _continued(url: str, partial: Path, expected: str) -> str:
+    """Download into `partial`; its md5. A wrong file does not stay, and one with a wrong beginning is fetched anew."""
+    from benchmarks._kit.table import md5
+    from benchmarks._kit.transfer import download
 
-    download = boot().download_file
-    bar = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
-    with untouched(), _patience(), bar:
-        try:
-            download(url, str(file))
-        except Exception as error:  # the kit raises a bare Exception that does not say why
-            cause = error.__context__
-            raise cause if isinstance(cause, OSError) else OSError(str(cause or error)) from error
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """A limit on silence for sockets that are opened without one."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    beginning_kept = download(url, partial)
+    found = md5(partial)
+    if found != expected and beginning_kept:
+        partial.unlink()
+        download(url, partial)
+        found = md5(partial)
+    if found != expected:
+        partial.unlink()
+    return found

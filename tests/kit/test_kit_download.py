@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from kit_tables import EXAMPLES, write
+from rich.filesize import decimal
 
-from benchmarks._kit import official
+from benchmarks._kit import transfer
 from benchmarks._kit.boot import boot
 from benchmarks._kit.table import md5
 from uniprune.benchmark import DataOptions
 from uniprune.cli import main
 from uniprune.errors import UserError
 from uniprune.registry import BENCHMARKS
+
+ROOT = Path(__file__).parents[2]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -27,7 +34,19 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.status != 200:
             self.send_error(self.server.status)
             return
-        self.send_response(200)
+        wanted = self.headers.get("Range", "")
+        self.server.ranges.append(wanted)
+        if wanted and self.server.ranged:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            first = start + self.server.shift
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+            content = content[first:]
+        else:
+            self.send_response(200)
         self.send_header("Content-Length", str(claimed or len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -39,11 +58,16 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Sends `content`, claiming it is `claimed` bytes long, and keeps the connection for some seconds after it."""
+    """Sends `content`, claiming it is `claimed` bytes long, and keeps the connection for some seconds after it.
+
+    Where it is `ranged` it sends the end that is asked for, or `shift` bytes less.
+    """
 
     def __init__(self, content: bytes):
         self.content, self.claimed, self.status, self.seconds = content, None, 200, 0.0
+        self.ranged, self.shift = True, 0
         self.asked: list[str] = []
+        self.ranges: list[str] = []
         self.silence = threading.Event()
         super().__init__(("127.0.0.1", 0), Handler)
 
@@ -115,29 +139,93 @@ def gone(server):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (cut_off, "retrieval incomplete"),
-        (another_file, "sent another file: md5"),
+        (cut_off, "cut off after"),
+        (another_file, "sent another file (md5"),
         (not_there, "HTTP Error 404"),
         (silent, "timed out"),
         (gone, "Connection refused"),
     ],
 )
-def test_a_failed_download_leaves_nothing(fault, message, server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(official, "PATIENCE", 0.3)
+def test_a_failed_download_leaves_nothing_under_the_name(fault, message, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(transfer, "PATIENCE", 0.3)
     whole = server.content
     fault(server)
     folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / ".POPE.tsv.partial").write_bytes(b"left by a kill")
     assert download(folder, "pope") == 2
     told = capsys.readouterr().err
-    assert message in told and "nothing was changed. To do it by hand, fetch http://127.0.0.1" in told
+    assert message in told and "To do it by hand, fetch http://127.0.0.1" in told
     assert "Traceback" not in told
-    assert visible(folder) == []
+    kept = fault in (cut_off, silent)
+    assert visible(folder) == [".POPE.tsv.partial"] * kept
+    assert (f"{decimal(len(whole))} are kept, the same command goes on" in told) is kept
     if fault is not gone:
         server.content, server.claimed, server.status, server.seconds = whole, None, 200, 0
-        assert download(folder, "pope") == 0  # the next one starts afresh
+        assert download(folder, "pope") == 0
         assert visible(folder) == ["POPE.tsv"]
+        assert server.ranges[-1] == (f"bytes={len(whole)}-" if kept else "")
+
+
+@pytest.mark.parametrize(
+    ("beginning", "ranged", "shift", "ranges"),
+    [
+        (lambda whole: whole[:200], True, 0, ["bytes=200-"]),
+        (lambda whole: whole[:200], False, 0, ["bytes=200-"]),
+        (lambda whole: whole, True, 0, ["bytes={}-"]),
+        (lambda whole: b"x" * 200, True, 0, ["bytes=200-", ""]),
+        (lambda whole: whole + b"more", True, 0, ["bytes={}-", ""]),
+        (lambda whole: b"", True, 0, [""]),
+    ],
+    ids=["the rest", "ranges ignored", "nothing is left", "of another file", "too long", "empty"],
+)
+def test_a_download_is_continued(beginning, ranged, shift, ranges, server, tmp_path):
+    """Only what is missing is asked for; where the parts do not fit together, everything, once."""
+    server.ranged, server.shift = ranged, shift
+    whole = server.content
+    partial = tmp_path / "data" / ".POPE.tsv.partial"
+    partial.parent.mkdir()
+    partial.write_bytes(beginning(whole))
+    size = partial.stat().st_size
+    assert download(partial.parent, "pope") == 0
+    assert visible(partial.parent) == ["POPE.tsv"]
+    assert (partial.parent / "POPE.tsv").read_bytes() == whole
+    assert server.ranges == [one.format(size) for one in ranges]
+
+
+def test_a_server_that_sends_other_bytes_than_asked_for_is_not_believed(server, tmp_path, capsys):
+    server.shift = 5
+    partial = tmp_path / ".POPE.tsv.partial"
+    partial.write_bytes(server.content[:200])
+    assert download(tmp_path, "pope") == 2
+    assert "asked for what follows byte 200, the server sent other bytes" in capsys.readouterr().err
+    assert partial.stat().st_size == 200
+
+
+def test_a_stopped_download_goes_on_where_it_was(server, tmp_path):
+    """Ctrl-C while the server pauses in the middle."""
+    whole, folder = server.content, tmp_path / "data"
+    server.content, server.claimed, server.seconds = whole[:300], len(whole), 30
+    program = (
+        "import sys; from pathlib import Path; from benchmarks._kit.transfer import download;"
+        "download(sys.argv[1], Path(sys.argv[2]))"
+    )
+    partial = folder / ".POPE.tsv.partial"
+    folder.mkdir()
+    address = boot().image_yorn.ImageYORNDataset.DATASET_URL["POPE"]
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", program, address, str(partial)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while not (partial.exists() and partial.stat().st_size == 300) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    stopped.wait(20)
+    assert partial.stat().st_size == 300
+    server.content, server.claimed, server.seconds = whole, None, 0
+    assert download(folder, "pope") == 0
+    assert server.ranges == ["", "bytes=300-"]
 
 
 def test_one_failure_does_not_keep_the_others(server, tmp_path, capsys):

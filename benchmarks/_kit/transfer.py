@@ -1,0 +1,57 @@
+"""A file from a web server, continued where an earlier attempt ended."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+from rich.console import Console
+
+from uniprune.progress import byte_progress
+
+PATIENCE = 60.0
+"""Seconds without a byte after which a server is given up."""
+CHUNK = 2**20
+
+
+def download(url: str, partial: Path) -> bool:
+    """Bring `partial` to the length of the file at `url`, asking only for what it lacks; a bar on a terminal.
+
+    What has come is kept whatever happens. Whether both parts are of one file only a checksum can tell.
+
+    Returns:
+        whether something that lay there before was kept.
+
+    Raises:
+        OSError: the server cannot be reached, has no such file, falls silent or stops early; or there is no room.
+    """
+    there = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response, partial.open("ab") as file:
+            if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
+                raise OSError(f"asked for what follows byte {there}, the server sent other bytes")
+            if response.status != 206:  # the whole file: servers may ignore ranges
+                there = 0
+                file.truncate(0)
+            length = response.headers.get("Content-Length")
+            total = None if length is None else there + int(length)
+            with byte_progress(Console(stderr=True)) as bar:
+                task = bar.add_task(partial.name.strip(".").removesuffix(".partial"), total=total, completed=there)
+                have = there
+                while chunk := response.read1(CHUNK):
+                    file.write(chunk)
+                    file.flush()  # a kill then loses nothing that has come
+                    have += len(chunk)
+                    bar.update(task, completed=have)
+            if total is not None and have < total:
+                raise OSError(f"cut off after {have} of {total} bytes")
+            return there > 0
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and there:  # nothing lies behind what is there
+            return True
+        raise
+    except HTTPException as error:
+        raise OSError(f"the connection broke ({type(error).__name__})") from error
