@@ -6,6 +6,7 @@ The ten of UniPruneBench (arXiv 2511.02650), variants of them, and what ZSPAPrun
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks._kit.official import OfficialFile
 from benchmarks._kit.task import Task
@@ -33,6 +34,13 @@ def _factory(source: OfficialFile) -> Callable[[DataOptions], Dataset]:
     return load
 
 
+def _preflight(name: str, options: DataOptions) -> None:
+    """Whether the dataset's judge is there, if it needs one."""
+    from benchmarks._kit.judges import check_judge
+
+    check_judge(name, TASKS[name].judging, options)
+
+
 def _register(name: str, task: Task) -> None:
     source = OfficialFile(name, task)
     register_benchmark(
@@ -44,6 +52,7 @@ def _register(name: str, task: Task) -> None:
         rows=task.rows,
         rows_known=task.rows_known,
         source=source,
+        preflight=partial(_preflight, name),
     )(_factory(source))
 
 

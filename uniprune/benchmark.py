@@ -90,6 +90,8 @@ class DataOptions:
 
     Registry metadata of every benchmark: `suite` ("mini", "ten", …), `ability`, `metric`, `judge` (one is needed).
     Where they are known also `rows` (how many it asks), `rows_known` (false: estimated), and `source`, a `Source`.
+    Where scoring needs something, say a server, `preflight`: called with these options before a model is loaded, it
+    raises UserError if that is not there.
 
     Attributes:
         data_dir: folder of the TSV files (generated there for the mini suite).

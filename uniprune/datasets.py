@@ -35,6 +35,7 @@ class Library:
     def __init__(self, data_dir: Path, judge: str | None = None, judge_model: str | None = None) -> None:
         self._data_dir, self._judge, self._judge_model = data_dir, judge, judge_model
         self._loaded: dict[str, Dataset] = {}
+        self._unready: dict[str, str] = {}
 
     def all(self, names: Sequence[str]) -> list[Dataset]:
         """Some benchmarks. Raises UserError as `get` does, for files that are missing once for all of them."""
@@ -50,10 +51,29 @@ class Library:
     def get(self, name: str) -> Dataset:
         """A benchmark. Raises UserError for a file that is missing or altered, or a judge that is needed."""
         if name not in self._loaded:
-            entry = BENCHMARKS.entry(name)
-            judge = self._judge or ("rule" if entry.metadata.get("suite") == "mini" else None)
-            self._loaded[name] = entry.target(DataOptions(self._data_dir, judge, self._judge_model))
+            self._loaded[name] = BENCHMARKS.entry(name).target(self._options(name))
         return self._loaded[name]
+
+    def check_scoring(self, names: Sequence[str]) -> None:
+        """Find out in seconds what would keep answers to these benchmarks from being scored; each is tried once.
+
+        Raises:
+            UserError: say, a judge that does not answer.
+        """
+        for name in names:
+            if name not in self._unready:
+                check = BENCHMARKS.entry(name).metadata.get("preflight", lambda options: None)
+                try:
+                    check(self._options(name))
+                    self._unready[name] = ""
+                except UserError as error:
+                    self._unready[name] = str(error)
+            if self._unready[name]:
+                raise UserError(self._unready[name])
+
+    def _options(self, name: str) -> DataOptions:
+        judge = self._judge or ("rule" if BENCHMARKS.entry(name).metadata.get("suite") == "mini" else None)
+        return DataOptions(self._data_dir, judge, self._judge_model)
 
     def rows(self, name: str, limit: int | None) -> int | None:
         """Rows to ask; without its file what the registry says, None if that says nothing."""

@@ -126,10 +126,12 @@ class Sweep:
         Raises:
             LostProcessError: another process of the team has ended.
         """
-        outcomes = [Outcome(item, item.failure) for item in items if item.failure]
+        outcomes: list[Outcome] = []
         models: dict[str, list[Item]] = {}
         for item in items:
-            if not item.failure:
+            if failure := item.failure or self._unscorable(item):
+                outcomes.append(Outcome(item, failure))
+            else:
                 models.setdefault(find_model(item.cell.model).name, []).append(item)
         for group in models.values():
             outcomes += self._model(group, progress)
@@ -137,6 +139,18 @@ class Sweep:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return outcomes
+
+    def _unscorable(self, item: Item) -> Failure | None:
+        """What would keep the run's answers from being scored, found out before the model answers anything."""
+        try:
+            with self.team.step():
+                if self.team.main and not item.done:
+                    self._library.check_scoring(list(item.rows))
+        except LostProcessError:
+            raise
+        except Exception as error:
+            return Failure.of(error)
+        return None
 
     def _model(self, items: Sequence[Item], progress: RunProgress) -> list[Outcome]:
         """The runs of one model."""

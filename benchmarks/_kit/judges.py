@@ -13,7 +13,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,12 @@ from uniprune.benchmark import DataOptions
 from uniprune.errors import UserError
 
 _PLAIN = re.compile(r"[!-~]+")
+
+KEPT = (
+    "nothing is lost: predictions and the judge's replies so far are kept, so run the same command again when it works"
+)
+PATIENCE = 20.0
+"""Seconds that a server may take for each of three attempts at one word."""
 
 Message = str | list[dict[str, str]]
 """What the kit sends a judge: a text, or parts of `type` "text" or "image" with a `value`."""
@@ -52,6 +58,9 @@ class Judge(Protocol):
     def check(self, name: str, table: Any) -> None:
         """Raise UserError if there is a row in dataset `name` that it cannot judge."""
 
+    def greet(self) -> None:
+        """Raise UserError if it cannot judge anything now."""
+
     def replier(self, kit: Kit, table: Any, workdir: Path) -> Replier:
         """The object that answers the kit's questions about one table of predictions."""
 
@@ -76,6 +85,17 @@ def choose_judge(name: str, judging: Judging | None, options: DataOptions) -> Ju
     if not options.judge_model:
         raise UserError(f"judge {options.judge!r} needs the name of a model there: --judge-model NAME")
     return ModelJudge(options.judge, options.judge_model, judging.max_tokens, _key())
+
+
+def check_judge(name: str, judging: Judging | None, options: DataOptions) -> None:
+    """Find out in seconds whether a dataset could be judged: a model answers one tiny request.
+
+    Raises:
+        UserError: the judge is not there, does not know the model or refuses the key; or as `choose_judge`.
+    """
+    judge = choose_judge(name, judging, options)
+    if judge is not None:
+        judge.greet()
 
 
 def _key() -> str | None:
@@ -127,6 +147,9 @@ class RuleJudge:
                     "this file needs a judge model: --judge URL --judge-model NAME"
                 )
 
+    def greet(self) -> None:
+        """Rules are always there."""
+
     def replier(self, kit: Kit, table: Any, workdir: Path) -> Replier:
         """Replies to every prompt the kit can send about this table, looked up by the prompt's text."""
         prompt = self.judging.prompt(kit)
@@ -175,6 +198,23 @@ class ModelJudge:
     def check(self, name: str, table: Any) -> None:
         """A model can be asked anything."""
 
+    def greet(self) -> None:
+        """Ask for one word. A server that is up but slow, say because it loads the model first, gets a minute."""
+        replace(self, wait=self.wait / 2, timeout=PATIENCE).ask(
+            self.request("Reply with the word ready."),
+            "nothing was asked of the model under test yet: start the server, or correct --judge, --judge-model or the "
+            "key in OPENAI_API_KEY, and run the same command again",
+        )
+
+    def request(self, content: str | list[dict[str, Any]], temperature: float = 0.0) -> dict[str, Any]:
+        """The body of a request with one message."""
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": temperature,
+            "max_tokens": self.max_tokens,
+        }
+
     def replier(self, kit: Kit, table: Any, workdir: Path) -> Replier:
         """A client whose replies are kept in `workdir/judge-replies.jsonl`, so that a failed scoring can be resumed."""
         return _Client(self, workdir / "judge-replies.jsonl")
@@ -185,11 +225,11 @@ class ModelJudge:
         ending = "/chat/completions"
         return self.url if self.url.endswith(ending) else self.url.rstrip("/") + ending
 
-    def ask(self, request: Mapping[str, Any]) -> str:
+    def ask(self, request: Mapping[str, Any], remedy: str = KEPT) -> str:
         """Post one request; connection and server errors are retried.
 
         Raises:
-            UserError: no usable reply.
+            UserError: no usable reply; `remedy` ends the message.
         """
         post = urllib.request.Request(self.endpoint, json.dumps(request).encode(), {"Content-Type": "application/json"})
         if self.key:  # for this server only, wherever it redirects to
@@ -212,10 +252,7 @@ class ModelJudge:
                 reason = f"{type(error).__name__}: {error}"
         if self.key:
             reason = reason.replace(self.key, "***")
-        raise UserError(
-            f"the judge {self.model!r} at {self.url} gave no answer ({reason}); nothing is lost: predictions and the "
-            "judge's replies so far are kept, so run the same command again when it works"
-        )
+        raise UserError(f"the judge {self.model!r} at {self.url} gave no answer ({reason}); {remedy}")
 
 
 @dataclass
@@ -238,12 +275,7 @@ class _Client:
         return True
 
     def generate(self, message: Message, temperature: float = 0.0) -> str:
-        request = {
-            "model": self.judge.model,
-            "messages": [{"role": "user", "content": _content(message)}],
-            "temperature": temperature,
-            "max_tokens": self.judge.max_tokens,
-        }
+        request = self.judge.request(_content(message), temperature)
         digest = hashlib.sha256(json.dumps([self.judge.endpoint, request]).encode()).hexdigest()
         if digest in self._replies:
             return self._replies[digest]

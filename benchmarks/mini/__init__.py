@@ -43,12 +43,23 @@ def _generated(table: str) -> Callable[[DataOptions], Dataset]:
         file = options.data_dir / f"mini-v{VERSION}" / f"{name}.tsv"
         if not file.exists():
             write(table, file)
-        if task.judge and options.judge is None:
-            options = dataclasses.replace(options, judge="rule")
-        return KitDataset(name, dataclasses.replace(task, max_new_tokens=MAX_NEW_TOKENS), file, options)
+        return KitDataset(name, dataclasses.replace(task, max_new_tokens=MAX_NEW_TOKENS), file, _judged(options))
+
+    def preflight(options: DataOptions) -> None:
+        from benchmarks._kit.judges import check_judge
+
+        check_judge(name, task.judging, _judged(options))
 
     load.__doc__ = f"Drawn scenes, asked about as in {task.summary.split(':')[0]}."
-    return register_benchmark(name, suite="mini", ability=task.ability, metric=task.metric, judge=task.judge)(load)
+    register = register_benchmark(
+        name, suite="mini", ability=task.ability, metric=task.metric, judge=task.judge, preflight=preflight
+    )
+    return register(load)
+
+
+def _judged(options: DataOptions) -> DataOptions:
+    """By the rule judge unless told otherwise; where no judge is needed, none is used."""
+    return options if options.judge else dataclasses.replace(options, judge="rule")
 
 
 for _table in TASK_OF:

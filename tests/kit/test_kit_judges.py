@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from kit_tables import EXAMPLES, write
 
+from benchmarks._kit import judges
 from benchmarks._kit.boot import boot
 from benchmarks._kit.dataset import KitDataset
 from benchmarks._kit.equality import is_equal
 from benchmarks._kit.rules import grade, last_value, uncovered
 from benchmarks._kit.tasks import TASKS
+from uniprune import sweep
 from uniprune.benchmark import DataOptions
 from uniprune.cli import main
 from uniprune.errors import UserError
@@ -172,7 +174,7 @@ def test_a_run_survives_its_judge_and_the_key_is_nowhere(server, checkpoint, tmp
     command = ["--model", str(checkpoint("llava")), "--method", "none", "--data", "mini-mathvista", "--limit", "6"]
     command += ["--max-new-tokens", "2", "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
     command += ["--judge", server.url, "--judge-model", "my-judge", "--debug"]
-    server.failing_after, server.status = 2, 401
+    server.failing_after, server.status = 1 + 2, 401  # one word before the run, then two replies
     assert main(command) == 2
     [log] = (tmp_path / "out").rglob("judge-replies.jsonl")
     kept = log.read_text().splitlines()
@@ -186,7 +188,7 @@ def test_a_run_survives_its_judge_and_the_key_is_nowhere(server, checkpoint, tmp
     assert main(command) == 0
     assert answers.read_bytes() == stored  # no row was answered again
     replies = log.read_text().splitlines()
-    assert replies[:2] == kept and len(replies) - 2 == len(server.requests) - asked > 0
+    assert replies[:2] == kept and len(replies) - 2 == len(server.requests) - asked - 1 > 0
     assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"]["judge"] == "my-judge"
 
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -194,6 +196,40 @@ def test_a_run_survives_its_judge_and_the_key_is_nowhere(server, checkpoint, tmp
     shown = capfd.readouterr()
     assert "'my-judge'" in shown.err and "***" in shown.err
     assert SECRET not in shown.err + shown.out + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "requests"),
+    [("dead", "Connection refused", 0), ("wrong key", "HTTP 401", 1), ("overloaded", "HTTP 500", 3)],
+)
+def test_a_judge_that_does_not_answer_is_told_before_a_model_is_loaded(
+    fault, message, requests, server, checkpoint, tmp_path, monkeypatch, capsys
+):
+    """One tiny request, told once for all runs. Benchmarks without a judge need none; nor do runs that are done."""
+    command = ["--model", str(checkpoint("llava")), "--method", "none", "random-pre", "--ratio", "0.5", "--limit", "4"]
+    command += ["--max-new-tokens", "2", "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    command += ["--judge-model", "my-judge", "--data", "mini-pope"]
+    address = ["--judge", "http://127.0.0.1:9/v1" if fault == "dead" else server.url]
+    server.failing_after, server.status = 0, 401 if fault == "wrong key" else 500
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "with_weights", lambda loaded: pytest.fail("the model was loaded"))
+        patch.setattr(judges.time, "sleep", lambda seconds: None)
+        assert main([*command, "mini-mathvista", *address]) == 2
+    told = capsys.readouterr().err
+    assert "the judge 'my-judge' at http://127.0.0.1" in told and message in told
+    assert "start the server, or correct --judge, --judge-model or the key" in told
+    assert (told.count("gave no answer"), len(server.requests)) == (1, requests)
+    assert not list(tmp_path.glob("out/*/*.jsonl"))
+    if fault != "wrong key":
+        return
+    assert main([*command, *address]) == 0
+    assert len(server.requests) == requests
+    server.failing_after = 10**9
+    assert main([*command, "mini-mathvista", "--judge", server.url]) == 0
+    assert server.requests[requests][1]["messages"] == [{"role": "user", "content": "Reply with the word ready."}]
+    asked = len(server.requests)
+    assert main([*command, "mini-mathvista", "--judge", server.url]) == 0
+    assert len(server.requests) == asked
 
 
 def test_a_redirect_does_not_carry_the_key_elsewhere(server, tmp_path):
