@@ -55,8 +55,8 @@ def test_rows_are_compared_that_both_answered() -> None:
     reference = {"a": ("yes", one), "b": ("no", one), "c": ("no", one)}
     found = fidelity(reference, {"a": ("yes", one), "b": ("yes", other)})
     assert found is not None
-    assert (found.agreement, found.rows) == (50, 2)
-    assert found.kl == pytest.approx(divergence(one, other) / 2)
+    assert (found.rows, found.same) == (["a", "b"], [1, 0])
+    assert found.kl == pytest.approx([0, divergence(one, other)], abs=1e-6)
     without = fidelity(reference, {"a": ("yes", one), "b": ("yes", None)})
     assert without is not None
     assert without.kl is None  # rows answered by an earlier version

@@ -111,30 +111,67 @@ def test_other_ratios_and_protocols_are_not_rivals(records: list[RunRecord]) -> 
 def test_fidelity_needs_no_label(store: Store) -> None:
     board = leaderboard(list(store.records()), likeness=Likeness(store))
     vanilla, pruned = row(board, "none"), row(board, "random-pre")
-    assert (vanilla["agreement %"], vanilla["first-token KL"]) == (100, 0)
-    assert float(pruned["first-token KL"]) > 0  # type: ignore[arg-type]
-    assert 0 <= float(pruned["agreement %"]) <= 100  # type: ignore[arg-type]
+    assert (vanilla["agreement %"], vanilla["first-token KL"]) == (Measured(100), Measured(0, form=".3g"))
+    agreement, kl = pruned["agreement %"], pruned["first-token KL"]
+    assert isinstance(agreement, Measured)
+    assert isinstance(kl, Measured)
+    assert agreement.interval is not None
+    assert kl.interval is not None
+    assert 0 <= agreement.interval[0] <= agreement.value <= agreement.interval[1] <= 100
+    assert 0 < kl.interval[0] < kl.value < kl.interval[1]
+    [line] = [one for one in csv.DictReader(io.StringIO(board.csv())) if one["method"] == "random-pre"]
+    assert float(line["first-token KL low"]) == kl.interval[0]
+    assert float(line["agreement % high"]) == agreement.interval[1]
+    assert f'title="{kl.wide()}"' in board.html()
     assert row(leaderboard(list(store.records())), "none")["agreement %"] is None
+
+
+def test_fidelity_is_that_of_the_rows_and_its_interval_of_the_pictures(store: Store) -> None:
+    """Means of what the stored answers say; wider where rows share pictures; none where that is not known."""
+    records, likeness = list(store.records()), Likeness(store)
+    none, fastv = (next(r for r in records if r.setup.method.name == name) for name in ("none", "fastv"))
+    told = likeness(none, fastv, "small")
+    assert told is not None
+    assert told.kl is not None
+
+    def found(clusters: dict[str, str], scored: bool = True) -> tuple[Measured, Measured]:
+        entry = none.datasets["small"]
+        assert entry.score is not None
+        score = entry.score.model_copy(update={"clusters": clusters}) if scored else None
+        base = none.model_copy(update={"datasets": {"small": entry.model_copy(update={"score": score})}})
+        line = row(leaderboard([base, fastv], likeness=likeness), "fastv")
+        return line["agreement %"], line["first-token KL"]  # type: ignore[return-value]
+
+    alone, paired = found({}), found({str(i): str(i // 4) for i in range(12)})
+    for agreement, kl in (alone, paired, found({}, scored=False)):
+        assert agreement.value == pytest.approx(100 * np.mean(told.same))
+        assert kl.value == pytest.approx(np.mean(told.kl))
+    spread = np.std(told.kl) / 12**0.5
+    assert alone[1].interval is not None
+    assert np.diff(alone[1].interval) == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert paired[1].interval is not None
+    assert paired[1].interval != alone[1].interval
+    assert [one.interval for one in found({}, scored=False)] == [None, None]
 
 
 def test_what_was_compared_is_kept_until_the_answers_change(store: Store, tmp_path: Path) -> None:
     copy = Store(shutil.copytree(store.root, tmp_path / "runs"))
     records = {record.setup.method.name: record for record in copy.records()}
     none, fastv = records["none"], records["fastv"]
-    kept = copy.root / fastv.identity / "fidelity.json"
+    kept = copy.root / fastv.identity / "small.fidelity.json"
     kept.unlink(missing_ok=True)
     first = Likeness(copy)(none, fastv, "small")
     assert first is not None
-    assert first.rows == 12
-    kept.write_text(kept.read_text().replace('"rows": 12', '"rows": 99'))
+    assert first.rows == [str(i) for i in range(12)]
+    kept.write_text(kept.read_text().replace('"rows": ["0"', '"rows": ["99"'))
     again = Likeness(copy)(none, fastv, "small")
     assert again is not None
-    assert again.rows == 99, "computed again although nothing changed"
+    assert again.rows[0] == "99", "computed again although nothing changed"
     answers = copy.root / fastv.identity / "small.jsonl"
     answers.write_bytes(b"".join(answers.read_bytes().splitlines(keepends=True)[:5]) + b'{"index": "5", "pred')
     changed = Likeness(copy)(none, fastv, "small")
     assert changed is not None
-    assert changed.rows == 5
+    assert len(changed.rows) == 5
     kept.write_text('{"cut')
     assert Likeness(copy)(none, fastv, "small") == changed
     assert Likeness(copy)(none, fastv, "elsewhere") is None

@@ -67,8 +67,9 @@ class Score:
         per_item: index -> 0..1 credit, for intervals and paired tests (per question group where scoring is per group).
         details: the kit's own table, as plain JSON values.
         judge: "exact" | "rule" | the judge model's name.
-        clusters: index -> what the item shares with others, such as a picture. Items left out stand alone. Intervals
-            and tests draw whole clusters, because answers about one picture are right or wrong together.
+        clusters: index -> what the row shares with others, such as a picture; of all rows, also of those that are no
+            item of their own. Rows left out stand alone. Intervals and tests draw whole clusters, because answers about
+            one picture are right or wrong together.
         parts: how the headline follows from items, where it is not 100 times their mean credit: the mean over parts of
             a sum over items divided by another; part -> index -> (added above, added below the line).
     """

@@ -22,19 +22,22 @@ class Measured:
 
     Attributes:
         value: the number. interval: 95 %, or None. spread: standard deviation over seeds, None of one run.
+        form: how numbers are written.
     """
 
     value: float
     interval: tuple[float, float] | None = None
     spread: float | None = None
+    form: str = ".1f"
 
     def __str__(self) -> str:
         """`62.3 ± 0.4`; the interval is left to columns that have room for it."""
-        return f"{self.value:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
+        return f"{self.value:{self.form}}" + (f" ± {self.spread:{self.form}}" if self.spread is not None else "")
 
     def wide(self) -> str:
         """`62.3 ± 0.4 [60.1, 64.4]`."""
-        return str(self) + (f" [{self.interval[0]:.1f}, {self.interval[1]:.1f}]" if self.interval else "")
+        ends = [f"{end:{self.form}}" for end in self.interval or ()]
+        return str(self) + f" [{', '.join(ends)}]" * bool(ends)
 
     def columns(self) -> dict[str, float | None]:
         """Ending of a column's name -> number."""
@@ -64,7 +67,7 @@ Cell = str | float | int | Wide | None
 
 ROOMY = ("average", "relative %")
 """Columns that show their interval."""
-PRECISE = ("ratio", "first-token KL", "TFLOPs", "KV MB")
+PRECISE = ("ratio", "TFLOPs", "KV MB")
 """Columns of small numbers, shown with three digits."""
 DETAILS = ("layer", "settings", "rows", "judge", "identity")
 """Columns that the page hides until asked."""

@@ -41,16 +41,16 @@ class FirstToken(BaseModel):
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Means over the rows that both runs answered.
+    """Row by row, over the rows that both runs answered.
 
     Attributes:
-        agreement: share of equal answers, 0-100. kl: lower bound of KL(un-pruned || pruned) of the first token, in
-            nats; None unless both runs stored distributions. rows: rows compared.
+        rows: their indices. same: 1 where the answers are equal, else 0. kl: lower bounds of KL(un-pruned || pruned) of
+            the first token, in nats; None unless both runs stored all distributions.
     """
 
-    agreement: float
-    kl: float | None
-    rows: int
+    rows: list[str]
+    same: list[int]
+    kl: list[float] | None
 
 
 def first_tokens(logits: Tensor, count: int = TOKENS) -> list[FirstToken]:
@@ -87,7 +87,7 @@ def fidelity(
     rows = [row for row in reference if row in other]
     if not rows:
         return None
-    same = sum(reference[row][0] == other[row][0] for row in rows)
     pairs = [(reference[row][1], other[row][1]) for row in rows]
-    known = [divergence(a, b) for a, b in pairs if a is not None and b is not None]
-    return Fidelity(100 * same / len(rows), sum(known) / len(known) if len(known) == len(rows) else None, len(rows))
+    known = [round(divergence(a, b), DIGITS + 2) for a, b in pairs if a is not None and b is not None]
+    same = [int(reference[row][0] == other[row][0]) for row in rows]
+    return Fidelity(rows, same, known if len(known) == len(rows) else None)

@@ -69,7 +69,7 @@ def _row(group: Group, panel: Panel, covered: set[str], rank: Standing | None) -
     ledgers = [(entry.ledger, entry.answered) for entry in entries if entry.ledger]
     mark = "!" * any(one.flagged for one, _ in ledgers) + "~" * any(one.adaptive for one, _ in ledgers)
     tokens = _mean((one.average, weight) for one, weight in ledgers)
-    fidelity = panel.fidelity(group)
+    close = panel.closeness(group)
     row: dict[str, Cell] = {
         "model": group.runs[0].model.name,
         "method": setup.method.name,
@@ -82,8 +82,8 @@ def _row(group: Group, panel: Panel, covered: set[str], rank: Standing | None) -
         "average": _measured(panel.average(group, scores), group.spread(scores)) if complete else None,
         "rank": rank,
         "relative %": _measured(panel.relative(group, scores)) if scores else None,
-        "agreement %": fidelity.agreement if fidelity else None,
-        "first-token KL": fidelity.kl if fidelity else None,
+        "agreement %": _measured(close.agreement) if close else None,
+        "first-token KL": Measured(close.kl.value, close.kl.interval(), form=".3g") if close and close.kl else None,
         "visual tokens": None if tokens is None else Marked(tokens, mark),
         "TFLOPs": _all((one.flops.total / 1e12 if one.flops else None, weight) for one, weight in ledgers),
         "KV MB": _all((None if one.kv_bytes is None else one.kv_bytes / 1e6, weight) for one, weight in ledgers),

@@ -23,8 +23,8 @@ class Likeness:
     """Compares the stored answers of two runs: `likeness(reference, run, dataset)`.
 
     Reading every answer of every run for each leaderboard would take minutes on full benchmarks, so what was found is
-    kept in `results/<identity>/fidelity.json` for as long as both files of answers stay as they are. The file may be
-    deleted at any time.
+    kept in `results/<identity>/<benchmark>.fidelity.json` for as long as both files of answers stay as they are. Such a
+    file may be deleted at any time.
 
     Args:
         store: where the runs are.
@@ -40,29 +40,18 @@ class Likeness:
         if not (base.is_file() and own.is_file()):
             return None
         state = [reference.identity, *(number for file in (base, own) for number in _state(file))]
-        kept = self._kept(run)
-        found = kept.get(dataset, {})
-        if found.get("state") == state:
-            return Fidelity(**found["fidelity"])
+        path = own.with_suffix(".fidelity.json")
+        kept = _kept(path)
+        if kept.get("state") == state:
+            return Fidelity(**kept["fidelity"])
         if base not in self._references:
             self._references[base] = told(base)
         result = fidelity(self._references[base], told(own))
         if result is not None:
-            path = self._path(run)
-            text = json.dumps({**kept, dataset: {"state": state, "fidelity": asdict(result)}}, indent=1)
+            text = json.dumps({"state": state, "fidelity": asdict(result)})
             with contextlib.suppress(UserError), explain_write(path):  # results may be read-only
                 write_atomically(path, text + "\n")
         return result
-
-    def _path(self, run: RunRecord) -> Path:
-        return self._root / run.identity / "fidelity.json"
-
-    def _kept(self, run: RunRecord) -> Mapping[str, Any]:
-        try:
-            kept: dict[str, Any] = json.loads(self._path(run).read_bytes())
-        except (OSError, ValueError):  # never written, or cut
-            return {}
-        return kept
 
 
 def told(path: Path) -> Told:
@@ -76,3 +65,12 @@ def _state(path: Path) -> tuple[int, int]:
     """What changes with a file's content."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns
+
+
+def _kept(path: Path) -> Mapping[str, Any]:
+    """What was found before; empty where there is nothing, or a file that was cut."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return kept

@@ -12,6 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
+from uniprune.closeness import Closeness, closeness
 from uniprune.fidelity import Fidelity
 from uniprune.records import DatasetRecord, RunRecord, ScoreRecord, Setup
 from uniprune.stats import Estimate, mean, resample
@@ -96,16 +97,11 @@ class Panel:
                 if entry.score is not None:
                     self._asked[_questions(name, entry)][record.identity] = entry.score
         self._estimates: dict[tuple[str, ...], dict[str, Estimate]] = {}
+        self._closeness: dict[tuple[str, str], dict[str, Closeness]] = {}
 
     def score(self, group: Group, name: str) -> Estimate:
         """A group's score on one benchmark: the mean over its seeds, which are resampled as well as the items."""
-        runs = [self._run(run, name) for run in group.runs]
-        if len(runs) == 1:
-            return runs[0]
-        rng = np.random.default_rng([crc32(run.identity.encode()) for run in group.runs])
-        times = rng.multinomial(len(runs), [1 / len(runs)] * len(runs), RESAMPLES).T / len(runs)
-        draws = (times * np.stack([run.draws for run in runs])).sum(0)
-        return replace(mean(runs), draws=draws, clusters=min(run.clusters for run in runs))
+        return _over_seeds(group, [self._run(run, name) for run in group.runs])
 
     def average(self, group: Group, names: Iterable[str]) -> Estimate:
         """The plain mean of a group's scores over some benchmarks."""
@@ -131,26 +127,40 @@ class Panel:
         shares = [self.score(group, name) / base for name, base in bases.items() if base.value > 0]
         return mean(shares) if shares else None
 
-    def fidelity(self, group: Group) -> Fidelity | None:
+    def closeness(self, group: Group) -> Closeness | None:
         """Agreement and first-token KL with the un-pruned model: means over benchmarks, each counting once."""
         reference = self.vanilla(group)
         if self._likeness is None or reference is None:
             return None
-        base, found = reference.runs[0], []
-        for run in group.runs:
-            for name, entry in run.datasets.items():
-                other = base.datasets.get(name)
-                if other is not None and (entry.data, entry.prompts) == (other.data, other.prompts):
-                    found.append(self._likeness(base, run, name))
-        known = [one for one in found if one is not None]
-        if not known:
+        names = dict.fromkeys(name for run in group.runs for name in run.datasets)
+        each = {name: self._compared(reference, name) for name in names}
+        found = [[one[run.identity] for run in group.runs if run.identity in one] for one in each.values()]
+        found = [runs for runs in found if runs]
+        if not found:
             return None
-        kls = [one.kl for one in known if one.kl is not None]
-        return Fidelity(
-            agreement=float(np.mean([one.agreement for one in known])),
-            kl=float(np.mean(kls)) if len(kls) == len(known) else None,
-            rows=sum(one.rows for one in known),
+        kls = [[one.kl for one in runs if one.kl is not None] for runs in found]
+        complete = list(map(len, kls)) == list(map(len, found))
+        return Closeness(
+            agreement=mean([_over_seeds(group, [one.agreement for one in runs]) for runs in found]),
+            kl=mean([_over_seeds(group, runs) for runs in kls]) if complete else None,
         )
+
+    def _compared(self, reference: Group, name: str) -> dict[str, Closeness]:
+        """Identity -> closeness on one benchmark of all runs that are measured against `reference`."""
+        base, compare = reference.runs[0], self._likeness
+        entry, key = base.datasets.get(name), (base.identity, name)
+        if entry is None or compare is None:
+            return {}
+        if key not in self._closeness:
+            runs = [run for group in self.groups if group.settings == reference.settings for run in group.runs]
+            same = [run for run in runs if name in run.datasets and _asked(run.datasets[name]) == _asked(entry)]
+            told = {run.identity: one for run in same if (one := compare(base, run, name)) is not None}
+            # Which rows share a picture is stored with the score.
+            found = closeness(told, entry.score.clusters if entry.score else None, name)
+            if base.identity in found:  # it agrees with itself, whatever is drawn
+                found[base.identity] = found[base.identity].certain()
+            self._closeness[key] = found
+        return self._closeness[key]
 
     def _run(self, run: RunRecord, name: str) -> Estimate:
         """One run's score."""
@@ -163,6 +173,16 @@ class Panel:
         return replace(estimate, value=value, draws=estimate.draws + (value - estimate.value))
 
 
+def _over_seeds(group: Group, runs: Sequence[Estimate]) -> Estimate:
+    """The mean over a group's seeds, which are resampled as well as the items."""
+    if len(runs) == 1:
+        return runs[0]
+    rng = np.random.default_rng([crc32(run.identity.encode()) for run in group.runs])
+    times = rng.multinomial(len(runs), [1 / len(runs)] * len(runs), RESAMPLES).T / len(runs)
+    draws = (times * np.stack([run.draws for run in runs])).sum(0)
+    return replace(mean(runs), draws=draws, clusters=min(run.clusters for run in runs))
+
+
 def comparable(one: Group, other: Group, name: str) -> bool:
     """Whether both groups have a score of the same questions by the same judge."""
     entries = [group.scores.get(name) for group in (one, other)]
@@ -171,7 +191,12 @@ def comparable(one: Group, other: Group, name: str) -> bool:
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:
     """What two runs must share for their items to be pairs."""
-    return (name, entry.data, entry.prompts, entry.score.judge if entry.score else "")
+    return (name, *_asked(entry), entry.score.judge if entry.score else "")
+
+
+def _asked(entry: DatasetRecord) -> tuple[str, ...]:
+    """Which rows in which words."""
+    return entry.data, entry.prompts
 
 
 def _score(run: RunRecord, name: str) -> ScoreRecord:

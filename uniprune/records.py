@@ -214,7 +214,7 @@ class ScoreRecord(Strict):
     per_item: dict[str, float]
     """Credit of each item, 0-1."""
     clusters: dict[str, str] = {}
-    """What an item shares with others, such as a picture; items left out stand alone."""
+    """What a row shares with others, such as a picture; rows left out stand alone."""
     parts: dict[str, dict[str, tuple[float, float]]] = {}
     """How the headline follows from items where it is not their mean credit; see `uniprune.benchmark.Score`."""
     details: dict[str, Any]

@@ -36,7 +36,7 @@ def clusters(frame: Any, groups: Sequence[tuple[int, ...]], linked: Callable[[An
 
 
 def shared(items: Iterable[str], cluster: Mapping[str, str]) -> dict[str, str]:
-    """The items that do not stand alone, with their cluster."""
+    """The rows that do not stand alone among these, with their cluster."""
     names = {item: cluster[item] for item in items}
     counts: dict[str, int] = {}
     for name in names.values():

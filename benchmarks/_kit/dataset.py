@@ -110,7 +110,7 @@ class KitDataset:
             rows=len(table),
             unparsed=credits.unparsed,
             per_item=credits.per_item,
-            clusters=shared(credits.per_item, self._clusters),
+            clusters=shared(dict.fromkeys([*indices, *credits.per_item]), self._clusters),
             parts=credits.parts,
             details={
                 "table": _plain(evaluation.result),

@@ -207,13 +207,15 @@ def test_every_headline_follows_from_what_its_items_contribute(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "clusters"),
     [
-        ("mmbench-en", {}),  # a question's rotations share a picture, but are one item
-        ("mme", {"0": "0", "4": "0"}),  # pairs of two categories on one picture
+        # A question's rotations share a picture, though they are one item.
+        ("mmbench-en", {str(turn * 1000000 + i): str(i) for i in range(2) for turn in range(4)}),
+        # Pairs of two categories on one picture, and one on another.
+        ("mme", {"0": "0", "1": "0", "2": "2", "3": "2", "4": "0", "5": "0"}),
         ("pope", {}),
         ("hallusionbench", dict.fromkeys(EXAMPLES["hallusionbench"].answers, "VD_figure_1_0_0_0")),
     ],
 )
-def test_items_that_share_a_picture_are_one_cluster(name, clusters, tmp_path):
+def test_rows_that_share_a_picture_are_one_cluster(name, clusters, tmp_path):
     score = opened(name, tmp_path).score(EXAMPLES[name].answers, tmp_path / "scores")
     assert score.clusters == clusters
 

@@ -54,4 +54,5 @@ def compare(study: Study, one: Group, other: Group, name: str) -> Comparison:
 
 def _plain(score: ScoreRecord) -> bool:
     """Whether the headline is the mean of 0/1 credits of items that stand alone."""
-    return not score.parts and not score.clusters and set(score.per_item.values()) <= {0.0, 1.0}
+    shared = [score.clusters[item] for item in score.per_item if item in score.clusters]
+    return not score.parts and len(shared) == len(set(shared)) and set(score.per_item.values()) <= {0.0, 1.0}

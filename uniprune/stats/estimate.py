@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -80,7 +80,23 @@ def resample(scores: Sequence[Itemised], name: str, resamples: int = RESAMPLES) 
     Clusters are drawn with replacement and bring all their items. The same clusters are drawn for every score, so that
     differences are paired; benchmarks of different names are drawn independently.
     """
-    sums = cluster_sums(scores)
+    return _bootstrap(cluster_sums(scores), name, resamples)
+
+
+def resampled_means(rows: Sequence[str], clusters: Mapping[str, str], values: Array, name: str) -> list[Estimate]:
+    """Means of [R, rows] values under the bootstrap of `resample`; rows without a cluster stand alone."""
+    numbers: dict[tuple[bool, str], int] = {}
+    of = [numbers.setdefault((row in clusters, clusters.get(row, row)), len(numbers)) for row in rows]
+    sums = np.zeros((len(values), len(numbers), 1, 2))
+    for r, each in enumerate(values):
+        sums[r, :, 0, 0] = np.bincount(of, weights=each)
+    sums[..., 1] = np.bincount(of)[:, None]
+    found = _bootstrap(sums, name, RESAMPLES)
+    return [Estimate(one.value / 100, one.draws / 100, one.clusters) for one in found]
+
+
+def _bootstrap(sums: Array, name: str, resamples: int) -> list[Estimate]:
+    """The headlines of R scores, from [R, C, P, 2] sums over clusters, with their replicates."""
     runs, clusters = sums.shape[:2]
     flat = sums.swapaxes(0, 1).reshape(clusters, runs * sums.shape[2] * 2)
 
