@@ -127,7 +127,7 @@ class Source(Protocol):
         """Where the file must lie."""
 
     def inspect(self, data_dir: Path) -> DataFile:
-        """What lies in the data folder."""
+        """What lies in the data folder; reading a large file shows progress on stderr if that is a terminal."""
 
     def fetch(self, data_dir: Path) -> DataFile:
         """Bring the file there, whole or not at all, showing progress on stderr if that is a terminal.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from rich.console import Console
 from rich.filesize import decimal
 
 from benchmarks._kit.task import Task
 from uniprune.benchmark import DataFile, download_command
 from uniprune.errors import UserError
+from uniprune.progress import byte_progress
+
+LARGE = 64 * 2**20
+"""Bytes from which on a bar is shown while a file is read: about a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,7 @@ class OfficialFile:
         path = self.path(data_dir)
         if not path.is_file():
             return DataFile(path, "absent")
-        from benchmarks._kit.table import md5
-
-        size, found = path.stat().st_size, md5(path)
+        size, found = path.stat().st_size, _md5(path)
         try:
             _, expected = self.published()
         except UserError:  # VLMEvalKit is not installed: there is nothing to compare with
@@ -85,15 +89,23 @@ def remedy(name: str, data_dir: Path) -> str:
 
 def _continued(url: str, partial: Path, expected: str) -> str:
     """Download into `partial`; its md5. A wrong file does not stay, and one with a wrong beginning is fetched anew."""
-    from benchmarks._kit.table import md5
     from benchmarks._kit.transfer import download
 
     beginning_kept = download(url, partial)
-    found = md5(partial)
+    found = _md5(partial)
     if found != expected and beginning_kept:
         partial.unlink()
         download(url, partial)
-        found = md5(partial)
+        found = _md5(partial)
     if found != expected:
         partial.unlink()
     return found
+
+
+def _md5(path: Path) -> str:
+    """Hexadecimal md5 of a file; a bar on a terminal where that takes a while."""
+    console, digest = Console(stderr=True, quiet=path.stat().st_size < LARGE), hashlib.md5()
+    with byte_progress(console) as bar, bar.open(path, "rb", description=f"checking {path.name}") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()

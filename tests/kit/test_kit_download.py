@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -16,7 +19,7 @@ import pytest
 from kit_tables import EXAMPLES, write
 from rich.filesize import decimal
 
-from benchmarks._kit import transfer
+from benchmarks._kit import official, transfer
 from benchmarks._kit.boot import boot
 from benchmarks._kit.table import md5
 from uniprune.benchmark import DataOptions
@@ -256,6 +259,26 @@ def test_names_are_needed_and_checked(tmp_path, capsys):
     assert "did you mean 'pope'" in capsys.readouterr().err
     assert main(["download", "--suite", "mini", "--data-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("needs no file") == 10
+
+
+@pytest.mark.parametrize("size", [official.LARGE, official.LARGE - 1])
+def test_reading_a_large_file_shows_a_bar_on_a_terminal(size, tmp_path):
+    with (tmp_path / "MME.tsv").open("wb") as file:
+        file.truncate(size)
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "run.py", "list", "benchmarks", "mme", "--json", "--data-dir", str(tmp_path)]
+    listing = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=secondary, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(secondary)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal reads
+        while piece := os.read(primary, 4096):
+            shown += piece
+    os.close(primary)
+    told, _ = listing.communicate(timeout=100)
+    assert json.loads(told)[0]["state"] == "altered"
+    assert (b"checking MME.tsv" in shown) is (size >= official.LARGE)
 
 
 def test_the_listing_says_what_is_there(server, tmp_path, capsys):
