@@ -25,6 +25,8 @@ PARTS = {
     "a tokenizer": {"tokenizer.json", "tokenizer.model", "vocab.json"},
 }
 """What a checkpoint consists of, and the files that may hold it."""
+WEIGHTS = (*sorted(PARTS["weights"]), "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Files of the hub that say a checkpoint's weights are there."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
     if entry.folder is not None:
         _check_folder(entry.folder)
     elif not local:
-        _check_hub(entry)
+        check_hub(entry.source)
     config = _fetch(AutoConfig.from_pretrained, entry, local_files_only=local)
     family = MODELS.get(config.model_type)
     processor = _load_processor(entry, local)
@@ -176,36 +178,38 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _check_hub(entry: ModelEntry) -> None:
-    """Tell at once that a checkpoint which is not in the local cache cannot be downloaded either.
+def check_hub(source: str) -> None:
+    """Tell at once that a checkpoint which is not in the local hub cache cannot be downloaded either.
 
     transformers would try for half a minute. Whatever the hub answers, transformers explains better.
+
+    Raises:
+        UserError: the hub cannot be reached, and configuration or weights of this id are not cached.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
     def cached(name: str) -> bool:
-        return isinstance(try_to_load_from_cache(entry.source, name), str)
+        return isinstance(try_to_load_from_cache(source, name), str)
 
-    lacking = [part for part, names in PARTS.items() if not any(map(cached, names))]
-    if not lacking:
+    if cached("config.json") and any(map(cached, WEIGHTS)):
         return
     try:
-        get_hf_file_metadata(hf_hub_url(entry.source, "config.json"))
+        get_hf_file_metadata(hf_hub_url(source, "config.json"))
     except HfHubHTTPError:
         return
     except Exception as error:  # of whichever HTTP library the hub client uses, or its own for offline mode
         raise UserError(
-            f"model {entry.name!r} cannot be loaded: the local hub cache lacks {' and '.join(lacking)} of hub id "
-            f"{entry.source!r}, and the hub cannot be reached ({' '.join(str(error).split())[:200]}). {_remedy(entry)}"
+            f"hub id {source!r} is not in the local hub cache, and the hub cannot be reached "
+            f"({' '.join(str(error).split())[:200]}). {_remedy(source)}"
         ) from error
 
 
-def _remedy(entry: ModelEntry) -> str:
+def _remedy(source: str) -> str:
     """How to get a checkpoint of the hub onto a machine that does not reach it."""
     return (
-        "Without network access: give --model the path of a folder that holds the checkpoint; or, where there is a "
-        f"network, run `hf download {entry.source}` (`huggingface-cli download` in older versions), copy its cache "
+        "Without network access: give the path of a folder that holds the checkpoint in its place; or, where there is "
+        f"a network, run `hf download {source}` (`huggingface-cli download` in older versions), copy its cache "
         "(HF_HOME) here and set HF_HUB_OFFLINE=1"
     )
 
@@ -257,5 +261,5 @@ def _fetch(factory: Callable[..., Any], entry: ModelEntry, **kwargs: Any) -> Any
             raise UserError(f"model folder {entry.folder} cannot be loaded: {reason}") from error
         raise UserError(
             f"model {entry.name!r} cannot be loaded: tried hub id {entry.source!r} and the local hub cache ({reason}). "
-            f"{_remedy(entry)}"
+            f"{_remedy(entry.source)}"
         ) from error

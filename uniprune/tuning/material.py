@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from uniprune.errors import UserError
-from uniprune.loading import DTYPES, fingerprint, place
+from uniprune.loading import DTYPES, check_hub, fingerprint, place
 from uniprune.tuning.data import Problems, Sample, read, samples
 from uniprune.tuning.generated import held_out_set, training_set
 from uniprune.tuning.settings import Settings
@@ -85,6 +85,8 @@ def fetch(factory: str, source: str, **kwargs: Any) -> Any:
     import transformers
 
     try:
+        if not Path(source).is_dir():
+            check_hub(source)
         return getattr(transformers, factory).from_pretrained(source, **kwargs)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
