@@ -163,6 +163,21 @@ def test_unreachable_hub_names_id_and_remedies() -> None:
         assert part in str(caught.value)
 
 
+def cache(model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make `folder` the hub cache, with a model as "somebody/something"; its commit."""
+    import huggingface_hub.constants
+    import transformers.utils.hub
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = folder / "models--somebody--something"
+    shutil.copytree(model, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(transformers.utils.hub.constants, "HF_HUB_CACHE", str(folder))
+    return commit
+
+
 class Answers(BaseHTTPRequestHandler):
     """A hub that answers every request with 404, as for a repository that does not exist."""
 
@@ -201,6 +216,18 @@ def test_without_a_network_nothing_is_tried_for_long(hub: HTTPServer) -> None:
     assert time.perf_counter() - begin < 5
     for part in ("'nobody/no-such-model' is not in the local hub cache", "cannot be reached", "path of a folder"):
         assert part in str(caught.value)
+
+
+def test_without_a_network_a_cached_checkpoint_loads_at_once(
+    hub: HTTPServer, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that no checkpoint needs are not asked for, each for half a minute."""
+    commit = cache(checkpoint("llava"), tmp_path / "hub", monkeypatch)
+    hub.server_close()
+    begin = time.perf_counter()
+    loaded = load(find_model("somebody/something"), CPU)
+    assert time.perf_counter() - begin < 10
+    assert loaded.weights == commit
 
 
 def test_what_the_hub_answers_is_told(hub: HTTPServer) -> None:
@@ -246,16 +273,9 @@ def test_hub_checkpoints_are_told_apart_by_commit(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub.constants
-    import transformers.utils.hub
 
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "models--somebody--something"
-    shutil.copytree(checkpoint("llava"), repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
+    commit = cache(checkpoint("llava"), tmp_path, monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(transformers.utils.hub.constants, "HF_HUB_CACHE", str(tmp_path))
     entry = find_model("somebody/something")
     assert outline(entry, CPU).weights == commit
     assert load(entry, CPU).weights == commit

@@ -58,6 +58,7 @@ class LoadedModel:
     Attributes:
         entry: where it came from. model: in evaluation mode. processor: tokenizer and image processor.
         family: its adapter. placement: precision, kernel and device. weights: hub commit or hash of the folder.
+        source: hub id or folder that everything is loaded from.
     """
 
     entry: ModelEntry
@@ -66,6 +67,7 @@ class LoadedModel:
     family: Family
     placement: Placement
     weights: str
+    source: str
 
     @property
     def num_layers(self) -> int:
@@ -121,17 +123,18 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
 
     if entry.folder is not None:
         _check_folder(entry.folder)
-    elif not local:
-        check_hub(entry.source)
-    config = _fetch(AutoConfig.from_pretrained, entry, local_files_only=local)
+    source = entry.source if local else source_of(entry.source)
+    config = _fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
     family = MODELS.get(config.model_type)
-    processor = _load_processor(entry, local)
+    processor = _load_processor(entry, source, local)
     with torch.device("meta"):
         model = _fetch(
-            lambda _: AutoModelForImageTextToText.from_config(config, attn_implementation=placement.attention), entry
+            lambda _: AutoModelForImageTextToText.from_config(config, attn_implementation=placement.attention),
+            entry,
+            source,
         )
     weights = fingerprint(entry.folder) if entry.folder is not None else _commit(entry)
-    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights)
+    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights, source)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:
@@ -142,6 +145,7 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
     model, report = _fetch(
         AutoModelForImageTextToText.from_pretrained,
         entry,
+        outlined.source,
         dtype=DTYPES[placement.dtype],
         attn_implementation=placement.attention,
         device_map=placement.device,
@@ -178,31 +182,43 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def check_hub(source: str) -> None:
-    """Tell at once that a checkpoint which is not in the local hub cache cannot be downloaded either.
+def source_of(name: str) -> str:
+    """What to load a folder or hub id from: itself, or a hub id's cached copy where the hub cannot be reached.
 
-    transformers would try for half a minute. Whatever the hub answers, transformers explains better.
+    It is asked once. transformers would try for half a minute per file, for those that no checkpoint needs, too.
+    Whatever the hub answers, transformers explains better.
 
     Raises:
-        UserError: the hub cannot be reached, and configuration or weights of this id are not cached.
+        UserError: the hub cannot be reached, and configuration or weights of this id are not in the local cache.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
-    def cached(name: str) -> bool:
-        return isinstance(try_to_load_from_cache(source, name), str)
-
-    if cached("config.json") and any(map(cached, WEIGHTS)):
-        return
+    if Path(name).is_dir():
+        return name
+    config, *weights = (try_to_load_from_cache(name, file) for file in ("config.json", *WEIGHTS))
     try:
-        get_hf_file_metadata(hf_hub_url(source, "config.json"))
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
     except HfHubHTTPError:
-        return
+        return name
     except Exception as error:  # of whichever HTTP library the hub client uses, or its own for offline mode
+        if isinstance(config, str) and any(isinstance(path, str) for path in weights):
+            return str(Path(config).parent)
         raise UserError(
-            f"hub id {source!r} is not in the local hub cache, and the hub cannot be reached "
-            f"({' '.join(str(error).split())[:200]}). {_remedy(source)}"
+            f"hub id {name!r} is not in the local hub cache, and the hub cannot be reached "
+            f"({' '.join(str(error).split())[:200]}). {_remedy(name)}"
         ) from error
+    return name
+
+
+def commit_of(source: str) -> str | None:
+    """Commit of a hub checkpoint whose configuration has been fetched; None of one that has not."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import extract_commit_hash
+
+    path = try_to_load_from_cache(source, "config.json")
+    commit: str | None = extract_commit_hash(path, None) if isinstance(path, str) else None
+    return commit
 
 
 def _remedy(source: str) -> str:
@@ -214,11 +230,11 @@ def _remedy(source: str) -> str:
     )
 
 
-def _load_processor(entry: ModelEntry, local: bool) -> Any:
+def _load_processor(entry: ModelEntry, source: str, local: bool) -> Any:
     """The processor with the catalogue's settings, padding on the left as generation needs."""
     from transformers import AutoProcessor
 
-    processor = _fetch(AutoProcessor.from_pretrained, entry, local_files_only=local)
+    processor = _fetch(AutoProcessor.from_pretrained, entry, source, local_files_only=local)
     if not hasattr(processor, "image_processor"):
         raise UserError(
             f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "
@@ -239,22 +255,20 @@ def _load_processor(entry: ModelEntry, local: bool) -> Any:
 
 def _commit(entry: ModelEntry) -> str:
     """Commit of a hub checkpoint whose configuration has been fetched."""
-    from transformers.utils.hub import cached_file, extract_commit_hash
-
-    commit = extract_commit_hash(_fetch(cached_file, entry, filename="config.json"), None)
+    commit = commit_of(entry.source)
     if commit is None:
         raise UserError(
             f"{entry.source} has no commit in the local hub cache; fetch it with `hf download {entry.source}`"
         )
-    return str(commit)
+    return commit
 
 
-def _fetch(factory: Callable[..., Any], entry: ModelEntry, **kwargs: Any) -> Any:
-    """`factory(entry.source, …)`, its failures told in the user's terms."""
+def _fetch(factory: Callable[..., Any], entry: ModelEntry, source: str, **kwargs: Any) -> Any:
+    """`factory(source, …)`, its failures told in the user's terms."""
     from safetensors import SafetensorError
 
     try:
-        return factory(entry.source, **kwargs)
+        return factory(source, **kwargs)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         if entry.folder is not None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from uniprune.errors import UserError
-from uniprune.loading import DTYPES, check_hub, fingerprint, place
+from uniprune.loading import DTYPES, commit_of, fingerprint, place, source_of
 from uniprune.tuning.data import Problems, Sample, read, samples
 from uniprune.tuning.generated import held_out_set, training_set
 from uniprune.tuning.settings import Settings
@@ -55,8 +55,8 @@ def material(settings: Settings, console: Console) -> Material:
     told = [[s.ids.tolist(), s.answer.tolist(), s.kind] for s in [*train, *test]]
     digest = hashlib.sha256(json.dumps([len(train), *told]).encode()).hexdigest()[:16]
     folder = Path(settings.model)
-    commit = getattr(fetch("AutoConfig", settings.model), "_commit_hash", None)
-    weights = fingerprint(folder) if folder.is_dir() else str(commit or settings.model)
+    fetch("AutoConfig", settings.model)
+    weights = fingerprint(folder) if folder.is_dir() else commit_of(settings.model) or settings.model
     return Material(tokenizer, train, test, problems, digest, weights)
 
 
@@ -85,9 +85,7 @@ def fetch(factory: str, source: str, **kwargs: Any) -> Any:
     import transformers
 
     try:
-        if not Path(source).is_dir():
-            check_hub(source)
-        return getattr(transformers, factory).from_pretrained(source, **kwargs)
+        return getattr(transformers, factory).from_pretrained(source_of(source), **kwargs)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
