@@ -225,8 +225,8 @@ def _remedy(source: str) -> str:
     """How to get a checkpoint of the hub onto a machine that does not reach it."""
     return (
         "Without network access: give the path of a folder that holds the checkpoint in its place; or, where there is "
-        f"a network, run `hf download {source}` (`huggingface-cli download` in older versions), copy its cache "
-        "(HF_HOME) here and set HF_HUB_OFFLINE=1"
+        f"a network, run `hf download {source}` (`huggingface-cli download` in older versions) and copy its cache "
+        "(HF_HOME) here"
     )
 
 
