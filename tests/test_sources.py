@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,29 @@ def names(method: str) -> set[str]:
 def test_helpers_and_shared_rules_count() -> None:
     rules = "uniprune/selection.py"
     assert names("none") == {"methods/none.py"}
-    assert names("divprune") == {"methods/divprune.py", "uniprune/greedy.py", rules}
+    assert names("divprune") == {"methods/divprune.py", "uniprune/greedy.py", "uniprune/fused.py", rules}
     assert names("prumerge") == {"methods/prumerge.py", "methods/_prumerge.py", rules}
     assert names("sparsevlm") == {
         "methods/sparsevlm.py", "methods/_sparsevlm.py", "uniprune/clustering.py", "uniprune/schedules.py", rules
     }  # fmt: skip
     assert "methods/_mustdrop.py" in names("mustdrop")
+
+
+def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
+    """What shared rules are made of counts, too, also where it is imported only when it is used."""
+    plain = {"uniprune", "uniprune.errors", "uniprune.pruner", "uniprune.view", "uniprune.budget", "uniprune.checks"}
+    for rule in sources.RULES:
+        file = sources._file(rule)
+        assert file is not None
+        modules = {name for name in sources._imported(file, rule) if find_spec_of(name)}
+        assert {name for name in modules if name.startswith("uniprune")} <= {*sources.RULES, *plain}
+
+
+def find_spec_of(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # "module.function"
+        return False
 
 
 def test_every_rule_exists_and_is_used() -> None:

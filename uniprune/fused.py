@@ -13,10 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILES = {1024: 16, 4096: 8, 16384: 1}
-"""Kernels are compiled for these many tokens, with so many rows of the factor read at a time: what registers hold."""
+TILES = {1024: 16, 2048: 16, 4096: 8, 16384: 1}
+"""Kernels are compiled for these many tokens, with so many rows of the factor read at a time: what registers hold in
+float32."""
 
 MOST_TOKENS = max(TILES)
+MOST_WORK = 2**21
+"""Tokens times picks of `dpp_map` from which its loop should be faster: every pick reads all that was computed so far,
+and one block of threads reads slower than many. An estimate, not measured."""
 FARTHEST_WARPS, DPP_WARPS = 8, 16
 
 Loop = Callable[..., Tensor]

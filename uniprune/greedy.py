@@ -77,7 +77,9 @@ def dpp_map(kernel: Tensor, keep: int) -> Tensor:
     # Below the floor a row is rounding noise, which would grow from pick to pick if it were scaled up further.
     floor = (gain.max() * len(kernel) * info.eps).clamp_(min=info.tiny)
     kernels = fused(kernel)
-    return kernels.dpp_map(kernel, gain, floor, keep) if kernels else _dpp_map(kernel, gain, floor, keep)
+    if kernels and keep * len(kernel) <= kernels.MOST_WORK:
+        return kernels.dpp_map(kernel, gain, floor, keep)
+    return _dpp_map(kernel, gain, floor, keep)
 
 
 def _dpp_map(kernel: Tensor, gain: Tensor, floor: Tensor, count: int) -> Tensor:
@@ -100,24 +102,22 @@ def fused(matrix: Tensor) -> ModuleType | None:
 
     They need a CUDA device, Triton (part of torch's CUDA builds), and tokens that one block of threads can hold.
     """
-    if not matrix.is_cuda or find_spec("triton") is None:
+    if not matrix.is_cuda or matrix.stride(1) != 1 or find_spec("triton") is None:
         return None
-    from uniprune import fused as kernels
-
-    fits = len(matrix) <= kernels.MOST_TOKENS and matrix.stride(1) == 1
-    return kernels if fits and _proven(matrix.device, matrix.dtype) else None
+    kernels = _proven(matrix.device, matrix.dtype)
+    return kernels if kernels and len(matrix) <= kernels.MOST_TOKENS else None
 
 
 @cache
-def _proven(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels were built and made the same picks as the loops, tried once per device.
+def _proven(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """The kernels, if they can be built and make the same picks as the loops; tried once per device.
 
     This compiles them, so later calls are timed without it. A machine may lack what Triton compiles with; a wrong pick
     would be worse, and neither may end a run.
     """
-    from uniprune import fused as kernels
-
     try:
+        from uniprune import fused as kernels
+
         wrong = kernels.disagreement(_farthest_points, _dpp_map, device, dtype)
     except Exception as error:  # Triton raises whatever its compilers do
         wrong = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -127,4 +127,5 @@ def _proven(device: torch.device, dtype: torch.dtype) -> bool:
             RuntimeWarning,
             stacklevel=2,
         )
-    return not wrong
+        return None
+    return kernels

@@ -6,11 +6,12 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from uniprune.registry import METHODS
 
-RULES = ("uniprune.selection", "uniprune.greedy", "uniprune.clustering", "uniprune.schedules")
+RULES = tuple(f"uniprune.{name}" for name in ("selection", "greedy", "fused", "clustering", "schedules"))
 """Modules of this package that make decisions for methods; the others carry them out."""
 
 
@@ -24,8 +25,8 @@ def code_hash(classes: Iterable[type]) -> str:
 def sources(kind: type) -> set[Path]:
     """The file that defines a class, and all files it imports, directly or not, that make decisions.
 
-    These are the embedded methods and their helpers, `RULES`, and what lies beside the class's own file. Modules that
-    have not been imported by now have decided nothing.
+    These are the embedded methods and their helpers, `RULES`, and what lies beside the class's own file. Of all but
+    `RULES`, modules that have not been imported by now have decided nothing.
     """
     own = _file(kind.__module__)
     found: dict[str, Path] = {}
@@ -55,7 +56,18 @@ def _imported(file: Path, name: str) -> Iterator[str]:
                 yield from (f"{start}.{alias.name}" for alias in names)
 
 
+def package_hash() -> str:
+    """Hash of everything that carries out a measurement: this package and the model families, 16 hex digits."""
+    root = Path(__file__).parent.parent
+    files = sorted(file for folder in (Path(__file__).parent, root / "models") for file in folder.rglob("*.py"))
+    lines = [f"{file.relative_to(root)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
 def _file(name: str) -> Path | None:
-    """The source file of a module that has been imported, None if it has none."""
-    path = getattr(sys.modules.get(name), "__file__", None)
+    """The source file of a module that has been imported or is one of `RULES`, None if it has none."""
+    if name in RULES:  # some are imported when they are first used, which must not change what a run is
+        path = getattr(find_spec(name), "origin", None)
+    else:
+        path = getattr(sys.modules.get(name), "__file__", None)
     return None if path is None else Path(path).resolve()
