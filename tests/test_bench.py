@@ -137,7 +137,7 @@ def test_warm_up_is_not_measured(llava: Subject, tmp_path: Path) -> None:
     assert all(len(values) == 3 for row in rows if row.measured for values in row.measured.seconds.values())
 
 
-def test_measured_rows_are_used_again_and_only_new_methods_measured(
+def test_measured_rows_are_used_again_unless_another_method_must_be_measured_in_turn(
     llava: Subject, tmp_path: Path, calls: list[int]
 ) -> None:
     path, progress = tmp_path / "b.jsonl", Labels()
@@ -146,10 +146,49 @@ def test_measured_rows_are_used_again_and_only_new_methods_measured(
     assert bench(llava, path, progress=progress) == first
     assert (calls, progress.done) == ([], 9)
     more = bench(llava, path, choices=(*CHOICES, MethodChoice("fastv", ratio=0.25)))
-    assert more[:3] == first
-    assert len(calls) == 2 * 3  # the new method, and the un-pruned model in turn with it
-    assert len(path.read_text().splitlines()) == 4
+    assert len(calls) == 4 * 3
+    assert [row.identity for row in more[:3]] == [row.identity for row in first]
+    for row in more:  # every speed-up is that of the two rows shown
+        assert row.vanilla == (more[0].measured and more[0].measured.reference())
+    assert bench(llava, path) == more[:3]
+    bench(llava, path, choices=(*CHOICES[:2], MethodChoice("fastv", ratio=0.5)))
+    calls.clear()
+    bench(llava, path)  # random-pre was not there when the others were measured last
+    assert len(calls) == 3 * 3
     assert bench(llava, path, BenchOptions(text=8, new_tokens=2, repeats=3, warmup=1))[0] != first[0]
+
+
+def test_other_code_or_dimensions_are_other_rows(
+    llava: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that git does not know of yet, and an edited configuration of a folder."""
+    first = {row.identity for row in bench(llava, tmp_path / "b.jsonl")}
+    monkeypatch.setattr("uniprune.bench.measure.package_hash", lambda: "0")
+    assert not first & {row.identity for row in bench(llava, tmp_path / "b.jsonl")}
+    folder = tmp_path / "model"
+    weights = set()
+    for layers in (4, 6):
+        config = llava.family.model.config.to_dict()
+        config["text_config"]["num_hidden_layers"] = layers
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        weights.add(subject(str(folder), random_weights=True, placement=CPU).weights)
+    assert len(weights) == 2
+
+
+def test_an_impossible_budget_is_a_row_that_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--model", "tiny-llava", "--method", "divprune", "fastv", "--ratio", "0.1", "--protocol", "average"]
+    assert main(words(tmp_path, *more)) == 0
+    assert "fastv 0.1, batch 1, 144 tokens: an average keep ratio of 0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"no row", b"no row\n", b"{}\n\x89PNG"])
+def test_a_file_of_something_else_is_left_as_it_was(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="line 1 is not a measured row|is no stored line"):
+        BenchFile(path).append([])
+    assert path.read_bytes() == content
 
 
 def test_an_interrupt_keeps_what_was_finished(llava: Subject, tmp_path: Path) -> None:
@@ -199,7 +238,7 @@ def test_a_method_that_refuses_the_model_is_a_row_that_says_so(tmp_path: Path) -
 def test_equal_tokens_are_compared_among_rows_measured_in_turn(llava: Subject, tmp_path: Path) -> None:
     rows = bench(llava, tmp_path / "b.jsonl")
     (note,) = spreads(rows)
-    assert "prefills of divprune, random-pre differ by" in note
+    assert "prefills of divprune 0.25, random-pre 0.25 differ by" in note
     apart = [rows[1], rows[2].model_copy(update={"vanilla": None})]
     assert spreads(apart) == []
 
@@ -281,15 +320,21 @@ def test_copy_bandwidth_is_that_of_this_machine() -> None:
     [
         (["--model", "qwen2.5-vl-7"], "unknown architecture 'qwen2.5-vl-7'; did you mean 'qwen2.5-vl-7b'"),
         (["--tokens", "100"], "ask for a multiple of 144"),
-        (["--tokens", "0"], "tokens 0 must be at least 1"),
-        (["--batch", "0"], "batches 0 must be at least 1"),
-        (["--repeats", "0"], "repeats 0 must be at least 1"),
-        (["--text-tokens", "1"], "text 1 must be at least 2"),
+        (["--tokens", "0"], "--tokens 0 must be at least 1"),
+        (["--batch", "0"], "--batch 0 must be at least 1"),
+        (["--repeats", "0"], "--repeats 0 must be at least 1"),
+        (["--text-tokens", "1"], "--text-tokens 1 must be at least 2"),
         (["--method", "divprun"], "did you mean 'divprune'"),
         (["--ratio", "2"], "outside (0, 1]"),
         (["--method", "fastv", "--layer", "6"], "outside the model's decoder layers 0..5"),
         (["--method", "fastv", "--protocol", "average", "--ratio", "0.1"], "prune earlier or keep more"),
         (["--plot", "picture.xyz"], "--plot picture.xyz"),
+        (["--plot", "picture"], "as in picture.png"),
+        (["--csv", "/proc/nowhere/bench.csv"], "cannot write /proc/nowhere/bench.csv"),
+        (["--output", "tests"], "cannot write tests: it is a folder"),
+        (["--seed", "99999999999999999999999"], "--seed 99999999999999999999999 must be from 0 to"),
+        (["--model", "tiny-qwen2.5-vl", "tiny-llava", "--tokens", "100"], "ask for a multiple of 144"),
+        (["--attn", "flash_attention_2"], "--attn flash_attention_2: "),
         (["--device", "cuda:9"], "cuda:9"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -26,7 +28,7 @@ PACKAGES = (
 
 
 def environment(device: str) -> Environment:
-    """This process's software and machine. `device` is a kind, "cpu" or "cuda"."""
+    """This process's software and machine. `device` is "cpu", "cuda" (torch's current one), "cuda:N" or "balanced"."""
     versions = {"python": platform.python_version(), "uniprune": uniprune.__version__}
     for package in PACKAGES:
         try:
@@ -37,9 +39,28 @@ def environment(device: str) -> Environment:
     return Environment(
         versions=versions,
         git=git_revision(),
-        device=torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        device=device_name(device),
         threads=torch.get_num_threads(),
     )
+
+
+def device_name(device: str) -> str:
+    """Name of a GPU, of all of them if layers are spread, or of the processor."""
+    if device == "cpu":
+        return processor_name()
+    if device == "balanced":
+        return " + ".join(torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count()))
+    return torch.cuda.get_device_name(device)
+
+
+def processor_name() -> str:
+    """Model of the processor where the system tells it, as Linux does, else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def git_revision() -> str | None:

@@ -40,12 +40,39 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def whole_lines(path: Path) -> bytes:
-    """Content of a file that grows by lines; a last line that a kill cut short is cut off the file, too."""
-    if not path.exists():
+    """Content of a file that grows by lines, without a last line that a kill cut short (see `cut_short_line`)."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return b""
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return data[: data.rfind(b"\n") + 1]
+
+
+def cut_short_line(path: Path) -> None:
+    """Cut a last line of JSON without its end off the file, before one is appended; its whole lines were read as ours.
+
+    Raises:
+        UserError: the file ends in something else, or cannot be written.
+    """
+    whole = len(whole_lines(path))
+    if path.exists() and whole < path.stat().st_size:
+        with path.open("rb") as file:
+            file.seek(whole)
+            if file.read(1) != b"{":
+                raise UserError(f"{path} ends in something that is no stored line; choose another file")
         with explain_write(path):
-            os.truncate(path, len(whole))
-    return whole
+            os.truncate(path, whole)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError for a file that cannot be written, before anything is computed for it. Creates its folder."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file in it")
+    with explain_write(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        if path.exists():
+            path.open("ab").close()

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
 from uniprune.fidelity import FirstToken
-from uniprune.files import explain_write, whole_lines
+from uniprune.files import cut_short_line, explain_write, whole_lines
 from uniprune.records import Flops
 
 
@@ -142,7 +142,9 @@ class Predictions:
 
     def _read(self) -> list[Answer]:
         """Stored answers; a last line without its end is cut off."""
-        return read_answers(whole_lines(self.path), self.path)
+        answers = read_answers(whole_lines(self.path), self.path)
+        cut_short_line(self.path)
+        return answers
 
 
 def read_answers(data: bytes, path: Path) -> list[Answer]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from uniprune.bench.rows import BenchFile, BenchRow, Measured
 from uniprune.choice import MethodChoice
+from uniprune.errors import UserError
 
 MOST_KEPT, LEAST_TOKENS, LEAST_BATCH = 0.112, 1280, 8
 
@@ -53,11 +54,13 @@ def verdicts(rows: Iterable[BenchRow]) -> Iterator[Verdict]:
     for row in rows:
         setup = row.setup
         large = setup.visual >= LEAST_TOKENS or setup.batch >= LEAST_BATCH
-        if row.measured is not None and large and (setup.method.kind == "none" or setup.ratio <= MOST_KEPT):
-            device, where = setup.environment.device, f"{setup.model}, {setup.batch} x {setup.visual}"
-            label = "none" if setup.method.kind == "none" else f"{setup.method.name} {setup.ratio:.3g}"
-            groups.setdefault(f"{where}, {device}", {})[label] = row, row.measured
-    for where, group in groups.items():
+        few = setup.method.kind == "none" or setup.ratio <= MOST_KEPT
+        if row.measured is not None and row.vanilla is not None and large and few:
+            alike = setup.model_dump_json(exclude={"method", "ratio"}) + row.vanilla.model_dump_json()
+            groups.setdefault(alike, {})[setup.label] = row, row.measured
+    for group in groups.values():
+        setup = next(iter(group.values()))[0].setup
+        where = f"{setup.model}, {setup.batch} x {setup.visual}, {setup.environment.device}"
         vanilla = group.pop("none", (None, None))[1]
         for label, (row, measured) in group.items():
             yield from _single(where, label, row, measured, vanilla)
@@ -70,12 +73,11 @@ def verdicts(rows: Iterable[BenchRow]) -> Iterator[Verdict]:
 def _single(where: str, label: str, row: BenchRow, measured: Measured, vanilla: Measured | None) -> Iterator[Verdict]:
     """Targets of one method."""
     setup = row.setup
-    pruner = MethodChoice(setup.method.name, ratio=setup.ratio).pruner()
+    pruner = MethodChoice(setup.method.name, ratio=setup.ratio).pruner()  # settings change no kind of attention
     attention = any(stage.pruner.llm_attention for stage in pruner.schedule(len(measured.layers)))
     attention = attention or bool(pruner.vision_layers)
     first = min((layer for layer, _ in setup.method.stages), default=0)
-    if row.vanilla is None:
-        return
+    assert row.vanilla is not None  # rows without one are left out
     if first <= 2:
         yield Verdict(where, label, "share of the ceiling", row.speedups["prefill achieved"], 0.7, least=True)
     share = measured.median("method") / row.vanilla.prefill
@@ -85,10 +87,16 @@ def _single(where: str, label: str, row: BenchRow, measured: Measured, vanilla: 
 
 
 def main() -> int:
-    """Print the table; 1 if a target is missed."""
+    """Print the table; 1 if a target is missed, 2 if the file has no row to judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="what bench wrote to --output")
-    found = list(verdicts(BenchFile(parser.parse_args().file).rows.values()))
+    file = parser.parse_args().file
+    try:
+        found = list(verdicts(BenchFile(file).rows.values()))
+    except UserError as error:
+        parser.error(str(error))
+    if not found:
+        parser.error(f"{file} has no pruned row of {LEAST_TOKENS} visual tokens or {LEAST_BATCH} prompts")
     lines = ["| model, prompts x visual tokens, device | method | target | measured | |", "|---|---|---|---|---|"]
     sys.stdout.write("\n".join([*lines, *map(str, found)]) + "\n")
     return 0 if all(one.met for one in found) else 1

@@ -13,7 +13,7 @@ from uniprune.answering import is_out_of_memory
 from uniprune.bench.floors import copy_bandwidth, weight_bytes
 from uniprune.bench.prompts import LEAST_TEXT, Prompts, random_prompts
 from uniprune.bench.rows import SPANS, BenchFile, BenchRow, BenchSetup, Measured, Reference
-from uniprune.bench.subject import Subject
+from uniprune.bench.subject import Subject, check_tokens
 from uniprune.budget import with_average
 from uniprune.choice import MethodChoice
 from uniprune.engine import PrefillReport, prune
@@ -22,8 +22,12 @@ from uniprune.errors import UserError
 from uniprune.flops import CostModel
 from uniprune.progress import RunProgress
 from uniprune.pruner import Pruner
+from uniprune.sources import package_hash
 from uniprune.summary import mean_flops
 from uniprune.timing import Spans, Timer
+
+OUT_OF_MEMORY = "out of memory"
+"""Error of rows that are tried again: the machine may have more memory to spare next time."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,14 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         least = {"text": LEAST_TEXT, "new_tokens": 1, "repeats": 1, "warmup": 0, "batches": 1, "tokens": 1}
+        options = {"text": "text-tokens", "new_tokens": "new-tokens", "batches": "batch"}
         for name, smallest in least.items():
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and number < smallest:
-                    raise UserError(f"{name.replace('_', '-')} {number} must be at least {smallest}")
+                    raise UserError(f"--{options.get(name, name)} {number} must be at least {smallest}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed {self.seed} must be from 0 to 2 ** 63 - 1")
 
 
 @dataclass
@@ -83,7 +90,7 @@ class Bench:
         file: where rows are stored and finished ones found. progress: counts calls of `generate`.
 
     Raises:
-        UserError: a method cannot be set up on this model, or it cannot take that many visual tokens.
+        UserError: a method does not exist, no budget is possible, or the model cannot take that many visual tokens.
     """
 
     def __init__(
@@ -96,41 +103,49 @@ class Bench:
     ) -> None:
         self._subject, self._options, self._file, self._progress = subject, options, file, progress
         self._costs = CostModel(subject.family)
-        self._environment = environment(subject.placement.kind)
+        self._environment, self._code = environment(subject.placement.device), package_hash()
         self._tokens = options.tokens or (subject.family.usual_tokens,)
-        for visual in self._tokens:  # refuses what is impossible before anything is measured
-            subject.family.random_image(visual, torch.Generator())
-        self._methods = [(choice, self._pruner(choice)) for choice in choices]
+        check_tokens(subject.family, self._tokens)
+        self._methods = [(choice, *self._pruner(choice)) for choice in choices]
+        problems = [problem for choice, _, problem in self._methods if choice.name != "none"]
+        if problems and all(problems):
+            raise UserError(problems[0])
         self._bandwidth: float | None = None
 
     def run(self) -> list[BenchRow]:
         """Measure what is not stored yet; rows in order of tokens, batch and method, failed ones included."""
         return [row for visual in self._tokens for batch in self._options.batches for row in self._group(visual, batch)]
 
-    def _pruner(self, choice: MethodChoice) -> Pruner:
+    def _pruner(self, choice: MethodChoice) -> tuple[Pruner, str | None]:
+        """A method, and why its budget is impossible on this model, if it is."""
         pruner = choice.pruner()
-        average = self._options.protocol == "average"
-        return with_average(pruner, choice.ratio, len(self._subject.family.layers)) if average else pruner
+        if self._options.protocol != "average":
+            return pruner, None
+        try:
+            return with_average(pruner, choice.ratio, len(self._subject.family.layers)), None
+        except UserError as error:
+            return pruner, str(error)
 
     def _group(self, visual: int, batch: int) -> list[BenchRow]:
-        """All methods on one batch. The un-pruned model is measured along with whatever is missing."""
-        cells = [self._cell(choice, pruner, visual, batch) for choice, pruner in self._methods]
-        names = [cell.setup.identity() for cell in cells]
-        missing = [cell for cell, name in zip(cells, names, strict=True) if name not in self._file.rows]
-        self._progress.advance((len(cells) - len(missing)) * self._calls)
-        rows = {name: self._file.rows[name] for name in names if name in self._file.rows}
-        if missing:
-            self._rounds(list({id(cell): cell for cell in (cells[0], *missing)}.values()))
-            new = [self._row(cell, _reference(self._measured(cells[0]))) for cell in missing]
-            self._file.append(new)
-            rows.update((row.identity, row) for row in new)
-        return [rows[name] for name in names]
+        """All methods on one batch: as stored, if they were measured in turn with each other, or all anew."""
+        cells = [self._cell(*method, visual, batch) for method in self._methods]
+        stored = [self._file.rows.get(cell.setup.identity()) for cell in cells]
+        known = [row for row in stored if row is not None and row.error != OUT_OF_MEMORY]
+        beside = {row.vanilla.model_dump_json() if row.vanilla else None for row in known}
+        if len(known) == len(cells) and len(beside) == 1:
+            self._progress.advance(len(cells) * self._calls)
+            return known
+        self._rounds(cells)
+        vanilla = _reference(self._measured(cells[0]))
+        rows = [self._row(cell, vanilla) for cell in cells]
+        self._file.append(rows)
+        return rows
 
     @property
     def _calls(self) -> int:
         return self._options.warmup + self._options.repeats
 
-    def _cell(self, choice: MethodChoice, pruner: Pruner, visual: int, batch: int) -> Cell:
+    def _cell(self, choice: MethodChoice, pruner: Pruner, error: str | None, visual: int, batch: int) -> Cell:
         subject, options = self._subject, self._options
         setup = BenchSetup(
             model=subject.name,
@@ -147,9 +162,11 @@ class Bench:
             seed=options.seed,
             dtype=subject.placement.dtype,
             attention=subject.placement.attention,
+            device=subject.placement.device,
+            code=self._code,
             environment=self._environment,
         )
-        return Cell(setup, pruner)
+        return Cell(setup, pruner, error=error)
 
     # --- measuring ----------------------------------------------------------------------------------------------
     def _rounds(self, cells: list[Cell]) -> None:
@@ -157,8 +174,6 @@ class Bench:
         prompts = self._prompts(cells)
         if prompts is None:
             return
-        if self._bandwidth is None:
-            self._bandwidth = copy_bandwidth(self._subject.family.model.device)
         for number in range(self._calls):
             turn = number % len(cells)
             for cell in cells[turn:] + cells[:turn]:
@@ -171,6 +186,8 @@ class Bench:
         """The batch all cells are measured on; None where it alone is too large."""
         setup = cells[0].setup
         try:
+            if self._bandwidth is None:
+                self._bandwidth = copy_bandwidth(self._subject.family.model.device)
             return random_prompts(self._subject.family, setup.batch, setup.visual, setup.text, setup.seed)
         except RuntimeError as error:
             for cell in cells:
@@ -207,7 +224,7 @@ class Bench:
         """Out of memory ends a cell; any other error ends the command."""
         if not is_out_of_memory(error):
             raise error
-        cell.error = "out of memory"
+        cell.error = OUT_OF_MEMORY
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

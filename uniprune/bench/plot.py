@@ -11,10 +11,12 @@ from uniprune.errors import UserError
 from uniprune.files import explain_write
 
 
-def check_matplotlib() -> None:
-    """Raise UserError when pictures cannot be drawn, before anything is measured for them."""
+def check_plot(path: Path) -> None:
+    """Raise UserError when a picture cannot be drawn, before anything is measured for it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("--plot needs matplotlib, which is not installed; run `pip install matplotlib` or leave it out")
+    if not path.suffix:
+        raise UserError(f"--plot {path}: its ending says what kind of picture it is, as in {path}.png")
 
 
 def plot(rows: Sequence[BenchRow], path: Path) -> None:
@@ -36,9 +38,7 @@ def plot(rows: Sequence[BenchRow], path: Path) -> None:
         lines: dict[str, list[tuple[int, list[float]]]] = {}
         for row in measured:
             if (row.setup.model, row.setup.batch) == (model, batch) and row.measured is not None:
-                none = row.setup.method.kind == "none"
-                label = row.setup.method.name if none else f"{row.setup.method.name} {row.setup.ratio:g}"
-                lines.setdefault(label, []).append((row.setup.visual, row.measured.seconds["ttft"]))
+                lines.setdefault(row.setup.label, []).append((row.setup.visual, row.measured.seconds["ttft"]))
         for label, points in lines.items():
             points.sort()
             quartiles = 1000 * np.array([np.percentile(seconds, [25, 50, 75]) for _, seconds in points])

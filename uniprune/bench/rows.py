@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from filelock import FileLock
 from pydantic import ValidationError
 
 from uniprune.errors import UserError
-from uniprune.files import explain_write, whole_lines
+from uniprune.files import cut_short_line, explain_write, whole_lines
 from uniprune.records import Environment, Flops, MethodRecord, Strict
 
 SPANS = ("vision", "projector", "method", "prefill", "decode", "total", "ttft", "tpot")
@@ -51,8 +52,20 @@ class BenchSetup(Strict):
     """Floating-point type of the weights."""
     attention: str
     """Attention kernel."""
+    device: str
+    """"cpu", "cuda", "cuda:1", … or "balanced"."""
+    code: str
+    """Hash of what carries out a measurement (`uniprune.sources.package_hash`)."""
     environment: Environment
     """Software and machine."""
+
+    @property
+    def label(self) -> str:
+        """Method, ratio and settings, as tables and pictures name them."""
+        if self.method.kind == "none":
+            return self.method.name
+        passed = (f"{name}={value}" for name, value in self.method.passed.items())
+        return " ".join((self.method.name, f"{self.ratio:g}", *passed))
 
     def identity(self) -> str:
         """First 16 hex digits of the sha256 of the canonical JSON form."""
@@ -122,7 +135,10 @@ class BenchRow(Strict):
 
     @property
     def floor(self) -> float | None:
-        """Seconds it takes to read the language model's weights once; no prefill and no decode step is faster."""
+        """Seconds in which a copy moves as many bytes as the language model's weights have.
+
+        Where they fit into no cache, a prefill or a decode step is hardly faster: it must read them.
+        """
         return None if self.bandwidth is None else self.weight_bytes / self.bandwidth
 
     @property
@@ -147,31 +163,33 @@ class BenchRow(Strict):
 
 
 class BenchFile:
-    """Append-only JSON lines of rows; a measured row is found again by its identity.
+    """Append-only JSON lines of rows; a measured row is found again by its identity, the last one if there are several.
 
     Args:
         path: the file, created on the first row.
 
     Raises:
-        UserError: a line in it is no row.
+        UserError: it cannot be read, or a line in it is no row.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: Mapping[str, BenchRow] = {row.identity: row for row in self._read() if row.measured is not None}
+        self.rows: Mapping[str, BenchRow] = {row.identity: row for row in self._read()}
 
     def append(self, rows: Iterable[BenchRow]) -> None:
         """Store rows: they are on disk when this returns. Raises UserError when they cannot be written."""
         data = "".join(row.model_dump_json() + "\n" for row in rows)
         with explain_write(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            with FileLock(f"{self.path}.lock"):
+                cut_short_line(self.path)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
 
     def _read(self) -> list[BenchRow]:
-        """Stored rows; a last line that an interrupt cut short is cut off."""
+        """Stored rows, without a last line that an interrupt cut short."""
         rows = []
         for number, line in enumerate(whole_lines(self.path).splitlines(), start=1):
             try:

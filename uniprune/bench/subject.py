@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from uniprune.architectures import configuration, random_model
+from uniprune.answering import is_out_of_memory
+from uniprune.architectures import random_model
 from uniprune.catalog import find_model
 from uniprune.errors import UserError
 from uniprune.family import Family, find_family
-from uniprune.loading import DTYPES, Placement, load
+from uniprune.loading import DTYPES, Placement, load, outline
 
 RANDOM = "random"
 
@@ -21,7 +24,8 @@ class Subject:
     """A model to time.
 
     Attributes:
-        name: as the user said it. family: its adapter. weights: `RANDOM`, or the checkpoint's commit or hash.
+        name: as the user said it. family: its adapter. weights: `RANDOM` and a hash of the dimensions, or the
+            checkpoint's commit or hash.
         placement: precision, kernel and device.
     """
 
@@ -41,25 +45,45 @@ def subject(name: str, random_weights: bool, placement: Placement) -> Subject:
         if random_weights:
             device = "cuda" if placement.device == "balanced" else placement.device
             model = random_model(name, DTYPES[placement.dtype], placement.attention, device)
-            family, weights = find_family(model), RANDOM
+            family, weights = find_family(model), f"{RANDOM}:{_hash(model.config)}"
         else:
             loaded = load(find_model(name), placement)
             family, weights = loaded.family, loaded.weights
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(
             f"{name} in {placement.dtype} does not fit into the memory of {placement.device}; use --dtype bfloat16, "
             "another --device or a smaller model"
         ) from error
+    except ImportError as error:
+        raise UserError(f"--attn {placement.attention}: {' '.join(str(error).split())[:300]}") from error
     settings = family.model.generation_config
     settings.eos_token_id = None  # every answer gets its full length
     settings.pad_token_id = 0
     return Subject(name, family, weights, placement)
 
 
-def check_names(names: Sequence[str], random_weights: bool) -> None:
-    """Raise UserError for a model that does not exist, before the first one is timed."""
+def check_models(names: Sequence[str], random_weights: bool, placement: Placement, tokens: Sequence[int]) -> None:
+    """Raise UserError for a model that does not exist or cannot take so many tokens, before the first one is timed."""
     for name in names:
-        if random_weights:
-            configuration(name)
+        if not random_weights:
+            check_tokens(outline(find_model(name), placement).family, tokens)
         else:
-            find_model(name)
+            check_tokens(find_family(random_model(name, torch.float32, "sdpa", "meta")), tokens)
+
+
+def check_tokens(family: Family, tokens: Sequence[int]) -> None:
+    """Raise UserError for a number of visual tokens of which the model or the memory of this machine takes no image."""
+    for visual in tokens:
+        try:
+            family.random_image(visual, torch.Generator())
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(f"an image of {visual} visual tokens does not fit into memory; ask for fewer") from error
+
+
+def _hash(config: Any) -> str:
+    """16 hex digits of a configuration with its defaults: a folder's may be edited between two measurements."""
+    return hashlib.sha256(config.to_json_string(use_diff=False).encode()).hexdigest()[:16]

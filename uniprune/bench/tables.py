@@ -17,15 +17,15 @@ Cell = str | float | int | None
 
 SHOWN = (
     *("model", "method", "ratio", "batch", "tokens", "kept", "vision ms", "projector ms", "method ms", "prefill ms"),
-    *("TTFT ms", "TPOT ms", "total ms", "peak MB", "KV MB", "TFLOPs", "prefill x", "of max", "TTFT x", "of max "),
-    *("floor ms", "problem"),
+    *("TTFT ms", "TPOT ms", "total ms", "peak MB", "KV MB", "TFLOPs", "prefill x", "of ceiling", "TTFT x"),
+    *("of ceiling ", "floor ms", "problem"),
 )
 """Columns of the terminal table; a blank keeps equal headings apart."""
 NOTES = (
-    "Medians [quartile distance] of whole batches; tokens, KV and TFLOPs of one prompt; kept: mean over layers.",
-    "x: speed-up against the un-pruned model, measured in turn with it. of max: what operations alone would allow, for "
+    "Medians [IQR] of whole batches; tokens, KV and TFLOPs of one prompt; kept: mean over layers.",
+    "x: speed-up against the un-pruned model, measured in turn with it. of ceiling: what FLOPs alone would allow, for "
     "the language model (prefill) and with tower and projector (TTFT).",
-    "floor: reading the language model's weights once at the copy bandwidth that this command measured.",
+    "floor: reading the language model's weights once at the copy bandwidth measured with the row.",
 )
 
 
@@ -100,8 +100,9 @@ def to_table(rows: Sequence[BenchRow]) -> Table:
 
 
 def notes(rows: Iterable[BenchRow]) -> list[str]:
-    """What a reader must know, and how far apart the prefills of equal token counts are."""
-    return [*NOTES, *spreads(rows)]
+    """What a reader must know, how far apart the prefills of equal token counts are, and why rows failed."""
+    rows = list(rows)
+    return [*NOTES, *spreads(rows), *dict.fromkeys(_problem(row) for row in rows if row.error)]
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:
@@ -116,7 +117,7 @@ def spreads(rows: Iterable[BenchRow]) -> list[str]:
 
     found = []
     for (model, visual, batch, *_), group in groupby(sorted((r for r in rows if r.measured), key=alike), alike):
-        times = {row.setup.method.name: row.measured.median("prefill") for row in group if row.measured}
+        times = {row.setup.label: row.measured.median("prefill") for row in group if row.measured}
         if len(times) > 1:
             spread = max(times.values()) / min(times.values()) - 1
             found.append(
@@ -124,6 +125,12 @@ def spreads(rows: Iterable[BenchRow]) -> list[str]:
                 f"{batch}, {visual} tokens)."
             )
     return found
+
+
+def _problem(row: BenchRow) -> str:
+    """Why a row has no numbers."""
+    setup = row.setup
+    return f"{setup.model}, {setup.label}, batch {setup.batch}, {setup.visual} tokens: {row.error}"
 
 
 def _shown(row: BenchRow) -> list[str]:
@@ -145,7 +152,7 @@ def _shown(row: BenchRow) -> list[str]:
         *(number("peak MB", ".0f"), number("KV MB", ".3g"), number("total TFLOPs", ".3g")),
         *(number("prefill speed-up", ".2f"), _share(cells, "prefill")),
         *(number("ttft speed-up", ".2f"), _share(cells, "ttft")),
-        *(number("weight-read floor ms", ".3g"), row.error or ""),
+        *(number("weight-read floor ms", ".3g"), "see below" if row.error else ""),
     ]
 
 

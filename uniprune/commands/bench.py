@@ -11,6 +11,7 @@ from uniprune.choice import MethodChoice
 from uniprune.commands.run import fill_in, method_choices
 from uniprune.console import say, stdout, write
 from uniprune.errors import UserError
+from uniprune.files import check_writable
 
 HELP = "latency, memory and operations on random prompts, with or without a checkpoint"
 
@@ -63,9 +64,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """Time every model, batch and number of visual tokens under every method."""
     from uniprune.bench.measure import Bench, BenchOptions
-    from uniprune.bench.plot import check_matplotlib, plot
+    from uniprune.bench.plot import check_plot, plot
     from uniprune.bench.rows import BenchFile
-    from uniprune.bench.subject import check_names, subject
+    from uniprune.bench.subject import check_models, subject
     from uniprune.bench.tables import notes, to_csv, to_json, to_table
     from uniprune.loading import place
     from uniprune.progress import RunProgress
@@ -84,9 +85,12 @@ def act(options: argparse.Namespace) -> int:
         protocol=options.protocol,
     )
     placement = place(options.dtype, options.attn, options.device)
-    check_names(names, options.random_weights)
     if options.plot is not None:
-        check_matplotlib()
+        check_plot(options.plot)
+    for path in (options.output, options.csv, options.json, options.plot):
+        if path is not None:
+            check_writable(path)
+    check_models(names, options.random_weights, placement, settings.tokens or ())
     file = BenchFile(options.output)
     groups = len(names) * len(settings.batches) * len(settings.tokens or (None,))
     calls = groups * len(choices) * (settings.repeats + settings.warmup)
