@@ -186,7 +186,7 @@ def test_an_impossible_budget_is_a_row_that_says_so(tmp_path: Path, capsys: pyte
 def test_a_file_of_something_else_is_left_as_it_was(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bench.jsonl"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="line 1 is not a measured row|is no stored line"):
+    with pytest.raises(UserError, match=r"line 1 is not a measured row|is no stored line"):
         BenchFile(path).append([])
     assert path.read_bytes() == content
 
