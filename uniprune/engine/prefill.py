@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.eviction import evict
+from uniprune.engine.host import Tokens, to_device
 from uniprune.engine.images import image_units, repeated_rows, scoped
 from uniprune.engine.prompt import Arriving, Prompt, Sample
 from uniprune.engine.report import PrefillReport, RowReport
 from uniprune.engine.stages import pack, renumbered, replace_tokens, take
 from uniprune.engine.state import CacheState, Kept, active, causal_mask, remember, token_bytes
+from uniprune.engine.views import settle
 from uniprune.engine.vision import Vision
 from uniprune.errors import UserError
 from uniprune.family import Family
@@ -27,8 +30,7 @@ class Prefill:
 
     Args:
         family: the model's layout. pruner, stages: the method and its pruning points by layer.
-        samples: one per prompt, or none. ids: [B, L] input ids, None for prompts given as embeddings.
-        visual: [B, L] True at visual tokens. real: [B, L] False at padding. method_time: opens the timer's method span.
+        samples: one per prompt, or none. tokens: the batch. method_time: opens the timer's method span.
 
     Attributes:
         tap: what the attention before the next stage saw.
@@ -40,18 +42,17 @@ class Prefill:
         pruner: Pruner,
         stages: dict[int, Stage],
         samples: tuple[Sample, ...],
-        ids: Tensor | None,
-        visual: Tensor,
-        real: Tensor,
+        tokens: Tokens,
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.family, self.pruner, self.stages, self.samples = family, pruner, stages, samples
-        self.ids, self.visual, self.real, self.method_time = ids, visual, real, method_time
+        self.tokens, self.method_time = tokens, method_time
+        self.layers = range(len(family.layers))
         self.tap: DecoderTap | None = None
-        self._visual_counts: list[int] = visual.sum(1).tolist()
-        batch, width = visual.shape
-        everything = torch.arange(width, device=visual.device).expand(batch, width)
-        self._whole = Kept(0, everything, real, tuple(real.sum(1).tolist()))
+        self._visual_counts: list[int] = tokens.visual.sum(1).tolist()
+        batch, width = tokens.visual.shape
+        everything = torch.arange(width).repeat(batch, 1)
+        self._whole = Kept(0, everything, tokens.real, tuple(tokens.real.sum(1).tolist()))
         self._stages: list[Kept] = []
         self._widths: list[int] = []
         self._arguments: dict[str, Any] | None = None
@@ -68,7 +69,7 @@ class Prefill:
 
         `position_ids` are [..., B or 1, L]; `vision` is the tower call behind the image features, None if unknown.
         """
-        batch, length = self.visual.shape
+        batch, length = self.tokens.visual.shape
         self._position_ids = torch.arange(length, device=embeds.device)[None] if position_ids is None else position_ids
         self._copies = self._rows_per_prompt(embeds)
         samples = self.samples or tuple(Sample(str(i)) for i in range(batch // self._copies))
@@ -76,26 +77,19 @@ class Prefill:
         pictures = None
         if self.has_images:
             pictures = self.family.pictures(
-                grids,
-                lambda: vision.projected if vision else None,
-                lambda columns: embeds[..., columns][self.visual],
+                grids, lambda: vision.projected if vision else None, lambda columns: self._held(embeds[..., columns])
             )
-        units = image_units(self.visual, pictures, self.family.tiled)
-        units = [scoped(row, self.pruner.scope, grids) for row in units]
+        units = image_units(self.tokens.visual, pictures, self.family.tiled)
+        self._tower = None if grids is None else tuple(grids)
         self._prompts = [
-            Prompt(
-                family=self.family,
-                sample=sample,
-                row=row,
-                units=units[row],
-                ids=None if self.ids is None else self.ids[row],
-                embeds=embeds[row],
-                visual=self.visual[row],
-                real=self.real[row],
-                vision=vision,
-            )
+            Prompt(self.family, sample, row, scoped(units[row], self.pruner.scope, grids), self.tokens, embeds, vision)
             for row, sample in zip(range(0, batch, self._copies), samples, strict=True)
         ]
+
+    def _held(self, embeds: Tensor) -> Tensor:
+        """[P, D] what the placeholders of all rows hold."""
+        rows, columns = (to_device(where, embeds.device) for where in self.tokens.visual.nonzero(as_tuple=True))
+        return embeds[rows, columns]
 
     def _rows_per_prompt(self, embeds: Tensor) -> int:
         """1, or the number of beams or returned sequences, which are decided about once."""
@@ -123,18 +117,22 @@ class Prefill:
         """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
         now = self._stages[-1] if self._stages else self._whole
         upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
-        decisions = [
-            prompt.decide(stage, Arriving(hidden[row], now.valid[row], now.index[row], self.tap, upcoming))
-            for row, prompt in ((prompt.row, prompt) for prompt in self._prompts)
-        ]
+        arriving = Arriving(hidden, now, self.tap, upcoming)
+        asked = [prompt.ask(stage, arriving) for prompt in self._prompts]
         self.tap = None
-        rows = [decisions[b // self._copies] for b in range(len(hidden))]
-        replaced = [(b, *pair) for b, row in enumerate(rows) for pair in row.replaced]
-        if not replaced and all(len(row.columns) == length for row, length in zip(rows, now.lengths, strict=True)):
+        answers = iter(settle(list(chain.from_iterable(asked))))
+        chosen = [list(islice(answers, len(own))) for own in asked]
+        new = [prompt.keep(stage, own) for prompt, own in zip(self._prompts, chosen, strict=True)]
+        if not any(asked):
             return hidden
+        copies = [b // self._copies for b in range(len(hidden))]
+        columns = [now.columns(self._prompts[copy].survivors, b) for b, copy in enumerate(copies)]
+        if not any(new) and tuple(map(len, columns)) == now.lengths:
+            return hidden
+        replaced = [(b, now.columns(at, b), tokens) for b, copy in enumerate(copies) for at, tokens in new[copy]]
         hidden = replace_tokens(hidden, replaced)
-        kept, columns = pack(stage.layer, [row.columns for row in rows], now.index)
-        hidden = take(hidden, columns)
+        kept, gathered = pack(stage.layer, columns, now.index)
+        hidden = take(hidden, gathered)
         self._stages.append(kept)
         self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
         return hidden
@@ -150,8 +148,9 @@ class Prefill:
         """What every layer from this stage on is called with; `rotary` are the tables of the whole prompt."""
         rows = kept.index
         if self.pruner.positions == "compact":
-            rows, self._shift = renumbered(kept, self.real)
-        valid = kept.valid.to(hidden.device) if kept.padded else None
+            rows, shift = renumbered(kept, self.tokens.real)
+            self._shift = to_device(shift, self._position_ids.device)
+        valid = to_device(kept.valid, hidden.device) if kept.padded else None
         return {
             "position_embeddings": tuple(take(table, rows) for table in rotary),
             "attention_mask": causal_mask(self.family.decoder.config, hidden, valid, self._cache, kept.layer),
@@ -167,7 +166,8 @@ class Prefill:
                 first = self.pruner.evict_from(len(self.family.layers))
                 if first is not None:
                     stages = evict(self._cache, first, stages, self._whole)
-                remember(self._cache, CacheState(tuple(stages), self.visual.shape[1], position, self._shift))
+                length = self.tokens.visual.shape[1]
+                remember(self._cache, CacheState(tuple(stages), length, position, self._shift))
             sizes = token_bytes(self._cache)
             rows = tuple(self._row_report(prompt, stages, sizes) for prompt in self._prompts)
             return PrefillReport(rows, bool(self._stages))
@@ -181,10 +181,11 @@ class Prefill:
         entering, markers = [], []
         for layer, width in enumerate(self._widths):
             kept = active(self._stages, layer) or self._whole
-            markers.append(int(prompt.markers[kept.index[row, kept.valid[row]]].sum()) if marked else 0)
+            left = kept.index[row, kept.valid[row]] if marked else None
+            markers.append(0 if left is None else int(torch.isin(left, prompt.markers).sum()))
             entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text - markers[-1])
         held = None
         if sizes is not None:
             held = sum(size * (active(cached, k) or self._whole).lengths[row] for k, size in enumerate(sizes))
         units, stages = tuple(prompt.units), tuple(prompt.reports)
-        return RowReport(prompt.sample.id, initial, entering, markers, units, prompt.encoded, stages, text, held)
+        return RowReport(prompt.sample.id, initial, entering, markers, units, self._tower, stages, text, held)

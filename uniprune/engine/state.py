@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
@@ -14,11 +15,11 @@ ATTRIBUTE = "uniprune_state"
 
 @dataclass(frozen=True)
 class Kept:
-    """The tokens that enter decoder layer `layer` and all later ones.
+    """The tokens that enter decoder layer `layer` and all later ones; tensors lie on the host.
 
     Attributes:
         layer: first layer that sees this sequence.
-        index: [B, n] positions in the un-pruned sequence, left-padded.
+        index: [B, n] positions in the un-pruned sequence, left-padded with 0, ascending.
         valid: [B, n] False at padding. lengths: valid tokens of every row.
     """
 
@@ -31,6 +32,11 @@ class Kept:
     def padded(self) -> bool:
         """Whether rows have different lengths."""
         return min(self.lengths) < self.index.shape[1]
+
+    def columns(self, positions: Tensor, row: int | slice = slice(None)) -> Tensor:
+        """Where `positions` of the un-pruned sequence stand, [m] in one row or [B, m] in all; any column if nowhere."""
+        # Padding counts as position 0 and comes first: the last of equal entries is the token.
+        return (torch.searchsorted(self.index[row], positions, right=True) - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)
