@@ -6,7 +6,7 @@ kernel launch and no synchronisation; a device is handed finished indices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -57,11 +57,11 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=tensor.device == HOST)
 
 
-def read(family: Family, kwargs: dict[str, Any]) -> Tokens:
-    """The tokens of a forward on an empty cache.
+def reader(family: Family, kwargs: dict[str, Any]) -> Callable[[], Tokens]:
+    """What brings the tokens of a forward on an empty cache to the host. Holds no more than their ids and mask.
 
     Raises:
-        UnsupportedError: it carries images and videos.
+        UnsupportedError: the forward carries images and videos.
     """
     carried = visual_inputs(kwargs)
     if len(carried) > 1:
@@ -69,12 +69,16 @@ def read(family: Family, kwargs: dict[str, Any]) -> Tokens:
     ids = kwargs.get("input_ids")
     first = placeholders(family, kwargs) if ids is None else ids
     mask = valid_tokens(kwargs.get("attention_mask"), first.shape[1])
-    first, *masks = to_host([first] if mask is None else [first, mask])
-    visual = first.bool() if ids is None else marked(first, family.visual_token_ids)
-    if not carried:  # a model can *generate* the image id: without image inputs it is text
-        visual = torch.zeros_like(visual)
-    real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)
-    return Tokens(None if ids is None else first, visual, real)
+
+    def read() -> Tokens:
+        found, *masks = to_host([first] if mask is None else [first, mask])
+        visual = found.bool() if ids is None else marked(found, family.visual_token_ids)
+        if not carried:  # a model can *generate* the image id: without image inputs it is text
+            visual = torch.zeros_like(visual)
+        real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)
+        return Tokens(None if ids is None else found, visual, real)
+
+    return read
 
 
 def visual_inputs(kwargs: dict[str, Any]) -> list[str]:
@@ -103,4 +107,4 @@ def valid_tokens(mask: Any, length: int) -> Tensor | None:
     if mask is None or mask.dim() == 2:
         return mask
     last = mask[:, 0, -1, :length]  # already built (static cache): the last query row sees exactly the valid tokens
-    return last if last.dtype == torch.bool else last == 0
+    return last.clone() if last.dtype == torch.bool else last == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +21,7 @@ from uniprune.engine.vision import UnitVision, Vision
 from uniprune.errors import UserError
 from uniprune.family import Family
 from uniprune.pruner import Stage
-from uniprune.view import View
+from uniprune.view import Later, View
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,14 @@ class Arriving:
 
     Attributes:
         hidden: [B, n, D] with padding, on the layer's device. kept: which tokens these are.
+        embeds: [B, L, D] what entered the language model. vision: the vision-tower call behind the images.
         tap: attention of the layer before, if captured. upcoming: of the layer about to run, if asked for.
     """
 
     hidden: Tensor
     kept: Kept
+    embeds: Tensor
+    vision: Vision | None
     tap: DecoderTap | None
     upcoming: DecoderTap | None = None
 
@@ -58,8 +61,7 @@ class Prompt:
 
     Attributes:
         family: the model's layout. sample: who it is. row: its first batch row. units: what decisions are about.
-        tokens: those of the batch. embeds: [B, L, D] what entered the language model.
-        vision: the vision-tower call behind its images. reports: one per stage so far.
+        tokens: those of the batch. reports: one per stage so far.
     """
 
     family: Family
@@ -67,8 +69,6 @@ class Prompt:
     row: int
     units: list[Unit]
     tokens: Tokens
-    embeds: Tensor
-    vision: Vision | None
     reports: list[StageReport] = field(default_factory=list)
     _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
     _first: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -76,6 +76,11 @@ class Prompt:
     def __post_init__(self) -> None:
         """Nothing has been pruned."""
         self._cells = [torch.arange(len(unit.ranks)) for unit in self.units]
+
+    @property
+    def cells(self) -> tuple[Tensor, ...]:
+        """[N] for every unit, the sorted cells whose tokens have survived so far."""
+        return tuple(self._cells)
 
     @property
     def survivors(self) -> Tensor:
@@ -104,11 +109,10 @@ class Prompt:
         text, first = self._text_mask, int(self.placeholders[0])
         return question(ids, text, first, self.sample.question, self.family.special_token_ids)
 
-    @cached_property
-    def embedded_question(self) -> Tensor:
-        """[M, D] input embeddings of the question."""
+    def embedded_question(self, embeds: Tensor) -> Tensor:
+        """[M, D] input embeddings of the question, given those of the batch [B, L, D]."""
         if self.sample.question is None:
-            return self.embeds[self.row, to_device(self.question, self.embeds.device)]
+            return embeds[self.row, to_device(self.question, embeds.device)]
         table = self.family.model.get_input_embeddings()
         return table(to_device(self.sample.question, table.weight.device))
 
@@ -124,7 +128,7 @@ class Prompt:
                 choices.append(choose(stage, self.sample.id, unit.ordinal, view, keep))
         return choices
 
-    def keep(self, stage: Stage, choices: Sequence[Choice]) -> list[tuple[Tensor, Tensor]]:
+    def keep(self, stage: Stage, choices: Iterable[Choice]) -> list[tuple[Tensor, Tensor]]:
         """Of the units that were asked about only what was chosen survives; new tokens and their positions, if any.
 
         No method is asked about markers: they stay as long as their unit has a token left.
@@ -140,7 +144,7 @@ class Prompt:
                 self._alive[self.placeholders[unit.markers]] = False
             if choice.selection.tokens is not None:
                 replaced.append((after, choice.selection.tokens))
-        self.reports.append(StageReport(stage.layer, tuple(self._cells)))
+        self.reports.append(StageReport(stage.layer, self.cells))
         return replaced
 
     @cached_property
@@ -159,40 +163,43 @@ class Prompt:
 
     def _view(self, stage: Stage, arriving: Arriving, unit: Unit) -> View:
         """What the method sees of the unit's surviving tokens."""
-        if stage.pruner.needs_text and not len(self.embedded_question):
-            raise UserError(
-                f"{type(stage.pruner).__name__} needs the question, but sample {self.sample.id!r} has no text after "
-                "its first image; set Sample.question or put the question after the image"
-            )
         hidden, device, kept = arriving.hidden[self.row], arriving.hidden.device, arriving.kept
         visual, cells = self._positions(unit.ordinal), self._cells[unit.ordinal]
 
         def columns(positions: Tensor) -> Tensor:
             return kept.columns(positions, self.row)
 
-        attention = UnitAttention(
-            tap=arriving.tap,
-            row=self.row,
-            valid=kept.valid[self.row],
-            visual=columns(visual),
-            text=columns(self.text),
-            prompt=lambda: columns(self.question),
-        )
-        return View(
-            tokens=hidden[to_device(attention.visual, device)],
+        def attention(tap: DecoderTap | None) -> UnitAttention:
+            return UnitAttention(
+                tap=tap,
+                row=self.row,
+                valid=kept.valid[self.row],
+                visual=columns(visual),
+                text=columns(self.text),
+                prompt=lambda: columns(self.question),
+            )
+
+        view = View(
+            tokens=hidden[to_device(columns(visual), device)],
             grids=list(unit.grids),
-            cells=to_device(cells, device),
+            cells=Later(lambda: to_device(cells, device)),
             layer=stage.layer,
             num_layers=len(self.family.layers),
             initial=len(unit.ranks),
-            prompt=self.embedded_question.to(device),
-            text=hidden[to_device(attention.text, device)],
-            generator=generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer),
-            attention=attention,
-            vision=UnitVision(self.vision, unit.origins, cells, device),
+            prompt=Later(lambda: self.embedded_question(arriving.embeds).to(device)),
+            text=Later(lambda: hidden[to_device(columns(self.text), device)]),
+            generator=Later(lambda: generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer)),
+            attention=Later(lambda: attention(arriving.tap)),
+            vision=UnitVision(arriving.vision, unit.origins, cells, device),
             scratch=self._scratch.setdefault(unit.ordinal, {}),
-            after=to_device((self.text > visual[-1]).nonzero()[:, 0], device),
-            upcoming=replace(attention, tap=arriving.upcoming),
-            embedded=UnitEmbedded(self.embeds[self.row], visual, self.text, device),
+            after=Later(lambda: to_device((self.text > visual[-1]).nonzero()[:, 0], device)),
+            upcoming=Later(lambda: attention(arriving.upcoming)),
+            embedded=Later(lambda: UnitEmbedded(arriving.embeds[self.row], visual, self.text, device)),
             norm=self.family.final_norm,
         )
+        if stage.pruner.needs_text and not len(view.prompt):
+            raise UserError(
+                f"{type(stage.pruner).__name__} needs the question, but sample {self.sample.id!r} has no text after "
+                "its first image; set Sample.question or put the question after the image"
+            )
+        return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,8 +85,13 @@ class PrefillReport:
     """One prefill.
 
     Attributes:
-        rows: one report per prompt. pruned: whether any layer saw fewer tokens than it would have without pruning.
+        pruned: whether any layer saw fewer tokens than it would have without pruning. make: what `rows` is made by.
     """
 
-    rows: tuple[RowReport, ...]
     pruned: bool
+    make: Callable[[], tuple[RowReport, ...]]
+
+    @cached_property
+    def rows(self) -> tuple[RowReport, ...]:
+        """One report per prompt, made when it is first looked at: the time is not the prefill's."""
+        return self.make()

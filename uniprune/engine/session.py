@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.decode import Decode
-from uniprune.engine.host import placeholders, read, visual_inputs
+from uniprune.engine.host import placeholders, visual_inputs
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prompt import Sample
 from uniprune.engine.report import PrefillReport
@@ -199,9 +199,8 @@ class Session:
 
     def _prefill(self, kwargs: dict[str, Any]) -> Prefill:
         samples, self.samples = tuple(self.samples), ()
-        tokens = read(self.family, kwargs)
         self._features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
-        return Prefill(self.family, self.pruner, self._stages, samples, tokens, self._method_time)
+        return Prefill(self.family, self.pruner, self._stages, samples, kwargs, self._method_time)
 
     def _merged(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The language model is about to run. The tower has run inside this forward, or before it, un-repeated."""
