@@ -34,7 +34,8 @@ class Prefill:
         samples: one per prompt, or none. inputs: arguments of the forward. method_time: opens the timer's method span.
 
     Attributes:
-        layers: decoder layers to be called before. tap: what the attention before the next stage saw.
+        layers: decoder layers to be called before; the first one when nothing can be pruned.
+        tap: what the attention before the next stage saw.
         ledger: what the batch consists of and what survives.
 
     Raises:
@@ -51,12 +52,12 @@ class Prefill:
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.family, self.pruner, self.method_time = family, pruner, method_time
-        self.layers = range(len(family.layers))
         self.tap: DecoderTap | None = None
         self.ledger = Ledger(family, pruner, tuple(stages.values()), samples, reader(family, inputs))
         self._carries = bool(visual_inputs(inputs))
         idle = not self._carries or all(stage.keeps_all for stage in stages.values())
         self._stages = {} if idle else stages
+        self.layers = range(1 if idle else len(family.layers))
         self._arguments: dict[str, Any] | None = None
         self._cache: Any = None
         self._shift: Tensor | None = None
@@ -72,8 +73,9 @@ class Prefill:
         `position_ids` are [..., B or 1, L]; `vision` is the tower call behind the image features, None if unknown.
         """
         self._embeds, self._vision = embeds, vision
-        length = embeds.shape[1]
-        self._position_ids = torch.arange(length, device=embeds.device)[None] if position_ids is None else position_ids
+        if position_ids is None:
+            position_ids = torch.arange(embeds.shape[1], device=embeds.device)[None]
+        self._position_ids = position_ids
         self.ledger.copies = self._rows_per_prompt(embeds)
         if self._carries:
             grids = None if vision is None else vision.grids
@@ -161,4 +163,6 @@ class Prefill:
                 after, length = self._position_ids[..., -1:] + 1, ledger.whole.index.shape[1]
                 remember(self._cache, CacheState(tuple(ledger.cached), length, after, self._shift))
             ledger.sizes = token_bytes(self._cache)
+            if len(self.layers) == 1:  # what entered the first layer entered them all
+                ledger.widths *= len(self.family.layers)
             return PrefillReport(bool(ledger.kept), ledger.rows)

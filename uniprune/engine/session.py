@@ -101,7 +101,6 @@ class Session:
         self._before(family.base, self._begin)
         self._handles.append(family.base.register_forward_hook(self._end, always_call=True))
         self._before(family.decoder, self._merged)
-        self._listen(range(len(family.layers)))
         for layer, stage in self._stages.items():
             if stage.pruner.llm_attention:
                 self._before(family.layers[layer - 1].self_attn, partial(self._tap_decoder, layer - 1))
@@ -186,7 +185,6 @@ class Session:
             return (), kwargs
         state = recall(cache)
         if state is None:
-            self._listen(range(0))
             return (), kwargs
         if visual_inputs(kwargs) and bool(placeholders(self.family, kwargs).any()):
             raise UnsupportedError(

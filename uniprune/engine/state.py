@@ -62,8 +62,12 @@ class CacheState:
 
 
 def active(stages: Sequence[Kept], layer: int) -> Kept | None:
-    """The stage in force at `layer`: the last one at or before it."""
-    return max((s for s in stages if s.layer <= layer), key=lambda s: s.layer, default=None)
+    """The stage in force at `layer`: the last one at or before it; `stages` are in layer order."""
+    found = None
+    for stage in stages:
+        if stage.layer <= layer:
+            found = stage
+    return found
 
 
 def token_bytes(cache: Any) -> list[int] | None:
@@ -73,11 +77,13 @@ def token_bytes(cache: Any) -> list[int] | None:
     """
     sizes = []
     for layer in cache.layers if cache is not None else ():
-        held = [getattr(layer, name, None) for name in ("keys", "values")]
-        plain = [part for part in held if isinstance(part, Tensor) and part.dim() == 4]
-        if len(plain) < len(held):
-            return None
-        sizes.append(sum(part.shape[1] * part.shape[3] * part.element_size() for part in plain))
+        size = 0
+        for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+            if not isinstance(part, Tensor) or part.dim() != 4:
+                return None
+            _, heads, _, width = part.shape
+            size += heads * width * part.element_size()
+        sizes.append(size)
     return sizes
 
 
@@ -102,7 +108,7 @@ def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, l
 
     `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
     the flash kernels would take one pruned sequence for several packed ones.
-    `valid` is [B, cached + q], False at padding, or None when there is none.
+    `valid` is [B, cached + q], False at padding, or None when there is none; whether it is needed is not looked up again.
     """
     return create_causal_mask(
         config=config,
@@ -111,4 +117,5 @@ def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, l
         past_key_values=cache,
         position_ids=None,
         layer_idx=layer,
+        allow_is_causal_skip=valid is None,
     )
