@@ -172,6 +172,20 @@ MUTATIONS = (
         "batches",
     ),
     Mutation(
+        "answers come to the host one by one",
+        "uniprune/engine/views.py",
+        "found = to_host([*indices, *finite])",
+        "found = [to_host([one])[0] for one in (*indices, *finite)]",
+        "waiting",
+    ),
+    Mutation(
+        "the host waits for what it hands to a device",
+        "uniprune/engine/host.py",
+        "non_blocking=tensor.device == HOST",
+        "non_blocking=False",
+        "waiting",
+    ),
+    Mutation(
         "hooks stay after an exception",
         "uniprune/engine/session.py",
         "        self._detach()\n\n    def _attach",

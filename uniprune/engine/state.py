@@ -108,7 +108,7 @@ def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, l
 
     `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
     the flash kernels would take one pruned sequence for several packed ones.
-    `valid` is [B, cached + q], False at padding, or None when there is none; whether it is needed is not looked up again.
+    `valid` is [B, cached + q], False at padding, or None when there is none: no device need be asked.
     """
     return create_causal_mask(
         config=config,
