@@ -172,7 +172,7 @@ class Family:
         """Number of a tower block from 0, given as a method names it: negative from the end, None for the default."""
         return (self.feature_block() if layer is None else layer) % len(self.vision_blocks())
 
-    @property
+    @cached_property
     def visual_token_ids(self) -> list[int]:
         """Placeholder ids of images (and videos) in `input_ids`."""
         config = self.model.config

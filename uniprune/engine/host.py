@@ -69,10 +69,11 @@ def reader(family: Family, kwargs: dict[str, Any]) -> Callable[[], Tokens]:
     ids = kwargs.get("input_ids")
     first = placeholders(family, kwargs) if ids is None else ids
     mask = valid_tokens(kwargs.get("attention_mask"), first.shape[1])
+    wanted = family.visual_token_ids
 
     def read() -> Tokens:
         found, *masks = to_host([first] if mask is None else [first, mask])
-        visual = found.bool() if ids is None else marked(found, family.visual_token_ids)
+        visual = found.bool() if ids is None else marked(found, wanted)
         if not carried:  # a model can *generate* the image id: without image inputs it is text
             visual = torch.zeros_like(visual)
         real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)

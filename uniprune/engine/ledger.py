@@ -12,7 +12,7 @@ from uniprune.engine.images import image_units, scoped
 from uniprune.engine.prompt import Prompt, Sample
 from uniprune.engine.report import RowReport, StageReport
 from uniprune.engine.state import Kept, active
-from uniprune.family import Family, Picture
+from uniprune.family import Picture
 from uniprune.pruner import Pruner, Stage
 from uniprune.view import Grid
 
@@ -21,10 +21,10 @@ class Ledger:
     """What one prefill's report is made of, and what its stages work on.
 
     Nothing is read before somebody asks: a prefill that cannot prune costs no transfer and no arithmetic. No tensor of
-    a layer is held, so reports may be kept.
+    a layer is held, and nothing of the model, so reports may be kept.
 
     Args:
-        family: the model's layout. pruner, stages: the method and its pruning points.
+        tiled: whether one image may be several tiles. pruner, stages: the method and its pruning points.
         samples: one per prompt, or none. read: brings the batch's tokens to the host.
 
     Attributes:
@@ -36,13 +36,13 @@ class Ledger:
 
     def __init__(
         self,
-        family: Family,
+        tiled: bool,
         pruner: Pruner,
         stages: Sequence[Stage],
         samples: tuple[Sample, ...],
         read: Callable[[], Tokens],
     ) -> None:
-        self.family, self.pruner, self.stages, self.samples, self._read = family, pruner, stages, samples, read
+        self.tiled, self.pruner, self.stages, self.samples, self._read = tiled, pruner, stages, samples, read
         self.copies = 1
         self.grids: list[Grid] | None = None
         self.pictures: list[Picture] | None = None
@@ -87,11 +87,11 @@ class Ledger:
             UnsupportedError: the encoded images do not fill the placeholders.
         """
         pictures = self.pictures if self.has_images else None
-        units = image_units(self.tokens.visual, pictures, self.family.tiled)
+        units = image_units(self.tokens.visual, pictures, self.tiled)
         rows = range(0, len(units), self.copies)
         samples = self.samples or tuple(Sample(str(i)) for i in range(len(rows)))
         return [
-            Prompt(self.family, sample, row, scoped(units[row], self.pruner.scope, self.grids), self.tokens)
+            Prompt(sample, row, scoped(units[row], self.pruner.scope, self.grids), self.tokens)
             for row, sample in zip(rows, samples, strict=True)
         ]
 

@@ -53,7 +53,7 @@ class Prefill:
     ) -> None:
         self.family, self.pruner, self.method_time = family, pruner, method_time
         self.tap: DecoderTap | None = None
-        self.ledger = Ledger(family, pruner, tuple(stages.values()), samples, reader(family, inputs))
+        self.ledger = Ledger(family.tiled, pruner, tuple(stages.values()), samples, reader(family, inputs))
         self._carries = bool(visual_inputs(inputs))
         idle = not self._carries or all(stage.keeps_all for stage in stages.values())
         self._stages = {} if idle else stages
@@ -114,7 +114,7 @@ class Prefill:
         """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
         now, prompts = self.ledger.now, self.ledger.prompts
         upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
-        arriving = Arriving(hidden, now, self._embeds, self._vision, self.tap, upcoming)
+        arriving = Arriving(self.family, hidden, now, self._embeds, self._vision, self.tap, upcoming)
         asked = [prompt.ask(stage, arriving) for prompt in prompts]
         self.tap = None
         answers = iter(settle(list(chain.from_iterable(asked))))

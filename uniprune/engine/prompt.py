@@ -42,11 +42,13 @@ class Arriving:
     """A batch as it arrives at a stage.
 
     Attributes:
+        family: the model's layout.
         hidden: [B, n, D] with padding, on the layer's device. kept: which tokens these are.
         embeds: [B, L, D] what entered the language model. vision: the vision-tower call behind the images.
         tap: attention of the layer before, if captured. upcoming: of the layer about to run, if asked for.
     """
 
+    family: Family
     hidden: Tensor
     kept: Kept
     embeds: Tensor
@@ -60,11 +62,10 @@ class Prompt:
     """One prompt during one prefill.
 
     Attributes:
-        family: the model's layout. sample: who it is. row: its first batch row. units: what decisions are about.
+        sample: who it is. row: its first batch row. units: what decisions are about.
         tokens: those of the batch. reports: one per stage so far.
     """
 
-    family: Family
     sample: Sample
     row: int
     units: list[Unit]
@@ -102,18 +103,18 @@ class Prompt:
         """[M] positions of placeholders that hold no visual token."""
         return self.placeholders[torch.cat([unit.markers for unit in self.units])]
 
-    @cached_property
-    def question(self) -> Tensor:
-        """[M] positions of the question's tokens."""
+    def question(self, special: list[int]) -> Tensor:
+        """[M] positions of the question's tokens, none of which is among the `special` ids."""
         ids = None if self.tokens.ids is None else self.tokens.ids[self.row]
         text, first = self._text_mask, int(self.placeholders[0])
-        return question(ids, text, first, self.sample.question, self.family.special_token_ids)
+        return question(ids, text, first, self.sample.question, special)
 
-    def embedded_question(self, embeds: Tensor) -> Tensor:
-        """[M, D] input embeddings of the question, given those of the batch [B, L, D]."""
+    def embedded_question(self, arriving: Arriving) -> Tensor:
+        """[M, D] input embeddings of the question."""
         if self.sample.question is None:
-            return embeds[self.row, to_device(self.question, embeds.device)]
-        table = self.family.model.get_input_embeddings()
+            positions = self.question(arriving.family.special_token_ids)
+            return arriving.embeds[self.row, to_device(positions, arriving.embeds.device)]
+        table = arriving.family.model.get_input_embeddings()
         return table(to_device(self.sample.question, table.weight.device))
 
     @torch.no_grad()
@@ -163,7 +164,8 @@ class Prompt:
 
     def _view(self, stage: Stage, arriving: Arriving, unit: Unit) -> View:
         """What the method sees of the unit's surviving tokens."""
-        hidden, device, kept = arriving.hidden[self.row], arriving.hidden.device, arriving.kept
+        family, kept = arriving.family, arriving.kept
+        hidden, device = arriving.hidden[self.row], arriving.hidden.device
         visual, cells = self._positions(unit.ordinal), self._cells[unit.ordinal]
 
         def columns(positions: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ class Prompt:
                 valid=kept.valid[self.row],
                 visual=columns(visual),
                 text=columns(self.text),
-                prompt=lambda: columns(self.question),
+                prompt=lambda: columns(self.question(family.special_token_ids)),
             )
 
         view = View(
@@ -184,9 +186,9 @@ class Prompt:
             grids=list(unit.grids),
             cells=Later(lambda: to_device(cells, device)),
             layer=stage.layer,
-            num_layers=len(self.family.layers),
+            num_layers=len(family.layers),
             initial=len(unit.ranks),
-            prompt=Later(lambda: self.embedded_question(arriving.embeds).to(device)),
+            prompt=Later(lambda: self.embedded_question(arriving).to(device)),
             text=Later(lambda: hidden[to_device(columns(self.text), device)]),
             generator=Later(lambda: generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer)),
             attention=Later(lambda: attention(arriving.tap)),
@@ -195,7 +197,7 @@ class Prompt:
             after=Later(lambda: to_device((self.text > visual[-1]).nonzero()[:, 0], device)),
             upcoming=Later(lambda: attention(arriving.upcoming)),
             embedded=Later(lambda: UnitEmbedded(arriving.embeds[self.row], visual, self.text, device)),
-            norm=self.family.final_norm,
+            norm=family.final_norm,
         )
         if stage.pruner.needs_text and not len(view.prompt):
             raise UserError(
