@@ -49,7 +49,7 @@ class Answerer:
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
-        self._chat, self._encoder = Chat(loaded), Encoder(loaded.processor, identify=shared is not None)
+        self._chat, self._encoder = Chat(loaded), Encoder(loaded.processor)
         self._workers, self._shared = workers, shared
         self._stages = pruner.schedule(loaded.num_layers)
         self._costs = CostModel(loaded.family)

@@ -32,7 +32,7 @@ class Encoded:
     Attributes:
         index: the row's id. length: longest answer, in tokens. question: [M] token ids of the bare question.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
-        pictures: hash of the visual inputs, "" without any or if not asked for: equal pictures have equal features.
+        pictures: hash of the visual inputs, "" without any: equal pictures have equal features.
         error: why the row cannot be asked; everything else is then empty.
     """
 
@@ -62,11 +62,11 @@ class Encoder:
     """Chat template, image processor and tokenizer of a model, for one request at a time.
 
     Args:
-        processor: the model's processor. identify: whether to hash the visual inputs, which takes 1 ms per MB.
+        processor: the model's processor.
     """
 
-    def __init__(self, processor: Any, identify: bool = False) -> None:
-        self.processor, self.tokenizer, self._identify = processor, processor.tokenizer, identify
+    def __init__(self, processor: Any) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
 
     def encode(self, request: Request) -> Encoded:
         """The row, its images decoded now. One that cannot be decoded or processed comes back with the reason."""
@@ -91,7 +91,7 @@ class Encoder:
             length=request.max_new_tokens,
             question=np.asarray(question, np.int64),
             inputs=arrays,
-            pictures=hashed(visual_inputs(arrays)) if images and self._identify else "",
+            pictures=hashed(visual_inputs(arrays)) if images else "",
         )
 
     def _needs_start(self, prompt: str) -> bool:

@@ -2,13 +2,13 @@
 
 Three questions, answered by real commands on the mini suite, or by real calls:
 
-* methods: user-mode CPU and wall-clock seconds of one command each, all in one command, and all in one command that
+* sharing: user-mode CPU and wall-clock seconds of one command each, all in one command, and all in one command that
   shares image features;
 * batches: rows per second at batch size 1 and 16, of `generate` and of whole commands;
 * engine: CPU time of `generate` on an un-pruned model, bare and inside the engine at keep ratio 1; also on a model of
   random weights whose forwards take about ten milliseconds.
 
-Threads are those of `OMP_NUM_THREADS`.
+`--part` picks some. Threads are those of `OMP_NUM_THREADS`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("sharing", "batches", "engine")
 SHARING = ("--share-vision", "2")
 METHODS = ("none", "random-pre", "divprune", "gprune", "dart", "fastv", "visionzip", "fopru")
 
@@ -130,19 +131,19 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny-llava")
-    parser.add_argument("--parts", nargs="+", default=["methods", "batches", "engine"], help="questions to answer")
     parser.add_argument("--limit", help="rows per benchmark (default: all)")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="questions (default: all)")
     args = parser.parse_args()
     limit = ["--limit", args.limit] if args.limit else []
-    if "methods" in args.parts:
+    if "sharing" in args.part:
         print(f"{args.model}, {len(METHODS)} methods: CPU s, wall-clock s")
         for name, (cpu, wall) in several_methods(args.model, limit).items():
             print(f"  {name:48} {cpu:7.1f} {wall:7.1f}", flush=True)
-    if "batches" in args.parts:
+    if "batches" in args.part:
         print(f"{args.model}, rows per second: generate, command by CPU time, by wall clock")
         for name, rates in batches(args.model, limit).items():
             print(f"  {name:48}", *(f"{rate:7.1f}" for rate in rates), flush=True)
-    if "engine" in args.parts:
+    if "engine" in args.part:
         print("generate, CPU ms: bare, more inside the engine at ratio 1")
         for name, (bare, more) in engine(args.model).items():
             print(f"  {name:48} {bare:7.2f} {more:+7.3f} ({100 * more / bare:+.2f} %)", flush=True)
