@@ -4,7 +4,7 @@ Three questions, answered by real commands on the mini suite, or by real calls:
 
 * sharing: user-mode CPU and wall-clock seconds of one command each, all in one command, and all in one command that
   shares image features;
-* batches: rows per second at batch size 1 and 16, of `generate` and of whole commands;
+* batches: rows per CPU second at batch size 1 and 16, of `generate` alone and of all an evaluation does;
 * engine: CPU time of `generate` on an un-pruned model, bare and inside the engine at keep ratio 1; also on a model of
   random weights whose forwards take about ten milliseconds.
 
@@ -14,7 +14,6 @@ Three questions, answered by real commands on the mini suite, or by real calls:
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import resource
 import subprocess
@@ -23,6 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,29 +56,50 @@ def several_methods(model: str, limit: Sequence[str]) -> dict[str, tuple[float, 
     return out
 
 
-def batches(model: str, limit: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """By method and batch size: rows per second of `generate`, by the records' own times; of the whole command, in CPU
-    and in wall-clock seconds, without those of a command that answers one row of each benchmark.
+def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
+    """Rows per CPU second at batch sizes 1 and 16: of `generate` on prompts made before, and of whole evaluations.
+
+    The best of some rounds, taken in turn, on the first `limit` rows of every benchmark of the mini suite.
     """
-    out = {}
-    for method in (("none",), ("random-pre", "--ratio", "0.111"), ("random-pre", "--ratio", "0.111", *SHARING)):
-        for size in (1, 16):
-            words = ["--model", model, "--method", *method, "--batch-size", str(size)]
-            with tempfile.TemporaryDirectory() as folder:
-                few = spent([*words, "--output", f"{folder}/few", "--limit", "1"])
-                took = spent([*words, "--output", f"{folder}/all", *limit])
-                (record,) = (json.loads(file.read_text()) for file in Path(folder).glob("all/*/record.json"))
-            data = record["datasets"].values()
-            rows, total = sum(entry["rows"] for entry in data), sum(total_time(entry) for entry in data)
-            commands = ((rows - len(data)) / (after - before) for before, after in zip(few, took, strict=True))
-            out[f"{' '.join(method)}, batch size {size}"] = (rows / total if total else math.nan, *commands)
-    return out
+    from uniprune.answering import Answerer
+    from uniprune.catalog import find_model
+    from uniprune.chat import Chat
+    from uniprune.choice import MethodChoice
+    from uniprune.datasets import Library, dataset_names
+    from uniprune.encoding import Encoder
+    from uniprune.engine import prune
+    from uniprune.loading import load, place
+    from uniprune.sharing import sharing
 
+    loaded = load(find_model(model), place())
+    with tempfile.TemporaryDirectory() as folder:
+        data = Library(Path(folder)).all(dataset_names(None, "mini"))
+        requests = [
+            replace(one, index=f"{number} {one.index}") for number, d in enumerate(data) for one in d.requests(limit)
+        ]
+    chat, encoder, shared = Chat(loaded), Encoder(loaded.processor), sharing(loaded, 2)
+    rows = sorted(map(encoder.encode, requests), key=lambda row: row.tokens)
+    methods = {"un-pruned": MethodChoice("none"), "keep ratio 1/9": MethodChoice("random-pre", ratio=0.111)}
 
-def total_time(entry: dict[str, Any]) -> float:
-    """Seconds of `generate` on one benchmark; 0 where none were stored."""
-    timing = entry.get("timing")
-    return float(timing["total"]["total"]) if timing else 0.0
+    def generate(pruner: Any, size: int) -> None:
+        with prune(loaded.model, pruner):
+            for start in range(0, len(rows), size):
+                chat.generate(rows[start : start + size])
+
+    def evaluate(pruner: Any, size: int, known: Any = None) -> None:
+        with Answerer(loaded, pruner, size, shared=known) as answerer:
+            assert not any(one.error for answers in answerer.answers(requests, "mini") for one in answers)
+
+    kinds = {"generate": generate, "all": evaluate, "all, pictures known": partial(evaluate, known=shared)}
+    least: dict[str, list[float]] = {}
+    for _ in range(rounds + 1):  # the first round fills what is shared
+        for (method, choice), (kind, work) in product(methods.items(), kinds.items()):
+            best = least.setdefault(f"{method}, {kind}", [math.inf, math.inf])
+            for number, size in enumerate((1, 16)):
+                start = time.process_time()
+                work(choice.pruner(), size)
+                best[number] = min(best[number], time.process_time() - start)
+    return {name: [len(rows) / took for took in times] for name, times in least.items()}
 
 
 def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
@@ -140,9 +163,9 @@ def main() -> None:
         for name, (cpu, wall) in several_methods(args.model, limit).items():
             print(f"  {name:48} {cpu:7.1f} {wall:7.1f}", flush=True)
     if "batches" in args.part:
-        print(f"{args.model}, rows per second: generate, command by CPU time, by wall clock")
-        for name, rates in batches(args.model, limit).items():
-            print(f"  {name:48}", *(f"{rate:7.1f}" for rate in rates), flush=True)
+        print(f"{args.model}, rows per CPU second at batch size 1 and 16")
+        for name, (one, many) in batches(args.model, int(args.limit or 8)).items():
+            print(f"  {name:48} {one:7.1f} {many:7.1f} ({many / one:.2f}x)")
     if "engine" in args.part:
         print("generate, CPU ms: bare, more inside the engine at ratio 1")
         for name, (bare, more) in engine(args.model).items():
