@@ -95,9 +95,10 @@ def main() -> None:
     print(f"a product of two 2048 x 2048 matrices: {2 * 2048**3 / best(lambda: square @ square, 5) / 1e9:.0f} GFLOP/s")
     for choice in (MethodChoice("none"), MethodChoice("random-pre", ratio=0.111)):
         for size, (took, products, attention, operations) in measure(args.model, choice).items():
+            rate = operations / products / 1e9
             print(
                 f"{args.model}, {choice.name}, batch size {size}: {1000 * took:.2f} ms a row; alone: products "
-                f"{1000 * products:.2f} ms, {operations / products / 1e9:.0f} GFLOP/s, attention {1000 * attention:.2f} ms"
+                f"{1000 * products:.2f} ms ({rate:.0f} GFLOP/s), attention {1000 * attention:.2f} ms"
             )
 
 
