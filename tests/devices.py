@@ -3,10 +3,15 @@
 All data stays on the CPU. Inside the mode `tensor.device` answers with the pretended place ("cpu" for the real CPU,
 "cpu:1" and "cpu:2" for the two), `to` and factories move and create there, results lie where their inputs do, and what
 a GPU would refuse is refused: inputs from two places (a number and indices may come from the CPU), `numpy()`.
+
+The mode also notes where a host would have to wait for a GPU: numbers and sizes that depend on values there, and copies
+from or to it, except those to it that are marked `non_blocking`.
 """
 
 from __future__ import annotations
 
+import sys
+import traceback
 from typing import Any
 
 import torch
@@ -21,13 +26,24 @@ CPU, ONE, TWO = torch.device("cpu"), torch.device("cpu", 1), torch.device("cpu",
 DEVICE = Tensor.device.__get__  # type: ignore[attr-defined]
 READ = (Tensor.numpy, Tensor.__array__)
 INDEXED = (Tensor.__getitem__, Tensor.__setitem__)
+LOOKS = (
+    *(Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__),
+    *(Tensor.nonzero, Tensor.unique, Tensor.masked_select, Tensor.equal, Tensor.allclose, Tensor.unique_consecutive),
+    *(torch.nonzero, torch.unique, torch.masked_select, torch.equal, torch.allclose, torch.unique_consecutive),
+)
+"""What cannot be answered without the values."""
 
 
 class Places(TorchFunctionMode):
-    """The mode; `put` says where a module's weights and buffers lie."""
+    """The mode; `put` says where a module's weights and buffers lie.
+
+    Attributes:
+        waits: what the host would have waited for, as (function, names of the callers' files, innermost first).
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.waits: list[tuple[str, tuple[str, ...]]] = []
         self._place: Any = WeakTensorKeyDictionary()
 
     def put(self, module: nn.Module, device: torch.device) -> None:
@@ -39,6 +55,9 @@ class Places(TorchFunctionMode):
         if func == DEVICE:
             return self._place.get(args[0], CPU)
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+        if self._waits(func, args, kwargs, tensors):
+            files = tuple(frame.filename for frame in reversed(traceback.extract_stack(sys._getframe(1))))
+            self.waits.append((resolve_name(func) or str(func), files))
         if func is Tensor.to or "device" in kwargs:
             target = self._target(func, args, kwargs, tensors)
             if func is Tensor.to:
@@ -51,6 +70,24 @@ class Places(TorchFunctionMode):
             result = func(*args, **kwargs)
         tree_map(lambda x: self._mark(x, target), result)
         return result
+
+    def _waits(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
+        """Whether the host would wait for a GPU here."""
+        away = any(self._place.get(x, CPU) != CPU for x in tensors)
+        if func is Tensor.to:
+            source, target = self._place.get(args[0], CPU), self._target(func, args, kwargs, tensors)
+            blocking = not kwargs.get("non_blocking", False) or target == CPU
+            return source != target and blocking and CPU in (source, target)
+        if func is Tensor.cpu:
+            return away
+        if func is torch.tensor:
+            return torch.device(kwargs.get("device") or CPU) != CPU
+        if func in INDEXED:  # a mask is turned into indices
+            places = args[1] if isinstance(args[1], tuple) else (args[1],)
+            return any(
+                isinstance(x, Tensor) and x.dtype == torch.bool and self._place.get(x, CPU) != CPU for x in places
+            )
+        return away and func in LOOKS
 
     def _mark(self, value: Any, device: torch.device) -> None:
         if isinstance(value, Tensor):

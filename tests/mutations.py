@@ -43,6 +43,27 @@ MUTATIONS = (
         "equivalence",
     ),
     Mutation(
+        "decode masks of the first layer have the un-pruned length",
+        "uniprune/engine/decode.py",
+        "if first is not None:",
+        "if False:",
+        "batches",
+    ),
+    Mutation(
+        "decode steps change the layers behind a stage no more",
+        "uniprune/engine/decode.py",
+        "self.layers = range(own, config.num_hidden_layers)",
+        "self.layers = range(0)",
+        "equivalence",
+    ),
+    Mutation(
+        "padding stands before position 0",
+        "uniprune/engine/state.py",
+        "positions, right=True) - 1)",
+        "positions))",
+        "batches",
+    ),
+    Mutation(
         "tokens passed twice are not dropped",
         "uniprune/engine/decode.py",
         "if 0 < again < new:",
@@ -62,8 +83,8 @@ MUTATIONS = (
     Mutation(
         "markers go at the first stage",
         "uniprune/engine/prompt.py",
-        "alive |= whole & (cell_of < 0)",
-        "pass",
+        "if not len(after):",
+        "if True:",
         "equivalence",
     ),
     Mutation(
@@ -76,15 +97,15 @@ MUTATIONS = (
     Mutation(
         "padding is forgotten in the prefill mask",
         "uniprune/engine/prefill.py",
-        "valid = kept.valid.to(hidden.device) if kept.padded else None",
+        "valid = to_device(kept.valid, hidden.device) if kept.padded else None",
         "valid = None",
         "batches",
     ),
     Mutation(
         "padding is forgotten in the decode mask",
         "uniprune/engine/decode.py",
-        "if kept.padded:",
-        "if False:",
+        "if not kept.padded:",
+        "if True:",
         "batches",
     ),
     Mutation(
@@ -97,15 +118,15 @@ MUTATIONS = (
     Mutation(
         "kept tokens are not sorted",
         "uniprune/engine/views.py",
-        "indices, order = indices.to(view.tokens.device, torch.long).sort()",
-        "order = torch.arange(len(indices))",
+        "selection=Selection(ordered, tokens)",
+        "selection=Selection(unsorted, tokens)",
         "report",
     ),
     Mutation(
         "merged tokens do not follow the sort",
         "uniprune/engine/views.py",
-        "tokens.to(view.tokens.device)[order]",
-        "tokens.to(view.tokens.device)",
+        "tokens.to(before)[to_device(order, before.device)]",
+        "tokens.to(before)",
         "session",
     ),
     Mutation(
@@ -125,8 +146,8 @@ MUTATIONS = (
     Mutation(
         "vision scores ignore what is already gone",
         "uniprune/engine/vision.py",
-        "places.to(self.cells.device)[self.cells]",
-        "places.to(self.cells.device)[: len(self.cells)]",
+        "places[self.cells]",
+        "places[: len(self.cells)]",
         "attention",
     ),
     Mutation(
@@ -139,16 +160,30 @@ MUTATIONS = (
     Mutation(
         "a generated image token is an image",
         "uniprune/engine/session.py",
-        "if self._visual_inputs(kwargs) and bool(self._visual(kwargs).any()):",
-        "if bool(self._visual(kwargs).any()):",
+        "if visual_inputs(kwargs) and bool(placeholders(self.family, kwargs).any()):",
+        "if bool(placeholders(self.family, kwargs).any()):",
         "decoding",
     ),
     Mutation(
         "an image token in a prompt without images is an image",
-        "uniprune/engine/session.py",
+        "uniprune/engine/host.py",
         "if not carried:",
         "if False:",
         "batches",
+    ),
+    Mutation(
+        "answers come to the host one by one",
+        "uniprune/engine/views.py",
+        "found = to_host([*indices, *finite])",
+        "found = [to_host([one])[0] for one in (*indices, *finite)]",
+        "waiting",
+    ),
+    Mutation(
+        "the host waits for what it hands to a device",
+        "uniprune/engine/host.py",
+        "non_blocking=tensor.device == HOST",
+        "non_blocking=False",
+        "waiting",
     ),
     Mutation(
         "hooks stay after an exception",

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.views import make_view
 from uniprune.choice import MethodChoice
-from uniprune.engine.views import _problem
-from uniprune.pruner import Selection
+from uniprune.engine.views import choose, settle
+from uniprune.pruner import Stage
 from uniprune.registry import METHODS
 from uniprune.view import Grid, View
 
@@ -137,9 +137,7 @@ def test_the_answer_is_what_was_asked_for(name: str, setting: str, kind: str) ->
         view = degenerate(grids, kind)
         count = len(view.tokens)
         for keep in sorted({1, 2, count // 2, count - 1, count} & set(range(1, count + 1))):
-            answer = method.select(view, keep)
-            indices, tokens = (answer.indices, answer.tokens) if isinstance(answer, Selection) else (answer, None)
-            assert _problem(indices, tokens, view.tokens, keep if method.exact else None) is None
+            settle([choose(Stage(view.layer, 1.0, method), "0", 0, view, keep)])
 
 
 @pytest.mark.parametrize("name", ["fastv", "fitprune", "gprune", "pyramiddrop", "sparsevlm-v2"])

@@ -127,15 +127,14 @@ def test_text_between_images_lost(family: str, monkeypatch: pytest.MonkeyPatch) 
     """UniPruneBench treats everything from the first image token to the last as one image."""
     for pruner in (RandomPre(ratio=0.3), FastV(ratio=0.3)):
         check_text_stays(family, pruner)
-    decide = prompt.Prompt.decide
+    survivors = prompt.Prompt.survivors.fget
 
-    def without_text_between(self: Any, stage: Any, arriving: Any) -> Any:
-        answer = decide(self, stage, arriving)
-        original, places = arriving.index[answer.columns], self.visual.nonzero()[:, 0]
-        between = ~self.visual[original] & (original > places[0]) & (original < places[-1])
-        return prompt.Survivors(answer.columns[~between], answer.replaced)
+    def without_text_between(self: Any) -> Tensor:
+        kept, places = survivors(self), self.placeholders
+        between = torch.isin(kept, self.text) & (kept > places[0]) & (kept < places[-1])
+        return kept[~between]
 
-    monkeypatch.setattr(prompt.Prompt, "decide", without_text_between)
+    monkeypatch.setattr(prompt.Prompt, "survivors", property(without_text_between))
     with noticed():
         check_text_stays(family, FastV(ratio=0.3))
 

@@ -71,7 +71,7 @@ class Encoder:
     def encode(self, request: Request) -> Encoded:
         """The row, its images decoded now. One that cannot be decoded or processed comes back with the reason."""
         try:
-            parts = tuple(request.parts)
+            parts = tuple(iter(request.parts))  # a sequence would be asked for its length first, and built twice
             images = [part.image for part in parts if part.image is not None]
             for image in images:
                 image.load()
@@ -123,16 +123,16 @@ def message(parts: Sequence[Part]) -> list[dict[str, Any]]:
 def collate(rows: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
     """Inputs of `generate` for some rows: sequences padded on the left with `pad` (masks with 0), pictures in a row."""
     inputs: dict[str, Tensor] = {}
+    visual = {name for row in rows for name in row.visual}
     for name in dict.fromkeys(name for row in rows for name in row.inputs):
-        values = [row.inputs[name] for row in rows if name in row.inputs]
-        if not any(name in row.visual for row in rows):
-            sequences = [torch.from_numpy(value[0]) for value in values]
-            filler = pad if name == "input_ids" else 0
+        values = [torch.from_numpy(row.inputs[name]) for row in rows if name in row.inputs]
+        if name not in visual:
+            filler, sequences = pad if name == "input_ids" else 0, [value[0] for value in values]
             inputs[name] = pad_sequence(sequences, batch_first=True, padding_value=filler, padding_side="left")
-        else:
-            pictures = [torch.from_numpy(picture) for value in values for picture in value]
-            # Only tiles of differently shaped pictures differ; models read as many as a picture has.
-            inputs[name] = pad_sequence(pictures, batch_first=True)
+        elif len({value.shape[1:] for value in values}) == 1:
+            inputs[name] = torch.cat(values)
+        else:  # numbers of tiles: models read as many as a picture has
+            inputs[name] = pad_sequence([picture for value in values for picture in value], batch_first=True)
     return inputs
 
 

@@ -172,7 +172,7 @@ class Family:
         """Number of a tower block from 0, given as a method names it: negative from the end, None for the default."""
         return (self.feature_block() if layer is None else layer) % len(self.vision_blocks())
 
-    @property
+    @cached_property
     def visual_token_ids(self) -> list[int]:
         """Placeholder ids of images (and videos) in `input_ids`."""
         config = self.model.config
@@ -211,6 +211,7 @@ class PatchGridFamily(Family):
         self.vision = self.base.vision_tower
         self.projector = self.base.multi_modal_projector
         self.has_cls = getattr(model.config, "vision_feature_select_strategy", "default") == "default"
+        self._patch = _pair(model.config.vision_config.patch_size)
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """One square or rectangular grid per image, from the pixel size."""
@@ -219,7 +220,7 @@ class PatchGridFamily(Family):
 
     def _grid(self, size: Sequence[int]) -> Grid:
         """The grid of an image of `size` pixels, height first."""
-        height, width = _pair(self.model.config.vision_config.patch_size)
+        height, width = self._patch
         return 1, size[0] // height // self.merge, size[1] // width // self.merge
 
     @property

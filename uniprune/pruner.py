@@ -52,6 +52,11 @@ class Stage:
     ratio: float
     pruner: Pruner
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is nothing to decide."""
+        return self.ratio >= 1 and self.pruner.exact
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pruner:

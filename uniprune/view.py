@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from uniprune.errors import UserError
 Grid = tuple[int, int, int]
 Rows = Literal["last", "prompt", "text", "visual"]
 Space = Literal["vision", "llm"]
+T = TypeVar("T")
 
 
 class VisionScores(Protocol):
@@ -94,6 +95,37 @@ class Embedded(Protocol):
         """[T, D] at the text tokens, as in `view.text`."""
 
 
+@dataclass(frozen=True)
+class Later(Generic[T]):
+    """What a view holds of a value that is made when a method first looks at it."""
+
+    make: Callable[[], T]
+
+
+class Given(Generic[T]):
+    """An attribute of a view, given as its value or as a `Later`. Without `default` it must be given."""
+
+    def __init__(self, *default: T | Later[T]) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, view: object | None, owner: type) -> T:
+        if view is None:  # the dataclass asks for the default
+            if not self._default:
+                raise AttributeError(self._name)
+            return self._default[0]  # type: ignore[return-value]
+        value = vars(view)[self._name]
+        if isinstance(value, Later):
+            value = vars(view)[self._name] = value.make()
+        made: T = value
+        return made
+
+    def __set__(self, view: object, value: T | Later[T]) -> None:
+        vars(view)[self._name] = value
+
+
 _ABSENT: Any = None
 """In views made by hand; the engine sets every attribute."""
 
@@ -122,19 +154,19 @@ class View:
 
     tokens: Tensor
     grids: list[Grid]
-    cells: Tensor
     layer: int
     num_layers: int
     initial: int
-    prompt: Tensor
-    text: Tensor
-    generator: torch.Generator
-    attention: Attention
     vision: VisionScores
+    cells: Given[Tensor] = Given()
+    prompt: Given[Tensor] = Given()
+    text: Given[Tensor] = Given()
+    generator: Given[torch.Generator] = Given()
+    attention: Given[Attention] = Given()
     scratch: dict[str, Any] = field(default_factory=dict)
-    after: Tensor = field(default_factory=lambda: torch.arange(0))
-    upcoming: Attention = _ABSENT
-    embedded: Embedded = _ABSENT
+    after: Given[Tensor] = Given(Later(lambda: torch.arange(0)))
+    upcoming: Given[Attention] = Given(_ABSENT)
+    embedded: Given[Embedded] = Given(_ABSENT)
     norm: Callable[[Tensor], Tensor] = _ABSENT
 
     @property

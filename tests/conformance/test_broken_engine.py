@@ -14,6 +14,7 @@ import uniprune.engine.prefill as prefill
 from methods.divprune import DivPrune
 from uniprune.conformance import Models, Subject
 from uniprune.conformance import sequence as checks
+from uniprune.engine.ledger import Ledger
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.state import Kept
 
@@ -58,11 +59,11 @@ def test_text_that_is_dropped(subject: Callable[[], Subject], monkeypatch: pytes
 
 
 def test_a_report_that_counts_wrong(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    def more(report: Any, run: Prefill, *prompt: Any) -> Any:
+    def more(report: Any, ledger: Ledger, *prompt: Any) -> Any:
         return dataclasses.replace(report, entering=[count + 1 for count in report.entering])
 
     one = subject()
-    wrap(monkeypatch, Prefill, "_row_report", more)
+    wrap(monkeypatch, Ledger, "_row", more)
     verdict = checks.kv_lengths(one)
     assert verdict.word == "FAIL"
     assert "the report says" in verdict.detail

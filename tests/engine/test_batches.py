@@ -12,6 +12,7 @@ from tests.oracles import dropped_by, masked
 from tests.pruners import Plan, Probe, generate
 from tests.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video_inputs, visual
 from uniprune.engine import Sample, prune
+from uniprune.engine.state import Kept
 from uniprune.pruner import Pruner, Selection
 from uniprune.view import View
 
@@ -31,6 +32,14 @@ def test_batch_equals_masking(family: str, attention: str, plan: dict[int, float
         want_tokens, want = generate(reference, x, 8)
     assert torch.equal(tokens, want_tokens)
     torch.testing.assert_close(logits, want, atol=3e-4, rtol=1e-3)
+
+
+def test_a_first_token_behind_padding_is_found() -> None:
+    """The longest row of a batch may become the shortest; padding counts as position 0 as well."""
+    index, valid = torch.tensor([[0, 0, 0, 3], [1, 2, 3, 5]]), torch.tensor([[False, False, True, True], [True] * 4])
+    kept = Kept(1, index, valid, (2, 4))
+    assert kept.columns(torch.tensor([0, 3]), 0).tolist() == [2, 3]
+    assert kept.columns(torch.tensor([[0, 3], [2, 5]])).tolist() == [[2, 3], [1, 3]]
 
 
 def merge_neighbours(view: View) -> Selection:

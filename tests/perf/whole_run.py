@@ -1,26 +1,37 @@
 """How long whole evaluations take: `python -m tests.perf.whole_run --model tiny-llava` (not part of the test suite).
 
-Three questions, each answered with user-mode CPU seconds and wall-clock seconds of real commands on the mini suite:
+Three questions, answered by real commands on the mini suite, or by real calls:
 
-* several methods: one command each, all in one command, and all in one command that shares image features;
-* rows per second at batch size 1 and 16;
-* `generate` on the un-pruned model, bare and inside the engine at keep ratio 1.
+* sharing: user-mode CPU and wall-clock seconds of one command each, all in one command, and all in one command that
+  shares image features;
+* batches: rows per CPU second at batch size 1 and 16, of `generate` alone and of all an evaluation does;
+* engine: CPU time of `generate` on an un-pruned model, bare and inside the engine at keep ratio 1; also on a model of
+  random weights whose forwards take about ten milliseconds.
+
+`--part` picks some. Threads are those of `OMP_NUM_THREADS`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("sharing", "batches", "engine")
+SHARING = ("--share-vision", "2")
 METHODS = ("none", "random-pre", "divprune", "gprune", "dart", "fastv", "visionzip", "fopru")
 
 
@@ -40,26 +51,59 @@ def several_methods(model: str, limit: Sequence[str]) -> dict[str, tuple[float, 
         parts = [spent([*common, "--method", method, "--output", f"{folder}/apart"]) for method in METHODS]
         out["one command each"] = (sum(cpu for cpu, _ in parts), sum(wall for _, wall in parts))
         out["one command"] = spent([*common, "--method", *METHODS, "--output", f"{folder}/together"])
-        sharing = ["--share-vision", "2", "--output", f"{folder}/shared"]
+        sharing = [*SHARING, "--output", f"{folder}/shared"]
         out["one command, --share-vision 2"] = spent([*common, "--method", *METHODS, *sharing])
     return out
 
 
-def batches(model: str, limit: Sequence[str]) -> dict[str, float]:
-    """Rows per second of `generate` by batch size, from the records' own times."""
-    out = {}
+def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
+    """Rows per CPU second at batch sizes 1 and 16: of `generate` on prompts made before, and of whole evaluations.
+
+    The best of some rounds, taken in turn, on the first `limit` rows of every benchmark of the mini suite.
+    """
+    from uniprune.answering import Answerer
+    from uniprune.catalog import find_model
+    from uniprune.chat import Chat
+    from uniprune.choice import MethodChoice
+    from uniprune.datasets import Library, dataset_names
+    from uniprune.encoding import Encoder
+    from uniprune.engine import prune
+    from uniprune.loading import load, place
+    from uniprune.sharing import sharing
+
+    loaded = load(find_model(model), place())
     with tempfile.TemporaryDirectory() as folder:
-        for size in (1, 16):
-            output = Path(folder) / str(size)
-            spent(["--model", model, "--method", "none", "--batch-size", str(size), "--output", str(output), *limit])
-            (record,) = (json.loads(file.read_text()) for file in output.glob("*/record.json"))
-            times = [entry["timing"] for entry in record["datasets"].values()]
-            out[f"batch size {size}"] = sum(t["rows"] for t in times) / sum(t["total"]["total"] for t in times)
-    return out
+        data = Library(Path(folder)).all(dataset_names(None, "mini"))
+        requests = [
+            replace(one, index=f"{number} {one.index}") for number, d in enumerate(data) for one in d.requests(limit)
+        ]
+    chat, encoder, shared = Chat(loaded), Encoder(loaded.processor), sharing(loaded, 2)
+    rows = sorted(map(encoder.encode, requests), key=lambda row: row.tokens)
+    methods = {"un-pruned": MethodChoice("none"), "keep ratio 1/9": MethodChoice("random-pre", ratio=0.111)}
+
+    def generate(pruner: Any, size: int) -> None:
+        with prune(loaded.model, pruner):
+            for start in range(0, len(rows), size):
+                chat.generate(rows[start : start + size])
+
+    def evaluate(pruner: Any, size: int, known: Any = None) -> None:
+        with Answerer(loaded, pruner, size, shared=known) as answerer:
+            assert not any(one.error for answers in answerer.answers(requests, "mini") for one in answers)
+
+    kinds = {"generate": generate, "all": evaluate, "all, pictures known": partial(evaluate, known=shared)}
+    least: dict[str, list[float]] = {}
+    for _ in range(rounds + 1):  # the first round fills what is shared
+        for (method, choice), (kind, work) in product(methods.items(), kinds.items()):
+            best = least.setdefault(f"{method}, {kind}", [math.inf, math.inf])
+            for number, size in enumerate((1, 16)):
+                start = time.process_time()
+                work(choice.pruner(), size)
+                best[number] = min(best[number], time.process_time() - start)
+    return {name: [len(rows) / took for took in times] for name, times in least.items()}
 
 
-def engine(model: str, repeats: int = 60) -> dict[str, float]:
-    """Median milliseconds of `generate` (one row, 8 tokens), bare and inside the engine, taken in turn."""
+def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
+    """Median CPU milliseconds of `generate` (one row, 8 tokens): bare, and how much more inside the engine."""
     import torch
     from PIL import Image
 
@@ -67,9 +111,7 @@ def engine(model: str, repeats: int = 60) -> dict[str, float]:
     from uniprune.catalog import find_model
     from uniprune.chat import Chat
     from uniprune.encoding import Encoder
-    from uniprune.engine import prune
     from uniprune.loading import load, place
-    from uniprune.registry import METHODS as REGISTRY
 
     torch.set_num_threads(1)
     loaded = load(find_model(model), place())
@@ -77,19 +119,35 @@ def engine(model: str, repeats: int = 60) -> dict[str, float]:
     picture = Part(image=Image.effect_noise((96, 96), 60).convert("RGB"))
     request = Request("0", (picture, Part(text="What is the word?")), "What is the word?", max_new_tokens=8)
     row = Encoder(loaded.processor).encode(request)
-    keep_all = REGISTRY.get("divprune")(ratio=1.0)
-    took: dict[str, list[float]] = {"bare": [], "engine, ratio 1": []}
-    for _ in range(repeats):
-        for name, times in took.items():
-            start = time.perf_counter()
-            if name == "bare":
-                chat.generate([row])
-            else:
-                with prune(loaded.model, keep_all):
-                    start = time.perf_counter()
-                    chat.generate([row])
-            times.append(1000 * (time.perf_counter() - start))
-    return {name: median(times[5:]) for name, times in took.items()}
+    found = {model: in_turn(loaded.model, lambda: chat.generate([row]), rounds)}
+    small = loaded.family.specimen((12, 12))
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 32}  # as wide as the specimen's
+    wide = small.model("sdpa", hidden_size=512, intermediate_size=1408, num_hidden_layers=10, **heads)
+    prompt = small.batch([small.prompt(torch.Generator().manual_seed(0), [(12, 12)], before=5, question=7)])
+
+    def generate() -> None:
+        wide.generate(**prompt, max_new_tokens=8, do_sample=False)
+
+    found["10 layers of width 512"] = in_turn(wide, generate, rounds // 2)
+    return found
+
+
+def in_turn(model: Any, call: Callable[[], Any], rounds: int) -> tuple[float, float]:
+    """Median CPU milliseconds of `call` bare, and of the difference to the call inside the engine right behind it."""
+    from uniprune.engine import prune
+    from uniprune.registry import METHODS as REGISTRY
+
+    keep_all, took = REGISTRY.get("divprune")(ratio=1.0), []
+    for number in range(rounds + 5):
+        pair = {}
+        for inside in (True, False) if number % 2 else (False, True):
+            with prune(model, keep_all) if inside else nullcontext():
+                start = time.thread_time()
+                call()
+                pair[inside] = 1000 * (time.thread_time() - start)
+        took.append((pair[False], pair[True] - pair[False]))
+    bare, more = zip(*took[5:], strict=True)
+    return median(bare), median(more)
 
 
 def main() -> None:
@@ -97,17 +155,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny-llava")
     parser.add_argument("--limit", help="rows per benchmark (default: all)")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="questions (default: all)")
     args = parser.parse_args()
     limit = ["--limit", args.limit] if args.limit else []
-    print(f"{args.model}, {len(METHODS)} methods: CPU s, wall-clock s")
-    for name, (cpu, wall) in several_methods(args.model, limit).items():
-        print(f"  {name:32} {cpu:7.1f} {wall:7.1f}")
-    print("rows per second of generate")
-    for name, rate in batches(args.model, limit).items():
-        print(f"  {name:32} {rate:7.1f}")
-    print("generate, ms")
-    for name, ms in engine(args.model).items():
-        print(f"  {name:32} {ms:7.2f}")
+    if "sharing" in args.part:
+        print(f"{args.model}, {len(METHODS)} methods: CPU s, wall-clock s")
+        for name, (cpu, wall) in several_methods(args.model, limit).items():
+            print(f"  {name:48} {cpu:7.1f} {wall:7.1f}", flush=True)
+    if "batches" in args.part:
+        print(f"{args.model}, rows per CPU second at batch size 1 and 16")
+        for name, (one, many) in batches(args.model, int(args.limit or 8)).items():
+            print(f"  {name:48} {one:7.1f} {many:7.1f} ({many / one:.2f}x)")
+    if "engine" in args.part:
+        print("generate, CPU ms: bare, more inside the engine at ratio 1")
+        for name, (bare, more) in engine(args.model).items():
+            print(f"  {name:48} {bare:7.2f} {more:+7.3f} ({100 * more / bare:+.2f} %)", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.attention import DecoderTap
+from uniprune.engine.host import to_device
 from uniprune.engine.state import CacheState, Kept, active, causal_mask
 from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError
@@ -24,6 +25,9 @@ class Decode:
 
     def __init__(self, state: CacheState, cache: Any, config: Any) -> None:
         self.state, self.cache, self.config = state, cache, config
+        # Before the first stage behind layer 0 the model's own mask fits, once it is told what layer 0 holds.
+        own = next((stage.layer for stage in state.stages if stage.layer > 0), config.num_hidden_layers)
+        self.layers = range(own, config.num_hidden_layers)
         self._masks: dict[int, Any] = {}
 
     def repair(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -36,23 +40,24 @@ class Decode:
         name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
         new, device = kwargs[name].shape[1], kwargs[name].device
         positions = kwargs.get("position_ids")
-        start = int(self.cache.get_seq_length()) - self.state.first_length
-        expected = self.state.next_position.to(device) + start
-        if positions is None:
-            positions = expected + torch.arange(new, device=device)
-        elif new > 1:
-            again = int((_text_row(expected)[0, 0] - _text_row(positions)[0, 0]).clamp(min=0))
+        if positions is None or new > 1:
+            start = int(self.cache.get_seq_length()) - self.state.first_length
+            expected = self.state.next_position.to(device) + start
+            if positions is None:
+                positions = expected + torch.arange(new, device=device)
+            again = int((_text_row(expected)[0, 0] - _text_row(positions)[0, 0]).clamp(min=0)) if new > 1 else 0
             if 0 < again < new:
                 kwargs[name], positions = kwargs[name][:, again:], positions[..., again:]
         if self.state.shift is not None:
             positions = positions - self.state.shift.to(device)
         kwargs["position_ids"] = positions
-        if active(self.state.stages, 0) is not None:
-            kwargs["attention_mask"] = None  # it has the un-pruned length, and every layer gets its own mask
+        first = active(self.state.stages, 0)
+        if first is not None:  # the caller's mask has the un-pruned length
+            kwargs["attention_mask"] = self._valid(first, kwargs[name])
         return kwargs
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
-        """The layer's hidden states and changed arguments; None when the layer was not pruned."""
+        """The hidden states and changed arguments of one of `layers`; None when the layer was not pruned."""
         kept = active(self.state.stages, layer)
         if kept is None:
             return None
@@ -67,17 +72,20 @@ class Decode:
         """Nothing to remember or report."""
 
     def _mask(self, kept: Kept, hidden: Tensor) -> Any:
-        batch, new = hidden.shape[:2]
+        return causal_mask(self.config, hidden, self._valid(kept, hidden), self.cache, kept.layer)
+
+    def _valid(self, kept: Kept, inputs: Tensor) -> Tensor | None:
+        """[B, cached + q] False at padding in the layers from a stage on, for `inputs` [B, q, ...]; None without."""
+        batch, new = inputs.shape[:2]
         if batch != kept.valid.shape[0]:
             raise UnsupportedError(
                 f"the batch has {batch} rows but the pruned cache was filled with {kept.valid.shape[0]}; "
                 "decode with the batch of the prefill"
             )
-        valid = None
-        if kept.padded:
-            grown = int(self.cache.get_seq_length(kept.layer)) - kept.valid.shape[1] + new
-            valid = torch.cat([kept.valid, kept.valid.new_ones(batch, grown)], dim=1).to(hidden.device)
-        return causal_mask(self.config, hidden, valid, self.cache, kept.layer)
+        if not kept.padded:
+            return None
+        grown = int(self.cache.get_seq_length(kept.layer)) - kept.valid.shape[1] + new
+        return to_device(torch.cat([kept.valid, kept.valid.new_ones(batch, grown)], dim=1), inputs.device)
 
 
 def _text_row(positions: Tensor) -> Tensor:

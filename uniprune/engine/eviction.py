@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from uniprune.engine.host import to_device
 from uniprune.engine.state import Kept, active
 from uniprune.errors import UnsupportedError
 
@@ -42,18 +42,8 @@ def evict(cache: Any, first: int, stages: Sequence[Kept], whole: Kept) -> list[K
                 f"evicting tokens from the KV cache needs a DynamicCache, but layer {number} is a "
                 f"{type(layer).__name__}; leave out cache_implementation or turn eviction off"
             )
-        columns = _columns(held, last).to(keys.device)[:, None, :, None]
+        columns = to_device(held.columns(last.index), keys.device)[:, None, :, None]
         layer.keys = keys.gather(2, columns.expand(-1, keys.shape[1], -1, keys.shape[-1]))
         layer.values = layer.values.gather(2, columns.expand(-1, layer.values.shape[1], -1, layer.values.shape[-1]))
     before = [stage for stage in stages if stage.layer < first]
     return [*before, Kept(first, last.index, last.valid, last.lengths)]
-
-
-def _columns(held: Kept, last: Kept) -> Tensor:
-    """[B, n'] where the tokens of `last` stand in `held`; any column at padding."""
-    width = int(held.index.max()) + 1
-    column = torch.arange(held.index.shape[1], device=held.index.device).expand_as(held.index)
-    # Padding repeats positions: it writes into an extra slot instead.
-    places = held.index.masked_fill(~held.valid, width)
-    table = column.new_zeros(len(places), width + 1).scatter(1, places, column)
-    return table.gather(1, last.index.masked_fill(~last.valid, width))

@@ -7,7 +7,7 @@ everything once the images' layouts are known.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
 
@@ -39,9 +39,9 @@ class Unit:
 
 
 def runs(visual: Tensor) -> list[list[int]]:
-    """Lengths of the contiguous runs of True in every row of `visual` [B, L]."""
+    """Lengths of the contiguous runs of True in every row of `visual` [B, L], which lies on the host."""
     found = []
-    for row in visual.cpu():
+    for row in visual:
         _, lengths = torch.unique_consecutive(row, return_counts=True)
         starts_visual = bool(row[0]) if len(row) else False
         found.append(lengths[0 if starts_visual else 1 :: 2].tolist())
@@ -52,7 +52,7 @@ def image_units(visual: Tensor, pictures: Sequence[Picture] | None, tiled: bool)
     """Units of every row, one per image.
 
     Args:
-        visual: [B, L] True at placeholders.
+        visual: [B, L] True at placeholders, on the host.
         pictures: the encoded images in prompt order; images may have been encoded before rows were repeated for beams.
             None when the features came from outside: then every contiguous run is an image of unknown grid.
         tiled: whether the pictures within one contiguous run are tiles of one image.
@@ -99,10 +99,11 @@ def _number(groups: Sequence[Sequence[Picture]]) -> Iterator[Unit]:
     for ordinal, group in enumerate(groups):
         parts = []
         for picture in group:
-            ranks = start + torch.arange(picture.placeholders)
-            marked = torch.zeros_like(ranks, dtype=torch.bool) if picture.markers is None else picture.markers
-            parts.append(Unit(ordinal, picture.grids, ranks[~marked], picture.origins, ranks[marked]))
+            ranks = torch.arange(start, start + picture.placeholders)
             start += picture.placeholders
+            marked = picture.markers
+            cells, markers = (ranks, ranks[:0]) if marked is None else (ranks[~marked], ranks[marked])
+            parts.append(Unit(ordinal, picture.grids, cells, picture.origins, markers))
         yield _joined(ordinal, parts)
 
 
@@ -119,6 +120,8 @@ def scoped(units: Sequence[Unit], scope: Scope, encoded: Sequence[Grid] | None) 
 
 def _joined(ordinal: int, units: Sequence[Unit]) -> Unit:
     """Several units as one."""
+    if len(units) == 1:
+        return replace(units[0], ordinal=ordinal)
     origins = [unit.origins for unit in units if unit.origins is not None]
     return Unit(
         ordinal,
@@ -145,7 +148,7 @@ def _tiles_of(unit: Unit, encoded: Sequence[Grid]) -> Iterator[Unit]:
             'use scope="image"'
         )
     stops = torch.tensor(list(accumulate(map(prod, encoded))))
-    tile = torch.bucketize(unit.origins, stops, right=True)
+    tile = image_of(unit.origins, encoded)
     numbers = tile.unique().tolist()
     for number in numbers:
         frames, height, width = encoded[number]
@@ -158,6 +161,11 @@ def _tiles_of(unit: Unit, encoded: Sequence[Grid]) -> Iterator[Unit]:
 def _part(unit: Unit, cells: Tensor, grid: Grid, last: bool) -> Unit:
     origins = None if unit.origins is None else unit.origins[cells]
     return Unit(unit.ordinal, (grid,), unit.ranks[cells], origins, unit.markers if last else unit.markers[:0])
+
+
+def image_of(origins: Tensor, grids: Sequence[Grid]) -> Tensor:
+    """Which of `grids`, those of a call, each of its tokens `origins` belongs to."""
+    return torch.bucketize(origins, torch.tensor(list(accumulate(map(prod, grids)))), right=True)
 
 
 def repeated_rows(embeds: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.eviction import evict
-from uniprune.engine.images import image_units, repeated_rows, scoped
-from uniprune.engine.prompt import Arriving, Prompt, Sample
-from uniprune.engine.report import PrefillReport, RowReport
+from uniprune.engine.host import reader, to_device, visual_inputs
+from uniprune.engine.images import repeated_rows
+from uniprune.engine.ledger import Ledger
+from uniprune.engine.prompt import Arriving, Sample
+from uniprune.engine.report import PrefillReport
 from uniprune.engine.stages import pack, renumbered, replace_tokens, take
-from uniprune.engine.state import CacheState, Kept, active, causal_mask, remember, token_bytes
+from uniprune.engine.state import CacheState, Kept, causal_mask, remember, token_bytes
+from uniprune.engine.views import settle
 from uniprune.engine.vision import Vision
 from uniprune.errors import UserError
 from uniprune.family import Family
@@ -27,11 +31,15 @@ class Prefill:
 
     Args:
         family: the model's layout. pruner, stages: the method and its pruning points by layer.
-        samples: one per prompt, or none. ids: [B, L] input ids, None for prompts given as embeddings.
-        visual: [B, L] True at visual tokens. real: [B, L] False at padding. method_time: opens the timer's method span.
+        samples: one per prompt, or none. inputs: arguments of the forward. method_time: opens the timer's method span.
 
     Attributes:
+        layers: decoder layers to be called before; the first one when nothing can be pruned.
         tap: what the attention before the next stage saw.
+        ledger: what the batch consists of and what survives.
+
+    Raises:
+        UnsupportedError: the forward carries images and videos.
     """
 
     def __init__(
@@ -40,20 +48,16 @@ class Prefill:
         pruner: Pruner,
         stages: dict[int, Stage],
         samples: tuple[Sample, ...],
-        ids: Tensor | None,
-        visual: Tensor,
-        real: Tensor,
+        inputs: dict[str, Any],
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.family, self.pruner, self.stages, self.samples = family, pruner, stages, samples
-        self.ids, self.visual, self.real, self.method_time = ids, visual, real, method_time
+        self.family, self.pruner, self.method_time = family, pruner, method_time
         self.tap: DecoderTap | None = None
-        self._visual_counts: list[int] = visual.sum(1).tolist()
-        batch, width = visual.shape
-        everything = torch.arange(width, device=visual.device).expand(batch, width)
-        self._whole = Kept(0, everything, real, tuple(real.sum(1).tolist()))
-        self._stages: list[Kept] = []
-        self._widths: list[int] = []
+        self.ledger = Ledger(family.tiled, pruner, tuple(stages.values()), samples, reader(family, inputs))
+        self._carries = bool(visual_inputs(inputs))
+        idle = not self._carries or all(stage.keeps_all for stage in stages.values())
+        self._stages = {} if idle else stages
+        self.layers = range(1 if idle else len(family.layers))
         self._arguments: dict[str, Any] | None = None
         self._cache: Any = None
         self._shift: Tensor | None = None
@@ -61,81 +65,69 @@ class Prefill:
     @property
     def has_images(self) -> bool:
         """Whether there is anything to prune."""
-        return any(self._visual_counts)
+        return self.ledger.has_images
 
     def start(self, embeds: Tensor, position_ids: Tensor | None, vision: Vision | None) -> None:
         """The language model is about to run on `embeds` [B, L, D]; by now the vision tower has.
 
         `position_ids` are [..., B or 1, L]; `vision` is the tower call behind the image features, None if unknown.
         """
-        batch, length = self.visual.shape
-        self._position_ids = torch.arange(length, device=embeds.device)[None] if position_ids is None else position_ids
-        self._copies = self._rows_per_prompt(embeds)
-        samples = self.samples or tuple(Sample(str(i)) for i in range(batch // self._copies))
-        grids = None if vision is None else vision.grids
-        pictures = None
-        if self.has_images:
-            pictures = self.family.pictures(
-                grids,
-                lambda: vision.projected if vision else None,
-                lambda columns: embeds[..., columns][self.visual],
+        self._embeds, self._vision = embeds, vision
+        if position_ids is None:
+            position_ids = torch.arange(embeds.shape[1], device=embeds.device)[None]
+        self._position_ids = position_ids
+        self.ledger.copies = self._rows_per_prompt(embeds)
+        if self._carries:
+            grids = None if vision is None else vision.grids
+            self.ledger.grids = grids
+            self.ledger.pictures = self.family.pictures(
+                grids, lambda: vision.projected if vision else None, lambda columns: self._held(embeds[..., columns])
             )
-        units = image_units(self.visual, pictures, self.family.tiled)
-        units = [scoped(row, self.pruner.scope, grids) for row in units]
-        self._prompts = [
-            Prompt(
-                family=self.family,
-                sample=sample,
-                row=row,
-                units=units[row],
-                ids=None if self.ids is None else self.ids[row],
-                embeds=embeds[row],
-                visual=self.visual[row],
-                real=self.real[row],
-                vision=vision,
-            )
-            for row, sample in zip(range(0, batch, self._copies), samples, strict=True)
-        ]
+
+    def _held(self, embeds: Tensor) -> Tensor:
+        """[P, D] what the placeholders of all rows hold."""
+        rows, columns = (to_device(x, embeds.device) for x in self.ledger.tokens.visual.nonzero(as_tuple=True))
+        return embeds[rows, columns]
 
     def _rows_per_prompt(self, embeds: Tensor) -> int:
         """1, or the number of beams or returned sequences, which are decided about once."""
-        batch = len(embeds)
-        if not self.samples:
+        batch, prompts = len(embeds), len(self.ledger.samples)
+        if not prompts:
             return repeated_rows(embeds) if batch > 1 and self.has_images else 1
-        copies, rest = divmod(batch, len(self.samples))
+        copies, rest = divmod(batch, prompts)
         if rest or not copies:
             raise UserError(
-                f"session.samples has {len(self.samples)} entries for a batch of {batch} rows; "
-                "set one Sample per prompt"
+                f"session.samples has {prompts} entries for a batch of {batch} rows; set one Sample per prompt"
             )
         return copies
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Hidden states [B, n, D] and changed arguments of a layer; None while nothing has been pruned."""
         self._cache = kwargs.get("past_key_values")
-        if layer in self.stages and self.has_images:
+        if layer in self._stages and self.has_images:
             with self.method_time():
-                hidden = self._run_stage(self.stages[layer], hidden, kwargs)
-        self._widths.append(hidden.shape[1])
+                hidden = self._run_stage(self._stages[layer], hidden, kwargs)
+        self.ledger.widths.append(hidden.shape[1])
         return None if self._arguments is None else (hidden, self._arguments)
 
     def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
-        now = self._stages[-1] if self._stages else self._whole
+        now, prompts = self.ledger.now, self.ledger.prompts
         upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
-        decisions = [
-            prompt.decide(stage, Arriving(hidden[row], now.valid[row], now.index[row], self.tap, upcoming))
-            for row, prompt in ((prompt.row, prompt) for prompt in self._prompts)
-        ]
+        arriving = Arriving(self.family, hidden, now, self._embeds, self._vision, self.tap, upcoming)
+        asked = [prompt.ask(stage, arriving) for prompt in prompts]
         self.tap = None
-        rows = [decisions[b // self._copies] for b in range(len(hidden))]
-        replaced = [(b, *pair) for b, row in enumerate(rows) for pair in row.replaced]
-        if not replaced and all(len(row.columns) == length for row, length in zip(rows, now.lengths, strict=True)):
+        answers = iter(settle(list(chain.from_iterable(asked))))
+        new = [prompt.keep(stage, islice(answers, len(own))) for prompt, own in zip(prompts, asked, strict=True)]
+        rows = [b // self.ledger.copies for b in range(len(hidden))]
+        columns = [now.columns(prompts[number].survivors, b) for b, number in enumerate(rows)]
+        if not any(new) and tuple(map(len, columns)) == now.lengths:
             return hidden
+        replaced = [(b, now.columns(at, b), tokens) for b, number in enumerate(rows) for at, tokens in new[number]]
         hidden = replace_tokens(hidden, replaced)
-        kept, columns = pack(stage.layer, [row.columns for row in rows], now.index)
-        hidden = take(hidden, columns)
-        self._stages.append(kept)
+        kept, gathered = pack(stage.layer, columns, now.index)
+        hidden = take(hidden, gathered)
+        self.ledger.kept.append(kept)
         self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
         return hidden
 
@@ -150,8 +142,9 @@ class Prefill:
         """What every layer from this stage on is called with; `rotary` are the tables of the whole prompt."""
         rows = kept.index
         if self.pruner.positions == "compact":
-            rows, self._shift = renumbered(kept, self.real)
-        valid = kept.valid.to(hidden.device) if kept.padded else None
+            rows, shift = renumbered(kept, self.ledger.tokens.real)
+            self._shift = to_device(shift, self._embeds.device)
+        valid = to_device(kept.valid, hidden.device) if kept.padded else None
         return {
             "position_embeddings": tuple(take(table, rows) for table in rotary),
             "attention_mask": causal_mask(self.family.decoder.config, hidden, valid, self._cache, kept.layer),
@@ -161,30 +154,15 @@ class Prefill:
     def finish(self) -> PrefillReport:
         """The forward succeeded: remember the stages on the cache, report what happened."""
         with self.method_time():
-            stages = self._stages
-            if stages and self._cache is not None:
-                position = self._position_ids[..., -1:] + 1
+            ledger = self.ledger
+            ledger.cached = ledger.kept
+            if ledger.kept and self._cache is not None:
                 first = self.pruner.evict_from(len(self.family.layers))
                 if first is not None:
-                    stages = evict(self._cache, first, stages, self._whole)
-                remember(self._cache, CacheState(tuple(stages), self.visual.shape[1], position, self._shift))
-            sizes = token_bytes(self._cache)
-            rows = tuple(self._row_report(prompt, stages, sizes) for prompt in self._prompts)
-            return PrefillReport(rows, bool(self._stages))
-
-    def _row_report(self, prompt: Prompt, cached: list[Kept], sizes: list[int] | None) -> RowReport:
-        """`cached`: the stages as the KV cache holds them. `sizes`: bytes of a token in each of its layers."""
-        row = prompt.row
-        text = self._whole.lengths[row] - self._visual_counts[row]
-        initial = sum(len(unit.ranks) for unit in prompt.units)
-        marked = initial < self._visual_counts[row]
-        entering, markers = [], []
-        for layer, width in enumerate(self._widths):
-            kept = active(self._stages, layer) or self._whole
-            markers.append(int(prompt.markers[kept.index[row, kept.valid[row]]].sum()) if marked else 0)
-            entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text - markers[-1])
-        held = None
-        if sizes is not None:
-            held = sum(size * (active(cached, k) or self._whole).lengths[row] for k, size in enumerate(sizes))
-        units, stages = tuple(prompt.units), tuple(prompt.reports)
-        return RowReport(prompt.sample.id, initial, entering, markers, units, prompt.encoded, stages, text, held)
+                    ledger.cached = evict(self._cache, first, ledger.kept, ledger.whole)
+                after, length = self._position_ids[..., -1:] + 1, ledger.whole.index.shape[1]
+                remember(self._cache, CacheState(tuple(ledger.cached), length, after, self._shift))
+            ledger.sizes = token_bytes(self._cache)
+            if len(self.layers) == 1:  # what entered the first layer entered them all
+                ledger.widths *= len(self.family.layers)
+            return PrefillReport(bool(ledger.kept), ledger.rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,14 +12,16 @@ from torch import Tensor
 
 from uniprune.budget import keep_count
 from uniprune.engine.attention import DecoderTap
+from uniprune.engine.host import Tokens, to_device
 from uniprune.engine.images import Unit
 from uniprune.engine.report import StageReport
-from uniprune.engine.views import UnitAttention, UnitEmbedded, choose, generator, question_mask
-from uniprune.engine.vision import UnitVision, Vision, image_of
+from uniprune.engine.state import Kept
+from uniprune.engine.views import Choice, UnitAttention, UnitEmbedded, choose, generator, question
+from uniprune.engine.vision import UnitVision, Vision
 from uniprune.errors import UserError
 from uniprune.family import Family
 from uniprune.pruner import Stage
-from uniprune.view import Grid, View
+from uniprune.view import Later, View
 
 
 @dataclass(frozen=True)
@@ -36,36 +39,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Arriving:
-    """A prompt's sequence as it arrives at a stage.
+    """A batch as it arrives at a stage.
 
     Attributes:
-        hidden: [n, D] with padding, on the layer's device; everything else stays on the inputs' device.
-        valid: [n] False at padding. index: [n] positions in the un-pruned prompt.
+        family: the model's layout.
+        hidden: [B, n, D] with padding, on the layer's device. kept: which tokens these are.
+        embeds: [B, L, D] what entered the language model. vision: the vision-tower call behind the images.
         tap: attention of the layer before, if captured. upcoming: of the layer about to run, if asked for.
     """
 
+    family: Family
     hidden: Tensor
-    valid: Tensor
-    index: Tensor
+    kept: Kept
+    embeds: Tensor
+    vision: Vision | None
     tap: DecoderTap | None
     upcoming: DecoderTap | None = None
-
-    @cached_property
-    def columns(self) -> Tensor:
-        """[m] where the valid tokens are."""
-        return self.valid.nonzero()[:, 0]
-
-
-@dataclass(frozen=True)
-class Survivors:
-    """What a prompt keeps at a stage.
-
-    Attributes:
-        columns: sorted columns of the arriving sequence. replaced: (columns, new tokens) of merging methods.
-    """
-
-    columns: Tensor
-    replaced: tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass
@@ -73,126 +62,146 @@ class Prompt:
     """One prompt during one prefill.
 
     Attributes:
-        family: the model's layout. sample: who it is. row: its first batch row. units: what decisions are about.
-        ids: [L] input ids or None. embeds: [L, D] what entered the language model. visual, real: [L] masks of visual
-        placeholders and of non-padding tokens. vision: the vision-tower call behind its images.
-        reports: one per stage so far.
+        sample: who it is. row: its first batch row. units: what decisions are about.
+        tokens: those of the batch. reports: one per stage so far.
     """
 
-    family: Family
     sample: Sample
     row: int
     units: list[Unit]
-    ids: Tensor | None
-    embeds: Tensor
-    visual: Tensor
-    real: Tensor
-    vision: Vision | None
+    tokens: Tokens
     reports: list[StageReport] = field(default_factory=list)
     _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
     _first: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    @cached_property
-    def places(self) -> tuple[Tensor, Tensor]:
-        """[L] unit of every position, -1 at text, and [L] its cell there, -1 at markers and text."""
-        unit_of, cell_of = torch.full((2, len(self.visual)), -1)
-        placeholders = self.visual.cpu().nonzero()[:, 0]
-        for unit in self.units:
-            cells = placeholders[unit.ranks]
-            cell_of[cells] = torch.arange(len(cells))
-            unit_of[cells] = unit_of[placeholders[unit.markers]] = unit.ordinal
-        return unit_of.to(self.visual.device), cell_of.to(self.visual.device)
-
-    @cached_property
-    def markers(self) -> Tensor:
-        """[L] True at placeholders that hold no visual token."""
-        unit_of, cell_of = self.places
-        return (unit_of >= 0) & (cell_of < 0)
+    def __post_init__(self) -> None:
+        """Nothing has been pruned."""
+        self._cells = [torch.arange(len(unit.ranks)) for unit in self.units]
 
     @property
-    def encoded(self) -> tuple[Grid, ...]:
-        """(t, h, w) of every image or tile the vision tower encoded for this prompt, as far as known."""
-        origins = [unit.origins for unit in self.units if unit.origins is not None]
-        if self.vision is None or not origins:
-            return tuple(grid for unit in self.units for grid in unit.grids)
-        return tuple(self.vision.grids[i] for i in image_of(torch.cat(origins), self.vision.grids).unique().tolist())
+    def cells(self) -> tuple[Tensor, ...]:
+        """[N] for every unit, the sorted cells whose tokens have survived so far."""
+        return tuple(self._cells)
+
+    @property
+    def survivors(self) -> Tensor:
+        """[m] sorted positions of all tokens that have survived so far."""
+        return self._alive.nonzero()[:, 0]
 
     @cached_property
-    def question(self) -> Tensor:
-        """[L] True at the question's tokens."""
-        first = int(self.visual.int().argmax())
-        special = self.family.special_token_ids
-        return question_mask(self.ids, self.real & ~self.visual, first, self.sample.question, special)
+    def placeholders(self) -> Tensor:
+        """[P] positions of the prompt's visual placeholders."""
+        return self.tokens.visual[self.row].nonzero()[:, 0]
 
     @cached_property
-    def embedded_question(self) -> Tensor:
+    def text(self) -> Tensor:
+        """[T] positions of its text."""
+        return self._text_mask.nonzero()[:, 0]
+
+    @property
+    def markers(self) -> Tensor:
+        """[M] positions of placeholders that hold no visual token."""
+        return self.placeholders[torch.cat([unit.markers for unit in self.units])]
+
+    def question(self, special: list[int]) -> Tensor:
+        """[M] positions of the question's tokens, none of which is among the `special` ids."""
+        ids = None if self.tokens.ids is None else self.tokens.ids[self.row]
+        text, first = self._text_mask, int(self.placeholders[0])
+        return question(ids, text, first, self.sample.question, special)
+
+    def embedded_question(self, arriving: Arriving) -> Tensor:
         """[M, D] input embeddings of the question."""
         if self.sample.question is None:
-            return self.embeds[self.question.to(self.embeds.device)]
-        table = self.family.model.get_input_embeddings()
-        return table(self.sample.question.to(table.weight.device))
+            positions = self.question(arriving.family.special_token_ids)
+            return arriving.embeds[self.row, to_device(positions, arriving.embeds.device)]
+        table = arriving.family.model.get_input_embeddings()
+        return table(to_device(self.sample.question, table.weight.device))
 
     @torch.no_grad()
-    def decide(self, stage: Stage, arriving: Arriving) -> Survivors:
-        """Ask the stage's method once per unit, unless it keeps everything anyway.
+    def ask(self, stage: Stage, arriving: Arriving) -> list[Choice]:
+        """Ask the stage's method once per unit, unless it keeps everything anyway."""
+        choices = []
+        for unit, cells in zip(self.units, self._cells, strict=True):
+            first = self._first.setdefault((unit.ordinal, id(stage.pruner)), len(cells))
+            keep = min(len(cells), keep_count(first, stage.ratio))
+            if len(cells) and (keep < len(cells) or not stage.pruner.exact):
+                view = self._view(stage, arriving, unit)
+                choices.append(choose(stage, self.sample.id, unit.ordinal, view, keep))
+        return choices
+
+    def keep(self, stage: Stage, choices: Iterable[Choice]) -> list[tuple[Tensor, Tensor]]:
+        """Of the units that were asked about only what was chosen survives; new tokens and their positions, if any.
 
         No method is asked about markers: they stay as long as their unit has a token left.
         """
-        original = arriving.index[arriving.columns]
-        unit_of, cell_of = (places[original] for places in self.places)
-        alive, kept, replaced = unit_of < 0, [], []
-        for unit in self.units:
-            whole = unit_of == unit.ordinal
-            mine = (whole & (cell_of >= 0)).nonzero()[:, 0]
-            first = self._first.setdefault((unit.ordinal, id(stage.pruner)), len(mine))
-            keep = min(len(mine), keep_count(first, stage.ratio))
-            if len(mine) and (keep < len(mine) or not stage.pruner.exact):
-                columns = arriving.columns[mine]
-                view = self._view(stage, arriving, unit, columns, cell_of[mine])
-                selection = choose(stage, self.sample.id, view, keep)
-                chosen = selection.indices.to(mine.device)
-                if selection.tokens is not None:
-                    replaced.append((columns[chosen], selection.tokens))
-                mine = mine[chosen]
-            alive[mine] = True
-            if len(mine):
-                alive |= whole & (cell_of < 0)
-            kept.append(cell_of[mine])
-        self.reports.append(StageReport(stage.layer, tuple(kept)))
-        return Survivors(arriving.columns[alive], tuple(replaced))
+        replaced = []
+        for choice in choices:
+            unit, before = self.units[choice.ordinal], self._positions(choice.ordinal)
+            self._cells[choice.ordinal] = self._cells[choice.ordinal][choice.selection.indices]
+            after = before[choice.selection.indices]
+            self._alive[before] = False
+            self._alive[after] = True
+            if not len(after):
+                self._alive[self.placeholders[unit.markers]] = False
+            if choice.selection.tokens is not None:
+                replaced.append((after, choice.selection.tokens))
+        self.reports.append(StageReport(stage.layer, self.cells))
+        return replaced
 
-    def _view(self, stage: Stage, arriving: Arriving, unit: Unit, columns: Tensor, cells: Tensor) -> View:
-        """What the method sees of the unit's surviving tokens, which are at `columns` and `cells` [N]."""
-        if stage.pruner.needs_text and not len(self.embedded_question):
+    @cached_property
+    def _alive(self) -> Tensor:
+        """[L] True at what has survived so far."""
+        return self.tokens.real[self.row].clone()
+
+    @cached_property
+    def _text_mask(self) -> Tensor:
+        """[L] True at text."""
+        return self.tokens.real[self.row] & ~self.tokens.visual[self.row]
+
+    def _positions(self, ordinal: int) -> Tensor:
+        """[N] where the unit's surviving tokens stand in the un-pruned prompt."""
+        return self.placeholders[self.units[ordinal].ranks[self._cells[ordinal]]]
+
+    def _view(self, stage: Stage, arriving: Arriving, unit: Unit) -> View:
+        """What the method sees of the unit's surviving tokens."""
+        family, kept = arriving.family, arriving.kept
+        hidden, device = arriving.hidden[self.row], arriving.hidden.device
+        visual, cells = self._positions(unit.ordinal), self._cells[unit.ordinal]
+
+        def columns(positions: Tensor) -> Tensor:
+            return kept.columns(positions, self.row)
+
+        def attention(tap: DecoderTap | None) -> UnitAttention:
+            return UnitAttention(
+                tap=tap,
+                row=self.row,
+                valid=kept.valid[self.row],
+                visual=columns(visual),
+                text=columns(self.text),
+                prompt=lambda: columns(self.question(family.special_token_ids)),
+            )
+
+        view = View(
+            tokens=hidden[to_device(columns(visual), device)],
+            grids=list(unit.grids),
+            cells=Later(lambda: to_device(cells, device)),
+            layer=stage.layer,
+            num_layers=len(family.layers),
+            initial=len(unit.ranks),
+            prompt=Later(lambda: self.embedded_question(arriving).to(device)),
+            text=Later(lambda: hidden[to_device(columns(self.text), device)]),
+            generator=Later(lambda: generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer)),
+            attention=Later(lambda: attention(arriving.tap)),
+            vision=UnitVision(arriving.vision, unit.origins, cells, device),
+            scratch=self._scratch.setdefault(unit.ordinal, {}),
+            after=Later(lambda: to_device((self.text > visual[-1]).nonzero()[:, 0], device)),
+            upcoming=Later(lambda: attention(arriving.upcoming)),
+            embedded=Later(lambda: UnitEmbedded(arriving.embeds[self.row], visual, self.text, device)),
+            norm=family.final_norm,
+        )
+        if stage.pruner.needs_text and not len(view.prompt):
             raise UserError(
                 f"{type(stage.pruner).__name__} needs the question, but sample {self.sample.id!r} has no text after "
                 "its first image; set Sample.question or put the question after the image"
             )
-        hidden, original = arriving.hidden, arriving.index[arriving.columns]
-        text = arriving.columns[~self.visual[original]]
-        attention = UnitAttention(
-            tap=arriving.tap,
-            row=self.row,
-            valid=arriving.valid,
-            visual=columns,
-            text=text,
-            prompt=lambda: arriving.columns[self.question[original]],
-        )
-        return View(
-            tokens=hidden[columns.to(hidden.device)],
-            grids=list(unit.grids),
-            cells=cells.to(hidden.device),
-            layer=stage.layer,
-            num_layers=len(self.family.layers),
-            initial=len(unit.ranks),
-            prompt=self.embedded_question.to(hidden.device),
-            text=hidden[text.to(hidden.device)],
-            generator=generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer),
-            attention=attention,
-            vision=UnitVision(self.vision, unit.origins, cells.to(hidden.device)),
-            scratch=self._scratch.setdefault(unit.ordinal, {}),
-            after=(text > columns[-1]).nonzero()[:, 0].to(hidden.device),
-            upcoming=replace(attention, tap=arriving.upcoming),
-            embedded=UnitEmbedded(self.embeds, arriving.index[columns], arriving.index[text], hidden.device),
-            norm=self.family.final_norm,
-        )
+        return view

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from uniprune.engine.images import Unit
+from uniprune.engine.images import Unit, image_of
 from uniprune.view import Grid
 
 
@@ -31,7 +34,8 @@ class RowReport:
         sample: the sample's id. initial: visual tokens before any pruning.
         entering: visual tokens entering each decoder layer.
         markers: placeholders without a token of their own, such as row ends, entering each layer; not in `entering`.
-        units: what was decided about apart, and where it lies. encoded: (t, h, w) of what the vision tower encoded.
+        units: what was decided about apart, and where it lies.
+        tower: (t, h, w) of every image or tile in the vision tower's call; None if unknown.
         stages: the pruning points, in layer order.
         text: text tokens, which enter every layer. kv_bytes: what its keys and values take up in the KV cache once the
             prefill is over, padding not counted; None where the cache is no plain tensors, 0 without one.
@@ -42,10 +46,18 @@ class RowReport:
     entering: list[int]
     markers: list[int]
     units: tuple[Unit, ...]
-    encoded: tuple[Grid, ...]
+    tower: tuple[Grid, ...] | None
     stages: tuple[StageReport, ...]
     text: int
     kv_bytes: int | None
+
+    @cached_property
+    def encoded(self) -> tuple[Grid, ...]:
+        """(t, h, w) of every image or tile the vision tower encoded for this prompt, as far as known."""
+        origins = [unit.origins for unit in self.units if unit.origins is not None]
+        if self.tower is None or not origins:
+            return tuple(grid for unit in self.units for grid in unit.grids)
+        return tuple(self.tower[i] for i in image_of(torch.cat(origins), self.tower).unique().tolist())
 
     @property
     def lengths(self) -> list[int]:
@@ -73,8 +85,13 @@ class PrefillReport:
     """One prefill.
 
     Attributes:
-        rows: one report per prompt. pruned: whether any layer saw fewer tokens than it would have without pruning.
+        pruned: whether any layer saw fewer tokens than it would have without pruning. make: what `rows` is made by.
     """
 
-    rows: tuple[RowReport, ...]
     pruned: bool
+    make: Callable[[], tuple[RowReport, ...]]
+
+    @cached_property
+    def rows(self) -> tuple[RowReport, ...]:
+        """One report per prompt, made when it is first looked at: the time is not the prefill's."""
+        return self.make()

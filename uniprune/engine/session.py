@@ -9,12 +9,12 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from uniprune.engine.attention import DecoderTap
 from uniprune.engine.decode import Decode
+from uniprune.engine.host import placeholders, visual_inputs
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prompt import Sample
 from uniprune.engine.report import PrefillReport
@@ -28,8 +28,6 @@ from uniprune.pruner import Pruner, Stage
 
 if TYPE_CHECKING:
     from uniprune.timing import Timer
-
-PIXELS = ("pixel_values", "pixel_values_videos")
 
 
 def prune(model: Any, pruner: Pruner, timer: Timer | None = None) -> Session:
@@ -71,6 +69,8 @@ class Session:
         self.reports: list[PrefillReport] = []
         self._timer = timer
         self._handles: list[Any] = []
+        self._layer_handles: list[Any] = []
+        self._listening = range(0)
         self._run: Prefill | Decode | None = None
         self._vision: Vision | None = None
         self._call: VisionCall | None = None
@@ -97,13 +97,10 @@ class Session:
 
     def _attach(self) -> None:
         family = self.family
-        for module in (family.model, family.base):
-            self._before(module, self._check)
+        self._before(family.model, self._check)
         self._before(family.base, self._begin)
         self._handles.append(family.base.register_forward_hook(self._end, always_call=True))
         self._before(family.decoder, self._merged)
-        for layer, module in enumerate(family.layers):
-            self._before(module, partial(self._layer, layer))
         for layer, stage in self._stages.items():
             if stage.pruner.llm_attention:
                 self._before(family.layers[layer - 1].self_attn, partial(self._tap_decoder, layer - 1))
@@ -120,7 +117,20 @@ class Session:
     def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    def _listen(self, layers: range) -> None:
+        """Have hooks on these decoder layers only, ahead of all others: what other hooks see is what the layer gets."""
+        if layers == self._listening:
+            return
+        while self._layer_handles:
+            self._layer_handles.pop().remove()
+        for layer in layers:
+            hook = partial(self._layer, layer)
+            handle = self.family.layers[layer].register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
+            self._layer_handles.append(handle)
+        self._listening = layers
+
     def _detach(self) -> None:
+        self._listen(range(0))
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -164,57 +174,31 @@ class Session:
         """Prefill (an empty cache) or decode (a cache that was pruned)?"""
         if args:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
+        check_call(module.training, kwargs)
         self._run = None
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
             with self._method_time():
                 forget(cache)
                 self._run = self._prefill(kwargs)
+                self._listen(self._run.layers)
             return (), kwargs
         state = recall(cache)
         if state is None:
             return (), kwargs
-        if self._visual_inputs(kwargs) and bool(self._visual(kwargs).any()):
+        if visual_inputs(kwargs) and bool(placeholders(self.family, kwargs).any()):
             raise UnsupportedError(
                 "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
                 "supported; start again with an empty cache and the whole conversation"
             )
         self._run = Decode(state, cache, self.family.decoder.config)
+        self._listen(self._run.layers)
         return (), self._run.repair(kwargs)
 
     def _prefill(self, kwargs: dict[str, Any]) -> Prefill:
         samples, self.samples = tuple(self.samples), ()
-        carried = self._visual_inputs(kwargs)
-        if len(carried) > 1:
-            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
         self._features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
-        visual = self._visual(kwargs)
-        if not carried:  # a model can *generate* the image id: without image inputs it is text
-            visual = torch.zeros_like(visual)
-        return Prefill(
-            family=self.family,
-            pruner=self.pruner,
-            stages=self._stages,
-            samples=samples,
-            ids=kwargs.get("input_ids"),
-            visual=visual,
-            real=_valid_tokens(kwargs.get("attention_mask"), visual),
-            method_time=self._method_time,
-        )
-
-    @staticmethod
-    def _visual_inputs(kwargs: dict[str, Any]) -> list[str]:
-        """Names of the visual inputs a forward carries: pixels, or features encoded before it."""
-        encoded = [name for name, output in (kwargs.get("mm_encoder_outputs") or {}).items() if output is not None]
-        return encoded + [name for name in PIXELS if kwargs.get(name) is not None]
-
-    def _visual(self, kwargs: dict[str, Any]) -> Tensor:
-        """[B, L] True at image and video placeholders."""
-        ids, wanted = kwargs.get("input_ids"), self.family.visual_token_ids
-        if ids is not None:
-            return torch.isin(ids, torch.tensor(wanted, device=ids.device))
-        embeds, table = kwargs["inputs_embeds"], self.family.model.get_input_embeddings().weight
-        return (embeds.unsqueeze(2) == table[wanted].to(embeds.device)).all(-1).any(-1)
+        return Prefill(self.family, self.pruner, self._stages, samples, kwargs, self._method_time)
 
     def _merged(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The language model is about to run. The tower has run inside this forward, or before it, un-repeated."""
@@ -279,15 +263,3 @@ class Session:
     def _tap_vision(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._call is not None:
             self._call.attentions[layer] = (args[0] if args else kwargs["hidden_states"], kwargs)
-
-
-def _valid_tokens(mask: Any, visual: Tensor) -> Tensor:
-    """[B, L] False at padding, from whatever form of attention mask the caller passed."""
-    if isinstance(mask, dict):
-        mask = next(iter(mask.values()))
-    if mask is None:
-        return torch.ones_like(visual)
-    if mask.dim() == 4:  # already built (static cache): the last query row sees exactly the valid tokens
-        last = mask[:, 0, -1, : visual.shape[1]]
-        return (last if last.dtype == torch.bool else last == 0).expand_as(visual)
-    return mask.bool()

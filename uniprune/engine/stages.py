@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from uniprune.engine.host import to_device
 from uniprune.engine.state import Kept
 
 
@@ -22,17 +24,14 @@ def pack(layer: int, rows: Sequence[Tensor], index: Tensor) -> tuple[Kept, Tenso
         the new sequence, and [B, n'] the current column each new column is gathered from.
     """
     width, lengths = max(map(len, rows)), tuple(map(len, rows))
-    columns = index.new_zeros(len(rows), width)
-    valid = torch.zeros_like(columns, dtype=torch.bool)
-    for b, row in enumerate(rows):
-        columns[b, width - len(row) :] = row
-        valid[b, width - len(row) :] = True
-    return Kept(layer, index.gather(1, columns), valid, lengths), columns
+    columns = pad_sequence(list(rows), batch_first=True, padding_side="left")
+    valid = torch.arange(width) >= width - torch.tensor(lengths)[:, None]
+    return Kept(layer, index.gather(1, columns).where(valid, 0), valid, lengths), columns
 
 
 def take(x: Tensor, columns: Tensor) -> Tensor:
     """Rows `columns` [B, n'] of `x` [B or 1, n, D], on the device of `x`."""
-    where = columns.to(x.device)[..., None].expand(-1, -1, x.shape[-1])
+    where = to_device(columns, x.device)[..., None].expand(-1, -1, x.shape[-1])
     return x.expand(columns.shape[0], -1, -1).gather(1, where)
 
 
@@ -41,7 +40,7 @@ def replace_tokens(hidden: Tensor, replaced: Sequence[tuple[int, Tensor, Tensor]
     if replaced:
         hidden = hidden.clone()
     for row, columns, tokens in replaced:
-        hidden[row, columns.to(hidden.device)] = tokens
+        hidden[row, to_device(columns, hidden.device)] = tokens
     return hidden
 
 
@@ -58,4 +57,4 @@ def renumbered(kept: Kept, real: Tensor) -> tuple[Tensor, Tensor]:
         positions = real[b].nonzero()[:, 0]
         index[b, kept.valid[b]] = positions[:length]
         shift.append(len(positions) - length)
-    return index, torch.tensor(shift, device=index.device)[:, None]
+    return index, torch.tensor(shift)[:, None]

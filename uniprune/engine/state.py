@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
@@ -14,11 +15,11 @@ ATTRIBUTE = "uniprune_state"
 
 @dataclass(frozen=True)
 class Kept:
-    """The tokens that enter decoder layer `layer` and all later ones.
+    """The tokens that enter decoder layer `layer` and all later ones; tensors lie on the host.
 
     Attributes:
         layer: first layer that sees this sequence.
-        index: [B, n] positions in the un-pruned sequence, left-padded.
+        index: [B, n] positions in the un-pruned sequence, left-padded with 0, ascending.
         valid: [B, n] False at padding. lengths: valid tokens of every row.
     """
 
@@ -31,6 +32,11 @@ class Kept:
     def padded(self) -> bool:
         """Whether rows have different lengths."""
         return min(self.lengths) < self.index.shape[1]
+
+    def columns(self, positions: Tensor, row: int | slice = slice(None)) -> Tensor:
+        """Where `positions` of the un-pruned sequence stand, [m] in one row or [B, m] in all; any column if nowhere."""
+        # Padding counts as position 0 and comes first: the last of equal entries is the token.
+        return (torch.searchsorted(self.index[row], positions, right=True) - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,12 @@ class CacheState:
 
 
 def active(stages: Sequence[Kept], layer: int) -> Kept | None:
-    """The stage in force at `layer`: the last one at or before it."""
-    return max((s for s in stages if s.layer <= layer), key=lambda s: s.layer, default=None)
+    """The stage in force at `layer`: the last one at or before it; `stages` are in layer order."""
+    found = None
+    for stage in stages:
+        if stage.layer <= layer:
+            found = stage
+    return found
 
 
 def token_bytes(cache: Any) -> list[int] | None:
@@ -67,11 +77,13 @@ def token_bytes(cache: Any) -> list[int] | None:
     """
     sizes = []
     for layer in cache.layers if cache is not None else ():
-        held = [getattr(layer, name, None) for name in ("keys", "values")]
-        plain = [part for part in held if isinstance(part, Tensor) and part.dim() == 4]
-        if len(plain) < len(held):
-            return None
-        sizes.append(sum(part.shape[1] * part.shape[3] * part.element_size() for part in plain))
+        size = 0
+        for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+            if not isinstance(part, Tensor) or part.dim() != 4:
+                return None
+            _, heads, _, width = part.shape
+            size += heads * width * part.element_size()
+        sizes.append(size)
     return sizes
 
 
@@ -96,7 +108,7 @@ def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, l
 
     `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
     the flash kernels would take one pruned sequence for several packed ones.
-    `valid` is [B, cached + q], False at padding, or None when there is none.
+    `valid` is [B, cached + q], False at padding, or None when there is none: no device need be asked.
     """
     return create_causal_mask(
         config=config,
@@ -105,4 +117,5 @@ def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, l
         past_key_values=cache,
         position_ids=None,
         layer_idx=layer,
+        allow_is_causal_skip=valid is None,
     )

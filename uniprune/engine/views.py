@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uniprune.engine.attention import DecoderTap
+from uniprune.engine.host import HOST, to_device, to_host
 from uniprune.errors import PruningError
 from uniprune.pruner import Selection, Stage
 from uniprune.view import Rows
@@ -22,25 +23,23 @@ def generator(seed: int, sample: str, ordinal: int, layer: int) -> torch.Generat
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little") >> 1)
 
 
-def question_mask(ids: Tensor | None, text: Tensor, after: int, question: Tensor | None, special: list[int]) -> Tensor:
-    """[L] True at the question's tokens of one row.
+def question(ids: Tensor | None, text: Tensor, after: int, said: Tensor | None, special: list[int]) -> Tensor:
+    """[M] positions of the question's tokens in one row.
 
-    Where the ids of `question` occur as they are (after the first image if possible), these; otherwise all text after
+    Where the ids `said` [M] occur as they are (after the first image if possible), these; otherwise all text after
     the first image that is no special token. `ids` [L] are None when the prompt came as embeddings, `text` [L] is True
-    at text tokens, `after` is the position of the first visual token.
+    at text tokens, `after` is the position of the first visual token; all on the host.
     """
-    behind = torch.arange(len(text), device=text.device) > after
+    behind = torch.arange(len(text)) > after
     if ids is None:
-        return text & behind
-    if question is not None and 0 < len(question) <= len(ids):
-        hits = (ids.unfold(0, len(question), 1) == question.to(ids.device)).all(1).nonzero()[:, 0]
+        return (text & behind).nonzero()[:, 0]
+    if said is not None and 0 < len(said) <= len(ids):
+        hits = (ids.unfold(0, len(said), 1) == said.to(HOST)).all(1).nonzero()[:, 0]
         if len(hits):
             later = hits[hits > after]
             start = int(later[0] if len(later) else hits[0])
-            found = torch.zeros_like(text)
-            found[start : start + len(question)] = True
-            return found & text
-    return text & behind & ~torch.isin(ids, torch.tensor(special, device=ids.device))
+            return start + text[start : start + len(said)].nonzero()[:, 0]
+    return (text & behind & ~torch.isin(ids, torch.tensor(special))).nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class UnitAttention:
         tap: what that layer's attention saw; None when the method did not ask for it. row: batch item.
         valid: [n] False at padding. visual: [N] positions of the view's tokens in that sequence.
         text: positions of all text tokens. prompt: gives those of the question's, which few methods look at.
+        All of them lie on the host.
     """
 
     tap: DecoderTap | None
@@ -68,17 +68,17 @@ class UnitAttention:
         """[heads, r, N] probabilities, a few rows at a time."""
         tap = self._tap
         device = tap.hidden.device
-        queries, columns = self._queries(rows).to(device), self.visual.to(device)
-        return tap.probabilities(self.row, queries, columns, self.valid.to(device))
+        queries, columns, valid = (to_device(x, device) for x in (self._queries(rows), self.visual, self.valid))
+        return tap.probabilities(self.row, queries, columns, valid)
 
     def keys(self, rows: Rows | Tensor) -> Tensor:
         """[R, key heads * d] keys after rotary embedding."""
-        return self._tap.keys(self.row, self._queries(rows).to(self._tap.hidden.device))
+        return self._tap.keys(self.row, to_device(self._queries(rows), self._tap.hidden.device))
 
     def rotary_prior(self, rows: Rows | Tensor) -> Tensor:
         """[R, N] scaled dot product of all-ones queries and keys after rotary embedding."""
         device = self._tap.hidden.device
-        return self._tap.rotary_prior(self.row, self._queries(rows).to(device), self.visual.to(device))
+        return self._tap.rotary_prior(self.row, *(to_device(x, device) for x in (self._queries(rows), self.visual)))
 
     @property
     def _tap(self) -> DecoderTap:
@@ -92,7 +92,7 @@ class UnitAttention:
     def _queries(self, rows: Rows | Tensor) -> Tensor:
         """[R] positions that `rows` mean."""
         if isinstance(rows, Tensor):
-            return self.text[rows.to(self.text.device)]
+            return to_device(self.text, rows.device)[rows]
         match rows:
             case "last":
                 return self.valid.nonzero()[-1]
@@ -125,33 +125,78 @@ class UnitEmbedded:
         return self._at(self.written)
 
     def _at(self, positions: Tensor) -> Tensor:
-        return self.embeds[positions.to(self.embeds.device)].to(self.device)
+        return self.embeds[to_device(positions, self.embeds.device)].to(self.device)
 
 
-def choose(stage: Stage, sample: str, view: Any, keep: int) -> Selection:
-    """Ask the stage's method and check its answer.
+@dataclass(frozen=True)
+class Choice:
+    """What a method answered about one unit, and who asked.
 
-    Returns:
-        Sorted int64 indices on the tokens' device, replacement tokens (if any) in the same order and dtype.
+    Attributes:
+        stage, sample, ordinal: the pruning point, the prompt's id and the unit's number.
+        before: [N, D] the tokens to choose from. selection: the answer.
+    """
+
+    stage: Stage
+    sample: str
+    ordinal: int
+    before: Tensor
+    selection: Selection
+
+    def error(self, problem: str) -> PruningError:
+        """Says what is wrong with the answer, and whose it is."""
+        return PruningError(
+            f"{type(self.stage.pruner).__name__} at layer {self.stage.layer}, sample {self.sample!r}: select() "
+            f"returned {problem}"
+        )
+
+
+def choose(stage: Stage, sample: str, ordinal: int, view: Any, keep: int) -> Choice:
+    """Ask the stage's method about a view and check what can be checked without looking at the answer's values.
 
     Raises:
         PruningError: naming the method, layer, sample and what is wrong.
     """
     answer = stage.pruner.select(view, keep)
-    indices, tokens = (answer.indices, answer.tokens) if isinstance(answer, Selection) else (answer, None)
-    problem = _problem(indices, tokens, view.tokens, keep if stage.pruner.exact else None)
+    selection = answer if isinstance(answer, Selection) else Selection(answer)
+    choice = Choice(stage, sample, ordinal, view.tokens, selection)
+    problem = _malformed(selection, view.tokens, keep if stage.pruner.exact else None)
     if problem:
-        raise PruningError(
-            f"{type(stage.pruner).__name__} at layer {stage.layer}, sample {sample!r}: select() returned {problem}"
-        )
-    indices, order = indices.to(view.tokens.device, torch.long).sort()
-    if tokens is not None:
-        tokens = tokens.to(view.tokens.device)[order].to(view.tokens.dtype)
-    return Selection(indices, tokens)
+        raise choice.error(problem)
+    return choice
 
 
-def _problem(indices: Any, tokens: Any, before: Tensor, keep: int | None) -> str | None:
-    """What is wrong with an answer, None when nothing is."""
+def settle(choices: Sequence[Choice]) -> list[Choice]:
+    """The answers to all questions of a stage, sorted: their values come to the host in one transfer, and are checked.
+
+    Returns:
+        As `choices`, with sorted int64 indices on the host, and replacement tokens (if any) in that order, on the
+        device and in the dtype of the tokens before.
+
+    Raises:
+        PruningError: naming the method, layer, sample and what is wrong.
+    """
+    indices = [choice.selection.indices for choice in choices]
+    finite = [choice.selection.tokens.isfinite().all() for choice in choices if choice.selection.tokens is not None]
+    found = to_host([*indices, *finite])
+    whole = iter(found[len(indices) :])
+    settled = []
+    for choice, unsorted in zip(choices, found, strict=False):
+        ordered, order = unsorted.sort()
+        tokens, before = choice.selection.tokens, choice.before
+        problem = _impossible(ordered, len(before)) or (None if tokens is None else _infinite(bool(next(whole))))
+        if problem:
+            raise choice.error(problem)
+        if tokens is not None:
+            tokens = tokens.to(before)[to_device(order, before.device)]
+        settled.append(replace(choice, selection=Selection(ordered, tokens)))
+    return settled
+
+
+def _malformed(selection: Selection, before: Tensor, keep: int | None) -> str | None:
+    """What is wrong with an answer's types and shapes, None when nothing is."""
+    indices: Any = selection.indices
+    tokens: Any = selection.tokens
     if not isinstance(indices, Tensor):
         return f"{type(indices).__name__} instead of a tensor of indices or a Selection"
     if indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex():
@@ -161,16 +206,25 @@ def _problem(indices: Any, tokens: Any, before: Tensor, keep: int | None) -> str
     count, total = len(indices), len(before)
     if keep is not None and count != keep:
         return f"{count} indices; exactly {keep} of {total} were asked for (set exact = False if the method decides)"
-    host = indices.cpu()
-    if count and (int(host.min()) < 0 or int(host.max()) >= total):
-        return f"indices from {int(host.min())} to {int(host.max())}; expected 0 to {total - 1}"
-    repeated = count - len(host.unique())
-    if repeated:
-        return f"{repeated} duplicate indices; every token can be kept once"
+    wanted = (count, before.shape[1])
     if tokens is None:
         return None
-    wanted = (count, before.shape[1])
     if not isinstance(tokens, Tensor) or tuple(tokens.shape) != wanted or not tokens.is_floating_point():
         got = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
         return f"replacement tokens {got}; expected floating point {wanted}"
-    return None if bool(tokens.isfinite().all()) else "replacement tokens that contain NaN or infinity"
+    return None
+
+
+def _impossible(indices: Tensor, total: int) -> str | None:
+    """What is wrong with sorted indices [k] into `total` tokens, None when nothing is."""
+    if not len(indices):
+        return None
+    least, most = int(indices[0]), int(indices[-1])
+    if least < 0 or most >= total:
+        return f"indices from {least} to {most}; expected 0 to {total - 1}"
+    repeated = int((indices[1:] == indices[:-1]).sum())
+    return f"{repeated} duplicate indices; every token can be kept once" if repeated else None
+
+
+def _infinite(finite: bool) -> str | None:
+    return None if finite else "replacement tokens that contain NaN or infinity"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +11,8 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.attention import exchanged, received
+from uniprune.engine.host import to_device
+from uniprune.engine.images import image_of
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.family import Family
 from uniprune.view import Grid
@@ -154,12 +154,14 @@ class UnitVision:
     Attributes:
         call: the tower's work, None when the features came from outside.
         origins: [U] tokens of that work that the view's grids are made of, on the host; None if unknown.
-        cells: [N] cells of the surviving tokens in the concatenated grids.
+        cells: [N] cells of the surviving tokens in the concatenated grids, on the host.
+        device: where results are wanted.
     """
 
     call: Vision | None
     origins: Tensor | None
     cells: Tensor
+    device: torch.device
 
     @property
     def patches(self) -> int:
@@ -191,7 +193,7 @@ class UnitVision:
                 f"the projector of {type(self._call.family).__name__} takes {self.patches} patches at a time, so a "
                 "single CLS token cannot be projected; leave it out"
             )
-        return self._call.cls_tokens(layer)[self._place[0]].to(self.cells.device)
+        return self._call.cls_tokens(layer)[self._place[0]].to(self.device)
 
     def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
         """[N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
@@ -207,7 +209,7 @@ class UnitVision:
 
     def project(self, features: Tensor) -> Tensor:
         """[k, D] LLM tokens of features [k, C]."""
-        return self._call.project(features).to(self.cells.device)
+        return self._call.project(features).to(self.device)
 
     @property
     def _call(self) -> Vision:
@@ -218,8 +220,8 @@ class UnitVision:
 
     def _of_view(self, values: list[Tensor]) -> Tensor:
         images, places = self._place
-        every = torch.cat([values[i] for i in images])
-        return every[places.to(self.cells.device)[self.cells].to(every.device)].to(self.cells.device)
+        every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
+        return every[to_device(places[self.cells], every.device)].to(self.device)
 
     @cached_property
     def _place(self) -> tuple[list[int], Tensor]:
@@ -230,11 +232,6 @@ class UnitVision:
         left_out = sizes.clone()
         left_out[images] = 0
         return images.tolist(), origins - left_out.cumsum(0)[number]
-
-
-def image_of(origins: Tensor, grids: Sequence[Grid]) -> Tensor:
-    """Which of `grids`, those of a call, each of its tokens `origins` belongs to."""
-    return torch.bucketize(origins, torch.tensor(list(accumulate(map(prod, grids)))), right=True)
 
 
 def _known(value: T | None) -> T:

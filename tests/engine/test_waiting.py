@@ -1,0 +1,104 @@
+"""How often the engine makes the host wait for a GPU: once for the prompt, once per stage, and never in a decode step.
+
+Counted on pretended devices (tests/devices.py). What the model itself waits for is not counted, nor what a method does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from methods.divprune import DivPrune
+from methods.fastv import FastV
+from methods.none import NoPruning
+from methods.random_pre import RandomPre
+from tests.devices import ONE, Places
+from tests.pruners import generate
+from tests.tiny import fresh_model, inputs
+from uniprune.engine import Sample, prune
+from uniprune.pruner import PreLLM, Pruner, Selection
+from uniprune.view import View
+
+
+class Merge(PreLLM):
+    """Keeps the first tokens and doubles them."""
+
+    def select(self, view: View, keep: int) -> Selection:
+        return Selection(torch.arange(keep, device=view.tokens.device), 2 * view.tokens[:keep])
+
+
+def waits(family: str, pruner: Pruner, images: Sequence[int], look: bool = False) -> list[list[str]]:
+    """What the host waited for inside the engine in each forward of a `generate` call of four tokens."""
+    model, x, places = fresh_model(family), inputs(family, tuple(images)), Places()
+    places.put(model, ONE)
+    starts: list[int] = []
+
+    def note(*_: Any) -> None:
+        starts.append(len(places.waits))
+
+    with places:
+        there: dict[str, Tensor] = {name: value.to(ONE) for name, value in x.items()}
+        handle = model.register_forward_pre_hook(note)
+        with prune(model, pruner) as session:
+            session.samples = tuple(Sample(str(i), torch.tensor([7, 8, 9])) for i in range(len(images)))
+            generate(model, there, 4)
+            if look:
+                starts.append(len(places.waits))
+                assert session.reports[0].rows
+        handle.remove()
+    spans = zip(starts, [*starts[1:], len(places.waits)], strict=True)
+    found = [[place for place in places.waits[start:stop] if engine(place[1])] for start, stop in spans]
+    return [[name.removeprefix("torch.").removeprefix("Tensor.") for name, _ in span] for span in found]
+
+
+def engine(files: Sequence[str]) -> bool:
+    """Whether the engine asked, and not a method it asked."""
+    ours = next((file for file in files if "/uniprune/engine/" in file or "/methods/" in file), "")
+    return "/uniprune/engine/" in ours
+
+
+@pytest.mark.parametrize("images", [(1,), (2, 1, 1)], ids=["one row", "a padded batch"])
+@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    ("pruner", "prefill"),
+    [
+        (NoPruning(), 0),
+        (DivPrune(ratio=1.0), 0),
+        (RandomPre(ratio=0.5), 1),
+        (DivPrune(ratio=0.5), 2),
+        (FastV(ratio=0.5), 2),
+        (Merge(ratio=0.5), 2),
+        (DivPrune(ratio=0.5) >> FastV(ratio=0.5), 3),
+    ],
+    ids=["none", "ratio 1", "chosen on the host", "before the model", "inside", "merging", "two stages"],
+)
+def test_waits_of_the_engine(family: str, pruner: Pruner, prefill: int, images: tuple[int, ...]) -> None:
+    first, *steps = waits(family, pruner, images)
+    grid = ["tolist"] if family == "qwen2_5_vl" else []  # the tower's own argument, which the tower reads itself
+    assert [name for name in first if name not in grid] == ["to"] * prefill
+    assert steps == [[], [], []]
+
+
+def test_reports_wait_when_they_are_read() -> None:
+    *_, report = waits("llava", NoPruning(), (1,), look=True)
+    assert report == ["to"]
+
+
+def test_waits_are_noticed() -> None:
+    with Places() as places:
+        one = torch.ones(3).to("cpu:1", non_blocking=True)
+        mask, index = one > 0, (one > 0).long()
+        for fine in (lambda: one[index], lambda: one + one, lambda: one.sum(), lambda: one.to("cpu:2")):
+            fine()
+        assert places.waits == []
+        waiting = (
+            *(lambda: one[mask], lambda: bool(mask.any()), lambda: one.tolist(), lambda: mask.nonzero()),
+            *(lambda: one.to("cpu"), lambda: torch.ones(1).to("cpu:1"), lambda: torch.tensor([1], device="cpu:1")),
+        )
+        for look in waiting:
+            look()
+        assert len(places.waits) == len(waiting)
