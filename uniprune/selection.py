@@ -123,26 +123,41 @@ def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Ten
         neighbours: how many of all other tokens, anchors included, are added to an anchor.
 
     Returns:
-        [A, C], nothing renormalised. O(A N (d + C)).
+        [A, C], nothing renormalised. O(A N d + A neighbours C).
     """
-    similarity = cosine_similarity(keys[anchors], keys).scatter_(1, anchors[:, None], -torch.inf)
+    keys = at_least_float32(keys)
+    # The length of the anchor's own key does not change which keys are nearest to it.
+    similarity = (keys[anchors] @ keys.T).mul_(inverse_norms(keys)).scatter_(1, anchors[:, None], -torch.inf)
     nearest = largest_in_rows(similarity, min(neighbours, len(features) - 1))
-    return features[anchors] + (nearest * weights.to(features)) @ features
+    return features[anchors] + weighted_sums(features, nearest, weights)
+
+
+def inverse_norms(x: Tensor) -> Tensor:
+    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, without writing these. O(N D)."""
+    return torch.linalg.vector_norm(x, dim=1).clamp_(min=1e-12).reciprocal_()
+
+
+def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
+    """[G, C] sums of weights[i] x features[i] over the `members` [G, M] of every group. O(G M C), nothing gathered."""
+    groups, size = members.shape
+    ends, members = torch.arange(groups + 1, device=members.device) * size, members.flatten()
+    chosen = weights.to(features)[members]
+    return F.embedding_bag(members, features, ends, mode="sum", per_sample_weights=chosen, include_last_offset=True)
 
 
 def largest_in_rows(values: Tensor, count: int) -> Tensor:
-    """[A, N] True at the `count` largest of each row of `values`, of equal ones the first. O(A N), without sorting."""
+    """[A, count] where the largest of each row of `values` [A, N] are, ascending; of equal ones the first. O(A N)."""
     if not count:
-        return torch.zeros_like(values, dtype=torch.bool)
+        return values.new_empty(len(values), 0, dtype=torch.long)
     least = values.topk(count, dim=1).values[:, -1:]
     above, equal = values > least, values == least
-    return above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    chosen = above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    return chosen.nonzero()[:, 1].view(-1, count)
 
 
 def merge_with_background(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
     """[A + 1, C]: `add_neighbours`, and one token more, the weighted sum of everything that is no anchor."""
-    rest = complement(len(features), anchors)
-    background = weights[rest].to(features) @ features[rest]
+    background = weights.to(features).index_fill(0, anchors, 0) @ features
     return torch.cat((add_neighbours(features, anchors, keys, weights, neighbours), background[None]))
 
 
@@ -167,10 +182,12 @@ def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: 
 def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
     """[count, C] mean of the rows of `features` [N, C] in each group; 0 for an empty one. `group` is [N] in 0..count-1.
 
-    O(N count C): a matrix product instead of a scatter, which is not deterministic on GPUs.
+    O(N C): rows of one group are summed in index order, not scattered, which is not deterministic on GPUs.
     """
-    member = (group == torch.arange(count, device=group.device)[:, None]).to(features)
-    return member @ features / member.sum(1, keepdim=True).clamp(min=1)
+    ordered, members = group.sort(stable=True)
+    ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
+    sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)
+    return sums / ends.diff().clamp_(min=1)[:, None]
 
 
 def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tensor, Tensor]:
