@@ -21,11 +21,13 @@ from uniprune.selection import (
     grid_blocks,
     group_means,
     in_order,
+    inverse_norms,
     largest_in_rows,
     merge_into_nearest,
     merge_with_background,
     pool_grid,
     top_k,
+    weighted_sums,
 )
 
 seeds = pytest.mark.parametrize("seed", range(4))
@@ -156,6 +158,26 @@ def test_add_neighbours(seed: int, neighbours: int) -> None:
     torch.testing.assert_close(add_neighbours(x, anchors, keys, weights, neighbours), torch.stack(want))
 
 
+def test_weighted_sums() -> None:
+    x, weights = cloud(0), torch.linspace(0.1, 2, 24, dtype=torch.float64)
+    members = torch.tensor([[3, 1, 3], [0, 23, 7]])
+    want = torch.stack([sum(weights[j] * x[j] for j in group) for group in members.tolist()])
+    torch.testing.assert_close(weighted_sums(x, members, weights), want)
+    torch.testing.assert_close(weighted_sums(x.half(), members, weights), want.half(), rtol=1e-2, atol=1e-2)
+    assert weighted_sums(x, members[:, :0], weights).tolist() == [[0.0] * 6] * 2
+    assert weighted_sums(x, members[:0], weights).shape == (0, 6)
+
+
+def test_inverse_norms() -> None:
+    x = torch.tensor([[3.0, 4], [0, 0], [0, 2]])
+    torch.testing.assert_close(x * inverse_norms(x)[:, None], torch.tensor([[0.6, 0.8], [0, 0], [0, 1]]))
+
+
+def test_a_token_alone_has_no_neighbours() -> None:
+    x = cloud(0, 1)
+    assert torch.equal(add_neighbours(x, torch.tensor([0]), x, x.new_ones(1), 32), x)
+
+
 def test_merge_with_background() -> None:
     x, keys, weights = cloud(0), cloud(10), torch.linspace(0.1, 2, 24, dtype=torch.float64)
     anchors = torch.tensor([3, 17, 4])
@@ -196,7 +218,11 @@ def test_merge_into_nearest_without_others() -> None:
 
 def test_group_means() -> None:
     x = torch.tensor([[1.0, 0], [3, 2], [5, 5]])
-    assert group_means(x, torch.tensor([2, 2, 0]), 4).tolist() == [[5, 5], [0, 0], [2, 1], [0, 0]]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        got = group_means(x.to(dtype), torch.tensor([2, 2, 0]), 4)
+        assert got.dtype == dtype
+        assert got.tolist() == [[5, 5], [0, 0], [2, 1], [0, 0]]
+    assert group_means(x[:0], torch.tensor([], dtype=torch.long), 2).tolist() == [[0, 0], [0, 0]]
 
 
 def test_complement_and_order() -> None:

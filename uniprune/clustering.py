@@ -25,15 +25,15 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
     """
     x = at_least_float32(tokens)
     distance = _squared_distances(x - x.mean(0))
-    # Summed in float64, equal distances make equal densities in whichever order `topk` leaves them.
+    # In float64 the sum of a few float32 is exact, so that equal distances make ties in whichever order `topk` says.
     spread = distance.topk(clusters, largest=False, sorted=False).values.mean(1, dtype=torch.float64)
-    density = (spread.to(x) / -x.shape[1]).exp()
+    density = (spread / -x.shape[1]).exp()
     if noise is None:
         height = -density.argsort(descending=True, stable=True).argsort()
     else:
-        height = density = density + noise.to(density)
+        height = density = density.to(x) + noise.to(x)
     no_denser = height[None] <= height[:, None]
-    separation = distance.masked_fill(no_denser, distance.max()).amin(1).sqrt()  # its scale ranks nothing
+    separation = distance.masked_fill(no_denser, distance.max()).amin(1).sqrt_()  # its scale ranks nothing
     centres = top_k(density * separation, clusters)
     owner = distance[centres].min(0).indices
     owner[centres] = torch.arange(clusters, device=owner.device)
