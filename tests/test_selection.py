@@ -10,7 +10,9 @@ from torch import Tensor
 from uniprune import selection
 from uniprune.greedy import dpp_map, farthest_points, nearest_other
 from uniprune.selection import (
+    LISTED,
     ROWS,
+    Shortlists,
     add_neighbours,
     complement,
     cosine_distance,
@@ -121,6 +123,22 @@ def test_drop_most_similar(seed: int, keep: int, step: int) -> None:
     got = drop_most_similar(cosine_similarity(x, x), torch.arange(23, -1, -1), keep, step)
     assert got.tolist() == rest[:keep]
     assert len(got) == keep
+
+
+@seeds
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("digits", [1, 9])
+def test_shortlists_change_nothing(monkeypatch: pytest.MonkeyPatch, seed: int, dtype: torch.dtype, digits: int) -> None:
+    """Not with many equal similarities either, nor where the list of a token does not name what it is asked about."""
+    similarity = cosine_similarity(cloud(seed, 4 * LISTED)).to(dtype).mul(10**digits).round()
+    ranked = torch.randperm(len(similarity), generator=torch.Generator().manual_seed(seed))[:-5]
+    want = drop_most_similar(similarity, ranked, 7, 3)
+    tokens, others = ranked.split(len(ranked) // 2 + 1)
+    lists = Shortlists(similarity, ranked)
+    assert torch.equal(lists.largest(tokens, others), similarity[tokens][:, others].amax(1))
+    assert torch.equal(lists.largest(tokens, others[-1:]), similarity[tokens, others[-1]])
+    monkeypatch.setattr(selection, "MANY", LISTED)
+    assert torch.equal(drop_most_similar(similarity, ranked, 7, 3), want)
 
 
 @seeds

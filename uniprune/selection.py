@@ -22,6 +22,9 @@ ROWS = 128
 GPU_ROWS = 4096
 """The same on a GPU, where starting an operation costs more than fetching its data."""
 
+MANY, LISTED = 600, 24
+"""Candidates from which on lists of the most similar ones save time, and how many such a list names."""
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
@@ -91,7 +94,8 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
     """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
 
     Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
-    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2).
+    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); of O(R) for most of many
+    candidates on a CPU, where waiting for a value costs nothing.
 
     Args:
         similarity: [N, N] similarities.
@@ -103,13 +107,44 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
         [keep] of the candidates. Chaotic by nature: the order after a round decides the next split, so one swap of
         nearly equal similarities changes the outcome.
     """
-    rest = ranked if keep else ranked[:0]
+    rest, lists = ranked if keep else ranked[:0], None
     while len(rest) > keep:
         even, odd = rest[0::2], rest[1::2]
-        closest = similarity[even[:, None], odd].amax(1)
+        if similarity.device.type != "cpu" or len(rest) < MANY:
+            closest = similarity[even[:, None], odd].amax(1)
+        else:
+            if lists is None or len(rest) <= lists.candidates / 2:  # by then many of those listed are gone
+                lists = Shortlists(similarity, rest)
+            closest = lists.largest(even, odd)
         drop = min(step, len(rest) - keep, len(even))
         rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
     return rest
+
+
+class Shortlists:
+    """For every candidate the others most similar to it, so that its largest similarity to any set is soon found.
+
+    Args:
+        similarity: [N, N] similarities.
+        candidates: [R] tokens that are asked about, at least `LISTED`.
+    """
+
+    def __init__(self, similarity: Tensor, candidates: Tensor) -> None:
+        self.similarity, self.candidates = similarity, len(candidates)
+        self.values = similarity.new_empty(len(similarity), LISTED)
+        self.tokens = candidates.new_empty(len(similarity), LISTED)
+        ascending = candidates.sort().values
+        for rows in ascending.split(ROWS):
+            self.values[rows], columns = similarity[rows][:, ascending].topk(LISTED, sorted=False)
+            self.tokens[rows] = ascending[columns]
+
+    def largest(self, tokens: Tensor, others: Tensor) -> Tensor:
+        """[T] largest similarity of each of `tokens` [T] to `others` [M], disjoint and all of them candidates."""
+        other = torch.zeros(len(self.similarity), dtype=torch.bool).index_fill_(0, others, True)
+        found = self.values[tokens].masked_fill_(~other[self.tokens[tokens]], -torch.inf).amax(1)
+        unlisted = found.isneginf().nonzero()[:, 0]
+        found[unlisted] = self.similarity[tokens[unlisted, None], others].amax(1)
+        return found
 
 
 def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
@@ -133,7 +168,7 @@ def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Ten
 
 
 def inverse_norms(x: Tensor) -> Tensor:
-    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, without writing these. O(N D)."""
+    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, these not written. O(N D)."""
     return torch.linalg.vector_norm(x, dim=1).clamp_(min=1e-12).reciprocal_()
 
 
