@@ -46,5 +46,5 @@ def _squared_distances(x: Tensor) -> Tensor:
     The nearer `x` is to 0, the fewer digits cancel: hand it over centred.
     """
     products = gram(x)
-    square = products.diagonal().clone()
+    square = products.diagonal()
     return (square[:, None] + square).sub_(products, alpha=2).clamp_(min=0)
