@@ -236,7 +236,7 @@ def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tenso
     Returns:
         [keep] the token in the middle of each block, ascending by block, and [keep, C] the blocks' means. A quarter of
         an even square grid gives exactly 2 x 2 blocks. Frames whose share of `keep` rounds to nothing are dropped.
-        O(N keep C).
+        O(N C).
     """
     block = grid_blocks(grids, keep).to(features.device)
     tokens = (block >= 0).nonzero()[:, 0]
