@@ -64,7 +64,15 @@ def in_order(slots: Tensor, tokens: Tensor) -> Selection:
 def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
     """[N, M] cosines of `a` [N, D] and `b` [M, D], or of `a` and itself; those of a zero vector are 0. O(N M D)."""
     left = F.normalize(at_least_float32(a), dim=-1)
-    return gram(left) if b is None else left @ F.normalize(at_least_float32(b), dim=-1).T
+    if b is None:
+        return gram(left)
+    right = at_least_float32(b)
+    return (left @ right.T).mul_(inverse_norms(right))
+
+
+def inverse_norms(x: Tensor) -> Tensor:
+    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, these not written. O(N D)."""
+    return torch.linalg.vector_norm(x, dim=1).clamp_(min=1e-12).reciprocal_()
 
 
 def rows_at_a_time(matrix: Tensor) -> int:
@@ -160,16 +168,9 @@ def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Ten
     Returns:
         [A, C], nothing renormalised. O(A N d + A neighbours C).
     """
-    keys = at_least_float32(keys)
-    # The length of the anchor's own key does not change which keys are nearest to it.
-    similarity = (keys[anchors] @ keys.T).mul_(inverse_norms(keys)).scatter_(1, anchors[:, None], -torch.inf)
+    similarity = cosine_similarity(keys[anchors], keys).scatter_(1, anchors[:, None], -torch.inf)
     nearest = largest_in_rows(similarity, min(neighbours, len(features) - 1))
     return features[anchors] + weighted_sums(features, nearest, weights)
-
-
-def inverse_norms(x: Tensor) -> Tensor:
-    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, these not written. O(N D)."""
-    return torch.linalg.vector_norm(x, dim=1).clamp_(min=1e-12).reciprocal_()
 
 
 def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
