@@ -164,6 +164,12 @@ def test_largest_in_rows_takes_the_first_of_equals() -> None:
             assert largest_in_rows(row[None], count).tolist() == [want]
 
 
+def test_largest_in_rows_takes_what_is_no_number_last() -> None:
+    rows = torch.tensor([[1.0, torch.nan, 2, torch.inf], [torch.nan] * 4])
+    assert largest_in_rows(rows, 2).tolist() == [[2, 3], [0, 1]]
+    assert largest_in_rows(rows, 4).tolist() == [[0, 1, 2, 3]] * 2
+
+
 @seeds
 @pytest.mark.parametrize("neighbours", [1, 5, 40])
 def test_add_neighbours(seed: int, neighbours: int) -> None:

@@ -102,8 +102,8 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
     """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
 
     Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
-    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); of O(R) for most of many
-    candidates on a CPU, where waiting for a value costs nothing.
+    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); on a CPU, where
+    asking for a value is no wait, most of them find what they need in short lists while many candidates are left.
 
     Args:
         similarity: [N, N] similarities.
@@ -182,9 +182,13 @@ def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
 
 
 def largest_in_rows(values: Tensor, count: int) -> Tensor:
-    """[A, count] where the largest of each row of `values` [A, N] are, ascending; of equal ones the first. O(A N)."""
+    """[A, count] where the largest of each row of `values` [A, N] are, ascending; of equal ones the first. O(A N).
+
+    What is not a number counts as the smallest.
+    """
     if not count:
         return values.new_empty(len(values), 0, dtype=torch.long)
+    values = values.nan_to_num(-torch.inf, torch.inf, -torch.inf)
     least = values.topk(count, dim=1).values[:, -1:]
     above, equal = values > least, values == least
     chosen = above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
