@@ -81,9 +81,14 @@ class Row:
         return self.ours / self.unavoidable
 
     @property
+    def least(self) -> float:
+        """Milliseconds that any way needs: what cannot be avoided, or half of it."""
+        return self.unavoidable / 2 if self.symmetric else self.unavoidable
+
+    @property
     def bound(self) -> float:
-        """The most that `speedup` could be: published over what cannot be avoided, or over half of that."""
-        return self.published / (self.unavoidable / 2 if self.symmetric else self.unavoidable)
+        """The most that `speedup` could be."""
+        return self.published / self.least
 
 
 def contests(tokens: int, width: int, device: torch.device) -> Iterator[Contest]:
@@ -213,7 +218,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Growth in N at one D: a panel per method, a line each for ours, the published form and what cannot be avoided."""
+    """Growth in N at one D: a panel per method with lines for ours, the published form and the least that is needed."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
@@ -224,7 +229,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     sizes = sorted({row.tokens for row in rows})
     for axis, method in zip(axes, methods, strict=False):
         own = sorted((row for row in rows if row.method == method), key=lambda row: row.tokens)
-        for name, style in (("published", "s-"), ("ours", "o-"), ("unavoidable", "--")):
+        for name, style in (("published", "s-"), ("ours", "o-"), ("least", "--")):
             axis.plot([row.tokens for row in own], [getattr(row, name) for row in own], style, label=name)
         axis.set(title=method, xscale="log", yscale="log", xlabel="tokens", ylabel="ms", xticks=sizes)
         axis.xaxis.set_major_formatter(ScalarFormatter())
@@ -245,24 +250,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", nargs="+", type=int, default=list(WIDTHS), metavar="D")
     parser.add_argument("--method", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--seconds", type=float, default=1.0, help="per line of the table (default: 1)")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (default) or cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a picture per D, which is added to the file's name")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = []
+    device, rows = torch.device(options.device), []
     with torch.inference_mode():
         for width in options.width:
             for tokens in options.tokens:
-                for contest in contests(tokens, width, options.device):
+                for contest in contests(tokens, width, device):
                     if options.method is None or contest.method in options.method:
-                        rows.append(measure(contest, tokens, width, options.seconds, options.device))
+                        rows.append(measure(contest, tokens, width, options.seconds, device))
                         sys.stderr.write(f"{rows[-1].method} {tokens} x {width}\n")
     rows.sort(key=lambda row: (row.method, row.width, row.tokens))
     sys.stdout.write(table(rows))
     if options.json is not None:
-        cuda = options.device.type == "cuda"
-        processor = torch.cuda.get_device_name(options.device) if cuda else platform.machine()
+        processor = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
         machine = {"torch": torch.__version__, "python": platform.python_version(), "processor": processor}
         options.json.write_text(
             json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
