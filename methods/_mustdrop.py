@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from uniprune.selection import at_least_float32, top_k
+from uniprune.selection import at_least_float32, inverse_norms, top_k, weighted_sums
 from uniprune.view import Grid
 
 
@@ -25,10 +24,11 @@ def similar_windows(hidden: Tensor, grids: Sequence[Grid], window: int, similari
         blocks = whole.reshape(t, h // window, window, w // window, window).transpose(2, 3)
         cells.append(blocks.reshape(-1, window**2))
         start += t * h * w
-    windows = torch.cat(cells)
-    unit = F.normalize(at_least_float32(hidden), dim=-1)[windows]
+    windows, x = torch.cat(cells), at_least_float32(hidden)
+    # The squared length of a sum of unit vectors is the sum of the cosines of all their pairs.
+    total = weighted_sums(x, windows, inverse_norms(x))
     pairs = window**2 * (window**2 - 1)
-    likeness = (unit.sum(1).square().sum(-1) - window**2) / max(1, pairs)
+    likeness = (total.square_().sum(1) - window**2) / max(1, pairs)
     order = top_k(likeness, len(likeness))
     return windows[order[likeness[order] >= similarity]]
 

@@ -22,7 +22,7 @@ class Pooling(PreLLM):
     Differs from the paper in: it only names the baseline, so any size of grid and any budget is a choice made here; a
     fixed pooling window could reach a few budgets only.
     Families: works on every grid; CLS tokens and system prompts play no role.
-    Cost: O(N keep D).
+    Cost: O(N D).
 
     Args:
         space: "llm" averages projected tokens, "vision" features that are projected afterwards.

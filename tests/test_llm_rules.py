@@ -156,6 +156,16 @@ def test_clusters_of_two_clouds_and_of_copies() -> None:
     assert density_peaks(near, 1)[1].tolist() == [0] * 12
 
 
+@pytest.mark.parametrize("clusters", [2, 9, 30, 64])
+def test_equally_dense_tokens_tie(clusters: int) -> None:
+    """Corners of a box: all rows of distances hold the same numbers, whose sum in float32 depends on their order."""
+    sides = torch.tensor([0.13, 0.37, 0.71, 1.1, 1.9, 2.3]).half().float()  # the corners' mean is exactly 0
+    corners = torch.tensor([[i >> side & 1 for side in range(6)] for i in range(64)]) * sides - sides / 2
+    centres, _ = density_peaks(corners, clusters)
+    far_from_lower = sorted(range(64), key=lambda i: -(i & -i) if i else -64)  # by the shortest side leading to one
+    assert centres.tolist() == far_from_lower[:clusters]
+
+
 def test_text_raters_are_all_when_none_stands_out() -> None:
     assert text_raters(torch.ones(3, 2), torch.ones(4, 2)).tolist() == [0, 1, 2, 3]
     assert text_raters(torch.ones(3, 2), torch.tensor([[1.0, 1], [0, 0]])).tolist() == [0]

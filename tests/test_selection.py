@@ -10,7 +10,9 @@ from torch import Tensor
 from uniprune import selection
 from uniprune.greedy import dpp_map, farthest_points, nearest_other
 from uniprune.selection import (
+    LISTED,
     ROWS,
+    Shortlists,
     add_neighbours,
     complement,
     cosine_distance,
@@ -21,11 +23,13 @@ from uniprune.selection import (
     grid_blocks,
     group_means,
     in_order,
+    inverse_norms,
     largest_in_rows,
     merge_into_nearest,
     merge_with_background,
     pool_grid,
     top_k,
+    weighted_sums,
 )
 
 seeds = pytest.mark.parametrize("seed", range(4))
@@ -122,6 +126,22 @@ def test_drop_most_similar(seed: int, keep: int, step: int) -> None:
 
 
 @seeds
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("digits", [1, 9])
+def test_shortlists_change_nothing(monkeypatch: pytest.MonkeyPatch, seed: int, dtype: torch.dtype, digits: int) -> None:
+    """Not with many equal similarities either, nor where the list of a token does not name what it is asked about."""
+    similarity = cosine_similarity(cloud(seed, 4 * LISTED)).to(dtype).mul(10**digits).round()
+    ranked = torch.randperm(len(similarity), generator=torch.Generator().manual_seed(seed))[:-5]
+    want = drop_most_similar(similarity, ranked, 7, 3)
+    tokens, others = ranked.split(len(ranked) // 2 + 1)
+    lists = Shortlists(similarity, ranked)
+    assert torch.equal(lists.largest(tokens, others), similarity[tokens][:, others].amax(1))
+    assert torch.equal(lists.largest(tokens, others[-1:]), similarity[tokens, others[-1]])
+    monkeypatch.setattr(selection, "MANY", LISTED)
+    assert torch.equal(drop_most_similar(similarity, ranked, 7, 3), want)
+
+
+@seeds
 def test_many_tokens_are_worked_on_in_parts(seed: int) -> None:
     """Results do not show where one part of the rows ends."""
     x = cloud(seed, 2 * ROWS + 37)
@@ -141,7 +161,13 @@ def test_largest_in_rows_takes_the_first_of_equals() -> None:
     for row in (torch.tensor([1.0, 3, 2, 3, 2, 2]), torch.zeros(6)):
         for count in range(7):
             want = sorted(top_k(row, count).tolist())
-            assert largest_in_rows(row[None], count)[0].nonzero()[:, 0].tolist() == want
+            assert largest_in_rows(row[None], count).tolist() == [want]
+
+
+def test_largest_in_rows_takes_what_is_no_number_last() -> None:
+    rows = torch.tensor([[1.0, torch.nan, 2, torch.inf], [torch.nan] * 4])
+    assert largest_in_rows(rows, 2).tolist() == [[2, 3], [0, 1]]
+    assert largest_in_rows(rows, 4).tolist() == [[0, 1, 2, 3]] * 2
 
 
 @seeds
@@ -154,6 +180,26 @@ def test_add_neighbours(seed: int, neighbours: int) -> None:
         others = sorted((j for j in range(24) if j != a), key=lambda j: -cosine(keys[a], keys[j]))[:neighbours]
         want.append(x[a] + sum(weights[j] * x[j] for j in others))
     torch.testing.assert_close(add_neighbours(x, anchors, keys, weights, neighbours), torch.stack(want))
+
+
+def test_weighted_sums() -> None:
+    x, weights = cloud(0), torch.linspace(0.1, 2, 24, dtype=torch.float64)
+    members = torch.tensor([[3, 1, 3], [0, 23, 7]])
+    want = torch.stack([sum(weights[j] * x[j] for j in group) for group in members.tolist()])
+    torch.testing.assert_close(weighted_sums(x, members, weights), want)
+    torch.testing.assert_close(weighted_sums(x.half(), members, weights), want.half(), rtol=1e-2, atol=1e-2)
+    assert weighted_sums(x, members[:, :0], weights).tolist() == [[0.0] * 6] * 2
+    assert weighted_sums(x, members[:0], weights).shape == (0, 6)
+
+
+def test_inverse_norms() -> None:
+    x = torch.tensor([[3.0, 4], [0, 0], [0, 2]])
+    torch.testing.assert_close(x * inverse_norms(x)[:, None], torch.tensor([[0.6, 0.8], [0, 0], [0, 1]]))
+
+
+def test_a_token_alone_has_no_neighbours() -> None:
+    x = cloud(0, 1)
+    assert torch.equal(add_neighbours(x, torch.tensor([0]), x, x.new_ones(1), 32), x)
 
 
 def test_merge_with_background() -> None:
@@ -196,7 +242,11 @@ def test_merge_into_nearest_without_others() -> None:
 
 def test_group_means() -> None:
     x = torch.tensor([[1.0, 0], [3, 2], [5, 5]])
-    assert group_means(x, torch.tensor([2, 2, 0]), 4).tolist() == [[5, 5], [0, 0], [2, 1], [0, 0]]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        got = group_means(x.to(dtype), torch.tensor([2, 2, 0]), 4)
+        assert got.dtype == dtype
+        assert got.tolist() == [[5, 5], [0, 0], [2, 1], [0, 0]]
+    assert group_means(x[:0], torch.tensor([], dtype=torch.long), 2).tolist() == [[0, 0], [0, 0]]
 
 
 def test_complement_and_order() -> None:

@@ -24,25 +24,27 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
         [clusters] indices of the centres, best first, and [N] the cluster of every token. O(N^2 D) time, O(N^2) memory.
     """
     x = at_least_float32(tokens)
-    distance = _distances(x - x.mean(0)).div_(x.shape[1] ** 0.5)
-    density = (-distance.topk(clusters, largest=False).values.square().mean(1)).exp()
+    distance = _squared_distances(x - x.mean(0))
+    # In float64 the sum of a few float32 is exact, so that equal distances make ties in whichever order `topk` says.
+    spread = distance.topk(clusters, largest=False, sorted=False).values.mean(1, dtype=torch.float64)
+    density = (spread / -x.shape[1]).exp()
     if noise is None:
         height = -density.argsort(descending=True, stable=True).argsort()
     else:
-        height = density = density + noise.to(density)
+        height = density = density.to(x) + noise.to(x)
     no_denser = height[None] <= height[:, None]
-    separation = distance.masked_fill(no_denser, distance.max()).amin(1)
+    separation = distance.masked_fill(no_denser, distance.max()).amin(1).sqrt_()  # its scale ranks nothing
     centres = top_k(density * separation, clusters)
-    owner = distance[centres].argmin(0)
+    owner = distance[centres].min(0).indices
     owner[centres] = torch.arange(clusters, device=owner.device)
     return centres, owner
 
 
-def _distances(x: Tensor) -> Tensor:
-    """[N, N] L2 distances of `x` [N, D] from inner products; exactly symmetric, as mutual nearest neighbours must tie.
+def _squared_distances(x: Tensor) -> Tensor:
+    """[N, N] squared L2 distances of `x` [N, D] from inner products; exactly symmetric: mutual nearest neighbours tie.
 
     The nearer `x` is to 0, the fewer digits cancel: hand it over centred.
     """
     products = gram(x)
-    square = products.diagonal().clone()
-    return (square[:, None] + square).sub_(products, alpha=2).clamp_(min=0).sqrt_()
+    square = products.diagonal()
+    return (square[:, None] + square).sub_(products, alpha=2).clamp_(min=0)

@@ -22,6 +22,9 @@ ROWS = 128
 GPU_ROWS = 4096
 """The same on a GPU, where starting an operation costs more than fetching its data."""
 
+MANY, LISTED = 600, 24
+"""Candidates from which on lists of the most similar ones save time, and how many such a list names."""
+
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
@@ -61,7 +64,15 @@ def in_order(slots: Tensor, tokens: Tensor) -> Selection:
 def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
     """[N, M] cosines of `a` [N, D] and `b` [M, D], or of `a` and itself; those of a zero vector are 0. O(N M D)."""
     left = F.normalize(at_least_float32(a), dim=-1)
-    return gram(left) if b is None else left @ F.normalize(at_least_float32(b), dim=-1).T
+    if b is None:
+        return gram(left)
+    right = at_least_float32(b)
+    return (left @ right.T).mul_(inverse_norms(right))
+
+
+def inverse_norms(x: Tensor) -> Tensor:
+    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, these not written. O(N D)."""
+    return torch.linalg.vector_norm(x, dim=1).clamp_(min=1e-12).reciprocal_()
 
 
 def rows_at_a_time(matrix: Tensor) -> int:
@@ -91,7 +102,8 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
     """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
 
     Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
-    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2).
+    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); on a CPU, where
+    asking for a value is no wait, most of them find what they need in short lists while many candidates are left.
 
     Args:
         similarity: [N, N] similarities.
@@ -103,13 +115,44 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
         [keep] of the candidates. Chaotic by nature: the order after a round decides the next split, so one swap of
         nearly equal similarities changes the outcome.
     """
-    rest = ranked if keep else ranked[:0]
+    rest, lists = ranked if keep else ranked[:0], None
     while len(rest) > keep:
         even, odd = rest[0::2], rest[1::2]
-        closest = similarity[even[:, None], odd].amax(1)
+        if similarity.device.type != "cpu" or len(rest) < MANY:
+            closest = similarity[even[:, None], odd].amax(1)
+        else:
+            if lists is None or len(rest) <= lists.candidates / 2:  # by then many of those listed are gone
+                lists = Shortlists(similarity, rest)
+            closest = lists.largest(even, odd)
         drop = min(step, len(rest) - keep, len(even))
         rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
     return rest
+
+
+class Shortlists:
+    """For every candidate the others most similar to it, so that its largest similarity to any set is soon found.
+
+    Args:
+        similarity: [N, N] similarities.
+        candidates: [R] tokens that are asked about, at least `LISTED`.
+    """
+
+    def __init__(self, similarity: Tensor, candidates: Tensor) -> None:
+        self.similarity, self.candidates = similarity, len(candidates)
+        self.values = similarity.new_empty(len(similarity), LISTED)
+        self.tokens = candidates.new_empty(len(similarity), LISTED)
+        ascending = candidates.sort().values
+        for rows in ascending.split(ROWS):
+            self.values[rows], columns = similarity[rows][:, ascending].topk(LISTED, sorted=False)
+            self.tokens[rows] = ascending[columns]
+
+    def largest(self, tokens: Tensor, others: Tensor) -> Tensor:
+        """[T] largest similarity of each of `tokens` [T] to `others` [M], disjoint and all of them candidates."""
+        other = torch.zeros(len(self.similarity), dtype=torch.bool).index_fill_(0, others, True)
+        found = self.values[tokens].masked_fill_(~other[self.tokens[tokens]], -torch.inf).amax(1)
+        unlisted = found.isneginf().nonzero()[:, 0]
+        found[unlisted] = self.similarity[tokens[unlisted, None], others].amax(1)
+        return found
 
 
 def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
@@ -123,26 +166,38 @@ def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Ten
         neighbours: how many of all other tokens, anchors included, are added to an anchor.
 
     Returns:
-        [A, C], nothing renormalised. O(A N (d + C)).
+        [A, C], nothing renormalised. O(A N d + A neighbours C).
     """
     similarity = cosine_similarity(keys[anchors], keys).scatter_(1, anchors[:, None], -torch.inf)
     nearest = largest_in_rows(similarity, min(neighbours, len(features) - 1))
-    return features[anchors] + (nearest * weights.to(features)) @ features
+    return features[anchors] + weighted_sums(features, nearest, weights)
+
+
+def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
+    """[G, C] sums of weights[i] x features[i] over the `members` [G, M] of every group. O(G M C), nothing gathered."""
+    groups, size = members.shape
+    ends, members = torch.arange(groups + 1, device=members.device) * size, members.flatten()
+    chosen = weights.to(features)[members]
+    return F.embedding_bag(members, features, ends, mode="sum", per_sample_weights=chosen, include_last_offset=True)
 
 
 def largest_in_rows(values: Tensor, count: int) -> Tensor:
-    """[A, N] True at the `count` largest of each row of `values`, of equal ones the first. O(A N), without sorting."""
+    """[A, count] where the largest of each row of `values` [A, N] are, ascending; of equal ones the first. O(A N).
+
+    What is not a number counts as the smallest.
+    """
     if not count:
-        return torch.zeros_like(values, dtype=torch.bool)
+        return values.new_empty(len(values), 0, dtype=torch.long)
+    values = values.nan_to_num(-torch.inf, torch.inf, -torch.inf)
     least = values.topk(count, dim=1).values[:, -1:]
     above, equal = values > least, values == least
-    return above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    chosen = above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    return chosen.nonzero()[:, 1].view(-1, count)
 
 
 def merge_with_background(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
     """[A + 1, C]: `add_neighbours`, and one token more, the weighted sum of everything that is no anchor."""
-    rest = complement(len(features), anchors)
-    background = weights[rest].to(features) @ features[rest]
+    background = weights.to(features).index_fill(0, anchors, 0) @ features
     return torch.cat((add_neighbours(features, anchors, keys, weights, neighbours), background[None]))
 
 
@@ -167,10 +222,12 @@ def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: 
 def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
     """[count, C] mean of the rows of `features` [N, C] in each group; 0 for an empty one. `group` is [N] in 0..count-1.
 
-    O(N count C): a matrix product instead of a scatter, which is not deterministic on GPUs.
+    O(N C): rows of one group are summed in index order, not scattered, which is not deterministic on GPUs.
     """
-    member = (group == torch.arange(count, device=group.device)[:, None]).to(features)
-    return member @ features / member.sum(1, keepdim=True).clamp(min=1)
+    ordered, members = group.sort(stable=True)
+    ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
+    sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)
+    return sums / ends.diff().clamp_(min=1)[:, None]
 
 
 def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tensor, Tensor]:
@@ -184,7 +241,7 @@ def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tenso
     Returns:
         [keep] the token in the middle of each block, ascending by block, and [keep, C] the blocks' means. A quarter of
         an even square grid gives exactly 2 x 2 blocks. Frames whose share of `keep` rounds to nothing are dropped.
-        O(N keep C).
+        O(N C).
     """
     block = grid_blocks(grids, keep).to(features.device)
     tokens = (block >= 0).nonzero()[:, 0]

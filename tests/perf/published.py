@@ -37,7 +37,7 @@ def cdpruner(tokens: Tensor, relevance: Tensor, keep: int) -> Tensor:
     """Greedy determinants by an incremental Cholesky factor. O(N^2 D + N keep^2)."""
     unit = tokens / tokens.norm(dim=1, keepdim=True)
     kernel = relevance[:, None] * (unit @ unit.T) * relevance[None]
-    factor, gain, selected = torch.zeros(keep, len(tokens)), kernel.diagonal().clone(), []
+    factor, gain, selected = tokens.new_zeros(keep, len(tokens)), kernel.diagonal().clone(), []
     for step in range(keep):
         pick = int(gain.argmax())
         selected.append(pick)
@@ -79,10 +79,10 @@ def prumerge(tokens: Tensor, keys: Tensor, attention: Tensor, keep: int) -> Tens
     anchors = attention.topk(keep - 1).indices.tolist()
     unit, merged = keys / keys.norm(dim=1, keepdim=True), []
     for anchor in anchors:
-        others = torch.tensor([j for j in range(len(tokens)) if j != anchor])
+        others = torch.tensor([j for j in range(len(tokens)) if j != anchor], device=tokens.device)
         nearest = others[(unit[others] @ unit[anchor]).topk(32).indices]
         merged.append(tokens[anchor] + (attention[nearest, None] * tokens[nearest]).sum(0))
-    rest = torch.tensor([j for j in range(len(tokens)) if j not in anchors])
+    rest = torch.tensor([j for j in range(len(tokens)) if j not in anchors], device=tokens.device)
     return torch.stack([*merged, (attention[rest, None] * tokens[rest]).sum(0)])
 
 
@@ -108,9 +108,9 @@ def sparsevlm(tokens: Tensor, clusters: int) -> Tensor:
     separation = (distance * denser + distance.max() * (1 - denser)).amin(-1)
     centres = (separation * density).topk(clusters).indices
     owner = distance[centres].argmin(0)
-    owner[centres] = torch.arange(clusters)
-    sums = torch.zeros(clusters, tokens.shape[1]).index_add_(0, owner, tokens)
-    return sums / (torch.zeros(clusters).index_add_(0, owner, torch.ones(len(tokens)))[:, None] + 1e-6)
+    owner[centres] = torch.arange(clusters, device=tokens.device)
+    sums = tokens.new_zeros(clusters, tokens.shape[1]).index_add_(0, owner, tokens)
+    return sums / (tokens.new_zeros(clusters).index_add_(0, owner, tokens.new_ones(len(tokens)))[:, None] + 1e-6)
 
 
 def mustdrop(tokens: Tensor, height: int, width: int) -> Tensor:
