@@ -88,7 +88,7 @@ def gram(x: Tensor) -> Tensor:
         torch.mm(x[start:stop], x[start:].T, out=product[start:stop, start:])
         product[stop:, start:stop] = product[start:stop, stop:].T
         block = product[start:stop, start:stop]
-        block.copy_(block.triu() + block.triu(1).T)
+        block.copy_(torch.maximum(block, block.T))
     return product
 
 
