@@ -26,13 +26,26 @@ PIXELS = ("pixel_values", "pixel_values_videos")
 
 
 @dataclass(frozen=True)
+class Shown:
+    """One picture, processed by itself.
+
+    Attributes:
+        key: hash of `visual`: equal pictures, cut and scaled in the same way, have equal features.
+        visual: the processor's visual inputs for it; empty where its features are known.
+    """
+
+    key: str
+    visual: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Encoded:
     """One row.
 
     Attributes:
         index: the row's id. length: longest answer, in tokens. question: [M] token ids of the bare question.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
-        pictures: hash of the visual inputs, "" without any: equal pictures have equal features.
+        pictures: of a row whose pictures are encoded apart: each of them, in place of the pixels in `inputs`.
         error: why the row cannot be asked; everything else is then empty.
     """
 
@@ -40,7 +53,7 @@ class Encoded:
     length: int = 0
     question: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    pictures: str = ""
+    pictures: tuple[Shown, ...] = ()
     error: str | None = None
 
     @property
@@ -49,24 +62,31 @@ class Encoded:
         return int(self.inputs["input_ids"].shape[1])
 
     @property
+    def memory(self) -> int:
+        """Bytes of its arrays."""
+        arrays = [self.question, *self.inputs.values()]
+        return sum(array.nbytes for array in arrays + [v for one in self.pictures for v in one.visual.values()])
+
+    @property
     def visual(self) -> dict[str, np.ndarray]:
         """The visual inputs: everything that is not one value per token of the prompt."""
         return visual_inputs(self.inputs)
 
     def without_pixels(self) -> Encoded:
         """The row for a model that is handed image features."""
-        return dataclasses.replace(self, inputs={k: v for k, v in self.inputs.items() if k not in PIXELS})
+        inputs = {name: value for name, value in self.inputs.items() if name not in PIXELS}
+        return dataclasses.replace(self, inputs=inputs, pictures=tuple(Shown(one.key, {}) for one in self.pictures))
 
 
 class Encoder:
     """Chat template, image processor and tokenizer of a model, for one request at a time.
 
     Args:
-        processor: the model's processor.
+        processor: the model's processor. apart: whether pictures are to be encoded one by one, as `Shared` does it.
     """
 
-    def __init__(self, processor: Any) -> None:
-        self.processor, self.tokenizer = processor, processor.tokenizer
+    def __init__(self, processor: Any, apart: bool = False) -> None:
+        self.processor, self.tokenizer, self.apart = processor, processor.tokenizer, apart
 
     def encode(self, request: Request) -> Encoded:
         """The row, its images decoded now. One that cannot be decoded or processed comes back with the reason."""
@@ -77,6 +97,21 @@ class Encoder:
                 image.load()
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return Encoded(request.index, error=f"{type(error).__name__}: {error}")
+        row = Encoded(
+            index=request.index,
+            length=request.max_new_tokens,
+            question=np.asarray(self.tokenizer(request.question, add_special_tokens=False)["input_ids"], np.int64),
+            inputs=self._processed(parts),
+        )
+        if not self.apart:
+            return row
+        # Beside others a picture may look different: of pictures cut into tiles, all are padded to the most.
+        alone = [row.visual] if len(images) == 1 else [visual_inputs(self._processed((Part(image=i),))) for i in images]
+        return dataclasses.replace(row.without_pixels(), pictures=tuple(Shown(hashed(one), one) for one in alone))
+
+    def _processed(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:
+        """What the processor makes of a user message."""
+        images = [part.image for part in parts if part.image is not None]
         prompt = self.processor.apply_chat_template([message(parts)], tokenize=False, add_generation_prompt=True)
         inputs = self.processor(
             text=prompt,
@@ -84,15 +119,7 @@ class Encoder:
             add_special_tokens=self._needs_start(prompt[0]),
             return_tensors="pt",
         )
-        arrays = {name: value.numpy() for name, value in inputs.items()}
-        question = self.tokenizer(request.question, add_special_tokens=False)["input_ids"]
-        return Encoded(
-            index=request.index,
-            length=request.max_new_tokens,
-            question=np.asarray(question, np.int64),
-            inputs=arrays,
-            pictures=hashed(visual_inputs(arrays)) if images else "",
-        )
+        return {name: value.numpy() for name, value in inputs.items()}
 
     def _needs_start(self, prompt: str) -> bool:
         """Whether the tokenizer must still add its start token: templates that write it themselves would double it."""
@@ -110,7 +137,8 @@ def hashed(arrays: dict[str, np.ndarray]) -> str:
     """Hash of names, shapes and contents."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(arrays.items()):
-        digest.update(f"{name} {value.shape} {value.dtype}".encode() + np.ascontiguousarray(value).tobytes())
+        digest.update(f"{name} {value.shape} {value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
 
 
