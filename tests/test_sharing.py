@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from uniprune.answering import Answerer
 from uniprune.benchmark import Part, Request
 from uniprune.catalog import ModelEntry
 from uniprune.choice import MethodChoice
+from uniprune.encoding import Encoder, hashed, windows
 from uniprune.errors import UserError
 from uniprune.loading import LoadedModel, Placement, load
 from uniprune.predictions import Answer
@@ -107,9 +109,26 @@ def test_the_limit_covers_everything_that_is_kept(loaded: LoadedModel) -> None:
     assert kept(everything) == everything
 
 
-def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel) -> None:
-    here, there = answers(loaded, "divprune"), answers(loaded, "divprune", workers=2)
-    assert {i: a.prediction for i, a in here.items()} == {i: a.prediction for i, a in there.items()}
+@pytest.mark.parametrize("apart", [False, True])
+def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel, apart: bool) -> None:
+    def rows(workers: int) -> list[tuple[object, ...]]:
+        portions = windows(Encoder(loaded.processor, apart), REQUESTS, 3, workers)
+        return [
+            (
+                row.index,
+                hashed({"question": row.question, **row.inputs}),
+                [(p.key, hashed(p.visual)) for p in row.pictures],
+            )
+            for row in chain.from_iterable(portions)
+        ]
+
+    assert rows(0) == rows(2)
+    methods = (Shared(10**9), Shared(10**9)) if apart else (None, None)
+    alone, helped = (answers(loaded, "divprune", shared, n) for n, shared in zip((0, 2), methods, strict=True))
+    times = {"spans": None, "ttft": None, "tpot": None}
+    assert {i: a.model_copy(update=times) for i, a in alone.items()} == {
+        i: a.model_copy(update=times) for i, a in helped.items()
+    }
 
 
 def test_sharing_is_refused_with_a_reason(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

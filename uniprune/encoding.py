@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from uniprune.benchmark import Part, Request
+from uniprune.errors import UserError
 
 PIXELS = ("pixel_values", "pixel_values_videos")
 """Visual inputs that features replace; what is left tells the model how the pictures are laid out."""
@@ -178,21 +180,54 @@ class _Rows(torch.utils.data.Dataset[Encoded]):
 
 
 def windows(encoder: Encoder, requests: Sequence[Request], size: int, workers: int) -> Iterator[list[Encoded]]:
-    """Encoded rows in portions of `size`, encoded ahead by `workers` processes (0: here, when they are needed)."""
+    """Encoded rows in portions of `size`, encoded ahead by `workers` processes (0: here, when they are needed).
+
+    When one of these ends, torch raises a RuntimeError wherever this process is: see `told_of_workers`.
+    """
     loader = DataLoader(
         _Rows(encoder, requests),
         batch_size=None,
-        collate_fn=_same,
+        collate_fn=_sent,
         num_workers=workers,
-        prefetch_factor=2 * -(-size // workers) if workers else None,
+        prefetch_factor=-(-size // workers) if workers else None,  # a portion, while the one before is answered
         # Requests build their parts lazily, with closures: workers must inherit them.
         multiprocessing_context="fork" if workers else None,
     )
-    rows = iter(loader)
+    rows = map(_received, loader)
     while window := list(islice(rows, size)):
         yield window
 
 
-def _same(row: Any) -> Any:
-    """Rows leave the loader as they are."""
-    return row
+@contextmanager
+def told_of_workers() -> Iterator[None]:
+    """A block in which rows are prepared by worker processes. Raises UserError when one has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"a process that prepares rows ahead has ended, most often for want of memory ({str(error).strip()}); "
+            "every finished batch is stored: run the same command again to resume, with fewer --workers or a smaller "
+            "--batch-size"
+        ) from error
+
+
+def _sent(row: Any) -> Encoded:
+    """As it leaves a worker: torch hands tensors over in shared memory, while arrays would be copied through a pipe."""
+    return _with_pixels(row, torch.from_numpy)
+
+
+def _received(row: Encoded) -> Encoded:
+    """The row as it was before `_sent`, its pixels still in shared memory."""
+    return _with_pixels(row, Tensor.numpy)
+
+
+def _with_pixels(row: Encoded, change: Callable[[Any], Any]) -> Encoded:
+    """The row with its pixels, all that is large, turned into something else."""
+
+    def changed(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: change(value) if name in PIXELS else value for name, value in inputs.items()}
+
+    pictures = tuple(Shown(one.key, changed(one.visual)) for one in row.pictures)
+    return dataclasses.replace(row, inputs=changed(row.inputs), pictures=pictures)
