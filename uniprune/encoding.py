@@ -184,6 +184,7 @@ def windows(encoder: Encoder, requests: Sequence[Request], size: int, workers: i
 
     When one of these ends, torch raises a RuntimeError wherever this process is: see `told_of_workers`.
     """
+    workers = min(workers, len(requests))  # none where another method has encoded everything
     loader = DataLoader(
         _Rows(encoder, requests),
         batch_size=None,
