@@ -201,14 +201,14 @@ def windows(encoder: Encoder, requests: Sequence[Request], size: int, workers: i
 
 @contextmanager
 def told_of_workers() -> Iterator[None]:
-    """A block in which rows are prepared by worker processes. Raises UserError when one has ended."""
+    """A block in which rows are prepared by worker processes. Raises UserError when one has ended or cannot go on."""
     try:
         yield
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not str(error).startswith(("DataLoader worker", "Too many open files")):
             raise
         raise UserError(
-            f"a process that prepares rows ahead has ended, most often for want of memory ({str(error).strip()}); "
+            f"rows cannot be prepared ahead any more, most often for want of memory ({str(error).strip()}); "
             "every finished batch is stored: run the same command again to resume, with fewer --workers or a smaller "
             "--batch-size"
         ) from error
