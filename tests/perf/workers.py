@@ -1,7 +1,7 @@
-"""What `--workers` costs and gains: `python -m tests.perf.workers --model tiny-qwen2.5-vl` (not part of the test suite).
+"""What `--workers` cost and gain: `python -m tests.perf.workers --model tiny-qwen2.5-vl` (not part of the test suite).
 
-Rows with a photo of 1024 x 1024 pixels each are answered, and only prepared at the size of a real model's pixels, by the
-process that runs the model and by workers ahead of it.
+Rows with a photo of 1024 x 1024 pixels each are answered, and only prepared at the size of a real model's pixels, by
+the process that runs the model and by workers ahead of it.
 """
 
 from __future__ import annotations
