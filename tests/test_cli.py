@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -209,6 +211,38 @@ def test_interrupted_runs_resume_without_loss_or_repetition(
     assert [(r["index"], r["prediction"]) for r in predictions(tmp_path / "a")] == [
         (r["index"], r["prediction"]) for r in predictions(tmp_path / "b")
     ]
+
+
+def test_a_worker_that_dies_is_told_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    arguments = ["--method", "slow", "--set", "seconds=0.3", "--ratio", "0.25", "--batch-size", "1", "--workers", "1"]
+    arguments = words(checkpoint("llava"), tmp_path, *arguments)
+    process = start(arguments)
+    wait_for_rows(tmp_path, 2)
+    [worker] = psutil.Process(process.pid).children()
+    worker.kill()
+    _, told = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert "rows cannot be prepared ahead any more" in told
+    assert "run the same command again to resume" in told
+    assert "Traceback" not in told
+    kept = [row["index"] for row in predictions(tmp_path)]
+    assert kept == [str(i) for i in range(len(kept))]
+    assert 2 <= len(kept) < 12
+    assert main(arguments) == 0
+    assert [row["index"] for row in predictions(tmp_path)] == [str(i) for i in range(12)]
+
+
+def test_an_interrupt_ends_workers_without_a_word(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    arguments = ["--method", "slow", "--set", "seconds=0.3", "--ratio", "0.25", "--batch-size", "1", "--workers", "2"]
+    process = start(words(checkpoint("llava"), tmp_path, *arguments), start_new_session=True)
+    wait_for_rows(tmp_path, 2)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+    _, told = process.communicate(timeout=200)
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    assert not [worker for worker in workers if worker.is_running()]
 
 
 def test_a_full_disk_is_told_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:

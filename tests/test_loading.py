@@ -56,7 +56,7 @@ def test_text_only_rows_and_start_token(checkpoint: Checkpoint) -> None:
     row = Encoder(loaded.processor).encode(request("0", "is there a circle ?", images=0))
     assert row.inputs["input_ids"][0].tolist().count(loaded.processor.tokenizer.bos_token_id) == 1
     assert loaded.processor.tokenizer.decode(row.question).strip() == "is there a circle?"
-    assert (row.pictures, row.visual) == ("", {})
+    assert (row.pictures, row.visual) == ((), {})
     assert Chat(loaded).generate([row])[0].tokens <= 4
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch.nn.modules.module import register_module_forward_hook
 
 from tests.test_cli import PLUGINS, predictions, start, wait_for_rows
 from uniprune.cli import main
@@ -77,6 +78,31 @@ def test_a_grid_is_planned_asked_once_and_skipped_when_done(
     assert "4 runs, 2 done; 6 rows to ask" in shown
     assert "answering takes about 0:00:" in shown
     assert "without an estimate" not in shown
+
+
+def test_runs_of_a_model_share_image_features(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    grid = {"model": str(checkpoint("llava")), "method": ["none", "divprune", "fastv"], "ratio": [0.25, 0.5]}
+    file = sweep_file(tmp_path, {**grid, "data": "small"})
+    looks: list[str] = []
+    hook = register_module_forward_hook(lambda module, args, output: looks.append(type(module).__name__))
+    try:
+        assert main(words(file, tmp_path / "shared", "--share-vision", "1")) == 0
+        assert looks.count("CLIPVisionModel") == 3, "once for each of the pictures of the twelve rows"
+        looks.clear()
+        assert main(words(file, tmp_path / "alone")) == 0
+        assert looks.count("CLIPVisionModel") > 5 * 2
+    finally:
+        hook.remove()
+    told = [
+        {
+            (path.parent.name, row["index"], row["prediction"])
+            for path, lines in contents(tmp_path / folder).items()
+            for row in map(json.loads, lines.splitlines())
+        }
+        for folder in ("shared", "alone")
+    ]
+    assert told[0] == told[1]
+    assert len(told[0]) == 5 * 12
 
 
 def test_a_run_that_fails_does_not_stop_the_others(

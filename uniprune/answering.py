@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
@@ -49,7 +50,7 @@ class Answerer:
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
-        self._chat, self._encoder = Chat(loaded), Encoder(loaded.processor)
+        self._chat, self._encoder = Chat(loaded), Encoder(loaded.processor, apart=shared is not None)
         self._workers, self._shared = workers, shared
         self._stages = pruner.schedule(loaded.num_layers)
         self._costs = CostModel(loaded.family)
@@ -85,13 +86,11 @@ class Answerer:
             while waiting:
                 batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
                 try:
-                    answers = self._batch(batch)
+                    answers = self._batch(batch, data)
                 except RuntimeError as error:
                     self._shrink(batch, error)
                     waiting = batch + waiting
                     continue
-                if self._shared is not None:
-                    self._shared.keep_prompts(data, batch)
                 yield answers
 
     def _encoded(self, requests: Sequence[Request], data: str) -> Iterator[list[Encoded]]:
@@ -106,14 +105,18 @@ class Answerer:
             requests = [request for request in requests if known[request.index] is None]
         yield from windows(self._encoder, requests, portion, self._workers)
 
-    def _batch(self, rows: list[Encoded]) -> list[Answer]:
+    def _batch(self, rows: list[Encoded], data: str) -> list[Answer]:
         """One call of `generate`."""
+        calls = self._calls(rows)
+        pictures = [calls[one.key] for row in rows for one in row.pictures]
         for _ in range(1 if self._warm else 2):
             self._session.reports.clear()
             self._session.samples = tuple(Sample(row.index, torch.from_numpy(row.question)) for row in rows)
-            replies = self._chat.generate(rows, self._handed(rows))
+            replies = self._chat.generate(rows, self._session.present(pictures) if pictures else None)
             spans = self._timer.sample()
             self._warm = True
+        if self._shared is not None:
+            self._shared.keep(data, rows, calls)
         reports = self._session.reports[-1].rows
         times = {} if self._shared is not None else measured(spans, len(rows))
         return [
@@ -134,20 +137,17 @@ class Answerer:
             for row, reply, report in zip(rows, replies, reports, strict=True)
         ]
 
-    def _handed(self, rows: Sequence[Encoded]) -> dict[str, Any] | None:
-        """Shared features of the rows' pictures as `generate` takes them; None where it must encode them itself."""
-        if self._shared is None or not any(row.pictures for row in rows):
-            return None
-        return self._session.present([self._features(row, self._shared) for row in rows if row.pictures])
-
     @torch.inference_mode()
-    def _features(self, row: Encoded, shared: Shared) -> VisionCall:
-        """The tower's work on a row's pictures: kept by an earlier method or row, or done now."""
-        call = shared.features(row.pictures, self._session.looks_at)
-        if call is None:
-            call = self._session.encode(self._chat.tensors(row.visual))
-            shared.keep_features(row.pictures, call)
-        return call
+    def _calls(self, rows: Sequence[Encoded]) -> dict[str, VisionCall]:
+        """Key -> the tower's work on a picture that is encoded apart: kept by an earlier method or row, or done now."""
+        calls: dict[str, VisionCall] = {}
+        if self._shared is None:
+            return calls
+        for one in chain.from_iterable(row.pictures for row in rows):
+            if one.key not in calls:
+                known = self._shared.features(one.key, self._session.looks_at)
+                calls[one.key] = known or self._session.encode(self._chat.tensors(one.visual))
+        return calls
 
     def _requested(self, report: RowReport) -> float | None:
         """What the budget asks the mean of `report.entering` to be; None where the method chooses its own number."""

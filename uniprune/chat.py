@@ -60,10 +60,8 @@ class Chat:
     def generate(self, rows: Sequence[Encoded], features: dict[str, Any] | None = None) -> list[Reply]:
         """Answer every row greedily, each cut at its own longest length.
 
-        `features` stand in for the rows' pixels where they were encoded before.
+        `features` are those of the rows' pictures where these were encoded before.
         """
-        if features is not None:
-            rows = [row.without_pixels() for row in rows]
         inputs: dict[str, Any] = {name: self._placed(value) for name, value in collate(rows, self._pad).items()}
         if features is not None:
             inputs["mm_encoder_outputs"] = features

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,9 +21,23 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from uniprune.benchmark import Part, Request
+from uniprune.errors import UserError
 
 PIXELS = ("pixel_values", "pixel_values_videos")
 """Visual inputs that features replace; what is left tells the model how the pictures are laid out."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture, processed by itself.
+
+    Attributes:
+        key: hash of `visual`: equal pictures, cut and scaled in the same way, have equal features.
+        visual: the processor's visual inputs for it; empty where its features are known.
+    """
+
+    key: str
+    visual: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,7 @@ class Encoded:
     Attributes:
         index: the row's id. length: longest answer, in tokens. question: [M] token ids of the bare question.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
-        pictures: hash of the visual inputs, "" without any: equal pictures have equal features.
+        pictures: of a row whose pictures are encoded apart: each of them, in place of the pixels in `inputs`.
         error: why the row cannot be asked; everything else is then empty.
     """
 
@@ -40,7 +55,7 @@ class Encoded:
     length: int = 0
     question: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    pictures: str = ""
+    pictures: tuple[Shown, ...] = ()
     error: str | None = None
 
     @property
@@ -49,24 +64,31 @@ class Encoded:
         return int(self.inputs["input_ids"].shape[1])
 
     @property
+    def memory(self) -> int:
+        """Bytes of its arrays."""
+        arrays = [self.question, *self.inputs.values()]
+        return sum(array.nbytes for array in arrays + [v for one in self.pictures for v in one.visual.values()])
+
+    @property
     def visual(self) -> dict[str, np.ndarray]:
         """The visual inputs: everything that is not one value per token of the prompt."""
         return visual_inputs(self.inputs)
 
     def without_pixels(self) -> Encoded:
         """The row for a model that is handed image features."""
-        return dataclasses.replace(self, inputs={k: v for k, v in self.inputs.items() if k not in PIXELS})
+        inputs = {name: value for name, value in self.inputs.items() if name not in PIXELS}
+        return dataclasses.replace(self, inputs=inputs, pictures=tuple(Shown(one.key, {}) for one in self.pictures))
 
 
 class Encoder:
     """Chat template, image processor and tokenizer of a model, for one request at a time.
 
     Args:
-        processor: the model's processor.
+        processor: the model's processor. apart: whether pictures are to be encoded one by one, as `Shared` does it.
     """
 
-    def __init__(self, processor: Any) -> None:
-        self.processor, self.tokenizer = processor, processor.tokenizer
+    def __init__(self, processor: Any, apart: bool = False) -> None:
+        self.processor, self.tokenizer, self.apart = processor, processor.tokenizer, apart
 
     def encode(self, request: Request) -> Encoded:
         """The row, its images decoded now. One that cannot be decoded or processed comes back with the reason."""
@@ -77,6 +99,21 @@ class Encoder:
                 image.load()
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return Encoded(request.index, error=f"{type(error).__name__}: {error}")
+        row = Encoded(
+            index=request.index,
+            length=request.max_new_tokens,
+            question=np.asarray(self.tokenizer(request.question, add_special_tokens=False)["input_ids"], np.int64),
+            inputs=self._processed(parts),
+        )
+        if not self.apart:
+            return row
+        # Beside others a picture may look different: of pictures cut into tiles, all are padded to the most.
+        alone = [row.visual] if len(images) == 1 else [visual_inputs(self._processed((Part(image=i),))) for i in images]
+        return dataclasses.replace(row.without_pixels(), pictures=tuple(Shown(hashed(one), one) for one in alone))
+
+    def _processed(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:
+        """What the processor makes of a user message."""
+        images = [part.image for part in parts if part.image is not None]
         prompt = self.processor.apply_chat_template([message(parts)], tokenize=False, add_generation_prompt=True)
         inputs = self.processor(
             text=prompt,
@@ -84,15 +121,7 @@ class Encoder:
             add_special_tokens=self._needs_start(prompt[0]),
             return_tensors="pt",
         )
-        arrays = {name: value.numpy() for name, value in inputs.items()}
-        question = self.tokenizer(request.question, add_special_tokens=False)["input_ids"]
-        return Encoded(
-            index=request.index,
-            length=request.max_new_tokens,
-            question=np.asarray(question, np.int64),
-            inputs=arrays,
-            pictures=hashed(visual_inputs(arrays)) if images else "",
-        )
+        return {name: value.numpy() for name, value in inputs.items()}
 
     def _needs_start(self, prompt: str) -> bool:
         """Whether the tokenizer must still add its start token: templates that write it themselves would double it."""
@@ -110,7 +139,8 @@ def hashed(arrays: dict[str, np.ndarray]) -> str:
     """Hash of names, shapes and contents."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(arrays.items()):
-        digest.update(f"{name} {value.shape} {value.dtype}".encode() + np.ascontiguousarray(value).tobytes())
+        digest.update(f"{name} {value.shape} {value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
 
 
@@ -150,21 +180,55 @@ class _Rows(torch.utils.data.Dataset[Encoded]):
 
 
 def windows(encoder: Encoder, requests: Sequence[Request], size: int, workers: int) -> Iterator[list[Encoded]]:
-    """Encoded rows in portions of `size`, encoded ahead by `workers` processes (0: here, when they are needed)."""
+    """Encoded rows in portions of `size`, encoded ahead by `workers` processes (0: here, when they are needed).
+
+    When one of these ends, torch raises a RuntimeError wherever this process is: see `told_of_workers`.
+    """
+    workers = min(workers, len(requests))  # none where another method has encoded everything
     loader = DataLoader(
         _Rows(encoder, requests),
         batch_size=None,
-        collate_fn=_same,
+        collate_fn=_sent,
         num_workers=workers,
-        prefetch_factor=2 * -(-size // workers) if workers else None,
+        prefetch_factor=-(-size // workers) if workers else None,  # a portion, while the one before is answered
         # Requests build their parts lazily, with closures: workers must inherit them.
         multiprocessing_context="fork" if workers else None,
     )
-    rows = iter(loader)
+    rows = map(_received, loader)
     while window := list(islice(rows, size)):
         yield window
 
 
-def _same(row: Any) -> Any:
-    """Rows leave the loader as they are."""
-    return row
+@contextmanager
+def told_of_workers() -> Iterator[None]:
+    """A block in which rows are prepared by worker processes. Raises UserError when one has ended or cannot go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(("DataLoader worker", "Too many open files")):
+            raise
+        raise UserError(
+            f"rows cannot be prepared ahead any more, most often for want of memory ({str(error).strip()}); "
+            "every finished batch is stored: run the same command again to resume, with fewer --workers or a smaller "
+            "--batch-size"
+        ) from error
+
+
+def _sent(row: Any) -> Encoded:
+    """As it leaves a worker: torch hands tensors over in shared memory, while arrays would be copied through a pipe."""
+    return _with_pixels(row, torch.from_numpy)
+
+
+def _received(row: Encoded) -> Encoded:
+    """The row as it was before `_sent`, its pixels still in shared memory."""
+    return _with_pixels(row, Tensor.numpy)
+
+
+def _with_pixels(row: Encoded, change: Callable[[Any], Any]) -> Encoded:
+    """The row with its pixels, all that is large, turned into something else."""
+
+    def changed(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: change(value) if name in PIXELS else value for name, value in inputs.items()}
+
+    pictures = tuple(Shown(one.key, changed(one.visual)) for one in row.pictures)
+    return dataclasses.replace(row, inputs=changed(row.inputs), pictures=pictures)

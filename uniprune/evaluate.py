@@ -13,6 +13,7 @@ from uniprune.answering import Answerer
 from uniprune.benchmark import Dataset, Request, Score
 from uniprune.budget import with_average
 from uniprune.choice import MethodChoice
+from uniprune.encoding import told_of_workers
 from uniprune.environment import environment
 from uniprune.errors import UserError
 from uniprune.loading import LoadedModel
@@ -176,7 +177,7 @@ class DatasetRun:
                     stored = files.enter_context(Predictions(part(path, self.team.rank), self._waiting))
                     stored.know(path)
             try:
-                with self.team.step():
+                with self.team.step(), told_of_workers():
                     self._ask(answerer, stored)
                     if not self.team.main:
                         files.close()

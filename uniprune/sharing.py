@@ -2,56 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from uniprune.benchmark import Request
 from uniprune.encoding import Encoded
-from uniprune.engine.shared import size, supports_sharing
+from uniprune.engine.shared import supports_sharing
 from uniprune.engine.vision import VisionCall
 from uniprune.errors import UserError
 from uniprune.loading import LoadedModel
 
+K = TypeVar("K", str, tuple[str, str])
+V = TypeVar("V", Encoded, VisionCall)
+
 
 class Shared:
-    """What was encoded once: image features by what the pictures show, and prompts by row.
+    """What was encoded once: image features by what one picture shows, and prompts by row.
 
     Nothing is thrown out: methods go through the same rows in the same order, so of a store that cannot hold them all
     the part that came first serves every method, while a store that makes room for the latest would serve none.
 
     Args:
-        limit: bytes of features to keep; what comes when they are used up is encoded again by every method.
+        limit: bytes to keep; what comes when they are used up is encoded again by every method.
     """
 
     def __init__(self, limit: int) -> None:
         self._free = limit
         self._calls: dict[str, VisionCall] = {}
         self._rows: dict[tuple[str, str], Encoded] = {}
+        self._sizes: dict[object, int] = {}
 
     def prompt(self, data: str, request: Request, blocks: frozenset[int]) -> Encoded | None:
         """The encoded prompt of a row of the benchmark with fingerprint `data`, if its features are here, too."""
         row = self._rows.get((data, request.index))
         if row is None or row.length != request.max_new_tokens:
             return None
-        return row if not row.pictures or self.features(row.pictures, blocks) is not None else None
+        return row if all(self.features(one.key, blocks) for one in row.pictures) else None
 
-    def keep_prompts(self, data: str, rows: Sequence[Encoded]) -> None:
-        """Remember the prompts, without their pixels, whose features are here."""
-        for row in rows:
-            if not row.pictures or row.pictures in self._calls:
-                self._rows[data, row.index] = row.without_pixels()
-
-    def features(self, pictures: str, blocks: frozenset[int]) -> VisionCall | None:
-        """Features of some pictures, if they were kept together with what `blocks` of the tower showed."""
-        call = self._calls.get(pictures)
+    def features(self, picture: str, blocks: frozenset[int]) -> VisionCall | None:
+        """Features of the picture of this key, if they were kept together with what `blocks` of the tower showed."""
+        call = self._calls.get(picture)
         return call if call is not None and blocks <= call.blocks.keys() else None
 
-    def keep_features(self, pictures: str, call: VisionCall) -> None:
-        """Remember features, in place of those that show less, while there is room."""
-        old = self._calls.get(pictures)
-        needed = size(call) - (size(old) if old is not None else 0)
+    def keep(self, data: str, rows: Sequence[Encoded], calls: Mapping[str, VisionCall]) -> None:
+        """Remember the tower's calls on pictures, by key, and prompts, without pixels, whose pictures are all here."""
+        for key, call in calls.items():
+            call.forget()  # else it would grow with every method that looks at it
+            self._keep(self._calls, key, call)
+        for row in rows:
+            if all(one.key in self._calls for one in row.pictures):
+                self._keep(self._rows, (data, row.index), row.without_pixels())
+
+    def _keep(self, kept: dict[K, V], key: K, value: V) -> None:
+        """Put a value in the place of an older one, while there is room."""
+        needed = value.memory - self._sizes.get(key, 0)
         if needed <= self._free:
             self._free -= needed
-            self._calls[pictures] = call
+            self._sizes[key] = value.memory
+            kept[key] = value
 
 
 def sharing(loaded: LoadedModel, gigabytes: float) -> Shared | None:

@@ -90,7 +90,7 @@ def act(options: argparse.Namespace) -> int:
                 row = encoder.encode(worded(request, loaded.family.prompt) if entry.prompts == "family" else request)
                 if row.error is not None:
                     progress.say(f"row {row.index} is left out: {row.error}")
-                elif row.pictures:
+                elif row.visual:
                     noted = notes.write(prompt, search.observe(loaded.model, chat.tensors(row.inputs)))
             if noted is not None:
                 seen.append(noted)

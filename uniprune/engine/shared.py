@@ -70,17 +70,7 @@ def encode(family: Family, visual: dict[str, Tensor]) -> Any:
 
 
 def join(features: Sequence[Any]) -> Any:
-    """What the model makes of all pictures together, from what it makes of each row's."""
+    """What the model makes of all pictures together, from what it makes of each."""
     pooled = [one.pooler_output for one in features]
     together = torch.cat(pooled) if isinstance(pooled[0], Tensor) else tuple(chain.from_iterable(pooled))
     return BaseModelOutputWithPooling(pooler_output=together)
-
-
-def size(call: VisionCall) -> int:
-    """Bytes of the tensors a call keeps."""
-    kept = [*call.blocks.values(), *call.leaving.values(), *(hidden for hidden, _ in call.attentions.values())]
-    pooled = call.output.pooler_output
-    tensors = [pooled] if isinstance(pooled, Tensor) else list(pooled)
-    tensors += kept + [tensor for tensor in (call.entered, call.projected) if tensor is not None]
-    memory = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(memory.values())

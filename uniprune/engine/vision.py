@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.attention import exchanged, received
 from uniprune.engine.host import to_device
@@ -72,6 +73,18 @@ class VisionCall:
     blocks: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
     _known: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all tensors it keeps."""
+        pooled = None if self.output is None else self.output.pooler_output
+        kept = [pooled, self.entered, self.projected, self.leaving, self.blocks, self.attentions, self._known]
+        storages = [leaf.untyped_storage() for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    def forget(self) -> None:
+        """Drop the quantities that were asked for: they can be made again."""
+        self._known.clear()
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
         """[N, C] per image, `name` being a method of this class without its underscore, `layer` a captured one."""
