@@ -51,6 +51,15 @@ def test_every_family_loads_and_answers_in_batches_as_alone(family: str, checkpo
     assert not loaded.model.training
 
 
+def test_a_picture_the_processor_refuses_is_a_row_that_says_so(checkpoint: Checkpoint) -> None:
+    """Qwen2.5-VL takes none that is over 200 times as wide as high; the other rows of a run must be asked."""
+    encoder = Encoder(load_folder(checkpoint("qwen2.5-vl")).processor)
+    line = Part(image=Image.new("RGB", (3000, 10)))
+    row = encoder.encode(Request("7", (line, Part(text="what is it ?")), question="what is it ?", max_new_tokens=4))
+    assert "aspect ratio" in str(row.error)
+    assert not row.inputs
+
+
 def test_text_only_rows_and_start_token(checkpoint: Checkpoint) -> None:
     loaded = load_folder(checkpoint("llava"))
     row = Encoder(loaded.processor).encode(request("0", "is there a circle ?", images=0))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
@@ -91,7 +92,7 @@ class Encoder:
         self.processor, self.tokenizer, self.apart = processor, processor.tokenizer, apart
 
     def encode(self, request: Request) -> Encoded:
-        """The row, its images decoded now. One that cannot be decoded or processed comes back with the reason."""
+        """The row, its images decoded now. One that cannot be decoded, or is refused as it is, says why."""
         try:
             parts = tuple(iter(request.parts))  # a sequence would be asked for its length first, and built twice
             images = [part.image for part in parts if part.image is not None]
@@ -99,6 +100,13 @@ class Encoder:
                 image.load()
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return Encoded(request.index, error=f"{type(error).__name__}: {error}")
+        try:
+            return self._encode(request, parts, images)
+        except ValueError as error:  # what processors raise for pictures they do not take, such as very narrow ones
+            return Encoded(request.index, error=f"the model's processor: {error}")
+
+    def _encode(self, request: Request, parts: Sequence[Part], images: Sequence[Image.Image]) -> Encoded:
+        """The row. Raises ValueError when the processor refuses it."""
         row = Encoded(
             index=request.index,
             length=request.max_new_tokens,
