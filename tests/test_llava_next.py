@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -418,10 +419,10 @@ def test_patches_are_those_of_the_specimen() -> None:
         assert small.placeholders(size, 1) == wanted
 
 
+@pytest.mark.skipif(find_spec("vlmeval") is None, reason="the benchmark extra is not installed")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_folder_is_evaluated_on_mini_rows(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """From `save_pretrained` to a leaderboard: pictures of several sizes through the real processor, budgets met."""
-    pytest.importorskip("vlmeval", reason="the benchmark extra is not installed")
     words = ["run", "--model", str(checkpoint("llava-next")), "--data", "mini-pope", "mini-ocrbench", "--limit", "3"]
     words += ["--method", "none", "vispruner", "fastv", "--ratio", "0.25", "--set", "scope=tile"]
     words += ["--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "results")]

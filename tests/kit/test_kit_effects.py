@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PROBE = """
 import logging, os, random, ssl, sys, warnings
 from pathlib import Path
-import numpy as np, torch, pandas, scipy.sparse.csgraph
+import numpy as np, torch, pandas, rich.console, scipy.sparse.csgraph
 from PIL import Image
 
 def state():
