@@ -143,7 +143,7 @@ class BenchRow(Strict):
 
     @property
     def speedups(self) -> dict[str, float]:
-        """Measured speed-ups against the un-pruned model, their ceilings by operations, and the share achieved.
+        """Measured speed-ups against the un-pruned model, their ceilings by FLOPs, and the share achieved.
 
         "prefill" is the language model alone, "ttft" everything before the second token: tower, projector, method and
         prefill. Empty when either side failed.

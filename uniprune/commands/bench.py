@@ -13,7 +13,7 @@ from uniprune.console import say, stdout, write
 from uniprune.errors import UserError
 from uniprune.files import check_writable
 
-HELP = "latency, memory and operations on random prompts, with or without a checkpoint"
+HELP = "latency, memory and FLOPs on random prompts, with or without a checkpoint"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
