@@ -14,7 +14,7 @@ from uniprune.architectures import random_model
 from uniprune.catalog import find_model
 from uniprune.errors import UserError
 from uniprune.family import Family, find_family
-from uniprune.loading import DTYPES, Placement, load, outline
+from uniprune.loading import DTYPES, LoadedModel, Placement, outline, with_weights
 
 RANDOM = "random"
 
@@ -35,8 +35,10 @@ class Subject:
     placement: Placement
 
 
-def subject(name: str, random_weights: bool, placement: Placement) -> Subject:
+def subject(name: str, random_weights: bool, placement: Placement, outlined: LoadedModel | None = None) -> Subject:
     """Build or load a model, ready to generate answers of any length that is asked for.
+
+    `outlined` is what `check_models` found of a checkpoint, if it was asked.
 
     Raises:
         UserError: it is unknown, cannot be loaded, or does not fit into memory.
@@ -47,7 +49,7 @@ def subject(name: str, random_weights: bool, placement: Placement) -> Subject:
             model = random_model(name, DTYPES[placement.dtype], placement.attention, device)
             family, weights = find_family(model), f"{RANDOM}:{_hash(model.config)}"
         else:
-            loaded = load(find_model(name), placement)
+            loaded = with_weights(outlined or outline(find_model(name), placement))
             family, weights = loaded.family, loaded.weights
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -64,13 +66,20 @@ def subject(name: str, random_weights: bool, placement: Placement) -> Subject:
     return Subject(name, family, weights, placement)
 
 
-def check_models(names: Sequence[str], random_weights: bool, placement: Placement, tokens: Sequence[int]) -> None:
-    """Raise UserError for a model that does not exist or cannot take so many tokens, before the first one is timed."""
+def check_models(
+    names: Sequence[str], random_weights: bool, placement: Placement, tokens: Sequence[int]
+) -> list[LoadedModel | None]:
+    """Outlines of checkpoints, None for random weights, made before the first model is timed.
+
+    Raises:
+        UserError: a model does not exist, or cannot take so many visual tokens.
+    """
+    found: list[LoadedModel | None] = []
     for name in names:
-        if not random_weights:
-            check_tokens(outline(find_model(name), placement).family, tokens)
-        else:
-            check_tokens(find_family(random_model(name, torch.float32, "sdpa", "meta")), tokens)
+        found.append(None if random_weights else outline(find_model(name), placement))
+        family = found[-1].family if found[-1] else find_family(random_model(name, torch.float32, "sdpa", "meta"))
+        check_tokens(family, tokens)
+    return found
 
 
 def check_tokens(family: Family, tokens: Sequence[int]) -> None:

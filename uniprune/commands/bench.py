@@ -90,15 +90,15 @@ def act(options: argparse.Namespace) -> int:
     for path in (options.output, options.csv, options.json, options.plot):
         if path is not None:
             check_writable(path)
-    check_models(names, options.random_weights, placement, settings.tokens or ())
+    outlines = check_models(names, options.random_weights, placement, settings.tokens or ())
     file = BenchFile(options.output)
     groups = len(names) * len(settings.batches) * len(settings.tokens or (None,))
     calls = groups * len(choices) * (settings.repeats + settings.warmup)
     rows = []
     with RunProgress(calls, Console(stderr=True)) as progress:
-        for name in names:
+        for name, outlined in zip(names, outlines, strict=True):
             progress.begin(f"{name} · loading")
-            model = subject(name, options.random_weights, placement)
+            model = subject(name, options.random_weights, placement, outlined)
             progress.say(f"{name} ({placement}, {'random weights' if options.random_weights else 'checkpoint'})")
             rows += Bench(model, choices, settings, file, progress).run()
             del model  # one at a time on the device
