@@ -2,7 +2,7 @@
 
 import sys
 
-from uniprune.cli import main
+from uniprune.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks._kit.official import OfficialFile
-from benchmarks._kit.task import Task
-from benchmarks._kit.tasks import TASKS
-from uniprune.benchmark import DataOptions, Dataset, download_command
 from uniprune.errors import UserError
+from uniprune.evaluation.dataset import DataOptions, Dataset, download_command
 from uniprune.registry import register_benchmark
+
+from ._kit.official import OfficialFile
+from ._kit.task import Task
+from ._kit.tasks import TASKS
 
 
 def _factory(source: OfficialFile) -> Callable[[DataOptions], Dataset]:
@@ -21,7 +22,7 @@ def _factory(source: OfficialFile) -> Callable[[DataOptions], Dataset]:
 
     def load(options: DataOptions) -> Dataset:
         # Listing the benchmarks must not load pandas, torch and the kit.
-        from benchmarks._kit.dataset import KitDataset
+        from ._kit.dataset import KitDataset
 
         path = source.path(options.data_dir)
         if not path.is_file():
@@ -36,7 +37,7 @@ def _factory(source: OfficialFile) -> Callable[[DataOptions], Dataset]:
 
 def _preflight(name: str, options: DataOptions) -> None:
     """Whether the dataset's judge is there, if it needs one."""
-    from benchmarks._kit.judges import check_judge
+    from ._kit.judges import check_judge
 
     check_judge(name, TASKS[name].judging, options)
 

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from methods._fitprune import retention
-from uniprune.calibration import Found
-from uniprune.checks import check_within
 from uniprune.errors import UserError
-from uniprune.pruner import Pruner, Stage
-from uniprune.schedules import site_share
-from uniprune.view import View
+from uniprune.pruning.base import Pruner, Stage
+from uniprune.pruning.calibration import Found
+from uniprune.pruning.schedules import site_share
+from uniprune.pruning.validation import check_within
+from uniprune.pruning.view import View
+
+from ._fitprune import retention
 
 
 def received(blocks: Iterable[Tensor]) -> Tensor:

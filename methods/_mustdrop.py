@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from uniprune.selection import at_least_float32, inverse_norms, top_k, weighted_sums
-from uniprune.view import Grid
+from uniprune.pruning.functional import at_least_float32, inverse_norms, top_k, weighted_sums
+from uniprune.pruning.view import Grid
 
 
 def similar_windows(hidden: Tensor, grids: Sequence[Grid], window: int, similarity: float) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from uniprune.checks import check_choice, check_count
-from uniprune.pruner import PreLLM, Selection
-from uniprune.selection import Order, at_least_float32, complement, in_order, merge_with_background
-from uniprune.view import Space, View
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.functional import Order, at_least_float32, complement, in_order, merge_with_background
+from uniprune.pruning.validation import check_choice, check_count
+from uniprune.pruning.view import Space, View
 
 Heads = Literal["joint", "mean"]
 

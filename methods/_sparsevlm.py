@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uniprune.clustering import density_peaks
-from uniprune.pruner import Selection
-from uniprune.selection import at_least_float32, group_means, top_k
-from uniprune.view import View
+from uniprune.pruning.base import Selection
+from uniprune.pruning.clustering import density_peaks
+from uniprune.pruning.functional import at_least_float32, group_means, top_k
+from uniprune.pruning.view import View
 
 TOKENS = 576
 

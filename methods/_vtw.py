@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.calibration import Found
-from uniprune.checks import check_count, check_positive
 from uniprune.errors import UserError
-from uniprune.pruner import IntraLLM, Stage
-from uniprune.selection import at_least_float32
-from uniprune.view import View
+from uniprune.pruning.base import IntraLLM, Stage
+from uniprune.pruning.calibration import Found
+from uniprune.pruning.functional import at_least_float32
+from uniprune.pruning.validation import check_count, check_positive
+from uniprune.pruning.view import View
 
 FIRST = 5
 

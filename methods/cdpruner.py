@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.greedy import dpp_map
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.functional import cosine_similarity
+from uniprune.pruning.greedy import dpp_map
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.selection import cosine_similarity
-from uniprune.view import View
 
 
 @register_method("cdpruner", paper="arXiv 2506.10967")

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.checks import check_count
-from uniprune.pruner import IntraLLM
+from uniprune.pruning.base import IntraLLM
+from uniprune.pruning.functional import at_least_float32, cosine_similarity, top_k
+from uniprune.pruning.validation import check_count
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.selection import at_least_float32, cosine_similarity, top_k
-from uniprune.view import View
 
 
 @register_method("dart", paper="arXiv 2502.11494")

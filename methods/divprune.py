@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.greedy import farthest_points
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.functional import cosine_distance
+from uniprune.pruning.greedy import farthest_points
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.selection import cosine_distance
-from uniprune.view import View
 
 
 @register_method("divprune", paper="arXiv 2503.02175")

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.checks import check_choice
-from uniprune.pruner import IntraLLM, Selection
+from uniprune.pruning.base import IntraLLM, Selection
+from uniprune.pruning.functional import Order, in_order, top_k
+from uniprune.pruning.validation import check_choice
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.selection import Order, in_order, top_k
-from uniprune.view import View
 
 
 @register_method("fastv", paper="arXiv 2403.06764")

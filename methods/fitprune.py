@@ -8,14 +8,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from methods._fitprune import PUBLISHED, TOKENS, resampled, retention
-from methods._fitprune_search import RecipeSearch, received
-from uniprune.calibration import Calibration
 from uniprune.errors import UserError
+from uniprune.pruning.calibration import Calibration
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.schedules import MultiStage, between, site_share
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.schedules import MultiStage, between, site_share
-from uniprune.selection import top_k
-from uniprune.view import View
+
+from ._fitprune import PUBLISHED, TOKENS, resampled, retention
+from ._fitprune_search import RecipeSearch, received
 
 
 @register_method("fitprune", paper="arXiv 2409.10197")

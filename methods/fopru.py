@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from uniprune.budget import keep_count
-from uniprune.checks import check_choice
-from uniprune.pruner import PreLLM, Selection
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.budget import keep_count
+from uniprune.pruning.functional import at_least_float32, group_means, in_order, pool_grid, top_k
+from uniprune.pruning.validation import check_choice
+from uniprune.pruning.view import Grid, View
 from uniprune.registry import register_method
-from uniprune.selection import at_least_float32, group_means, in_order, pool_grid, top_k
-from uniprune.view import Grid, View
 
 Strategy = Literal["rank", "row", "row-exact"]
 Significance = Literal["high-variance", "low-variance", "emitted", "received", "pooling"]

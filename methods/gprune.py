@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.checks import check_count, check_positive, check_within
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.functional import at_least_float32, cosine_similarity, rows_at_a_time, top_k
+from uniprune.pruning.validation import check_count, check_positive, check_within
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.selection import at_least_float32, cosine_similarity, rows_at_a_time, top_k
-from uniprune.view import View
 
 
 @register_method("gprune", paper="arXiv 2501.02268")

@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods._mustdrop import dual_filter, key_tokens, similar_windows
-from uniprune.checks import check_count, check_within
-from uniprune.pruner import PreLLM, Selection, Stage
+from uniprune.pruning.base import PreLLM, Selection, Stage
+from uniprune.pruning.functional import at_least_float32
+from uniprune.pruning.schedules import Staged, between
+from uniprune.pruning.validation import check_count, check_within
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.schedules import Staged, between
-from uniprune.selection import at_least_float32
-from uniprune.view import View
+
+from ._mustdrop import dual_filter, key_tokens, similar_windows
 
 TOKENS = 576
 # Ratio -> thresholds on summed and on largest attention, as released for 576 tokens.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniprune.pruner import Pruner, Stage
+from uniprune.pruning.base import Pruner, Stage
 from uniprune.registry import register_method
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from uniprune.checks import check_choice
-from uniprune.pruner import PreLLM, Selection
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.functional import at_least_float32, pool_grid
+from uniprune.pruning.validation import check_choice
+from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
-from uniprune.selection import at_least_float32, pool_grid
-from uniprune.view import Space, View
 
 
 @register_method("pooling", paper="arXiv 2511.02650")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from methods._prumerge import Merging
+from uniprune.pruning.functional import count_outliers, top_k
 from uniprune.registry import register_method
-from uniprune.selection import count_outliers, top_k
+
+from ._prumerge import Merging
 
 
 @register_method("prumerge", paper="arXiv 2403.15388")

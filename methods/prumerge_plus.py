@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods._prumerge import Merging
+from uniprune.pruning.functional import complement, count_outliers, top_k
 from uniprune.registry import register_method
-from uniprune.selection import complement, count_outliers, top_k
+
+from ._prumerge import Merging
 
 
 @register_method("prumerge+", paper="arXiv 2403.15388")

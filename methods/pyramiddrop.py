@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.schedules import MultiStage
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.schedules import MultiStage
-from uniprune.selection import top_k
-from uniprune.view import View
 
 
 @register_method("pyramiddrop", paper="arXiv 2410.17247")

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.pruner import IntraLLM
+from uniprune.pruning.base import IntraLLM
+from uniprune.pruning.functional import random_subset
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.selection import random_subset
-from uniprune.view import View
 
 
 @register_method("random-intra", paper="arXiv 2511.02650")

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods._sparsevlm import TOKENS, raters, recycle, split_budget
-from uniprune.pruner import Selection
+from uniprune.pruning.base import Selection
+from uniprune.pruning.schedules import MultiStage, between
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.schedules import MultiStage, between
-from uniprune.view import View
+
+from ._sparsevlm import TOKENS, raters, recycle, split_budget
 
 # Average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B, recycled ones included.
 PUBLISHED: dict[int, tuple[int, ...]] = {

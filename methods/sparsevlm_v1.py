@@ -8,12 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods._sparsevlm import raters, recycle, recycled
-from uniprune.checks import check_positive
-from uniprune.pruner import Selection
+from uniprune.pruning.base import Selection
+from uniprune.pruning.schedules import Staged, between
+from uniprune.pruning.validation import check_positive
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.schedules import Staged, between
-from uniprune.view import View
+
+from ._sparsevlm import raters, recycle, recycled
 
 PUBLISHED = {0.0: [0.0], 1 / 9: [0.8], 2 / 9: [9.0], 1 / 3: [13.5], 1.0: [40.5]}
 

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from methods._sparsevlm import TOKENS, raters
-from uniprune.checks import check_within
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.schedules import MultiStage, between
+from uniprune.pruning.validation import check_within
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.schedules import MultiStage, between
-from uniprune.selection import top_k
-from uniprune.view import View
+
+from ._sparsevlm import TOKENS, raters
 
 # Average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B.
 PUBLISHED: dict[int, tuple[int, ...]] = {

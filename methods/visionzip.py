@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniprune.checks import check_choice, check_within
-from uniprune.pruner import PreLLM, Selection
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.functional import Order, at_least_float32, complement, in_order, merge_into_nearest, top_k
+from uniprune.pruning.validation import check_choice, check_within
+from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
-from uniprune.selection import Order, at_least_float32, complement, in_order, merge_into_nearest, top_k
-from uniprune.view import Space, View
 
 
 @register_method("visionzip", paper="arXiv 2412.04467")

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.checks import check_choice, check_count, check_within
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.functional import cosine_similarity, drop_most_similar
+from uniprune.pruning.validation import check_choice, check_count, check_within
+from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
-from uniprune.selection import cosine_similarity, drop_most_similar
-from uniprune.view import Space, View
 
 
 @register_method("vispruner", paper="arXiv 2412.01818")

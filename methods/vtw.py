@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods._vtw import LayerSearch, Withdrawal
-from uniprune.calibration import Calibration
 from uniprune.errors import UserError
-from uniprune.pruner import Stage
+from uniprune.pruning.base import Stage
+from uniprune.pruning.calibration import Calibration
 from uniprune.registry import register_method
+
+from ._vtw import LayerSearch, Withdrawal
 
 LAYER = 16
 

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from uniprune.checks import check_choice, check_within
-from uniprune.greedy import farthest_points
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.functional import at_least_float32, cosine_distance, cosine_similarity, top_k
+from uniprune.pruning.greedy import farthest_points
+from uniprune.pruning.validation import check_choice, check_within
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
-from uniprune.selection import at_least_float32, cosine_distance, cosine_similarity, top_k
-from uniprune.view import View
 
 Pooling = Literal["mean", "max", "none"]
 

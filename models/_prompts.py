@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from uniprune.benchmark import Asked
+from uniprune.modeling.messages import RawQuestion
 
 SHORT = "Answer the question using a single word or phrase."
 
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
-def letter(asked: Asked) -> str:
+def letter(asked: RawQuestion) -> str:
     """Hint, question and options, a line each, then the request for an answer without words around it."""
     hint = [] if asked.hint is None else [asked.hint]
     text = "\n".join([*hint, asked.text, *(f"{name}. {option}" for name, option in asked.options.items())])
@@ -23,6 +23,6 @@ def letter(asked: Asked) -> str:
     return f"{text}\n{chinese if _CHINESE.search(text) else english}"
 
 
-def option_letter(asked: Asked) -> list[str | int] | None:
+def option_letter(asked: RawQuestion) -> list[str | int] | None:
     """LLaVA's prompt: pictures first, `letter` for questions with options; others are worded by the benchmark."""
     return [*range(len(asked.pictures)), letter(asked)] if asked.kind == "choice" else None

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models._prompts import SHORT, letter
-from uniprune.benchmark import Asked
-from uniprune.family import PatchGridFamily
+from uniprune.modeling.adapter import PatchGridAdapter
+from uniprune.modeling.messages import RawQuestion
+from uniprune.modeling.tiny import IMAGE, VISION, Size, TinyModel
 from uniprune.registry import register_model
-from uniprune.specimen import IMAGE, VISION, Size, Specimen
+
+from ._prompts import SHORT, letter
 
 PATCH, MERGE = 14, 2
 
@@ -22,7 +23,7 @@ AS_ASKED = ("MathVista", "MathVision", "MIA-Bench")
 """Open questions that are asked as they are."""
 
 
-class TinyInternVL(Specimen):
+class TinyInternVL(TinyModel):
     """Four InternViT layers; four patches to a token."""
 
     def config(self, text: dict[str, Any]) -> Any:
@@ -52,17 +53,17 @@ class TinyInternVL(Specimen):
 
 
 @register_model("internvl")
-class InternVL(PatchGridFamily):
+class InternVL(PatchGridAdapter):
     """InternVL3 (arXiv 2504.10479): ViT with CLS, 2x2 pixel shuffle, 256 tokens a tile, several tiles per image."""
 
     tiled: ClassVar[bool] = True
-    specimen: ClassVar[type[Specimen]] = TinyInternVL
+    specimen: ClassVar[type[TinyModel]] = TinyInternVL
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.merge = round(1 / model.config.downsample_ratio)
 
-    def prompt(self, asked: Asked) -> Sequence[str | int] | None:
+    def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Always its own: options as LLaVA, short answers where no reasoning is wanted; several pictures numbered."""
         match asked.kind:
             case "choice":

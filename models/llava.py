@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models._prompts import option_letter
-from uniprune.benchmark import Asked
-from uniprune.family import PatchGridFamily
+from uniprune.modeling.adapter import PatchGridAdapter
+from uniprune.modeling.messages import RawQuestion
+from uniprune.modeling.tiny import IMAGE, VISION, Size, TinyModel
 from uniprune.registry import register_model
-from uniprune.specimen import IMAGE, VISION, Size, Specimen
+
+from ._prompts import option_letter
 
 PATCH = 14
 
 
-class TinyLlava(Specimen):
+class TinyLlava(TinyModel):
     """Four CLIP layers on a square grid of patches, each of which is a token."""
 
     def config(self, text: dict[str, Any]) -> Any:
@@ -46,12 +47,12 @@ class TinyLlava(Specimen):
 
 
 @register_model("llava")
-class Llava(PatchGridFamily):
+class Llava(PatchGridAdapter):
     """LLaVA-1.5 (arXiv 2310.03744): CLIP ViT with CLS, token-wise MLP, 576 tokens per 336 px image."""
 
-    specimen: ClassVar[type[Specimen]] = TinyLlava
+    specimen: ClassVar[type[TinyModel]] = TinyLlava
 
-    def prompt(self, asked: Asked) -> Sequence[str | int] | None:
+    def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Asks for an option's letter."""
         return option_letter(asked)
 

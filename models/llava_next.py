@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from models.llava import PATCH, Llava
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.family import Columns, Picture
+from uniprune.modeling.adapter import Columns, ImageLayout
+from uniprune.modeling.tiny import IMAGE, VISION, Size, TinyModel
+from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
-from uniprune.specimen import IMAGE, VISION, Size, Specimen
-from uniprune.view import Grid
+
+from .llava import PATCH, Llava
 
 SHAPES = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Rows and columns of tiles the tiny model may cut an image into."""
@@ -25,7 +26,7 @@ COLUMNS = 32
 """Values of a token that are compared first."""
 
 
-class TinyLlavaNext(Specimen):
+class TinyLlavaNext(TinyModel):
     """Four CLIP layers; tiles of `size`, images of any size, which take a base tile and one to four further ones."""
 
     dynamic: ClassVar[bool] = True
@@ -117,11 +118,11 @@ class LlavaNext(Llava):
     their image keeps a token, as G-Prune's release does it.
     """
 
-    specimen: ClassVar[type[Specimen]] = TinyLlavaNext
+    specimen: ClassVar[type[TinyModel]] = TinyLlavaNext
 
     def pictures(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
-    ) -> list[Picture]:
+    ) -> list[ImageLayout]:
         """Found in what the placeholders hold: row ends by the newline vector, tiles by what they became.
 
         The sizes of the images never pass through a module, so hooks cannot see them. The layout taken is the one that
@@ -157,7 +158,7 @@ class LlavaNext(Llava):
                     )
                 origins, following = cuts[0].origins, cuts[0].stop
             larger = [(1, height, width)] if height * width else []
-            pictures.append(Picture(((1, self._side, self._side), *larger), origins, markers))
+            pictures.append(ImageLayout(((1, self._side, self._side), *larger), origins, markers))
         return pictures
 
     @property

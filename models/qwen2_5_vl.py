@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UserError
-from uniprune.family import Family, Span, rotate_half, window_order
+from uniprune.modeling.adapter import ModelAdapter, Span, rotate_half, window_order
+from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, Size, TinyModel
+from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
-from uniprune.specimen import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, Size, Specimen
-from uniprune.view import Grid
 
 PATCH, MERGE = 14, 2
 
 
-class TinyQwen2_5_VL(Specimen):
+class TinyQwen2_5_VL(TinyModel):
     """Four blocks, two of them with windows of 2 x 2 tokens; images of any size."""
 
     dynamic: ClassVar[bool] = True
@@ -60,7 +60,7 @@ class TinyQwen2_5_VL(Specimen):
 
 
 @register_model("qwen2_5_vl")
-class Qwen2_5_VL(Family):
+class Qwen2_5_VL(ModelAdapter):
     """Qwen2.5-VL (arXiv 2502.13923): window attention outside a few full blocks, 2x2 merger, M-RoPE.
 
     VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
@@ -69,7 +69,7 @@ class Qwen2_5_VL(Family):
     normalised inside each window and not comparable between windows: methods should name a full-attention block.
     """
 
-    specimen: ClassVar[type[Specimen]] = TinyQwen2_5_VL
+    specimen: ClassVar[type[TinyModel]] = TinyQwen2_5_VL
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

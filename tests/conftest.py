@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from tests import golden_cases
-from uniprune.torchvision_remedy import ensure_torchvision
+from tests.helpers import golden_cases
+from tests.helpers.paths import PLUGINS
+from uniprune.utils.torchvision_compat import ensure_torchvision
 
 if TYPE_CHECKING:
-    from uniprune.benchmark import Dataset
-    from uniprune.loading import LoadedModel
+    from uniprune.evaluation.dataset import Dataset
+    from uniprune.modeling.loading import LoadedModel
 
 ensure_torchvision()
 torch.set_num_threads(1)
@@ -36,8 +37,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of an untrained tiny model ("llava", "llava-next", "internvl" or "qwen2.5-vl") with its processor."""
-    from models.tiny.build import build_model, build_processor
-    from tests.llava_next_checkpoint import save
+    from uniprune.models.tiny.build import build_model, build_processor
+
+    from tests.helpers.llava_next_checkpoint import save
 
     root = tmp_path_factory.mktemp("checkpoints")
 
@@ -56,8 +58,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 @pytest.fixture(scope="module")
 def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
     """An untrained tiny LLaVA on the CPU."""
-    from uniprune.catalog import ModelEntry
-    from uniprune.loading import Placement, load
+    from uniprune.modeling.catalog import ModelEntry
+    from uniprune.modeling.loading import Placement, load
 
     return load(ModelEntry(name="tiny", source=str(checkpoint("llava"))), Placement("float32", "sdpa", "cpu"))
 
@@ -65,10 +67,10 @@ def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
 @pytest.fixture(scope="module")
 def small() -> Dataset:
     """Twelve coloured pictures with one question each."""
-    from uniprune.benchmark import DataOptions
+    from uniprune.evaluation.dataset import DataOptions
     from uniprune.registry import BENCHMARKS, load_plugin
 
-    load_plugin(Path(__file__).parent / "plugins" / "small_benchmark.py")
+    load_plugin(PLUGINS / "small_benchmark.py")
     built: Dataset = BENCHMARKS.get("small")(DataOptions(Path("unused")))
     return built
 

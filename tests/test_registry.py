@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
 from uniprune.errors import UserError, unknown
 from uniprune.registry import METHODS, Registry, load_plugin
 
@@ -79,5 +80,5 @@ def test_plugins_of_one_file_name_do_not_replace_each_other(tmp_path: Path) -> N
 
 
 def test_importing_the_registry_imports_no_torch() -> None:
-    code = "import sys, uniprune.registry, uniprune.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+    code = "import sys, uniprune.registry, uniprune.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,7 +1,8 @@
 """Names for methods, model families and benchmarks.
 
-A class announces itself with a decorator; the packages `methods/`, `models/` and `benchmarks/` are imported on the
-first look-up only, so `run.py --help` stays light and adding a file is all it takes to add an entry.
+A class announces itself with a decorator; the packages `uniprune.methods`, `uniprune.models` and `uniprune.benchmarks`
+are imported on the first look-up only, so `run.py --help` stays light and adding a file is all it takes to add an
+entry.
 
     @register_method("divprune", paper="arXiv 2503.02175")
     @dataclass(frozen=True, kw_only=True)
@@ -129,9 +130,9 @@ def load_plugin(path: str | Path) -> None:
         raise UserError(f"plugin {str(path)!r} failed to import: {type(error).__name__}: {error}") from error
 
 
-METHODS = Registry("method", "methods")
-MODELS = Registry("model family", "models")
-BENCHMARKS = Registry("benchmark", "benchmarks")
+METHODS = Registry("method", "uniprune.methods")
+MODELS = Registry("model family", "uniprune.models")
+BENCHMARKS = Registry("benchmark", "uniprune.benchmarks")
 
 register_method = METHODS.register
 register_model = MODELS.register

@@ -15,18 +15,20 @@ from typing import Any, Literal, overload
 import pandas as pd
 from PIL.Image import Image
 
-from benchmarks._kit import images
-from benchmarks._kit.boot import Kit, boot, replaced, session
-from benchmarks._kit.clusters import clusters, shared
-from benchmarks._kit.equality import is_equal
-from benchmarks._kit.faults import is_literal
-from benchmarks._kit.items import Evaluation
-from benchmarks._kit.judges import choose_judge, injected
-from benchmarks._kit.official import remedy
-from benchmarks._kit.table import Table, md5, read_table
-from benchmarks._kit.task import Task
-from uniprune.benchmark import Asked, DataOptions, Part, Request, Score
 from uniprune.errors import UserError
+from uniprune.evaluation.dataset import DataOptions, Request, Score
+from uniprune.modeling.messages import Part, RawQuestion
+
+from . import images
+from .boot import Kit, boot, replaced, session
+from .clusters import clusters, shared
+from .equality import is_equal
+from .faults import is_literal
+from .items import Evaluation
+from .judges import choose_judge, injected
+from .official import remedy
+from .table import KitTable, md5, read_table
+from .task import Task
 
 _BARE = re.compile(r"(?:\A\s*(?:Hint:.*?\n)?\s*Question:\s*)|(?:\n\s*(?:Choices|Options):.*\Z)|<image ?\d*>", re.S)
 _YES_NO_HINT = re.compile(r"\s*Please answer yes or no\.?\s*\Z", re.I)
@@ -156,11 +158,11 @@ class KitDataset:
             asked=self._asked(row),
         )
 
-    def _asked(self, row: Any) -> Asked:
+    def _asked(self, row: Any) -> RawQuestion:
         """The row's cells that prompts are made of, as the kit's wrappers read them."""
         cells = {name: str(row[name]) for name in ("hint", *ascii_uppercase) if name in row and not pd.isna(row[name])}
         texts = row["image"] if isinstance(row["image"], list) else [row["image"]]
-        return Asked(
+        return RawQuestion(
             benchmark=self.task.kit_name,
             kind=_KINDS[self._data.TYPE],
             text=str(row["question"]),
@@ -223,7 +225,7 @@ class _Pictures(Sequence[Image]):
         return images.decode(texts) if isinstance(texts, str) else [images.decode(text) for text in texts]
 
 
-def _load(kit: Kit, task: Task, table: Table) -> Any:
+def _load(kit: Kit, task: Task, table: KitTable) -> Any:
     """The kit's dataset object over a table in memory, by the two hooks the kit offers its subclasses."""
     base = kit.dataset_class(task.module, task.cls)
 

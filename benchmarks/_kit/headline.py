@@ -5,7 +5,7 @@ The kit's own "primary metric" is the alphabetically first one for MME (`code_re
 
 from __future__ import annotations
 
-from benchmarks._kit.items import Evaluation
+from .items import Evaluation
 
 MME_CATEGORIES = (
     *("OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"),

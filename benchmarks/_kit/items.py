@@ -10,10 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks._kit.rules import NOTHING
+from .rules import NOTHING
 
 if TYPE_CHECKING:
-    from benchmarks._kit.boot import Kit
+    from .boot import Kit
 
 UNREAD = frozenset({NOTHING, "", "Z", "nan", "False"})
 """What the kit's matching rules leave of an answer they could not read."""
@@ -51,7 +51,8 @@ Parts = Mapping[str, Mapping[str, tuple[float, float]]]
 class Credits(NamedTuple):
     """Credit per item (keyed by row index, of a group's first row where rows are scored together), and unread rows.
 
-    `parts` says how the headline follows from items where it is not their mean credit; see `uniprune.benchmark.Score`.
+    `parts` says how the headline follows from items where it is not their mean credit; see
+    `uniprune.evaluation.dataset.Score`.
     """
 
     per_item: dict[str, float]

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks._kit.boot import Kit, replaced
-from benchmarks._kit.task import Judging
-from uniprune.benchmark import DataOptions
 from uniprune.errors import UserError
+from uniprune.evaluation.dataset import DataOptions
+
+from .boot import Kit, replaced
+from .task import Judging
 
 _PLAIN = re.compile(r"[!-~]+")
 

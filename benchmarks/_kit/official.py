@@ -10,10 +10,11 @@ from filelock import FileLock
 from rich.console import Console
 from rich.filesize import decimal
 
-from benchmarks._kit.task import Task
-from uniprune.benchmark import DataFile, download_command
 from uniprune.errors import UserError
-from uniprune.progress import byte_progress
+from uniprune.evaluation.dataset import DataFile, download_command
+from uniprune.utils.console import byte_progress
+
+from .task import Task
 
 LARGE = 64 * 2**20
 """Bytes from which on a bar is shown while a file is read: about a tenth of a second."""
@@ -21,7 +22,7 @@ LARGE = 64 * 2**20
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """The TSV file of one registered dataset (a `uniprune.benchmark.Source`)."""
+    """The TSV file of one registered dataset (a `uniprune.evaluation.dataset.Source`)."""
 
     name: str
     task: Task
@@ -32,7 +33,7 @@ class OfficialFile:
 
     def published(self) -> tuple[str, str]:
         """Its address and md5, from the kit's tables."""
-        from benchmarks._kit.boot import boot
+        from .boot import boot
 
         dataset = boot().dataset_class(self.task.module, self.task.cls)
         return dataset.DATASET_URL[self.task.kit_name], dataset.DATASET_MD5[self.task.kit_name]
@@ -89,7 +90,7 @@ def remedy(name: str, data_dir: Path) -> str:
 
 def _continued(url: str, partial: Path, expected: str) -> str:
     """Download into `partial`; its md5. A wrong file does not stay, and one with a wrong beginning is fetched anew."""
-    from benchmarks._kit.transfer import download
+    from .transfer import download
 
     beginning_kept = download(url, partial)
     found = _md5(partial)

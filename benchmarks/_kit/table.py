@@ -14,17 +14,18 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks._kit import images
-from benchmarks._kit.faults import filled, literal_fault
-from benchmarks._kit.task import Task
 from uniprune.errors import UserError
+
+from . import images
+from .faults import filled, literal_fault
+from .task import Task
 
 _BROKEN_LINE = re.compile(r"line (\d+): (expected \d+ fields, saw \d+)")
 _PLAIN_INDEX = re.compile(r"[\w\-./ ]+")
 
 
 @dataclass(frozen=True)
-class Table:
+class KitTable:
     """A read TSV.
 
     Attributes:
@@ -45,7 +46,7 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def read_table(path: Path, task: Task) -> Table:
+def read_table(path: Path, task: Task) -> KitTable:
     """Read and check a TSV file.
 
     Raises:
@@ -80,7 +81,7 @@ def read_table(path: Path, task: Task) -> Table:
     resolved = (pictures[names[i]] for i in good)
     frame["image"] = [found[0] if len(found) == 1 else str(found) for found in resolved]
     place = {row: position for position, row in enumerate(good)}
-    return Table(frame, faulty, [tuple(place[member] for member in groups[row]) for row in good])
+    return KitTable(frame, faulty, [tuple(place[member] for member in groups[row]) for row in good])
 
 
 def _read(path: Path) -> tuple[Any, dict[str, str]]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._kit.faults import Row
-from benchmarks._kit.items import Credits, Evaluation
+from .faults import Row
+from .items import Credits, Evaluation
 
 if TYPE_CHECKING:
-    from benchmarks._kit.boot import Kit
+    from .boot import Kit
 
 
 @dataclass(frozen=True)

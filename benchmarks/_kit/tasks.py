@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from benchmarks._kit import faults, headline, items, rules
-from benchmarks._kit.task import Grouping, Judging, Task
+from . import faults, headline, items, rules
+from .task import Grouping, Judging, Task
 
 _MCQ: dict[str, Any] = {
     "module": "image_mcq",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from uniprune.progress import byte_progress
+from uniprune.utils.console import byte_progress
 
 PATIENCE = 60.0
 """Seconds without a byte after which a server is given up."""

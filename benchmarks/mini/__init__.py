@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from benchmarks._kit.tasks import TASKS
-from uniprune.benchmark import DataOptions, Dataset
+from uniprune.evaluation.dataset import DataOptions, Dataset
 from uniprune.registry import register_benchmark
+
+from .._kit.tasks import TASKS
 
 TASK_OF = {
     "mme": "mme",
@@ -37,8 +38,8 @@ def _generated(table: str) -> Callable[[DataOptions], Dataset]:
 
     def load(options: DataOptions) -> Dataset:
         # Listing the benchmarks must not load pandas, torch and the kit.
-        from benchmarks._kit.dataset import KitDataset
-        from benchmarks.mini.generate import VERSION, write
+        from .._kit.dataset import KitDataset
+        from .generate import VERSION, write
 
         file = options.data_dir / f"mini-v{VERSION}" / f"{name}.tsv"
         if not file.exists():
@@ -46,7 +47,7 @@ def _generated(table: str) -> Callable[[DataOptions], Dataset]:
         return KitDataset(name, dataclasses.replace(task, max_new_tokens=MAX_NEW_TOKENS), file, _judged(options))
 
     def preflight(options: DataOptions) -> None:
-        from benchmarks._kit.judges import check_judge
+        from .._kit.judges import check_judge
 
         check_judge(name, task.judging, _judged(options))
 

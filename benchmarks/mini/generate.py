@@ -1,7 +1,7 @@
 """The mini suite's tables: ten small datasets of drawn scenes, in the columns of the ten real ones.
 
 Every table depends on its name and `SEED` only, and shows scenes of the evaluation split only, which training never
-draws (see `uniprune.scenes`).
+draws (see `uniprune.synthetic`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from uniprune.scenes import COLORS, SHAPES, Layout, Question, ask, render, sample_layout
+from uniprune.synthetic import COLORS, SHAPES, Layout, Question, ask, render, sample_layout
 
 VERSION = "2"
 """Raised whenever a table changes, so that scores of different tables are never mixed."""

@@ -1,4 +1,4 @@
-"""Every method on the mini suite: `python -m benchmarks.mini.methods_report` after the runs it names.
+"""Every method on the mini suite: `python -m uniprune.benchmarks.mini.methods_report` after the runs it names.
 
 Writes docs/mini-suite-methods.csv (one line per model, method and ratio) and docs/mini-suite-methods.md.
 """
@@ -11,8 +11,9 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from benchmarks.mini.report import ABILITIES, MODELS, credits, entries_of, interval, publish
-from uniprune.records import DatasetRecord, RunRecord
+from uniprune.results.records import DatasetRecord, RunRecord
+
+from .report import ABILITIES, MODELS, credits, entries_of, interval, publish
 
 RATIOS = (0.333, 0.222, 0.111)
 PRE, INTRA = "random-pre", "random-intra"
@@ -36,7 +37,7 @@ COMMAND = f"""for model in {" ".join(MODELS)}; do
       --seed $seed --batch-size 60 --share-vision 4 --output results/mini-suite
   done
 done
-python -m benchmarks.mini.methods_report --results results/mini-suite"""
+python -m uniprune.benchmarks.mini.methods_report --results results/mini-suite"""
 
 _TEXT = """# Every method on the mini suite
 

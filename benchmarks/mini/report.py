@@ -1,4 +1,4 @@
-"""The measured table of the mini suite: `python -m benchmarks.mini.report` after the runs it names.
+"""The measured table of the mini suite: `python -m uniprune.benchmarks.mini.report` after the runs it names.
 
 Writes docs/mini-suite.csv (one line per model, method and ratio) and docs/mini-suite.md (the same, readable).
 """
@@ -15,7 +15,7 @@ from statistics import fmean
 
 import numpy as np
 
-from uniprune.records import DatasetRecord, RunRecord, Store
+from uniprune.results.records import DatasetRecord, RunRecord, Store
 
 RATIOS = (0.5, 0.333, 0.222, 0.111)
 METHODS = ("random-pre", "random-intra", "divprune", "fastv")
@@ -23,7 +23,7 @@ MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
 COLUMNS = ("model", "method", "ratio", "visual tokens", *ABILITIES, "average", "half-width")
 
-Table = Sequence[dict[str, str]]
+CsvRows = Sequence[dict[str, str]]
 
 COMMAND = (
     f"for model in {' '.join(MODELS)}; do\n"
@@ -31,7 +31,7 @@ COMMAND = (
     f"    --ratio {' '.join(map(str, RATIOS))} --batch-size 60 --share-vision 4 \\\n"
     f"    --output results/mini-suite\n"
     "done\n"
-    "python -m benchmarks.mini.report --results results/mini-suite"
+    "python -m uniprune.benchmarks.mini.report --results results/mini-suite"
 )
 
 _TEXT = """# The mini suite, measured
@@ -127,8 +127,8 @@ def markdown(table: Sequence[dict[str, str]]) -> str:
 def publish(
     description: str,
     name: str,
-    make: Callable[[Iterable[RunRecord]], Table],
-    page: Callable[[Table], str],
+    make: Callable[[Iterable[RunRecord]], CsvRows],
+    page: Callable[[CsvRows], str],
     columns: Sequence[str],
 ) -> None:
     """Command line of a report: reads the stored runs, writes `name`.csv and `name`.md, and prints the page."""

@@ -1,5 +1,5 @@
 """The tiny trained models: their recipe, and their weights as safetensors. See `models/tiny/README.md`."""
 
-from uniprune.torchvision_remedy import ensure_torchvision
+from uniprune.utils.torchvision_compat import ensure_torchvision
 
-ensure_torchvision()  # here, so that every `python -m models.tiny.…` can import image processors
+ensure_torchvision()  # here, so that every `python -m uniprune.models.tiny.…` can import image processors

@@ -28,8 +28,9 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from models.tiny.tokenizer import build_tokenizer
-from uniprune.scenes import CELL, GRID, SIZE
+from uniprune.synthetic import CELL, GRID, SIZE
+
+from .tokenizer import build_tokenizer
 
 FAMILIES = ("llava", "internvl", "qwen2.5-vl")
 WIDTH, LAYERS, HEADS, THETA = 128, 6, 4, 1000.0

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from models.tiny.build import MEAN, STD
-from uniprune.scenes import CHARACTERS, COLORS, SHAPES, Layout, Question, ask, sample_layout
-from uniprune.scenes.draw import render_array
+from uniprune.synthetic import CHARACTERS, COLORS, SHAPES, Layout, Question, ask, sample_layout
+from uniprune.synthetic.draw import render_array
+
+from .build import MEAN, STD
 
 Rng = np.random.Generator
 
@@ -68,7 +69,7 @@ def wrap(task: str, question: Question, rng: Rng) -> tuple[str, str]:
 
 
 @dataclass
-class Batch:
+class SceneBatch:
     """One training batch; B images, T packed text tokens each.
 
     Attributes:
@@ -87,9 +88,9 @@ class Batch:
     block: Tensor
     offset: Tensor
 
-    def to(self, device: str) -> Batch:
+    def to(self, device: str) -> SceneBatch:
         """The same batch on another device."""
-        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+        return SceneBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 class Batches:
@@ -99,7 +100,7 @@ class Batches:
         self.tokenizer, self.seed, self.length = tokenizer, seed, length
         self._assistant = tokenizer.convert_tokens_to_ids("<assistant>")
 
-    def at(self, step: int, size: int, max_objects: int = 6, plan: Sequence[str] = JOINT) -> Batch:
+    def at(self, step: int, size: int, max_objects: int = 6, plan: Sequence[str] = JOINT) -> SceneBatch:
         """Batch number `step`: `size` pictures of up to `max_objects` objects, asked about according to `plan`."""
         rng = np.random.default_rng((self.seed, step))
         layouts = [sample_layout(rng, held_out=False, objects=(2, max_objects)) for _ in range(size)]
@@ -109,7 +110,7 @@ class Batches:
         present = torch.from_numpy(np.stack([_present(layout) for layout in layouts]))
         text = [self._pack(layout, plan, rng) for layout in layouts]
         columns = [torch.from_numpy(np.stack(c)) for c in zip(*text, strict=True)]
-        return Batch(((pixels - MEAN) / STD).contiguous(), labels, present, *columns)
+        return SceneBatch(((pixels - MEAN) / STD).contiguous(), labels, present, *columns)
 
     def _pack(self, layout: Layout, plan: Sequence[str], rng: Rng) -> list[np.ndarray]:
         ids, target, task, block, offset = (

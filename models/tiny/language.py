@@ -1,7 +1,8 @@
-"""A tiny text-only language model for fine-tuning: `python -m models.tiny.language` trains `models/tiny/language`.
+"""A tiny text-only language model for fine-tuning: `python -m uniprune.models.tiny.language` trains
+`models/tiny/language`.
 
 It masters `repeat`, `next` and `back`, takes `shift` for `back`, and has half learned `flip`
-(see `uniprune/tuning/generated.py`). Same seed, same weights.
+(see `uniprune/synthetic/letters.py`). Same seed, same weights.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from rich.progress import track
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
-from uniprune.torchvision_remedy import ensure_torchvision
-from uniprune.tuning.generated import LETTERS, TASKS, WORDS, record, word
+from uniprune.synthetic.letters import LETTERS, TASKS, WORDS, record, word
+from uniprune.utils.torchvision_compat import ensure_torchvision
 
 ensure_torchvision()
 

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from models.tiny.build import WIDTH
-from uniprune.scenes import CHARACTERS, COLORS, SHAPES
-from uniprune.scenes.draw import GLYPHS, SUM_SLOTS, WORD_SLOTS
-from uniprune.scenes.questions import PLURAL
+from uniprune.synthetic import CHARACTERS, COLORS, SHAPES
+from uniprune.synthetic.draw import GLYPHS, SUM_SLOTS, WORD_SLOTS
+from uniprune.synthetic.questions import PLURAL
+
+from .build import WIDTH
 
 CLASSES = {
     "shape": len(SHAPES) + 1,

@@ -1,4 +1,4 @@
-"""What the tiny models can do un-pruned: `python -m models.tiny.measure` on scenes never used in training.
+"""What the tiny models can do un-pruned: `python -m uniprune.models.tiny.measure` on scenes never used in training.
 
 Asks fresh questions through `AutoProcessor` and `generate`, as any user would, and writes the table of the model card.
 """
@@ -19,9 +19,10 @@ import torch
 from scipy.stats import binomtest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from models.tiny.build import FAMILIES
-from models.tiny.data import wrap
-from uniprune.scenes import ask, render, sample_layout
+from uniprune.synthetic import ask, render, sample_layout
+
+from .build import FAMILIES
+from .data import wrap
 
 HERE = Path(__file__).parent
 ABILITIES = {

@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedTokenizerFast
 from transformers.masking_utils import sdpa_mask
 
-from models.tiny.build import PREFIX
-from models.tiny.data import Batch
-from uniprune.scenes import GRID
+from uniprune.synthetic import GRID
+
+from .build import PREFIX
+from .data import SceneBatch
 
 ATTENTION = "packed"
 
@@ -47,7 +48,7 @@ class Packed:
 
 
 def pack(
-    family: str, model: Any, tokenizer: PreTrainedTokenizerFast, visual: Tensor, batch: Batch, keep: Tensor | None
+    family: str, model: Any, tokenizer: PreTrainedTokenizerFast, visual: Tensor, batch: SceneBatch, keep: Tensor | None
 ) -> Packed:
     """Assemble the sequence of a batch.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from uniprune.scenes import CHARACTERS, COLORS, SHAPES
-from uniprune.scenes.questions import ORDINALS, PLURAL
+from uniprune.synthetic import CHARACTERS, COLORS, SHAPES
+from uniprune.synthetic.questions import ORDINALS, PLURAL
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<image>", "<video>", "<img>", "</img>", "<user>", "<assistant>")
 

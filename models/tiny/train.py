@@ -1,4 +1,4 @@
-"""Train a tiny vision-language model from scratch: `python -m models.tiny.train --family llava`.
+"""Train a tiny vision-language model from scratch: `python -m uniprune.models.tiny.train --family llava`.
 
 Five phases, counted in steps. First the vision tower and projector learn what every visual token shows, then everything
 learns to answer, then to spell, then to combine (adding or spelling, and then matching options), then that once more.
@@ -23,12 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
-from models.tiny.build import FAMILIES, VISION_WIDTH, build_model, build_processor, build_tokenizer
-from models.tiny.data import COMPOSE, JOINT, POLISH, TASKS, Batch, Batches
-from models.tiny.losses import TokenObjectives
-from models.tiny.packing import ATTENTION, answer_states, pack
-from models.tiny.vision import VISION
-from uniprune.scenes import GRID
+from uniprune.synthetic import GRID
+
+from .build import FAMILIES, VISION_WIDTH, build_model, build_processor, build_tokenizer
+from .data import COMPOSE, JOINT, POLISH, TASKS, Batches, SceneBatch
+from .losses import TokenObjectives
+from .packing import ATTENTION, answer_states, pack
+from .vision import VISION
 
 PLANS = {"vision": (), "joint": JOINT, "polish": POLISH, "compose": COMPOSE, "refine": COMPOSE}
 """Phases in order -> what is asked about each picture."""
@@ -128,7 +129,7 @@ class Trainer:
             optimizer.zero_grad()
         self._track(loss=loss)
 
-    def _loss(self, batch: Batch, joint: bool, rng: np.random.Generator) -> Tensor:
+    def _loss(self, batch: SceneBatch, joint: bool, rng: np.random.Generator) -> Tensor:
         visual, class_token = VISION[self.family](self.model, batch.pixels)
         embeddings = self.model.get_input_embeddings().weight
         objectives, right = self.objectives(

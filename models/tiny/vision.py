@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
-from uniprune.scenes import CELL, SIZE
+from uniprune.synthetic import CELL, SIZE
 
 Features = tuple[Tensor, Tensor | None]
 """([B, N, D] projected tokens, [B, C] class token of the last layer or None)."""

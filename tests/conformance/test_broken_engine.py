@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from uniprune.methods.divprune import DivPrune
 
 import uniprune.engine.prefill as prefill
-from methods.divprune import DivPrune
 from uniprune.conformance import Models, Subject
 from uniprune.conformance import sequence as checks
+from uniprune.engine.cache import KeptTokens
 from uniprune.engine.ledger import Ledger
 from uniprune.engine.prefill import Prefill
-from uniprune.engine.state import Kept
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_they_pass_on_the_engine_as_it_is(subject: Callable[[], Subject]) -> Non
 
 
 def test_positions_counted_from_the_start(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    def first(arguments: dict[str, Any], run: Prefill, kept: Kept, hidden: Tensor, rotary: Any) -> dict[str, Any]:
+    def first(arguments: dict[str, Any], run: Prefill, kept: KeptTokens, hidden: Tensor, rotary: Any) -> dict[str, Any]:
         return arguments | {"position_embeddings": tuple(table[:, : hidden.shape[1]] for table in rotary)}
 
     one = subject()

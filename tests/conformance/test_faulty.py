@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uniprune.cli.command import targets
 
 from uniprune.conformance import CHECKS, Models, Subject, examine, title
-from uniprune.conformance.command import targets
 from uniprune.registry import METHODS
 
 FAULTY = Path(__file__).parent / "faulty"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from uniprune.choice import MethodChoice
 from uniprune.conformance import CHECKS, Models, Subject, examine, title
 from uniprune.conformance.suite import Check
+from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.registry import METHODS, MODELS
 
-OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("methods.")]
+OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("uniprune.methods.")]
 FAMILIES = MODELS.names()
 ONCE = {
     "cost",
@@ -76,11 +76,11 @@ def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch
 
 @pytest.mark.parametrize(("name", "settings", "family"), VARIANTS, ids=str)
 def test_other_settings_keep_all_rules(name: str, settings: dict[str, str], family: str, models: Models) -> None:
-    check(Subject(MethodChoice(name, settings=settings).pruner(), family, models), JUDGING)
+    check(Subject(MethodSpec(name, settings=settings).pruner(), family, models), JUDGING)
 
 
 def test_a_refused_family_is_told() -> None:
-    pruner = MethodChoice("visionzip", settings={"cls": "true"}).pruner()
+    pruner = MethodSpec("visionzip", settings={"cls": "true"}).pruner()
     findings = list(examine(Subject(pruner, "internvl", Models()), JUDGING))
     assert {one.verdict.word for one in findings} == {"n.a."}
     assert "refuses this family: the projector" in findings[0].verdict.detail

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.oracles import dropped_by, masked
-from tests.pruners import Probe, generate
-from tests.tiny import FAMILIES, IMAGE, build, inputs
-from tests.tiny import visual as tokens_of
-from uniprune.engine import Sample, attention, prune
+from tests.helpers.oracles import dropped_by, masked
+from tests.helpers.pruners import Probe, generate
+from tests.helpers.tiny import FAMILIES, IMAGE, build, inputs
+from tests.helpers.tiny import visual as tokens_of
+from uniprune.engine import PromptInfo, attention, prune
 from uniprune.errors import PruningError, UnsupportedError
-from uniprune.view import View
+from uniprune.pruning.view import View
 
 family = pytest.mark.parametrize("family", FAMILIES)
 square = pytest.mark.parametrize("family", ["llava", "internvl"])
@@ -30,7 +30,7 @@ def test_decoder_rows_equal_eager(
     x["input_ids"][:, -4:-1] = question
     probe = Probe(look=lambda view: view.attention(rows), llm=True, layer=1, plan=plan, scope="prompt")
     with prune(build(family), probe) as session:
-        session.samples = (Sample("a", question), Sample("b", question))
+        session.samples = (PromptInfo("a", question), PromptInfo("b", question))
         generate(build(family), x, 1)
     reference = build(family, "eager")
     dropped = dropped_by(session.reports[-1], x)

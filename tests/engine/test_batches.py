@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.random_pre import RandomPre
 
-from methods.divprune import DivPrune
-from methods.fastv import FastV
-from methods.random_pre import RandomPre
-from tests.oracles import dropped_by, masked
-from tests.pruners import Plan, Probe, generate
-from tests.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video_inputs, visual
-from uniprune.engine import Sample, prune
-from uniprune.engine.state import Kept
-from uniprune.pruner import Pruner, Selection
-from uniprune.view import View
+from tests.helpers.oracles import dropped_by, masked
+from tests.helpers.pruners import Plan, Probe, generate
+from tests.helpers.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video_inputs, visual
+from uniprune.engine import PromptInfo, prune
+from uniprune.engine.cache import KeptTokens
+from uniprune.pruning.base import Pruner, Selection
+from uniprune.pruning.view import View
 
 family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -37,7 +37,7 @@ def test_batch_equals_masking(family: str, attention: str, plan: dict[int, float
 def test_a_first_token_behind_padding_is_found() -> None:
     """The longest row of a batch may become the shortest; padding counts as position 0 as well."""
     index, valid = torch.tensor([[0, 0, 0, 3], [1, 2, 3, 5]]), torch.tensor([[False, False, True, True], [True] * 4])
-    kept = Kept(1, index, valid, (2, 4))
+    kept = KeptTokens(1, index, valid, (2, 4))
     assert kept.columns(torch.tensor([0, 3]), 0).tolist() == [2, 3]
     assert kept.columns(torch.tensor([[0, 3], [2, 5]])).tolist() == [[2, 3], [1, 3]]
 
@@ -68,7 +68,7 @@ PRUNERS = {
 @family
 @pytest.mark.parametrize("name", PRUNERS)
 def test_row_equals_that_row_alone(family: str, name: str) -> None:
-    model, images, samples = build(family), (1, 0, 2), (Sample("a"), Sample("b"), Sample("c"))
+    model, images, samples = build(family), (1, 0, 2), (PromptInfo("a"), PromptInfo("b"), PromptInfo("c"))
     x = inputs(family, images)
     with prune(model, PRUNERS[name]) as session:
         session.samples = samples
@@ -154,7 +154,7 @@ def test_random_choice_depends_on_the_sample_only(family: str) -> None:
 
     def kept(pruner: Pruner, sample: str) -> torch.Tensor:
         with prune(model, pruner) as session:
-            session.samples = (Sample(sample),)
+            session.samples = (PromptInfo(sample),)
             generate(model, x, 1)
         return session.reports[-1].rows[0].stages[0].kept[0]
 

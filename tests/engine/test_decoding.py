@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 from transformers import DynamicCache, set_seed
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.random_intra import RandomIntra
+from uniprune.methods.random_pre import RandomPre
 
-from methods.divprune import DivPrune
-from methods.fastv import FastV
-from methods.random_intra import RandomIntra
-from methods.random_pre import RandomPre
-from tests.oracles import dropped_by, masked
-from tests.pruners import Plan, Probe, generate
-from tests.tiny import FAMILIES, INTERLEAVES_BEAMS, build, inputs
-from uniprune.engine import Sample, prune
-from uniprune.pruner import Pruner
+from tests.helpers.oracles import dropped_by, masked
+from tests.helpers.pruners import Plan, Probe, generate
+from tests.helpers.tiny import FAMILIES, INTERLEAVES_BEAMS, build, inputs
+from uniprune.engine import PromptInfo, prune
+from uniprune.pruning.base import Pruner
 
 STEPS = 10
 GREEDY = {"max_new_tokens": STEPS, "do_sample": False}
@@ -62,7 +62,7 @@ def test_beams_decide_once_per_prompt(family: str, given: bool) -> None:
     model, x = build(family), inputs(family, (1, 1))
     look = Probe(look=lambda view: view.vision.received(-1), layers=(-1,), plan={1: 0.5})
     with prune(model, look) as session:
-        session.samples = (Sample("a"), Sample("b")) if given else ()
+        session.samples = (PromptInfo("a"), PromptInfo("b")) if given else ()
         model.generate(**x, **GREEDY, num_beams=3)
         assert len(look.seen) == 2
         assert [r.sample for r in session.reports[-1].rows] == (["a", "b"] if given else ["0", "1"])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import StaticCache
 
-from tests.oracles import dropped_by, layerwise_masked, masked, merged_inputs
-from tests.pruners import Plan, Probe, generate
-from tests.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, row
-from tests.tiny import visual as visual_of
-from tests.views import make_view
-from uniprune.engine import Sample, attention, prune
+from tests.helpers.oracles import dropped_by, layerwise_masked, masked, merged_inputs
+from tests.helpers.pruners import Plan, Probe, generate
+from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, row
+from tests.helpers.tiny import visual as visual_of
+from tests.helpers.views import make_view
+from uniprune.engine import PromptInfo, attention, prune
 from uniprune.errors import PruningError, UnsupportedError, UserError
 
 STEPS = 8
@@ -155,7 +155,7 @@ def test_eviction_equals_masking_in_decode_steps(family: str, plan: dict[int, fl
 
 @family
 def test_eviction_in_a_padded_batch_equals_single_rows(family: str) -> None:
-    images, samples = (1, 3, 0, 2), tuple(Sample(name) for name in "abcd")
+    images, samples = (1, 3, 0, 2), tuple(PromptInfo(name) for name in "abcd")
     model, x = build(family), inputs(family, images)
     with prune(model, Evicting(plan={2: 0.5, 4: 0.25})) as session:
         session.samples = samples

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.mutations import MUTATIONS, Mutation, survives
+from tests.helpers.mutations import MUTATIONS, Mutation, survives
 
 
 @pytest.mark.slow
@@ -14,7 +14,7 @@ def test_broken_engine_is_noticed(mutation: Mutation) -> None:
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
 def test_mutations_still_apply(mutation: Mutation) -> None:
     """The line each one breaks exists exactly once, and the tests that should notice exist."""
-    from tests.mutations import ROOT
+    from tests.helpers.mutations import ROOT
 
     assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1
     assert (ROOT / "tests" / "engine" / f"test_{mutation.caught_by}.py").is_file()

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.none import NoPruning
+from uniprune.methods.random_pre import RandomPre
 
-from methods.divprune import DivPrune
-from methods.fastv import FastV
-from methods.none import NoPruning
-from methods.random_pre import RandomPre
-from tests.pruners import Answer, Plan, generate, hooks_on
-from tests.tiny import FAMILIES, IMAGE, build, inputs, visual
-from uniprune.budget import keep_count
+from tests.helpers.pruners import FixedAnswer, Plan, generate, hooks_on
+from tests.helpers.tiny import FAMILIES, IMAGE, build, inputs, visual
 from uniprune.engine import prune
-from uniprune.family import find_family
-from uniprune.timing import Spans, Timer
+from uniprune.engine.timer import Spans, Timer
+from uniprune.modeling.adapter import find_family
+from uniprune.pruning.budget import keep_count
 
 family = pytest.mark.parametrize("family", FAMILIES)
 PARTS = ("vision", "projector", "method", "prefill", "decode")
@@ -106,7 +106,7 @@ def test_method_time_is_the_methods(family: str) -> None:
         return torch.arange(keep)
 
     with Timer(find_family(model)) as timer:
-        with prune(model, Answer(answer=slow), timer):
+        with prune(model, FixedAnswer(answer=slow), timer):
             generate(model, x, 2)
         spans = timer.sample()
     assert spans.method >= 0.2
@@ -153,7 +153,7 @@ def test_timer_describes_the_last_call() -> None:
         assert timer.sample().new_tokens == 3
         with pytest.raises(RuntimeError, match="nothing was timed"):
             timer.sample()
-        fails = Answer(answer=lambda view, keep: None)
+        fails = FixedAnswer(answer=lambda view, keep: None)
         with prune(model, fails, timer), pytest.raises(RuntimeError):
             generate(model, x, 3)
         generate(model, x, 1)

@@ -6,16 +6,16 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.random_pre import RandomPre
 
-from methods.divprune import DivPrune
-from methods.fastv import FastV
-from methods.random_pre import RandomPre
-from tests.pruners import Answer, Plan, Probe, generate, hooks_on
-from tests.tiny import FAMILIES, IMAGE, PAD, VISION_START, build, fresh_model, inputs, visual
-from uniprune.engine import Sample, prune
+from tests.helpers.pruners import FixedAnswer, Plan, Probe, generate, hooks_on
+from tests.helpers.tiny import FAMILIES, IMAGE, PAD, VISION_START, build, fresh_model, inputs, visual
+from uniprune.engine import PromptInfo, prune
 from uniprune.errors import PruningError, UnsupportedError, UserError
-from uniprune.pruner import PreLLM, Pruner, Selection, Stage
-from uniprune.view import View
+from uniprune.pruning.base import PreLLM, Pruner, Selection, Stage
+from uniprune.pruning.view import View
 
 family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -85,8 +85,8 @@ WRONG = {
 def test_wrong_answers_are_named(case: str) -> None:
     answer, message = WRONG[case]
     expected = f"Answer at layer 0, sample '17': select\\(\\) returned .*{message}"
-    with prune(build("llava"), Answer(answer=answer)) as session, pytest.raises(PruningError, match=expected):
-        session.samples = (Sample("17"),)
+    with prune(build("llava"), FixedAnswer(answer=answer)) as session, pytest.raises(PruningError, match=expected):
+        session.samples = (PromptInfo("17"),)
         generate(build("llava"), inputs("llava"), 1)
 
 
@@ -102,7 +102,7 @@ def test_merged_tokens_take_the_slot_of_their_index(family: str) -> None:
         return Selection(indices, 2 * view.tokens[indices])
 
     seen: list[Tensor] = []
-    with prune(model, Answer(answer=answer)) as session:  # this hook runs after the session's
+    with prune(model, FixedAnswer(answer=answer)) as session:  # this hook runs after the session's
         hook = lambda module, args, kwargs: seen.append(args[0] if args else kwargs["hidden_states"])  # noqa: E731
         handle = model.get_decoder().layers[0].register_forward_pre_hook(hook, with_kwargs=True)
         generate(model, x, 1)
@@ -133,7 +133,7 @@ def test_question_is_what_the_sample_says() -> None:
     model, x, question = build("llava"), inputs("llava"), torch.tensor([7, 8, 9])
     probe = Probe(look=lambda view: view.prompt, plan={2: 0.5})
     with prune(model, probe) as session:
-        session.samples = (Sample("17", question),)
+        session.samples = (PromptInfo("17", question),)
         generate(model, x, 1)
     assert torch.equal(probe.seen[2, 0], model.get_input_embeddings()(question))
 
@@ -154,13 +154,13 @@ def test_a_missing_question_is_an_error() -> None:
     with prune(build("llava"), NeedsText()) as session:
         with pytest.raises(UserError, match="sample '0' has no text after its first image"):
             generate(build("llava"), x, 1)
-        session.samples = (Sample("0", torch.tensor([7])),)
+        session.samples = (PromptInfo("0", torch.tensor([7])),)
         generate(build("llava"), x, 1)
 
 
 def test_number_of_samples_must_fit() -> None:
     with prune(build("llava"), RandomPre(ratio=0.5)) as session:
-        session.samples = (Sample("a"), Sample("b"))
+        session.samples = (PromptInfo("a"), PromptInfo("b"))
         with pytest.raises(UserError, match="2 entries for a batch of 3 rows"):
             generate(build("llava"), inputs("llava", (1, 1, 1)), 1)
 

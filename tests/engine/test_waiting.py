@@ -1,6 +1,7 @@
 """How often the engine makes the host wait for a GPU: once for the prompt, once per stage, and never in a decode step.
 
-Counted on pretended devices (tests/devices.py). What the model itself waits for is not counted, nor what a method does.
+Counted on pretended devices (tests/helpers/devices.py). What the model itself waits for is not counted, nor what a
+method does.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.none import NoPruning
+from uniprune.methods.random_pre import RandomPre
 
-from methods.divprune import DivPrune
-from methods.fastv import FastV
-from methods.none import NoPruning
-from methods.random_pre import RandomPre
-from tests.devices import ONE, Places
-from tests.pruners import generate
-from tests.tiny import fresh_model, inputs
-from uniprune.engine import Sample, prune
-from uniprune.pruner import PreLLM, Pruner, Selection
-from uniprune.view import View
+from tests.helpers.devices import ONE, Places
+from tests.helpers.pruners import generate
+from tests.helpers.tiny import fresh_model, inputs
+from uniprune.engine import PromptInfo, prune
+from uniprune.pruning.base import PreLLM, Pruner, Selection
+from uniprune.pruning.view import View
 
 
 class Merge(PreLLM):
@@ -44,7 +45,7 @@ def waits(family: str, pruner: Pruner, images: Sequence[int], look: bool = False
         there: dict[str, Tensor] = {name: value.to(ONE) for name, value in x.items()}
         handle = model.register_forward_pre_hook(note)
         with prune(model, pruner) as session:
-            session.samples = tuple(Sample(str(i), torch.tensor([7, 8, 9])) for i in range(len(images)))
+            session.samples = tuple(PromptInfo(str(i), torch.tensor([7, 8, 9])) for i in range(len(images)))
             generate(model, there, 4)
             if look:
                 starts.append(len(places.waits))

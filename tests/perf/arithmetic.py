@@ -20,13 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from uniprune.catalog import find_model
-from uniprune.chat import Chat
-from uniprune.choice import MethodChoice
-from uniprune.datasets import Library
-from uniprune.encoding import Encoder
 from uniprune.engine import prune
-from uniprune.loading import load, place
+from uniprune.evaluation.dataset import DatasetCollection
+from uniprune.evaluation.generation import Generator
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.processing import RequestEncoder
+from uniprune.modeling.catalog import find_model
+from uniprune.modeling.loading import load, place
 
 HEAVY = ("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "convolution", "conv2d", "conv3d", "scaled_dot_product")
 
@@ -59,14 +59,14 @@ def best(call: Callable[[], Any], repeats: int) -> float:
     return min(times[1:])
 
 
-def measure(model: str, choice: MethodChoice, count: int = 16) -> dict[int, tuple[float, float, float, float]]:
+def measure(model: str, choice: MethodSpec, count: int = 16) -> dict[int, tuple[float, float, float, float]]:
     """By batch size: CPU seconds of a row in `generate`, of its products and attention calls by themselves, and the
     operations of the products (torch's counter knows no attention on CPUs).
     """
     loaded, found = load(find_model(model), place()), {}
-    chat, encoder = Chat(loaded), Encoder(loaded.processor)
+    chat, encoder = Generator(loaded), RequestEncoder(loaded.processor)
     with tempfile.TemporaryDirectory() as folder:
-        rows = list(map(encoder.encode, Library(Path(folder)).get("mini-pope").requests(count)))
+        rows = list(map(encoder.encode, DatasetCollection(Path(folder)).get("mini-pope").requests(count)))
     for size in (1, count):
         batches = [rows[start : start + size] for start in range(0, count, size)]
         with prune(loaded.model, choice.pruner()):
@@ -93,7 +93,7 @@ def main() -> None:
     torch.set_num_threads(1)
     square = torch.randn(2048, 2048)
     print(f"a product of two 2048 x 2048 matrices: {2 * 2048**3 / best(lambda: square @ square, 5) / 1e9:.0f} GFLOP/s")
-    for choice in (MethodChoice("none"), MethodChoice("random-pre", ratio=0.111)):
+    for choice in (MethodSpec("none"), MethodSpec("random-pre", ratio=0.111)):
         for size, (took, products, attention, operations) in measure(args.model, choice).items():
             rate = operations / products / 1e9
             print(

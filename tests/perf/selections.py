@@ -24,17 +24,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from uniprune.methods._mustdrop import similar_windows
+from uniprune.methods.cdpruner import conditional_kernel
+from uniprune.methods.dart import least_similar, quotas
+from uniprune.methods.gprune import graph_scores
+from uniprune.methods.vispruner import important_and_diverse
+from uniprune.methods.zspaprune import core_and_diverse, relevance
 
-from methods._mustdrop import similar_windows
-from methods.cdpruner import conditional_kernel
-from methods.dart import least_similar, quotas
-from methods.gprune import graph_scores
-from methods.vispruner import important_and_diverse
-from methods.zspaprune import core_and_diverse, relevance
 from tests.perf import published
-from uniprune.clustering import density_peaks
-from uniprune.greedy import dpp_map, farthest_points
-from uniprune.selection import cosine_distance, group_means, merge_with_background, top_k
+from uniprune.pruning.clustering import density_peaks
+from uniprune.pruning.functional import cosine_distance, group_means, merge_with_background, top_k
+from uniprune.pruning.greedy import dpp_map, farthest_points
 
 GRIDS = {256: (16, 16), 576: (24, 24), 1280: (32, 40), 2880: (48, 60)}
 WIDTHS = (1024, 3584)

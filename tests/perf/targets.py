@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from uniprune.bench.rows import BenchFile, BenchRow, Measured
-from uniprune.choice import MethodChoice
 from uniprune.errors import UserError
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.latency.rows import BenchFile, BenchResult, BenchRow
 
 MOST_KEPT, LEAST_TOKENS, LEAST_BATCH = 0.112, 1280, 8
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TargetResult:
     """One target on one row: `value` must not exceed `limit`, or not fall below it if `least`."""
 
     where: str
@@ -48,9 +48,9 @@ class Verdict:
         return f"| {self.where} | {self.method} | {self.target} | {told} | {'met' if self.met else 'MISSED'} |"
 
 
-def verdicts(rows: Iterable[BenchRow]) -> Iterator[Verdict]:
+def verdicts(rows: Iterable[BenchRow]) -> Iterator[TargetResult]:
     """All targets that rows large enough can be held against."""
-    groups: dict[str, dict[str, tuple[BenchRow, Measured]]] = {}
+    groups: dict[str, dict[str, tuple[BenchRow, BenchResult]]] = {}
     for row in rows:
         setup = row.setup
         large = setup.visual >= LEAST_TOKENS or setup.batch >= LEAST_BATCH
@@ -67,23 +67,27 @@ def verdicts(rows: Iterable[BenchRow]) -> Iterator[Verdict]:
         for (one, (_, a)), (other, (_, b)) in combinations(group.items(), 2):
             if a.layers == b.layers:
                 times = sorted((a.median("prefill"), b.median("prefill")))
-                yield Verdict(where, f"{one}, {other}", "prefills of equal tokens", times[1] / times[0] - 1, 0.02)
+                yield TargetResult(where, f"{one}, {other}", "prefills of equal tokens", times[1] / times[0] - 1, 0.02)
 
 
-def _single(where: str, label: str, row: BenchRow, measured: Measured, vanilla: Measured | None) -> Iterator[Verdict]:
+def _single(
+    where: str, label: str, row: BenchRow, measured: BenchResult, vanilla: BenchResult | None
+) -> Iterator[TargetResult]:
     """Targets of one method."""
     setup = row.setup
-    pruner = MethodChoice(setup.method.name, ratio=setup.ratio).pruner()  # settings change no kind of attention
+    pruner = MethodSpec(setup.method.name, ratio=setup.ratio).pruner()  # settings change no kind of attention
     attention = any(stage.pruner.llm_attention for stage in pruner.schedule(len(measured.layers)))
     attention = attention or bool(pruner.vision_layers)
     first = min((layer for layer, _ in setup.method.stages), default=0)
     assert row.vanilla is not None  # rows without one are left out
     if first <= 2:
-        yield Verdict(where, label, "share of the ceiling", row.speedups["prefill achieved"], 0.7, least=True)
+        yield TargetResult(where, label, "share of the ceiling", row.speedups["prefill achieved"], 0.7, least=True)
     share = measured.median("method") / row.vanilla.prefill
-    yield Verdict(where, label, "method time / vanilla prefill", share, 0.03 if attention else 0.01)
+    yield TargetResult(where, label, "method time / vanilla prefill", share, 0.03 if attention else 0.01)
     if attention and vanilla is not None and measured.peak_bytes and vanilla.peak_bytes:
-        yield Verdict(where, label, "peak memory above vanilla", measured.peak_bytes / vanilla.peak_bytes - 1, 0.02)
+        yield TargetResult(
+            where, label, "peak memory above vanilla", measured.peak_bytes / vanilla.peak_bytes - 1, 0.02
+        )
 
 
 def main() -> int:

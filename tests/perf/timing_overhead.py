@@ -16,28 +16,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uniprune.benchmark import DataOptions
-from uniprune.catalog import find_model
-from uniprune.chat import Chat
-from uniprune.choice import MethodChoice
-from uniprune.encoding import Encoded, Encoder
-from uniprune.engine import Sample, prune
-from uniprune.loading import LoadedModel, load, place
-from uniprune.pruner import Pruner
+from uniprune.engine import PromptInfo, prune
+from uniprune.engine.timer import Timer
+from uniprune.evaluation.dataset import DataOptions
+from uniprune.evaluation.generation import Generator
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
+from uniprune.modeling.catalog import find_model
+from uniprune.modeling.loading import LoadedModel, load, place
+from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS
-from uniprune.timing import Timer
 
 
-def batches(loaded: LoadedModel, data: str, size: int, count: int, folder: Path) -> list[list[Encoded]]:
+def batches(loaded: LoadedModel, data: str, size: int, count: int, folder: Path) -> list[list[EncodedRequest]]:
     """The first rows of a benchmark, encoded beforehand: encoding is not what is compared."""
     dataset = BENCHMARKS.get(data)(DataOptions(data_dir=folder, judge="rule"))
-    encoder = Encoder(loaded.processor)
+    encoder = RequestEncoder(loaded.processor)
     rows = [encoder.encode(request) for request in dataset.requests(size * count)]
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def one_pass(
-    loaded: LoadedModel, chat: Chat, pruner: Pruner, rows: Sequence[list[Encoded]], timed: bool
+    loaded: LoadedModel, chat: Generator, pruner: Pruner, rows: Sequence[list[EncodedRequest]], timed: bool
 ) -> list[tuple[float, float]]:
     """(CPU, wall-clock) seconds of every batch, answered one after the other as an evaluation does."""
     out = []
@@ -47,7 +47,7 @@ def one_pass(
         for batch in rows:
             cpu, wall = time.process_time(), time.perf_counter()
             session.reports.clear()
-            session.samples = tuple(Sample(row.index, torch.from_numpy(row.question)) for row in batch)
+            session.samples = tuple(PromptInfo(row.index, torch.from_numpy(row.question)) for row in batch)
             chat.generate(batch)
             if timer is not None:
                 timer.sample()
@@ -87,8 +87,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args(words)
     torch.set_num_threads(1)
-    loaded, method = load(find_model(args.model), place()), MethodChoice(args.method, ratio=args.ratio)
-    chat, rows = Chat(loaded), batches(loaded, args.data, args.batch_size, args.batches, args.data_dir)
+    loaded, method = load(find_model(args.model), place()), MethodSpec(args.method, ratio=args.ratio)
+    chat, rows = Generator(loaded), batches(loaded, args.data, args.batch_size, args.batches, args.data_dir)
     seconds = pairs(lambda timed: one_pass(loaded, chat, method.pruner(), rows, timed), args.rounds)
     print(f"{args.model}, {args.method} {args.ratio:g}, {len(seconds)} pairs of batches of {args.batch_size} rows")
     for clock, name in enumerate(("CPU time", "wall clock")):

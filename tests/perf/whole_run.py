@@ -29,7 +29,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
+
 PARTS = ("sharing", "batches", "engine")
 SHARING = ("--share-vision", "2")
 METHODS = ("none", "random-pre", "divprune", "gprune", "dart", "fastv", "visionzip", "fopru")
@@ -61,25 +62,24 @@ def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
 
     The best of some rounds, taken in turn, on the first `limit` rows of every benchmark of the mini suite.
     """
-    from uniprune.answering import Answerer
-    from uniprune.catalog import find_model
-    from uniprune.chat import Chat
-    from uniprune.choice import MethodChoice
-    from uniprune.datasets import Library, dataset_names
-    from uniprune.encoding import Encoder
     from uniprune.engine import prune
-    from uniprune.loading import load, place
-    from uniprune.sharing import sharing
+    from uniprune.evaluation.dataset import DatasetCollection, dataset_names
+    from uniprune.evaluation.feature_cache import sharing
+    from uniprune.evaluation.generation import Generator, Runner
+    from uniprune.evaluation.method_spec import MethodSpec
+    from uniprune.evaluation.processing import RequestEncoder
+    from uniprune.modeling.catalog import find_model
+    from uniprune.modeling.loading import load, place
 
     loaded = load(find_model(model), place())
     with tempfile.TemporaryDirectory() as folder:
-        data = Library(Path(folder)).all(dataset_names(None, "mini"))
+        data = DatasetCollection(Path(folder)).all(dataset_names(None, "mini"))
         requests = [
             replace(one, index=f"{number} {one.index}") for number, d in enumerate(data) for one in d.requests(limit)
         ]
-    chat, encoder, shared = Chat(loaded), Encoder(loaded.processor), sharing(loaded, 2)
+    chat, encoder, shared = Generator(loaded), RequestEncoder(loaded.processor), sharing(loaded, 2)
     rows = sorted(map(encoder.encode, requests), key=lambda row: row.tokens)
-    methods = {"un-pruned": MethodChoice("none"), "keep ratio 1/9": MethodChoice("random-pre", ratio=0.111)}
+    methods = {"un-pruned": MethodSpec("none"), "keep ratio 1/9": MethodSpec("random-pre", ratio=0.111)}
 
     def generate(pruner: Any, size: int) -> None:
         with prune(loaded.model, pruner):
@@ -87,7 +87,7 @@ def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
                 chat.generate(rows[start : start + size])
 
     def evaluate(pruner: Any, size: int, known: Any = None) -> None:
-        with Answerer(loaded, pruner, size, shared=known) as answerer:
+        with Runner(loaded, pruner, size, shared=known) as answerer:
             assert not any(one.error for answers in answerer.answers(requests, "mini") for one in answers)
 
     kinds = {"generate": generate, "all": evaluate, "all, pictures known": partial(evaluate, known=shared)}
@@ -107,18 +107,19 @@ def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
     import torch
     from PIL import Image
 
-    from uniprune.benchmark import Part, Request
-    from uniprune.catalog import find_model
-    from uniprune.chat import Chat
-    from uniprune.encoding import Encoder
-    from uniprune.loading import load, place
+    from uniprune.evaluation.dataset import Request
+    from uniprune.evaluation.generation import Generator
+    from uniprune.evaluation.processing import RequestEncoder
+    from uniprune.modeling.catalog import find_model
+    from uniprune.modeling.loading import load, place
+    from uniprune.modeling.messages import Part
 
     torch.set_num_threads(1)
     loaded = load(find_model(model), place())
-    chat = Chat(loaded)
+    chat = Generator(loaded)
     picture = Part(image=Image.effect_noise((96, 96), 60).convert("RGB"))
     request = Request("0", (picture, Part(text="What is the word?")), "What is the word?", max_new_tokens=8)
-    row = Encoder(loaded.processor).encode(request)
+    row = RequestEncoder(loaded.processor).encode(request)
     found = {model: in_turn(loaded.model, lambda: chat.generate([row]), rounds)}
     small = loaded.family.specimen((12, 12))
     heads = {"num_attention_heads": 32, "num_key_value_heads": 32}  # as wide as the specimen's

@@ -16,12 +16,13 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:  # importing it imports torch
-    from uniprune.benchmark import Request
+    from uniprune.evaluation.dataset import Request
 
 
 def photos(count: int) -> list[Request]:
     """Rows about JPEG pictures of 1024 x 1024 pixels, which nobody has decoded yet."""
-    from uniprune.benchmark import Part, Request
+    from uniprune.evaluation.dataset import Request
+    from uniprune.modeling.messages import Part
 
     requests = []
     for i in range(count):
@@ -43,10 +44,10 @@ def workers(model: str, rows: int = 96, repeats: int = 5) -> dict[str, tuple[flo
     """Shortest (wall-clock seconds, CPU seconds of the process that runs the model) by number of workers, in turn."""
     import torch
 
-    from uniprune.answering import Answerer
-    from uniprune.catalog import find_model
-    from uniprune.encoding import Encoder, windows
-    from uniprune.loading import load, place
+    from uniprune.evaluation.generation import Runner
+    from uniprune.evaluation.processing import RequestEncoder, windows
+    from uniprune.modeling.catalog import find_model
+    from uniprune.modeling.loading import load, place
     from uniprune.registry import METHODS as REGISTRY
 
     torch.set_num_threads(1)
@@ -55,11 +56,11 @@ def workers(model: str, rows: int = 96, repeats: int = 5) -> dict[str, tuple[flo
     images.size, images.crop_to_patches, images.max_patches = {"height": 448, "width": 448}, True, 12
 
     def answer(count: int) -> None:
-        with Answerer(loaded, REGISTRY.get("none")(), batch_size=8, workers=count) as answerer:
+        with Runner(loaded, REGISTRY.get("none")(), batch_size=8, workers=count) as answerer:
             assert sum(map(len, answerer.answers(photos(rows)))) == rows
 
     def prepare(count: int) -> None:
-        for portion in windows(Encoder(large.processor), photos(rows), 8, count):
+        for portion in windows(RequestEncoder(large.processor), photos(rows), 8, count):
             assert all(row.inputs["pixel_values"].any() for row in portion)
 
     took: dict[str, list[tuple[float, float]]] = {}

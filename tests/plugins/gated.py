@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
 from uniprune.registry import register_method
 
 

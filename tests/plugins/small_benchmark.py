@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from uniprune.benchmark import DataOptions, Part, Request, Score
+from uniprune.evaluation.dataset import DataOptions, Request, Score
+from uniprune.modeling.messages import Part
 from uniprune.registry import register_benchmark
 
 COLORS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}

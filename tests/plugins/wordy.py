@@ -6,8 +6,9 @@ from typing import ClassVar
 from PIL import Image
 
 from tests.plugins.small_benchmark import Small
-from uniprune.benchmark import DataOptions, Part, Request
-from uniprune.pruner import PreLLM
+from uniprune.evaluation.dataset import DataOptions, Request
+from uniprune.modeling.messages import Part
+from uniprune.pruning.base import PreLLM
 from uniprune.registry import register_benchmark, register_method
 
 

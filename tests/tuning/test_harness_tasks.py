@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from uniprune.models.tiny.language import FOLDER
 
-from models.tiny.language import FOLDER
 from uniprune.errors import UserError
+from uniprune.synthetic.letters import LETTERS, TASKS, training_set
 from uniprune.tuning.comparison import compare
-from uniprune.tuning.generated import LETTERS, TASKS, training_set
 from uniprune.tuning.harness import task_scores
 from uniprune.tuning.material import fetch
 from uniprune.tuning.settings import Settings

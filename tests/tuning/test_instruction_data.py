@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.tuning.toy import TOKENIZER
+from tests.helpers.toy import TOKENIZER
 from uniprune.errors import UserError
+from uniprune.synthetic.letters import SHARES, TASKS, held_out_set, training_set
 from uniprune.tuning.data import Problems, Sample, read, samples
-from uniprune.tuning.generated import SHARES, TASKS, held_out_set, training_set
 from uniprune.tuning.material import load as load_files
 
 GOOD = {"instruction": "please repeat the letters :", "input": "a b", "output": "the result is a b ."}
@@ -46,7 +46,7 @@ def test_every_answer_of_a_conversation_is_trained(keys: tuple[str, ...]) -> Non
 
 
 def test_a_tokenizer_without_chat_template_gets_alpacas() -> None:
-    from models.tiny.language import build_tokenizer
+    from uniprune.models.tiny.language import build_tokenizer
 
     tokenizer = build_tokenizer()
     tokenizer.chat_template = None

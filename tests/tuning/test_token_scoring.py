@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.tuning.toy import toy_model, toy_samples
+from tests.helpers.toy import toy_model, toy_samples
 from uniprune.errors import UnsupportedError
 from uniprune.tuning import scoring
 from uniprune.tuning.data import Sample

@@ -11,13 +11,13 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from uniprune.models.tiny.language import FOLDER
 
-from models.tiny.language import FOLDER
-from tests.tuning.toy import toy_model, toy_samples
-from uniprune.budget import floor_count
+from tests.helpers.toy import toy_model, toy_samples
 from uniprune.errors import UserError
-from uniprune.tuning.generated import training_set
-from uniprune.tuning.journal import Journal
+from uniprune.pruning.budget import floor_count
+from uniprune.synthetic.letters import training_set
+from uniprune.tuning.journal import StepLog
 from uniprune.tuning.material import material
 from uniprune.tuning.run import TuningRun, last_checkpoint
 from uniprune.tuning.settings import PairChoice, Settings
@@ -42,8 +42,8 @@ def run(tmp_path: Path, folder: str, samples: str = "q", tokens: str = "q", seed
     return TuningRun(made, PairChoice(samples=samples, tokens=tokens, **choice), seed, shared, tmp_path / folder)
 
 
-def journal(one: TuningRun) -> Journal:
-    return Journal(one.folder / "steps.jsonl", 10**6)
+def journal(one: TuningRun) -> StepLog:
+    return StepLog(one.folder / "steps.jsonl", 10**6)
 
 
 def decisions(one: TuningRun) -> list[dict[str, Any]]:
@@ -228,9 +228,9 @@ def test_other_token_strategies_train(tmp_path: Path, tokens: str) -> None:
 def test_the_base_model_is_what_the_kinds_of_items_assume() -> None:
     from transformers import AutoModelForCausalLM
 
-    from tests.tuning.toy import TOKENIZER
+    from tests.helpers.toy import TOKENIZER
+    from uniprune.synthetic.letters import held_out_set
     from uniprune.tuning.data import Problems, samples
-    from uniprune.tuning.generated import held_out_set
     from uniprune.tuning.run import exact_matches
     from uniprune.tuning.scoring import Scorer
 

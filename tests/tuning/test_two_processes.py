@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from uniprune.models.tiny.language import FOLDER
 
-from models.tiny.language import FOLDER
-from uniprune.tuning.generated import training_set
+from tests.helpers.paths import ROOT
+from uniprune.synthetic.letters import training_set
 
 pytest.importorskip("peft")
-ROOT = Path(__file__).parent.parent.parent
 
 
 def tune(folder: Path, launcher: list[str], **told: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:

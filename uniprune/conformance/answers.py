@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uniprune.conformance.subject import RATIOS, Subject
-from uniprune.conformance.verdicts import Verdict, failed, judged, passed, reported, skipped
-from uniprune.conformance.witness import Decision
-from uniprune.pruner import Selection
+from uniprune.conformance.subject import RATIOS, MethodUnderTest
+from uniprune.conformance.verdicts import CheckResult, failed, judged, passed, reported, skipped
+from uniprune.conformance.witness import RecordedDecision
+from uniprune.pruning.base import Selection
 
 HALF = (torch.bfloat16, torch.float16)
 ARITHMETIC = {
@@ -26,18 +26,18 @@ FACTOR = 4.0
 """A power of two, so that scaling rounds nothing."""
 
 
-def runs(subject: Subject) -> Verdict:
+def runs(subject: MethodUnderTest) -> CheckResult:
     """It answers every question without an exception, from one token kept to all but one."""
     errors = [error for ratio in RATIOS for error in subject.witness(ratio).errors]
     return judged([f"{type(error).__name__}: {error}" for error in errors], f"{len(subject.decisions)} decisions")
 
 
-def well_formed(subject: Subject) -> Verdict:
+def well_formed(subject: MethodUnderTest) -> CheckResult:
     """Answers are one-dimensional integer tensors; replacement tokens are finite, one row per index."""
     return _judge(subject, _form)
 
 
-def exact_count(subject: Subject) -> Verdict:
+def exact_count(subject: MethodUnderTest) -> CheckResult:
     """Exactly the tokens asked for are kept; a method that chooses its own number declares it."""
     asked = [decision for decision in subject.decisions if decision.pruner.exact]
     problems = [
@@ -53,25 +53,25 @@ def exact_count(subject: Subject) -> Verdict:
     return reported("chooses its own number, on average over layers " + ", ".join(shares))
 
 
-def unique(subject: Subject) -> Verdict:
+def unique(subject: MethodUnderTest) -> CheckResult:
     """No token is kept twice."""
     return _judge(subject, lambda d: len(d.picks) != len(set(d.picks)) and f"{len(d.picks)} indices repeat a token")
 
 
-def in_range(subject: Subject) -> Verdict:
+def in_range(subject: MethodUnderTest) -> CheckResult:
     """Indices count the view's tokens, not positions in the prompt."""
 
-    def outside(d: Decision) -> str | bool:
+    def outside(d: RecordedDecision) -> str | bool:
         low, high, last = min(d.picks, default=0), max(d.picks, default=0), len(d.view.tokens) - 1
         return (low < 0 or high > last) and f"indices from {low} to {high}; expected 0 to {last}"
 
     return _judge(subject, outside)
 
 
-def in_place(subject: Subject) -> Verdict:
+def in_place(subject: MethodUnderTest) -> CheckResult:
     """A token that is handed over unchanged stands in its own place; a method that moves tokens declares it."""
 
-    def moved(d: Decision) -> str | bool:
+    def moved(d: RecordedDecision) -> str | bool:
         if not (isinstance(d.answer, Selection) and isinstance(d.answer.tokens, Tensor) and d.picks):
             return False
         rows, own = d.answer.tokens.to(d.view.tokens.dtype), d.view.tokens[d.indices]
@@ -83,7 +83,7 @@ def in_place(subject: Subject) -> Verdict:
     return _judge(subject, moved)
 
 
-def follows_the_ratio(subject: Subject) -> Verdict:
+def follows_the_ratio(subject: MethodUnderTest) -> CheckResult:
     """A larger ratio never leaves fewer tokens, and the largest leaves more than the smallest."""
     if not subject.stages(RATIOS[0]):
         return skipped("prunes nothing")
@@ -96,12 +96,12 @@ def follows_the_ratio(subject: Subject) -> Verdict:
     return passed(detail) if shares == sorted(shares) and shares[0] < shares[-1] else failed(detail)
 
 
-def view_untouched(subject: Subject) -> Verdict:
+def view_untouched(subject: MethodUnderTest) -> CheckResult:
     """`select` changes nothing in the view but its scratch."""
     return _judge(subject, lambda d: bool(d.changed) and f"changed view.{', view.'.join(d.changed)}")
 
 
-def scale_invariance(subject: Subject) -> Verdict:
+def scale_invariance(subject: MethodUnderTest) -> CheckResult:
     """Features multiplied by four lead to the same picks, where the method claims so (`scale_invariant`)."""
     claiming = [d for d in subject.witness().decisions if d.pruner.scale_invariant]
     if not claiming:
@@ -113,7 +113,7 @@ def scale_invariance(subject: Subject) -> Verdict:
     return judged([f"{changed} of {len(claiming)} decisions change"] * bool(changed), f"{len(claiming)} decisions")
 
 
-def float32_scores(subject: Subject) -> Verdict:
+def float32_scores(subject: MethodUnderTest) -> CheckResult:
     """Scores are computed in float32 or wider even when the tokens arrive in bfloat16."""
     with HalfArithmetic() as seen:
         for decision in subject.witness().decisions:
@@ -154,7 +154,7 @@ class HalfArithmetic(TorchDispatchMode):
         return result
 
 
-def _judge(subject: Subject, problem: Callable[[Decision], str | bool]) -> Verdict:
+def _judge(subject: MethodUnderTest, problem: Callable[[RecordedDecision], str | bool]) -> CheckResult:
     """Failed with the first problem any decision has."""
     if not subject.decisions:
         return skipped("never asked")
@@ -162,7 +162,7 @@ def _judge(subject: Subject, problem: Callable[[Decision], str | bool]) -> Verdi
     return judged(found, f"{len(subject.decisions)} decisions")
 
 
-def _form(decision: Decision) -> str | bool:
+def _form(decision: RecordedDecision) -> str | bool:
     indices = decision.indices
     if not isinstance(indices, Tensor):
         return f"{type(indices).__name__} instead of a tensor of indices"

@@ -7,16 +7,16 @@ import dataclasses
 import torch
 
 from uniprune.conformance.state import changes, scrambled_randomness, snapshot
-from uniprune.conformance.subject import RATIO, Run, Subject
-from uniprune.conformance.verdicts import Verdict, judged, skipped
+from uniprune.conformance.subject import RATIO, MethodUnderTest, PrefillResult
+from uniprune.conformance.verdicts import CheckResult, judged, skipped
 from uniprune.conformance.witness import ask, pristine
-from uniprune.pruner import Pruner
+from uniprune.pruning.base import Pruner
 
 NEAR = 1e-3
 """Largest difference of logits that padding may cause, relative to their largest magnitude."""
 
 
-def repeatable(subject: Subject) -> Verdict:
+def repeatable(subject: MethodUnderTest) -> CheckResult:
     """The same sample gives the same picks and logits again, whatever was drawn at random before (resuming)."""
     with scrambled_randomness(1):
         again = subject.run()
@@ -26,7 +26,7 @@ def repeatable(subject: Subject) -> Verdict:
     return judged([*problems, *["a decision asked again changes"] * bool(changed), *["logits differ"] * (not equal)])
 
 
-def seeds(subject: Subject) -> Verdict:
+def seeds(subject: MethodUnderTest) -> CheckResult:
     """Another seed leads to other picks where the method declares `random`, and only there."""
     changed: dict[type[Pruner], list[bool]] = {}
     for decision in subject.witness().decisions:
@@ -42,13 +42,13 @@ def seeds(subject: Subject) -> Verdict:
     return judged(problems) if changed else skipped("prunes nothing")
 
 
-def sample_order(subject: Subject) -> Verdict:
+def sample_order(subject: MethodUnderTest) -> CheckResult:
     """A sample's picks do not depend on the samples before it."""
     backwards = subject.run(prompts=subject.prompts[::-1])
     return judged(different(subject.baseline, backwards))
 
 
-def batch(subject: Subject) -> Verdict:
+def batch(subject: MethodUnderTest) -> CheckResult:
     """A row of a left-padded batch of three gives the picks and logits it gives alone."""
     alone, together = (subject.variant(batch=size).run() for size in (1, 3))
     gap = float((alone.logits - together.logits).abs().max() / alone.logits.abs().max())
@@ -56,7 +56,7 @@ def batch(subject: Subject) -> Verdict:
     return judged([*problems, *[f"logits differ by {gap:.1e} of their range"] * (gap > NEAR)])
 
 
-def several_images(subject: Subject) -> Verdict:
+def several_images(subject: MethodUnderTest) -> CheckResult:
     """Before the language model, an image's picks do not change with the other image of its prompt."""
     stages = subject.stages()
     if not stages or stages[0].layer > 0:
@@ -78,39 +78,39 @@ def several_images(subject: Subject) -> Verdict:
     return judged(problems)
 
 
-def attention_kernels(subject: Subject) -> Verdict:
+def attention_kernels(subject: MethodUnderTest) -> CheckResult:
     """Eager and fused attention lead to the same picks."""
     other = "eager" if subject.attention != "eager" else "sdpa"
     return judged(different(subject.baseline, subject.variant(attention=other).run()))
 
 
-def random_state(subject: Subject) -> Verdict:
+def random_state(subject: MethodUnderTest) -> CheckResult:
     """The random numbers of torch, NumPy and Python go on as if nothing had happened."""
     return _unchanged(subject, "random")
 
 
-def process_state(subject: Subject) -> Verdict:
+def process_state(subject: MethodUnderTest) -> CheckResult:
     """Gradient mode, default precision, threads, environment variables and working directory stay."""
     return _unchanged(subject, "process")
 
 
-def model_untouched(subject: Subject) -> Verdict:
+def model_untouched(subject: MethodUnderTest) -> CheckResult:
     """Weights, buffers, hooks and modes of the model are as before."""
     return _unchanged(subject, "model")
 
 
-def method_untouched(subject: Subject) -> Verdict:
+def method_untouched(subject: MethodUnderTest) -> CheckResult:
     """The method object, its class and its module hold what they held before: it remembers nothing."""
     return _unchanged(subject, "method")
 
 
-def different(one: Run, other: Run) -> list[str]:
+def different(one: PrefillResult, other: PrefillResult) -> list[str]:
     """What to say when two runs of the same samples kept different tokens; empty when they did not."""
     changed = [name for name in one.picks if one.picks[name] != other.picks[name]]
     return [f"{len(changed)} of {len(one.picks)} samples keep other tokens"] * bool(changed)
 
 
-def _unchanged(subject: Subject, group: str) -> Verdict:
+def _unchanged(subject: MethodUnderTest, group: str) -> CheckResult:
     """Failed with the names of what differs since the subject was made: the method has run since."""
     prompts = len(subject.baseline.rows)
     changed = changes(subject.before, snapshot(subject.model, subject.at(RATIO)), group)

@@ -6,16 +6,16 @@ import statistics
 
 import torch
 
-from uniprune.conformance.subject import RATIO, Subject
-from uniprune.conformance.verdicts import Verdict, reported, skipped
-from uniprune.engine import Sample, prune
-from uniprune.timing import Timer
+from uniprune.conformance.subject import RATIO, MethodUnderTest
+from uniprune.conformance.verdicts import CheckResult, reported, skipped
+from uniprune.engine import PromptInfo, prune
+from uniprune.engine.timer import Timer
 
 LARGE = (24, 24)
 REPEATS = 3
 
 
-def bfloat16(subject: Subject) -> Verdict:
+def bfloat16(subject: MethodUnderTest) -> CheckResult:
     """How many picks stay the same when the whole model runs in bfloat16 instead of float32."""
     one, other = subject.baseline.picks, subject.variant(dtype=torch.bfloat16).run().picks
     pairs = [(set(a), set(b)) for name in one if one[name] for a, b in zip(one[name][-1], other[name][-1], strict=True)]
@@ -26,7 +26,7 @@ def bfloat16(subject: Subject) -> Verdict:
 
 
 @torch.no_grad()
-def cost(subject: Subject) -> Verdict:
+def cost(subject: MethodUnderTest) -> CheckResult:
     """Milliseconds that pruning adds to the prefill of one image of 576 tokens or more."""
     if not subject.stages():
         return skipped("prunes nothing")
@@ -35,7 +35,7 @@ def cost(subject: Subject) -> Verdict:
     inputs, times = large.inputs([prompt]), []
     with Timer(large.layout) as timer, prune(large.model, large.at(RATIO), timer=timer) as session:
         for _ in range(REPEATS + 1):
-            session.samples = (Sample(prompt.name, torch.tensor(prompt.question)),)
+            session.samples = (PromptInfo(prompt.name, torch.tensor(prompt.question)),)
             large.model(**inputs, use_cache=True)
             times.append(timer.sample().method)
     return reported(f"{1000 * statistics.median(times[1:]):.1f} ms on the {large.model.device.type}")

@@ -7,18 +7,18 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from uniprune.budget import tokens_per_layer
-from uniprune.conformance.subject import RATIO, Subject, generate, traced, with_positions
-from uniprune.conformance.verdicts import Verdict, failed, judged, passed, reported, skipped
-from uniprune.engine import RowReport, Sample, prune
+from uniprune.conformance.subject import RATIO, MethodUnderTest, generate, traced, with_positions
+from uniprune.conformance.verdicts import CheckResult, failed, judged, passed, reported, skipped
+from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import UnsupportedError
-from uniprune.pruner import Pruner
-from uniprune.specimen import IMAGE, LAYERS, Prompt
+from uniprune.modeling.tiny import IMAGE, LAYERS, TinyPrompt
+from uniprune.pruning.base import Pruner
+from uniprune.pruning.budget import tokens_per_layer
 
 STEPS = 3
 
 
-def ratio_1(subject: Subject) -> Verdict:
+def ratio_1(subject: MethodUnderTest) -> CheckResult:
     """Keeping everything leaves every logit, of prompt and answer, bit-identical to the un-pruned model."""
     everything = subject.at(1.0)
     if all(torch.equal(a, b) for a, b in zip(_logits(subject, None), _logits(subject, everything), strict=True)):
@@ -30,7 +30,7 @@ def ratio_1(subject: Subject) -> Verdict:
     return failed(f"logits differ; {share:.0%} of the tokens are left")
 
 
-def text_kept(subject: Subject) -> Verdict:
+def text_kept(subject: MethodUnderTest) -> CheckResult:
     """Every layer sees all text and exactly the visual tokens the report says."""
     row, cosines, _ = _trace(subject, subject.at(RATIO))
     wanted = [len(_survivors(subject, row, layer)) for layer in range(LAYERS)]
@@ -38,7 +38,7 @@ def text_kept(subject: Subject) -> Verdict:
     return judged([f"layers see {seen} tokens, expected {wanted}"] * (seen != wanted), f"{seen} tokens per layer")
 
 
-def original_positions(subject: Subject) -> Verdict:
+def original_positions(subject: MethodUnderTest) -> CheckResult:
     """What is kept keeps its rotary position."""
     if subject.pruner.positions != "original":
         return skipped(f'positions="{subject.pruner.positions}"')
@@ -49,7 +49,7 @@ def original_positions(subject: Subject) -> Verdict:
     return judged([f"positions differ in layers {moved}"] * bool(moved))
 
 
-def compact_positions(subject: Subject) -> Verdict:
+def compact_positions(subject: MethodUnderTest) -> CheckResult:
     """`positions="compact"` renumbers from the start, or is refused by name."""
     if not subject.stages():
         return skipped("prunes nothing")
@@ -61,7 +61,7 @@ def compact_positions(subject: Subject) -> Verdict:
     return judged([f"layers {moved} are not numbered from the start"] * bool(moved), "renumbered")
 
 
-def kv_lengths(subject: Subject) -> Verdict:
+def kv_lengths(subject: MethodUnderTest) -> CheckResult:
     """Each layer caches the text and the tokens that the schedule declares and the report counts."""
     problems = []
     run = subject.baseline
@@ -80,7 +80,7 @@ def kv_lengths(subject: Subject) -> Verdict:
     return judged(problems, f"{list(run.caches[0])} tokens per layer")
 
 
-def text_only(subject: Subject) -> Verdict:
+def text_only(subject: MethodUnderTest) -> CheckResult:
     """A prompt without images is left alone, and the method is not asked."""
     prompts = [subject.prompt("words", images=0)]
     asked = len(subject.witness().decisions)
@@ -90,7 +90,7 @@ def text_only(subject: Subject) -> Verdict:
     return judged(["logits differ"] * (not torch.equal(kept.logits, plain.logits)))
 
 
-def one_token(subject: Subject) -> Verdict:
+def one_token(subject: MethodUnderTest) -> CheckResult:
     """An image that is a single token works."""
     small = subject.variant(size=(1, 1))
     run = small.run(prompts=[small.prompt("dot")])
@@ -103,7 +103,7 @@ def one_token(subject: Subject) -> Verdict:
 
 
 @torch.no_grad()
-def _logits(subject: Subject, pruner: Pruner | None) -> tuple[Tensor, ...]:
+def _logits(subject: MethodUnderTest, pruner: Pruner | None) -> tuple[Tensor, ...]:
     """[B, L, V] logits of the first prompts and [B, V] of each step of their greedy answers."""
     inputs = subject.inputs(subject.prompts[: subject.batch])
     with nullcontext() if pruner is None else prune(subject.model, pruner):
@@ -111,19 +111,19 @@ def _logits(subject: Subject, pruner: Pruner | None) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def _trace(subject: Subject, pruner: Pruner) -> tuple[RowReport, dict[int, Tensor], Tensor]:
+def _trace(subject: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int, Tensor], Tensor]:
     """Report of the prompt with two images, rotary cosines per layer, and [L, d] those of the whole prompt."""
     prompt = subject.prompts[1]
     inputs = subject.inputs([prompt])
     with traced(subject.layout.layers) as seen:
         subject.model(**inputs)
     with prune(subject.model, pruner) as session, traced(subject.layout.layers) as pruned:
-        session.samples = (Sample(prompt.name, torch.tensor(prompt.question)),)
+        session.samples = (PromptInfo(prompt.name, torch.tensor(prompt.question)),)
         subject.model(**inputs)
     return session.reports[0].rows[0], pruned, seen[0][0]
 
 
-def _survivors(subject: Subject, row: RowReport, layer: int) -> Tensor:
+def _survivors(subject: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
     """Positions of all text and of the visual tokens that the report lets enter `layer`."""
     ids = torch.tensor(subject.prompts[1].ids)
     kept = ids != IMAGE
@@ -137,7 +137,7 @@ def _survivors(subject: Subject, row: RowReport, layer: int) -> Tensor:
     return kept.nonzero()[:, 0]
 
 
-def _cached(subject: Subject, row: RowReport, prompt: Prompt) -> list[int]:
+def _cached(subject: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list[int]:
     """Tokens every layer should hold after the prefill."""
     visual, first = list(map(sum, zip(row.entering, row.markers, strict=True))), subject.at(RATIO).evict_from(LAYERS)
     if first is not None:
@@ -145,7 +145,7 @@ def _cached(subject: Subject, row: RowReport, prompt: Prompt) -> list[int]:
     return [len(prompt.ids) - prompt.ids.count(IMAGE) + count for count in visual]
 
 
-def _declared(subject: Subject, row: RowReport) -> list[int]:
+def _declared(subject: MethodUnderTest, row: RowReport) -> list[int]:
     """Visual tokens that should enter every layer by the schedule, each unit of the scope counted apart."""
     counts = [tokens_per_layer(len(unit.ranks), subject.stages(), LAYERS) for unit in row.units]
     return [sum(layer) for layer in zip(*counts, strict=True)]

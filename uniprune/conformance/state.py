@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from uniprune.pruner import Pruner
-from uniprune.specimen import LAYERS
+from uniprune.modeling.tiny import LAYERS
+from uniprune.pruning.base import Pruner
 
 State = Mapping[str, Mapping[str, Any]]
 """Group -> name -> a value that can be compared."""

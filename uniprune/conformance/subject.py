@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from uniprune.conformance.state import State, snapshot
-from uniprune.conformance.witness import Decision, Witness
-from uniprune.engine import RowReport, Sample, prune
+from uniprune.conformance.witness import RecordedDecision, RecordingPruner
+from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.family import Family, find_family
-from uniprune.pruner import Compose, Pruner, Stage
+from uniprune.modeling.adapter import ModelAdapter, find_family
+from uniprune.modeling.tiny import LAYERS, Size, TinyModel, TinyPrompt
+from uniprune.pruning.base import Compose, Pruner, Stage
 from uniprune.registry import MODELS
-from uniprune.specimen import LAYERS, Prompt, Size, Specimen
 
 RATIO = 0.3
 RATIOS = (0.02, RATIO, 0.6, 0.98)
@@ -37,13 +37,13 @@ class Models:
     def __init__(self) -> None:
         self._models: dict[tuple[Any, ...], Any] = {}
 
-    def get(self, family: str, attention: str, dtype: torch.dtype, size: Size) -> tuple[Specimen, Any]:
+    def get(self, family: str, attention: str, dtype: torch.dtype, size: Size) -> tuple[TinyModel, Any]:
         """The specimen of a family and its model.
 
         Raises:
             UserError: an unknown family. UnsupportedError: it has no tiny model.
         """
-        specimen: Specimen = MODELS.get(family).specimen(size)
+        specimen: TinyModel = MODELS.get(family).specimen(size)
         key = (family, attention, dtype, size)
         if key not in self._models:
             self._models[key] = specimen.model(attention, dtype)
@@ -51,7 +51,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Run:
+class PrefillResult:
     """What came out of one prefill per batch.
 
     Attributes:
@@ -73,7 +73,7 @@ class Run:
 
 
 @dataclass
-class Subject:
+class MethodUnderTest:
     """One method on one family.
 
     Attributes:
@@ -92,18 +92,18 @@ class Subject:
     before: State = field(init=False)
     _pruners: dict[float, Pruner] = field(init=False, default_factory=dict)
     _rows: dict[float, tuple[RowReport, ...]] = field(init=False, default_factory=dict)
-    _decisions: dict[float, Witness] = field(init=False, default_factory=dict)
+    _decisions: dict[float, RecordingPruner] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.plain(self.prompts[:1])  # transformers adds hooks of its own in a model's first forward
         self.before = snapshot(self.model, self.at(RATIO))
 
-    def variant(self, **changes: Any) -> Subject:
+    def variant(self, **changes: Any) -> MethodUnderTest:
         """The method on another model of the family."""
         return dataclasses.replace(self, **changes)
 
     @cached_property
-    def specimen(self) -> Specimen:
+    def specimen(self) -> TinyModel:
         """What makes prompts."""
         return self.models.get(self.family, self.attention, self.dtype, self.size)[0]
 
@@ -113,26 +113,26 @@ class Subject:
         return self.models.get(self.family, self.attention, self.dtype, self.size)[1]
 
     @cached_property
-    def layout(self) -> Family:
+    def layout(self) -> ModelAdapter:
         """The model's parts."""
         return find_family(self.model)
 
     # --- prompts ------------------------------------------------------------------------------------------------
     @cached_property
-    def prompts(self) -> tuple[Prompt, ...]:
+    def prompts(self) -> tuple[TinyPrompt, ...]:
         """Three prompts of different lengths, the second with two images."""
         return tuple(
             self.prompt(name, images, extra=extra) for name, images, extra in (("a", 1, 0), ("b", 2, 3), ("c", 1, 6))
         )
 
-    def prompt(self, name: str, images: int = 1, extra: int = 0) -> Prompt:
+    def prompt(self, name: str, images: int = 1, extra: int = 0) -> TinyPrompt:
         """A prompt whose content follows from its name; `extra` words make it longer."""
         other = OTHER if self.specimen.dynamic and self.size == SIZE else self.size
         generator = torch.Generator().manual_seed(sum(name.encode()))
         sizes = [(self.size, other)[i % 2] for i in range(images)]
         return self.specimen.prompt(generator, sizes, before=4 + extra, question=6 + extra // 2, name=name)
 
-    def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+    def inputs(self, prompts: Sequence[TinyPrompt]) -> dict[str, Tensor]:
         """The model's arguments, in its precision."""
         return {
             name: value.to(self.dtype) if value.is_floating_point() else value
@@ -153,37 +153,37 @@ class Subject:
         """Whether some stage chooses its own number of tokens."""
         return any(not stage.pruner.exact for stage in self.stages())
 
-    def run(self, pruner: Pruner | None = None, prompts: Sequence[Prompt] | None = None) -> Run:
+    def run(self, pruner: Pruner | None = None, prompts: Sequence[TinyPrompt] | None = None) -> PrefillResult:
         """Prefill some prompts (by default all three) under a pruner (by default the method at the usual ratio)."""
         with prune(self.model, pruner or self.at(RATIO)) as session:
             found = self._forward(self.prompts if prompts is None else prompts, session)
             return dataclasses.replace(found, rows=tuple(row for report in session.reports for row in report.rows))
 
-    def plain(self, prompts: Sequence[Prompt] | None = None) -> Run:
+    def plain(self, prompts: Sequence[TinyPrompt] | None = None) -> PrefillResult:
         """The un-pruned model; no reports."""
         return self._forward(self.prompts if prompts is None else prompts)
 
-    def _forward(self, prompts: Sequence[Prompt], session: Any = None) -> Run:
+    def _forward(self, prompts: Sequence[TinyPrompt], session: Any = None) -> PrefillResult:
         logits, caches = [], []
         for start in range(0, len(prompts), self.batch):
             chunk = prompts[start : start + self.batch]
             if session is not None:
-                session.samples = tuple(Sample(p.name, torch.tensor(p.question)) for p in chunk)
+                session.samples = tuple(PromptInfo(p.name, torch.tensor(p.question)) for p in chunk)
             out = generate(self.model, self.inputs(chunk), steps=1)
             logits.append(out.logits[0])
             caches.append(tuple(int(out.past_key_values.get_seq_length(layer)) for layer in range(LAYERS)))
-        return Run((), torch.cat(logits), tuple(caches))
+        return PrefillResult((), torch.cat(logits), tuple(caches))
 
     @cached_property
-    def baseline(self) -> Run:
+    def baseline(self) -> PrefillResult:
         """The usual prompts at the usual ratio."""
         return self.run()
 
     # --- decisions ----------------------------------------------------------------------------------------------
-    def witness(self, ratio: float = RATIO) -> Witness:
+    def witness(self, ratio: float = RATIO) -> RecordingPruner:
         """What the method was asked and answered for all prompts; answers the engine refused end the run."""
         if ratio not in self._decisions:
-            witness = Witness(inner=self.at(ratio))
+            witness = RecordingPruner(inner=self.at(ratio))
             try:
                 self._rows[ratio] = self.run(witness).rows
             except Exception as error:
@@ -199,7 +199,7 @@ class Subject:
         return sum(row.average_ratio for row in rows) / len(rows) if rows else float("nan")
 
     @property
-    def decisions(self) -> list[Decision]:
+    def decisions(self) -> list[RecordedDecision]:
         """All decisions at all ratios."""
         return [decision for ratio in RATIOS for decision in self.witness(ratio).decisions]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from uniprune.conformance import answers, independence, measures, sequence
-from uniprune.conformance.subject import Models, Subject
-from uniprune.conformance.verdicts import Verdict, failed, skipped
+from uniprune.conformance.subject import MethodUnderTest, Models
+from uniprune.conformance.verdicts import CheckResult, failed, skipped
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.pruner import Pruner
+from uniprune.pruning.base import Pruner
 
-Check = Callable[[Subject], Verdict]
+Check = Callable[[MethodUnderTest], CheckResult]
 
 CHECKS: tuple[Check, ...] = (
     answers.runs,
@@ -50,7 +50,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckedFamily:
     """One check of one method on one family.
 
     Attributes:
@@ -59,7 +59,7 @@ class Finding:
 
     check: str
     family: str
-    verdict: Verdict
+    verdict: CheckResult
 
 
 def title(check: Check) -> str:
@@ -72,7 +72,7 @@ def proves(check: Check) -> str:
     return (inspect.getdoc(check) or "").split("\n", 1)[0].rstrip(".")
 
 
-def examine(subject: Subject, checks: Sequence[Check] = CHECKS) -> Iterator[Finding]:
+def examine(subject: MethodUnderTest, checks: Sequence[Check] = CHECKS) -> Iterator[CheckedFamily]:
     """Make all checks on one subject.
 
     A check that an exception ends has failed, unless an earlier one did: then nothing more is to be learnt.
@@ -91,10 +91,10 @@ def examine(subject: Subject, checks: Sequence[Check] = CHECKS) -> Iterator[Find
                 told = f"{type(error).__name__}: {error}"
                 verdict = skipped("no result after what failed above") if broken else failed(told)
         broken = broken or verdict.word == "FAIL"
-        yield Finding(title(check), subject.family, verdict)
+        yield CheckedFamily(title(check), subject.family, verdict)
 
 
-def refused(subject: Subject) -> str:
+def refused(subject: MethodUnderTest) -> str:
     """Why the method refuses this family; empty if it does not.
 
     Raises:
@@ -111,7 +111,7 @@ def refused(subject: Subject) -> str:
     return ""
 
 
-def examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check] = CHECKS) -> list[Finding]:
+def examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check] = CHECKS) -> list[CheckedFamily]:
     """Make all checks on several families with models of their own, on one thread: more only slow tiny models down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -121,12 +121,12 @@ def examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check]
         torch.set_num_threads(threads)
 
 
-def _examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check]) -> Iterator[Finding]:
+def _examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check]) -> Iterator[CheckedFamily]:
     models = Models()
     for family in families:
         try:
-            subject = Subject(pruner, family, models)
+            subject = MethodUnderTest(pruner, family, models)
         except UnsupportedError as error:  # a family without a tiny model
-            yield from (Finding(title(check), family, skipped(str(error))) for check in checks)
+            yield from (CheckedFamily(title(check), family, skipped(str(error))) for check in checks)
         else:
             yield from examine(subject, checks)

@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from uniprune.conformance.suite import CHECKS, Finding, proves, title
+from uniprune.conformance.suite import CHECKS, CheckedFamily, proves, title
 
 STYLES = {"pass": "green", "FAIL": "bold red", "reported": "cyan", "n.a.": "dim"}
 
 
-def table(name: str, findings: Sequence[Finding]) -> Table:
+def table(name: str, findings: Sequence[CheckedFamily]) -> Table:
     """Checks by families."""
     families = list(dict.fromkeys(finding.family for finding in findings))
     words = {(finding.check, finding.family): finding.verdict.word for finding in findings}
@@ -23,7 +23,7 @@ def table(name: str, findings: Sequence[Finding]) -> Table:
     return shown
 
 
-def notes(findings: Iterable[Finding]) -> list[str]:
+def notes(findings: Iterable[CheckedFamily]) -> list[str]:
     """One line per failure, then per measurement and per reason why there is nothing to check."""
     told: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:
@@ -35,7 +35,7 @@ def notes(findings: Iterable[Finding]) -> list[str]:
     return [f"{word:<9} {check} ({', '.join(families)}): {detail}" for (word, check, detail), families in lines]
 
 
-def rows(name: str, findings: Iterable[Finding]) -> list[dict[str, Any]]:
+def rows(name: str, findings: Iterable[CheckedFamily]) -> list[dict[str, Any]]:
     """The same for machines."""
     meaning = {title(check): proves(check) for check in CHECKS}
     return [

@@ -9,7 +9,7 @@ Word = Literal["pass", "FAIL", "reported", "n.a."]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """The outcome of one check of one method on one family.
 
     Attributes:
@@ -21,27 +21,27 @@ class Verdict:
     detail: str = ""
 
 
-def passed(detail: str = "") -> Verdict:
+def passed(detail: str = "") -> CheckResult:
     """The method keeps the rule."""
-    return Verdict("pass", detail)
+    return CheckResult("pass", detail)
 
 
-def failed(detail: str) -> Verdict:
+def failed(detail: str) -> CheckResult:
     """The method breaks the rule."""
-    return Verdict("FAIL", detail)
+    return CheckResult("FAIL", detail)
 
 
-def reported(detail: str) -> Verdict:
+def reported(detail: str) -> CheckResult:
     """A measurement, or a rule the method declares not to follow."""
-    return Verdict("reported", detail)
+    return CheckResult("reported", detail)
 
 
-def skipped(reason: str) -> Verdict:
+def skipped(reason: str) -> CheckResult:
     """The rule does not apply."""
-    return Verdict("n.a.", reason)
+    return CheckResult("n.a.", reason)
 
 
-def judged(problems: list[str], detail: str = "") -> Verdict:
+def judged(problems: list[str], detail: str = "") -> CheckResult:
     """Passed with `detail` when there are no problems; else failed with the first and the number of others."""
     if not problems:
         return passed(detail)

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.pruner import Pruner, Selection, Stage
-from uniprune.view import View
+from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.view import View
 
 WATCHED = ("tokens", "cells", "prompt", "text", "after")
 """Tensors of a view that a method must leave as they are."""
 
 
 @dataclass(frozen=True)
-class Decision:
+class RecordedDecision:
     """One call of `select`.
 
     Attributes:
@@ -45,18 +45,18 @@ class Decision:
             return []
         return sorted(map(int, indices.tolist()))
 
-    def again(self, **changes: Any) -> Decision:
+    def again(self, **changes: Any) -> RecordedDecision:
         """The same question once more, with some attributes of the view replaced."""
         return ask(self.pruner, dataclasses.replace(pristine(self.view), **changes), self.keep)
 
 
-def ask(pruner: Pruner, view: View, keep: int) -> Decision:
+def ask(pruner: Pruner, view: View, keep: int) -> RecordedDecision:
     """Ask and note what changed."""
     before = pristine(view)
     answer = pruner.select(view, keep)
     changed = [name for name in WATCHED if not torch.equal(getattr(view, name), getattr(before, name))]
     changed += [name for name in ("grids", "layer", "initial") if getattr(view, name) != getattr(before, name)]
-    return Decision(pruner, before, keep, answer, tuple(changed))
+    return RecordedDecision(pruner, before, keep, answer, tuple(changed))
 
 
 def pristine(view: View) -> View:
@@ -69,7 +69,7 @@ def pristine(view: View) -> View:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Witness(Pruner):
+class RecordingPruner(Pruner):
     """`inner`, under observation.
 
     Attributes:
@@ -77,7 +77,7 @@ class Witness(Pruner):
     """
 
     inner: Pruner
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[RecordedDecision] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,10 +94,10 @@ class Witness(Pruner):
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """The method's stages, each under observation; one witness per pruner, as the engine counts by pruner."""
-        witnesses: dict[int, Witness] = {}
+        witnesses: dict[int, RecordingPruner] = {}
         stages = []
         for stage in self.inner.schedule(num_layers):
-            own = Witness(inner=stage.pruner, decisions=self.decisions, errors=self.errors)
+            own = RecordingPruner(inner=stage.pruner, decisions=self.decisions, errors=self.errors)
             stages.append(Stage(stage.layer, stage.ratio, witnesses.setdefault(id(stage.pruner), own)))
         return tuple(stages)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.family import Span, rotate_half
+from uniprune.modeling.adapter import Span, rotate_half
 
 BLOCK = 256
 """Query rows of a decoder per block: bounds memory at heads x BLOCK x context."""
@@ -22,7 +22,7 @@ CPU_BYTES, GPU_BYTES = 2**20, 2**25
 
 
 @dataclass(frozen=True)
-class DecoderTap:
+class AttentionCapture:
     """What one decoder self-attention saw in the prefill.
 
     Attributes:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import DecoderTap
-from uniprune.engine.host import to_device
-from uniprune.engine.state import CacheState, Kept, active, causal_mask
+from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.cache import CacheState, KeptTokens, active, causal_mask
+from uniprune.engine.compaction import to_device
 from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError
 
@@ -21,7 +21,7 @@ class Decode:
         state: how the cache was pruned. cache: the cache. config: the decoder's config.
     """
 
-    tap: DecoderTap | None = None
+    tap: AttentionCapture | None = None
 
     def __init__(self, state: CacheState, cache: Any, config: Any) -> None:
         self.state, self.cache, self.config = state, cache, config
@@ -71,10 +71,10 @@ class Decode:
     def finish(self) -> None:
         """Nothing to remember or report."""
 
-    def _mask(self, kept: Kept, hidden: Tensor) -> Any:
+    def _mask(self, kept: KeptTokens, hidden: Tensor) -> Any:
         return causal_mask(self.config, hidden, self._valid(kept, hidden), self.cache, kept.layer)
 
-    def _valid(self, kept: Kept, inputs: Tensor) -> Tensor | None:
+    def _valid(self, kept: KeptTokens, inputs: Tensor) -> Tensor | None:
         """[B, cached + q] False at padding in the layers from a stage on, for `inputs` [B, q, ...]; None without."""
         batch, new = inputs.shape[:2]
         if batch != kept.valid.shape[0]:

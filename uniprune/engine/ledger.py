@@ -7,14 +7,14 @@ from functools import cached_property
 
 import torch
 
-from uniprune.engine.host import Tokens
-from uniprune.engine.images import image_units, scoped
-from uniprune.engine.prompt import Prompt, Sample
+from uniprune.engine.cache import KeptTokens, active
+from uniprune.engine.compaction import Tokens
+from uniprune.engine.prompt import Prompt, PromptInfo
 from uniprune.engine.report import RowReport, StageReport
-from uniprune.engine.state import Kept, active
-from uniprune.family import Picture
-from uniprune.pruner import Pruner, Stage
-from uniprune.view import Grid
+from uniprune.engine.token_map import image_units, scoped
+from uniprune.modeling.adapter import ImageLayout
+from uniprune.pruning.base import Pruner, Stage
+from uniprune.pruning.view import Grid
 
 
 class Ledger:
@@ -39,16 +39,16 @@ class Ledger:
         tiled: bool,
         pruner: Pruner,
         stages: Sequence[Stage],
-        samples: tuple[Sample, ...],
+        samples: tuple[PromptInfo, ...],
         read: Callable[[], Tokens],
     ) -> None:
         self.tiled, self.pruner, self.stages, self.samples, self._read = tiled, pruner, stages, samples, read
         self.copies = 1
         self.grids: list[Grid] | None = None
-        self.pictures: list[Picture] | None = None
+        self.pictures: list[ImageLayout] | None = None
         self.widths: list[int] = []
-        self.kept: list[Kept] = []
-        self.cached: list[Kept] = []
+        self.kept: list[KeptTokens] = []
+        self.cached: list[KeptTokens] = []
         self.sizes: list[int] | None = None
 
     @cached_property
@@ -63,14 +63,14 @@ class Ledger:
         return counts
 
     @cached_property
-    def whole(self) -> Kept:
+    def whole(self) -> KeptTokens:
         """The un-pruned batch."""
         batch, width = self.tokens.real.shape
         lengths = tuple(self.tokens.real.sum(1).tolist())
-        return Kept(0, torch.arange(width).repeat(batch, 1), self.tokens.real, lengths)
+        return KeptTokens(0, torch.arange(width).repeat(batch, 1), self.tokens.real, lengths)
 
     @property
-    def now(self) -> Kept:
+    def now(self) -> KeptTokens:
         """What has survived all stages so far."""
         return self.kept[-1] if self.kept else self.whole
 
@@ -89,7 +89,7 @@ class Ledger:
         pictures = self.pictures if self.has_images else None
         units = image_units(self.tokens.visual, pictures, self.tiled)
         rows = range(0, len(units), self.copies)
-        samples = self.samples or tuple(Sample(str(i)) for i in range(len(rows)))
+        samples = self.samples or tuple(PromptInfo(str(i)) for i in range(len(rows)))
         return [
             Prompt(sample, row, scoped(units[row], self.pruner.scope, self.grids), self.tokens)
             for row, sample in zip(rows, samples, strict=True)

@@ -10,20 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import DecoderTap
-from uniprune.engine.eviction import evict
-from uniprune.engine.host import reader, to_device, visual_inputs
-from uniprune.engine.images import repeated_rows
+from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.cache import CacheState, KeptTokens, causal_mask, remember, token_bytes
+from uniprune.engine.compaction import evict, pack, reader, renumbered, replace_tokens, take, to_device, visual_inputs
 from uniprune.engine.ledger import Ledger
-from uniprune.engine.prompt import Arriving, Sample
+from uniprune.engine.prompt import PromptInfo, StageInput
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.stages import pack, renumbered, replace_tokens, take
-from uniprune.engine.state import CacheState, Kept, causal_mask, remember, token_bytes
+from uniprune.engine.token_map import repeated_rows
 from uniprune.engine.views import settle
 from uniprune.engine.vision import Vision
 from uniprune.errors import UserError
-from uniprune.family import Family
-from uniprune.pruner import Pruner, Stage
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.pruning.base import Pruner, Stage
 
 
 class Prefill:
@@ -44,15 +42,15 @@ class Prefill:
 
     def __init__(
         self,
-        family: Family,
+        family: ModelAdapter,
         pruner: Pruner,
         stages: dict[int, Stage],
-        samples: tuple[Sample, ...],
+        samples: tuple[PromptInfo, ...],
         inputs: dict[str, Any],
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.family, self.pruner, self.method_time = family, pruner, method_time
-        self.tap: DecoderTap | None = None
+        self.tap: AttentionCapture | None = None
         self.ledger = Ledger(family.tiled, pruner, tuple(stages.values()), samples, reader(family, inputs))
         self._carries = bool(visual_inputs(inputs))
         idle = not self._carries or all(stage.keeps_all for stage in stages.values())
@@ -114,7 +112,7 @@ class Prefill:
         """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
         now, prompts = self.ledger.now, self.ledger.prompts
         upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
-        arriving = Arriving(self.family, hidden, now, self._embeds, self._vision, self.tap, upcoming)
+        arriving = StageInput(self.family, hidden, now, self._embeds, self._vision, self.tap, upcoming)
         asked = [prompt.ask(stage, arriving) for prompt in prompts]
         self.tap = None
         answers = iter(settle(list(chain.from_iterable(asked))))
@@ -131,14 +129,14 @@ class Prefill:
         self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
         return hidden
 
-    def _upcoming(self, layer: int, hidden: Tensor, now: Kept, kwargs: dict[str, Any]) -> DecoderTap:
+    def _upcoming(self, layer: int, hidden: Tensor, now: KeptTokens, kwargs: dict[str, Any]) -> AttentionCapture:
         """What the attention of `layer` would see if it ran on `hidden` as it arrives."""
         module = self.family.layers[layer]
         normalised = module.input_layernorm(hidden)  # may bring it to the device of this layer
         cos, sin = (take(table, now.index).to(normalised.device) for table in kwargs["position_embeddings"])
-        return DecoderTap(module.self_attn, layer, normalised, cos, sin, cache=None)
+        return AttentionCapture(module.self_attn, layer, normalised, cos, sin, cache=None)
 
-    def _layer_arguments(self, kept: Kept, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    def _layer_arguments(self, kept: KeptTokens, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
         """What every layer from this stage on is called with; `rotary` are the tables of the whole prompt."""
         rows = kept.index
         if self.pruner.positions == "compact":

@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.budget import keep_count
-from uniprune.engine.attention import DecoderTap
-from uniprune.engine.host import Tokens, to_device
-from uniprune.engine.images import Unit
+from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.cache import KeptTokens
+from uniprune.engine.compaction import Tokens, to_device
 from uniprune.engine.report import StageReport
-from uniprune.engine.state import Kept
-from uniprune.engine.views import Choice, UnitAttention, UnitEmbedded, choose, generator, question
+from uniprune.engine.token_map import TokenGroup
+from uniprune.engine.views import Decision, UnitAttention, UnitEmbedded, choose, generator, question
 from uniprune.engine.vision import UnitVision, Vision
 from uniprune.errors import UserError
-from uniprune.family import Family
-from uniprune.pruner import Stage
-from uniprune.view import Later, View
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.pruning.base import Stage
+from uniprune.pruning.budget import keep_count
+from uniprune.pruning.view import Later, View
 
 
 @dataclass(frozen=True)
-class Sample:
+class PromptInfo:
     """Who a prompt is.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Arriving:
+class StageInput:
     """A batch as it arrives at a stage.
 
     Attributes:
@@ -48,13 +48,13 @@ class Arriving:
         tap: attention of the layer before, if captured. upcoming: of the layer about to run, if asked for.
     """
 
-    family: Family
+    family: ModelAdapter
     hidden: Tensor
-    kept: Kept
+    kept: KeptTokens
     embeds: Tensor
     vision: Vision | None
-    tap: DecoderTap | None
-    upcoming: DecoderTap | None = None
+    tap: AttentionCapture | None
+    upcoming: AttentionCapture | None = None
 
 
 @dataclass
@@ -66,9 +66,9 @@ class Prompt:
         tokens: those of the batch. reports: one per stage so far.
     """
 
-    sample: Sample
+    sample: PromptInfo
     row: int
-    units: list[Unit]
+    units: list[TokenGroup]
     tokens: Tokens
     reports: list[StageReport] = field(default_factory=list)
     _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Prompt:
         text, first = self._text_mask, int(self.placeholders[0])
         return question(ids, text, first, self.sample.question, special)
 
-    def embedded_question(self, arriving: Arriving) -> Tensor:
+    def embedded_question(self, arriving: StageInput) -> Tensor:
         """[M, D] input embeddings of the question."""
         if self.sample.question is None:
             positions = self.question(arriving.family.special_token_ids)
@@ -118,7 +118,7 @@ class Prompt:
         return table(to_device(self.sample.question, table.weight.device))
 
     @torch.no_grad()
-    def ask(self, stage: Stage, arriving: Arriving) -> list[Choice]:
+    def ask(self, stage: Stage, arriving: StageInput) -> list[Decision]:
         """Ask the stage's method once per unit, unless it keeps everything anyway."""
         choices = []
         for unit, cells in zip(self.units, self._cells, strict=True):
@@ -129,7 +129,7 @@ class Prompt:
                 choices.append(choose(stage, self.sample.id, unit.ordinal, view, keep))
         return choices
 
-    def keep(self, stage: Stage, choices: Iterable[Choice]) -> list[tuple[Tensor, Tensor]]:
+    def keep(self, stage: Stage, choices: Iterable[Decision]) -> list[tuple[Tensor, Tensor]]:
         """Of the units that were asked about only what was chosen survives; new tokens and their positions, if any.
 
         No method is asked about markers: they stay as long as their unit has a token left.
@@ -162,7 +162,7 @@ class Prompt:
         """[N] where the unit's surviving tokens stand in the un-pruned prompt."""
         return self.placeholders[self.units[ordinal].ranks[self._cells[ordinal]]]
 
-    def _view(self, stage: Stage, arriving: Arriving, unit: Unit) -> View:
+    def _view(self, stage: Stage, arriving: StageInput, unit: TokenGroup) -> View:
         """What the method sees of the unit's surviving tokens."""
         family, kept = arriving.family, arriving.kept
         hidden, device = arriving.hidden[self.row], arriving.hidden.device
@@ -171,7 +171,7 @@ class Prompt:
         def columns(positions: Tensor) -> Tensor:
             return kept.columns(positions, self.row)
 
-        def attention(tap: DecoderTap | None) -> UnitAttention:
+        def attention(tap: AttentionCapture | None) -> UnitAttention:
             return UnitAttention(
                 tap=tap,
                 row=self.row,

@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from uniprune.engine.images import Unit, image_of
-from uniprune.view import Grid
+from uniprune.engine.token_map import TokenGroup, image_of
+from uniprune.pruning.view import Grid
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RowReport:
     initial: int
     entering: list[int]
     markers: list[int]
-    units: tuple[Unit, ...]
+    units: tuple[TokenGroup, ...]
     tower: tuple[Grid, ...] | None
     stages: tuple[StageReport, ...]
     text: int

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from uniprune.engine.attention import DecoderTap
+from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.cache import forget, recall
+from uniprune.engine.checks import check_call, checked_stages
+from uniprune.engine.compaction import placeholders, visual_inputs
 from uniprune.engine.decode import Decode
-from uniprune.engine.host import placeholders, visual_inputs
 from uniprune.engine.prefill import Prefill
-from uniprune.engine.prompt import Sample
+from uniprune.engine.prompt import PromptInfo
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.shared import JoinedVision, encode, join
-from uniprune.engine.state import forget, recall
-from uniprune.engine.support import check_call, checked_stages
-from uniprune.engine.vision import Vision, VisionCall
+from uniprune.engine.shared import VisionBatch, encode, join
+from uniprune.engine.vision import Vision, VisionCapture
 from uniprune.errors import UnsupportedError
-from uniprune.family import find_family
-from uniprune.pruner import Pruner, Stage
+from uniprune.modeling.adapter import find_family
+from uniprune.pruning.base import Pruner, Stage
 
 if TYPE_CHECKING:
-    from uniprune.timing import Timer
+    from uniprune.engine.timer import Timer
 
 
 def prune(model: Any, pruner: Pruner, timer: Timer | None = None) -> Session:
@@ -44,7 +44,7 @@ def prune(model: Any, pruner: Pruner, timer: Timer | None = None) -> Session:
     Args:
         model: a loaded Hugging Face vision-language model of a registered family, in eval mode.
         pruner: the method.
-        timer: receives the time the method takes, see `uniprune.timing`.
+        timer: receives the time the method takes, see `uniprune.engine.timer`.
 
     Raises:
         UserError: unknown family, or a layer the model does not have.
@@ -58,14 +58,15 @@ class Session:
     """What `prune` returns.
 
     Attributes:
-        samples: one `Sample` per prompt of the next batch, used and cleared by the next prefill; ids are "0", "1", …
+        samples: one `PromptInfo` per prompt of the next batch, used and cleared by the next prefill; ids are "0", "1",
+        …
             by default.
         reports: one `PrefillReport` per prefill so far.
     """
 
     def __init__(self, model: Any, pruner: Pruner, timer: Timer | None = None) -> None:
         self.family, self.pruner = find_family(model), pruner
-        self.samples: tuple[Sample, ...] = ()
+        self.samples: tuple[PromptInfo, ...] = ()
         self.reports: list[PrefillReport] = []
         self._timer = timer
         self._handles: list[Any] = []
@@ -73,7 +74,7 @@ class Session:
         self._listening = range(0)
         self._run: Prefill | Decode | None = None
         self._vision: Vision | None = None
-        self._call: VisionCall | None = None
+        self._call: VisionCapture | None = None
         self._features: Any = None
         self._stages: dict[int, Stage] = {}
 
@@ -140,7 +141,7 @@ class Session:
         return self._timer.span("method") if self._timer is not None else nullcontext()
 
     # --- shared pictures ----------------------------------------------------------------------------------------
-    def encode(self, visual: dict[str, Tensor]) -> VisionCall:
+    def encode(self, visual: dict[str, Tensor]) -> VisionCapture:
         """Run the vision tower now, outside any prefill, on a prompt's visual inputs; `present` uses the result.
 
         The call holds what this session's method looks at in the tower, so it serves any session whose method looks
@@ -158,10 +159,10 @@ class Session:
         """Blocks of the tower that the method looks at."""
         return frozenset(self.family.block_index(layer) for layer in self.pruner.vision_layers)
 
-    def present(self, calls: Sequence[VisionCall]) -> dict[str, Any]:
+    def present(self, calls: Sequence[VisionCapture]) -> dict[str, Any]:
         """Argument `mm_encoder_outputs` of the next `generate`: pictures of `calls`, in the order of the prompts."""
         output = join([call.output for call in calls])
-        self._vision = JoinedVision(self.family, tuple(calls), output)
+        self._vision = VisionBatch(self.family, tuple(calls), output)
         return {"image": output}
 
     # --- whole model --------------------------------------------------------------------------------------------
@@ -234,11 +235,11 @@ class Session:
         if self._run is not None:
             hidden = args[0] if args else kwargs["hidden_states"]
             cos, sin = kwargs["position_embeddings"]
-            self._run.tap = DecoderTap(module, layer, hidden, cos, sin, kwargs.get("past_key_values"))
+            self._run.tap = AttentionCapture(module, layer, hidden, cos, sin, kwargs.get("past_key_values"))
 
     # --- vision tower -------------------------------------------------------------------------------------------
     def _encode(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._vision = self._call = VisionCall(self.family, self.family.grids(args, kwargs))
+        self._vision = self._call = VisionCapture(self.family, self.family.grids(args, kwargs))
 
     def _encoded(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._call is not None:

@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from uniprune.engine.vision import VisionCall
-from uniprune.family import Family
-from uniprune.view import Grid
+from uniprune.engine.vision import VisionCapture
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.pruning.view import Grid
 
 
 @dataclass(frozen=True)
-class JoinedVision:
+class VisionBatch:
     """Several calls of the tower, read as if they had been one call on all their images.
 
     Attributes:
         family: the model's layout. calls: in the order of the images. output: the features handed to the model.
     """
 
-    family: Family
-    calls: Sequence[VisionCall]
+    family: ModelAdapter
+    calls: Sequence[VisionCapture]
     output: Any
 
     @property
@@ -42,19 +42,19 @@ class JoinedVision:
         return torch.cat(made) if len(made) == len(self.calls) else None
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
-        """See `VisionCall.quantity`."""
+        """See `VisionCapture.quantity`."""
         return list(chain.from_iterable(call.quantity(name, layer) for call in self.calls))
 
     def features(self) -> list[Tensor]:
-        """See `VisionCall.features`."""
+        """See `VisionCapture.features`."""
         return list(chain.from_iterable(call.features() for call in self.calls))
 
     def project(self, features: Tensor) -> Tensor:
-        """See `VisionCall.project`."""
+        """See `VisionCapture.project`."""
         return self.calls[0].project(features)
 
     def cls_tokens(self, layer: int | None) -> Tensor:
-        """See `VisionCall.cls_tokens`."""
+        """See `VisionCapture.cls_tokens`."""
         return torch.cat([call.cls_tokens(layer) for call in self.calls])
 
 
@@ -63,7 +63,7 @@ def supports_sharing(model: Any) -> bool:
     return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
 
 
-def encode(family: Family, visual: dict[str, Tensor]) -> Any:
+def encode(family: ModelAdapter, visual: dict[str, Tensor]) -> Any:
     """Features of pictures, as the model itself makes them from its visual inputs."""
     known = inspect.signature(family.base.get_image_features).parameters
     return family.base.get_image_features(**{k: v for k, v in visual.items() if k in known}, return_dict=True)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import DecoderTap
-from uniprune.engine.host import HOST, to_device, to_host
+from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.compaction import HOST, to_device, to_host
 from uniprune.errors import PruningError
-from uniprune.pruner import Selection, Stage
-from uniprune.view import Rows
+from uniprune.pruning.base import Selection, Stage
+from uniprune.pruning.view import Rows
 
 
 def generator(seed: int, sample: str, ordinal: int, layer: int) -> torch.Generator:
@@ -53,7 +53,7 @@ class UnitAttention:
         All of them lie on the host.
     """
 
-    tap: DecoderTap | None
+    tap: AttentionCapture | None
     row: int
     valid: Tensor
     visual: Tensor
@@ -61,7 +61,7 @@ class UnitAttention:
     prompt: Callable[[], Tensor]
 
     def __call__(self, rows: Rows | Tensor) -> Tensor:
-        """[heads, R, N] probabilities; see `uniprune.view.Attention`."""
+        """[heads, R, N] probabilities; see `uniprune.pruning.view.Attention`."""
         return torch.cat(list(self.blocks(rows)), dim=1)
 
     def blocks(self, rows: Rows | Tensor) -> Iterator[Tensor]:
@@ -81,7 +81,7 @@ class UnitAttention:
         return self._tap.rotary_prior(self.row, *(to_device(x, device) for x in (self._queries(rows), self.visual)))
 
     @property
-    def _tap(self) -> DecoderTap:
+    def _tap(self) -> AttentionCapture:
         if self.tap is None:
             raise PruningError(
                 "LLM attention was not captured; set the class variable llm_attention = True for view.attention, "
@@ -129,7 +129,7 @@ class UnitEmbedded:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Decision:
     """What a method answered about one unit, and who asked.
 
     Attributes:
@@ -151,7 +151,7 @@ class Choice:
         )
 
 
-def choose(stage: Stage, sample: str, ordinal: int, view: Any, keep: int) -> Choice:
+def choose(stage: Stage, sample: str, ordinal: int, view: Any, keep: int) -> Decision:
     """Ask the stage's method about a view and check what can be checked without looking at the answer's values.
 
     Raises:
@@ -159,14 +159,14 @@ def choose(stage: Stage, sample: str, ordinal: int, view: Any, keep: int) -> Cho
     """
     answer = stage.pruner.select(view, keep)
     selection = answer if isinstance(answer, Selection) else Selection(answer)
-    choice = Choice(stage, sample, ordinal, view.tokens, selection)
+    choice = Decision(stage, sample, ordinal, view.tokens, selection)
     problem = _malformed(selection, view.tokens, keep if stage.pruner.exact else None)
     if problem:
         raise choice.error(problem)
     return choice
 
 
-def settle(choices: Sequence[Choice]) -> list[Choice]:
+def settle(choices: Sequence[Decision]) -> list[Decision]:
     """The answers to all questions of a stage, sorted: their values come to the host in one transfer, and are checked.
 
     Returns:

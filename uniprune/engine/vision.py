@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.attention import exchanged, received
-from uniprune.engine.host import to_device
-from uniprune.engine.images import image_of
+from uniprune.engine.compaction import to_device
+from uniprune.engine.token_map import image_of
 from uniprune.errors import PruningError, UnsupportedError
-from uniprune.family import Family
-from uniprune.view import Grid
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.pruning.view import Grid
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Vision(Protocol):
     """What a prefill knows of the tower's work on its images: one call, or several read as one."""
 
     @property
-    def family(self) -> Family:
+    def family(self) -> ModelAdapter:
         """The model's family."""
 
     @property
@@ -54,7 +54,7 @@ class Vision(Protocol):
 
 
 @dataclass
-class VisionCall:
+class VisionCapture:
     """One call of the vision tower.
 
     Attributes:
@@ -64,7 +64,7 @@ class VisionCall:
         entered, projected: what entered and what left the projector.
     """
 
-    family: Family
+    family: ModelAdapter
     grids: list[Grid]
     output: Any = None
     entered: Tensor | None = None

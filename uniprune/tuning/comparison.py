@@ -8,21 +8,18 @@ from pathlib import Path
 
 from accelerate import PartialState
 from rich.console import Console
-from rich.table import Table as Printed
+from rich.table import SummaryTable as Printed
 
-from uniprune.catalog import ROOT
-from uniprune.console import say, stdout, write
 from uniprune.errors import unknown
-from uniprune.progress import RunProgress
 from uniprune.tuning.harness import TaskScores, task_scores
-from uniprune.tuning.journal import Journal
-from uniprune.tuning.material import Material, material
+from uniprune.tuning.journal import StepLog
+from uniprune.tuning.material import TuningData, material
 from uniprune.tuning.report import page
 from uniprune.tuning.run import TuningRun
 from uniprune.tuning.settings import PairChoice, Settings, load_settings
 from uniprune.tuning.summary import (
     Finished,
-    Table,
+    SummaryTable,
     accuracy_table,
     counts,
     quadrant_table,
@@ -30,6 +27,8 @@ from uniprune.tuning.summary import (
     time_table,
     verdict,
 )
+from uniprune.utils.console import RunProgress, say, stdout, write
+from uniprune.utils.paths import ROOT
 
 FOREVER = 1 << 62
 """A journal is read to its end."""
@@ -95,7 +94,7 @@ def perform(runs: Sequence[TuningRun], console: Console, state: PartialState) ->
             # Labels and roles are the file's of today; the stored numbers are the run's.
             record = record.model_copy(update={"label": run.choice.label, "choice": run.choice})
             if state.is_main_process:
-                journal = Journal(run.folder / "steps.jsonl", FOREVER)
+                journal = StepLog(run.folder / "steps.jsonl", FOREVER)
                 done.append(Finished(record, journal, tasks_of(run, progress)))
     return done
 
@@ -108,7 +107,7 @@ def tasks_of(run: TuningRun, progress: RunProgress) -> TaskScores:
     return task_scores(run.folder, run.folder / "model", run.settings, run.material.tokenizer)
 
 
-def publish(done: Sequence[Finished], settings: Settings, shared: Material, folder: Path, name: str) -> None:
+def publish(done: Sequence[Finished], settings: Settings, shared: TuningData, folder: Path, name: str) -> None:
     """Print the tables and write them, with the pictures, to the folder."""
     kind_of = {sample.index: sample.kind for sample in shared.train if sample.kind}
     methods = [run for run in done if run.record.choice.role == "method"]
@@ -133,7 +132,7 @@ def publish(done: Sequence[Finished], settings: Settings, shared: Material, fold
     say(f"\nreport: {report}")
 
 
-def show(table: Table) -> None:
+def show(table: SummaryTable) -> None:
     """Print a table."""
     printed = Printed(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(table.columns):

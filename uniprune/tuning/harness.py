@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
-from uniprune.files import explain_write, write_atomically
-from uniprune.loading import DTYPES, place
+from uniprune.modeling.loading import DTYPES, place
 from uniprune.tuning.material import fetch
 from uniprune.tuning.settings import Settings
+from uniprune.utils.files import explain_write, write_atomically
 
 TaskScores = dict[str, dict[str, float]]
 """Task -> metric -> value or standard error, as the harness calls them ("acc", "acc_stderr", "exact_match,strict")."""

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from uniprune.errors import UserError
-from uniprune.files import explain_write
-from uniprune.records import Strict
+from uniprune.results.records import Strict
+from uniprune.utils.files import explain_write
 
 
 class BatchLine(Strict):
@@ -65,7 +65,7 @@ class ProbeLine(Strict):
     """Per probe sample, nats."""
 
 
-class Journal:
+class StepLog:
     """The file of one run.
 
     Args:

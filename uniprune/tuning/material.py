@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import track
 
 from uniprune.errors import UserError
-from uniprune.loading import DTYPES, commit_of, fingerprint, place, source_of
+from uniprune.modeling.loading import DTYPES, commit_of, fingerprint, place, source_of
+from uniprune.synthetic.letters import held_out_set, training_set
 from uniprune.tuning.data import Problems, Sample, read, samples
-from uniprune.tuning.generated import held_out_set, training_set
 from uniprune.tuning.settings import Settings
 
 GENERATED = "generated"
@@ -25,7 +25,7 @@ GENERATED = "generated"
 
 
 @dataclass(frozen=True)
-class Material:
+class TuningData:
     """What all runs of a file share.
 
     Attributes:
@@ -41,7 +41,7 @@ class Material:
     weights: str
 
 
-def material(settings: Settings, console: Console) -> Material:
+def material(settings: Settings, console: Console) -> TuningData:
     """Load the tokenizer and all data once.
 
     Raises:
@@ -57,7 +57,7 @@ def material(settings: Settings, console: Console) -> Material:
     folder = Path(settings.model)
     fetch("AutoConfig", settings.model)
     weights = fingerprint(folder) if folder.is_dir() else commit_of(settings.model) or settings.model
-    return Material(tokenizer, train, test, problems, digest, weights)
+    return TuningData(tokenizer, train, test, problems, digest, weights)
 
 
 def load(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniprune.budget import floor_count
 from uniprune.errors import PruningError
+from uniprune.pruning.budget import floor_count
 from uniprune.tuning.plane import bisect
 from uniprune.tuning.strategy import Picks, SampleStrategy, SampleView, TokenStrategy, TokenView
 

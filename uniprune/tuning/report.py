@@ -5,16 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from uniprune.tuning.material import Material
+from uniprune.tuning.material import TuningData
 from uniprune.tuning.pictures import planes, removed_tokens, trajectories
-from uniprune.tuning.summary import Finished, Table
+from uniprune.tuning.summary import Finished, SummaryTable
 
 
 def page(
     name: str,
     runs: Sequence[Finished],
-    shared: Material,
-    tables: Sequence[tuple[str, Table | None]],
+    shared: TuningData,
+    tables: Sequence[tuple[str, SummaryTable | None]],
     lines: Sequence[str],
 ) -> str:
     """HTML without outside references."""
@@ -59,7 +59,7 @@ def _about(runs: Sequence[Finished]) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
-def _table(table: Table) -> str:
+def _table(table: SummaryTable) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
 

@@ -22,19 +22,19 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from uniprune.choice import code_hash, plain
-from uniprune.environment import environment
 from uniprune.errors import UserError
-from uniprune.files import explain_write, write_atomically
-from uniprune.loading import DTYPES, place
-from uniprune.records import Environment, Strict
+from uniprune.evaluation.environment import environment
+from uniprune.evaluation.method_spec import code_hash, plain
+from uniprune.modeling.loading import DTYPES, place
+from uniprune.results.records import Environment, Strict
 from uniprune.tuning.data import Sample
-from uniprune.tuning.journal import Journal
-from uniprune.tuning.material import Material, load_model
+from uniprune.tuning.journal import StepLog
+from uniprune.tuning.material import TuningData, load_model
 from uniprune.tuning.memory import PeakMemory
 from uniprune.tuning.scoring import Scorer
 from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.trainer import REMEMBERED, Plan, PruningTrainer, collate
+from uniprune.utils.files import explain_write, write_atomically
 
 NOT_IDENTITY = {
     *("pairs", "seeds", "sample_ratio", "token_ratio", "removal", "rescore"),  # in the identity as the pair has them
@@ -97,7 +97,7 @@ class TuningRun:
     settings: Settings
     choice: PairChoice
     seed: int
-    material: Material
+    material: TuningData
     root: Path
     processes: int = 1
 
@@ -165,7 +165,7 @@ class TuningRun:
         scorer.verify(self.material.train[:2])
         before = exact_matches(scorer, self.material.test)
         main = arguments.process_index == 0
-        journal = Journal(self.folder / "steps.jsonl", step_of(checkpoint)) if main else None
+        journal = StepLog(self.folder / "steps.jsonl", step_of(checkpoint)) if main else None
         trainer = PruningTrainer(
             plan=self.plan(scorer, journal, arguments),
             progress=progress,
@@ -229,7 +229,7 @@ class TuningRun:
             label_names=[],
         )
 
-    def plan(self, scorer: Scorer, journal: Journal | None, arguments: Any) -> Plan:
+    def plan(self, scorer: Scorer, journal: StepLog | None, arguments: Any) -> Plan:
         """What the training step needs to know."""
         settings, train = self.settings, self.material.train
         pair = settings.pair(self.choice)

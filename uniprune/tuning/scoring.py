@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniprune.engine.attention import DecoderTap
+from uniprune.engine.attention import AttentionCapture
 from uniprune.errors import UnsupportedError
 from uniprune.tuning.data import Sample
 from uniprune.tuning.strategy import TokenStrategy
@@ -203,7 +203,7 @@ def attention_to_answer(seen: Mapping[str, Any], sample: Sample, rows: str) -> T
     """[1 or T, T] attention to the answer tokens, heads averaged, from the last position or the answer's own."""
     cos, sin = seen["position_embeddings"]
     hidden = seen["hidden_states"]
-    tap = DecoderTap(seen["module"], 0, hidden, cos, sin, None)
+    tap = AttentionCapture(seen["module"], 0, hidden, cos, sin, None)
     length, device = len(sample.ids), hidden.device
     answer = sample.answer.to(device)
     queries = answer if rows == "answer" else answer[-1:]

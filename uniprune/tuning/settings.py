@@ -10,9 +10,9 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from uniprune.budget import check_ratio
 from uniprune.errors import UserError, unknown
-from uniprune.records import Strict
+from uniprune.pruning.budget import check_ratio
+from uniprune.results.records import Strict
 from uniprune.tuning.pruning import Pair
 from uniprune.tuning.strategy import SAMPLES, TOKENS
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from uniprune.errors import PruningError
 from uniprune.registry import Registry
 
-SAMPLES = Registry("sample strategy", "methods.tuning.samples")
-TOKENS = Registry("token strategy", "methods.tuning.tokens")
+SAMPLES = Registry("sample strategy", "uniprune.methods.tuning.samples")
+TOKENS = Registry("token strategy", "uniprune.methods.tuning.tokens")
 
 register_samples = SAMPLES.register
 register_tokens = TOKENS.register

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from uniprune.tuning.journal import Journal, StepLine
+from uniprune.tuning.journal import StepLine, StepLog
 from uniprune.tuning.run import TuningRecord
 
 QUADRANTS = ("between", "Q1", "Q2", "Q3", "Q4")
@@ -23,7 +23,7 @@ class Finished:
     """A stored run: its record, its journal, and its model's metrics on tasks of lm-evaluation-harness."""
 
     record: TuningRecord
-    journal: Journal
+    journal: StepLog
     tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def accuracy(self, kind: str = "") -> float:
@@ -42,7 +42,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Mean:
+class SeedMean:
     """Mean over seeds with a 95 % t interval; None where there is one seed only."""
 
     value: float
@@ -52,15 +52,15 @@ class Mean:
         return f"{self.value:.1f}" + ("" if self.half is None else f" ± {self.half:.1f}")
 
 
-def mean(values: Sequence[float]) -> Mean:
+def mean(values: Sequence[float]) -> SeedMean:
     """Mean and half width of its interval."""
     if len(values) < 2:
-        return Mean(fmean(values), None)
-    return Mean(fmean(values), float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5)
+        return SeedMean(fmean(values), None)
+    return SeedMean(fmean(values), float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5)
 
 
 @dataclass(frozen=True)
-class Table:
+class SummaryTable:
     """Column names and rows of text."""
 
     columns: Sequence[str]
@@ -86,7 +86,7 @@ def kinds(runs: Sequence[Finished]) -> list[str]:
     return sorted({kind for run in runs for kind in run.record.after})
 
 
-def accuracy_table(runs: Sequence[Finished]) -> Table:
+def accuracy_table(runs: Sequence[Finished]) -> SummaryTable:
     """Exact match per pair and kind, tokens right, and how much of the data was trained on; best pair first."""
     names = kinds(runs)
     columns = ["pair", "role", "seeds", *(f"exact {name or 'all'} %" for name in names), "tokens right %",
@@ -104,10 +104,10 @@ def accuracy_table(runs: Sequence[Finished]) -> Table:
         order = fmean(run.accuracy() for run in group) if names else 0.0
         rows.append((order, [label, group[0].record.choice.role, str(len(group)), *exact, right,
                              f"{kept.value:.1f}", f"{trained.value:.1f}"]))  # fmt: skip
-    return Table(columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0])])
+    return SummaryTable(columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0])])
 
 
-def task_table(runs: Sequence[Finished], base: Mapping[str, Mapping[str, float]]) -> Table:
+def task_table(runs: Sequence[Finished], base: Mapping[str, Mapping[str, float]]) -> SummaryTable:
     """The first metric of every harness task per pair, and their mean, in percent; the base model is "zero-shot"."""
     names = list(base)
     columns = ["pair", *(f"{name} ({next(iter(metrics), 'no metric')})" for name, metrics in base.items()), "average"]
@@ -117,7 +117,9 @@ def task_table(runs: Sequence[Finished], base: Mapping[str, Mapping[str, float]]
         cells = [*(str(mean(column)) for column in zip(*values, strict=True)), str(mean([fmean(v) for v in values]))]
         return [label, *cells]
 
-    return Table(columns, [row("zero-shot", [base]), *(row(k, [r.tasks for r in g]) for k, g in by_pair(runs).items())])
+    return SummaryTable(
+        columns, [row("zero-shot", [base]), *(row(k, [r.tasks for r in g]) for k, g in by_pair(runs).items())]
+    )
 
 
 def _kept(steps: Sequence[StepLine]) -> float:
@@ -125,7 +127,7 @@ def _kept(steps: Sequence[StepLine]) -> float:
     return 100 * sum(len(b.kept) for b in batches) / max(1, sum(len(b.index) for b in batches))
 
 
-def time_table(runs: Sequence[Finished]) -> Table:
+def time_table(runs: Sequence[Finished]) -> SummaryTable:
     """Table 6 of the paper: selection, training, total, peak memory; means over seeds."""
     columns = ("pair", "scoring s", "samples s", "tokens s", "training s", "total s", "selection %", "of full %",
                "tokens run %", "peak memory MB")  # fmt: skip
@@ -140,10 +142,10 @@ def time_table(runs: Sequence[Finished]) -> Table:
                      f"{100 * spans[-1] / fmean(whole):.0f}" if whole else "–",
                      f"{fmean(run.share('run', 'tokens') for run in group):.1f}",
                      f"{fmean(memory) / 2**20:.1f}" if memory else "–"])  # fmt: skip
-    return Table(columns, rows)
+    return SummaryTable(columns, rows)
 
 
-def quadrant_table(runs: Sequence[Finished], kind_of: Mapping[int, str]) -> Table | None:
+def quadrant_table(runs: Sequence[Finished], kind_of: Mapping[int, str]) -> SummaryTable | None:
     """Where the items of each kind fell, in percent of their appearances, and how often they were kept.
 
     None where no plane was measured or the data has no kinds.
@@ -163,7 +165,7 @@ def quadrant_table(runs: Sequence[Finished], kind_of: Mapping[int, str]) -> Tabl
         total = counts.total()
         cells = [f"{100 * counts[q] / total:.1f}" for q in (1, 2, 3, 4, 0)]
         rows.append([kind, str(total), *cells, f"{100 * kept[kind] / total:.1f}"])
-    return Table(("kind", "seen", "Q1 %", "Q2 %", "Q3 %", "Q4 %", "between %", "kept %"), rows)
+    return SummaryTable(("kind", "seen", "Q1 %", "Q2 %", "Q3 %", "Q4 %", "between %", "kept %"), rows)
 
 
 def verdict(runs: Sequence[Finished]) -> list[str]:

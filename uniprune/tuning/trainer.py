@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback
 
 from uniprune.errors import UserError
 from uniprune.tuning.data import Sample
-from uniprune.tuning.journal import BatchLine, Journal, ProbeLine, StepLine
+from uniprune.tuning.journal import BatchLine, ProbeLine, StepLine, StepLog
 from uniprune.tuning.pruning import Batch, Candidate, Pair, choose_samples, choose_tokens, generator
 from uniprune.tuning.scoring import Scorer, Scores, pack, packed_inputs, predicting
 
@@ -54,7 +54,7 @@ class Plan:
     scorer: Scorer
     reference: Scorer | None
     rescore: int
-    journal: Journal | None
+    journal: StepLog | None
     probe: Sequence[int]
     probe_every: int
 

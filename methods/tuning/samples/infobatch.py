@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from uniprune.selection import random_subset
+from uniprune.pruning.functional import random_subset
 from uniprune.tuning.strategy import Picks, SampleStrategy, SampleView, register_samples
 
 

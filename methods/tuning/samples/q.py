@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from uniprune.errors import UserError
-from uniprune.selection import top_k
+from uniprune.pruning.functional import top_k
 from uniprune.tuning.plane import KNOWN, NOISE, bisect, supplement, within
 from uniprune.tuning.strategy import Picks, SampleStrategy, SampleView, register_samples
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.selection import random_subset
+from uniprune.pruning.functional import random_subset
 from uniprune.tuning.strategy import SampleStrategy, SampleView, register_samples
 
 

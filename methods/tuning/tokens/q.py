@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from uniprune.errors import UserError
-from uniprune.selection import top_k
+from uniprune.pruning.functional import top_k
 from uniprune.tuning.plane import MISCONCEPTION
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens, smoothed
 

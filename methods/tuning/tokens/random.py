@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from uniprune.selection import random_subset
+from uniprune.pruning.functional import random_subset
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens
 
 

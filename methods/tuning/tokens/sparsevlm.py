@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.selection import cosine_similarity, top_k
+from uniprune.pruning.functional import cosine_similarity, top_k
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens
 
 

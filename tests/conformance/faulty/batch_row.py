@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
 from uniprune.registry import register_method
 
 

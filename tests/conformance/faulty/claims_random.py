@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
 from uniprune.registry import register_method
 
 

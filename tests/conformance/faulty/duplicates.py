@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.functional import top_k
 from uniprune.registry import register_method
-from uniprune.selection import top_k
 
 
 @register_method("faulty-duplicates")

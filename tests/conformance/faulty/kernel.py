@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniprune.pruner import IntraLLM
+from uniprune.pruning.base import IntraLLM
+from uniprune.pruning.functional import top_k
 from uniprune.registry import register_method
-from uniprune.selection import top_k
 
 
 @register_method("faulty-kernel")

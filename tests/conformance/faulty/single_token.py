@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
 from uniprune.registry import register_method
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from uniprune.pruner import PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.functional import random_subset
 from uniprune.registry import register_method
-from uniprune.selection import random_subset
 
 
 @register_method("faulty-undeclared-random")

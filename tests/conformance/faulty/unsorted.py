@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from uniprune.pruner import PreLLM, Selection
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.functional import top_k
 from uniprune.registry import register_method
-from uniprune.selection import top_k
 
 
 @register_method("faulty-unsorted")

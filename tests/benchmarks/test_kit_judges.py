@@ -1,0 +1,388 @@
+"""Judges: none, the rule judge, and a model behind a server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from kit_tables import EXAMPLES, write
+from uniprune.benchmarks._kit import judges
+from uniprune.benchmarks._kit.boot import boot
+from uniprune.benchmarks._kit.dataset import KitDataset
+from uniprune.benchmarks._kit.equality import is_equal
+from uniprune.benchmarks._kit.rules import grade, last_value, uncovered
+from uniprune.benchmarks._kit.tasks import TASKS
+
+from uniprune import sweep
+from uniprune.cli.main import main
+from uniprune.errors import UserError
+from uniprune.evaluation.dataset import DataOptions
+
+JUDGED = ["mathvista", "mathvision", "mia-bench"]
+SECRET = "sk-very-secret-0123456789"
+
+
+def opened(name: str, folder: Path, rows=None, **judge) -> KitDataset:
+    tsv = write(folder / f"{name}.tsv", rows or EXAMPLES[name].rows)
+    return KitDataset(name, TASKS[name], tsv, DataOptions(folder, **judge))
+
+
+class Server(ThreadingHTTPServer):
+    """An OpenAI-compatible server with a canned judge."""
+
+    def __init__(self):
+        self.requests: list[tuple[dict, dict]] = []
+        self.failing_after = 10**9
+        self.status = 500
+        self.location = ""
+        self.reply = lambda text: "14"
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((dict(self.headers), body))
+        content = body["messages"][0]["content"]
+        text = content if isinstance(content, str) else content[0]["text"]
+        if len(self.server.requests) > self.server.failing_after or self.path != "/v1/chat/completions":
+            data, code = f"overloaded, your key {self.headers['Authorization']}".encode(), self.server.status
+        else:
+            message = {"choices": [{"message": {"role": "assistant", "content": self.server.reply(text)}}]}
+            data, code = json.dumps(message).encode(), 200
+        self.send_response(code)
+        if self.server.location:
+            self.send_header("Location", self.server.location)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # must not be asked for a server on this machine
+    instance = Server()
+    thread = threading.Thread(target=instance.serve_forever, daemon=True)
+    thread.start()
+    yield instance
+    instance.shutdown()
+    instance.server_close()
+    thread.join()
+
+
+def patient(dataset: KitDataset) -> KitDataset:
+    """Without pauses between retries."""
+    dataset._judge = replace(dataset._judge, wait=0.0)
+    return dataset
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_without_a_judge_nothing_is_started(name, tmp_path):
+    with pytest.raises(UserError, match=f"{name} cannot be scored without a judge; give --judge rule"):
+        opened(name, tmp_path)
+
+
+def test_half_a_judge_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--judge-model"):
+        opened("mathvista", tmp_path, judge="http://localhost:1")
+    with pytest.raises(UserError, match="'gpt-4o' is neither 'rule' nor the URL"):
+        opened("mathvista", tmp_path, judge="gpt-4o")
+
+
+def test_exact_matching_stays_exact_whatever_judge_is_configured(tmp_path):
+    dataset = opened("pope", tmp_path, judge="http://127.0.0.1:1/v1", judge_model="m")
+    assert dataset.score(EXAMPLES["pope"].answers, tmp_path).judge == "exact"
+
+
+@pytest.mark.parametrize("name", ["mathvista", "mathvision"])
+def test_a_model_extracts_the_answer(name, server, tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    example = EXAMPLES[name]
+    server.reply = lambda text: {"14.": "14", "7.": "7"}.get(text.removesuffix("Extracted answer:").split()[-1], "none")
+    dataset = opened(name, tmp_path, judge=server.url, judge_model="my-judge")
+    score = dataset.score(example.answers, tmp_path)
+    assert (score.value, score.judge) == (pytest.approx(example.value), "my-judge")
+    headers, body = server.requests[0]
+    assert headers["Authorization"] == f"Bearer {SECRET}"
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("my-judge", 0, 128)
+    assert "Model respone: " in body["messages"][0]["content"]  # the kit's own prompt, misspelling included
+    shown = caplog.text + "".join(capfd.readouterr()) + repr(vars(dataset)) + str(score)
+    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert SECRET not in shown + kept
+
+
+def test_a_model_grades_instructions_and_sees_the_image(server, tmp_path):
+    server.reply = lambda text: (
+        "Score of component 1: 5/5, score of component 2: 0/5, total score: 5/10. Because."
+        if "red red" in text
+        else "I cannot say."
+    )
+    dataset = opened("mia-bench", tmp_path, judge=server.url, judge_model="my-judge")
+    score = dataset.score(EXAMPLES["mia-bench"].answers, tmp_path)
+    assert (score.value, score.unparsed, score.per_item) == (50.0, 2, {"0": 0.5})  # the kit's mean skips the unread
+    text, image = server.requests[0][1]["messages"][0]["content"]
+    assert "You need to grade" in text["text"]
+    assert image["image_url"]["url"].startswith("data:image/jpeg;base64,iVBOR")
+
+
+def test_no_readable_grading_is_no_score(server, tmp_path):
+    server.reply = lambda text: "I cannot say."
+    dataset = opened("mia-bench", tmp_path, judge=server.url, judge_model="my-judge")
+    with pytest.raises(UserError, match="could read none of the judge's 3 replies"):
+        dataset.score(EXAMPLES["mia-bench"].answers, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mathvista", "mia-bench"])
+def test_a_server_that_fails_midway_loses_nothing(name, server, tmp_path):
+    server.reply = lambda text: "score of component 1: 1/1, total score: 1/1." if name == "mia-bench" else "14"
+    server.failing_after = 1
+    dataset = patient(opened(name, tmp_path, judge=server.url, judge_model="my-judge"))
+    dataset._judge = replace(dataset._judge, threads=1)
+    with pytest.raises(
+        UserError, match=r"'my-judge' .* gave no answer \(HTTP 500: overloaded.*nothing is lost"
+    ) as caught:
+        dataset.score(EXAMPLES[name].answers, tmp_path)
+    assert SECRET not in str(caught.value) and "***" in str(caught.value)
+    assert len(server.requests) == 1 + 3  # one reply, one question tried three times, no more
+    with (tmp_path / "judge-replies.jsonl").open("a") as log:
+        log.write('{"request": "cut o')  # a kill while writing
+    server.failing_after = 10**9
+    asked = len(server.requests)
+    score = dataset.score(EXAMPLES[name].answers, tmp_path)
+    questions = 3
+    assert len(server.requests) - asked == questions - 1 and score.value > 0
+    dataset.score(EXAMPLES[name].answers, tmp_path)
+    assert len(server.requests) - asked == questions - 1
+
+
+def test_a_run_survives_its_judge_and_the_key_is_nowhere(server, checkpoint, tmp_path, capfd, caplog):
+    """The whole way: answers and replies are kept, the same command asks the rest, nothing shows or stores the key."""
+    caplog.set_level(logging.DEBUG)
+    command = ["--model", str(checkpoint("llava")), "--method", "none", "--data", "mini-mathvista", "--limit", "6"]
+    command += ["--max-new-tokens", "2", "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    command += ["--judge", server.url, "--judge-model", "my-judge", "--debug"]
+    server.failing_after, server.status = 1 + 2, 401  # one word before the run, then two replies
+    assert main(command) == 2
+    [log] = (tmp_path / "out").rglob("judge-replies.jsonl")
+    kept = log.read_text().splitlines()
+    [answers] = (tmp_path / "out").glob("*/mini-mathvista.jsonl")
+    stored = answers.read_bytes()
+    assert len(kept) == 2 and stored.count(b"\n") == 6
+    [record] = (tmp_path / "out").glob("*/record.json")
+    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"] is None
+
+    server.failing_after, asked = 10**9, len(server.requests)
+    assert main(command) == 0
+    assert answers.read_bytes() == stored  # no row was answered again
+    replies = log.read_text().splitlines()
+    assert replies[:2] == kept and len(replies) - 2 == len(server.requests) - asked - 1 > 0
+    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"]["judge"] == "my-judge"
+
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5 and not [path for path in files if SECRET.encode() in path.read_bytes()]
+    shown = capfd.readouterr()
+    assert "'my-judge'" in shown.err and "***" in shown.err
+    assert SECRET not in shown.err + shown.out + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "requests"),
+    [("dead", "Connection refused", 0), ("wrong key", "HTTP 401", 1), ("overloaded", "HTTP 500", 3)],
+)
+def test_a_judge_that_does_not_answer_is_told_before_a_model_is_loaded(
+    fault, message, requests, server, checkpoint, tmp_path, monkeypatch, capsys
+):
+    """One tiny request, told once for all runs. Benchmarks without a judge need none; nor do runs that are done."""
+    command = ["--model", str(checkpoint("llava")), "--method", "none", "random-pre", "--ratio", "0.5", "--limit", "4"]
+    command += ["--max-new-tokens", "2", "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    command += ["--judge-model", "my-judge", "--data", "mini-pope"]
+    address = ["--judge", "http://127.0.0.1:9/v1" if fault == "dead" else server.url]
+    server.failing_after, server.status = 0, 401 if fault == "wrong key" else 500
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "with_weights", lambda loaded: pytest.fail("the model was loaded"))
+        patch.setattr(judges.time, "sleep", lambda seconds: None)
+        assert main([*command, "mini-mathvista", *address]) == 2
+    told = capsys.readouterr().err
+    assert "the judge 'my-judge' at http://127.0.0.1" in told and message in told
+    assert "start the server, or correct --judge, --judge-model or the key" in told
+    assert (told.count("gave no answer"), len(server.requests)) == (1, requests)
+    assert not list(tmp_path.glob("out/*/*.jsonl"))
+    if fault != "wrong key":
+        return
+    assert main([*command, *address]) == 0
+    assert len(server.requests) == requests
+    server.failing_after = 10**9
+    assert main([*command, "mini-mathvista", "--judge", server.url]) == 0
+    assert server.requests[requests][1]["messages"] == [{"role": "user", "content": "Reply with the word ready."}]
+    asked = len(server.requests)
+    assert main([*command, "mini-mathvista", "--judge", server.url]) == 0
+    assert len(server.requests) == asked
+
+
+def test_a_redirect_does_not_carry_the_key_elsewhere(server, tmp_path):
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(dict(self.headers))
+            self.send_error(404)
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    seen: list[dict] = []
+    other = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    server.failing_after, server.status = 0, 302
+    server.location = f"http://127.0.0.1:{other.server_port}/v1/chat/completions"
+    dataset = patient(opened("mathvista", tmp_path, judge=server.url, judge_model="my-judge"))
+    with pytest.raises(UserError, match="HTTP 404"):
+        dataset.score(EXAMPLES["mathvista"].answers, tmp_path)
+    other.shutdown()
+    other.server_close()
+    assert seen and not [headers for headers in seen if SECRET in str(headers)]
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\nx", f"{SECRET} x", f"{SECRET}…"])
+def test_a_key_that_cannot_be_sent_is_refused_unseen(key, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="OPENAI_API_KEY holds blanks") as caught:
+        opened("mathvista", tmp_path, judge="http://127.0.0.1:9/v1", judge_model="m")
+    assert SECRET not in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n")  # a line's end is not part of it
+    assert opened("mathvista", tmp_path, judge="http://127.0.0.1:9/v1", judge_model="m")._judge.key == SECRET
+
+
+def test_a_wrong_key_is_not_retried(server, tmp_path):
+    server.failing_after, server.status = 0, 401
+    dataset = opened("mathvista", tmp_path, judge=server.url, judge_model="my-judge")
+    dataset._judge = replace(dataset._judge, threads=1)
+    with pytest.raises(UserError, match="HTTP 401"):
+        dataset.score(EXAMPLES["mathvista"].answers, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_an_absent_server_is_a_user_error(tmp_path):
+    dataset = patient(opened("mathvista", tmp_path, judge="http://127.0.0.1:9/v1", judge_model="m"))
+    with pytest.raises(UserError, match="gave no answer"):
+        dataset.score(EXAMPLES["mathvista"].answers, tmp_path)
+
+
+def test_the_kit_gets_its_own_judges_back(tmp_path):
+    kit = boot()
+    modules = [kit.image_vqa, kit.miabench, kit.mathv, kit.multiple_choice, kit.mp_util]
+    before = [dict(vars(module)) for module in modules]
+    for name in JUDGED:
+        opened(name, tmp_path, judge="rule").score(EXAMPLES[name].answers, tmp_path)
+    for module, names in zip(modules, before, strict=True):
+        assert {name: value for name, value in vars(module).items() if names.get(name) is not value} == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("14", "14"),
+        ("There are 3 and 4, so 7.", "7"),
+        ("The answer is (B).", "B"),
+        ("A circle has 1,234.5 points", "1234.5"),
+        ("-3 degrees", "-3"),
+        ("x = .5", ".5"),
+        ("2/3 of it", "2/3"),
+        ("3-4", "4"),
+        ("word K7P", "?"),
+        ("I do not know", "?"),
+        ("", "?"),
+    ],
+)
+def test_last_number_or_letter(answer, value):
+    assert last_value({"prediction": answer}) == value
+
+
+@pytest.mark.parametrize(
+    ("component", "follows", "breaks"),
+    [
+        ("answer twice", ["red red", "Red, red.", "K7P K7P"], ["red", "red red red", "red blue", ""]),
+        ("answer in brackets", ["( red )", "[red]"], ["red", "(red", "()"]),
+        ("answer in a sentence.", ["the circle is red.", "It is red!"], ["red.", "the circle is red"]),
+        ("answer as a list", ["- red", "1. red\n2. blue", "* a\n\n* b"], ["red", "- red\nblue", ""]),
+        ("mention the color red", ["It is Red.", "red red"], ["reddish", "blue", ""]),
+        ("Mention the shape circle", ["a circle"], ["circles"]),
+        ("mention the number 3", ["3 of them"], ["13", "three"]),
+    ],
+)
+def test_every_instruction_has_its_rule(component, follows, breaks):
+    row = {"components": str([component]), "component_weight": "[10]"}
+    for answer in follows:
+        assert grade(row | {"prediction": answer}) == "score of component 1: 1/1, total score: 1/1.", answer
+    for answer in breaks:
+        assert grade(row | {"prediction": answer}) == "score of component 1: 0/1, total score: 0/1.", answer
+
+
+def test_an_instruction_without_a_rule_is_refused_before_the_run(tmp_path):
+    component = "describe the scene in the style of Hemingway"
+    rows = [row | {"components": str([component])} for row in EXAMPLES["mia-bench"].rows[2:]]
+    assert uncovered(rows[0]) == [component]
+    with pytest.raises(UserError, match=r"no rule for 'describe the scene.*row 2.*--judge URL"):
+        opened("mia-bench", tmp_path, rows, judge="rule")
+    with pytest.raises(ValueError, match="no rule covers"):
+        grade(rows[0] | {"prediction": "x"})
+    assert len(opened("mia-bench", tmp_path, rows, judge="http://127.0.0.1:9/v1", judge_model="m")) == 1
+
+
+def test_weights_need_not_be_whole_numbers():
+    row = {
+        "components": "['answer twice', 'answer as a list', 'mention the word a']",
+        "component_weight": "[2.5, 5, 2.5]",
+    }
+    assert grade(row | {"prediction": "- a"}).endswith("total score: 3/4.")
+
+
+PAIRS = [
+    *[("5", "5"), ("5.0", "5"), ("1/2", "0.5"), ("x", "X"), ("x+1", "1+x"), ("", ""), ("", "5"), ("five", "5")],
+    *[(r"\frac{1}{2}", "0.5"), (r"\frac{1}{2}", r"\dfrac{2}{4}"), (r"3\frac{1}{2}", "3.5"), (r"\frac{12}{2}", "6")],
+    *[("2^3", "8"), ("2**3", "8"), ("2^{10}", "1024"), ("2^{-1}", "0.5"), (r"3\times 4", "12"), ("05", "5")],
+    *[
+        ("1,000", "1000"),
+        ("-3", "-3.0"),
+        ("--5", "5"),
+        ("3 cm", "3"),
+        ("$3$", "3"),
+        (r"30^\circ", "30"),
+        ("50%", "0.5"),
+    ],
+    *[("(2, 3)", "(2,3)"), ("(1+2)*3", "9"), ("1e3", "1000"), ("0.333333", "1/3"), ("0.3333", "1/3"), ("1/0", "5")],
+    *[
+        (r"\left(3\right)", "3"),
+        (r"\text{3}", "3"),
+        ("1:2", "0.5"),
+        ("x=3", "3"),
+        (r"2\pi", r"2\pi"),
+        (r"2\pi", "6.28318531"),
+    ],
+]
+
+
+@pytest.mark.parametrize(("answer", "truth"), PAIRS)
+def test_equality_is_the_kits(answer, truth):
+    assert is_equal(answer, truth) == boot().mathv.is_equal(answer, truth)
+
+
+def test_equality_never_runs_the_answer():
+    assert boot().mathv.is_equal("A", "5")  # the kit's slip: `a` is its own variable for the truth
+    assert not is_equal("A", "5")
+    assert not is_equal("abs(-3)", "3")
+    assert not is_equal("9**9**9**9", "1")
+    assert not is_equal("(" * 90 + "1", "1") and not is_equal("-" * 5000 + "1", "1")

@@ -1,0 +1,161 @@
+"""Families word their prompts as VLMEvalKit's own wrappers of them do, on the same rows."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import re
+import sys
+import types
+from functools import partial
+from pathlib import Path
+
+import pytest
+from kit_tables import EXAMPLES, write
+from uniprune.benchmarks._kit.boot import boot, untouched
+from uniprune.benchmarks._kit.dataset import KitDataset
+from uniprune.benchmarks._kit.tasks import TASKS
+
+from uniprune.cli.main import main
+from uniprune.evaluation.dataset import DataOptions, Request
+from uniprune.evaluation.prompts import prompts_hash, worded
+from uniprune.modeling.catalog import catalog
+from uniprune.modeling.messages import Part, RawQuestion
+from uniprune.registry import MODELS
+from uniprune.results.comparison import RunComparison
+from uniprune.results.records import Store
+
+
+@pytest.fixture(scope="module")
+def wrappers():
+    """The kit's model classes, imported without its model zoo, made without weights."""
+    boot()
+    root = Path(sys.modules["vlmeval"].__path__[0])
+    empty = {"vlmeval.tools": {"cli": None}, "vlmeval.config": {"supported_VLM": {}}}
+    empty["vlmeval.vlm"] = {"__path__": [str(root / "vlm")]}
+    with untouched():
+        for name, contents in empty.items():
+            sys.modules[name] = types.ModuleType(name)
+            vars(sys.modules[name]).update(contents)
+        try:
+            llava, internvl, qwen = (
+                importlib.import_module(f"vlmeval.vlm.{name}")
+                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model")
+            )
+        finally:
+            for name in empty:
+                del sys.modules[name]
+    options = {"use_mpo_prompt": False, "use_cot": False, "kwargs": {}}
+    made = {
+        "llava": (llava.LLaVA, {}),
+        "llava_next": (llava.LLaVA_Next, {}),
+        "internvl": (internvl.InternVLChat, {"_use_custom_prompt": True, **options}),
+        "qwen2_5_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2.5-VL-7B-Instruct")}),
+    }
+    objects = {}
+    for name, (cls, attributes) in made.items():
+        objects[name] = cls.__new__(cls)
+        vars(objects[name]).update(attributes, dump_image_func=lambda line: list(range(shown(line))))
+    return objects | {"reorganize": internvl.reorganize_prompt}
+
+
+def registered(root: Path, name: str) -> bool:
+    """Whether the kit lets a model word its own prompts, from its table of models."""
+    [arguments] = re.findall(rf'"{re.escape(name)}": partial\((.*?)\n    \),', (root / "config.py").read_text(), re.S)
+    return "use_custom_prompt=False" not in arguments
+
+
+def shown(line) -> int:
+    return len(line["image"]) if isinstance(line["image"], list) else 1
+
+
+def rows(name: str) -> list:
+    """The example's rows, one of them in Chinese and one with a hint."""
+    changed = [dict(row) for row in EXAMPLES[name].rows]
+    if name in ("mmbench-cn", "scienceqa"):
+        changed[0]["question"] = "图中是什么颜色?"
+        changed[-1]["hint"] = "Look closely."
+    return changed
+
+
+def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
+    tsv = write(folder / f"{name}.tsv", rows(name))
+    dataset = KitDataset(name, TASKS[name], tsv, DataOptions(folder, judge="rule"))
+    return dataset, dataset.requests()
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
+    dataset, requests = asked(name, tmp_path)
+    wrapper, kit_name = wrappers[family], TASKS[name].kit_name
+    prompt = partial(MODELS.get(family).prompt, None)
+    for position, request in enumerate(requests):
+        pieces = prompt(request.asked)
+        if not wrapper.use_custom_prompt(kit_name):
+            assert pieces is None and worded(request, prompt) is request
+            continue
+        row = dataset._data.data.iloc[position]
+        message = wrapper.build_prompt(row, dataset=kit_name)
+        if family == "internvl":  # how its `generate` joins the message
+            joined = "".join("<image>\n" if isinstance(piece, int) else piece for piece in pieces)
+            assert joined == wrappers["reorganize"](message, shown(row), dataset=kit_name)
+        else:
+            assert pieces == [item["value"] for item in message]
+            assert [isinstance(p, int) for p in pieces] == [item["type"] == "image" for item in message]
+
+
+def test_the_rules_were_not_all_the_same(tmp_path):
+    """What the comparison above went over: every family rule occurs."""
+    endings = set()
+    for name in TASKS:
+        for request in asked(name, tmp_path)[1]:
+            pieces = MODELS.get("internvl").prompt(None, request.asked)
+            endings.add(str(pieces[-1]).removeprefix(request.asked.text)[-20:])
+            if name == "mmmu" and request.index == "0":
+                assert pieces[:4] == ["Image-1: ", 0, "Image-2: ", 1]
+    assert {"", "a single word or phrase."[-20:], "given choices directly."[-20:]} <= endings
+    assert any(ending.endswith("请直接回答选项字母。") for ending in endings)
+
+
+def test_a_familys_message_shows_the_rows_pictures(tmp_path):
+    _, [first, *_] = asked("mmmu", tmp_path)
+    request = worded(first, lambda row: [1, "between", 0])
+    parts = list(request.parts)
+    assert [part.text for part in parts] == [None, "between", None] and len(request.parts) == 3
+    assert [part.image.getpixel((0, 0))[0] for part in (parts[0], parts[2])] == [1, 0]
+    assert request.parts[1] == parts[1] and request.parts[:2][1] == parts[1]
+    assert len(first.asked.pictures[0:2]) == 2
+
+
+def test_words_are_guarded_and_pictures_not_decoded_for_it():
+    class Untouchable(list):
+        def __getitem__(self, index):
+            raise AssertionError("decoded")
+
+    row = RawQuestion("X", "open", "Why?", pictures=Untouchable([0]))
+    request = Request("0", (Part(text="Why?"),), "Why?", asked=row)
+    hashes = {prompts_hash([worded(request, lambda row, end=end: [0, row.text + end])]) for end in ("", "!", "?")}
+    assert len(hashes) == 3 and prompts_hash([request]) not in hashes
+    silent = Request("0", (Part(text="Why?"),), "Why?")
+    assert worded(silent, lambda row: [0, "x"]) is silent
+
+
+def test_the_policy_is_part_of_the_run(checkpoint, tmp_path):
+    common = ["--model", str(checkpoint("llava")), "--method", "none", "--data", "mini-scienceqa", "--limit", "2"]
+    common += ["--max-new-tokens", "2", "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    assert main(common) == main([*common, "--prompts", "family"]) == 0
+    records = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("*/record.json")]
+    assert {record["setup"]["prompts"] for record in records} == {"benchmark", "family"}
+    hashes = {record["datasets"]["mini-scienceqa"]["prompts"] for record in records}
+    assert len(records) == len(hashes) == 2
+    board = csv.DictReader((tmp_path / "out" / "leaderboard.csv").open())
+    assert sorted("prompts=family" in row["settings"] for row in board) == [False, True]
+    panel = RunComparison(list(Store(tmp_path / "out").records()))
+    assert [panel.vanilla(group) for group in panel.groups] == panel.groups  # neither is measured against the other
+
+
+def test_the_catalogue_asks_real_models_as_the_kit_does():
+    assert {entry.prompts for entry in catalog().values() if entry.suite == "ten"} == {"family"}
+    assert {entry.prompts for entry in catalog().values() if entry.suite == "mini"} == {"benchmark"}

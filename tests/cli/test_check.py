@@ -1,0 +1,52 @@
+"""`python run.py check` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.helpers.paths import TESTS
+from uniprune.cli.main import main
+from uniprune.conformance import CHECKS, proves, title
+from uniprune.registry import MODELS
+
+FAULTY = TESTS / "conformance" / "faulty"
+
+
+def test_a_fault_is_told_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(FAULTY / "duplicates.py")]) == 1
+    shown = capsys.readouterr().out
+    told = [line for line in shown.splitlines() if line.startswith("FAIL")]
+    assert all(line.startswith("FAIL      unique (") and "repeat a token" in line for line in told)
+    assert told
+    assert f"{len(MODELS.names())} of " in shown.splitlines()[-1]
+
+
+def test_json_holds_every_check_of_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "none", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["family"], row["check"]) for row in rows} == {(f, title(c)) for f in MODELS.names() for c in CHECKS}
+    assert {row["verdict"] for row in rows} <= {"pass", "n.a."}
+    assert all(row["method"] == "none" and row["proves"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["divprun"], "unknown method 'divprun'; did you mean 'divprune'"),
+        (["nowhere.py"], "plugin 'nowhere.py' is not a file"),
+        ([__file__], "registers no method"),
+        (["fastv", "--set", "layer=7"], "layer 7 is outside the model's decoder layers 0..4"),
+        (["fastv", "--set", "layr=1"], "did you mean 'layer'"),
+        (["mustdrop+random-intra", "--set", "random-intra.layer=4"], "they must increase"),
+    ],
+)
+def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_check_says_what_it_proves() -> None:
+    assert len({title(check) for check in CHECKS}) == len(CHECKS)
+    assert all(20 < len(proves(check)) < 110 for check in CHECKS), [proves(c) for c in CHECKS if len(proves(c)) > 109]

@@ -1,0 +1,55 @@
+"""The leaderboard as it is printed: whole into files, in terminals as far as it fits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.paths import ROOT
+from uniprune import console
+from uniprune.results.table import Leaderboard
+
+BENCHMARKS = [f"benchmark-{i}" for i in range(10)]
+COLUMNS = ("model", "method", "ratio", *BENCHMARKS, "average", "rows", "identity")
+
+
+def board(runs: int) -> Leaderboard:
+    row = {"model": "tiny", "ratio": 0.111, "average": 50.0, "rows": 10, "identity": "0123456789abcdef"}
+    rows = [row | {"method": f"method-{i}"} | dict.fromkeys(BENCHMARKS, 12.5) for i in range(runs)]
+    return Leaderboard(COLUMNS, rows, ())
+
+
+@pytest.mark.parametrize(
+    ("runs", "width", "dropped"),
+    [(30, 400, False), (2, 60, False), (30, 60, True)],
+    ids=["fits", "on its side", "narrowed"],
+)
+def test_terminals_show_what_fits(
+    runs: int,
+    width: int,
+    dropped: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console, "stdout", lambda needed: console.Console(width=width))
+    console.show(board(runs))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("model")
+    assert all(len(line.rstrip()) <= width for line in lines)
+    assert "…" not in "".join(lines)
+    assert any("do not fit" in line for line in lines) is dropped
+    if dropped:
+        assert lines[0].split() == ["model", "method", "ratio", "average"]
+        assert len(lines) >= runs
+
+
+def test_files_get_every_column_whole() -> None:
+    code = "from tests.cli.test_console import board; from uniprune.utils.console import show; show(board(30))"
+    root = ROOT
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == list(COLUMNS)
+    assert len(lines) == 31
+    assert "0123456789abcdef" in lines[1]

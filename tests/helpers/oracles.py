@@ -1,0 +1,146 @@
+"""Independent references for the engine: physical shortening and masking, written without hooks where possible."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from tests.helpers.tiny import IMAGE, visual
+from uniprune.engine import PrefillReport
+
+
+def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(embeddings, original position ids) as the un-pruned model feeds its language model; batch 1 without padding."""
+    ids = x["input_ids"]
+    embeds = model.get_input_embeddings()(ids)
+    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x}
+    features = model.get_image_features(**vision, return_dict=True).pooler_output
+    flat = features.flatten(0, -2) if torch.is_tensor(features) else torch.cat(list(features)).flatten(0, -2)
+    embeds = embeds.masked_scatter((ids == IMAGE)[..., None].expand_as(embeds), flat)
+    if model.config.model_type == "qwen2_5_vl":
+        positions, _ = model.base_model.get_rope_index(ids, x["mm_token_type_ids"], image_grid_thw=x["image_grid_thw"])
+        return embeds, positions
+    return embeds, torch.arange(ids.shape[1])[None]
+
+
+@torch.no_grad()
+def physically_short(
+    model: Any, embeds: Tensor, positions: Tensor, keep: Tensor, steps: int
+) -> tuple[list[int], Tensor]:
+    """Greedy decoding of a prompt that really is shorter; kept tokens keep their `positions`."""
+    decoder, head, cache = (
+        model.get_decoder(),
+        model.get_output_embeddings(),
+        DynamicCache(config=model.get_decoder().config),
+    )
+    first, length = positions[..., -1:] + 1, int(keep.sum())
+
+    def run(embedded: Tensor, where: Tensor, seen: int) -> Tensor:
+        mask = torch.ones(1, seen, dtype=torch.long)
+        out = decoder(
+            inputs_embeds=embedded, position_ids=where, attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+        return head(out.last_hidden_state[:, -1])
+
+    logits = [run(embeds[:, keep], positions[..., keep], length)]
+    for step in range(steps - 1):
+        token = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True))
+        logits.append(run(token, first + step, length + step + 1))
+    return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits)
+
+
+@torch.no_grad()
+def layerwise_masked(
+    model: Any,
+    embeds: Tensor,
+    positions: Tensor,
+    dropped: dict[int, Tensor],
+    steps: int,
+    forgotten: dict[int, Tensor] | None = None,
+) -> tuple[list[int], Tensor, Tensor]:
+    """Nothing is removed: layer i gives -inf to the columns dropped at or before it. `dropped` is {K: bool [L]}.
+
+    `forgotten` is the same for decode steps, where eviction drops more than the prefill did.
+
+    Returns tokens, step logits and the final hidden states of the prompt.
+    """
+    decoder, head, cache = (
+        model.get_decoder(),
+        model.get_output_embeddings(),
+        DynamicCache(config=model.get_decoder().config),
+    )
+    length = embeds.shape[1]
+
+    def run(hidden: Tensor, where: Tensor, start: int) -> Tensor:
+        stop = start + hidden.shape[1]
+        where = where.expand(3, 1, -1) if model.config.model_type == "qwen2_5_vl" else where
+        rotary = decoder.rotary_emb(hidden, where)
+        causal = torch.arange(stop)[None] <= torch.arange(start, stop)[:, None]
+        for i, layer in enumerate(decoder.layers):
+            allowed = causal.clone()
+            for k, columns in (dropped if forgotten is None or not start else dropped | forgotten).items():
+                if i >= k:
+                    allowed[:, :length] &= ~columns
+            mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[None, None]
+            hidden = layer(
+                hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
+            )
+        return decoder.norm(hidden)
+
+    prompt = run(embeds, positions, 0)
+    logits = [head(prompt[:, -1])]
+    for step in range(steps - 1):
+        token = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True))
+        logits.append(head(run(token, positions[..., -1:] + 1 + step, length + step)[:, -1]))
+    return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits), prompt
+
+
+@contextlib.contextmanager
+def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
+    """Inside the block an *eager* model masks `dropped[K]` ([B, L] bool) in layers >= K, in any decoding mode."""
+
+    def hook(layer: int) -> Any:
+        def mask_columns(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            mask = kwargs["attention_mask"].clone()
+            for k, columns in dropped.items():
+                if layer >= k:
+                    columns = columns.repeat_interleave(mask.shape[0] // columns.shape[0], 0)
+                    mask[..., : columns.shape[1]].masked_fill_(columns[:, None, None], torch.finfo(mask.dtype).min)
+            return args, {**kwargs, "attention_mask": mask}
+
+        return mask_columns
+
+    layers = model.get_decoder().layers
+    handles = [m.register_forward_pre_hook(hook(i), with_kwargs=True) for i, m in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def dropped_by(report: PrefillReport, x: dict[str, Tensor], visual_id: int = IMAGE) -> dict[int, Tensor]:
+    """{K: bool [B, L]} of the visual positions each stage has lost, from the report's cells.
+
+    Placeholders without a token, which follow the first cells of their image, stay while the image keeps a cell.
+    """
+    placeholders = x["input_ids"] == visual_id
+    tokens = visual(x) if visual_id == IMAGE else placeholders
+    dropped: dict[int, Tensor] = {}
+    for b, row in enumerate(report.rows):
+        places, others = (mask[b].nonzero()[:, 0] for mask in (tokens, placeholders & ~tokens))
+        starts = [0]
+        for grids in row.grids:
+            starts.append(starts[-1] + sum(t * h * w for t, h, w in grids))
+        image = torch.bucketize(tokens[b].cumsum(0)[others] - 1, torch.tensor(starts[1:]), right=True)
+        for stage in row.stages:
+            lost = dropped.setdefault(stage.layer, placeholders.clone())
+            for number, (start, cells) in enumerate(zip(starts, stage.kept, strict=False)):
+                lost[b, places[start + cells]] = False
+                lost[b, others[image == number]] = not len(cells)
+    return dropped

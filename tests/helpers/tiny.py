@@ -1,0 +1,100 @@
+"""Tiny random-weight models of every family, with inputs, for CPU tests of the engine."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from itertools import cycle
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, Size, TinyModel
+from uniprune.registry import MODELS
+
+__all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO"]
+
+FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
+VISION_START = IMAGE_START
+INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
+"""Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""
+SIZES = ((4, 6), (4, 4), (6, 2))
+"""Grids that images of dynamic size cycle through: 24, 16 and 12 tokens."""
+
+
+def specimen(family: str, size: Size = (4, 4)) -> TinyModel:
+    """What builds models and prompts of a family."""
+    built: TinyModel = MODELS.get(family).specimen(size)
+    return built
+
+
+def fresh_model(family: str, attention: str = "sdpa", **text: Any) -> Any:
+    """A new model; `text` changes fields of the decoder's config."""
+    return specimen(family).model(attention, **text)
+
+
+@cache
+def build(family: str, attention: str = "sdpa") -> Any:
+    """A shared model: tests must leave it as they found it."""
+    return fresh_model(family, attention)
+
+
+def inputs(family: str, images: tuple[int, ...] = (1,), seed: int = 0, tiles: int = 1) -> dict[str, Tensor]:
+    """A left-padded batch whose row b has images[b] images with text between them; kwargs of generate and forward.
+
+    `tiles` is the number of InternVL tiles per image.
+    """
+    small, generator = specimen(family), torch.Generator().manual_seed(seed)
+    sizes = cycle(SIZES if small.dynamic else [small.size])
+    prompts = [
+        small.prompt(generator, [next(sizes) for _ in range(number)], before=5 + b, question=7 + 2 * b, tiles=tiles)
+        for b, number in enumerate(images)
+    ]
+    return small.batch(prompts)
+
+
+def visual(x: dict[str, Tensor]) -> Tensor:
+    """[B, L] True at placeholders that carry a visual token: LLaVA-NeXT's own code says which are row ends."""
+    places = x["input_ids"] == IMAGE
+    if "image_sizes" in x:
+        base = build("llava_next").base_model
+        config = base.config
+        tiles = [
+            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
+            for size in x["image_sizes"]
+        ]
+        ones, newline = [torch.ones(count, config.image_seq_length, 1) for count in tiles], torch.zeros(1)
+        packed, _ = base.pack_image_features(ones, x["image_sizes"], "default", newline)
+        places[places.clone()] = torch.cat(packed)[:, 0] > 0
+    return places
+
+
+def video_inputs() -> dict[str, Tensor]:
+    """One Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens."""
+    grid, generator = (2, 8, 12), torch.Generator().manual_seed(0)
+    ids = torch.tensor([[5, 6, 7, VISION_START, *[VIDEO] * 48, 8, 9, 10, 11, 12]])
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == VIDEO).int() * 2,
+        "pixel_values_videos": torch.randn(2 * 8 * 12, 3 * 2 * 14 * 14, generator=generator),
+        "video_grid_thw": torch.tensor([grid]),
+    }
+
+
+def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) -> dict[str, Tensor]:
+    """Row b of a batch as a batch of its own, un-padded."""
+    real = batch["attention_mask"][b].bool()
+    names = ("input_ids", "attention_mask", "mm_token_type_ids")
+    single = {name: batch[name][b : b + 1, real] for name in names if name in batch}
+    mine = slice(sum(images[:b]), sum(images[: b + 1]))
+    if images[b] and family == "qwen2_5_vl":
+        sizes = batch["image_grid_thw"].prod(-1).tolist()
+        single["image_grid_thw"] = batch["image_grid_thw"][mine]
+        single["pixel_values"] = torch.cat(batch["pixel_values"].split(sizes)[mine])
+    elif images[b]:
+        single |= {name: batch[name][mine] for name in ("pixel_values", "image_sizes") if name in batch}
+    return single

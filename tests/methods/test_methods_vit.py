@@ -1,0 +1,380 @@
+"""ViT-only methods on all families: real models, every option, the smallest budgets, and what their fields refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from uniprune.methods.cdpruner import CDPruner, conditional_kernel, unit_range
+from uniprune.methods.fastv import FastV
+from uniprune.methods.fopru import FoPru, row_ranks, rows_and_tokens, whole_rows
+from uniprune.methods.gprune import GPrune, graph_scores
+from uniprune.methods.pooling import Pooling
+from uniprune.methods.prumerge import PruMerge
+from uniprune.methods.prumerge_plus import PruMergePlus, released_anchors, spaced_anchors
+from uniprune.methods.visionzip import VisionZip, split_tokens
+from uniprune.methods.vispruner import VisPruner
+from uniprune.methods.zspaprune import ZSPAPrune, relevance
+
+from tests.helpers.pruners import FixedAnswer, generate
+from tests.helpers.tiny import FAMILIES, build, fresh_model, inputs
+from tests.helpers.views import make_view
+from uniprune.engine import PrefillReport, prune
+from uniprune.errors import UnsupportedError, UserError
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.pruning.base import Compose, PreLLM, Pruner
+from uniprune.pruning.budget import keep_count
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.greedy import farthest_points
+from uniprune.pruning.view import View
+from uniprune.registry import METHODS
+
+RATIO = 0.222
+NAMED = {
+    "gprune": GPrune,
+    "prumerge": PruMerge,
+    "prumerge+": PruMergePlus,
+    "vispruner": VisPruner,
+    "visionzip": VisionZip,
+    "cdpruner": CDPruner,
+    "zspaprune": ZSPAPrune,
+    "fopru": FoPru,
+    "pooling": Pooling,
+}
+OPTIONS: list[PreLLM] = [
+    PruMerge(heads="mean", order="release", space="llm"),
+    PruMerge(neighbours=1, vision_layer=None),
+    PruMergePlus(heads="mean", order="release", space="llm"),
+    VisPruner(important=0, step=1, space="llm", vision_layer=-1),
+    VisPruner(important=1),
+    VisionZip(contextual=0, order="release"),
+    VisionZip(contextual=1, space="llm"),
+    CDPruner(invert=True),
+    ZSPAPrune(k=0),
+    ZSPAPrune(k=1, pooling="max"),
+    ZSPAPrune(pooling="none"),
+    FoPru(strategy="row-exact", significance="low-variance"),
+    FoPru(significance="emitted", reorder=False),
+    FoPru(significance="received"),
+    FoPru(significance="pooling"),
+    FoPru(strategy="row", significance="pooling"),
+    Pooling(space="vision"),
+]
+CHOOSING: list[PreLLM] = [
+    PruMerge(adaptive=True),
+    PruMergePlus(adaptive=True),
+    FoPru(strategy="row"),
+    FoPru(strategy="row", reorder=False),
+]
+family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def run(pruner: Pruner, model: Any, x: dict[str, Tensor], steps: int = 1) -> tuple[Tensor, PrefillReport]:
+    with prune(model, pruner) as session, torch.no_grad():
+        tokens, logits = generate(model, x, steps)
+    assert bool(logits.isfinite().all())
+    return tokens, session.reports[0]
+
+
+def entering(report: PrefillReport) -> list[int]:
+    """Visual tokens per row after pruning, checked against what every image kept."""
+    for row in report.rows:
+        assert row.entering == [sum(len(kept) for kept in row.stages[0].kept)] * len(row.entering)
+    return [row.entering[0] for row in report.rows]
+
+
+def image_sizes(report: PrefillReport) -> list[list[int]]:
+    return [[sum(t * h * w for t, h, w in grids) for grids in row.grids] for row in report.rows]
+
+
+@family
+@pytest.mark.parametrize("name", NAMED)
+def test_registered_methods_keep_the_budget_of_every_image(family: str, name: str) -> None:
+    assert METHODS.get(name) is NAMED[name]
+    tokens, report = run(METHODS.get(name)(ratio=RATIO), build(family), inputs(family, (1, 2)), steps=4)
+    assert tokens.shape == (2, 4)
+    assert entering(report) == [sum(keep_count(n, RATIO) for n in row) for row in image_sizes(report)]
+
+
+@family
+@pytest.mark.parametrize("pruner", OPTIONS, ids=repr)
+def test_options_keep_the_budget(family: str, pruner: PreLLM) -> None:
+    _, report = run(pruner.with_ratio(RATIO), build(family), inputs(family))
+    assert entering(report) == [sum(keep_count(n, RATIO) for n in row) for row in image_sizes(report)]
+
+
+@family
+@pytest.mark.parametrize("pruner", CHOOSING, ids=repr)
+def test_methods_that_choose_their_count_say_so(family: str, pruner: PreLLM) -> None:
+    assert not pruner.exact
+    _, report = run(pruner.with_ratio(0.5), build(family), inputs(family, (1, 1)))
+    total = [sum(row) for row in image_sizes(report)]
+    assert all(1 <= kept < n for kept, n in zip(entering(report), total, strict=True))
+    if isinstance(pruner, FoPru):
+        (row, other) = report.rows
+        for grids, kept in ((r.grids[0], r.stages[0].kept[0]) for r in (row, other)):
+            row_of = torch.cat([torch.arange(h).repeat_interleave(w) + 100 * i for i, (_, h, w) in enumerate(grids)])
+            whole = row_of[kept].unique()
+            assert len(whole) == keep_count(len(row_of.unique()), 0.5)
+            assert torch.equal(kept, torch.isin(row_of, whole).nonzero()[:, 0])
+
+
+@family
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("ratio", [0.01, 0.95])
+def test_extreme_budgets(family: str, name: str, ratio: float) -> None:
+    """One token, and all but one, of every image."""
+    _, report = run(METHODS.get(name)(ratio=ratio), build(family), inputs(family))
+    assert entering(report) == [sum(keep_count(n, ratio) for n in row) for row in image_sizes(report)]
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("scope", ["image", "prompt"])
+def test_several_tiles_and_images(name: str, scope: str) -> None:
+    x = inputs("internvl", (2,), tiles=3)
+    _, report = run(METHODS.get(name)(ratio=RATIO, scope=scope), build("internvl"), x)
+    want = 2 * keep_count(48, RATIO) if scope == "image" else keep_count(96, RATIO)
+    assert entering(report) == [want]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_bfloat16(name: str) -> None:
+    model = fresh_model("llava").to(torch.bfloat16)
+    x = inputs("llava")
+    _, report = run(METHODS.get(name)(ratio=RATIO), model, x | {"pixel_values": x["pixel_values"].bfloat16()})
+    assert entering(report) == [keep_count(16, RATIO)]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_everything_kept_is_the_plain_model(name: str) -> None:
+    x = inputs("internvl")
+    plain, logits = generate(build("internvl"), x, 3)
+    with prune(build("internvl"), METHODS.get(name)(ratio=1.0)):
+        tokens, pruned = generate(build("internvl"), x, 3)
+    assert torch.equal(tokens, plain)
+    assert torch.equal(pruned, logits)
+
+
+def test_a_class_token_reaches_the_language_model_in_llava_only() -> None:
+    """It goes first, as released, and every token is what the projector makes of the tower's own states."""
+    seen: dict[str, Tensor] = {}
+
+    def spy(view: View, keep: int) -> Any:
+        answer = VisionZip(cls=True, order="release").select(view, keep)
+        state = view.vision.cls_tokens(None)
+        seen.update(got=answer.tokens[:1], want=view.vision.project(state))
+        return answer
+
+    class Spy(FixedAnswer):
+        @property
+        def vision_layers(self) -> tuple[int | None, ...]:
+            return (None,)
+
+    run(Spy(answer=spy), build("llava"), inputs("llava"))
+    assert torch.equal(seen["got"], seen["want"])
+    _, report = run(VisionZip(cls=True, ratio=0.01), build("llava"), inputs("llava"))
+    assert entering(report) == [1]
+    for other in ("internvl", "qwen2_5_vl"):
+        with pytest.raises(UnsupportedError, match="4 patches at a time"):
+            run(VisionZip(cls=True, ratio=0.5), build(other), inputs(other))
+
+
+@pytest.mark.parametrize("name", ["cdpruner", "zspaprune"])
+def test_the_question_decides(name: str) -> None:
+    """A prompt made of one visual token brings in that token; without a question the user is told."""
+    tokens = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    method = METHODS.get(name)()
+    for wanted in (7, 23):
+        view = make_view(tokens, prompt=tokens[wanted][None])
+        assert method.select(view, 5)[0] == wanted
+    x = inputs("llava")
+    visual = x["input_ids"] == 299
+    mute = {key: value[:, : int(visual.nonzero()[-1, 1]) + 1] for key, value in x.items() if key != "pixel_values"}
+    with pytest.raises(UserError, match="needs the question"):
+        run(METHODS.get(name)(ratio=0.5), build("llava"), mute | {"pixel_values": x["pixel_values"]})
+
+
+def test_a_name_that_ends_in_plus_composes() -> None:
+    assert MethodSpec("prumerge+", ratio=0.3).pruner() == PruMergePlus(ratio=0.3)
+    both = MethodSpec("prumerge++fastv", ratio=0.25, settings={"prumerge+.heads": "mean"}).pruner()
+    assert isinstance(both, Compose)
+    assert both.parts == (PruMergePlus(ratio=0.5, heads="mean"), FastV(ratio=0.5))
+    assert list(MethodSpec("prumerge+fastv").classes()) == ["prumerge", "fastv"]
+
+
+# --- decisions against direct readings of the rules --------------------------------------------------------------
+def test_graph_scores_by_matrix_power() -> None:
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit = x / x.norm(dim=1, keepdim=True)
+    similarity = unit @ unit.T
+    flow = (similarity / 0.03).masked_fill(similarity < 0.5, -torch.inf).softmax(1)
+    want = x.norm(dim=1) @ torch.linalg.matrix_power(flow, 5) / (similarity >= 0.5).sum(1)
+    torch.testing.assert_close(graph_scores(x, 0.5, 0.03, 5), want)
+
+
+def test_graph_scores_of_isolated_and_empty_tokens() -> None:
+    x = torch.tensor([[3.0, 0, 0], [0, 4, 0], [0, 0, 0]])
+    assert graph_scores(x, 0.5, 0.03, 5)[:2].tolist() == pytest.approx([3, 4])
+    assert bool(graph_scores(x, 0.5, 0.03, 5).isfinite().all())
+
+
+def test_relevance_of_equal_tokens_is_not_divided_by_zero() -> None:
+    assert unit_range(torch.full((4,), 0.3)).tolist() == [1.0] * 4
+    low_high = unit_range(torch.tensor([[-1.0, 0.0], [1.0, 3.0]]))
+    assert low_high.tolist() == [pytest.approx([2.5e-7, 0.25]), pytest.approx([0.5, 1.0])]
+    weights = torch.tensor([1.0, 0.5])
+    assert conditional_kernel(torch.eye(2), weights).tolist() == [[1, 0], [0, 0.25]]
+
+
+def test_inverted_relevance_starts_at_the_least_similar_token() -> None:
+    generator = torch.Generator().manual_seed(0)
+    view = make_view(torch.randn(30, 8, generator=generator), prompt=torch.randn(3, 8, generator=generator))
+    cosines = torch.nn.functional.cosine_similarity(view.tokens[:, None], view.prompt[None], dim=-1).mean(1)
+    assert CDPruner().select(view, 4)[0] == cosines.argmax()
+    assert CDPruner(invert=True).select(view, 4)[0] == cosines.argmin()
+
+
+@pytest.mark.parametrize("method", [PruMerge(neighbours=3), PruMergePlus(neighbours=3)], ids=repr)
+def test_a_token_weighs_as_much_as_its_patches(method: PreLLM) -> None:
+    """A token of four patches has four times the mean attention of its patches, which is what is merged."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, keys = torch.randn(20, 4, generator=generator), torch.randn(20, 6, generator=generator)
+    scores = torch.rand(20, generator=generator)
+    merged = []
+    for patches, values in ((4, scores), (1, 4 * scores)):
+        view = make_view(tokens)
+        view.vision = Scores(values, patches=patches, keys=keys, features=tokens)  # type: ignore[assignment]
+        answer: Any = method.select(view, 6)
+        merged.append(answer.tokens)
+    assert torch.equal(*merged)
+    assert not torch.allclose(merged[0], tokens[answer.indices])
+
+
+def test_prompt_pooling() -> None:
+    tokens, prompt = torch.eye(3), torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 2.0, 0]])
+    assert relevance(tokens, prompt, "mean").tolist() == pytest.approx([2 / 8**0.5, 2 / 8**0.5, 0])
+    assert relevance(tokens, prompt, "max").tolist() == pytest.approx([1 / 5**0.5, 2 / 5**0.5, 0])
+    assert relevance(tokens, prompt, "none").tolist() == [1, 1, 0]
+
+
+def test_zspaprune_between_its_extremes() -> None:
+    generator = torch.Generator().manual_seed(3)
+    view = make_view(torch.randn(50, 8, generator=generator), prompt=torch.randn(4, 8, generator=generator))
+    scores = relevance(view.tokens, view.prompt, "mean")
+    distance = 1 - torch.nn.functional.cosine_similarity(view.tokens[None], view.tokens[:, None], dim=-1)
+    assert ZSPAPrune(k=1).select(view, 9).tolist() == top_k(scores, 9).tolist()
+    assert ZSPAPrune(k=0).select(view, 9).tolist() == farthest_points(distance, 9).tolist()
+    assert ZSPAPrune(k=1e-9).select(view, 9)[0] == scores.argmax()
+
+
+def attention(outliers: int, total: int = 100) -> Tensor:
+    """`outliers` tokens far above an even background, the later the stronger, at every seventh place."""
+    scores = torch.linspace(0.1, 0.2, total)
+    scores[torch.arange(outliers) * 7 + 3] = torch.linspace(1, 2, outliers)
+    return scores
+
+
+def test_spaced_anchors() -> None:
+    """Outliers first; then evenly spread over the others, down to the bottom of the image."""
+    picks = spaced_anchors(attention(4), 24).tolist()
+    assert picks[:4] == [24, 17, 10, 3]
+    assert picks[4:] == sorted(picks[4:])
+    gaps = torch.tensor(picks[4:]).diff()
+    assert len(set(picks)) == 24
+    assert (int(gaps.min()), int(gaps.max())) == (4, 6)
+    assert picks[4] <= 5
+    assert picks[-1] >= 94
+    assert spaced_anchors(attention(4), 2).tolist() == [24, 17]
+    assert sorted(spaced_anchors(torch.ones(10), 10).tolist()) == list(range(10))
+
+
+def test_released_anchors_stop_before_the_last_token() -> None:
+    """4 outliers of 100: every 25 // 3 = 8th token; no outlier at all still keeps something."""
+    assert released_anchors(attention(4)).tolist() == [24, 17, 10, 3, 0, 8, 16, *range(32, 99, 8)]
+    assert released_anchors(torch.ones(100)).tolist() == [0, 33, 66]
+    assert released_anchors(torch.tensor([1.0, 2.0])).tolist() == [1, 0]
+
+
+def test_split_tokens() -> None:
+    best, anchors, others = split_tokens(torch.tensor([5.0, 1, 1, 9, 1, 1, 1, 1]), 2, 2)
+    assert (best.tolist(), anchors.tolist(), others.tolist()) == ([0, 3], [1, 5], [2, 4, 6, 7])
+    best, anchors, others = split_tokens(torch.ones(4), 3, 1)
+    assert (best.tolist(), anchors.tolist(), others.tolist()) == ([0, 1, 2], [3], [])
+    assert [len(part) for part in split_tokens(torch.ones(4), 3, 0)] == [3, 0, 1]
+
+
+def test_rows() -> None:
+    """Rows of grids of different widths compete by their means."""
+    scores = torch.tensor([1.0, 2, 3, 9, 0, 0, 4, 4, 5, 4.5])
+    ranks = row_ranks(scores, [(1, 2, 3), (1, 2, 2)])
+    assert ranks.tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 0, 0]
+    assert whole_rows(ranks, 2).tolist() == [8, 9, 6, 7]
+    assert rows_and_tokens(scores, ranks, 5).tolist() == [8, 9, 6, 7, 3]
+
+
+def test_fopru_without_reordering_hands_tokens_over_by_significance() -> None:
+    tokens = torch.arange(6.0)[:, None]
+    scores = torch.tensor([0.1, 0.5, 0.2, 0.9, 0.3, 0.4])
+    view = make_view(tokens)
+    view.vision = Scores(torch.stack((scores * 0, scores)))  # type: ignore[assignment]
+    answer = FoPru(reorder=False).select(view, 3)
+    assert answer.indices.tolist() == [1, 3, 5]
+    assert answer.tokens is not None
+    assert answer.tokens.flatten().tolist() == [3, 1, 5]
+    assert FoPru(significance="low-variance").select(view, 3).indices.tolist() == [0, 1, 2]  # all emit nothing
+
+
+class Scores:
+    """Vision quantities of a view without a model, whose projector does nothing."""
+
+    def __init__(self, scores: Tensor, patches: int = 1, **given: Tensor) -> None:
+        self.scores, self.patches, self.given = scores, patches, given
+
+    def exchanged(self, layer: int | None = None) -> Tensor:
+        return self.scores
+
+    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+        return self.scores
+
+    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
+        return self.given["keys"]
+
+    def features(self) -> Tensor:
+        return self.given["features"]
+
+    def project(self, features: Tensor) -> Tensor:
+        return features
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "says"),
+    [
+        (GPrune, {"similarity": 1.5}, "similarity 1.5 is outside"),
+        (GPrune, {"temperature": 0}, "temperature 0 must be a finite number above 0"),
+        (GPrune, {"iterations": 0}, "iterations 0 must be a whole number of at least 1"),
+        (PruMerge, {"neighbours": 0}, "neighbours 0"),
+        (PruMerge, {"heads": "max"}, "heads 'max' is unknown; expected one of joint, mean"),
+        (PruMergePlus, {"order": "random"}, "order 'random' is unknown"),
+        (PruMergePlus, {"space": "text"}, "space 'text' is unknown; expected one of vision, llm"),
+        (VisPruner, {"important": float("nan")}, "important nan is outside"),
+        (VisPruner, {"step": 2.5}, "step 2.5 must be a whole number"),
+        (VisionZip, {"contextual": -0.1}, "contextual -0.1 is outside"),
+        (ZSPAPrune, {"k": 1.1}, "k 1.1 is outside"),
+        (ZSPAPrune, {"pooling": "sum"}, "pooling 'sum' is unknown"),
+        (FoPru, {"strategy": "column"}, "strategy 'column' is unknown; expected one of rank, row, row-exact"),
+        (FoPru, {"significance": "none"}, "significance 'none' is unknown"),
+        (Pooling, {"space": ""}, "space '' is unknown"),
+    ],
+)
+def test_refused_fields(method: type[PreLLM], fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        method(**fields)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_cards_say_what_users_must_know(name: str) -> None:
+    card = METHODS.get(name).__doc__ or ""
+    for part in ("arXiv", "Differs from the paper in:", "Families:", "Cost: O("):
+        assert part in card

@@ -1,0 +1,57 @@
+"""docs/add-a-method.md is true: its method is checked and evaluated, its output is what `check` prints."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import PLUGINS, ROOT
+from uniprune.cli.main import main
+
+TEXT = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+
+
+def block(language: str) -> str:
+    """The first block of a language."""
+    found = re.search(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def method(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("plugin") / "largest.py"
+    file.write_text(block("python"), encoding="utf-8")
+    return file
+
+
+def table(shown: str) -> list[str]:
+    """Lines of the table of checks, without the measurements and notes below it."""
+    lines = [line.rstrip() for line in shown.splitlines()]
+    return [line for line in lines if not line.startswith(("reported ", "n.a. "))]
+
+
+def test_the_method_is_fifteen_lines_and_keeps_every_rule(method: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(block("python").splitlines()) <= 15
+    assert main(["check", str(method)]) == 0
+    shown = capsys.readouterr().out
+    assert table(shown) == table(block("text")), "paste what `python run.py check largest.py` prints"
+
+
+def test_the_method_is_evaluated(method: Path, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    words = ["run", "--plugin", str(method), "--plugin", str(PLUGINS / "small_benchmark.py"), "--data", "small"]
+    words += ["--model", str(checkpoint("llava")), "--output", str(tmp_path / "results"), "--limit", "2"]
+    assert main([*words, "--method", "none", "largest", "--ratio", "0.25", "--set", "power=1"]) == 0
+    board = list(csv.DictReader((tmp_path / "results" / "leaderboard.csv").open(encoding="utf-8")))
+    assert {row["method"] for row in board} == {"none", "largest"}
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (ROOT / "docs" / target).is_file()
+    for module in re.findall(r"`(uniprune/[\w/]+\.py)`", TEXT):
+        assert (ROOT / module).is_file()

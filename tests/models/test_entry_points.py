@@ -1,0 +1,21 @@
+"""What the model card tells to type runs in a plain interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+
+@pytest.mark.parametrize(
+    "module", ["uniprune.models.tiny.measure", "uniprune.models.tiny.train", "uniprune.benchmarks.mini.report"]
+)
+def test_modules_that_are_programs_start(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")

@@ -1,0 +1,290 @@
+"""Leaderboards of real stored runs: seeds as one row, intervals, ranks, fidelity, and the page in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from uniprune.evaluation.dataset import Dataset
+from uniprune.results.table import Leaderboard, ScoreCell
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.cli.run import method_choices
+from uniprune.evaluation.run import Run, RunOptions
+from uniprune.results.leaderboard import leaderboard
+from uniprune.results.fidelity import FidelityCache
+from uniprune.modeling.loading import LoadedModel
+from uniprune.results.comparison import RunComparison, groups
+from uniprune.utils.console import RunProgress
+from uniprune.results.records import RunRecord, ScoreRecord, Store
+from uniprune.results.statistics import RankInterval
+
+
+@pytest.fixture(scope="module")
+def store(loaded: LoadedModel, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Vanilla, random choice under three seeds, and two other methods, on twelve pictures."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    choices = [MethodSpec("random-pre", 0.1, seed=seed) for seed in range(3)]
+    for choice in [MethodSpec("none"), *choices, MethodSpec("divprune", 0.1), MethodSpec("fastv", 0.1)]:
+        with RunProgress(12, Console(quiet=True)) as progress:
+            Run(loaded, choice, RunOptions(batch_size=12)).evaluate([small], store, progress)
+    return store
+
+
+def with_credits(record: RunRecord, credits: dict[str, float], **score: object) -> RunRecord:
+    """The record as if its answers had been worth other credits."""
+    entry = record.datasets["small"]
+    assert entry.score is not None
+    changed = {"per_item": credits, "value": 100 * float(np.mean(list(credits.values()))), **score}
+    new = ScoreRecord.model_validate(entry.score.model_dump() | changed)
+    return record.model_copy(update={"datasets": {"small": entry.model_copy(update={"score": new})}})
+
+
+@pytest.fixture(scope="module")
+def records(store: Store) -> list[RunRecord]:
+    """The stored runs with planted credits on sixty items: vanilla 95 %, divprune 90 %, fastv 88 %, random 40 %."""
+    chance = {"none": 0.95, "divprune": 0.9, "fastv": 0.88, "random-pre": 0.4}
+    found = []
+    for record in store.records():
+        # Not by place: that follows from hashes of the methods' sources, and two averages may come out equal.
+        rng = np.random.default_rng([4, record.setup.seed, *record.setup.method.name.encode()])
+        right = rng.random(60) < chance[record.setup.method.name]
+        found.append(with_credits(record, {str(i): float(r) for i, r in enumerate(right)}))
+    return found
+
+
+def row(board: Leaderboard, method: str) -> dict[str, object]:
+    [found] = [row for row in board.rows if row["method"] == method]
+    return dict(found)
+
+
+def test_runs_that_differ_in_their_seed_are_one_row(records: list[RunRecord]) -> None:
+    random = row(leaderboard(records), "random-pre")
+    runs = [r for r in records if r.setup.method.name == "random-pre"]
+    values = [run.datasets["small"].score.value for run in runs]  # type: ignore[union-attr]
+    average = random["average"]
+    assert isinstance(average, ScoreCell)
+    assert (random["seed"], len(str(random["identity"]).split())) == ("3 seeds", 3)
+    assert average.value == pytest.approx(np.mean(values))
+    assert average.spread == pytest.approx(np.std(values, ddof=1))
+    assert average.interval is not None
+    assert average.interval[0] < average.value < average.interval[1]
+    assert row(leaderboard(records), "divprune")["seed"] == 0
+    assert [run.random for run in runs] == [(True,)] * 3
+    assert len(groups(records)) == 4
+
+
+def test_a_single_benchmarks_interval_is_the_one_stored(store: Store) -> None:
+    stored = list(store.records())
+    panel = RunComparison(stored)
+    for group in panel.groups:
+        score = group.runs[0].datasets["small"].score
+        assert score is not None
+        if len(group.runs) == 1:
+            assert panel.score(group, "small").interval() == pytest.approx(score.interval)
+
+
+def test_ranks_are_among_pruned_runs_with_ties_marked(records: list[RunRecord]) -> None:
+    board = leaderboard(records)
+    ranks = {name: row(board, name)["rank"] for name in ("none", "divprune", "fastv", "random-pre")}
+    assert ranks["none"] is None
+    assert ranks["random-pre"] == RankInterval(3, 3, 3, tied=False)
+    close = [ranks["divprune"], ranks["fastv"]]
+    assert all(isinstance(rank, RankInterval) and (rank.low, rank.high, rank.tied) == (1, 2, True) for rank in close)
+    assert any("Holm" in note for note in board.notes)
+
+
+def test_other_ratios_and_protocols_are_not_rivals(records: list[RunRecord]) -> None:
+    other = next(r for r in records if r.setup.method.name == "fastv")
+    moved = other.model_copy(update={"identity": "x", "setup": other.setup.model_copy(update={"ratio": 0.2})})
+    ranks = [r["rank"] for r in leaderboard([*records, moved]).rows if r["identity"] == "x"]
+    assert ranks == [RankInterval(1, 1, 1, tied=True)]
+
+
+def test_fidelity_needs_no_label(store: Store) -> None:
+    board = leaderboard(list(store.records()), likeness=FidelityCache(store))
+    vanilla, pruned = row(board, "none"), row(board, "random-pre")
+    assert (vanilla["agreement %"], vanilla["first-token KL"]) == (ScoreCell(100), ScoreCell(0, form=".3g"))
+    agreement, kl = pruned["agreement %"], pruned["first-token KL"]
+    assert isinstance(agreement, ScoreCell)
+    assert isinstance(kl, ScoreCell)
+    assert agreement.interval is not None
+    assert kl.interval is not None
+    assert 0 <= agreement.interval[0] <= agreement.value <= agreement.interval[1] <= 100
+    assert 0 < kl.interval[0] < kl.value < kl.interval[1]
+    [line] = [one for one in csv.DictReader(io.StringIO(board.csv())) if one["method"] == "random-pre"]
+    assert float(line["first-token KL low"]) == kl.interval[0]
+    assert float(line["agreement % high"]) == agreement.interval[1]
+    assert f'title="{kl.wide()}"' in board.html()
+    assert row(leaderboard(list(store.records())), "none")["agreement %"] is None
+
+
+def test_fidelity_is_that_of_the_rows_and_its_interval_of_the_pictures(store: Store) -> None:
+    """Means of what the stored answers say; wider where rows share pictures; none where that is not known."""
+    records, likeness = list(store.records()), FidelityCache(store)
+    none, fastv = (next(r for r in records if r.setup.method.name == name) for name in ("none", "fastv"))
+    told = likeness(none, fastv, "small")
+    assert told is not None
+    assert told.kl is not None
+
+    def found(clusters: dict[str, str], scored: bool = True) -> tuple[ScoreCell, ScoreCell]:
+        entry = none.datasets["small"]
+        assert entry.score is not None
+        score = entry.score.model_copy(update={"clusters": clusters}) if scored else None
+        base = none.model_copy(update={"datasets": {"small": entry.model_copy(update={"score": score})}})
+        line = row(leaderboard([base, fastv], likeness=likeness), "fastv")
+        return line["agreement %"], line["first-token KL"]  # type: ignore[return-value]
+
+    alone, paired = found({}), found({str(i): str(i // 4) for i in range(12)})
+    for agreement, kl in (alone, paired, found({}, scored=False)):
+        assert agreement.value == pytest.approx(100 * np.mean(told.same))
+        assert kl.value == pytest.approx(np.mean(told.kl))
+    spread = np.std(told.kl) / 12**0.5
+    assert alone[1].interval is not None
+    assert np.diff(alone[1].interval) == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert paired[1].interval is not None
+    assert paired[1].interval != alone[1].interval
+    assert [one.interval for one in found({}, scored=False)] == [None, None]
+
+
+def test_what_was_compared_is_kept_until_the_answers_change(store: Store, tmp_path: Path) -> None:
+    copy = Store(shutil.copytree(store.root, tmp_path / "runs"))
+    records = {record.setup.method.name: record for record in copy.records()}
+    none, fastv = records["none"], records["fastv"]
+    kept = copy.root / fastv.identity / "small.fidelity.json"
+    kept.unlink(missing_ok=True)
+    first = FidelityCache(copy)(none, fastv, "small")
+    assert first is not None
+    assert first.rows == [str(i) for i in range(12)]
+    kept.write_text(kept.read_text().replace('"rows": ["0"', '"rows": ["99"'))
+    again = FidelityCache(copy)(none, fastv, "small")
+    assert again is not None
+    assert again.rows[0] == "99", "computed again although nothing changed"
+    answers = copy.root / fastv.identity / "small.jsonl"
+    answers.write_bytes(b"".join(answers.read_bytes().splitlines(keepends=True)[:5]) + b'{"index": "5", "pred')
+    changed = FidelityCache(copy)(none, fastv, "small")
+    assert changed is not None
+    assert len(changed.rows) == 5
+    kept.write_text('{"cut')
+    assert FidelityCache(copy)(none, fastv, "small") == changed
+    assert FidelityCache(copy)(none, fastv, "elsewhere") is None
+
+
+def test_a_headline_that_does_not_follow_from_items_is_said_to_be_so(records: list[RunRecord]) -> None:
+    odd = [with_credits(r, r.datasets["small"].score.per_item, value=50, interval_of="mean credit") for r in records]  # type: ignore[union-attr]
+    board = leaderboard(odd)
+    assert any("mean credit per item, not of the headline, for small" in note for note in board.notes)
+    assert row(board, "fastv")["small"].value == 50  # type: ignore[attr-defined]
+
+
+def test_csv_has_plain_numbers_and_markdown_and_page_say_the_same(records: list[RunRecord]) -> None:
+    board = leaderboard(records)
+    [random] = [line for line in csv.DictReader(io.StringIO(board.csv())) if line["method"] == "random-pre"]
+    names = ("average low", "average", "average high")
+    low, value, high = (float(random[name]) for name in names)
+    assert low < value < high
+    assert (random["rank"], random["rank low"], random["rank high"], random["rank tied"]) == ("3", "3", "3", "0")
+    assert float(random["small std"]) == float(random["average std"])
+    for content in (board.markdown(), board.html()):
+        assert f"[{low:.1f}, {high:.1f}]" in content
+        assert "3 [3–3]" in content
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_it_shows(records: list[RunRecord]) -> None:
+    named = [r.model_copy(update={"model": r.model.model_copy(update={"name": "<b>&"})}) for r in records]
+    page = leaderboard(named).html()
+    assert "<b>&" not in page
+    assert "&lt;b&gt;&amp;" in page
+    assert not any(word in page.replace("http://www.w3.org/2000/svg", "") for word in ("http", "src=", "@import"))
+
+
+class Rows(HTMLParser):
+    """Body rows of the page: texts of the cells of those that are not hidden; and what the drawing holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.dots: list[str] = []
+        self._in, self._hidden, self._title = "", False, False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tbody":
+            self._in = tag
+        if tag == "tr" and self._in:
+            self._hidden = "hidden" in dict(attrs)
+            self.rows += [] if self._hidden else [[]]
+        self._title = tag == "title"
+        if tag == "td" and not self._hidden:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "tbody":
+            self._in = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._in and not self._hidden and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+        if self._title and " · " in data:
+            self.dots.append(data)
+            self._title = False
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[[str, str], Rows]:
+    """Open a page in Chromium, run a script in it, and read what it then holds."""
+    browser = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+    )
+    if not browser:
+        pytest.skip("no Chromium to open the page in")
+
+    def visit(page: str, script: str) -> Rows:
+        file = tmp_path / "page.html"
+        file.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+        options = "--headless --no-sandbox --disable-gpu --disable-background-networking --virtual-time-budget=2000"
+        command = [browser, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        rows = Rows()
+        rows.feed(done.stdout)
+        return rows
+
+    return visit
+
+
+def test_the_page_sorts_filters_and_draws(records: list[RunRecord], browse: Callable[[str, str], Rows]) -> None:
+    page = leaderboard(records).html()
+    plain = browse(page, "")
+    assert [cells[1] for cells in plain.rows] == ["none", "divprune", "fastv", "random-pre"]
+    assert len(plain.dots) == 4
+    click = "const average = [...document.querySelectorAll('th button')].find(b => b.textContent === 'average'); "
+    best = browse(page, click + "average.click()")
+    worst = browse(page, click + "average.click(); average.click()")
+    assert best.rows == worst.rows[::-1]
+    assert worst.rows[0][1] == "random-pre"
+    chosen = browse(page, "find.value = 'prun'; find.dispatchEvent(new Event('input'))")
+    assert [cells[1] for cells in chosen.rows] == ["divprune"]
+    assert len(chosen.dots) == 1
+    select = "const s = document.querySelector('[data-column=method]'); s.value = 'fastv'; "
+    assert [r[1] for r in browse(page, select + "s.dispatchEvent(new Event('input'))").rows] == ["fastv"]
+
+
+def test_seeds_are_runs_of_methods_that_choose_by_chance_only() -> None:
+    from uniprune.cli.main import build_parser
+    from uniprune.cli import discover
+
+    words = "run --method none random-pre divprune divprune+random-intra --ratio 0.1 0.2 --seed 0 1 2"
+    choices = method_choices(build_parser(discover()).parse_args(words.split()))
+    seeds = {(c.name, c.ratio): [d.seed for d in choices if (d.name, d.ratio) == (c.name, c.ratio)] for c in choices}
+    assert seeds == {
+        ("none", 1.0): [0],
+        **{("divprune", ratio): [0] for ratio in (0.1, 0.2)},
+        **{(name, ratio): [0, 1, 2] for name in ("random-pre", "divprune+random-intra") for ratio in (0.1, 0.2)},
+    }

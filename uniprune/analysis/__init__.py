@@ -1,9 +1,0 @@
-"""The findings of UniPruneBench (arXiv 2511.02650) as tests on whatever was run."""
-
-from __future__ import annotations
-
-from uniprune.analysis.findings import FINDINGS
-from uniprune.analysis.pairs import pairs_csv
-from uniprune.analysis.study import Finding, Study
-
-__all__ = ["FINDINGS", "Finding", "Study", "pairs_csv"]

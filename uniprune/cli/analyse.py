@@ -1,0 +1,46 @@
+"""`python run.py analyse`: the paper's findings, tested on the stored runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from uniprune.errors import UserError
+from uniprune.results.records import Store
+from uniprune.utils.console import say, write
+
+HELP = "the paper's findings as tests on the stored runs"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `analyse`."""
+    parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    parser.add_argument("--lines", type=int, default=12, metavar="N", help="tests shown per finding (default: 12)")
+    parser.add_argument("--pairs", type=Path, metavar="FILE", help="also write every paired comparison as CSV")
+
+
+def act(options: argparse.Namespace) -> int:
+    """Print each finding with its verdict and its tests, the surest first, or with the command that it lacks."""
+    from uniprune.reports.findings import FINDINGS, Study, pairs_csv
+
+    records = list(Store(options.output).records())
+    if not records:
+        raise UserError(
+            f"no run is stored in {str(options.output)!r}; `python run.py` makes some, --output names their folder"
+        )
+    study = Study(records)
+    for examine in FINDINGS:
+        finding = examine(study)
+        say(finding.claim)
+        say(f"   {finding.missing or finding.verdict}")
+        for line in sorted(finding.lines, key=lambda line: line.p)[: options.lines]:
+            test, mark = line.test, "*" if line.sign else " "
+            say(f"   {mark} {test.difference:+7.1f} [{test.low:+.1f}, {test.high:+.1f}]  p {line.p:.2g}  {line.label}")
+        if (more := len(finding.lines) - options.lines) > 0:
+            say(f"     … and {more} more (--lines)")
+        say("")
+    say("Differences of average scores (0-100) with 95 % intervals; p is Holm-corrected within a finding, * below 5 %.")
+    if options.pairs is not None:
+        write(options.pairs, pairs_csv(study))
+        say(f"written: {options.pairs}")
+    return 0

@@ -1,0 +1,89 @@
+"""`python run.py check FILE_OR_NAME`: run the conformance checks on a method."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uniprune.errors import UserError
+from uniprune.registry import METHODS, MODELS, load_plugin
+
+if TYPE_CHECKING:
+    from uniprune.conformance.suite import CheckedFamily
+
+HELP = "run the conformance checks on a method, in seconds, on tiny random models"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `check`."""
+    parser.add_argument("target", metavar="FILE_OR_NAME", help="Python file that registers methods, or a method's name")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def act(options: argparse.Namespace) -> int:
+    """Check one method, or every method a file registers, on every registered family; return 1 if anything fails."""
+    from rich.console import Console
+
+    from uniprune.conformance.suite import examine_all
+    from uniprune.conformance.table import notes, rows, table
+    from uniprune.evaluation.method_spec import MethodSpec, parse_settings
+    from uniprune.modeling.tiny import LAYERS
+
+    choices = [MethodSpec(name, settings=parse_settings(options.set)) for name in targets(options.target)]
+    pruners = {choice.name: choice.pruner() for choice in choices}
+    for pruner in pruners.values():
+        pruner.schedule(LAYERS)  # a layer that the tiny models do not have is the user's to change
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    listed: list[dict[str, Any]] = []
+    found: list[CheckedFamily] = []
+    for name, pruner in pruners.items():
+        mine = examine_all(pruner, MODELS.names())
+        found += mine
+        if options.json:
+            listed += rows(name, mine)
+        else:
+            console.print(table(name, mine))
+            for line in notes(mine):
+                console.print(line, style="red" if line.startswith("FAIL") else None, highlight=False, markup=False)
+    if options.json:
+        sys.stdout.write(json.dumps(listed, indent=1) + "\n")
+    else:
+        console.print(verdict(found), highlight=False)
+    return int(any(finding.verdict.word == "FAIL" for finding in found))
+
+
+def verdict(findings: Sequence[CheckedFamily]) -> str:
+    """The last line."""
+    words = [finding.verdict.word for finding in findings]
+    failures = words.count("FAIL")
+    return (
+        f"{failures} of {len(words)} checks failed" if failures else f"{words.count('pass')} checks passed, none failed"
+    )
+
+
+def targets(target: str) -> list[str]:
+    """Names of the methods a file registers, or the name itself.
+
+    Raises:
+        UserError: the file does not exist, fails to import or registers no method.
+    """
+    path = Path(target)
+    if path.suffix != ".py":
+        return [target]
+    if not _registered(path):
+        load_plugin(path)
+    names = _registered(path)
+    if not names:
+        raise UserError(f"{target!r} registers no method; decorate a class with @register_method(NAME)")
+    return names
+
+
+def _registered(path: Path) -> list[str]:
+    """Methods whose class is defined in that file."""
+    files = {name: getattr(sys.modules.get(METHODS.get(name).__module__), "__file__", None) for name in METHODS.names()}
+    return [name for name, file in files.items() if file and Path(file).resolve() == path.resolve()]

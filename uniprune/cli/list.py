@@ -1,0 +1,143 @@
+"""`python run.py list`: what is registered."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from uniprune.errors import UserError
+from uniprune.evaluation.method_spec import settable
+from uniprune.modeling.catalog import catalog
+from uniprune.pruning.base import Pruner
+from uniprune.registry import BENCHMARKS, METHODS, MODELS
+from uniprune.reports.method_cards import needs
+from uniprune.utils.console import say, stdout
+
+HELP = "what there is"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `list`."""
+    parser.add_argument("what", choices=tuple(LISTINGS))
+    parser.add_argument("pattern", nargs="?", default="*", help="only names that match, e.g. 'random*'")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def act(options: argparse.Namespace) -> int:
+    """Print what is registered."""
+    rows = LISTINGS[options.what](options)
+    if not rows:
+        raise UserError(f"no {options.what} match {options.pattern!r}")
+    if options.json:
+        say(json.dumps(rows, indent=1))
+        return 0
+    table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(decimal(value) if key == "size" and value else _cell(value) for key, value in row.items()))
+    stdout().print(table)
+    return 0
+
+
+def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Registered methods: where they act, what they need, their paper and their fields."""
+    rows = []
+    for name in METHODS.names(options.pattern):
+        entry = METHODS.entry(name)
+        method: type[Pruner] = entry.target
+        defaults = {field.name: field.default for field in dataclasses.fields(method)}
+        rows.append(
+            {
+                "method": name,
+                "kind": method.kind,
+                "layer": defaults["layer"],
+                "needs": needs(method),
+                "paper": entry.metadata.get("paper", ""),
+                "idea": entry.summary,
+                "fields": {field: str(defaults[field]) for field in settable(method) if field != "layer"},
+            }
+        )
+    return rows
+
+
+def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Names of configs/models.yaml and the families that are supported."""
+    named = [e for e in catalog().values() if fnmatch(e.name, options.pattern)]
+    rows = [{"model": e.name, "source": e.source, "suite": e.suite, "idea": "configs/models.yaml"} for e in named]
+    for name in MODELS.names(options.pattern):
+        rows.append(
+            {
+                "model": f"family {name}",
+                "source": "any folder or hub id",
+                "suite": "",
+                "idea": MODELS.entry(name).summary,
+            }
+        )
+    return rows
+
+
+def list_benchmarks(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Registered benchmarks, and what the data folder holds of them."""
+    rows = []
+    for name in BENCHMARKS.names(options.pattern):
+        entry = BENCHMARKS.entry(name)
+        told = {key: entry.metadata.get(key, "") for key in ("suite", "ability", "metric", "judge", "rows")}
+        estimated = not entry.metadata.get("rows_known", True)
+        source = entry.metadata.get("source")
+        file = source.inspect(options.data_dir) if source else None
+        local = {
+            "state": file.state if file else "needs no file",
+            "size": file.size if file else None,
+            "md5": file.md5 if file else None,
+            "file": str(file.path) if file else "",
+        }
+        rows.append({"benchmark": name, **told, "estimated": estimated, **local, "idea": entry.summary})
+    return rows
+
+
+def list_strategies(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Registered strategies of fine-tuning, for samples and for tokens."""
+    from uniprune.tuning.strategy import SAMPLES, TOKENS
+
+    rows = []
+    for part, registry in (("samples", SAMPLES), ("tokens", TOKENS)):
+        for name in registry.names(options.pattern):
+            entry = registry.entry(name)
+            fields = {field.name: str(field.default) for field in dataclasses.fields(entry.target)}
+            paper = entry.metadata.get("paper", "")
+            rows.append({"strategy": name, "of": part, "paper": paper, "idea": entry.summary, "fields": fields})
+    return rows
+
+
+def _cell(value: object) -> str:
+    """A listing's value as text."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else ""
+        case Mapping():
+            return " ".join(f"{key}={item}" for key, item in value.items())
+        case str():
+            return value
+        case Iterable():
+            return ", ".join(map(str, value))
+    return str(value)
+
+
+LISTINGS = {
+    "methods": list_methods,
+    "models": list_models,
+    "benchmarks": list_benchmarks,
+    "strategies": list_strategies,
+}

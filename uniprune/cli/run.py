@@ -1,0 +1,202 @@
+"""`python run.py run`: evaluate every method at every ratio on every benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console
+
+from uniprune.cli.terminal_table import show
+from uniprune.errors import Failure
+from uniprune.evaluation.config import RunSpec
+from uniprune.evaluation.method_spec import MethodSpec, parse_settings
+from uniprune.modeling.catalog import find_model
+from uniprune.results.records import Store
+from uniprune.utils.console import say, write
+from uniprune.utils.paths import ROOT
+
+if TYPE_CHECKING:  # importing it imports torch
+    from uniprune.evaluation.sweep import PlannedRun, RunSettings
+
+HELP = "evaluate methods on benchmarks"
+DEFAULTS = ROOT / "configs" / "default.yaml"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `run`."""
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
+    what.add_argument(
+        "--method", nargs="+", metavar="NAME", help="one or more; a+b prunes with a, then with b the tokens a left"
+    )
+    what.add_argument("--ratio", nargs="+", type=float, help="share of visual tokens to keep, in (0, 1]")
+    what.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks; * matches")
+    what.add_argument("--suite", help="all benchmarks of a suite (default: mini for the tiny models, ten otherwise)")
+    what.add_argument("--limit", type=int, metavar="N", help="only the first N rows of each benchmark")
+    how = parser.add_argument_group("how to prune")
+    how.add_argument("--layer", type=int, help="decoder layer before which methods inside the model prune")
+    how.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
+    how.add_argument(
+        "--seed",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="N",
+        help="seeds of random choices; each is a run of every method that makes any, averaged on the leaderboard",
+    )
+    how.add_argument(
+        "--protocol", choices=("site", "average"), default="site", help="the ratio holds at the layer / over all layers"
+    )
+    machine_arguments(parser)
+
+
+def machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options about where and how runs are asked, which `run` and `sweep` share."""
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
+    machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
+    machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
+    machine.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows answered together (default: 8)")
+    machine.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the benchmark's)")
+    machine.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that prepare rows ahead of the model"
+    )
+    machine.add_argument(
+        "--share-vision",
+        type=float,
+        default=0,
+        metavar="GB",
+        help="compute image features once for all methods and questions, keeping up to this much; times are not taken",
+    )
+    files = parser.add_argument_group("prompts, files and judges")
+    files.add_argument(
+        "--prompts",
+        choices=("benchmark", "family"),
+        help="who words the prompts: the benchmark, or the model's family as VLMEvalKit does (default: see "
+        "configs/models.yaml)",
+    )
+    files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    files.add_argument(
+        "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
+    )
+    files.add_argument("--judge", help="'rule', or the URL of an OpenAI-compatible endpoint (mini suite: rule)")
+    files.add_argument("--judge-model", metavar="NAME", help="model at that endpoint")
+
+
+def act(options: argparse.Namespace) -> int:
+    """Evaluate every method at every ratio on every benchmark."""
+    from uniprune.evaluation.distributed import ProcessGroup
+    from uniprune.evaluation.sweep import Sweep
+    from uniprune.utils.console import RunProgress
+
+    fill_in(options)
+    find_model(options.model)
+    data = tuple(options.data) if options.data is not None else None
+    cells = [
+        RunSpec(options.model, choice, data, options.suite, options.protocol, options.limit)
+        for choice in method_choices(options)
+    ]
+    with ProcessGroup.join() as team:
+        sweep = Sweep(machine(options), team)
+        items = sweep.plan(cells)
+        failures = [(item, item.failure) for item in items if item.failure]
+        if not failures:
+            with RunProgress(rows_of(items), Console(stderr=True, quiet=not team.main)) as progress:
+                outcomes = sweep.execute(items, progress)
+            failures = [(outcome.item, outcome.failure) for outcome in outcomes if outcome.failure]
+            if team.main:
+                show_results(sweep.store, items)
+    if team.main:
+        tell(failures, options.debug)
+    return (2 if all(failure.user for _, failure in failures) else 1) if failures else 0
+
+
+def machine(options: argparse.Namespace) -> RunSettings:
+    """The options of `machine_arguments` as one object."""
+    from uniprune.evaluation.sweep import RunSettings
+
+    return RunSettings(
+        output=options.output,
+        data_dir=options.data_dir,
+        device=options.device,
+        dtype=options.dtype,
+        attention=options.attn,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        workers=options.workers,
+        share_vision=options.share_vision,
+        prompts=options.prompts,
+        judge=options.judge,
+        judge_model=options.judge_model,
+    )
+
+
+def rows_of(items: Sequence[PlannedRun]) -> int:
+    """Rows of all runs, stored ones included."""
+    return sum(rows or 0 for item in items for rows in item.rows.values())
+
+
+def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
+    """The leaderboard of these runs, that of all runs as a file, and where everything is."""
+    from uniprune.results.fidelity import FidelityCache
+    from uniprune.results.leaderboard import leaderboard
+
+    mine = {item.identity for item in items}
+    records, likeness = list(store.records()), FidelityCache(store)
+    if not any(record.identity in mine for record in records):
+        return
+    show(leaderboard(records, lambda record: record.identity in mine, likeness))
+    board = store.root / "leaderboard.csv"
+    write(board, leaderboard(records, likeness=likeness).csv())
+    say(f"leaderboard of all runs: {board}")
+    say(f"records and predictions: {store.root}/<identity>/")
+
+
+def tell(failures: Sequence[tuple[PlannedRun, Failure]], debug: bool) -> None:
+    """What went wrong, on stderr: each reason once, with the runs it concerns."""
+    reasons: dict[Failure, list[str]] = {}
+    for item, failure in failures:
+        reasons.setdefault(failure, []).append(item.label)
+    for failure, labels in reasons.items():
+        runs = ", ".join(labels[:3]) + f" and {len(labels) - 3} more" * (len(labels) > 3)
+        sys.stderr.write(failure.trace * debug + f"error: {runs}: {failure.message}\n")
+
+
+def fill_in(options: argparse.Namespace, path: Path = DEFAULTS) -> None:
+    """Give the options that were left out the values of configs/default.yaml."""
+    for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
+def method_choices(options: argparse.Namespace) -> list[MethodSpec]:
+    """Every method at every ratio, checked; the un-pruned model once, methods that choose by chance once per seed.
+
+    Of several methods, `--layer` and `--set` reach those they concern; one that concerns none of them is refused.
+    """
+    settings = parse_settings(options.set)
+    names = [MethodSpec(name) for name in dict.fromkeys(options.method)]
+    inside = [one.name for one in names if one.prunes_inside()] or [one.name for one in names]
+    lost = {key for key in settings if not any(one.has(key) for one in names)}
+    choices: dict[tuple[str, float, int], MethodSpec] = {}
+    for one in names:
+        # Without random choices the seed would only give the same answers another identity.
+        for ratio, seed in product(options.ratio, options.seed if one.random() else [0]):
+            choice = dataclasses.replace(
+                one,
+                ratio=ratio,
+                layer=options.layer if one.name in inside else None,
+                seed=seed,
+                settings={key: text for key, text in settings.items() if one.has(key) or key in lost},
+            )
+            pruner = choice.pruner()
+            choice = dataclasses.replace(choice, ratio=pruner.ratio) if pruner.kind == "none" else choice
+            choices[choice.name, choice.ratio, choice.seed] = choice
+    return list(choices.values())

@@ -1,0 +1,74 @@
+"""The leaderboard as a terminal shows it, within the width there is."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from uniprune.results.table import Leaderboard
+from uniprune.utils.console import stdout
+
+PRIORITY = (
+    "model",
+    "method",
+    "ratio",
+    "average",
+    "rank",
+    "relative %",
+    "visual tokens",
+    "prefill ms",
+    "method ms",
+    "total ms",
+    "TFLOPs",
+    "agreement %",
+    "first-token KL",
+    "TTFT ms",
+    "KV MB",
+)
+"""Columns of a leaderboard that stay longest where there is no room for all."""
+
+
+Lines = list[list[str]]
+
+
+def show(board: Leaderboard) -> None:
+    """Print a leaderboard; in a terminal too narrow for it on its side, or else without its lesser columns."""
+    texts = board.texts()
+    # A column in which every row says the same tells nothing here; files keep them all.
+    same = {"seed", "settings", "protocol", "layer", "judge"}
+    keep = [i for i, column in enumerate(board.columns) if column not in same or len({line[i] for line in texts}) > 1]
+    lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
+    console = stdout(_width(lines))
+    room = console.width
+    if _width(lines) > room:
+        turned = [list(column) for column in zip(*lines, strict=True)]
+        if _width(turned) <= room:
+            lines, left = turned, 1
+        else:
+            lines, dropped = _narrowed(lines, room)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, column in enumerate(lines[0]):
+        table.add_column(column, justify="left" if i < left else "right")
+    for line in lines[1:]:
+        table.add_row(*line)
+    console.print(table)
+    if dropped:
+        told = f"{dropped} columns do not fit here; leaderboard.csv has them, and a wider terminal shows them."
+        console.print(told, highlight=False)
+    for note in board.notes:
+        console.print(note, highlight=False, markup=False)
+
+
+def _width(lines: Lines) -> int:
+    """Characters that a table of these lines takes."""
+    return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
+
+
+def _narrowed(lines: Lines, room: int) -> tuple[Lines, int]:
+    """The columns that fit, most important ones first chosen, in their own order; and how many do not."""
+    order = [lines[0].index(name) for name in PRIORITY if name in lines[0]]
+    chosen: list[int] = []
+    for i in order:
+        if _width([[line[k] for k in (*chosen, i)] for line in lines]) <= room:
+            chosen.append(i)
+    chosen.sort()
+    return [[line[i] for i in chosen] for line in lines], len(lines[0]) - len(chosen)

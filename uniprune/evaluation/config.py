@@ -1,0 +1,152 @@
+"""A grid of runs as a YAML file: blocks, each the cross product of its lists, like one `run` command line.
+
+title: Two methods at two ratios
+paper: arXiv 0000.00000          # optional
+runs:
+  - model: model-a               # one, or a list; so everywhere
+    method: [method-a, {name: method-b, layer: 3, set: {field: value}}]
+    ratio: [0.25, 0.5]
+    data: [benchmark-a]          # or suite: name
+    protocol: site
+    seed: [0, 1, 2]              # several for random methods only: a block of their own
+    limit: null
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from uniprune.errors import UserError
+from uniprune.evaluation.method_spec import MethodSpec
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run of a sweep.
+
+    Attributes:
+        model: what `--model` would say. choice: the method with ratio, layer, seed and fields.
+        data: benchmarks by name or pattern; None asks those of `suite`, and the model's own suite if that is None too.
+        protocol, limit: as the options of `run`.
+    """
+
+    model: str
+    choice: MethodSpec
+    data: tuple[str, ...] | None = None
+    suite: str | None = None
+    protocol: Literal["site", "average"] = "site"
+    limit: int | None = None
+
+
+def _listed(value: Any) -> Any:
+    """A single value as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def _named(value: Any) -> Any:
+    """A bare method name in the long form."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class _Strict(BaseModel):
+    """Unknown fields are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+
+class MethodConfig(_Strict):
+    """A method in a block: a name, or a name with its own layer and fields."""
+
+    name: str
+    """Registered name, or several joined by "+"."""
+    layer: int | None = None
+    """As `--layer`."""
+    fields: dict[str, Any] = Field(default={}, alias="set")
+    """As `--set`: "field" or "part.field" -> value."""
+
+    def choice(self, ratio: float, seed: int) -> MethodSpec:
+        """The method at a ratio, checked; the un-pruned model has ratio 1. Raises UserError."""
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.fields.items()}
+        choice = MethodSpec(self.name, ratio, self.layer, seed, texts)
+        pruner = choice.pruner()
+        return MethodSpec(self.name, pruner.ratio, self.layer, seed, texts) if pruner.kind == "none" else choice
+
+
+class Block(_Strict):
+    """Runs that are the cross product of models, methods, ratios and seeds."""
+
+    model: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    """Names in configs/models.yaml, hub ids or folders."""
+    method: Annotated[
+        list[Annotated[MethodConfig, BeforeValidator(_named)]], BeforeValidator(_listed), Field(min_length=1)
+    ]
+    """Methods."""
+    ratio: Annotated[list[float], BeforeValidator(_listed), Field(min_length=1)] = [1.0]
+    """Keep ratios."""
+    data: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)] | None = None
+    """Benchmarks, patterns allowed."""
+    suite: str | None = None
+    """All benchmarks of a suite, instead of `data`."""
+    protocol: Literal["site", "average"] = "site"
+    """Whether the ratio holds at the pruning point or over all layers."""
+    seed: Annotated[list[int], BeforeValidator(_listed), Field(min_length=1)] = [0]
+    """Seeds of random choices."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """First rows of each benchmark only."""
+
+    @model_validator(mode="after")
+    def _one_choice_of_data(self) -> Block:
+        if self.data is not None and self.suite is not None:
+            raise ValueError("give data or suite, not both")
+        return self
+
+    def cells(self) -> Iterator[RunSpec]:
+        """Its runs. Raises UserError for what the registry does not know."""
+        data = tuple(self.data) if self.data is not None else None
+        for model, wish, ratio, seed in product(self.model, self.method, self.ratio, self.seed):
+            yield RunSpec(model, wish.choice(ratio, seed), data, self.suite, self.protocol, self.limit)
+
+
+class SweepFile(_Strict):
+    """A whole file."""
+
+    title: str
+    """What the runs are for."""
+    paper: str | None = None
+    """Source, where the grid is a paper's."""
+    runs: Annotated[list[Block], Field(min_length=1)]
+    """The blocks."""
+
+    def cells(self) -> list[RunSpec]:
+        """All runs in file order, each once. Raises UserError for an unknown method or field."""
+        unique: list[RunSpec] = []
+        for cell in (cell for block in self.runs for cell in block.cells()):
+            if cell not in unique:
+                unique.append(cell)
+        return unique
+
+
+def read_sweep(path: Path) -> SweepFile:
+    """Read and check a file.
+
+    Raises:
+        UserError: it is missing or not in the form above; the message names the field.
+    """
+    try:
+        return SweepFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"sweep file {path} does not exist") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(f"{path}: {place}: {first['msg']}; uniprune/evaluation/config.py shows the form") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from error

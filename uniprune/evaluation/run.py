@@ -1,0 +1,291 @@
+"""One run: a loaded model under one pruner answers benchmarks, resumes where it stopped, and is scored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from uniprune.errors import UserError
+from uniprune.evaluation.dataset import Dataset, Request, Score
+from uniprune.evaluation.distributed import ALONE, ProcessGroup
+from uniprune.evaluation.environment import environment
+from uniprune.evaluation.feature_cache import FeatureCache
+from uniprune.evaluation.generation import Runner
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.processing import told_of_workers
+from uniprune.evaluation.prompts import Policy, prompts_hash, worded
+from uniprune.modeling.loading import LoadedModel
+from uniprune.pruning.base import Pruner
+from uniprune.pruning.budget import with_average
+from uniprune.registry import BENCHMARKS
+from uniprune.results.aggregate import ledger, timing
+from uniprune.results.predictions import Prediction, Predictions, part
+from uniprune.results.records import DatasetRecord, Environment, ModelRecord, RunRecord, ScoreRecord, Setup, Store
+from uniprune.results.statistics import resample
+from uniprune.utils.console import RunProgress
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Settings of a run beside model and method.
+
+    Attributes:
+        protocol: "site" reads the ratio at the pruning point, "average" over all decoder layers.
+        limit: rows per benchmark; None for all. batch_size: rows answered together (speed only).
+        max_new_tokens: longest answer of every row; None leaves it to each benchmark.
+        workers: processes that decode pictures and process prompts ahead of the model (speed only).
+        prompts: who words them; a family without words for a row leaves it to the benchmark.
+    """
+
+    protocol: Literal["site", "average"] = "site"
+    limit: int | None = None
+    batch_size: int = 8
+    max_new_tokens: int | None = None
+    workers: int = 0
+    prompts: Policy = "benchmark"
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch_size", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name.replace('_', '-')} {value} must be at least 1")
+        if self.workers < 0:
+            raise UserError(f"workers {self.workers} must be at least 0; 0 prepares rows in between")
+
+
+class Run:
+    """One set-up, ready to be asked.
+
+    Args:
+        loaded: the model. choice: the method as asked for. options: the rest.
+
+    Raises:
+        UserError: an unknown method or field, or a layer the model does not have.
+    """
+
+    def __init__(self, loaded: LoadedModel, choice: MethodSpec, options: RunOptions) -> None:
+        self.loaded, self.choice, self.options = loaded, choice, options
+        self.pruner = self._pruner()
+        setup = Setup(
+            weights=loaded.weights,
+            processor=loaded.image_processor,
+            method=choice.record(self.pruner, loaded.num_layers),
+            ratio=self.pruner.ratio if self.pruner.kind == "none" else choice.ratio,
+            protocol=options.protocol,
+            seed=choice.seed,
+            max_new_tokens=options.max_new_tokens,
+            prompts=options.prompts,
+            limit=options.limit,
+            dtype=loaded.placement.dtype,
+            attention=loaded.placement.attention,
+            device=loaded.placement.kind,
+        )
+        self.record = RunRecord(
+            identity=setup.identity(),
+            model=ModelRecord(
+                name=loaded.entry.name,
+                source=loaded.entry.source,
+                family=loaded.family.model.config.model_type,
+                layers=loaded.num_layers,
+                parameters=sum(weight.numel() for weight in loaded.model.parameters()),
+            ),
+            setup=setup,
+            random=tuple(part.random for part in choice.classes().values()),
+        )
+
+    @property
+    def label(self) -> str:
+        """Method and ratio, as shown beside a progress bar, and the seed where it means something."""
+        if self.pruner.kind == "none":
+            return self.choice.name
+        seed = f" seed {self.choice.seed}" if self.choice.random() else ""
+        return f"{self.choice.name} {self.choice.ratio:g}{seed}"
+
+    def evaluate(
+        self,
+        datasets: Sequence[Dataset],
+        store: Store,
+        progress: RunProgress,
+        shared: FeatureCache | None = None,
+        team: ProcessGroup = ALONE,
+    ) -> RunRecord:
+        """Ask and score every benchmark, storing each answer as it comes; stored rows are not asked again.
+
+        Image features and prompts in `shared` are used and added to; answers then carry no times.
+
+        Raises:
+            UserError: a stored answer belongs to other data, something cannot be written, a judge fails, …
+        """
+        average = self.choice.ratio if self.options.protocol == "average" else None
+        speed = (self.options.batch_size, average, self.options.workers, shared)
+        with ExitStack() as stack:
+            with team.step():
+                answerer = stack.enter_context(Runner(self.loaded, self.pruner, *speed))
+                each = [DatasetRun(self, dataset, store, progress, team) for dataset in datasets]
+            environments = team.gather(environment(self.record.setup.device))
+            for one in each:
+                progress.begin(f"{self.label} · {one.dataset.name}")
+                self.record = one.complete(answerer, environments)
+        return self.record
+
+    def _pruner(self) -> Pruner:
+        """The method at the ratio that the protocol asks for."""
+        pruner = self.choice.pruner()
+        if self.options.protocol == "average":
+            pruner = with_average(pruner, self.choice.ratio, self.loaded.num_layers)
+        return pruner
+
+
+class DatasetRun:
+    """One benchmark within a run."""
+
+    def __init__(self, run: Run, dataset: Dataset, store: Store, progress: RunProgress, team: ProcessGroup) -> None:
+        self.record, self.options = run.record, run.options
+        self.dataset, self.store, self.progress, self.team = dataset, store, progress, team
+        requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
+        if self.options.prompts == "family":
+            requests = [worded(request, run.loaded.family.prompt) for request in requests]
+        self._requests = requests
+        self._blank = DatasetRecord(
+            ability=dataset.ability,
+            suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
+            data=dataset.fingerprint,
+            prompts=prompts_hash(self._requests),
+            rows=len(self._requests),
+        )
+
+    def complete(self, answerer: Runner, environments: Sequence[Environment]) -> RunRecord:
+        """Ask what is missing, then score. An interrupt leaves a record of what is stored.
+
+        Of several processes, the first opens the file, scores and writes; each asks its share of what is missing.
+        """
+        path = self.store.predictions(self.record.identity, self.dataset.name)
+        self._environments = environments
+        with ExitStack() as files:
+            with self.team.step():
+                if self.team.main:
+                    stored = files.enter_context(Predictions(path, self._waiting))
+                    stored.take_in()
+                    self._refuse_other_data()
+                    self._write(stored.answers)
+            with self.team.step():
+                if not self.team.main:
+                    stored = files.enter_context(Predictions(part(path, self.team.rank), self._waiting))
+                    stored.know(path)
+            try:
+                with self.team.step(), told_of_workers():
+                    self._ask(answerer, stored)
+                    if not self.team.main:
+                        files.close()
+            except BaseException:
+                if self.team.main:
+                    with contextlib.suppress(UserError):  # a full disk has been reported by what failed first
+                        self._write(stored.answers)
+                raise
+            with self.team.step():
+                if self.team.main:
+                    self._finish(stored)
+        return self.record
+
+    def _ask(self, answerer: Runner, stored: Predictions) -> None:
+        """Answer this process's share of the rows without a stored answer, batch by batch."""
+        missing = [request for request in self._requests if request.index not in stored.answers]
+        self.progress.advance(len(self._requests) - len(missing))
+        mine, left = self.team.share(missing), len(missing)
+        for answers in answerer.answers(mine, self.dataset.fingerprint):
+            for answer in answers:
+                if answer.error:
+                    self.progress.say(f"  {self.dataset.name}: row {answer.index} is left out: {answer.error}")
+            stored.append(answers)
+            done = min(len(answers) * self.team.size, left)  # the others are about as fast
+            self.progress.advance(done)
+            left -= done
+        self.progress.advance(left)
+
+    def _finish(self, stored: Predictions) -> None:
+        """Bring everything together, score it and say so."""
+        stored.take_in()
+        self._write(stored.answers)
+        score = self._score(stored.answers)
+        self._write(stored.answers, score)
+        faulty = len(self.record.datasets[self.dataset.name].faulty)
+        self.progress.say(
+            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
+            + f", {faulty} faulty rows left out" * bool(faulty)
+        )
+
+    def _score(self, answers: Mapping[str, Prediction]) -> ScoreRecord:
+        """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""
+        wanted = {request.index for request in self._requests}
+        predictions = {index: a.prediction for index, a in answers.items() if index in wanted and a.error is None}
+        workdir = self.store.folder(self.record.identity) / "judge" / self.dataset.name
+        score = self.dataset.score(predictions, workdir, limit=self.options.limit)
+        with contextlib.suppress(OSError):  # kept only when a judge's replies lie in it
+            workdir.rmdir()
+            workdir.parent.rmdir()
+        return ScoreRecord(
+            value=score.value,
+            metric=score.metric,
+            judge=score.judge,
+            rows=score.rows,
+            unparsed=score.unparsed,
+            **uncertainty(score, self.dataset.name),
+            details=dict(score.details),
+        )
+
+    def _write(self, answers: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
+        """Store what is known so far."""
+        asked = [answers[request.index] for request in self._requests if request.index in answers]
+        faulty = dict(self.dataset.faulty) | {a.index: a.error for a in asked if a.error}
+        entry = self._blank.model_copy(
+            update={
+                "answered": len(asked),
+                "faulty": faulty,
+                "timing": timing(asked),
+                "ledger": ledger(asked),
+                "score": score,
+            }
+        )
+        self.record = self.store.update(self.record, self.dataset.name, entry, *self._environments)
+
+    def _refuse_other_data(self) -> None:
+        """Refuse to add to answers that were given to other rows."""
+        record = self.store.read(self.record.identity)
+        old = record.datasets.get(self.dataset.name) if record else None
+        for name, what in (("data", "the data file"), ("prompts", "the prompts")):
+            before, now = getattr(old, name, None), getattr(self._blank, name)
+            if before not in (None, now):
+                path = self.store.predictions(self.record.identity, self.dataset.name)
+                raise UserError(
+                    f"{self.dataset.name}: {what} changed since answers were stored in {path} ({before} then, {now} "
+                    "now); choose another --output, or delete that file and the record beside it to start again"
+                )
+
+    def _shortened(self, request: Request) -> Request:
+        """The request with the run's own longest answer, if it has one."""
+        length = self.options.max_new_tokens
+        return request if length is None else dataclasses.replace(request, max_new_tokens=length)
+
+    def _waiting(self, path: object) -> None:
+        """Another process is on it."""
+        self.progress.say(f"  another process is answering {path}; waiting for it (Ctrl-C stops waiting)")
+
+
+def uncertainty(score: Score, name: str) -> dict[str, Any]:
+    """The fields of a `ScoreRecord` about items: what they contributed, and the interval this gives.
+
+    Where the headline does not follow from the items, the interval is of their mean credit and says so.
+    """
+    parts = {part: dict(added) for part, added in score.parts.items()}
+    fields = {"per_item": dict(score.per_item), "clusters": dict(score.clusters), "parts": parts}
+    if not score.per_item:
+        return {**fields, "interval": None}
+    [estimate] = resample([score], name)
+    if abs(estimate.value - score.value) < 0.01:
+        return {**fields, "interval": estimate.interval()}
+    [estimate] = resample([dataclasses.replace(score, parts={})], name)
+    return {**fields, "parts": {}, "interval": estimate.interval(), "interval_of": "mean credit"}

@@ -1,0 +1,202 @@
+"""What `bench` stores: one line per measured cell, with everything its table shows derivable from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+from pydantic import ValidationError
+
+from uniprune.errors import UserError
+from uniprune.results.records import Environment, Flops, MethodRecord, Strict
+from uniprune.utils.files import cut_short_line, explain_write, whole_lines
+
+SPANS = ("vision", "projector", "method", "prefill", "decode", "total", "ttft", "tpot")
+"""Disjoint spans, their total, time to first token and per further token."""
+
+
+class BenchSetup(Strict):
+    """What determines a measurement; its hash names it."""
+
+    model: str
+    """Name in the catalogue or in configs/architectures.yaml."""
+    weights: str
+    """"random", or what `uniprune.results.records.Setup.weights` says."""
+    method: MethodRecord
+    """The pruning method."""
+    ratio: float
+    """Requested keep ratio."""
+    protocol: Literal["site", "average"]
+    """Whether `ratio` holds at the pruning point or averaged over all decoder layers."""
+    batch: int
+    """Prompts per call."""
+    visual: int
+    """Visual tokens of a prompt."""
+    text: int
+    """Text tokens of a prompt."""
+    new_tokens: int
+    """Tokens generated."""
+    repeats: int
+    """Measured calls."""
+    warmup: int
+    """Calls before them that are not measured."""
+    seed: int
+    """Seed of pixels, words and methods."""
+    dtype: str
+    """Floating-point type of the weights."""
+    attention: str
+    """Attention kernel."""
+    device: str
+    """"cpu", "cuda", "cuda:1", … or "balanced"."""
+    code: str
+    """Hash of what carries out a measurement (`uniprune.evaluation.code_hash.package_hash`)."""
+    environment: Environment
+    """Software and machine."""
+
+    @property
+    def label(self) -> str:
+        """Method, ratio and settings, as tables and pictures name them."""
+        if self.method.kind == "none":
+            return self.method.name
+        passed = (f"{name}={value}" for name, value in self.method.passed.items())
+        return " ".join((self.method.name, f"{self.ratio:g}", *passed))
+
+    def identity(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical JSON form."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Reference(Strict):
+    """The un-pruned model, measured in turn with the row it belongs to."""
+
+    prefill: float
+    """Median seconds of the language model's prefill."""
+    ttft: float
+    """Median seconds to the first token."""
+    total: float
+    """Median seconds of the whole call."""
+    flops: Flops
+    """Operations of a prompt's prefill."""
+
+
+class BenchResult(Strict):
+    """What one cell showed. Times are of the whole batch; the ledger is of one prompt."""
+
+    seconds: dict[str, list[float]]
+    """Span -> one value per repeat; see `SPANS`. "tpot" is missing when one token was generated."""
+    layers: list[float]
+    """Visual tokens entering each decoder layer."""
+    flops: Flops
+    """Operations of the prefill."""
+    kv_bytes: float | None
+    """Keys and values in the cache after the prefill."""
+    peak_bytes: int | None
+    """Most GPU memory in use during any repeat; null on the CPU."""
+
+    def median(self, span: str) -> float:
+        """Seconds."""
+        return float(np.median(self.seconds[span]))
+
+    def iqr(self, span: str) -> float:
+        """Seconds between the quartiles."""
+        low, high = np.percentile(self.seconds[span], [25, 75])
+        return float(high - low)
+
+    def reference(self) -> Reference:
+        """These numbers as what other rows are compared with."""
+        spans = {span: self.median(span) for span in ("prefill", "ttft", "total")}
+        return Reference(**spans, flops=self.flops)
+
+
+class BenchRow(Strict):
+    """One cell: model x visual tokens x batch x method x ratio."""
+
+    identity: str
+    """Hash of `setup`."""
+    setup: BenchSetup
+    """What was measured, where."""
+    measured: BenchResult | None = None
+    """Null when it failed."""
+    error: str | None = None
+    """Why it failed."""
+    vanilla: Reference | None = None
+    """Null when the un-pruned model failed."""
+    weight_bytes: int
+    """Weights a forward of the language model reads: its layers, final norm and output head."""
+    bandwidth: float | None
+    """Bytes per second that a copy on this device read and wrote, measured by the same command."""
+
+    @property
+    def floor(self) -> float | None:
+        """Seconds in which a copy moves as many bytes as the language model's weights have.
+
+        Where they fit into no cache, a prefill or a decode step is hardly faster: it must read them.
+        """
+        return None if self.bandwidth is None else self.weight_bytes / self.bandwidth
+
+    @property
+    def speedups(self) -> dict[str, float]:
+        """Measured speed-ups against the un-pruned model, their ceilings by FLOPs, and the share achieved.
+
+        "prefill" is the language model alone, "ttft" everything before the second token: tower, projector, method and
+        prefill. Empty when either side failed.
+        """
+        if self.measured is None or self.vanilla is None:
+            return {}
+        speed = {
+            name: getattr(self.vanilla, name) / self.measured.median(name) for name in ("prefill", "ttft", "total")
+        }
+        ours, theirs = self.measured.flops, self.vanilla.flops
+        ceiling = {"prefill": theirs.llm / ours.llm, "ttft": theirs.total / ours.total}
+        return {
+            **{f"{name} speed-up": value for name, value in speed.items()},
+            **{f"{name} ceiling": value for name, value in ceiling.items()},
+            **{f"{name} achieved": speed[name] / value for name, value in ceiling.items()},
+        }
+
+
+class BenchFile:
+    """Append-only JSON lines of rows; a measured row is found again by its identity, the last one if there are several.
+
+    Args:
+        path: the file, created on the first row.
+
+    Raises:
+        UserError: it cannot be read, or a line in it is no row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: Mapping[str, BenchRow] = {row.identity: row for row in self._read()}
+
+    def append(self, rows: Iterable[BenchRow]) -> None:
+        """Store rows: they are on disk when this returns. Raises UserError when they cannot be written."""
+        data = "".join(row.model_dump_json() + "\n" for row in rows)
+        with explain_write(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock"):
+                cut_short_line(self.path)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+
+    def _read(self) -> list[BenchRow]:
+        """Stored rows, without a last line that an interrupt cut short."""
+        rows = []
+        for number, line in enumerate(whole_lines(self.path).splitlines(), start=1):
+            try:
+                rows.append(BenchRow.model_validate_json(line))
+            except ValidationError as error:
+                raise UserError(
+                    f"{self.path} line {number} is not a measured row ({str(error).splitlines()[0]}); delete that line "
+                    "or choose another --output"
+                ) from error
+        return rows

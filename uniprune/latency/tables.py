@@ -1,0 +1,164 @@
+"""Rows as a terminal table, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.table import Table
+
+from uniprune.latency.rows import SPANS, BenchRow
+
+CellValue = str | float | int | None
+
+SHOWN = (
+    *("model", "method", "ratio", "batch", "tokens", "kept", "vision ms", "projector ms", "method ms", "prefill ms"),
+    *("TTFT ms", "TPOT ms", "total ms", "peak MB", "KV MB", "TFLOPs", "prefill x", "of ceiling", "TTFT x"),
+    *("of ceiling ", "floor ms", "problem"),
+)
+"""Columns of the terminal table; a blank keeps equal headings apart."""
+NOTES = (
+    "Medians [IQR] of whole batches; tokens, KV and TFLOPs of one prompt; kept: mean over layers.",
+    "x: speed-up against the un-pruned model, measured in turn with it. of ceiling: what FLOPs alone would allow, for "
+    "the language model (prefill) and with tower and projector (TTFT).",
+    "floor: reading the language model's weights once at the copy bandwidth measured with the row.",
+)
+
+
+def flat(row: BenchRow) -> dict[str, CellValue]:
+    """One row of the CSV: everything, unrounded; seconds as milliseconds."""
+    setup, measured = row.setup, row.measured
+    cells: dict[str, CellValue] = {
+        "model": setup.model,
+        "method": setup.method.name,
+        "ratio": setup.ratio,
+        "protocol": setup.protocol,
+        "settings": " ".join(f"{name}={value}" for name, value in setup.method.passed.items()),
+        "batch": setup.batch,
+        "visual tokens": setup.visual,
+        "text tokens": setup.text,
+        "new tokens": setup.new_tokens,
+        "repeats": setup.repeats,
+        "weights": setup.weights,
+        "dtype": setup.dtype,
+        "attention": setup.attention,
+        "device": setup.environment.device,
+        "kept tokens": sum(measured.layers) / len(measured.layers) if measured else None,
+    }
+    for span in SPANS:
+        known = measured is not None and span in measured.seconds
+        cells[f"{span} ms"] = 1000 * measured.median(span) if known and measured else None
+        cells[f"{span} iqr ms"] = 1000 * measured.iqr(span) if known and measured else None
+    for part in ("vision", "projector", "llm", "total"):
+        cells[f"{part} TFLOPs"] = getattr(measured.flops, part) / 1e12 if measured else None
+    kept, peak = (measured.kv_bytes, measured.peak_bytes) if measured else (None, None)
+    cells["KV MB"] = None if kept is None else kept / 1e6
+    cells["peak MB"] = None if peak is None else peak / 1e6
+    for part in ("prefill", "ttft", "total"):
+        for what in ("speed-up", "ceiling", "achieved"):
+            if (part, what) not in (("total", "ceiling"), ("total", "achieved")):
+                cells[f"{part} {what}"] = row.speedups.get(f"{part} {what}")
+    cells["weight-read floor ms"] = None if row.floor is None else 1000 * row.floor
+    cells["copy GB/s"] = None if row.bandwidth is None else row.bandwidth / 1e9
+    cells["error"] = row.error
+    cells["identity"] = row.identity
+    return cells
+
+
+def to_csv(rows: Sequence[BenchRow]) -> str:
+    """Comma-separated values."""
+    lines = [flat(row) for row in rows]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def to_json(rows: Sequence[BenchRow]) -> str:
+    """Every row with its environment, its raw times and what the CSV derives from them."""
+    table: list[dict[str, Any]] = [{**flat(row), "row": row.model_dump(mode="json")} for row in rows]
+    environments = {row.setup.environment.model_dump_json(): row.setup.environment for row in rows}
+    stamps = [one.model_dump(mode="json") for one in environments.values()]
+    return json.dumps({"environments": stamps, "rows": table}, indent=1) + "\n"
+
+
+def to_table(rows: Sequence[BenchRow]) -> Table:
+    """What fits on a wide terminal; columns without any value are left out."""
+    lines = [_shown(row) for row in rows]
+    keep = [i for i in range(len(SHOWN)) if any(line[i] for line in lines)]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i in keep:
+        table.add_column(SHOWN[i].strip(), justify="left" if i < 2 or SHOWN[i] == "problem" else "right")
+    for line in lines:
+        table.add_row(*(line[i] for i in keep))
+    return table
+
+
+def notes(rows: Iterable[BenchRow]) -> list[str]:
+    """What a reader must know, how far apart the prefills of equal token counts are, and why rows failed."""
+    rows = list(rows)
+    return [*NOTES, *spreads(rows), *dict.fromkeys(_problem(row) for row in rows if row.error)]
+
+
+def spreads(rows: Iterable[BenchRow]) -> list[str]:
+    """Where several methods hand the same tokens to every layer, their prefills should take the same time: do they?
+
+    Only rows that were measured in turn, so with the same un-pruned model beside them, are compared.
+    """
+
+    def alike(row: BenchRow) -> tuple[str, int, int, str, list[float]]:
+        setup, beside = row.setup, row.vanilla.model_dump_json() if row.vanilla else ""
+        return setup.model, setup.visual, setup.batch, beside, row.measured.layers if row.measured else []
+
+    found = []
+    for (model, visual, batch, *_), group in groupby(sorted((r for r in rows if r.measured), key=alike), alike):
+        times = {row.setup.label: row.measured.median("prefill") for row in group if row.measured}
+        if len(times) > 1:
+            spread = max(times.values()) / min(times.values()) - 1
+            found.append(
+                f"Equal tokens in every layer: prefills of {', '.join(times)} differ by {spread:.1%} ({model}, batch "
+                f"{batch}, {visual} tokens)."
+            )
+    return found
+
+
+def _problem(row: BenchRow) -> str:
+    """Why a row has no numbers."""
+    setup = row.setup
+    return f"{setup.model}, {setup.label}, batch {setup.batch}, {setup.visual} tokens: {row.error}"
+
+
+def _shown(row: BenchRow) -> list[str]:
+    """Cells of `SHOWN`."""
+    cells = flat(row)
+
+    def time(span: str) -> str:
+        median, iqr = cells[f"{span} ms"], cells[f"{span} iqr ms"]
+        return "" if median is None else f"{median:.4g} [{iqr:.2g}]"
+
+    def number(name: str, form: str = ".4g") -> str:
+        value = cells[name]
+        return "" if value is None else format(value, form)
+
+    return [
+        *(str(cells["model"]), str(cells["method"]), number("ratio", ".3g"), number("batch")),
+        *(number("visual tokens", "d"), number("kept tokens", ".1f")),
+        *map(time, ("vision", "projector", "method", "prefill", "ttft", "tpot", "total")),
+        *(number("peak MB", ".0f"), number("KV MB", ".3g"), number("total TFLOPs", ".3g")),
+        *(number("prefill speed-up", ".2f"), _share(cells, "prefill")),
+        *(number("ttft speed-up", ".2f"), _share(cells, "ttft")),
+        *(number("weight-read floor ms", ".3g"), "see below" if row.error else ""),
+    ]
+
+
+def _share(cells: dict[str, CellValue], span: str) -> str:
+    """What was achieved and of which ceiling, as text."""
+    achieved, ceiling = cells[f"{span} achieved"], cells[f"{span} ceiling"]
+    if achieved is None or ceiling is None:
+        return ""
+    return f"{float(achieved):.0%} of {float(ceiling):.2f}"

@@ -1,0 +1,279 @@
+"""From a catalogue entry to a loaded model, its processor and its family."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uniprune.errors import UserError
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.catalog import ModelEntry
+from uniprune.registry import MODELS
+from uniprune.utils.torchvision_compat import ensure_torchvision
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PARTS = {
+    "a configuration": {"config.json"},
+    "weights": {"model.safetensors", "model.safetensors.index.json"},
+    "an image processor": {"processor_config.json", "preprocessor_config.json"},
+    "a tokenizer": {"tokenizer.json", "tokenizer.model", "vocab.json"},
+}
+"""What a checkpoint consists of, and the files that may hold it."""
+WEIGHTS = (*sorted(PARTS["weights"]), "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Files of the hub that say a checkpoint's weights are there."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Resolved precision, attention kernel and device.
+
+    Attributes:
+        dtype: "float32", "float16" or "bfloat16". attention: a kernel name of transformers.
+        device: "cpu", "cuda", "cuda:1", …, or "balanced" to spread the layers over all GPUs.
+    """
+
+    dtype: str
+    attention: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype}, {self.attention}, {self.device}"
+
+    @property
+    def kind(self) -> str:
+        """Kind of device: "cpu" or "cuda"."""
+        return "cuda" if self.device == "balanced" else self.device.split(":")[0]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer.
+
+    Attributes:
+        entry: where it came from. model: in evaluation mode. processor: tokenizer and image processor.
+        family: its adapter. placement: precision, kernel and device. weights: hub commit or hash of the folder.
+        source: hub id or folder that everything is loaded from.
+    """
+
+    entry: ModelEntry
+    model: Any
+    processor: Any
+    family: ModelAdapter
+    placement: Placement
+    weights: str
+    source: str
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.family.layers)
+
+    @property
+    def image_processor(self) -> dict[str, Any]:
+        """Class of the image processor and the settings the catalogue overrides; part of a run's identity."""
+        return {"class": type(self.processor.image_processor).__name__, **self.entry.image_processor}
+
+
+def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") -> Placement:
+    """Fill in what the user left to us: GPU if there is one, bfloat16 there and float32 on the CPU, sdpa attention.
+
+    Raises:
+        UserError: an unknown precision, or a device this machine does not have.
+    """
+    gpus = torch.cuda.device_count()
+    if device == "auto":
+        device = "cpu" if not gpus else "cuda" if gpus == 1 else "balanced"
+    try:
+        wanted = torch.device("cuda" if device == "balanced" else device)
+    except RuntimeError as error:
+        raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda, cuda:N or balanced") from error
+    kind = wanted.type
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and (wanted.index or 0) >= gpus):
+        raise UserError(f"device {device!r} is not available: torch sees {gpus} GPUs; use --device cpu")
+    if dtype == "auto":
+        dtype = "float32" if kind == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is unknown; expected auto or one of {', '.join(DTYPES)}")
+    return Placement(dtype, "sdpa" if attention == "auto" else attention, device)
+
+
+def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
+    """Load a model with its processor and its family adapter.
+
+    Raises:
+        UserError: the hub cannot be reached, the folder lacks a part, or no adapter serves this kind of model.
+    """
+    return with_weights(outline(entry, placement))
+
+
+def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> LoadedModel:
+    """The model without its weights, on the meta device: enough to tell what runs of it are.
+
+    Raises:
+        UserError: as `load`; with `local` also for a checkpoint that would have to be downloaded.
+    """
+    ensure_torchvision()
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    if entry.folder is not None:
+        _check_folder(entry.folder)
+    source = entry.source if local else source_of(entry.source)
+    config = _fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
+    family = MODELS.get(config.model_type)
+    processor = _load_processor(entry, source, local)
+    with torch.device("meta"):
+        model = _fetch(
+            lambda _: AutoModelForImageTextToText.from_config(config, attn_implementation=placement.attention),
+            entry,
+            source,
+        )
+    weights = fingerprint(entry.folder) if entry.folder is not None else _commit(entry)
+    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights, source)
+
+
+def with_weights(outlined: LoadedModel) -> LoadedModel:
+    """An outlined model, loaded. Raises UserError for weights that are missing, damaged or of another model."""
+    from transformers import AutoModelForImageTextToText
+
+    entry, placement = outlined.entry, outlined.placement
+    model, report = _fetch(
+        AutoModelForImageTextToText.from_pretrained,
+        entry,
+        outlined.source,
+        dtype=DTYPES[placement.dtype],
+        attn_implementation=placement.attention,
+        device_map=placement.device,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights of {entry.source} lack {len(missing)} parameters of {type(model).__name__} "
+            f"(first: {missing[0]}); they would be random. The checkpoint is incomplete or of another model"
+        )
+    return dataclasses.replace(outlined, model=model.eval(), family=type(outlined.family)(model))
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the names and contents of a model folder's weights, configuration and processor files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _check_folder(folder: Path) -> None:
+    """Name the part a folder lacks before transformers guesses."""
+    if not folder.is_dir():
+        raise UserError(f"model folder {folder} does not exist")
+    files = {path.name for path in folder.iterdir()}
+    for part, names in PARTS.items():
+        if not files & names:
+            raise UserError(
+                f"model folder {folder} has no {part.split(' ', 1)[-1]} (expected {' or '.join(sorted(names))}); save "
+                "the whole checkpoint with model.save_pretrained(folder) and processor.save_pretrained(folder)"
+            )
+
+
+def source_of(name: str) -> str:
+    """What to load a folder or hub id from: itself, or a hub id's cached copy where the hub cannot be reached.
+
+    It is asked once. transformers would try for half a minute per file, for those that no checkpoint needs, too.
+    Whatever the hub answers, transformers explains better.
+
+    Raises:
+        UserError: the hub cannot be reached, and configuration or weights of this id are not in the local cache.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if Path(name).is_dir():
+        return name
+    config, *weights = (try_to_load_from_cache(name, file) for file in ("config.json", *WEIGHTS))
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except HfHubHTTPError:
+        return name
+    except Exception as error:  # of whichever HTTP library the hub client uses, or its own for offline mode
+        if isinstance(config, str) and any(isinstance(path, str) for path in weights):
+            return str(Path(config).parent)
+        raise UserError(
+            f"hub id {name!r} is not in the local hub cache, and the hub cannot be reached "
+            f"({' '.join(str(error).split())[:200]}). {_remedy(name)}"
+        ) from error
+    return name
+
+
+def commit_of(source: str) -> str | None:
+    """Commit of a hub checkpoint whose configuration has been fetched; None of one that has not."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers.utils.hub import extract_commit_hash
+
+    path = try_to_load_from_cache(source, "config.json")
+    commit: str | None = extract_commit_hash(path, None) if isinstance(path, str) else None
+    return commit
+
+
+def _remedy(source: str) -> str:
+    """How to get a checkpoint of the hub onto a machine that does not reach it."""
+    return (
+        "Without network access: give the path of a folder that holds the checkpoint in its place; or, where there is "
+        f"a network, run `hf download {source}` (`huggingface-cli download` in older versions) and copy its cache "
+        "(HF_HOME) here"
+    )
+
+
+def _load_processor(entry: ModelEntry, source: str, local: bool) -> Any:
+    """The processor with the catalogue's settings, padding on the left as generation needs."""
+    from transformers import AutoProcessor
+
+    processor = _fetch(AutoProcessor.from_pretrained, entry, source, local_files_only=local)
+    if not hasattr(processor, "image_processor"):
+        raise UserError(
+            f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "
+            "preprocessor_config.json beside it: is this a vision-language checkpoint?"
+        )
+    if not processor.chat_template and not processor.tokenizer.chat_template:
+        raise UserError(f"{entry.source} has no chat template; expected chat_template.jinja beside its tokenizer")
+    for name, value in entry.image_processor.items():
+        if not hasattr(processor.image_processor, name):
+            raise UserError(
+                f"image_processor setting {name!r} of model {entry.name!r} is unknown to "
+                f"{type(processor.image_processor).__name__}; correct configs/models.yaml"
+            )
+        setattr(processor.image_processor, name, value)
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def _commit(entry: ModelEntry) -> str:
+    """Commit of a hub checkpoint whose configuration has been fetched."""
+    commit = commit_of(entry.source)
+    if commit is None:
+        raise UserError(
+            f"{entry.source} has no commit in the local hub cache; fetch it with `hf download {entry.source}`"
+        )
+    return commit
+
+
+def _fetch(factory: Callable[..., Any], entry: ModelEntry, source: str, **kwargs: Any) -> Any:
+    """`factory(source, …)`, its failures told in the user's terms."""
+    from safetensors import SafetensorError
+
+    try:
+        return factory(source, **kwargs)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if entry.folder is not None:
+            raise UserError(f"model folder {entry.folder} cannot be loaded: {reason}") from error
+        raise UserError(
+            f"model {entry.name!r} cannot be loaded: tried hub id {entry.source!r} and the local hub cache ({reason}). "
+            f"{_remedy(entry.source)}"
+        ) from error

@@ -1,0 +1,64 @@
+"""Models with random weights, from published dimensions: costs and times do not depend on what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from uniprune.errors import UserError, unknown
+from uniprune.modeling.catalog import catalog
+from uniprune.utils.paths import ROOT
+from uniprune.utils.torchvision_compat import ensure_torchvision
+
+ARCHITECTURES = ROOT / "configs" / "architectures.yaml"
+
+
+def architectures(path: Path = ARCHITECTURES) -> dict[str, Mapping[str, Any]]:
+    """Name -> arguments of the Hugging Face configuration. Raises UserError when the file cannot be read."""
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {name: {**fields, "model_type": fields["model_type"]} for name, fields in table.items()}
+    except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{path} is not a table of configurations with a model_type each: {error}") from error
+
+
+def configuration(name: str) -> Any:
+    """The Hugging Face configuration `name` stands for: of the table, of a catalogued folder, or of any folder.
+
+    Raises:
+        UserError: it is none of these, or its configuration is not valid.
+    """
+    from transformers import AutoConfig
+
+    known = architectures()
+    folders = {entry.name: entry.folder for entry in catalog().values() if entry.folder is not None}
+    try:
+        if name in known:
+            fields = dict(known[name])
+            return AutoConfig.for_model(fields.pop("model_type"), **fields)
+        folder = folders.get(name, Path(name).expanduser())
+        if not (folder / "config.json").is_file():
+            raise unknown("architecture", name, {*known, *folders})
+        return AutoConfig.from_pretrained(folder)
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"the configuration of {name!r} is not valid: {' '.join(str(error).split())[:300]}") from error
+
+
+def random_model(name: str, dtype: torch.dtype, attention: str, device: str | torch.device) -> Any:
+    """A model in evaluation mode whose weights are drawn on `device`, always the same; "meta" draws none.
+
+    Raises:
+        UserError: `configuration` knows no such model.
+    """
+    ensure_torchvision()
+    from transformers import AutoModelForImageTextToText
+
+    config, device = configuration(name), torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
+        torch.manual_seed(0)
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)
+    return model.eval()

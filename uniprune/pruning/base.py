@@ -1,0 +1,210 @@
+"""What a pruning method is: a frozen dataclass with one pure decision, `select`.
+
+Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
+language model (ViT-only methods), larger means inside it. Methods never round, sort, touch a model or keep state: the
+engine asks them for exactly `keep` indices and does the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
+
+from uniprune.errors import UserError
+from uniprune.pruning.budget import check_ratio
+from uniprune.pruning.calibration import Calibration
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uniprune.pruning.view import View
+
+Positions = Literal["original", "compact"]
+Scope = Literal["image", "prompt", "grid", "tile"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Kept tokens and, for merging methods, what they become.
+
+    Attributes:
+        indices: [keep] indices into `view.tokens`, any order, unique.
+        tokens: optional [keep, D] replacement features, row i replacing token `indices[i]` in its slot and position.
+    """
+
+    indices: Tensor
+    tokens: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pruning point.
+
+    Attributes:
+        layer: the first decoder layer that sees fewer tokens.
+        ratio: share of the tokens that arrived at the pruner's first stage to be left; 0 drops them all. Counting from
+            the first stage keeps the roundings of a long schedule from adding up.
+        pruner: the method asked.
+    """
+
+    layer: int
+    ratio: float
+    pruner: Pruner
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is nothing to decide."""
+        return self.ratio >= 1 and self.pruner.exact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruner:
+    """Base of all methods. Subclass `PreLLM` or `IntraLLM` and write `select`.
+
+    Args:
+        ratio: share of the visual tokens to keep at the pruning point, in (0, 1]; 1 leaves the model untouched.
+        layer: K, the first decoder layer that sees the pruned sequence.
+        seed: seed of `view.generator`, mixed with the sample's id.
+        positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short.
+        scope: what the ratio holds for and a decision sees: each "image", all images of a "prompt" together, each
+            "grid" of an image, or each "tile" the vision tower encoded apart (as much of it as the prompt holds).
+    """
+
+    ratio: float = 1.0
+    layer: int = 0
+    seed: int = 0
+    positions: Positions = "original"
+    scope: Scope = "image"
+
+    kind: ClassVar[str] = "pre-llm"
+    """Where it acts, as users read it: "none", "pre-llm", "intra-llm" or "hybrid"."""
+    exact: ClassVar[bool] = True
+    """False for methods that choose their own number of tokens."""
+    in_place: ClassVar[bool] = True
+    """False for methods that hand tokens over in another order than that of their places, as some releases do."""
+    llm_attention: ClassVar[bool] = False
+    """Whether `view.attention` is asked for; needs a layer before K, so K >= 1."""
+    upcoming_attention: ClassVar[bool] = False
+    """Whether `view.upcoming` is asked for."""
+    needs_text: ClassVar[bool] = False
+    """Whether `view.prompt` must not be empty."""
+    calibration: ClassVar[type[Calibration] | None] = None
+    """A search for settings on prompts of the un-pruned model; see `uniprune.pruning.calibration`."""
+    random: ClassVar[bool] = False
+    """Whether `view.generator` decides: several seeds are then several runs, averaged on the leaderboard."""
+    scale_invariant: ClassVar[bool] = False
+    """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+        if not (isinstance(self.layer, int) and self.layer >= 0):
+            raise UserError(f"layer {self.layer!r} must be a whole number >= 0; 0 prunes before the language model")
+        if self.llm_attention and self.layer == 0:
+            raise UserError(
+                f"{type(self).__name__} ranks tokens by LLM attention, which does not exist before layer 0; "
+                "use layer >= 1 (the paper's default is 2)"
+            )
+        for name, allowed in (("positions", get_args(Positions)), ("scope", get_args(Scope))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(allowed)}")
+
+    @property
+    def vision_layers(self) -> tuple[int | None, ...]:
+        """Vision-tower layers `view.vision` will be asked for; negative counts from the end, None is the default."""
+        return ()
+
+    def schedule(self, num_layers: int) -> tuple[Stage, ...]:
+        """The pruning points, in order, for a decoder of `num_layers` layers.
+
+        Raises:
+            UserError: a layer lies outside the decoder.
+        """
+        if self.layer >= num_layers:
+            raise UserError(f"layer {self.layer} is outside the model's decoder layers 0..{num_layers - 1}")
+        return (Stage(self.layer, self.ratio, self),)
+
+    def evict_from(self, num_layers: int) -> int | None:
+        """First decoder layer whose KV cache is cut, after the prefill, to the tokens that survive the last stage.
+
+        None, the rule, leaves every layer the keys and values of the tokens that entered it.
+        """
+        return None
+
+    def select(self, view: View, keep: int) -> Tensor | Selection:
+        """Choose `keep` of the visual tokens in `view.tokens`. Must be pure and deterministic given `view`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement select(view, keep)")
+
+    def with_ratio(self, ratio: float) -> Self:
+        """The same method with another keep ratio."""
+        return dataclasses.replace(self, ratio=ratio)
+
+    def __rshift__(self, other: Pruner) -> Compose:
+        """`DivPrune(ratio=1/3) >> FastV(ratio=1/3, layer=2)`: first prune, then prune the survivors."""
+        return Compose(self, other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreLLM(Pruner):
+    """A method that decides before the language model (K = 0)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layer != 0:
+            raise UserError(
+                f"{type(self).__name__} prunes before the language model, so layer must be 0, not {self.layer}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntraLLM(Pruner):
+    """A method that decides before decoder layer K >= 1, by default K = 2."""
+
+    layer: int = 2
+    kind: ClassVar[str] = "intra-llm"
+
+
+@dataclass(frozen=True, init=False, kw_only=True)
+class Compose(Pruner):
+    """Several methods one after the other; each keeps its ratio of what the one before left."""
+
+    parts: tuple[Pruner, ...] = ()
+    kind: ClassVar[str] = "hybrid"
+
+    def __init__(self, *parts: Pruner) -> None:
+        flat = tuple(p for part in parts for p in (part.parts if isinstance(part, Compose) else (part,)))
+        if len(flat) < 2:
+            raise UserError(f"a composition needs at least two methods, got {len(flat)}")
+        layers = [p.layer for p in flat]
+        if layers != sorted(set(layers)):
+            raise UserError(f"composed methods must act at increasing layers, got {layers}; reorder them or set layer")
+        for field in ("positions", "scope", "seed"):
+            values = {getattr(p, field) for p in flat}
+            if len(values) > 1:
+                raise UserError(f"composed methods must agree on {field}, got {', '.join(map(str, sorted(values)))}")
+        product = 1.0
+        for p in flat:
+            product *= p.ratio
+        set_ = object.__setattr__
+        set_(self, "parts", flat)
+        set_(self, "ratio", product)
+        for field in ("layer", "seed", "positions", "scope"):
+            set_(self, field, getattr(flat[0], field))
+
+    @property
+    def vision_layers(self) -> tuple[int | None, ...]:
+        """All vision layers any part asks for."""
+        return tuple(dict.fromkeys(layer for part in self.parts for layer in part.vision_layers))
+
+    def schedule(self, num_layers: int) -> tuple[Stage, ...]:
+        """The parts' pruning points in order."""
+        return tuple(stage for part in self.parts for stage in part.schedule(num_layers))
+
+    def evict_from(self, num_layers: int) -> int | None:
+        """The first layer any part evicts from."""
+        return min((k for part in self.parts if (k := part.evict_from(num_layers)) is not None), default=None)
+
+    def with_ratio(self, ratio: float) -> Self:
+        """Spread a total ratio evenly: each of n parts keeps ratio ** (1/n) of what reaches it."""
+        share = check_ratio(ratio) ** (1 / len(self.parts))
+        return type(self)(*(part.with_ratio(share) for part in self.parts))

@@ -1,0 +1,118 @@
+"""From keep ratios to token counts: the only place where budgets are computed and rounded."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from uniprune.errors import UserError
+
+if TYPE_CHECKING:
+    from uniprune.pruning.base import Pruner, Stage
+
+T = TypeVar("T", int, float)
+
+
+def check_ratio(ratio: float) -> float:
+    """The keep ratio itself when it lies in (0, 1]. Raises UserError otherwise (NaN included)."""
+    if not 0.0 < ratio <= 1.0:
+        raise UserError(f"keep ratio {ratio!r} is outside (0, 1]; 0.111 keeps one visual token in nine, 1 keeps all")
+    return float(ratio)
+
+
+def keep_count(tokens: int, ratio: float) -> int:
+    """How many of `tokens` visual tokens a keep ratio leaves: round half up, at least one, at most all.
+
+    A ratio of 0, which only schedules that withdraw all visual tokens contain, leaves none.
+
+    576 tokens at 0.111, 0.222, 0.333 give 64, 128, 192; 144 give 16, 32, 48.
+    """
+    return min(tokens, max(1, math.floor(tokens * ratio + 0.5))) if tokens and ratio else 0
+
+
+def floor_count(items: int, ratio: float) -> int:
+    """How many of `items` samples or answer tokens a keep ratio leaves in fine-tuning: rounded down, at least one.
+
+    8 samples at 0.125 give 1, 7 tokens at 0.5 give 3. The small addend undoes binary rounding (100 x 0.29 is 29).
+    """
+    return min(items, max(1, math.floor(items * ratio + 1e-9)))
+
+
+def site_ratio(average: float, layer: int, num_layers: int) -> float:
+    """The keep ratio to use at decoder layer `layer` so that the average over all layers is `average`.
+
+    Layers before `layer` see every visual token, so the average is (K + (L - K) r) / L. With 11.1 % on 28 layers,
+    pruning at K = 2 must keep 4.3 %.
+
+    Raises:
+        UserError: the layers before `layer` alone already exceed the average.
+    """
+    check_ratio(average)
+    rest = (average * num_layers - layer) / (num_layers - layer)
+    if rest <= 0:
+        raise UserError(
+            f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by pruning at layer "
+            f"{layer}: the layers before it already use {layer / num_layers:.3f}; prune earlier or keep more"
+        )
+    return min(1.0, rest)
+
+
+def tokens_per_layer(tokens: int, stages: Iterable[Stage], num_layers: int) -> list[int]:
+    """Visual tokens that should enter each decoder layer when `tokens` reach the language model and `stages` prune."""
+    return _entering(tokens, stages, num_layers, keep_count)
+
+
+def layer_average(stages: Iterable[Stage], num_layers: int) -> float:
+    """Share of the visual tokens left, averaged over decoder layers, before any rounding."""
+    return sum(_entering(1.0, stages, num_layers, operator.mul)) / num_layers
+
+
+def _entering(tokens: T, stages: Iterable[Stage], num_layers: int, part: Callable[[T, float], T]) -> list[T]:
+    """What enters each layer when a stage leaves `part(what arrived at its pruner's first stage, ratio)`."""
+    plan = {stage.layer: stage for stage in stages}
+    first: dict[int, T] = {}
+    counts = []
+    for layer in range(num_layers):
+        if layer in plan:
+            stage = plan[layer]
+            tokens = min(tokens, part(first.setdefault(id(stage.pruner), tokens), stage.ratio))
+        counts.append(tokens)
+    return counts
+
+
+def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
+    """The same method with the total keep ratio at which its layer average is `average` (protocol "average").
+
+    Works for any schedule, since the average grows with the ratio: for one pruning point the result is `site_ratio`.
+    Where the average grows in steps, the nearest one is taken.
+
+    Raises:
+        UserError: even the smallest ratio leaves more than `average`, because layers before the pruning point see all.
+    """
+    check_ratio(average)
+    stages = pruner.with_ratio(1e-9).schedule(num_layers)
+    if not stages:
+        return pruner
+    floor = layer_average(stages, num_layers)
+    if floor >= average:
+        raise UserError(
+            f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by "
+            f"{type(pruner).__name__} at layer {pruner.layer}: the layers before it already use {floor:.3f}; "
+            "prune earlier or keep more"
+        )
+
+    def reached(ratio: float) -> float:
+        return layer_average(pruner.with_ratio(ratio).schedule(num_layers), num_layers)
+
+    return pruner.with_ratio(inverse(reached, average))
+
+
+def inverse(growing: Callable[[float], float], value: float) -> float:
+    """The x in (0, 1] at which a growing function takes `value`; where it grows in steps, the nearest one."""
+    low, high = 1e-9, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if growing(middle) < value else (low, middle)
+    return min(high, low, key=lambda x: abs(growing(x) - value))

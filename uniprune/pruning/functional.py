@@ -1,0 +1,274 @@
+"""Selection rules that several methods share. All break ties towards the lowest index and score in float32 or wider."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from uniprune.pruning.base import Selection
+from uniprune.pruning.view import Grid
+
+Order = Literal["raster", "release"]
+"""Kept tokens in their own places, or in the order in which a release hands them over (`in_order`)."""
+
+ROWS = 128
+"""Rows of a pairwise matrix worked on at a time on a CPU: they stay in the processor's cache."""
+
+GPU_ROWS = 4096
+"""The same on a GPU, where starting an operation costs more than fetching its data."""
+
+MANY, LISTED = 600, 24
+"""Candidates from which on lists of the most similar ones save time, and how many such a list names."""
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def top_k(scores: Tensor, keep: int) -> Tensor:
+    """[keep] indices of the largest of `scores` [N], best first; equal scores in index order. O(N log N)."""
+    return scores.argsort(descending=True, stable=True)[:keep]
+
+
+def count_outliers(scores: Tensor) -> int:
+    """How many of `scores` [N] lie above Tukey's fence Q3 + 1.5 (Q3 - Q1), quartiles interpolated. O(N log N)."""
+    low, high = scores.quantile(torch.tensor([0.25, 0.75]).to(scores))
+    return int((scores > high + 1.5 * (high - low)).sum())
+
+
+def random_subset(tokens: int, keep: int, generator: torch.Generator) -> Tensor:
+    """[keep] of `tokens` indices, uniform without replacement, in drawing order, on the generator's device. O(N)."""
+    return torch.randperm(tokens, generator=generator, device=generator.device)[:keep]
+
+
+def complement(tokens: int, taken: Tensor) -> Tensor:
+    """[tokens - taken] indices that are not in `taken` [T] (unique), ascending. O(tokens)."""
+    free = torch.ones(tokens, dtype=torch.bool, device=taken.device)
+    return free.index_fill(0, taken, False).nonzero()[:, 0]
+
+
+def in_order(slots: Tensor, tokens: Tensor) -> Selection:
+    """`tokens` [k, D] one after the other in the kept `slots` [k], whichever slot a token came from.
+
+    For releases that hand tokens over in another order than the raster: a token takes the position of its new slot.
+    """
+    return Selection(slots.sort().values, tokens)
+
+
+def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
+    """[N, M] cosines of `a` [N, D] and `b` [M, D], or of `a` and itself; those of a zero vector are 0. O(N M D)."""
+    left = F.normalize(at_least_float32(a), dim=-1)
+    if b is None:
+        return gram(left)
+    right = at_least_float32(b)
+    return (left @ right.T).mul_(inverse_norms(right))
+
+
+def inverse_norms(x: Tensor) -> Tensor:
+    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, these not written. O(N D)."""
+    return torch.linalg.vector_norm(x, dim=1).clamp_(min=1e-12).reciprocal_()
+
+
+def rows_at_a_time(matrix: Tensor) -> int:
+    """How many rows of `matrix` to work on at a time, by where it lies."""
+    return GPU_ROWS if matrix.is_cuda else ROWS
+
+
+def gram(x: Tensor) -> Tensor:
+    """[N, N] x @ x.T, exactly symmetric; on a CPU for little more than half its cost, as one half is copied."""
+    product, step = x.new_empty(len(x), len(x)), rows_at_a_time(x)
+    for start in range(0, len(x), step):
+        stop = start + step
+        torch.mm(x[start:stop], x[start:].T, out=product[start:stop, start:])
+        product[stop:, start:stop] = product[start:stop, stop:].T
+        block = product[start:stop, start:stop]
+        block.copy_(torch.maximum(block, block.T))
+    return product
+
+
+def cosine_distance(tokens: Tensor) -> Tensor:
+    """[N, N] pairwise 1 - cos of `tokens` [N, D]; a zero vector is at distance 1 from everything. O(N^2 D)."""
+    # In place: at thousands of tokens, fetching fresh memory costs as much as the arithmetic.
+    return cosine_similarity(tokens).neg_().add_(1)
+
+
+def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:
+    """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
+
+    Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
+    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); on a CPU, where
+    asking for a value is no wait, most of them find what they need in short lists while many candidates are left.
+
+    Args:
+        similarity: [N, N] similarities.
+        ranked: [R] candidates, best first.
+        keep: how many of them to leave.
+        step: most tokens dropped in one round.
+
+    Returns:
+        [keep] of the candidates. Chaotic by nature: the order after a round decides the next split, so one swap of
+        nearly equal similarities changes the outcome.
+    """
+    rest, lists = ranked if keep else ranked[:0], None
+    while len(rest) > keep:
+        even, odd = rest[0::2], rest[1::2]
+        if similarity.device.type != "cpu" or len(rest) < MANY:
+            closest = similarity[even[:, None], odd].amax(1)
+        else:
+            if lists is None or len(rest) <= lists.candidates / 2:  # by then many of those listed are gone
+                lists = Shortlists(similarity, rest)
+            closest = lists.largest(even, odd)
+        drop = min(step, len(rest) - keep, len(even))
+        rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
+    return rest
+
+
+class Shortlists:
+    """For every candidate the others most similar to it, so that its largest similarity to any set is soon found.
+
+    Args:
+        similarity: [N, N] similarities.
+        candidates: [R] tokens that are asked about, at least `LISTED`.
+    """
+
+    def __init__(self, similarity: Tensor, candidates: Tensor) -> None:
+        self.similarity, self.candidates = similarity, len(candidates)
+        self.values = similarity.new_empty(len(similarity), LISTED)
+        self.tokens = candidates.new_empty(len(similarity), LISTED)
+        ascending = candidates.sort().values
+        for rows in ascending.split(ROWS):
+            self.values[rows], columns = similarity[rows][:, ascending].topk(LISTED, sorted=False)
+            self.tokens[rows] = ascending[columns]
+
+    def largest(self, tokens: Tensor, others: Tensor) -> Tensor:
+        """[T] largest similarity of each of `tokens` [T] to `others` [M], disjoint and all of them candidates."""
+        other = torch.zeros(len(self.similarity), dtype=torch.bool).index_fill_(0, others, True)
+        found = self.values[tokens].masked_fill_(~other[self.tokens[tokens]], -torch.inf).amax(1)
+        unlisted = found.isneginf().nonzero()[:, 0]
+        found[unlisted] = self.similarity[tokens[unlisted, None], others].amax(1)
+        return found
+
+
+def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
+    """k-nearest merging: each anchor plus the weighted sum of the tokens most similar to it.
+
+    Args:
+        features: [N, C] what is summed.
+        anchors: [A] tokens to merge into.
+        keys: [N, d] what is compared, by cosine.
+        weights: [N] of the added tokens.
+        neighbours: how many of all other tokens, anchors included, are added to an anchor.
+
+    Returns:
+        [A, C], nothing renormalised. O(A N d + A neighbours C).
+    """
+    similarity = cosine_similarity(keys[anchors], keys).scatter_(1, anchors[:, None], -torch.inf)
+    nearest = largest_in_rows(similarity, min(neighbours, len(features) - 1))
+    return features[anchors] + weighted_sums(features, nearest, weights)
+
+
+def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
+    """[G, C] sums of weights[i] x features[i] over the `members` [G, M] of every group. O(G M C), nothing gathered."""
+    groups, size = members.shape
+    ends, members = torch.arange(groups + 1, device=members.device) * size, members.flatten()
+    chosen = weights.to(features)[members]
+    return F.embedding_bag(members, features, ends, mode="sum", per_sample_weights=chosen, include_last_offset=True)
+
+
+def largest_in_rows(values: Tensor, count: int) -> Tensor:
+    """[A, count] where the largest of each row of `values` [A, N] are, ascending; of equal ones the first. O(A N).
+
+    What is not a number counts as the smallest.
+    """
+    if not count:
+        return values.new_empty(len(values), 0, dtype=torch.long)
+    values = values.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    least = values.topk(count, dim=1).values[:, -1:]
+    above, equal = values > least, values == least
+    chosen = above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    return chosen.nonzero()[:, 1].view(-1, count)
+
+
+def merge_with_background(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
+    """[A + 1, C]: `add_neighbours`, and one token more, the weighted sum of everything that is no anchor."""
+    background = weights.to(features).index_fill(0, anchors, 0) @ features
+    return torch.cat((add_neighbours(features, anchors, keys, weights, neighbours), background[None]))
+
+
+def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: Tensor) -> Tensor:
+    """Each anchor plus the mean of the `others` that are most similar to it, or alone when there are none.
+
+    Args:
+        features: [N, C] what is averaged.
+        keys: [N, d] what is compared, by cosine.
+        anchors: [A] tokens to merge into.
+        others: [R] tokens that are each given to their nearest anchor.
+
+    Returns:
+        [A, C]. O(R A (d + C)).
+    """
+    if not len(anchors):
+        return features[anchors]
+    owner = cosine_similarity(keys[others], keys[anchors]).argmax(1)
+    return features[anchors] + group_means(features[others], owner, len(anchors))
+
+
+def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
+    """[count, C] mean of the rows of `features` [N, C] in each group; 0 for an empty one. `group` is [N] in 0..count-1.
+
+    O(N C): rows of one group are summed in index order, not scattered, which is not deterministic on GPUs.
+    """
+    ordered, members = group.sort(stable=True)
+    ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
+    sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)
+    return sums / ends.diff().clamp_(min=1)[:, None]
+
+
+def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tensor, Tensor]:
+    """Average pooling to any number of tokens: every frame is cut into blocks that are as square as the grid allows.
+
+    Args:
+        features: [N, C] in raster order, grid after grid.
+        grids: (t, h, w) of every grid.
+        keep: blocks in all, at most N.
+
+    Returns:
+        [keep] the token in the middle of each block, ascending by block, and [keep, C] the blocks' means. A quarter of
+        an even square grid gives exactly 2 x 2 blocks. Frames whose share of `keep` rounds to nothing are dropped.
+        O(N C).
+    """
+    block = grid_blocks(grids, keep).to(features.device)
+    tokens = (block >= 0).nonzero()[:, 0]
+    block = block[tokens]
+    size = block.bincount(minlength=keep)
+    middle = tokens[block.argsort(stable=True)][size.cumsum(0) - size + (size - 1) // 2]
+    return middle, group_means(features[tokens], block, keep)
+
+
+def grid_blocks(grids: Sequence[Grid], keep: int) -> Tensor:
+    """[N] number of the block, 0..keep-1, that each token of the grids belongs to; -1 where a frame got none. O(N)."""
+    frames = [(h, w) for t, h, w in grids for _ in range(t)]
+    total = sum(h * w for h, w in frames)
+    blocks, done, first = [], 0, 0
+    for h, w in frames:
+        done += h * w
+        last = (2 * keep * done + total) // (2 * total)
+        blocks.append(_frame_blocks(h, w, last - first) + first if last > first else torch.full((h * w,), -1))
+        first = last
+    return torch.cat(blocks)
+
+
+def _frame_blocks(height: int, width: int, count: int) -> Tensor:
+    """[height * width] block of each cell of a frame: bands of rows, each cut into columns."""
+    bands = max(1, round(math.sqrt(count * height / width)))
+    bands = max(math.ceil(count / width), min(bands, height, count))
+    band = torch.arange(height) * bands // height
+    first = band * count // bands
+    columns = (band + 1) * count // bands - first
+    return (first[:, None] + torch.arange(width) * columns[:, None] // width).flatten()

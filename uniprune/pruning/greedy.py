@@ -1,0 +1,131 @@
+"""Greedy selection rules: pick after pick, each depending on all before it.
+
+On the CPU, and where Triton is missing, a pick is a few torch operations; a picked index stays a tensor, so that a
+device is never waited for. On CUDA devices all picks are one kernel (`uniprune.pruning.greedy_triton`) and equal.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from uniprune.pruning.functional import rows_at_a_time
+
+
+def farthest_points(distance: Tensor, keep: int, seeds: Tensor | None = None) -> Tensor:
+    """Greedy max-min diversity: always take the point whose nearest selected point is farthest away.
+
+    Args:
+        distance: [N, N] symmetric distances.
+        keep: points wanted in all, seeds included.
+        seeds: [S] points already selected; without any, the first pick is the one with the farthest nearest neighbour.
+
+    Returns:
+        [keep] distinct indices in picking order. Selected points are masked, so duplicates of them are taken only when
+        nothing else is left. O(N) per pick.
+    """
+    if seeds is None:
+        seeds = nearest_other(distance).argmax()[None]
+    nearest = distance.index_select(0, seeds).amin(0).index_fill_(0, seeds, -torch.inf)
+    chosen, rest = seeds[:keep], max(0, keep - len(seeds))
+    kernels = fused(distance)
+    picks = kernels.farthest_points(distance, nearest, rest) if kernels else _farthest_points(distance, nearest, rest)
+    return torch.cat((chosen, picks))
+
+
+def _farthest_points(distance: Tensor, nearest: Tensor, count: int) -> Tensor:
+    """[count] further picks; `nearest` [N] is changed in place. See `greedy_triton.farthest_points`."""
+    nearest = nearest[None]  # [1, N] saves reshaping at every pick
+    picks = [nearest.new_empty(0, dtype=torch.int64)]
+    for _ in range(count):
+        pick = nearest.argmax(1)
+        torch.minimum(nearest, distance.index_select(0, pick), out=nearest)
+        nearest.index_fill_(1, pick, -torch.inf)
+        picks.append(pick)
+    return torch.cat(picks)
+
+
+def nearest_other(distance: Tensor) -> Tensor:
+    """[N] distance of every point to its nearest other point, from `distance` [N, N]. O(N^2), a few rows copied."""
+    nearest = distance.new_full((len(distance),), torch.inf)
+    step = rows_at_a_time(distance)
+    for start in range(0, len(distance), step):
+        rows = distance[start : start + step].clone()
+        rows.diagonal(start).fill_(torch.inf)
+        nearest = torch.minimum(nearest, rows.amin(0))
+    return nearest
+
+
+def dpp_map(kernel: Tensor, keep: int) -> Tensor:
+    """Greedy MAP of a determinantal point process: always add the token that enlarges the determinant most.
+
+    Args:
+        kernel: [N, N] symmetric and positive semi-definite.
+        keep: tokens wanted, at most N.
+
+    Returns:
+        [keep] distinct indices in picking order. O(N keep^2), by the incremental Cholesky form (arXiv 1709.05135). Past
+        the kernel's numerical rank nothing is left to gain: the rest is taken by its rounding noise, still distinct.
+    """
+    gain = kernel.diagonal().clone()
+    info = torch.finfo(kernel.dtype)
+    # Below the floor a row is rounding noise, which would grow from pick to pick if it were scaled up further.
+    floor = (gain.max() * len(kernel) * info.eps).clamp_(min=info.tiny)
+    kernels = fused(kernel)
+    if kernels and keep * len(kernel) <= kernels.MOST_WORK:
+        return kernels.dpp_map(kernel, gain, floor, keep)
+    return _dpp_map(kernel, gain, floor, keep)
+
+
+def _dpp_map(kernel: Tensor, gain: Tensor, floor: Tensor, count: int) -> Tensor:
+    """[count] picks; `gain` [N] is changed in place. See `uniprune.pruning.greedy_triton.dpp_map`."""
+    gain, picks = gain[None], [gain.new_empty(0, dtype=torch.int64)]
+    factor = kernel.new_empty(count, len(kernel))
+    for step in range(count):
+        pick = gain.argmax(1)
+        row, done = kernel.index_select(0, pick), factor[:step]
+        if step:
+            row.addmm_(done.index_select(1, pick).T, done, alpha=-1)
+        row = torch.div(row, gain.index_select(1, pick).clamp_(min=floor).sqrt_(), out=factor[step : step + 1])
+        gain.addcmul_(row, row, value=-1).index_fill_(1, pick, -torch.inf)
+        picks.append(pick)
+    return torch.cat(picks)
+
+
+def fused(matrix: Tensor) -> ModuleType | None:
+    """The module with the GPU kernels if they can serve this matrix [N, N], else None.
+
+    They need a CUDA device, Triton (part of torch's CUDA builds), and tokens that one block of threads can hold.
+    """
+    if not matrix.is_cuda or matrix.stride(1) != 1 or find_spec("triton") is None:
+        return None
+    kernels = _proven(matrix.device, matrix.dtype)
+    return kernels if kernels and len(matrix) <= kernels.MOST_TOKENS else None
+
+
+@cache
+def _proven(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """The kernels, if they can be built and make the same picks as the loops; tried once per device.
+
+    This compiles them, so later calls are timed without it. A machine may lack what Triton compiles with; a wrong pick
+    would be worse, and neither may end a run.
+    """
+    try:
+        from uniprune import fused as kernels
+
+        wrong = kernels.disagreement(_farthest_points, _dpp_map, device, dtype)
+    except Exception as error:  # Triton raises whatever its compilers do
+        wrong = f"{type(error).__name__}: {error}".splitlines()[0]
+    if wrong:
+        warnings.warn(
+            f"greedy selections run pick by pick on {device}, slower but right: their Triton kernels failed ({wrong})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return kernels

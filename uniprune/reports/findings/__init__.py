@@ -1,0 +1,9 @@
+"""The findings of UniPruneBench (arXiv 2511.02650) as tests on whatever was run."""
+
+from __future__ import annotations
+
+from uniprune.reports.findings.findings import FINDINGS
+from uniprune.reports.findings.pairs import pairs_csv
+from uniprune.reports.findings.study import Finding, Study
+
+__all__ = ["FINDINGS", "Finding", "Study", "pairs_csv"]

@@ -1,0 +1,247 @@
+"""One function per finding: the claim, the differences that would show it, and what is needed to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from uniprune.reports.findings.study import (
+    Finding,
+    Line,
+    Study,
+    by_chance,
+    common,
+    named,
+    parts,
+    place,
+    tested,
+    verdict,
+)
+from uniprune.results.comparison import SeedGroup
+from uniprune.results.statistics import Estimate, mean
+
+
+def random_baseline(study: Study) -> Finding:
+    """Random choice minus every other method, where it acts at the same place if there is such a baseline."""
+    claim = "1. Random pruning is a strong baseline: it beats methods that were designed"
+    differences = []
+    for field in study.fields():
+        baselines = [group for group in field if by_chance(group)]
+        for group in (group for group in field if not by_chance(group)):
+            alike = [one for one in baselines if one.setup.method.kind == group.setup.method.kind] or baselines
+            for one in alike:
+                label = f"{one.setup.method.name} ({len(one.runs)} seeds) − {group.setup.method.name}, {place(group)}"
+                differences.append((label, study.difference(one, group)))
+    lines = tested(differences)
+    if not lines:
+        words = ["none", *named(lambda m: m.random), *named(lambda m: not m.random and m.kind != "none")]
+        return Finding(claim, missing=study.command(*words) + " --seed 0 1 2 3 4")
+    return Finding(claim, verdict(lines), lines)
+
+
+def no_winner(study: Study) -> Finding:
+    """For every method, the benchmark, model and ratio where another one beats it most surely."""
+    claim = "2. No method is best everywhere: each is beaten on some model, ratio or benchmark"
+    duels: list[tuple[str, str, str, Estimate]] = []
+    for field in study.fields():
+        for one, other in combinations(field, 2):
+            for name in common([one, other]):
+                difference = study.panel.score(one, name) - study.panel.score(other, name)
+                duels.append((one.setup.method.name, other.setup.method.name, f"{name}, {place(one)}", difference))
+    if not duels:
+        return Finding(claim, missing=study.command(*named(lambda m: m.kind != "none", 3)))
+    family = tested((f"{one} − {other}, {where}", difference) for one, other, where, difference in duels)
+    lost: dict[str, list[Line]] = {name: [] for duel in duels for name in duel[:2]}
+    for duel, line in zip(duels, family, strict=True):
+        lost[duel[0] if line.test.difference < 0 else duel[1]].append(line)
+    lines = [min(found, key=lambda line: line.p) for found in lost.values() if found]
+    unbeaten = [name for name, found in lost.items() if not any(line.sign for line in found)]
+    told = f"undecided: never significantly beaten are {', '.join(unbeaten)}" if unbeaten else "holds"
+    return Finding(claim, f"{told} ({len(lost)} methods, {len(family)} comparisons)", lines)
+
+
+def kinds(study: Study) -> Finding:
+    """Means over the methods of each kind, in pairs of kinds."""
+    claim = "3. Where a method prunes matters: hybrid over single, before the language model over inside it"
+    order = ("hybrid", "pre-llm", "intra-llm")
+    differences = []
+    for field in study.fields():
+        designed = [group for group in field if not by_chance(group)]
+        names = common(designed) if designed else []
+        means: dict[str, Estimate] = {}
+        for kind in order:
+            members = [group for group in designed if group.setup.method.kind == kind]
+            if members and names:
+                means[kind] = mean([study.panel.average(group, names) for group in members])
+        for one, other in combinations(means, 2):
+            differences.append((f"{one} − {other}, {place(designed[0])}", means[one] - means[other]))
+    lines = tested(differences)
+    if not lines:
+        words = [name for kind in order[1:] for name in _designed(kind, 2)]
+        return Finding(claim, missing=study.command(*words))
+    return Finding(claim, verdict(lines), lines)
+
+
+def abilities(study: Study) -> Finding:
+    """Change against the un-pruned model per ability; the one that falls most minus each other."""
+    claim = "4. Abilities suffer differently: one falls most, another hardly"
+    falls: dict[str, list[Estimate]] = {}
+    for group in study.pruned:
+        names: dict[str, list[str]] = {}
+        for name, entry in group.scores.items():
+            names.setdefault(entry.ability, []).append(name)
+        relative = {ability: study.panel.relative(group, members) for ability, members in names.items()}
+        if len(relative) > 1 and None not in relative.values():
+            for ability, estimate in relative.items():
+                if estimate is not None:
+                    falls.setdefault(ability, []).append(estimate)
+    most = max(map(len, falls.values()), default=0)
+    kept = {ability: mean(found) for ability, found in falls.items() if len(found) == most}
+    if len(kept) < 2:
+        return Finding(claim, missing=study.command("none", *named(lambda m: m.kind != "none" and not m.random)))
+    worst = min(kept, key=lambda ability: kept[ability].value)
+    family = tested(
+        (f"{one} − {other}, in % of the un-pruned score", kept[one] - kept[other])
+        for other in sorted(kept)
+        for one in sorted(kept)
+        if one > other
+    )
+    lines = [line for line in family if worst in line.label.partition(",")[0].split(" − ")]
+    surely = sum(bool(line.sign) for line in lines)
+    told = ", ".join(f"{a} {kept[a].value:.1f} %" for a in sorted(kept, key=lambda a: kept[a].value))
+    return Finding(
+        claim, f"{worst} falls most, significantly more than {surely} of {len(lines)} others. Left: {told}", lines
+    )
+
+
+def ratios(study: Study) -> Finding:
+    """Average at one ratio minus that at the next lower one; share of variance due to ratio minus due to method."""
+    claim = "5. The pruning ratio dominates: fewer tokens cost more accuracy, whatever the method"
+    differences: list[tuple[str, Estimate | None]] = []
+    for ladder in study.by(_but_for_ratio):
+        steps = sorted(ladder, key=lambda group: -group.setup.ratio)
+        for high, low in pairwise(steps):
+            label = f"{high.setup.method.name}: {high.setup.ratio:g} − {low.setup.ratio:g}, {high.runs[0].model.name}"
+            differences.append((label, study.difference(high, low)))
+    lines = tested([*differences, *_variance(study)])
+    if not lines:
+        words = [group.setup.method.name for group in study.pruned[:3]] or named(lambda m: m.kind != "none")
+        return Finding(claim, missing=study.command(*dict.fromkeys(words), ratios="0.111 0.222 0.333"))
+    return Finding(claim, verdict(lines), lines)
+
+
+def across_models(study: Study) -> Finding:
+    """Kendall's tau between the methods' averages on two models."""
+    claim = "6. Trends agree across models: methods rank alike"
+    differences = []
+    for field in study.by(lambda group: (group.setup.ratio, group.setup.protocol, group.setup.limit)):
+        models: dict[str, dict[object, SeedGroup]] = {}
+        for group in field:
+            models.setdefault(group.settings, {})[_method(group)] = group
+        for one, other in combinations(models.values(), 2):
+            methods = [method for method in one if method in other]
+            names = common([group[method] for group in (one, other) for method in methods]) if methods else []
+            if len(methods) >= 3 and names:
+                first, second = ([study.panel.average(side[m], names) for m in methods] for side in (one, other))
+                sides = " and ".join(group[methods[0]].runs[0].model.name for group in (one, other))
+                label = f"tau (-100 to 100) of {len(methods)} methods on {sides}, ratio {field[0].setup.ratio:g}"
+                differences.append((label, _tau(first, second)))
+    lines = tested(differences)
+    if not lines:
+        missing = study.command(*named(lambda m: m.kind != "none", 3)) + ", and again with another --model"
+        return Finding(claim, missing=missing)
+    return Finding(claim, verdict(lines), lines)
+
+
+def stages(study: Study) -> Finding:
+    """Every part alone minus the composition, at the same total ratio."""
+    claim = "7. One stage beats two: a composition does worse than its parts alone (section 4.3)"
+    differences = []
+    for field in study.fields():
+        alone = {group.setup.method.name: group for group in field}
+        for group in field:
+            for part in parts(group) if len(parts(group)) > 1 else []:
+                if part in alone:
+                    label = f"{part} − {group.setup.method.name}, {place(group)}"
+                    differences.append((label, study.difference(alone[part], group)))
+    lines = tested(differences)
+    if not lines:
+        before, inside = (_designed(kind, 1) for kind in ("pre-llm", "intra-llm"))
+        return Finding(claim, missing=study.command(*before, *inside, "+".join(before + inside)))
+    return Finding(claim, verdict(lines), lines)
+
+
+def sizes(study: Study) -> Finding:
+    """What the larger model of a family keeps minus what the smaller keeps, in percent of their un-pruned scores."""
+    claim = "8. Larger models lose less (section 4.3)"
+    differences = []
+    for field in study.by(
+        lambda group: (group.runs[0].model.family, _method(group), group.setup.ratio, group.setup.protocol)
+    ):
+        sized = [group for group in field if group.runs[0].model.parameters]
+        ordered = sorted(sized, key=lambda group: group.runs[0].model.parameters or 0)
+        for small, large in pairwise(ordered):
+            names = common([small, large])
+            kept = [study.panel.relative(group, names) if names else None for group in (large, small)]
+            if kept[0] is not None and kept[1] is not None and small.setup.weights != large.setup.weights:
+                models = " − ".join(group.runs[0].model.name for group in (large, small))
+                differences.append((f"{models}, {place(large, method=True).partition(', ')[2]}", kept[0] - kept[1]))
+    lines = tested(differences)
+    if not lines:
+        missing = study.command("none", *named(lambda m: m.kind != "none")) + ", and with a larger model of its family"
+        return Finding(claim, missing=missing)
+    return Finding(claim, verdict(lines), lines)
+
+
+FINDINGS: tuple[Callable[[Study], Finding], ...] = (
+    *(random_baseline, no_winner, kinds, abilities, ratios, across_models, stages, sizes),
+)
+"""In the order of section 4.2 of the paper, then those of 4.3."""
+
+
+def _designed(kind: str, count: int) -> list[str]:
+    """Some registered methods of a kind that do not choose by chance."""
+    return named(lambda method: method.kind == kind and not method.random, count)
+
+
+def _method(group: SeedGroup) -> object:
+    """What a method is on any model: name, fields set and layers."""
+    method = group.setup.method
+    return method.name, tuple(sorted((key, str(value)) for key, value in method.passed.items()))
+
+
+def _but_for_ratio(group: SeedGroup) -> object:
+    return group.settings, _method(group), group.setup.protocol
+
+
+def _tau(first: list[Estimate], second: list[Estimate]) -> Estimate:
+    """Kendall's tau-a of two lists, in percent."""
+    pairs = list(combinations(range(len(first)), 2))
+    signs = [np.sign((first[i] - first[j]).draws) * np.sign((second[i] - second[j]).draws) for i, j in pairs]
+    values = [np.sign((first[i] - first[j]).value) * np.sign((second[i] - second[j]).value) for i, j in pairs]
+    clusters = min(estimate.clusters for estimate in [*first, *second])
+    return Estimate(100 * float(np.mean(values)), 100 * np.mean(signs, axis=0), clusters)
+
+
+def _variance(study: Study) -> list[tuple[str, Estimate | None]]:
+    """Share of the variance of averages that the ratio explains minus the share of the method, where all pairs ran."""
+    found: list[tuple[str, Estimate | None]] = []
+    for field in study.by(lambda group: (group.settings, group.setup.protocol)):
+        cells = {(_method(group), group.setup.ratio): group for group in field}
+        columns = sorted({ratio for _, ratio in cells})
+        methods = [m for m in dict.fromkeys(m for m, _ in cells) if all((m, ratio) in cells for ratio in columns)]
+        names = common([cells[m, ratio] for m in methods for ratio in columns]) if methods else []
+        if len(methods) < 2 or len(columns) < 2 or not names:
+            continue
+        table = [[study.panel.average(cells[m, ratio], names) for ratio in columns] for m in methods]
+        values = np.array([[[cell.value, *cell.draws] for cell in row] for row in table])
+        off = values - values.mean((0, 1))
+        by_ratio = len(methods) * (off.mean(0) ** 2).sum(0)
+        by_method = len(columns) * (off.mean(1) ** 2).sum(0)
+        share = 100 * (by_ratio - by_method) / np.maximum((off**2).sum((0, 1)), 1e-12)
+        label = f"% of variance due to the ratio − due to the method, {field[0].runs[0].model.name}"
+        clusters = min(cell.clusters for row in table for cell in row)
+        found.append((label, Estimate(float(share[0]), share[1:], clusters)))
+    return found

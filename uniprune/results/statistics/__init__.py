@@ -1,0 +1,17 @@
+"""How sure a score is: bootstrap estimates, paired comparisons, ranks. What each is, and is not: docs/statistics.md."""
+
+from uniprune.results.statistics.comparisons import Comparison, RankInterval, holm, mcnemar, paired, standings
+from uniprune.results.statistics.estimate import Estimate, mean, resample, resampled_means
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Standing",
+    "holm",
+    "mcnemar",
+    "mean",
+    "paired",
+    "resample",
+    "resampled_means",
+    "standings",
+]

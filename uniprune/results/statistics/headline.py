@@ -1,0 +1,67 @@
+"""A headline score as a function of sums over items, so that it can be computed again on any resample of them.
+
+Every headline here is the mean of a few *parts*, each a sum over items divided by another: the mean credit (one part,
+divided by the number of items), F1 (2 TP over 2 TP + FP + FN), a mean of category means, a mean of three accuracies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Itemised(Protocol):
+    """A score that says what its items contributed (`uniprune.evaluation.dataset.Score` and its stored form)."""
+
+    @property
+    def per_item(self) -> Mapping[str, float]:
+        """Credit of each item, 0-1."""
+
+    @property
+    def clusters(self) -> Mapping[str, str]:
+        """What an item shares with others, a picture for instance; items left out stand alone."""
+
+    @property
+    def parts(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
+        """Part -> item -> what it adds above and below the line; empty where the headline is the mean credit."""
+
+
+def contributions(score: Itemised) -> Mapping[str, Mapping[str, tuple[float, float]]]:
+    """Part -> item -> (numerator, denominator)."""
+    return score.parts or {"credit": {item: (credit, 1.0) for item, credit in score.per_item.items()}}
+
+
+def cluster_sums(scores: Sequence[Itemised]) -> Array:
+    """[R, C, P, 2] numerators and denominators of R scores of the same questions, summed over each of C clusters.
+
+    A cluster is what several scores share: item names are the questions', so row c means the same pictures in all.
+    """
+    tables = [contributions(score) for score in scores]
+    parts = sorted({part for table in tables for part in table})
+    owner = {
+        item: ("shared", score.clusters[item]) if item in score.clusters else ("own", item)
+        for score, table in zip(scores, tables, strict=True)
+        for added in table.values()
+        for item in added
+    }
+    place = {name: c for c, name in enumerate(sorted(set(owner.values())))}
+    sums = np.zeros((len(scores), len(place), len(parts), 2))
+    for r, table in enumerate(tables):
+        for p, part in enumerate(parts):
+            added = table.get(part, {})
+            if added:
+                np.add.at(sums[r, :, p], [place[owner[item]] for item in added], list(added.values()))
+    return sums
+
+
+def headline(sums: Array) -> Array:
+    """[...] headlines, 0-100, of [..., P, 2] sums. Parts without items are left out; 0 if there is none at all."""
+    above, below = sums[..., 0], sums[..., 1]
+    there = below > 0
+    ratios = np.divide(above, below, out=np.zeros_like(above), where=there)
+    return np.asarray(100 * ratios.sum(-1) / np.maximum(there.sum(-1), 1))
