@@ -18,9 +18,9 @@ from uniprune.benchmarks._kit.equality import is_equal
 from uniprune.benchmarks._kit.rules import grade, last_value, uncovered
 from uniprune.benchmarks._kit.tasks import TASKS
 
-from uniprune import sweep
 from uniprune.cli.main import main
 from uniprune.errors import UserError
+from uniprune.evaluation import sweep
 from uniprune.evaluation.dataset import DataOptions
 
 JUDGED = ["mathvista", "mathvision", "mia-bench"]

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from tests.helpers.paths import ROOT
-from uniprune import console
+from uniprune.cli import terminal_table
 from uniprune.results.table import Leaderboard
 
 BENCHMARKS = [f"benchmark-{i}" for i in range(10)]
@@ -33,8 +34,8 @@ def test_terminals_show_what_fits(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(console, "stdout", lambda needed: console.Console(width=width))
-    console.show(board(runs))
+    monkeypatch.setattr(terminal_table, "stdout", lambda needed: Console(width=width))
+    terminal_table.show(board(runs))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("model")
     assert all(len(line.rstrip()) <= width for line in lines)
@@ -46,7 +47,7 @@ def test_terminals_show_what_fits(
 
 
 def test_files_get_every_column_whole() -> None:
-    code = "from tests.cli.test_console import board; from uniprune.utils.console import show; show(board(30))"
+    code = "from tests.cli.test_console import board; from uniprune.cli.terminal_table import show; show(board(30))"
     root = ROOT
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
-from uniprune import sources
+from uniprune.evaluation import code_hash as sources
 from uniprune.evaluation.code_hash import code_hash
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.registry import METHODS, load_plugin

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniprune import fused, greedy
+from uniprune.pruning import greedy
+from uniprune.pruning import greedy_triton as fused
 from uniprune.pruning.functional import cosine_distance, cosine_similarity
 
 SIZES = [(1, 1), (2, 2), (37, 37), (300, 80), (1024, 20), (1025, 20)]

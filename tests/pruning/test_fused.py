@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniprune import greedy
+from uniprune.pruning import greedy
 from uniprune.pruning.functional import cosine_distance, cosine_similarity
 from uniprune.pruning.greedy import dpp_map, farthest_points
 
@@ -32,7 +32,7 @@ def test_kernels_compile_for_a_gpu(dtype: str) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from uniprune import fused
+    from uniprune.pruning import greedy_triton as fused
 
     numbers, whole = f"*{dtype}", {"tokens": "i32", "stride": "i32", "count": "i32", "SIZE": "constexpr"}
     far = {"distance": numbers, "nearest": numbers, "picks": "*i64", **whole}

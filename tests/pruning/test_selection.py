@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniprune import selection
+from uniprune.pruning import functional as selection
 from uniprune.pruning.functional import (
     LISTED,
     ROWS,

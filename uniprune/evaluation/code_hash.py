@@ -10,8 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from uniprune.registry import METHODS
+from uniprune.utils.paths import PACKAGE, ROOT
 
-RULES = tuple(f"uniprune.{name}" for name in ("selection", "greedy", "fused", "clustering", "schedules"))
+RULES = tuple(
+    f"uniprune.pruning.{name}" for name in ("functional", "greedy", "greedy_triton", "clustering", "schedules")
+)
 """Modules of this package that make decisions for methods; the others carry them out."""
 
 
@@ -36,7 +39,7 @@ def sources(kind: type) -> set[Path]:
         file = _file(name)
         if file is None or name in found:
             continue
-        package = name.split(".")[0] == METHODS.package
+        package = name.startswith(f"{METHODS.package}.")
         if name == kind.__module__ or package or name in RULES or (own and file.parent == own.parent):
             found[name] = file
             waiting += _imported(file, name)
@@ -57,10 +60,15 @@ def _imported(file: Path, name: str) -> Iterator[str]:
 
 
 def package_hash() -> str:
-    """Hash of everything that carries out a measurement: this package and the model families, 16 hex digits."""
-    root = Path(__file__).parent.parent
-    files = sorted(file for folder in (Path(__file__).parent, root / "models") for file in folder.rglob("*.py"))
-    lines = [f"{file.relative_to(root)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
+    """Hash the files that carry out a measurement: this package and the model families, 16 hex digits.
+
+    Equal in a checkout and in a wheel, where methods, families and benchmarks lie inside the package.
+    """
+    apart = tuple(ROOT / name for name in ("methods", "models", "benchmarks"))
+    files = [file for file in PACKAGE.rglob("*.py") if not any(file.is_relative_to(folder) for folder in apart)]
+    named = {f"uniprune/{file.relative_to(PACKAGE).as_posix()}": file for file in files}
+    named |= {file.relative_to(ROOT).as_posix(): file for file in (ROOT / "models").rglob("*.py")}
+    lines = [f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for name, file in sorted(named.items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

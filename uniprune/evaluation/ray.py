@@ -19,7 +19,6 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from uniprune import cli
 from uniprune.errors import Failure, UserError
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.sweep import PlannedRun, RunOutcome, RunSettings, Sweep
@@ -27,6 +26,7 @@ from uniprune.results.comparison import scored
 from uniprune.results.predictions import stored_rows
 from uniprune.results.records import Store
 from uniprune.utils.console import RunProgress
+from uniprune.utils.setup import prepare
 
 RETRIES = 3
 """How often a task whose worker died is started again."""
@@ -170,12 +170,12 @@ def groups(items: Sequence[PlannedRun], slots: int) -> list[list[PlannedRun]]:
 
 def plan(cells: Sequence[RunSpec], machine: RunSettings, plugins: Sequence[str], debug: bool) -> list[PlannedRun]:
     """`Sweep.plan` as a task."""
-    cli.prepare(plugins, debug)
+    prepare(plugins, debug)
     return Sweep(machine).plan(cells)
 
 
 def execute(items: Sequence[PlannedRun], machine: RunSettings, plugins: Sequence[str], debug: bool) -> list[RunOutcome]:
     """`Sweep.execute` as a task."""
-    cli.prepare(plugins, debug)
+    prepare(plugins, debug)
     with RunProgress(0, Console(quiet=True)) as silent:
         return Sweep(machine).execute(items, silent)

@@ -116,7 +116,7 @@ def _proven(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     would be worse, and neither may end a run.
     """
     try:
-        from uniprune import fused as kernels
+        from uniprune.pruning import greedy_triton as kernels
 
         wrong = kernels.disagreement(_farthest_points, _dpp_map, device, dtype)
     except Exception as error:  # Triton raises whatever its compilers do

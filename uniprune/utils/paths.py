@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent.parent
 
-ROOT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
+ROOT = PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent
 """Folder of methods/, models/, benchmarks/ and configs/: the package in a wheel, its parent in a checkout."""
