@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import PreLLM, Selection
-from uniprune.pruning.functional import Order, at_least_float32, complement, in_order, merge_with_background
-from uniprune.pruning.validation import check_choice, check_count
+from uniprune.pruning.base import Count, PreLLM, Selection
+from uniprune.pruning.functional import at_least_float32, complement, merge_with_background
 from uniprune.pruning.view import Space, View
 
 Heads = Literal["joint", "mean"]
@@ -31,25 +30,15 @@ class Merging(PreLLM):
     """
 
     adaptive: bool = False
-    neighbours: int = 32
+    neighbours: Count = 32
     heads: Heads = "joint"
-    order: Order = "raster"
     space: Space = "vision"
     vision_layer: int | None = -1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("neighbours", self.neighbours)
-        check_choice("heads", self.heads, Heads)
-        check_choice("order", self.order, Order)
-        check_choice("space", self.space, Space)
-        object.__setattr__(self, "exact", not self.adaptive)
-        object.__setattr__(self, "in_place", self.order == "raster")
-
     @property
-    def vision_layers(self) -> tuple[int | None, ...]:
-        """The one layer."""
-        return (self.vision_layer,)
+    def exact(self) -> bool:
+        """Unless the attention decides."""
+        return not self.adaptive
 
     def anchors(self, attention: Tensor, count: int) -> Tensor:
         """[A] distinct tokens to merge into, at least one: `count` by `attention` [N], or as many as it says."""
@@ -64,4 +53,4 @@ class Merging(PreLLM):
         features, keys = at_least_float32(view.features(self.space)), view.vision.keys(self.vision_layer)
         merged = merge_with_background(features, anchors, keys, attention, self.neighbours)
         tokens = view.project(merged[: len(slots)], self.space)
-        return in_order(slots, tokens) if self.order == "release" else Selection(slots, tokens)
+        return Selection(slots, tokens)

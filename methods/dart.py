@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import IntraLLM
+from uniprune.pruning.base import Count, IntraLLM, NonNegative
 from uniprune.pruning.functional import at_least_float32, cosine_similarity, top_k
-from uniprune.pruning.validation import check_count
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
@@ -34,16 +33,15 @@ class DART(IntraLLM):
     input norm of layer K. Cost: one cosine row per pivot, no attention row.
     """
 
-    visual_pivots: int = 4
-    text_pivots: int = 4
+    visual_pivots: Count = 4
+    text_pivots: NonNegative = 4
     released_count: bool = False
     llm_attention: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("visual_pivots", self.visual_pivots)
-        check_count("text_pivots", self.text_pivots, 0)
-        object.__setattr__(self, "exact", not self.released_count)
+    @property
+    def exact(self) -> bool:
+        """Unless the count is the release's."""
+        return not self.released_count
 
     def select(self, view: View, keep: int) -> Tensor:
         """Pivots of this view, then what is least like them."""

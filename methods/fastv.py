@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.pruning.base import IntraLLM, Selection
-from uniprune.pruning.functional import Order, in_order, top_k
-from uniprune.pruning.validation import check_choice
+from uniprune.pruning.base import IntraLLM
+from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
@@ -28,21 +27,10 @@ class FastV(IntraLLM):
     over by falling attention, which scrambles the image (`order="release"`), and renumbers positions without telling
     the decode steps, which is not offered.
     Cost: one attention row.
-
-    Args:
-        order: "raster" keeps every token in its place; "release" puts the most attended token into the first kept
-            place, and so on, as UniPruneBench's port does.
     """
 
-    order: Order = "raster"
     llm_attention: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("order", self.order, Order)
-        object.__setattr__(self, "in_place", self.order == "raster")
-
-    def select(self, view: View, keep: int) -> Tensor | Selection:
+    def select(self, view: View, keep: int) -> Tensor:
         """Top tokens by last-row attention."""
-        best = top_k(view.attention("last").mean(0)[0], keep)
-        return best if self.order == "raster" else in_order(best, view.tokens[best])
+        return top_k(view.attention("last").mean(0)[0], keep)

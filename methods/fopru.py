@@ -10,8 +10,7 @@ from torch import Tensor
 
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.budget import keep_count
-from uniprune.pruning.functional import at_least_float32, group_means, in_order, pool_grid, top_k
-from uniprune.pruning.validation import check_choice
+from uniprune.pruning.functional import at_least_float32, group_means, pool_grid, top_k
 from uniprune.pruning.view import Grid, View
 from uniprune.registry import register_method
 
@@ -47,22 +46,14 @@ class FoPru(PreLLM):
 
     strategy: Strategy = "rank"
     significance: Significance = "high-variance"
-    reorder: bool = True
     vision_layer: int | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("strategy", self.strategy, Strategy)
-        check_choice("significance", self.significance, Significance)
-        object.__setattr__(self, "in_place", self.reorder)
-        object.__setattr__(self, "exact", self.strategy != "row" or self.significance == "pooling")
-
     @property
-    def vision_layers(self) -> tuple[int | None, ...]:
-        """The one layer."""
-        return (self.vision_layer,)
+    def exact(self) -> bool:
+        """Unless whole rows are kept."""
+        return self.strategy != "row" or self.significance == "pooling"
 
-    def select(self, view: View, keep: int) -> Selection:
+    def select(self, view: View, keep: int) -> Tensor | Selection:
         if self.significance == "pooling":
             slots, means = pool_grid(at_least_float32(view.features("vision")), view.grids, keep)
             return Selection(slots, view.project(means, "vision"))
@@ -75,7 +66,7 @@ class FoPru(PreLLM):
             chosen = whole_rows(ranks, keep_count(int(ranks.max()) + 1, self.ratio))
         else:
             chosen = rows_and_tokens(scores, ranks, keep)
-        return Selection(chosen) if self.reorder else in_order(chosen, view.tokens[chosen])
+        return chosen
 
 
 def significance(emitted: Tensor, received: Tensor, choice: Significance) -> Tensor:

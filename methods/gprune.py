@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import PreLLM
+from uniprune.pruning.base import Cosine, Count, Positive, PreLLM
 from uniprune.pruning.functional import at_least_float32, cosine_similarity, rows_at_a_time, top_k
-from uniprune.pruning.validation import check_count, check_positive, check_within
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
@@ -36,16 +35,10 @@ class GPrune(PreLLM):
         iterations: how often information is passed on.
     """
 
-    similarity: float = 0.5
-    temperature: float = 0.03
-    iterations: int = 5
+    similarity: Cosine = 0.5
+    temperature: Positive = 0.03
+    iterations: Count = 5
     scale_invariant: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_within("similarity", self.similarity, -1, 1)
-        check_positive("temperature", self.temperature)
-        check_count("iterations", self.iterations)
 
     def select(self, view: View, keep: int) -> Tensor:
         return top_k(graph_scores(view.tokens, self.similarity, self.temperature, self.iterations), keep)

@@ -8,10 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import PreLLM, Selection, Stage
+from uniprune.pruning.base import Cosine, Count, PreLLM, Selection, Share, Stage
 from uniprune.pruning.functional import at_least_float32
 from uniprune.pruning.schedules import Staged, between
-from uniprune.pruning.validation import check_count, check_within
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
@@ -47,24 +46,16 @@ class MustDrop(Staged):
     """
 
     layer: int = 3
-    global_threshold: float | None = None
-    individual_threshold: float | None = None
-    similarity: float = 0.8
-    window: int = 3
-    key_share: float = 0.08
+    global_threshold: Share | None = None
+    individual_threshold: Share | None = None
+    similarity: Cosine = 0.8
+    window: Count = 3
+    key_share: Share = 0.08
     evict: bool = True
     exact: ClassVar[bool] = False
     kind: ClassVar[str] = "hybrid"
     llm_attention: ClassVar[bool] = True
     reference: ClassVar[tuple[int, ...]] = (3, 7, 11, 15)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("window", self.window)
-        check_within("similarity", self.similarity, -1, 1)
-        check_within("key_share", self.key_share, 0, 1)
-        for name in ("global_threshold", "individual_threshold"):
-            check_within(name, getattr(self, name) or 0, 0, 1)
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.functional import at_least_float32, pool_grid
-from uniprune.pruning.validation import check_choice
 from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
 
@@ -29,10 +28,6 @@ class Pooling(PreLLM):
     """
 
     space: Space = "llm"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("space", self.space, Space)
 
     def select(self, view: View, keep: int) -> Selection:
         slots, means = pool_grid(at_least_float32(view.features(self.space)), view.grids, keep)

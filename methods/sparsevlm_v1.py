@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import Selection
+from uniprune.pruning.base import Positive, Selection
 from uniprune.pruning.schedules import Staged, between
-from uniprune.pruning.validation import check_positive
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
@@ -39,16 +38,11 @@ class SparseVLMv1(Staged):
     """
 
     layer: int = 3
-    scale: float | None = None
+    scale: Positive | None = None
     bias: float = 0.0
-    exact: ClassVar[bool] = False
+    exact: ClassVar[bool] = False  # type: ignore[misc]
     llm_attention: ClassVar[bool] = True
     reference: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scale is not None:
-            check_positive("scale", self.scale)
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Everything when the matrix has full rank, else as many as the rank says, and means of the next ones."""

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.pruning.base import Share
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.schedules import MultiStage, between
-from uniprune.pruning.validation import check_within
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
@@ -41,13 +41,9 @@ class SparseVLMv2(MultiStage):
     """
 
     layer: int = 3
-    heads: float = 14 / 32
+    heads: Share = 14 / 32
     llm_attention: ClassVar[bool] = True
     reference: ClassVar[tuple[int, ...]] = (3, 7, 16)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_within("heads", self.heads, 0, 1)
 
     def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
         """The published schedules, interpolated."""

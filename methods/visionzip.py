@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import PreLLM, Selection
-from uniprune.pruning.functional import Order, at_least_float32, complement, in_order, merge_into_nearest, top_k
-from uniprune.pruning.validation import check_choice, check_within
+from uniprune.pruning.base import PreLLM, Selection, Share
+from uniprune.pruning.functional import at_least_float32, complement, merge_into_nearest, top_k
 from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
 
@@ -40,23 +39,10 @@ class VisionZip(PreLLM):
         vision_layer: block whose attention and keys are used; None for the one that makes the features.
     """
 
-    contextual: float = 5 / 32
+    contextual: Share = 5 / 32
     cls: bool = False
-    order: Order = "raster"
     space: Space = "vision"
     vision_layer: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_within("contextual", self.contextual, 0, 1)
-        check_choice("order", self.order, Order)
-        check_choice("space", self.space, Space)
-        object.__setattr__(self, "in_place", self.order == "raster")
-
-    @property
-    def vision_layers(self) -> tuple[int | None, ...]:
-        """The one layer."""
-        return (self.vision_layer,)
 
     def select(self, view: View, keep: int) -> Selection:
         context = min(keep - 1, max(1, round(keep * self.contextual))) if self.contextual else 0
@@ -73,7 +59,7 @@ class VisionZip(PreLLM):
         tokens = torch.cat((head, view.tokens[dominant], view.project(merged, self.space)))
         chosen = torch.cat((dominant, anchors))
         slots = torch.cat((complement(len(keys), chosen)[: len(head)], chosen))
-        return in_order(slots, tokens) if self.order == "release" else Selection(slots, tokens)
+        return Selection(slots, tokens)
 
 
 def split_tokens(importance: Tensor, dominant: int, contextual: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import PreLLM
+from uniprune.pruning.base import Count, PreLLM, Share
 from uniprune.pruning.functional import cosine_similarity, drop_most_similar
-from uniprune.pruning.validation import check_choice, check_count, check_within
 from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
 
@@ -41,22 +40,11 @@ class VisPruner(PreLLM):
         vision_layer: block whose attention is used; None for the one that makes the features.
     """
 
-    important: float = 0.5
-    step: int = 8
+    important: Share = 0.5
+    step: Count = 8
     space: Space = "vision"
     vision_layer: int | None = None
     scale_invariant: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_within("important", self.important, 0, 1)
-        check_count("step", self.step)
-        check_choice("space", self.space, Space)
-
-    @property
-    def vision_layers(self) -> tuple[int | None, ...]:
-        """The one layer."""
-        return (self.vision_layer,)
 
     def select(self, view: View, keep: int) -> Tensor:
         importance = view.vision.importance(self.vision_layer)

@@ -7,10 +7,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from uniprune.pruning.base import PreLLM
+from uniprune.pruning.base import PreLLM, Share
 from uniprune.pruning.functional import at_least_float32, cosine_distance, cosine_similarity, top_k
 from uniprune.pruning.greedy import farthest_points
-from uniprune.pruning.validation import check_choice, check_within
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
@@ -37,15 +36,10 @@ class ZSPAPrune(PreLLM):
         pooling: "mean" or "max" of the prompt's embeddings, or "none": a token's best match among the prompt's.
     """
 
-    k: float = 0.2
+    k: Share = 0.2
     pooling: Pooling = "mean"
     needs_text: ClassVar[bool] = True
     scale_invariant: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_within("k", self.k, 0, 1)
-        check_choice("pooling", self.pooling, Pooling)
 
     def select(self, view: View, keep: int) -> Tensor:
         core = min(keep, max(1, round(keep * self.k))) if self.k > 0 else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,8 @@ from typing import Any, Protocol
 
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions
+from uniprune.utils.files import JsonLines
+from uniprune.utils.hashing import stable_hash
 
 from .boot import Kit, replaced
 from .task import Judging
@@ -262,22 +263,21 @@ class _Client:
 
     judge: ModelJudge
     log: Path
+    _lines: JsonLines[tuple[str, str]] = field(init=False)
     _replies: dict[str, str] = field(init=False)
     _failure: UserError | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
-        text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
-        if not text.endswith("\n"):  # none yet, or the last line was cut off by a kill and is asked again
-            self.log.write_text(text := text[: text.rfind("\n") + 1], encoding="utf-8")
-        self._replies = {entry["request"]: entry["reply"] for entry in map(json.loads, text.splitlines())}
+        self._lines = JsonLines(self.log, _stored_reply, "a judge's reply", "delete that line: only it is asked again")
+        self._replies = dict(self._lines.read())
 
     def working(self) -> bool:
         return True
 
     def generate(self, message: Message, temperature: float = 0.0) -> str:
         request = self.judge.request(_content(message), temperature)
-        digest = hashlib.sha256(json.dumps([self.judge.endpoint, request]).encode()).hexdigest()
+        digest = stable_hash([self.judge.endpoint, request])
         if digest in self._replies:
             return self._replies[digest]
         if self._failure is not None:  # the kit has queued all rows already; do not wait for each of them
@@ -287,10 +287,18 @@ class _Client:
         except UserError as error:
             self._failure = error
             raise
-        with self._lock, self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"request": digest, "reply": reply}) + "\n")
+        with self._lock:
+            self._lines.append([{"request": digest, "reply": reply}])
             self._replies[digest] = reply
         return reply
+
+
+def _stored_reply(line: dict[str, str]) -> tuple[str, str]:
+    """Request hash and reply. Raises ValueError for a line that has none."""
+    try:
+        return line["request"], line["reply"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{error} is missing") from error
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:

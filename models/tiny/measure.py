@@ -19,6 +19,7 @@ import torch
 from scipy.stats import binomtest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from uniprune.modeling.greedy import greedy
 from uniprune.synthetic import ask, render, sample_layout
 
 from .build import FAMILIES
@@ -66,7 +67,7 @@ def _answer(model: Any, processor: Any, asked: list[tuple[Any, str]]) -> list[st
     texts = [processor.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
     images = [[image] for image, _ in asked]
     inputs = processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
-    out = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+    out = model.generate(**inputs, **greedy(16))
     return processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 

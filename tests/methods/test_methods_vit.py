@@ -56,7 +56,7 @@ OPTIONS: list[PreLLM] = [
     ZSPAPrune(k=1, pooling="max"),
     ZSPAPrune(pooling="none"),
     FoPru(strategy="row-exact", significance="low-variance"),
-    FoPru(significance="emitted", reorder=False),
+    FoPru(significance="emitted", order="release"),
     FoPru(significance="received"),
     FoPru(significance="pooling"),
     FoPru(strategy="row", significance="pooling"),
@@ -66,7 +66,7 @@ CHOOSING: list[PreLLM] = [
     PruMerge(adaptive=True),
     PruMergePlus(adaptive=True),
     FoPru(strategy="row"),
-    FoPru(strategy="row", reorder=False),
+    FoPru(strategy="row", order="release"),
 ]
 family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -319,7 +319,7 @@ def test_fopru_without_reordering_hands_tokens_over_by_significance() -> None:
     scores = torch.tensor([0.1, 0.5, 0.2, 0.9, 0.3, 0.4])
     view = make_view(tokens)
     view.vision = Scores(torch.stack((scores * 0, scores)))  # type: ignore[assignment]
-    answer = FoPru(reorder=False).select(view, 3)
+    answer = FoPru(order="release").select(view, 3)
     assert answer.indices.tolist() == [1, 3, 5]
     assert answer.tokens is not None
     assert answer.tokens.flatten().tolist() == [3, 1, 5]

@@ -13,8 +13,9 @@ from uniprune.methods.tuning.tokens.q import QuadrantTokens
 from uniprune.errors import PruningError, UserError
 from uniprune.pruning.budget import floor_count
 from uniprune.tuning.plane import CALIBRATION, KNOWN, MISCONCEPTION, NOISE, bisect, partition, rank, supplement
-from uniprune.tuning.pruning import Candidate, Pair, choose_samples, choose_tokens, generator
+from uniprune.tuning.pruning import Candidate, Pair, choose_samples, choose_tokens
 from uniprune.tuning.strategy import SAMPLES, TOKENS, SampleView, TokenView, smoothed
+from uniprune.utils.hashing import seeded_generator
 
 RATIOS = (0.05, 0.125, 0.25, 0.4, 0.5, 0.75, 1.0)
 
@@ -88,7 +89,7 @@ def test_q_keeps_the_exact_count_and_prefers_its_quadrants() -> None:
     for ppl, ent in batches(80):
         for ratio in RATIOS:
             keep = floor_count(len(ppl), ratio)
-            view = SampleView(torch.ones(len(ppl)), ratio, torch.stack((ppl, ent)), generator(0))
+            view = SampleView(torch.ones(len(ppl)), ratio, torch.stack((ppl, ent)), seeded_generator(0))
             picks = QuadrantSamples().select(view, keep)
             chosen = picks.indices.tolist()
             assert len(set(chosen)) == keep
@@ -133,7 +134,7 @@ def test_q_tokens_keep_the_lowest_or_highest_scores(keep: str, share: float) -> 
         nll = torch.rand(count) * 8
         strategy = QuadrantTokens(keep=keep, smoothing=share)  # type: ignore[arg-type]
         pair = Pair(QuadrantSamples(), strategy, 1.0, 0.5)
-        kept = choose_tokens(pair, count, {"nll": nll}, generator(0))
+        kept = choose_tokens(pair, count, {"nll": nll}, seeded_generator(0))
         assert len(kept) == floor_count(count, 0.5)
         assert kept == sorted(kept)
         ppl = nll.double().exp().tolist()
@@ -165,7 +166,7 @@ def test_every_sample_strategy_keeps_the_exact_count_and_repeats_itself(name: st
     for size in (1, 2, 7, 8, 33):
         for ratio in RATIOS:
             pair = Pair(SAMPLES.get(name)(), QuadrantTokens(), ratio, 0.5)
-            runs = [choose_samples(pair, candidates(size, size), generator(size, ratio)) for _ in range(2)]
+            runs = [choose_samples(pair, candidates(size, size), seeded_generator(size, ratio)) for _ in range(2)]
             chosen = [[c.position for c in run.chosen] for run in runs]
             assert chosen[0] == chosen[1] == sorted(set(chosen[0]))
             assert len(chosen[0]) == (size if name == "full" else floor_count(size, ratio))
@@ -184,7 +185,7 @@ def test_every_token_strategy_keeps_the_exact_count_and_repeats_itself(name: str
         table = measured(count)
         for ratio, keep in ((0.5, max(1, count // 2)), (1.0, count)):
             pair = Pair(QuadrantSamples(), TOKENS.get(name)(), 1.0, ratio)
-            kept = [choose_tokens(pair, count, table, generator(count)) for _ in range(2)]
+            kept = [choose_tokens(pair, count, table, seeded_generator(count)) for _ in range(2)]
             assert kept[0] == kept[1] == sorted(set(kept[0]))
             assert len(kept[0]) == keep
 
@@ -192,21 +193,24 @@ def test_every_token_strategy_keeps_the_exact_count_and_repeats_itself(name: str
 def test_infobatch_weights_stand_for_what_was_dropped() -> None:
     nll = [0.1, 0.1, 0.1, 0.1, 3.0, 3.0]
     batch = [Candidate(i, 5, 2, torch.full((2,), x), torch.ones(2)) for i, x in enumerate(nll)]
-    chosen = choose_samples(Pair(SAMPLES.get("infobatch")(), QuadrantTokens(), 0.5, 1.0), batch, generator(1)).chosen
+    chosen = choose_samples(
+        Pair(SAMPLES.get("infobatch")(), QuadrantTokens(), 0.5, 1.0), batch, seeded_generator(1)
+    ).chosen
     assert [c.position for c in chosen][1:] == [4, 5]
     assert [c.weight for c in chosen] == [4.0, 1.0, 1.0]
 
 
 def test_rho_keeps_excess_loss_and_fastv_the_last_row() -> None:
-    view = TokenView(3, generator(0), {"nll": torch.tensor([3.0, 2.0, 1.0]), "reference": torch.tensor([3.0, 0.0, 0.5]),
-                                       "attention": torch.tensor([[0.1, 0.2, 0.7]])})  # fmt: skip
+    scores = {"nll": torch.tensor([3.0, 2.0, 1.0]), "reference": torch.tensor([3.0, 0.0, 0.5]),
+              "attention": torch.tensor([[0.1, 0.2, 0.7]])}  # fmt: skip
+    view = TokenView(3, seeded_generator(0), scores)
     assert TOKENS.get("rho-1")().select(view, 1).tolist() == [1]
     assert TOKENS.get("fastv")().select(view, 1).tolist() == [2]
 
 
 def test_contracts_are_checked() -> None:
     with pytest.raises(PruningError, match="does not declare"):
-        SAMPLES.get("entropy")().select(SampleView(torch.ones(3), 0.5, None, generator(0)), 1)
+        SAMPLES.get("entropy")().select(SampleView(torch.ones(3), 0.5, None, seeded_generator(0)), 1)
     with pytest.raises(UserError, match="quadrants"):
         QuadrantSamples(drop=(1, 2, 3, 4))
     with pytest.raises(UserError, match="lambda"):
@@ -217,4 +221,4 @@ def test_contracts_are_checked() -> None:
             return torch.zeros(keep, dtype=torch.long)
 
     with pytest.raises(PruningError, match="Wrong must choose 4 different"):
-        choose_samples(Pair(Wrong(), QuadrantTokens(), 0.5, 1.0), candidates(8, 0), generator(0))
+        choose_samples(Pair(Wrong(), QuadrantTokens(), 0.5, 1.0), candidates(8, 0), seeded_generator(0))

@@ -43,7 +43,7 @@ def run(tmp_path: Path, folder: str, samples: str = "q", tokens: str = "q", seed
 
 
 def journal(one: TuningRun) -> StepLog:
-    return StepLog(one.folder / "steps.jsonl", 10**6)
+    return StepLog(one.folder / "steps.jsonl")
 
 
 def decisions(one: TuningRun) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from uniprune.conformance.witness import RecordedDecision, RecordingPruner
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
 from uniprune.modeling.adapter import ModelAdapter, find_family
+from uniprune.modeling.greedy import greedy
 from uniprune.modeling.tiny import LAYERS, Size, TinyModel, TinyPrompt
 from uniprune.pruning.base import Compose, Pruner, Stage
 from uniprune.registry import MODELS
@@ -206,9 +207,7 @@ class MethodUnderTest:
 
 def generate(model: Any, inputs: dict[str, Tensor], steps: int) -> Any:
     """Greedy answers as a user gets them, with logits and cache: `generate` derives positions from the padding."""
-    return model.generate(
-        **inputs, do_sample=False, max_new_tokens=steps, return_dict_in_generate=True, output_logits=True
-    )
+    return model.generate(**inputs, **greedy(steps), return_dict_in_generate=True, output_logits=True)
 
 
 def with_positions(pruner: Pruner, positions: str) -> Pruner:

@@ -15,13 +15,14 @@ from uniprune.engine.cache import KeptTokens
 from uniprune.engine.compaction import Tokens, to_device
 from uniprune.engine.report import StageReport
 from uniprune.engine.token_map import TokenGroup
-from uniprune.engine.views import Decision, UnitAttention, UnitEmbedded, choose, generator, question
+from uniprune.engine.views import Decision, UnitAttention, UnitEmbedded, choose, question
 from uniprune.engine.vision import UnitVision, Vision
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Stage
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.view import Later, View
+from uniprune.utils.hashing import seeded_generator
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class Prompt:
             initial=len(unit.ranks),
             prompt=Later(lambda: self.embedded_question(arriving).to(device)),
             text=Later(lambda: hidden[to_device(columns(self.text), device)]),
-            generator=Later(lambda: generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer)),
+            generator=Later(lambda: seeded_generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer)),
             attention=Later(lambda: attention(arriving.tap)),
             vision=UnitVision(arriving.vision, unit.origins, cells, device),
             scratch=self._scratch.setdefault(unit.ordinal, {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +14,6 @@ from uniprune.engine.compaction import HOST, to_device, to_host
 from uniprune.errors import PruningError
 from uniprune.pruning.base import Selection, Stage
 from uniprune.pruning.view import Rows
-
-
-def generator(seed: int, sample: str, ordinal: int, layer: int) -> torch.Generator:
-    """CPU generator of one decision; the same whatever the batch, the order of samples or the Python process."""
-    key = f"{seed}\x1f{sample}\x1f{ordinal}\x1f{layer}".encode()
-    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little") >> 1)
 
 
 def question(ids: Tensor | None, text: Tensor, after: int, said: Tensor | None, special: list[int]) -> Tensor:
@@ -159,6 +152,9 @@ def choose(stage: Stage, sample: str, ordinal: int, view: Any, keep: int) -> Dec
     """
     answer = stage.pruner.select(view, keep)
     selection = answer if isinstance(answer, Selection) else Selection(answer)
+    if stage.pruner.order == "release":
+        tokens = view.tokens[selection.indices] if selection.tokens is None else selection.tokens
+        selection = Selection(selection.indices.sort().values, tokens)
     choice = Decision(stage, sample, ordinal, view.tokens, selection)
     problem = _malformed(selection, view.tokens, keep if stage.pruner.exact else None)
     if problem:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 from uniprune.registry import METHODS
+from uniprune.utils.hashing import files_hash
 from uniprune.utils.paths import PACKAGE, ROOT
 
 RULES = tuple(
@@ -21,8 +21,7 @@ RULES = tuple(
 def code_hash(classes: Iterable[type]) -> str:
     """Hash of the files that decide for the given classes, 16 hex digits; folders do not count."""
     files = {file for kind in classes for file in sources(kind)}
-    lines = sorted(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return files_hash((file.name, file) for file in files)
 
 
 def sources(kind: type) -> set[Path]:
@@ -68,8 +67,7 @@ def package_hash() -> str:
     files = [file for file in PACKAGE.rglob("*.py") if not any(file.is_relative_to(folder) for folder in apart)]
     named = {f"uniprune/{file.relative_to(PACKAGE).as_posix()}": file for file in files}
     named |= {file.relative_to(ROOT).as_posix(): file for file in (ROOT / "models").rglob("*.py")}
-    lines = [f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for name, file in sorted(named.items())]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return files_hash(named.items())
 
 
 def _file(name: str) -> Path | None:

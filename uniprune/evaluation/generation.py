@@ -22,6 +22,7 @@ from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, collate, windows
 from uniprune.modeling.flops import CostModel
+from uniprune.modeling.greedy import greedy
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
@@ -239,15 +240,8 @@ class Generator:
         start = FirstLogits()
         output = self.model.generate(
             **inputs,
-            max_new_tokens=max(row.length for row in rows),
+            **greedy(max(row.length for row in rows)),
             pad_token_id=self._pad,
-            do_sample=False,
-            num_beams=1,
-            # Checkpoints ship sampling settings, some a repetition penalty; neither may bend greedy decoding.
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
             logits_processor=LogitsProcessorList([start]),
         )
         answers = output[:, inputs["input_ids"].shape[1] :]

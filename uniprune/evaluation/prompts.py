@@ -7,13 +7,12 @@ scores.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, overload
 
 from uniprune.evaluation.dataset import Request
 from uniprune.modeling.messages import Part, RawQuestion
+from uniprune.utils.hashing import stable_hash
 
 Policy = Literal["benchmark", "family"]
 PromptBuilder = Callable[[RawQuestion], Sequence[str | int] | None]
@@ -64,4 +63,4 @@ def prompts_hash(requests: Sequence[Request]) -> str:
         + (request.parts.pieces if isinstance(request.parts, FamilyParts) else ())
         for request in requests
     ]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    return stable_hash(rows)

@@ -21,6 +21,7 @@ from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
 from uniprune.latency.rows import SPANS, BenchFile, BenchResult, BenchRow, BenchSetup, Reference
 from uniprune.latency.subject import TimedModel, check_tokens
 from uniprune.modeling.flops import CostModel
+from uniprune.modeling.greedy import greedy
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
 from uniprune.results.aggregate import mean_flops
@@ -201,16 +202,7 @@ class Bench:
         try:
             with Timer(family) as timer, prune(family.model, cell.pruner, timer) as session:
                 session.samples = prompts.samples
-                family.model.generate(
-                    **prompts.inputs,
-                    max_new_tokens=self._options.new_tokens,
-                    do_sample=False,
-                    num_beams=1,
-                    # Checkpoints ship sampling settings, which greedy decoding warns about.
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
-                )
+                family.model.generate(**prompts.inputs, **greedy(self._options.new_tokens))
                 spans = timer.sample()
         except RuntimeError as error:
             self._give_up(cell, error)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from filelock import FileLock
-from pydantic import ValidationError
 
-from uniprune.errors import UserError
 from uniprune.results.records import Environment, Flops, MethodRecord, Strict
-from uniprune.utils.files import cut_short_line, explain_write, whole_lines
+from uniprune.utils.files import JsonLines
+from uniprune.utils.hashing import stable_hash
 
 SPANS = ("vision", "projector", "method", "prefill", "decode", "total", "ttft", "tpot")
 """Disjoint spans, their total, time to first token and per further token."""
@@ -69,8 +64,7 @@ class BenchSetup(Strict):
 
     def identity(self) -> str:
         """First 16 hex digits of the sha256 of the canonical JSON form."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return stable_hash(self.model_dump(mode="json"))
 
 
 class Reference(Strict):
@@ -173,30 +167,11 @@ class BenchFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: Mapping[str, BenchRow] = {row.identity: row for row in self._read()}
+        self._lines = JsonLines(
+            path, BenchRow.model_validate, "a measured row", "delete that line or choose another --output"
+        )
+        self.rows: Mapping[str, BenchRow] = {row.identity: row for row in self._lines.read()}
 
     def append(self, rows: Iterable[BenchRow]) -> None:
         """Store rows: they are on disk when this returns. Raises UserError when they cannot be written."""
-        data = "".join(row.model_dump_json() + "\n" for row in rows)
-        with explain_write(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):
-                cut_short_line(self.path)
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-
-    def _read(self) -> list[BenchRow]:
-        """Stored rows, without a last line that an interrupt cut short."""
-        rows = []
-        for number, line in enumerate(whole_lines(self.path).splitlines(), start=1):
-            try:
-                rows.append(BenchRow.model_validate_json(line))
-            except ValidationError as error:
-                raise UserError(
-                    f"{self.path} line {number} is not a measured row ({str(error).splitlines()[0]}); delete that line "
-                    "or choose another --output"
-                ) from error
-        return rows
+        self._lines.append(row.model_dump(mode="json") for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from uniprune.modeling.adapter import ModelAdapter, find_family
 from uniprune.modeling.catalog import find_model
 from uniprune.modeling.loading import DTYPES, LoadedModel, Placement, outline, with_weights
 from uniprune.modeling.random_weights import random_model
+from uniprune.utils.hashing import stable_hash
 
 RANDOM = "random"
 
@@ -95,4 +95,4 @@ def check_tokens(family: ModelAdapter, tokens: Sequence[int]) -> None:
 
 def _hash(config: Any) -> str:
     """16 hex digits of a configuration with its defaults: a folder's may be edited between two measurements."""
-    return hashlib.sha256(config.to_json_string(use_diff=False).encode()).hexdigest()[:16]
+    return stable_hash(config.to_json_string(use_diff=False))

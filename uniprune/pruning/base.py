@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from uniprune.errors import UserError
 from uniprune.pruning.budget import check_ratio
@@ -22,6 +25,30 @@ if TYPE_CHECKING:
 
 Positions = Literal["original", "compact"]
 Scope = Literal["image", "prompt", "grid", "tile"]
+Order = Literal["raster", "release"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+
+
+@cache
+def _adapters(method: type) -> dict[str, TypeAdapter[Any]]:
+    """Validator of every field, from its annotation."""
+    hints = get_type_hints(method, include_extras=True)
+    names = (field.name for field in dataclasses.fields(method) if field.init and field.repr)
+    return {n: TypeAdapter(hints[n], config=ConfigDict(arbitrary_types_allowed=True, strict=True)) for n in names}
+
+
+def validate(method: Any) -> None:
+    """Raise UserError for the first field whose value its annotation does not allow."""
+    for name, adapter in _adapters(type(method)).items():
+        try:
+            adapter.validate_python(getattr(method, name))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UserError(f"{name} {getattr(method, name)!r}: {reason[0].lower()}{reason[1:]}") from error
 
 
 @dataclass(frozen=True)
@@ -76,13 +103,10 @@ class Pruner:
     seed: int = 0
     positions: Positions = "original"
     scope: Scope = "image"
+    order: Order = "raster"
 
     kind: ClassVar[str] = "pre-llm"
     """Where it acts, as users read it: "none", "pre-llm", "intra-llm" or "hybrid"."""
-    exact: ClassVar[bool] = True
-    """False for methods that choose their own number of tokens."""
-    in_place: ClassVar[bool] = True
-    """False for methods that hand tokens over in another order than that of their places, as some releases do."""
     llm_attention: ClassVar[bool] = False
     """Whether `view.attention` is asked for; needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False
@@ -105,14 +129,22 @@ class Pruner:
                 f"{type(self).__name__} ranks tokens by LLM attention, which does not exist before layer 0; "
                 "use layer >= 1 (the paper's default is 2)"
             )
-        for name, allowed in (("positions", get_args(Positions)), ("scope", get_args(Scope))):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name} {getattr(self, name)!r} is unknown; expected one of {', '.join(allowed)}")
+        validate(self)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it keeps the number of tokens it is asked for."""
+        return True
+
+    @property
+    def in_place(self) -> bool:
+        """Whether tokens stay in their places."""
+        return self.order == "raster"
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:
         """Vision-tower layers `view.vision` will be asked for; negative counts from the end, None is the default."""
-        return ()
+        return (self.vision_layer,) if hasattr(self, "vision_layer") else ()
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """The pruning points, in order, for a decoder of `num_layers` layers.
@@ -178,7 +210,7 @@ class Compose(Pruner):
         layers = [p.layer for p in flat]
         if layers != sorted(set(layers)):
             raise UserError(f"composed methods must act at increasing layers, got {layers}; reorder them or set layer")
-        for field in ("positions", "scope", "seed"):
+        for field in ("positions", "scope", "order", "seed"):
             values = {getattr(p, field) for p in flat}
             if len(values) > 1:
                 raise UserError(f"composed methods must agree on {field}, got {', '.join(map(str, sorted(values)))}")
@@ -188,7 +220,7 @@ class Compose(Pruner):
         set_ = object.__setattr__
         set_(self, "parts", flat)
         set_(self, "ratio", product)
-        for field in ("layer", "seed", "positions", "scope"):
+        for field in ("layer", "seed", "positions", "scope", "order"):
             set_(self, field, getattr(flat[0], field))
 
     @property

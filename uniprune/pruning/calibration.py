@@ -7,7 +7,6 @@ once, so that a search goes on where it was interrupted.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from uniprune.utils.files import explain_write, write_atomically
+from uniprune.utils.hashing import stable_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ class Notes:
     """
 
     def __init__(self, root: Path, setup: Mapping[str, Any]) -> None:
-        self.folder = root / _hash(json.dumps(setup, sort_keys=True))
+        self.folder = root / stable_hash(setup)
 
     def read(self, prompt: str) -> dict[str, Tensor] | None:
         """What is stored of a prompt; None if nothing is, or nothing readable."""
@@ -90,8 +90,4 @@ class Notes:
         return kept
 
     def _path(self, prompt: str) -> Path:
-        return self.folder / f"{_hash(prompt)}.safetensors"
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder / f"{stable_hash(prompt)}.safetensors"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from uniprune.errors import UserError
 from uniprune.utils.files import explain_write, write_atomically
-from uniprune.results.predictions import FirstToken, read_answers
+from uniprune.results.predictions import FirstToken, prediction_lines
 from uniprune.results.records import RunRecord, Store
 from collections import defaultdict
 from collections.abc import Mapping
@@ -141,9 +141,8 @@ class FidelityCache:
 
 def told(path: Path) -> Told:
     """What a file of answers says; rows that could not be asked and a line still being written are left out."""
-    data = path.read_bytes()
-    answers = read_answers(data[: data.rfind(b"\n") + 1], path)
-    return {answer.index: (answer.prediction, answer.first) for answer in answers if answer.error is None}
+    stored = prediction_lines(path).read()
+    return {answer.index: (answer.prediction, answer.first) for answer in stored if answer.error is None}
 
 
 def _state(path: Path) -> tuple[int, int]:

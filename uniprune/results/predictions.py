@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
-from uniprune.utils.files import cut_short_line, explain_write, whole_lines
+from uniprune.utils.files import JsonLines, explain_write
 from uniprune.results.records import Flops
 
 
@@ -81,7 +82,7 @@ class Prediction(BaseModel):
 
 
 class Predictions:
-    """The open file, locked against other processes for as long as it is open (a context manager).
+    """The predictions of one benchmark, closed to other processes inside the block (a context manager).
 
     Args:
         path: the JSON lines file.
@@ -91,32 +92,21 @@ class Predictions:
     def __init__(self, path: Path, waiting: Callable[[Path], None] = lambda _: None) -> None:
         self.path = path
         self.answers: dict[str, Prediction] = {}
-        self._waiting = waiting
-        self._lock = FileLock(path.with_suffix(".lock"))
+        self._waiting, self._lines = waiting, prediction_lines(path)
 
     def __enter__(self) -> Self:
         """Take the lock and read what is stored. Raises UserError when a line in the middle is damaged."""
-        with explain_write(self.path):
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                self._waiting(self.path)
-                self._lock.acquire()
-        try:
-            self.answers = {answer.index: answer for answer in self._read()}
-            with explain_write(self.path):
-                self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        except BaseException:
-            self._lock.release()
-            raise
+        with ExitStack() as stack:
+            stack.enter_context(self._lines.locked(self._waiting))
+            self.answers = {answer.index: answer for answer in self._lines.read()}
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file and let the next process in."""
-        os.close(self._file)
-        self._lock.release()
+        """Let the next process in."""
+        self._stack.close()
 
     def append(self, answers: Iterable[Prediction]) -> None:
         """Store a batch: all of it is on disk when this returns.
@@ -125,19 +115,7 @@ class Predictions:
             UserError: it cannot be written (disk full, …); the file then holds what it held before.
         """
         batch = list(answers)
-        # ASCII: readers that split at every Unicode line end still see one row per line.
-        lines = (json.dumps(answer.model_dump(exclude_none=True)) + "\n" for answer in batch)
-        data = "".join(lines).encode()
-        size = os.fstat(self._file).st_size
-        with explain_write(self.path):
-            try:
-                while data:
-                    data = data[os.write(self._file, data) :]
-                os.fsync(self._file)
-            except OSError:  # an interrupt needs no care: a cut line is dropped on opening, a whole one is an answer
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file, size)
-                raise
+        self._lines.append(answer.model_dump(exclude_none=True) for answer in batch)
         self.answers.update((answer.index, answer) for answer in batch)
 
     def take_in(self) -> None:
@@ -145,33 +123,17 @@ class Predictions:
         for path in parts(self.path):
             with Predictions(path, self._waiting) as part, explain_write(path):
                 self.append(answer for index, answer in part.answers.items() if index not in self.answers)
-                path.unlink()
-                Path(part._lock.lock_file).unlink(missing_ok=True)
+                part._lines.remove()
 
     def know(self, whole: Path) -> None:
-        """Count as stored what lies in the file of which this one is a part. Raises UserError if that is damaged."""
-        data = whole.read_bytes() if whole.exists() else b""
-        self.answers.update((answer.index, answer) for answer in read_answers(data, whole))
-
-    def _read(self) -> list[Prediction]:
-        """Stored answers; a last line without its end is cut off."""
-        answers = read_answers(whole_lines(self.path), self.path)
-        cut_short_line(self.path)
-        return answers
+        """Count as stored what the file holds of which this one is a part. Raises UserError if that is damaged."""
+        self.answers.update((answer.index, answer) for answer in prediction_lines(whole).read())
 
 
-def read_answers(data: bytes, path: Path) -> list[Prediction]:
-    """Parse JSON lines. Raises UserError naming the line that is damaged."""
-    answers = []
-    for number, line in enumerate(data.splitlines(), start=1):
-        try:
-            answers.append(Prediction.model_validate(json.loads(line)))
-        except (ValueError, ValidationError) as error:
-            raise UserError(
-                f"{path} line {number} is not a stored answer ({str(error).splitlines()[0]}); delete that line and run "
-                "the same command again: only its row is asked again"
-            ) from error
-    return answers
+def prediction_lines(path: Path) -> JsonLines[Prediction]:
+    """Return the file of one benchmark's predictions."""
+    remedy = "delete that line and run the same command again: only its row is asked again"
+    return JsonLines(path, Prediction.model_validate, "a stored answer", remedy)
 
 
 def part(path: Path, rank: int) -> Path:

@@ -15,7 +15,6 @@ benchmark by `DatasetRecord.data` and `.prompts`: a changed data file is refused
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
+from uniprune.utils.hashing import stable_hash
 from uniprune.utils.files import explain_write, write_atomically
 
 
@@ -83,8 +83,7 @@ class Setup(Strict):
 
     def identity(self) -> str:
         """First 16 hex digits of the sha256 of the canonical JSON form."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return stable_hash(self.model_dump(mode="json"))
 
 
 class ModelRecord(Strict):

@@ -30,9 +30,6 @@ from uniprune.tuning.summary import (
 from uniprune.utils.console import RunProgress, say, stdout, write
 from uniprune.utils.paths import ROOT
 
-FOREVER = 1 << 62
-"""A journal is read to its end."""
-
 
 def compare(file: Path, root: Path, seeds: Sequence[int] | None = None, only: Sequence[str] | None = None) -> None:
     """Perform what is missing of a file's runs, then print the tables and write the report.
@@ -94,7 +91,7 @@ def perform(runs: Sequence[TuningRun], console: Console, state: PartialState) ->
             # Labels and roles are the file's of today; the stored numbers are the run's.
             record = record.model_copy(update={"label": run.choice.label, "choice": run.choice})
             if state.is_main_process:
-                journal = StepLog(run.folder / "steps.jsonl", FOREVER)
+                journal = StepLog(run.folder / "steps.jsonl")
                 done.append(Finished(record, journal, tasks_of(run, progress)))
     return done
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from uniprune.errors import UserError
 from uniprune.results.records import Strict
-from uniprune.utils.files import explain_write
+from uniprune.utils.files import JsonLines
 
 
 class BatchLine(Strict):
@@ -66,45 +62,52 @@ class ProbeLine(Strict):
 
 
 class StepLog:
-    """The file of one run.
+    """The steps and probes of one run: a JSON lines file that a resumed training continues.
+
+    Opening it reads only. `rewind` drops the lines of a training that was cut off after its last checkpoint.
 
     Args:
-        path: the JSONL file. step: steps the checkpoint holds; later lines are of a training that was cut off.
+        path: the JSON lines file.
+
+    Raises:
+        UserError: it cannot be read, or a line is damaged.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path) -> None:
         self.steps: list[StepLine] = []
         self.probes: list[ProbeLine] = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                self._take(line, step)
-        with explain_write(path):
-            path.write_text("".join(_dump(line) for line in [*self.steps, *self.probes]), encoding="utf-8")
+        self._lines = JsonLines(path, _parsed, "a step of this version", "move its folder away and run again")
+        for line in self._lines.read():
+            self._add(line)
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after the first `step` steps, in memory and in the file, at once.
+
+        Raises:
+            UserError: the file cannot be written; it then holds what it held before.
+        """
+        steps = [line for line in self.steps if line.step < step]
+        probes = [line for line in self.probes if line.step <= step]
+        if (len(steps), len(probes)) != (len(self.steps), len(self.probes)):
+            self._lines.rewrite(_dumped(line) for line in [*steps, *probes])
+            self.steps, self.probes = steps, probes
 
     def append(self, line: StepLine | ProbeLine) -> None:
-        """Add a line to the file. Raises UserError when it cannot be written."""
-        (self.steps if isinstance(line, StepLine) else self.probes).append(line)  # type: ignore[arg-type]
-        with explain_write(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(_dump(line))
+        """Add a line: it is on disk when this returns. Raises UserError when it cannot be written."""
+        self._lines.append([_dumped(line)])
+        self._add(line)
 
-    def _take(self, line: str, step: int) -> None:
-        try:
-            told: dict[str, Any] = json.loads(line)
-        except ValueError:  # cut off by a kill
-            return
-        try:
-            if "batches" in told:
-                if told["step"] < step:
-                    self.steps.append(StepLine.model_validate(told))
-            elif told["step"] <= step:
-                self.probes.append(ProbeLine.model_validate(told))
-        except ValidationError as error:
-            raise UserError(f"{self.path} is not of this version; move its folder away and run again") from error
+    def _add(self, line: StepLine | ProbeLine) -> None:
+        if isinstance(line, StepLine):
+            self.steps.append(line)
+        else:
+            self.probes.append(line)
 
 
-def _dump(line: Strict) -> str:
-    return (
-        json.dumps(line.model_dump(exclude_none=True) | ({"loss": line.loss} if isinstance(line, StepLine) else {}))
-        + "\n"
-    )
+def _parsed(fields: dict[str, Any]) -> StepLine | ProbeLine:
+    return (StepLine if "batches" in fields else ProbeLine).model_validate(fields)
+
+
+def _dumped(line: StepLine | ProbeLine) -> dict[str, Any]:
+    """Plain values; a loss that is null is kept, since it means a void step."""
+    return line.model_dump(exclude_none=True) | ({"loss": line.loss} if isinstance(line, StepLine) else {})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from uniprune.modeling.loading import DTYPES, commit_of, fingerprint, place, sou
 from uniprune.synthetic.letters import held_out_set, training_set
 from uniprune.tuning.data import Problems, Sample, read, samples
 from uniprune.tuning.settings import Settings
+from uniprune.utils.hashing import stable_hash
 
 GENERATED = "generated"
 """Name of the embedded set in a tuning file."""
@@ -53,7 +52,7 @@ def material(settings: Settings, console: Console) -> TuningData:
     for line in [*problems, *(f"test data: {line}" for line in unseen)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     told = [[s.ids.tolist(), s.answer.tolist(), s.kind] for s in [*train, *test]]
-    digest = hashlib.sha256(json.dumps([len(train), *told]).encode()).hexdigest()[:16]
+    digest = stable_hash([len(train), *told])
     folder = Path(settings.model)
     fetch("AutoConfig", settings.model)
     weights = fingerprint(folder) if folder.is_dir() else commit_of(settings.model) or settings.model

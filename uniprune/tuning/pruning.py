@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,12 +71,6 @@ class Batch:
     perplexity: Tensor | None
     entropy: Tensor | None
     wanted: float
-
-
-def generator(*key: object) -> torch.Generator:
-    """CPU generator of one decision: the same for the same key in every process."""
-    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def choose_samples(pair: Pair, batch: Sequence[Candidate], seed: torch.Generator) -> Batch:

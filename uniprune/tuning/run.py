@@ -8,8 +8,6 @@ DIR/<identity>/model         the tuned adapter (or model), as `from_pretrained` 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 import shutil
@@ -35,6 +33,7 @@ from uniprune.tuning.scoring import Scorer
 from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.trainer import REMEMBERED, Plan, PruningTrainer, collate
 from uniprune.utils.files import explain_write, write_atomically
+from uniprune.utils.hashing import stable_hash
 
 NOT_IDENTITY = {
     *("pairs", "seeds", "sample_ratio", "token_ratio", "removal", "rescore"),  # in the identity as the pair has them
@@ -119,7 +118,7 @@ class TuningRun:
             "processes": self.processes,
             "device": place().kind,
         }
-        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return stable_hash(plain(about))
 
     @property
     def removal(self) -> str:
@@ -165,7 +164,9 @@ class TuningRun:
         scorer.verify(self.material.train[:2])
         before = exact_matches(scorer, self.material.test)
         main = arguments.process_index == 0
-        journal = StepLog(self.folder / "steps.jsonl", step_of(checkpoint)) if main else None
+        journal = StepLog(self.folder / "steps.jsonl") if main else None
+        if journal is not None:
+            journal.rewind(step_of(checkpoint))
         trainer = PruningTrainer(
             plan=self.plan(scorer, journal, arguments),
             progress=progress,

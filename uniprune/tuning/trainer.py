@@ -24,8 +24,9 @@ from transformers import Trainer, TrainerCallback
 from uniprune.errors import UserError
 from uniprune.tuning.data import Sample
 from uniprune.tuning.journal import BatchLine, ProbeLine, StepLine, StepLog
-from uniprune.tuning.pruning import Batch, Candidate, Pair, choose_samples, choose_tokens, generator
+from uniprune.tuning.pruning import Batch, Candidate, Pair, choose_samples, choose_tokens
 from uniprune.tuning.scoring import Scorer, Scores, pack, packed_inputs, predicting
+from uniprune.utils.hashing import seeded_generator
 
 REMEMBERED = "scores.pt"
 """Remembered scores, in a checkpoint."""
@@ -163,7 +164,7 @@ class PruningTrainer(Trainer):
             for s, x in zip(samples, scores, strict=True)
         ]
         with self.clock.span("samples"):
-            batch = choose_samples(plan.pair, candidates, generator(plan.seed, "samples", key))
+            batch = choose_samples(plan.pair, candidates, seeded_generator(plan.seed, "samples", key))
         removed: dict[int, list[int]] = {}
         kept: list[tuple[Sample, float]] = []
         with self.clock.span("tokens"):
@@ -173,7 +174,7 @@ class PruningTrainer(Trainer):
             for one in batch.chosen:
                 sample = samples[one.position]
                 if one.position in measured:
-                    seed = generator(plan.seed, "tokens", key, sample.index)
+                    seed = seeded_generator(plan.seed, "tokens", key, sample.index)
                     left = choose_tokens(plan.pair, len(sample.answer), measured[one.position], seed)
                     removed[one.position] = sorted(set(range(len(sample.answer))) - set(left))
                     sample = sample.without(left) if plan.physical else sample.masked(left)
