@@ -1,6 +1,7 @@
 """The engine: `with prune(model, pruner): model.generate(...)`, made of hooks only and gone without a trace on exit."""
 
+from uniprune.engine.prompt import PromptInfo
 from uniprune.engine.report import PrefillReport, RowReport, StageReport
-from uniprune.engine.session import PromptInfo, Session, prune
+from uniprune.engine.session import Session, prune
 
 __all__ = ["PrefillReport", "PromptInfo", "RowReport", "Session", "StageReport", "prune"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from rich.console import Console
-from rich.table import SummaryTable as Printed
+from rich.table import Table as Printed
 
 from uniprune.errors import unknown
 from uniprune.tuning.harness import TaskScores, task_scores
