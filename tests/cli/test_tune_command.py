@@ -15,7 +15,7 @@ from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.synthetic.letters import training_set
 from uniprune.tuning.settings import load_settings
-from uniprune.tuning.summary import mean
+from uniprune.tuning.summary import seed_mean
 from uniprune.utils.paths import ROOT
 
 pytest.importorskip("peft")
@@ -61,7 +61,7 @@ def test_a_comparison_from_file_to_report(tmp_path: Path, capsys: pytest.Capture
         assert sum(map(float, line.split(",")[2:7])) == pytest.approx(100, abs=0.5)
     page = (out / "file" / "report.html").read_text()
     assert page.count("<svg") == 2
-    assert 'class="gone"' in page
+    assert 'class="removed"' in page
     assert not re.search(r'(src|href)="(?!#)', page)
     # A second call performs nothing and says the same.
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("file/*/record.json")}
@@ -79,7 +79,7 @@ def test_a_comparison_from_file_to_report(tmp_path: Path, capsys: pytest.Capture
         ({"pairs": [{"samples": "q", "tokens": "q", "set": {"tokens.keep": "top"}}]}, "keep='top'"),
         ({"pairs": [{"samples": "q", "tokens": "rho-1"}]}, "set reference: FOLDER"),
         ({"pairs": [{"samples": "q", "tokens": "q"}] * 2}, "names a pair twice"),
-        ({"sample_ratio": 0.0}, "keep ratio 0.0 is outside"),
+        ({"sample_ratio": 0.0}, "sample_ratio: Input should be greater than 0 (got 0.0)"),
         ({"epoch": 3}, "epoch: Extra inputs are not permitted"),
         ({"model": "no/such/folder"}, "cannot be loaded"),
         ({"data": ["missing.json"]}, "does not exist"),
@@ -125,5 +125,5 @@ def test_strategies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_intervals_are_students() -> None:
-    assert str(mean([50.0])) == "50.0"
-    assert mean([10.0, 20.0, 30.0]).half == pytest.approx(4.302653 * 10 / 3**0.5, rel=1e-6)
+    assert str(seed_mean([50.0])) == "50.0"
+    assert seed_mean([10.0, 20.0, 30.0]).half == pytest.approx(4.302653 * 10 / 3**0.5, rel=1e-6)

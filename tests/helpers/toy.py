@@ -8,7 +8,7 @@ import torch
 from uniprune.models.tiny.language import build_model, build_tokenizer
 
 from uniprune.synthetic.letters import training_set
-from uniprune.tuning.data import Problems, Sample, samples
+from uniprune.tuning.instruction_data import Problems, Sample, encode_rows
 
 TOKENIZER = build_tokenizer()
 
@@ -25,4 +25,4 @@ def toy_model(width: int = 32, seed: int = 0, spread: float = 0.3) -> Any:
 
 def toy_samples(count: int = 16, seed: int = 0) -> list[Sample]:
     """Samples of the embedded set."""
-    return samples(training_set(640, seed)[:count], TOKENIZER, 2048, Problems())
+    return encode_rows(training_set(640, seed)[:count], TOKENIZER, 2048, Problems())

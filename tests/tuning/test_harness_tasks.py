@@ -9,12 +9,12 @@ import pytest
 import yaml
 from uniprune.models.tiny.language import FOLDER
 
+from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.synthetic.letters import LETTERS, TASKS, training_set
-from uniprune.tuning.comparison import compare
 from uniprune.tuning.harness import task_scores
-from uniprune.tuning.material import fetch
 from uniprune.tuning.settings import Settings
+from uniprune.tuning.tuning_data import load_pretrained
 
 pytest.importorskip("lm_eval")
 
@@ -56,19 +56,19 @@ def test_the_base_model_is_scored_and_its_scores_are_kept(tmp_path: Path, monkey
     told = {"model": str(FOLDER), "data": [], "pairs": [], "tasks": ["letters_choice", "letters_say"],
             "task_folder": str(task_folder(tmp_path))}  # fmt: skip
     settings = Settings.model_validate(told)
-    tokenizer = fetch("AutoTokenizer", str(FOLDER))
+    tokenizer = load_pretrained("AutoTokenizer", str(FOLDER))
     scores = task_scores(tmp_path / "base", None, settings, tokenizer)
     assert scores["letters_choice"]["acc"] == 1.0
     assert scores["letters_say"]["exact_match"] == 1.0
-    monkeypatch.setattr(harness, "tuned", None)
+    monkeypatch.setattr(harness, "load_tuned", None)
     assert task_scores(tmp_path / "base", None, settings, tokenizer) == scores
 
 
 @pytest.mark.slow
 def test_unknown_tasks_are_named(tmp_path: Path) -> None:
     settings = Settings.model_validate({"model": str(FOLDER), "data": [], "pairs": [], "tasks": ["no_such_task"]})
-    with pytest.raises(UserError, match="knows no task 'no_such_task'"):
-        task_scores(tmp_path, None, settings, fetch("AutoTokenizer", str(FOLDER)))
+    with pytest.raises(UserError, match="has no task 'no_such_task'"):
+        task_scores(tmp_path, None, settings, load_pretrained("AutoTokenizer", str(FOLDER)))
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_a_tuning_file_with_tasks_ends_with_their_table(tmp_path: Path, capsys: 
     told = {"model": str(FOLDER), "data": [str(data)], "pairs": [{"samples": "q", "tokens": "none"}], "epochs": 1,
             "tasks": ["letters_choice"], "task_folder": str(task_folder(tmp_path)), "task_limit": 4}  # fmt: skip
     file.write_text(yaml.safe_dump(told))
-    compare(file, tmp_path / "out")
+    main(["tune", str(file), "--output", str(tmp_path / "out")])
     table = (tmp_path / "out" / "file" / "tasks.csv").read_text().splitlines()
     assert table[0] == "pair,letters_choice (acc),average"
     assert table[1].startswith("zero-shot,100.0")

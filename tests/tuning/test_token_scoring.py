@@ -11,8 +11,9 @@ from torch import nn
 from tests.helpers.toy import toy_model, toy_samples
 from uniprune.errors import UnsupportedError
 from uniprune.tuning import scoring
-from uniprune.tuning.data import Sample
-from uniprune.tuning.scoring import Scorer, head_statistics, pack
+from uniprune.tuning.instruction_data import Sample
+from uniprune.tuning.packing import pack
+from uniprune.tuning.scoring import Scorer, head_statistics
 from uniprune.tuning.strategy import TOKENS
 
 
@@ -123,7 +124,7 @@ def test_models_that_let_packed_samples_see_each_other_are_refused(monkeypatch: 
         return decoder(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **kwargs)
 
     monkeypatch.setattr(model, "get_decoder", lambda: leaking)
-    with pytest.raises(UnsupportedError, match="see each other"):
+    with pytest.raises(UnsupportedError, match="attend to each other"):
         Scorer(model).verify(samples)
 
 
