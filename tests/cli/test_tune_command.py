@@ -11,10 +11,13 @@ import pytest
 import yaml
 from uniprune.models.tiny.language import FOLDER
 
+from tests.helpers.disk import full_disk
 from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.synthetic.letters import training_set
+from uniprune.tuning import comparison, summary
 from uniprune.tuning.settings import load_settings
+from uniprune.tuning.step_log import StepLog
 from uniprune.tuning.summary import seed_mean
 from uniprune.utils.paths import ROOT
 
@@ -68,6 +71,42 @@ def test_a_comparison_from_file_to_report(tmp_path: Path, capsys: pytest.Capture
     assert main(["tune", str(file), "--output", str(out)]) == 0
     assert capsys.readouterr().out == told.out
     assert stamps == {path: path.stat().st_mtime_ns for path in out.glob("file/*/record.json")}
+
+
+def test_showing_a_finished_run_writes_nothing_into_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["tune", str(write(tmp_path, pairs=[{"samples": "q", "tokens": "q"}], seeds=[0], test=[], probe=0)),
+                 "--output", str(tmp_path / "out")]  # fmt: skip
+    assert main(arguments) == 0
+    (steps,) = tmp_path.glob("out/file/*/steps.jsonl")
+    log = StepLog(steps)
+    for number in range(len(log.steps), 200):
+        log.append(log.steps[0].model_copy(update={"step": number}))
+
+    def state() -> dict[Path, tuple[bytes, int]]:
+        return {
+            path: (path.read_bytes(), path.stat().st_mtime_ns) for path in steps.parent.rglob("*") if path.is_file()
+        }
+
+    before = state()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert state() == before
+    # On a full disk the tables are still printed; only the report cannot be written.
+    with full_disk(len(before[steps][0]) // 20):
+        assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert shown.startswith(told.out.rstrip())
+    assert "Accuracy" in told.out
+    assert "report.html: File too large" in told.err
+    assert state() == before
+    # Another process appends while the tables are made.
+    monkeypatch.setattr(comparison, "time_table", lambda runs: (log.append(log.steps[0]), summary.time_table(runs))[1])
+    assert main(arguments) == 0
+    assert steps.read_bytes().startswith(before[steps][0])
+    assert len(StepLog(steps).steps) == 201
 
 
 @pytest.mark.parametrize(

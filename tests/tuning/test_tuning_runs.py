@@ -21,6 +21,7 @@ from uniprune.tuning.checkpoints import last_checkpoint
 from uniprune.tuning.packing import row_loss
 from uniprune.tuning.run import TuningRun
 from uniprune.tuning.settings import PairChoice, Settings
+from uniprune.tuning.step_log import ProbeLine, StepLine, StepLog
 from uniprune.tuning.tuning_data import load_tuning_data
 
 pytest.importorskip("peft")
@@ -59,23 +60,35 @@ class Stop(Exception):
     [(("q", "q"), 2), pytest.param(("q", "q"), 1, marks=pytest.mark.slow),
      pytest.param(("infobatch", "random"), 1, marks=pytest.mark.slow)],
 )  # fmt: skip
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, pair: tuple[str, str], rescore: int) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    tmp_path: Path, pair: tuple[str, str], rescore: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = run(tmp_path, "whole", *pair, rescore=rescore)
     whole.perform()
     cut = run(tmp_path, "cut", *pair, rescore=rescore)
 
-    for at in (5, 11):
+    def stop_before_the_line(step: int, of: int) -> None:
+        if step == 5:
+            raise Stop(f"step {step}")
 
-        def stop(step: int, of: int, at: int = at) -> None:
-            if step == at:
-                raise Stop
+    def stop_after_the_line(log: StepLog, line: StepLine | ProbeLine) -> None:
+        append(log, line)
+        if line.done == 11:
+            raise Stop("step 11")
 
-        with pytest.raises(Stop):
-            cut.perform(stop)
-        assert cut.stored() is None
-        found = last_checkpoint(cut.folder)
-        assert found is not None
-        assert found.name == f"checkpoint-{3 * (at // 3)}"
+    with pytest.raises(Stop, match="step 5"):
+        cut.perform(stop_before_the_line)
+    assert cut.stored() is None
+    assert last_checkpoint(cut.folder) == cut.folder / "checkpoint-3"
+    append = StepLog.append
+    with monkeypatch.context() as patch, pytest.raises(Stop, match="step 11"):
+        patch.setattr(StepLog, "append", stop_after_the_line)
+        cut.perform()
+    assert cut.stored() is None
+    assert last_checkpoint(cut.folder) == cut.folder / "checkpoint-9"
+    assert len(decisions(cut)) == 11
+    with (cut.folder / "steps.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')  # as a kill may leave it
     cut.perform()
     assert cut.identity == whole.identity
     assert len(decisions(whole)) == 16
@@ -91,7 +104,10 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path: Path
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "checkpoint-15").mkdir()
+    (tmp_path / "checkpoint-15" / "trainer_state.json").write_text('{"epoch": 1')
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert last_checkpoint(tmp_path, ["scores.pt"]) is None
 
 
 def test_remembered_scores_are_those_of_the_epoch_before(tmp_path: Path) -> None:

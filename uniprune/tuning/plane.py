@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-BETWEEN, NOISE, MISCONCEPTION, KNOWN, CALIBRATION = range(5)
+BETWEEN: Final = 0
+NOISE: Final = 1
+MISCONCEPTION: Final = 2
+KNOWN: Final = 3
+CALIBRATION: Final = 4
 """Quadrant numbers as in the paper: Q1 high/high, Q2 high perplexity with low entropy, Q3 low/low, Q4 low perplexity
 with high entropy; 0 is between the thresholds of an axis."""
 Quadrant = Literal[0, 1, 2, 3, 4]

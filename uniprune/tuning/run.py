@@ -20,8 +20,9 @@ import torch
 from pydantic import ValidationError
 
 from uniprune.errors import UserError
+from uniprune.evaluation.code_hash import code_hash
 from uniprune.evaluation.environment import environment
-from uniprune.evaluation.method_spec import code_hash, plain
+from uniprune.evaluation.method_spec import plain
 from uniprune.modeling.loading import DTYPES, place
 from uniprune.results.records import Environment, Strict
 from uniprune.tuning.accuracy import KindScore, exact_matches

@@ -42,8 +42,8 @@ class FinishedRun:
 
     def share(self, part: str, whole: str) -> float:
         """Return one token count of `StepLine` in percent of another, over all steps."""
-        total = sum(getattr(line, whole) for line in self.step_log.steps)
-        return 100 * sum(getattr(line, part) for line in self.step_log.steps) / max(1, total)
+        tokens, total = (sum(int(getattr(line, name)) for line in self.step_log.steps) for name in (part, whole))
+        return 100 * tokens / max(1, total)
 
 
 @dataclass(frozen=True)

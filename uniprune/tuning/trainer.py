@@ -146,8 +146,14 @@ class PruningTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
         plan = self.plan
         samples = [plan.samples[p] for p in group]
         candidates = [
-            Candidate(s.index, len(s.ids), len(s.answer), score and score.nll, score and score.entropy)
-            for s, score in zip(samples, scores, strict=True)
+            Candidate(
+                index=sample.index,
+                length=len(sample.ids),
+                answer=len(sample.answer),
+                nll=None if score is None else score.nll,
+                entropy=None if score is None else score.entropy,
+            )
+            for sample, score in zip(samples, scores, strict=True)
         ]
         with self.timer.span("samples"):
             batch = choose_samples(plan.pair, candidates, seeded_generator(plan.seed, "samples", key))
@@ -208,8 +214,8 @@ class PruningTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
                 loss = row_loss(model, [own[i] for i in row]) / trained
                 self.accelerator.backward(loss * world)
             total += loss.detach()
-        total = self.accelerator.reduce(total, "sum")
-        if not math.isfinite(total):
+        mean: Tensor = self.accelerator.reduce(total, "sum")
+        if not math.isfinite(mean):
             model.zero_grad()
             self.void_steps += 1
             if self.void_steps >= PATIENCE:
@@ -220,7 +226,7 @@ class PruningTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
                 )
         else:
             self.void_steps = 0
-        return total
+        return mean
 
 
 class StepWriter(TrainerCallback):  # type: ignore[misc]  # as above
