@@ -24,7 +24,7 @@ from uniprune.utils.paths import ROOT
 pytest.importorskip("peft")
 
 
-def write(folder: Path, **told: Any) -> Path:
+def write(folder: Path, **fields: Any) -> Path:
     data = folder / "data.json"
     rows: list[Any] = training_set(640)[:16]
     rows.insert(3, {"instruction": "please", "output": ""})
@@ -34,7 +34,7 @@ def write(folder: Path, **told: Any) -> Path:
               "accumulation": 2, "cutoff": 64, "sample_ratio": 0.5, "probe": 4, "seeds": [0, 1],
               "pairs": [{"samples": "q", "tokens": "q", "role": "method"}, {"samples": "random", "tokens": "random"},
                         {"samples": "full", "tokens": "none", "role": "whole"}]}  # fmt: skip
-    file.write_text(yaml.safe_dump(common | told))
+    file.write_text(yaml.safe_dump(common | fields))
     return file
 
 
@@ -42,12 +42,12 @@ def write(folder: Path, **told: Any) -> Path:
 def test_a_comparison_from_file_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = write(tmp_path), tmp_path / "out"
     assert main(["tune", str(file), "--output", str(out)]) == 0
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     for expected in ("Accuracy", "Time", "Quadrants of the method", "q+q minus random+random (best baseline pair):",
                      "q+q minus full+none:", "(before tuning)"):  # fmt: skip
-        assert expected in told.out
-    assert "1 rows: empty answer (row 3)" in told.err
-    assert "6/6" in told.err
+        assert expected in output.out
+    assert "1 rows: empty answer (row 3)" in output.err
+    assert "6/6" in output.err
     records = [json.loads(path.read_text()) for path in out.glob("file/*/record.json")]
     assert len(records) == 6
     assert all(record["problems"] == ["1 rows: empty answer (row 3)"] for record in records)
@@ -66,17 +66,17 @@ def test_a_comparison_from_file_to_report(tmp_path: Path, capsys: pytest.Capture
     assert page.count("<svg") == 2
     assert 'class="removed"' in page
     assert not re.search(r'(src|href)="(?!#)', page)
-    # A second call performs nothing and says the same.
+    # A second call performs nothing and prints the same.
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("file/*/record.json")}
     assert main(["tune", str(file), "--output", str(out)]) == 0
-    assert capsys.readouterr().out == told.out
+    assert capsys.readouterr().out == output.out
     assert stamps == {path: path.stat().st_mtime_ns for path in out.glob("file/*/record.json")}
 
 
 def test_showing_a_finished_run_writes_nothing_into_its_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["tune", str(write(tmp_path, pairs=[{"samples": "q", "tokens": "q"}], seeds=[0], test=[], probe=0)),
+    arguments = ["tune", str(write(tmp_path, pairs=[{"samples": "full", "tokens": "none"}], seeds=[0], test=[], probe=0)),
                  "--output", str(tmp_path / "out")]  # fmt: skip
     assert main(arguments) == 0
     (steps,) = tmp_path.glob("out/file/*/steps.jsonl")
@@ -97,10 +97,10 @@ def test_showing_a_finished_run_writes_nothing_into_its_folder(
     # On a full disk the tables are still printed; only the report cannot be written.
     with full_disk(len(before[steps][0]) // 20):
         assert main(arguments) == 2
-    told = capsys.readouterr()
-    assert shown.startswith(told.out.rstrip())
-    assert "Accuracy" in told.out
-    assert "report.html: File too large" in told.err
+    output = capsys.readouterr()
+    assert shown.startswith(output.out.rstrip())
+    assert "Accuracy" in output.out
+    assert "report.html: File too large" in output.err
     assert state() == before
     # Another process appends while the tables are made.
     monkeypatch.setattr(comparison, "time_table", lambda runs: (log.append(log.steps[0]), summary.time_table(runs))[1])
@@ -110,7 +110,7 @@ def test_showing_a_finished_run_writes_nothing_into_its_folder(
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("fields", "message"),
     [
         ({"pairs": [{"samples": "quadrant", "tokens": "q"}]}, "unknown sample strategy 'quadrant'"),
         ({"pairs": [{"samples": "q", "tokens": "pp"}]}, "did you mean 'ppl'"),
@@ -124,10 +124,10 @@ def test_showing_a_finished_run_writes_nothing_into_its_folder(
         ({"data": ["missing.json"]}, "does not exist"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    told: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_hub: None
+def test_mistakes_are_reported_in_one_line(
+    fields: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_hub: None
 ) -> None:
-    assert main(["tune", str(write(tmp_path, **told)), "--output", str(tmp_path / "out")]) == 2
+    assert main(["tune", str(write(tmp_path, **fields)), "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error

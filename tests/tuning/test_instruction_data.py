@@ -64,13 +64,13 @@ def test_bad_rows_are_named_and_counted_and_the_rest_is_used() -> None:
     made, problems = load(rows)
     assert [s.index for s in made] == [0, 4, 6]
     assert len(made[1].ids) == 64
-    told = "\n".join(problems)
-    assert "1 rows: empty answer (row 1)" in told
-    assert "2 rows: missing columns: expected instruction and output, or conversations, or messages (row 2, 7)" in told
-    assert "1 rows: prompt longer than the cut-off: no answer token is left (row 3)" in told
-    assert "1 rows: answer cut at 64 tokens (kept) (row 4)" in told
-    assert "1 rows: not a record (row 5)" in told
-    assert "unknown turn" in told
+    text = "\n".join(problems)
+    assert "1 rows: empty answer (row 1)" in text
+    assert "2 rows: missing columns: expected instruction and output, or conversations, or messages (row 2, 7)" in text
+    assert "1 rows: prompt longer than the cut-off: no answer token is left (row 3)" in text
+    assert "1 rows: answer cut at 64 tokens (kept) (row 4)" in text
+    assert "1 rows: not a record (row 5)" in text
+    assert "unknown turn" in text
 
 
 def test_nothing_usable_is_refused() -> None:

@@ -94,14 +94,14 @@ def test_q_keeps_the_exact_count_and_prefers_its_quadrants() -> None:
             chosen = picks.indices.tolist()
             assert len(set(chosen)) == keep
             assert picks.quadrants is not None
-            mine = [i for i, q in enumerate(picks.quadrants.tolist()) if q in (2, 4)]
+            kept_quadrants = [i for i, q in enumerate(picks.quadrants.tolist()) if q in (2, 4)]
             scores = supplement(ppl, ent)
-            if len(mine) <= keep:
-                assert set(mine) <= set(chosen)
-                added, left = set(chosen) - set(mine), set(range(len(ppl))) - set(chosen)
+            if len(kept_quadrants) <= keep:
+                assert set(kept_quadrants) <= set(chosen)
+                added, left = set(chosen) - set(kept_quadrants), set(range(len(ppl))) - set(chosen)
             else:
-                assert set(chosen) <= set(mine)
-                added, left = set(chosen), set(mine) - set(chosen)
+                assert set(chosen) <= set(kept_quadrants)
+                added, left = set(chosen), set(kept_quadrants) - set(chosen)
             assert all(scores[i] >= scores[j] for i in added for j in left)
 
 

@@ -29,8 +29,8 @@ def plain(model: Any, sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch
 def test_packed_scores_are_those_of_single_samples(row_tokens: int) -> None:
     model, samples = toy_model(), toy_samples(9)
     for sample, got in zip(samples, Scorer(model, row_tokens).score(samples), strict=True):
-        for mine, theirs in zip((got.nll, got.entropy, got.right), plain(model, sample), strict=True):
-            torch.testing.assert_close(mine.double(), theirs.double(), atol=1e-4, rtol=1e-4)
+        for packed, single in zip((got.nll, got.entropy, got.right), plain(model, sample), strict=True):
+            torch.testing.assert_close(packed.double(), single.double(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("block", [1, 7, 16, 1000])

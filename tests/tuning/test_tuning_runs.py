@@ -31,9 +31,9 @@ def settings(tmp_path: Path, **more: Any) -> Settings:
     data = tmp_path / "data.jsonl"
     if not data.exists():
         data.write_text("\n".join(json.dumps(row) for row in training_set(640)[:32]))
-    told = {"model": str(FOLDER), "data": [str(data)], "pairs": [], "batch": 4, "accumulation": 1, "cutoff": 64,
+    fields = {"model": str(FOLDER), "data": [str(data)], "pairs": [], "batch": 4, "accumulation": 1, "cutoff": 64,
             "epochs": 2, "rate": 0.005, "save_every": 3, "probe": 8, "sample_ratio": 0.5, "row_tokens": 60}  # fmt: skip
-    return Settings.model_validate(told | more)
+    return Settings.model_validate(fields | more)
 
 
 def run(tmp_path: Path, folder: str, samples: str = "q", tokens: str = "q", seed: int = 0, **more: Any) -> TuningRun:
@@ -94,10 +94,10 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert len(decisions(whole)) == 16
     assert decisions(cut) == decisions(whole)
     assert [p.model_dump() for p in cut.step_log().probes] == [p.model_dump() for p in whole.step_log().probes]
-    mine, theirs = weights(cut), weights(whole)
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    assert any(bool(tensor.any()) for name, tensor in mine.items() if "lora_B" in name)
+    resumed, uninterrupted = weights(cut), weights(whole)
+    assert resumed.keys() == uninterrupted.keys()
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in resumed)
+    assert any(bool(tensor.any()) for name, tensor in resumed.items() if "lora_B" in name)
 
 
 def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path: Path) -> None:
