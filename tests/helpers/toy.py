@@ -8,13 +8,13 @@ import torch
 from uniprune.models.tiny.language import build_model, build_tokenizer
 
 from uniprune.synthetic.letters import training_set
-from uniprune.tuning.data import Problems, Sample, samples
+from uniprune.tuning.instruction_data import Problems, Sample, encode_rows
 
 TOKENIZER = build_tokenizer()
 
 
 def toy_model(width: int = 32, seed: int = 0, spread: float = 0.3) -> Any:
-    """Random weights large enough for predictions that differ."""
+    """Build a model with random weights, large enough for different predictions."""
     model = build_model(seed, width=width, layers=2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -24,5 +24,5 @@ def toy_model(width: int = 32, seed: int = 0, spread: float = 0.3) -> Any:
 
 
 def toy_samples(count: int = 16, seed: int = 0) -> list[Sample]:
-    """Samples of the embedded set."""
-    return samples(training_set(640, seed)[:count], TOKENIZER, 2048, Problems())
+    """Load samples of the embedded set."""
+    return encode_rows(training_set(640, seed)[:count], TOKENIZER, 2048, Problems())

@@ -94,14 +94,14 @@ def test_q_keeps_the_exact_count_and_prefers_its_quadrants() -> None:
             chosen = picks.indices.tolist()
             assert len(set(chosen)) == keep
             assert picks.quadrants is not None
-            mine = [i for i, q in enumerate(picks.quadrants.tolist()) if q in (2, 4)]
+            kept_quadrants = [i for i, q in enumerate(picks.quadrants.tolist()) if q in (2, 4)]
             scores = supplement(ppl, ent)
-            if len(mine) <= keep:
-                assert set(mine) <= set(chosen)
-                added, left = set(chosen) - set(mine), set(range(len(ppl))) - set(chosen)
+            if len(kept_quadrants) <= keep:
+                assert set(kept_quadrants) <= set(chosen)
+                added, left = set(chosen) - set(kept_quadrants), set(range(len(ppl))) - set(chosen)
             else:
-                assert set(chosen) <= set(mine)
-                added, left = set(chosen), set(mine) - set(chosen)
+                assert set(chosen) <= set(kept_quadrants)
+                added, left = set(chosen), set(kept_quadrants) - set(chosen)
             assert all(scores[i] >= scores[j] for i in added for j in left)
 
 
@@ -148,8 +148,8 @@ def test_q_tokens_keep_the_lowest_or_highest_scores(keep: str, share: float) -> 
 def test_only_misconceptions_lose_tokens_and_the_ablation_is_a_setting() -> None:
     for prune, losing in (((2,), {2}), ((2, 4), {2, 4}), ((), set())):
         strategy = QuadrantTokens(prune=prune)
-        assert {q for q in (None, 0, 1, 2, 3, 4) if strategy.concerns(q)} == losing
-    assert not any(TOKENS.get("none")().concerns(q) for q in (None, 0, 1, 2, 3, 4))
+        assert {q for q in (None, 0, 1, 2, 3, 4) if strategy.applies_to(q)} == losing
+    assert not any(TOKENS.get("none")().applies_to(q) for q in (None, 0, 1, 2, 3, 4))
 
 
 def candidates(size: int, seed: int) -> list[Candidate]:
@@ -211,10 +211,14 @@ def test_rho_keeps_excess_loss_and_fastv_the_last_row() -> None:
 def test_contracts_are_checked() -> None:
     with pytest.raises(PruningError, match="does not declare"):
         SAMPLES.get("entropy")().select(SampleView(torch.ones(3), 0.5, None, seeded_generator(0)), 1)
-    with pytest.raises(UserError, match="quadrants"):
+    with pytest.raises(UserError, match=r"drop \(1, 2, 3, 4\): tuple should have at most 3 items"):
         QuadrantSamples(drop=(1, 2, 3, 4))
-    with pytest.raises(UserError, match="lambda"):
+    with pytest.raises(UserError, match="iterations 0: input should be greater than or equal to 1"):
+        QuadrantSamples(iterations=0)
+    with pytest.raises(UserError, match=r"smoothing 2.0: input should be less than or equal to 1"):
         QuadrantTokens(smoothing=2.0)
+    with pytest.raises(UserError, match=r"prune \(5,\): input should be 0, 1, 2, 3 or 4"):
+        QuadrantTokens(prune=(5,))  # type: ignore[arg-type]
 
     class Wrong(QuadrantSamples):
         def select(self, view: SampleView, keep: int) -> torch.Tensor:  # type: ignore[override]

@@ -11,8 +11,9 @@ from torch import nn
 from tests.helpers.toy import toy_model, toy_samples
 from uniprune.errors import UnsupportedError
 from uniprune.tuning import scoring
-from uniprune.tuning.data import Sample
-from uniprune.tuning.scoring import Scorer, head_statistics, pack
+from uniprune.tuning.instruction_data import Sample
+from uniprune.tuning.packing import pack
+from uniprune.tuning.scoring import Scorer, head_statistics
 from uniprune.tuning.strategy import TOKENS
 
 
@@ -28,8 +29,8 @@ def plain(model: Any, sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch
 def test_packed_scores_are_those_of_single_samples(row_tokens: int) -> None:
     model, samples = toy_model(), toy_samples(9)
     for sample, got in zip(samples, Scorer(model, row_tokens).score(samples), strict=True):
-        for mine, theirs in zip((got.nll, got.entropy, got.right), plain(model, sample), strict=True):
-            torch.testing.assert_close(mine.double(), theirs.double(), atol=1e-4, rtol=1e-4)
+        for packed, single in zip((got.nll, got.entropy, got.right), plain(model, sample), strict=True):
+            torch.testing.assert_close(packed.double(), single.double(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("block", [1, 7, 16, 1000])
@@ -123,7 +124,7 @@ def test_models_that_let_packed_samples_see_each_other_are_refused(monkeypatch: 
         return decoder(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **kwargs)
 
     monkeypatch.setattr(model, "get_decoder", lambda: leaking)
-    with pytest.raises(UnsupportedError, match="see each other"):
+    with pytest.raises(UnsupportedError, match="attend to each other"):
         Scorer(model).verify(samples)
 
 

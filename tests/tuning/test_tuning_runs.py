@@ -17,11 +17,12 @@ from tests.helpers.toy import toy_model, toy_samples
 from uniprune.errors import UserError
 from uniprune.pruning.budget import floor_count
 from uniprune.synthetic.letters import training_set
-from uniprune.tuning.journal import StepLog
-from uniprune.tuning.material import material
-from uniprune.tuning.run import TuningRun, last_checkpoint
+from uniprune.tuning.checkpoints import last_checkpoint
+from uniprune.tuning.packing import row_loss
+from uniprune.tuning.run import TuningRun
 from uniprune.tuning.settings import PairChoice, Settings
-from uniprune.tuning.trainer import row_loss
+from uniprune.tuning.step_log import ProbeLine, StepLine, StepLog
+from uniprune.tuning.tuning_data import load_tuning_data
 
 pytest.importorskip("peft")
 
@@ -30,24 +31,20 @@ def settings(tmp_path: Path, **more: Any) -> Settings:
     data = tmp_path / "data.jsonl"
     if not data.exists():
         data.write_text("\n".join(json.dumps(row) for row in training_set(640)[:32]))
-    told = {"model": str(FOLDER), "data": [str(data)], "pairs": [], "batch": 4, "accumulation": 1, "cutoff": 64,
+    fields = {"model": str(FOLDER), "data": [str(data)], "pairs": [], "batch": 4, "accumulation": 1, "cutoff": 64,
             "epochs": 2, "rate": 0.005, "save_every": 3, "probe": 8, "sample_ratio": 0.5, "row_tokens": 60}  # fmt: skip
-    return Settings.model_validate(told | more)
+    return Settings.model_validate(fields | more)
 
 
 def run(tmp_path: Path, folder: str, samples: str = "q", tokens: str = "q", seed: int = 0, **more: Any) -> TuningRun:
     choice = more.pop("choice", {})
     made = settings(tmp_path, **more)
-    shared = material(made, Console(quiet=True))
-    return TuningRun(made, PairChoice(samples=samples, tokens=tokens, **choice), seed, shared, tmp_path / folder)
-
-
-def journal(one: TuningRun) -> StepLog:
-    return StepLog(one.folder / "steps.jsonl")
+    data = load_tuning_data(made, Console(quiet=True))
+    return TuningRun(made, PairChoice(samples=samples, tokens=tokens, **choice), seed, data, tmp_path / folder)
 
 
 def decisions(one: TuningRun) -> list[dict[str, Any]]:
-    return [line.model_dump(exclude={"seconds"}) for line in journal(one).steps]
+    return [line.model_dump(exclude={"seconds"}) for line in one.step_log().steps]
 
 
 def weights(one: TuningRun) -> dict[str, torch.Tensor]:
@@ -63,46 +60,61 @@ class Stop(Exception):
     [(("q", "q"), 2), pytest.param(("q", "q"), 1, marks=pytest.mark.slow),
      pytest.param(("infobatch", "random"), 1, marks=pytest.mark.slow)],
 )  # fmt: skip
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path, pair: tuple[str, str], rescore: int) -> None:
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    tmp_path: Path, pair: tuple[str, str], rescore: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = run(tmp_path, "whole", *pair, rescore=rescore)
     whole.perform()
     cut = run(tmp_path, "cut", *pair, rescore=rescore)
 
-    for at in (5, 11):
+    def stop_before_the_line(step: int, of: int) -> None:
+        if step == 5:
+            raise Stop(f"step {step}")
 
-        def stop(step: int, of: int, at: int = at) -> None:
-            if step == at:
-                raise Stop
+    def stop_after_the_line(log: StepLog, line: StepLine | ProbeLine) -> None:
+        append(log, line)
+        if line.done == 11:
+            raise Stop("step 11")
 
-        with pytest.raises(Stop):
-            cut.perform(stop)
-        assert cut.stored() is None
-        found = last_checkpoint(cut.folder)
-        assert found is not None
-        assert found.name == f"checkpoint-{3 * (at // 3)}"
+    with pytest.raises(Stop, match="step 5"):
+        cut.perform(stop_before_the_line)
+    assert cut.stored() is None
+    assert last_checkpoint(cut.folder) == cut.folder / "checkpoint-3"
+    append = StepLog.append
+    with monkeypatch.context() as patch, pytest.raises(Stop, match="step 11"):
+        patch.setattr(StepLog, "append", stop_after_the_line)
+        cut.perform()
+    assert cut.stored() is None
+    assert last_checkpoint(cut.folder) == cut.folder / "checkpoint-9"
+    assert len(decisions(cut)) == 11
+    with (cut.folder / "steps.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')  # as a kill may leave it
     cut.perform()
     assert cut.identity == whole.identity
     assert len(decisions(whole)) == 16
     assert decisions(cut) == decisions(whole)
-    assert [p.model_dump() for p in journal(cut).probes] == [p.model_dump() for p in journal(whole).probes]
-    mine, theirs = weights(cut), weights(whole)
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    assert any(bool(tensor.any()) for name, tensor in mine.items() if "lora_B" in name)
+    assert [p.model_dump() for p in cut.step_log().probes] == [p.model_dump() for p in whole.step_log().probes]
+    resumed, uninterrupted = weights(cut), weights(whole)
+    assert resumed.keys() == uninterrupted.keys()
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in resumed)
+    assert any(bool(tensor.any()) for name, tensor in resumed.items() if "lora_B" in name)
 
 
 def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-12").mkdir()
+    (tmp_path / "checkpoint-15").mkdir()
+    (tmp_path / "checkpoint-15" / "trainer_state.json").write_text('{"epoch": 1')
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert last_checkpoint(tmp_path, ["scores.pt"]) is None
 
 
 def test_remembered_scores_are_those_of_the_epoch_before(tmp_path: Path) -> None:
     one = run(tmp_path, "out", rescore=2)
     one.perform()
     seen: dict[int, list[float]] = {}
-    for line in journal(one).steps:
+    for line in one.step_log().steps:
         assert ("score" in line.seconds) and line.batches[0].perplexity is not None
         for index, value in zip(line.batches[0].index, line.batches[0].perplexity, strict=True):
             seen.setdefault(index, []).append(value)
@@ -117,8 +129,8 @@ def test_remembered_scores_are_those_of_the_epoch_before(tmp_path: Path) -> None
 def test_budgets_are_exact_and_only_misconceptions_lose_tokens(tmp_path: Path) -> None:
     one = run(tmp_path, "out", epochs=1, accumulation=2)
     record = one.perform()
-    answers = {sample.index: len(sample.answer) for sample in one.material.train}
-    lines = journal(one).steps
+    answers = {sample.index: len(sample.answer) for sample in one.data.train}
+    lines = one.step_log().steps
     assert len(lines) == 4
     seen = [i for line in lines for batch in line.batches for i in batch.index]
     assert sorted(seen) == sorted(answers)
@@ -166,7 +178,7 @@ def test_physical_removal_shortens_the_sequence_and_mask_does_not(tmp_path: Path
     for removal in ("physical", "mask"):
         one = run(tmp_path, removal, "full", "random", epochs=1, accumulation=4, choice={"removal": removal})
         one.perform()
-        lines[removal] = journal(one).steps
+        lines[removal] = one.step_log().steps
     for short, long in zip(lines["physical"], lines["mask"], strict=True):
         assert short.trained == long.trained < long.answers
         assert long.run == long.tokens
@@ -198,7 +210,7 @@ def test_a_loss_that_is_not_finite_voids_the_step_and_a_row_of_them_stops(
     bad: Any = {0}
     one = run(tmp_path, "one", "full", "none", epochs=1, accumulation=2, row_tokens=4000)
     one.perform()
-    losses = [line.loss for line in journal(one).steps]
+    losses = [line.loss for line in one.step_log().steps]
     assert losses[0] is None
     assert all(loss is not None for loss in losses[1:])
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(one).values())
@@ -214,15 +226,15 @@ def test_the_reference_models_losses_decide_for_rho(tmp_path: Path) -> None:
         run(tmp_path, "out", "random", "rho-1").perform()
     one = run(tmp_path, "out", "random", "rho-1", reference=str(FOLDER), epochs=1, accumulation=4)
     one.perform()
-    assert any(batch.removed for line in journal(one).steps for batch in line.batches)
+    assert any(batch.removed for line in one.step_log().steps for batch in line.batches)
 
 
 @pytest.mark.parametrize("tokens", ["sparsevlm", "fastv"])
 def test_other_token_strategies_train(tmp_path: Path, tokens: str) -> None:
     one = run(tmp_path, "out", "longest", tokens, epochs=1, accumulation=4, probe=0)
     one.perform()
-    assert all(math.isfinite(line.loss or math.nan) for line in journal(one).steps)
-    assert not journal(one).probes
+    assert all(math.isfinite(line.loss or math.nan) for line in one.step_log().steps)
+    assert not one.step_log().probes
 
 
 def test_the_base_model_is_what_the_kinds_of_items_assume() -> None:
@@ -230,16 +242,16 @@ def test_the_base_model_is_what_the_kinds_of_items_assume() -> None:
 
     from tests.helpers.toy import TOKENIZER
     from uniprune.synthetic.letters import held_out_set
-    from uniprune.tuning.data import Problems, samples
-    from uniprune.tuning.run import exact_matches
+    from uniprune.tuning.accuracy import exact_matches
+    from uniprune.tuning.instruction_data import Problems, encode_rows
     from uniprune.tuning.scoring import Scorer
 
     scorer = Scorer(AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32))
-    scores = exact_matches(scorer, samples(held_out_set(), TOKENIZER, 64, Problems()))
+    scores = exact_matches(scorer, encode_rows(held_out_set(), TOKENIZER, 64, Problems()))
     assert scores["redundant"].right == scores["redundant"].items
     assert scores["clean"].right == 0
     assert 0 < scores["hard"].right < 0.3 * scores["hard"].items
-    train = samples(training_set(400), TOKENIZER, 64, Problems())
+    train = encode_rows(training_set(400), TOKENIZER, 64, Problems())
     unsure = {kind: [] for kind in ("clean", "redundant", "hard")}  # type: dict[str, list[float]]
     for sample, score in zip(train, scorer.score(train), strict=True):
         unsure.setdefault(sample.kind, []).append(float(score.entropy.mean()))

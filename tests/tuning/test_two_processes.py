@@ -21,14 +21,14 @@ from uniprune.synthetic.letters import training_set
 pytest.importorskip("peft")
 
 
-def tune(folder: Path, launcher: list[str], **told: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+def tune(folder: Path, launcher: list[str], **fields: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     folder.mkdir()
     data = folder / "data.json"
     data.write_text(json.dumps(training_set(640)[:32]))
     file = folder / "file.yaml"
     common = {"model": str(FOLDER), "data": [str(data)], "cutoff": 64, "epochs": 1, "sample_ratio": 0.25, "rate": 0.005,
               "probe": 4, "pairs": [{"samples": "q", "tokens": "q"}]}  # fmt: skip
-    file.write_text(yaml.safe_dump(common | told))
+    file.write_text(yaml.safe_dump(common | fields))
     words = [*launcher, str(ROOT / "run.py"), "tune", str(file), "--output", str(folder / "out")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=environment)
@@ -50,14 +50,14 @@ def test_two_processes_prune_one_batch(tmp_path: Path) -> None:
     one, alone = tune(tmp_path / "one", [sys.executable], batch=8, accumulation=2)
     two, together = tune(tmp_path / "two", launch, batch=4, accumulation=2)
     assert len(one) == len(two) == 2
-    for mine, theirs in zip(one, two, strict=True):
-        assert [len(batch["index"]) for batch in theirs["batches"]] == [8, 8]
-        assert [len(batch["kept"]) for batch in theirs["batches"]] == [2, 2]
-        for a, b in zip(mine["batches"], theirs["batches"], strict=True):
+    for single, double in zip(one, two, strict=True):
+        assert [len(batch["index"]) for batch in double["batches"]] == [8, 8]
+        assert [len(batch["kept"]) for batch in double["batches"]] == [2, 2]
+        for a, b in zip(single["batches"], double["batches"], strict=True):
             assert {k: a.get(k) for k in ("index", "kept", "removed", "quadrant")} == {
                 k: b.get(k) for k in ("index", "kept", "removed", "quadrant")
             }
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert single["loss"] == pytest.approx(double["loss"], rel=1e-4)
     assert alone.keys() == together.keys()
     for name, tensor in alone.items():
         torch.testing.assert_close(tensor, together[name], atol=1e-4, rtol=1e-3)

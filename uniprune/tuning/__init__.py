@@ -1,4 +1,4 @@
-"""Fine-tuning with dynamic pruning: which samples of a batch, and which tokens of a sample, are worth a training step.
+"""Fine-tuning with dynamic pruning of samples and tokens.
 
-Q-Tuning (see docs/q-tuning.md) and its baselines as pairs of strategies, one for samples and one for tokens.
+Q-Tuning (arXiv 2509.23873, docs/q-tuning.md) and its baselines, as pairs of a sample strategy and a token strategy.
 """

@@ -1,71 +1,135 @@
-"""All runs of a tuning file, and what they say together."""
+"""All runs of a tuning file, and their comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from rich.console import Console
-from rich.table import Table as Printed
 
 from uniprune.errors import unknown
 from uniprune.tuning.harness import TaskScores, task_scores
-from uniprune.tuning.journal import StepLog
-from uniprune.tuning.material import TuningData, material
-from uniprune.tuning.report import page
-from uniprune.tuning.run import TuningRun
+from uniprune.tuning.report import report_page
+from uniprune.tuning.run import TuningRecord, TuningRun
 from uniprune.tuning.settings import PairChoice, Settings, load_settings
 from uniprune.tuning.summary import (
-    Finished,
+    FinishedRun,
     SummaryTable,
     accuracy_table,
-    counts,
+    compare_method,
+    count_problems,
     quadrant_table,
     task_table,
     time_table,
-    verdict,
 )
-from uniprune.utils.console import RunProgress, say, stdout, write
+from uniprune.tuning.tuning_data import TuningData, load_tuning_data
+from uniprune.utils.console import RunProgress, write
 from uniprune.utils.paths import ROOT
 
 
-def compare(file: Path, root: Path, seeds: Sequence[int] | None = None, only: Sequence[str] | None = None) -> None:
-    """Perform what is missing of a file's runs, then print the tables and write the report.
+@dataclass(frozen=True)
+class TuningComparison:
+    """The finished runs of a tuning file.
+
+    Attributes:
+        name: of the file.
+        runs: in the order of seeds, then pairs.
+        data: inputs of the runs.
+        base_tasks: scores of the base model on the file's tasks of lm-evaluation-harness.
+    """
+
+    name: str
+    runs: Sequence[FinishedRun]
+    data: TuningData
+    base_tasks: TaskScores = field(default_factory=dict)
+
+    @cached_property
+    def tables(self) -> dict[str, SummaryTable]:
+        """Return the tables by title."""
+        tables = {"Accuracy": accuracy_table(self.runs)}
+        if self.base_tasks:
+            tables["Tasks"] = task_table(self.runs, self.base_tasks)
+        tables["Time"] = time_table(self.runs)
+        kind_of = {sample.index: sample.kind for sample in self.data.train if sample.kind}
+        methods = [run for run in self.runs if run.record.choice.role == "method"]
+        quadrants = quadrant_table(methods, kind_of) if kind_of else None
+        return tables if quadrants is None else tables | {"Quadrants of the method": quadrants}
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Return the results that are sentences: the method against each pair, and problems of the runs."""
+        return compare_method(self.runs) + count_problems(self.runs)
+
+    def write(self, folder: Path) -> Path:
+        """Write the tables as CSV and the report to a folder; return the path of the report.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        for title, table in self.tables.items():
+            write(folder / f"{title.split()[0].lower()}.csv", table.csv())
+        report = folder / "report.html"
+        write(report, report_page(self.name, self.runs, self.data, self.tables, self.lines))
+        return report
+
+
+def run_comparison(
+    file: Path, folder: Path, seeds: Sequence[int] | None = None, only: Sequence[str] | None = None
+) -> TuningComparison | None:
+    """Perform the missing runs of a tuning file.
+
+    Args:
+        file: the tuning file.
+        folder: folder of the file's runs.
+        seeds: replace the file's.
+        only: patterns of labels of the pairs to run; None for all.
+
+    Returns:
+        All runs, in the main process; None in the others.
 
     Raises:
         UserError: the file, the model or the data is wrong; everything finished before is kept.
     """
     settings = load_settings(file, ROOT)
-    state = PartialState(cpu=not _gpu())
+    state = PartialState(cpu=not torch.cuda.is_available())
     console = Console(stderr=True, quiet=not state.is_main_process)
-    folder = root / file.stem
-    shared = material(settings, console)
+    data = load_tuning_data(settings, console)
     runs = [
-        TuningRun(settings, choice, seed, shared, folder, state.num_processes)
-        for seed in (seeds or settings.seeds)  # seeds outermost: whatever else the machine does meets all pairs alike
-        for choice in chosen(settings, only)
+        TuningRun(settings, choice, seed, data, folder, state.num_processes)
+        for seed in (seeds or settings.seeds)  # seeds outermost: a change of the machine's load affects all pairs alike
+        for choice in choose_pairs(settings, only)
     ]
-    done = perform(runs, console, state)
-    if state.is_main_process:
-        publish(done, settings, shared, folder, file.stem)
+    finished = perform_runs(runs, console, state)
+    if not state.is_main_process:
+        return None
+    base = folder / f"base-{data.weights.replace('/', '--')}"
+    base_tasks = task_scores(base, None, settings, data.tokenizer) if settings.tasks else {}
+    return TuningComparison(file.stem, finished, data, base_tasks)
 
 
-def chosen(settings: Settings, only: Sequence[str] | None) -> list[PairChoice]:
-    """The pairs whose label matches a pattern; all without patterns. Raises UserError when nothing matches one."""
+def choose_pairs(settings: Settings, only: Sequence[str] | None) -> list[PairChoice]:
+    """Return the pairs whose label matches a pattern; all of them without patterns.
+
+    Raises:
+        UserError: a pattern matches no pair.
+    """
     if only is None:
         return settings.pairs
     labels = [choice.label for choice in settings.pairs]
     for pattern in only:
-        if not any(fnmatch(label, pattern) or label == pattern for label in labels):
+        if not any(_matches(label, pattern) for label in labels):
             raise unknown("pair", pattern, labels)
-    return [c for c in settings.pairs if any(fnmatch(c.label, p) or c.label == p for p in only)]
+    return [choice for choice in settings.pairs if any(_matches(choice.label, pattern) for pattern in only)]
 
 
-def perform(runs: Sequence[TuningRun], console: Console, state: PartialState) -> list[Finished]:
-    """Finished runs, in order; those stored are not performed again."""
-    done = []
+def perform_runs(runs: Sequence[TuningRun], console: Console, state: PartialState) -> list[FinishedRun]:
+    """Perform the runs that are not stored; return all of them, in order, in the main process."""
+    finished = []
     with RunProgress(100 * len(runs), console) as progress:
         for number, run in enumerate(runs, start=1):
             label = f"{run.choice.label}, seed {run.seed}"
@@ -73,74 +137,31 @@ def perform(runs: Sequence[TuningRun], console: Console, state: PartialState) ->
             state.wait_for_everyone()
             record = run.stored()
             if record is None:
-                shown = 0
-
-                def advance(step: int, steps: int) -> None:
-                    nonlocal shown
-                    percent = 100 * step // steps
-                    progress.advance(percent - shown)
-                    shown = percent
-
-                record = run.perform(advance)
-                progress.advance(100 - shown)
-                result = record.after.get("")
-                accuracy = f": {100 * result.right / result.items:.1f} % exact" if result else ""
+                record = _perform(run, progress, 100 * number)
+                total = record.after.get("")
+                accuracy = f": {100 * total.right / total.items:.1f} % exact" if total else ""
                 progress.say(f"{number}/{len(runs)} {label}{accuracy}  ({run.folder})")
-            else:
-                progress.advance(100)
-            # Labels and roles are the file's of today; the stored numbers are the run's.
-            record = record.model_copy(update={"label": run.choice.label, "choice": run.choice})
+            progress.reach(100 * number)
             if state.is_main_process:
-                journal = StepLog(run.folder / "steps.jsonl")
-                done.append(Finished(record, journal, tasks_of(run, progress)))
-    return done
+                # Label and role are those of the current file; the stored numbers are the run's.
+                record = record.model_copy(update={"label": run.choice.label, "choice": run.choice})
+                finished.append(FinishedRun(record, run.step_log(), _tasks(run, progress)))
+    return finished
 
 
-def tasks_of(run: TuningRun, progress: RunProgress) -> TaskScores:
-    """Scores of the tuned model on the harness's tasks."""
+def _perform(run: TuningRun, progress: RunProgress, end: int) -> TuningRecord:
+    """Perform a run whose last percent is number `end` of the progress bar."""
+    return run.perform(lambda step, steps: progress.reach(end - 100 + 100 * step // steps))
+
+
+def _tasks(run: TuningRun, progress: RunProgress) -> TaskScores:
+    """Return the scores of the tuned model on the file's tasks."""
     if not run.settings.tasks:
         return {}
     progress.begin(f"{run.choice.label}, seed {run.seed}: tasks")
-    return task_scores(run.folder, run.folder / "model", run.settings, run.material.tokenizer)
+    return task_scores(run.folder, run.folder / "model", run.settings, run.data.tokenizer)
 
 
-def publish(done: Sequence[Finished], settings: Settings, shared: TuningData, folder: Path, name: str) -> None:
-    """Print the tables and write them, with the pictures, to the folder."""
-    kind_of = {sample.index: sample.kind for sample in shared.train if sample.kind}
-    methods = [run for run in done if run.record.choice.role == "method"]
-    accuracy, times = accuracy_table(done), time_table(done)
-    quadrants = quadrant_table(methods, kind_of) if kind_of else None
-    tasks = None
-    if settings.tasks:
-        tasks = task_table(
-            done, task_scores(folder / f"base-{shared.weights.replace('/', '--')}", None, settings, shared.tokenizer)
-        )
-    lines = verdict(done) + counts(done)
-    tables = [("Accuracy", accuracy), ("Tasks", tasks), ("Time", times), ("Quadrants of the method", quadrants)]
-    for title, table in tables:
-        if table is not None:
-            say(f"\n{title}")
-            show(table)
-            write(folder / f"{title.split()[0].lower()}.csv", table.csv())
-    for line in lines:
-        say(line)
-    report = folder / "report.html"
-    write(report, page(name, done, shared, tables, lines))
-    say(f"\nreport: {report}")
-
-
-def show(table: SummaryTable) -> None:
-    """Print a table."""
-    printed = Printed(box=None, header_style="bold", pad_edge=False)
-    for number, column in enumerate(table.columns):
-        printed.add_column(column, justify="left" if number == 0 else "right")
-    for row in table.rows:
-        # Labels hold brackets, which rich would take for markup.
-        printed.add_row(*(cell.replace("[", "\\[") for cell in row))
-    stdout().print(printed)
-
-
-def _gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
+def _matches(label: str, pattern: str) -> bool:
+    """Check a label against a pattern; labels have brackets, which patterns read otherwise, so equality matches too."""
+    return label == pattern or fnmatch(label, pattern)

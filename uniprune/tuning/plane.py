@@ -1,7 +1,7 @@
-"""The error-uncertainty plane: a batch's samples by perplexity and entropy, cut into quadrants by quantiles.
+"""Error-uncertainty plane: a batch's samples by perplexity and entropy, cut into quadrants by quantiles.
 
-Every threshold is a quantile of the batch, so the plane is relative: a quadrant says how a sample compares with the
-others of its batch, now. Algorithm 1 of the Q-Tuning paper, appendix D.
+Every threshold is a quantile of the batch, so a quadrant ranks a sample only among the others of its batch, under the
+current model. Algorithm 1 of the Q-Tuning paper (arXiv 2509.23873, appendix D).
 """
 
 from __future__ import annotations
@@ -9,13 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-BETWEEN, NOISE, MISCONCEPTION, KNOWN, CALIBRATION = range(5)
+BETWEEN: Final = 0
+NOISE: Final = 1
+MISCONCEPTION: Final = 2
+KNOWN: Final = 3
+CALIBRATION: Final = 4
 """Quadrant numbers as in the paper: Q1 high/high, Q2 high perplexity with low entropy, Q3 low/low, Q4 low perplexity
-with high entropy; 0 lies between the thresholds of an axis."""
+with high entropy; 0 is between the thresholds of an axis."""
+Quadrant = Literal[0, 1, 2, 3, 4]
+Corner = Literal[1, 2, 3, 4]
 WIDEST = 0.49
 """Largest quantile share of a corner, so that the low and the high side of an axis never meet."""
 
@@ -25,8 +32,10 @@ class Plane:
     """A batch's plane.
 
     Attributes:
-        share: alpha = beta, the quantile share that each side of an axis takes.
-        perplexity, entropy: (low, high) thresholds. quadrants: [N] quadrant numbers.
+        share: alpha = beta, the quantile share of each side of an axis.
+        perplexity: (low, high) thresholds.
+        entropy: (low, high) thresholds.
+        quadrants: [N] quadrant numbers.
     """
 
     share: float
@@ -36,14 +45,14 @@ class Plane:
 
 
 def rank(share: float, count: int) -> int:
-    """Place in ascending order of the smallest of `count` values that at least a share of them does not exceed."""
+    """Return the ascending rank of the smallest of `count` values that at least `share` of them do not exceed."""
     return min(count, max(1, math.ceil(share * count - 1e-9))) - 1
 
 
 def partition(perplexity: Tensor, entropy: Tensor, share: float) -> Plane:
-    """Quadrants when the lowest and the highest `share` of each axis count as low and high, without interpolation.
+    """Cut the plane where the lowest and the highest `share` of each axis count as low and high, without interpolation.
 
-    A value that is both, because a batch is tiny or all alike, counts as low.
+    A value that is both, because the batch is tiny or its values are equal, counts as low.
     """
     ends = [rank(share, len(perplexity)), rank(1 - share, len(perplexity))]
     cuts = [(low, high) for low, high in (axis.sort().values[ends].tolist() for axis in (perplexity, entropy))]
@@ -68,7 +77,7 @@ def bisect(
     kept: Collection[int] = (MISCONCEPTION, CALIBRATION),
     iterations: int = 10,
 ) -> Plane:
-    """The plane whose quadrants `kept` hold about a share `ratio` of the batch.
+    """Return the plane whose quadrants `kept` hold about a share `ratio` of the batch.
 
     The quantile share starts between 0 and 0.49; too few kept samples raise its lower end, enough lower its upper end.
     The paper moves one share per axis, but both by the same rule from the same start, so they are one number.
@@ -87,16 +96,16 @@ def bisect(
 
 
 def within(quadrants: Tensor, numbers: Collection[int]) -> Tensor:
-    """[N] whether a sample lies in one of the given quadrants."""
+    """Return [N] whether each sample is in one of the given quadrants."""
     return torch.isin(quadrants, torch.tensor(sorted(numbers), dtype=quadrants.dtype))
 
 
 def supplement(perplexity: Tensor, entropy: Tensor) -> Tensor:
-    """[N] supplement scores: distance between perplexity and entropy after scaling both to 0-1 within the batch."""
+    """Return [N] supplement scores: distance of perplexity and entropy, both scaled to 0-1 within the batch."""
     return (_unit(perplexity) - _unit(entropy)).abs()
 
 
 def _unit(values: Tensor) -> Tensor:
-    """Min-max scaling; equal values become 0."""
+    """Scale values to 0-1; equal values become 0."""
     span = values.max() - values.min()
     return (values - values.min()) / span if span > 0 else torch.zeros_like(values)

@@ -1,4 +1,4 @@
-"""From two strategies and a batch to a decision: counts, checks and seeds in one place."""
+"""Decisions about one batch: counts, checks and the order of choices, around what the two strategies select."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from uniprune.tuning.strategy import Picks, SampleStrategy, SampleView, TokenStr
 
 @dataclass(frozen=True)
 class Pair:
-    """A sample strategy and a token strategy with their keep ratios, in (0, 1]."""
+    """A sample strategy and a token strategy.
+
+    Attributes:
+        samples: chooses samples of a batch.
+        tokens: chooses answer tokens of a sample.
+        sample_ratio: share of a batch's samples to keep, in (0, 1].
+        token_ratio: share of an answer's tokens to keep, in (0, 1].
+    """
 
     samples: SampleStrategy
     tokens: TokenStrategy
@@ -25,7 +32,7 @@ class Pair:
 
     @property
     def needs_scores(self) -> bool:
-        """Whether every sample of a batch must be scored before samples are chosen."""
+        """Return whether every sample of a batch must be scored before samples are chosen."""
         return self.samples.scores or self.tokens.by_quadrant
 
 
@@ -34,8 +41,11 @@ class Candidate:
     """One sample of a batch before the decision.
 
     Attributes:
-        index: its number in the data. length: tokens, prompt included. answer: answer tokens.
-        nll, entropy: [answer] per token, where scored.
+        index: its row number in the data.
+        length: number of tokens, prompt included.
+        answer: number of answer tokens.
+        nll: [answer] negative log-likelihoods, None if not scored.
+        entropy: [answer] entropies, None if not scored.
     """
 
     index: int
@@ -46,11 +56,12 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """One sample that will be trained on.
+class ChosenSample:
+    """One sample to train on.
 
     Attributes:
-        position: its place in the batch. weight: factor of its loss.
+        position: its place in the batch.
+        weight: factor of its loss.
     """
 
     position: int
@@ -58,66 +69,73 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PrunedBatch:
     """A batch after the choice of samples.
 
     Attributes:
-        chosen: in batch order. quadrants: [N] quadrant of every sample; None where the plane was not measured.
-        perplexity, entropy: [N] where measured. wanted: samples the ratio asks for before at least one is kept.
+        chosen: the chosen samples, in batch order.
+        quadrants: [N] quadrant of every sample, None if the plane was not measured.
+        perplexity: [N] perplexities, None if not measured.
+        entropy: [N] mean token entropies, None if not measured.
+        exact_count: the ratio's share of the batch, before it is rounded to at least one sample.
     """
 
-    chosen: list[Chosen]
+    chosen: list[ChosenSample]
     quadrants: Tensor | None
     perplexity: Tensor | None
     entropy: Tensor | None
-    wanted: float
+    exact_count: float
 
 
-def choose_samples(pair: Pair, batch: Sequence[Candidate], seed: torch.Generator) -> Batch:
-    """Choose exactly `floor_count(N, ratio)` samples of a batch (all where the strategy does not prune).
+def choose_samples(pair: Pair, batch: Sequence[Candidate], generator: torch.Generator) -> PrunedBatch:
+    """Choose exactly `floor_count(N, ratio)` samples of a batch, or all if the strategy does not prune.
 
     Raises:
-        PruningError: the strategy chose another number, a sample twice, or one that is not there.
+        PruningError: the strategy chose another number, a sample twice, or one outside the batch.
     """
     ratio = pair.sample_ratio if pair.samples.prunes else 1.0
     keep = floor_count(len(batch), ratio)
     measured = plane_axes(batch) if all(c.nll is not None for c in batch) else None
-    view = SampleView(torch.tensor([c.length for c in batch]), ratio, measured, seed)
+    view = SampleView(torch.tensor([c.length for c in batch]), ratio, measured, generator)
     picks = pair.samples.select(view, keep)
     picks = picks if isinstance(picks, Picks) else Picks(picks)
-    order = checked(type(pair.samples).__name__, picks.indices, keep, len(batch))
+    positions = checked(type(pair.samples).__name__, picks.indices, keep, len(batch))
     weights = [1.0] * keep if picks.weights is None else picks.weights.tolist()
     quadrants = picks.quadrants
     if quadrants is None and measured is not None:
         quadrants = bisect(measured[0], measured[1], pair.sample_ratio).quadrants
-    chosen = sorted((Chosen(p, w) for p, w in zip(order, weights, strict=True)), key=lambda c: c.position)
+    chosen = sorted((ChosenSample(p, w) for p, w in zip(positions, weights, strict=True)), key=lambda c: c.position)
     perplexity, entropy = (None, None) if measured is None else (measured[0], measured[1])
-    return Batch(chosen, quadrants, perplexity, entropy, ratio * len(batch))
+    return PrunedBatch(chosen, quadrants, perplexity, entropy, ratio * len(batch))
 
 
-def choose_tokens(pair: Pair, answer: int, measured: Mapping[str, Tensor], seed: torch.Generator) -> list[int]:
-    """Places within an answer of `answer` tokens to keep, ascending: exactly `floor_count(answer, ratio)`.
+def choose_tokens(pair: Pair, answer: int, measured: Mapping[str, Tensor], generator: torch.Generator) -> list[int]:
+    """Choose exactly `floor_count(answer, ratio)` places within an answer of `answer` tokens; return them ascending.
 
     Raises:
-        PruningError: as for samples.
+        PruningError: the strategy chose another number, a token twice, or one outside the answer.
     """
     keep = floor_count(answer, pair.token_ratio)
     if keep == answer:
         return list(range(answer))
-    picks = pair.tokens.select(TokenView(answer, seed, measured), keep)
+    picks = pair.tokens.select(TokenView(answer, generator, measured), keep)
     return sorted(checked(type(pair.tokens).__name__, picks, keep, answer))
 
 
 def plane_axes(batch: Sequence[Candidate]) -> Tensor:
-    """[2, N] perplexity and mean token entropy of scored samples, float64."""
+    """Return the [2, N] perplexity and mean token entropy of scored samples, float64."""
     nll = torch.stack([c.nll.double().mean() for c in batch if c.nll is not None])
     entropy = torch.stack([c.entropy.double().mean() for c in batch if c.entropy is not None])
-    # Not-a-number counts as utterly wrong and unsure; exp(700) is still finite, so that scaling stays so.
+    # NaN counts as the largest error and uncertainty; exp(700) is still finite, and so is what is scaled by it.
     return torch.stack((nll.nan_to_num(700.0).clamp(max=700.0).exp(), entropy.nan_to_num(700.0)))
 
 
 def checked(name: str, picks: Tensor, keep: int, of: int) -> list[int]:
-    """The chosen indices as a list. Raises PruningError naming the strategy when they break its contract."""
+    """Return the chosen indices as a list.
+
+    Raises:
+        PruningError: there are not `keep` different ones below `of`.
+    """
     chosen: list[int] = picks.tolist()
     if len(chosen) != keep or len(set(chosen)) != keep or not all(0 <= index < of for index in chosen):
         raise PruningError(f"{name} must choose {keep} different indices below {of}, but chose {chosen[:20]}")

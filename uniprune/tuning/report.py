@@ -1,100 +1,117 @@
-"""A page of its own about one comparison: tables, pictures, what was run."""
+"""HTML report of one comparison: settings, tables, figures and removed tokens."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from uniprune.tuning.material import TuningData
-from uniprune.tuning.pictures import planes, removed_tokens, trajectories
-from uniprune.tuning.summary import Finished, SummaryTable
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from uniprune.tuning.figures import planes, trajectories
+from uniprune.tuning.instruction_data import Sample
+from uniprune.tuning.step_log import StepLine
+from uniprune.tuning.summary import QUADRANTS, FinishedRun, SummaryTable, by_pair
+from uniprune.tuning.tuning_data import TuningData
+
+PAGES = Path(__file__).parent / "pages"
+CASES = 12
+"""Samples with removed tokens that are shown of a run."""
 
 
-def page(
+class TokenCase(NamedTuple):
+    """A sample whose tokens were removed in one step.
+
+    Attributes:
+        title: step, row, quadrant and kind.
+        tokens: (state, text) of each token; the state is "prompt", "kept" or "removed".
+    """
+
+    title: str
+    tokens: list[tuple[str, str]]
+
+
+class RunSection(NamedTuple):
+    """The part of the page about one run.
+
+    Attributes:
+        title: label and seed.
+        plane: figure of the error-uncertainty plane, None if it was not measured.
+        cases: samples whose tokens were removed.
+    """
+
+    title: str
+    plane: Markup | None
+    cases: list[TokenCase]
+
+
+def report_page(
     name: str,
-    runs: Sequence[Finished],
-    shared: TuningData,
-    tables: Sequence[tuple[str, SummaryTable | None]],
+    runs: Sequence[FinishedRun],
+    data: TuningData,
+    tables: Mapping[str, SummaryTable],
     lines: Sequence[str],
 ) -> str:
-    """HTML without outside references."""
-    kind_of = {sample.index: sample.kind for sample in shared.train if sample.kind}
-    rows = {sample.index: sample for sample in shared.train}
-    parts = [f"<h1>Tuning: {html.escape(name)}</h1>", _about(runs)]
-    parts += [f"<p>{html.escape(line)}</p>" for line in lines]
-    for title, table in tables:
-        if table is not None:
-            parts += [f"<h2>{title}</h2>", _table(table)]
-    if (picture := trajectories(runs)) is not None:
-        parts += ["<h2>Trajectories</h2>", f'<div class="wide">{picture}</div>']
-    shown = [run for run in runs if run.record.choice.role in ("method", "variant")] or list(runs)
-    seen: set[str] = set()
-    for run in shown:
-        if run.record.label in seen:
-            continue
-        seen.add(run.record.label)
-        title = html.escape(f"{run.record.label}, seed {run.record.seed}")
-        if run.record.choice.role != "variant" and (picture := planes(run.journal.steps, kind_of)) is not None:
-            parts += [f"<h2>Error-uncertainty plane: {title}</h2>", _PLANE, f'<div class="wide">{picture}</div>']
-        if (cases := removed_tokens(run.journal.steps, rows, shared.tokenizer)) is not None:
-            parts += [f"<h2>Removed tokens: {title}</h2>", _TOKENS, cases]
-    if shared.problems:
-        parts += ["<h2>Rows left out or shortened</h2>"]
-        parts += [f"<p>{html.escape(line)}</p>" for line in shared.problems]
-    return _PAGE.format(name=html.escape(name), body="\n".join(parts))
+    """Render the report as one HTML file without external references.
 
-
-def _about(runs: Sequence[Finished]) -> str:
-    if not runs:
-        return ""
-    record = runs[0].record
-    versions = ", ".join(f"{k} {v}" for k, v in record.environment.versions.items())
-    s = record.settings
-    text = (
-        f"{len(runs)} runs. Keep ratios {s.sample_ratio:g} of the samples and {s.token_ratio:g} of the answer tokens "
-        f"where tokens are removed ({s.removal}); {s.epochs} epochs, batch {s.batch} x {s.accumulation}, rate "
-        f"{s.rate:g}, LoRA rank {s.rank}. {record.environment.device}, {record.environment.threads} threads; "
-        f"{versions}."
+    Args:
+        name: of the tuning file.
+        runs: finished runs, in the order of the file.
+        data: inputs of the runs.
+        tables: title -> table.
+        lines: results in sentences.
+    """
+    environment = Environment(loader=FileSystemLoader(PAGES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("report.html").render(
+        name=name,
+        runs=runs,
+        lines=lines,
+        tables=tables,
+        trajectories=_markup(trajectories(runs)),
+        sections=list(_sections(runs, data)),
+        problems=data.problems,
     )
-    return f'<p class="note">{html.escape(text)}</p>'
 
 
-def _table(table: SummaryTable) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>\n"
+def removed_tokens(
+    steps: Sequence[StepLine], samples: Mapping[int, Sample], tokenizer: Any, count: int = CASES
+) -> list[TokenCase]:
+    """Return about `count` samples whose tokens were removed, evenly spread over the training."""
+    cases = [(line.step, batch.index[place], batch.quadrant[place] if batch.quadrant else None, removed)
+             for line in steps for batch in line.batches for place, removed in batch.removed.items()]  # fmt: skip
+    if not cases:
+        return []
+    spread = sorted({round(i * (len(cases) - 1) / max(1, count - 1)) for i in range(count)})
+    return [_case(*cases[i], samples, tokenizer) for i in spread]
 
-    body = line(table.columns, "th") + "".join(line(row, "td") for row in table.rows)
-    return f'<div class="wide"><table>{body}</table></div>'
+
+def _case(
+    step: int, index: int, quadrant: int | None, removed: list[int], samples: Mapping[int, Sample], tokenizer: Any
+) -> TokenCase:
+    sample = samples[index]
+    place_of = {int(position): place for place, position in enumerate(sample.answer)}
+    tokens = []
+    for position, token in enumerate(sample.ids.tolist()):
+        place = place_of.get(position)
+        state = "prompt" if place is None else "removed" if place in removed else "kept"
+        tokens.append((state, tokenizer.decode([token])))
+    about = [f"step {step + 1}", f"row {index}", QUADRANTS[quadrant] if quadrant else "", sample.kind]
+    return TokenCase(", ".join(filter(None, about)), tokens)
 
 
-_PLANE = (
-    '<p class="note">Every sample as often as it was seen. Filled: kept. Quadrants are relative to the batch of the '
-    "moment, so their borders move from batch to batch.</p>"
-)
-_TOKENS = (
-    '<p class="note">Grey: prompt. <span class="gone">Struck out</span>: removed from the training sequence. '
-    '<span class="kept">Green</span>: trained on.</p>'
-)
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Tuning: {name}</title>
-<style>
-body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222; }}
-h2 {{ margin-top: 2em; font-size: 1.15em; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }}
-th {{ border-bottom: 2px solid #333; white-space: normal; vertical-align: bottom; }}
-th:first-child, td:first-child {{ text-align: left; }}
-.wide {{ overflow-x: auto; }}
-.wide svg {{ max-width: 100%; height: auto; }}
-.note {{ color: #555; }}
-.case {{ margin: 0.6em 0; }}
-.prompt {{ color: #888; }}
-.kept {{ background: #dff3e3; }}
-.gone {{ background: #fbdcdc; color: #a01818; text-decoration: line-through; }}
-</style>
-{body}
-</html>
-"""
+def _sections(runs: Sequence[FinishedRun], data: TuningData) -> Iterator[RunSection]:
+    """Yield the first run of the method and of each variant, or of every pair if there is none."""
+    kind_of = {sample.index: sample.kind for sample in data.train if sample.kind}
+    samples = {sample.index: sample for sample in data.train}
+    shown = [run for run in runs if run.record.choice.role in ("method", "variant")] or runs
+    for label, group in by_pair(shown).items():
+        run = group[0]
+        plane = planes(run.step_log.steps, kind_of) if run.record.choice.role != "variant" else None
+        cases = removed_tokens(run.step_log.steps, samples, data.tokenizer)
+        yield RunSection(f"{label}, seed {run.record.seed}", _markup(plane), cases)
+
+
+def _markup(figure: str | None) -> Markup | None:
+    """Mark a figure as HTML that needs no escaping: matplotlib has escaped the texts in it."""
+    return None if figure is None else Markup(figure)

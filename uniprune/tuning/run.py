@@ -1,68 +1,57 @@
-"""One tuning run: one pair, one seed. Load, train, evaluate, record; the same command resumes from the last checkpoint.
+"""One tuning run: one pair with one seed. Load, train, evaluate, record; resume from the last checkpoint.
 
-DIR/<identity>/record.json   what was run and what came out (`TuningRecord`); written when the run is complete
-DIR/<identity>/steps.jsonl   every step's decisions, losses and times
+DIR/<identity>/record.json   settings and results (`TuningRecord`), written when the run is complete
+DIR/<identity>/steps.jsonl   decisions, losses and times of every step (`StepLog`)
 DIR/<identity>/checkpoint-*  state of an unfinished training
-DIR/<identity>/model         the tuned adapter (or model), as `from_pretrained` reads it
+DIR/<identity>/model         the tuned LoRA adapter or model, as `from_pretrained` reads it
 """
 
 from __future__ import annotations
 
 import math
-import re
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 
 from uniprune.errors import UserError
+from uniprune.evaluation.code_hash import code_hash
 from uniprune.evaluation.environment import environment
-from uniprune.evaluation.method_spec import code_hash, plain
+from uniprune.evaluation.method_spec import plain
 from uniprune.modeling.loading import DTYPES, place
 from uniprune.results.records import Environment, Strict
-from uniprune.tuning.data import Sample
-from uniprune.tuning.journal import StepLog
-from uniprune.tuning.material import TuningData, load_model
-from uniprune.tuning.memory import PeakMemory
+from uniprune.tuning.accuracy import KindScore, exact_matches
+from uniprune.tuning.checkpoints import last_checkpoint, step_of
 from uniprune.tuning.scoring import Scorer
 from uniprune.tuning.settings import PairChoice, Settings
+from uniprune.tuning.step_log import StepLog
 from uniprune.tuning.trainer import REMEMBERED, Plan, PruningTrainer, collate
+from uniprune.tuning.tuning_data import TuningData, load_model
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
 
 NOT_IDENTITY = {
-    *("pairs", "seeds", "sample_ratio", "token_ratio", "removal", "rescore"),  # in the identity as the pair has them
-    *("model", "data", "test"),  # in it by content
+    *("pairs", "seeds", "sample_ratio", "token_ratio", "removal", "rescore"),  # hashed with the pair's own values
+    *("model", "data", "test"),  # hashed by content
     *("tasks", "task_folder", "task_limit", "save_every", "probe", "probe_points", "score_tokens"),
 }
-"""Settings that an identity has in another form, or that do not change the tuned weights."""
-
-
-class KindScore(Strict):
-    """Exact matches among the held-out items of one kind."""
-
-    items: int
-    """Items asked."""
-    right: int
-    """Items whose greedy answer is the expected one, token by token."""
-    tokens: float
-    """Share of answer tokens that are the likeliest one after the right beginning."""
+"""Settings that are hashed in another form, or that do not change the tuned weights."""
 
 
 class TuningRecord(Strict):
     """One finished run."""
 
-    format: int = 1
+    format: Literal[2] = 2
     """Version of this layout."""
     identity: str
-    """Hash of what determines the run; the folder's name."""
+    """Hash of everything that determines the tuned weights; the folder's name."""
     label: str
-    """The pair, as its user wrote it."""
+    """The pair's label in the tables."""
     choice: PairChoice
     """The pair."""
     fields: dict[str, dict[str, Any]]
@@ -76,38 +65,43 @@ class TuningRecord(Strict):
     environment: Environment
     """Software and machine."""
     problems: list[str]
-    """Rows of the data that were left out or shortened."""
+    """One line per reason why rows of the data were left out or shortened."""
     before: dict[str, KindScore]
     """Held-out scores of the model before tuning, by kind."""
     after: dict[str, KindScore]
-    """And after."""
+    """Held-out scores after tuning, by kind."""
     memory: int | None
-    """Largest growth of memory in training, bytes: of the GPU's allocator, or of this process."""
+    """Peak GPU memory of the training, bytes; null on the CPU, where a process's peak cannot be reset between runs."""
 
 
 @dataclass(frozen=True)
 class TuningRun:
     """One pair with one seed.
 
-    Args:
-        settings: the file. choice: the pair. seed: the seed. material: shared data. root: folder of all runs.
+    Attributes:
+        settings: the tuning file.
+        choice: the pair.
+        seed: the seed.
+        data: inputs of all runs of the file.
+        root: folder of all runs.
+        processes: processes that train together.
     """
 
     settings: Settings
     choice: PairChoice
     seed: int
-    material: TuningData
+    data: TuningData
     root: Path
     processes: int = 1
 
     @property
     def identity(self) -> str:
-        """Hash of everything that determines the tuned weights."""
+        """Return the hash of everything that determines the tuned weights."""
         pair = self.settings.pair(self.choice)
-        about = self.settings.model_dump(exclude=NOT_IDENTITY)
-        about |= {
-            "weights": self.material.weights,
-            "data": self.material.data,
+        content = self.settings.model_dump(exclude=NOT_IDENTITY)
+        content |= {
+            "weights": self.data.weights,
+            "data": self.data.samples_hash,
             "ratios": [pair.sample_ratio, pair.token_ratio],
             "removal": self.removal,
             "rescore": self.rescore,
@@ -118,30 +112,34 @@ class TuningRun:
             "processes": self.processes,
             "device": place().kind,
         }
-        return stable_hash(plain(about))
+        return stable_hash(plain(content))
 
     @property
     def removal(self) -> str:
-        """Whether removed tokens leave the sequence ("physical") or the loss only ("mask")."""
+        """Return whether removed tokens leave the sequence ("physical") or only the loss ("mask")."""
         return self.choice.removal or self.settings.removal
 
     @property
     def rescore(self) -> int:
-        """Epochs between two scorings of a sample."""
+        """Return the epochs between two scorings of a sample."""
         return self.choice.rescore or self.settings.rescore
 
     @property
     def folder(self) -> Path:
-        """Where this run is stored."""
+        """Return the folder of this run."""
         return self.root / self.identity
 
     def fields(self) -> dict[str, dict[str, Any]]:
-        """Every field of both strategies."""
+        """Return every field of both strategies."""
         pair = self.settings.pair(self.choice)
         return {part: plain(vars(getattr(pair, part))) for part in ("samples", "tokens")}
 
     def stored(self) -> TuningRecord | None:
-        """The record of the finished run, or None. Raises UserError when it is damaged."""
+        """Return the record of the finished run, or None.
+
+        Raises:
+            UserError: the record is damaged or of another version.
+        """
         path = self.folder / "record.json"
         try:
             return TuningRecord.model_validate_json(path.read_bytes())
@@ -151,7 +149,14 @@ class TuningRun:
             raise UserError(f"{path} is not a record of this version; move {self.folder} away and run again") from error
 
     def perform(self, progress: Callable[[int, int], None] = lambda done, of: None) -> TuningRecord:
-        """Train from the last checkpoint, or from the start, to the end; evaluate and record."""
+        """Train to the end, from the last checkpoint or from the start; evaluate and store the record.
+
+        Args:
+            progress: called with the number of completed and of all optimizer steps.
+
+        Raises:
+            UserError: the model cannot be trained, or the disk is full; everything stored before is kept.
+        """
         from transformers import PrinterCallback
 
         with explain_write(self.folder):
@@ -161,27 +166,30 @@ class TuningRun:
         arguments = self.arguments()
         model = load_model(settings.model, settings, arguments.device, self.seed)
         scorer = Scorer(model, settings.score_tokens, DTYPES[settings.score_dtype] if settings.score_dtype else None)
-        scorer.verify(self.material.train[:2])
-        before = exact_matches(scorer, self.material.test)
+        scorer.verify(self.data.train[:2])
+        before = exact_matches(scorer, self.data.test)
         main = arguments.process_index == 0
-        journal = StepLog(self.folder / "steps.jsonl") if main else None
-        if journal is not None:
-            journal.rewind(step_of(checkpoint))
+        step_log = self.step_log() if main else None
+        if step_log is not None:
+            step_log.rewind(step_of(checkpoint))
         trainer = PruningTrainer(
-            plan=self.plan(scorer, journal, arguments),
+            plan=self.plan(scorer, step_log, arguments),
             progress=progress,
             model=model,
             args=arguments,
-            train_dataset=range(len(self.material.train)),
+            train_dataset=range(len(self.data.train)),
             data_collator=collate,
         )
         trainer.remove_callback(PrinterCallback)
         if checkpoint is not None and self.rescore > 1:
             trainer.remember(checkpoint)
-        with PeakMemory(arguments.device) as memory, warnings.catch_warnings():
+        gpu = arguments.device if arguments.device.type == "cuda" else None
+        if gpu is not None:
+            torch.cuda.reset_peak_memory_stats(gpu)
+        with explain_write(self.folder), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        trainer.save_model(str(self.folder / "model"))
+            trainer.save_model(str(self.folder / "model"))
         record = TuningRecord(
             identity=self.identity,
             label=self.choice.label,
@@ -191,10 +199,10 @@ class TuningRun:
             settings=settings,
             processes=arguments.world_size,
             environment=environment(arguments.device.type),
-            problems=self.material.problems,
+            problems=self.data.problems,
             before=before,
-            after=exact_matches(scorer, self.material.test),
-            memory=memory.bytes,
+            after=exact_matches(scorer, self.data.test),
+            memory=None if gpu is None else torch.cuda.max_memory_allocated(gpu),
         )
         if main:
             with explain_write(self.folder):
@@ -204,8 +212,12 @@ class TuningRun:
         trainer.accelerator.wait_for_everyone()
         return record
 
+    def step_log(self) -> StepLog:
+        """Open the log of this run's steps, which only reads it."""
+        return StepLog(self.folder / "steps.jsonl")
+
     def arguments(self) -> Any:
-        """The Trainer's arguments. Its batch is a whole step; the training step takes it apart."""
+        """Return the Trainer's arguments. Its batch holds all batches of an optimizer step."""
         from transformers import TrainingArguments
 
         settings = self.settings
@@ -230,17 +242,17 @@ class TuningRun:
             label_names=[],
         )
 
-    def plan(self, scorer: Scorer, journal: StepLog | None, arguments: Any) -> Plan:
-        """What the training step needs to know."""
-        settings, train = self.settings, self.material.train
+    def plan(self, scorer: Scorer, step_log: StepLog | None, arguments: Any) -> Plan:
+        """Return the inputs of the training steps."""
+        settings, train = self.settings, self.data.train
         pair = settings.pair(self.choice)
         reference = None
         if pair.tokens.reference and settings.reference:
-            frozen = load_model(settings.reference, settings, arguments.device, 0, adapter=False)
+            frozen = load_model(settings.reference, settings, arguments.device, 0, lora=False)
             reference = Scorer(frozen, settings.score_tokens)
         per_step = settings.batch * settings.accumulation * arguments.world_size
         steps = math.ceil(len(train) / per_step) * settings.epochs
-        drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+        shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
         return Plan(
             samples=train,
             pair=pair,
@@ -251,37 +263,7 @@ class TuningRun:
             scorer=scorer,
             reference=reference,
             rescore=self.rescore,
-            journal=journal,
-            probe=sorted(drawn[: settings.probe]),
+            step_log=step_log,
+            probe=sorted(shuffled[: settings.probe]),
             probe_every=max(1, steps // settings.probe_points),
         )
-
-
-def last_checkpoint(folder: Path, more: Sequence[str] = ()) -> Path | None:
-    """The newest complete checkpoint: one with its state file, which the Trainer writes last, and with `more` files."""
-    needed = ("trainer_state.json", *more)
-    done = [path for path in folder.glob("checkpoint-*") if all((path / name).exists() for name in needed)]
-    return max(done, key=step_of, default=None)
-
-
-def step_of(checkpoint: Path | None) -> int:
-    """Optimizer steps a checkpoint holds."""
-    found = re.search(r"(\d+)$", checkpoint.name) if checkpoint else None
-    return int(found.group(1)) if found else 0
-
-
-def exact_matches(scorer: Scorer, test: Sequence[Sample]) -> dict[str, KindScore]:
-    """Held-out accuracy by kind ("" for all).
-
-    Greedy decoding gives the expected answer exactly if every token of it is the likeliest after those before it, so
-    one scoring forward tells, without generating.
-    """
-    if not test:
-        return {}
-    scores = scorer.score(test)
-    found = {}
-    for kind in sorted({sample.kind for sample in test} | {""}):
-        mine = [score.right for sample, score in zip(test, scores, strict=True) if kind in ("", sample.kind)]
-        right = sum(bool(score.all()) for score in mine)
-        found[kind] = KindScore(items=len(mine), right=right, tokens=float(torch.cat(mine).double().mean()))
-    return found

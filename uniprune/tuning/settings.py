@@ -1,53 +1,55 @@
-"""What a tuning file says: `python run.py tune FILE.yaml`. Defaults are the Q-Tuning paper's (Table 7, appendix B)."""
+"""Tuning files (`python run.py tune FILE.yaml`); defaults are those of the Q-Tuning paper (Table 7, appendix B)."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from uniprune.errors import UserError, unknown
-from uniprune.pruning.budget import check_ratio
+from uniprune.pruning.base import Count, NonNegative, Positive
 from uniprune.results.records import Strict
 from uniprune.tuning.pruning import Pair
 from uniprune.tuning.strategy import SAMPLES, TOKENS
 
 Removal = Literal["physical", "mask"]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+                   "inverse_sqrt"]  # fmt: skip
 
 
 class PairChoice(Strict):
-    """One pair of strategies as its user asked for it; what is left out is the file's."""
+    """One pair of strategies in a tuning file; fields left out have the file's values."""
 
     samples: str
     """Sample strategy."""
     tokens: str
     """Token strategy."""
-    sample_ratio: float | None = None
+    sample_ratio: Ratio | None = None
     """Share of a batch's samples to keep."""
-    token_ratio: float | None = None
-    """Share of an answer's tokens to keep, where tokens are removed."""
+    token_ratio: Ratio | None = None
+    """Share of an answer's tokens to keep, in samples that lose tokens."""
     removal: Removal | None = None
     """Whether removed tokens leave the sequence or only the loss."""
-    rescore: int | None = Field(None, ge=1)
+    rescore: Count | None = None
     """Epochs between two scorings of a sample."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Strategy fields: "samples.drop", "tokens.keep", …"""
     role: Literal["method", "variant", "baseline", "whole"] = "baseline"
-    """What it is in the comparison: the method, a variant of it, a baseline, or fine-tuning on everything."""
+    """Role in the comparison: the method, a variant of it, a baseline, or fine-tuning on everything."""
 
     @property
     def label(self) -> str:
-        """`q+q`, with what differs from the file in brackets."""
-        told = [f"{key}={_short(value)}" for key, value in self.set.items()]
-        for name, short in (("sample_ratio", "samples"), ("token_ratio", "tokens"), ("removal", "removal"),
-                            ("rescore", "rescore")):  # fmt: skip
-            if getattr(self, name) is not None:
-                told.append(f"{short}={_short(getattr(self, name))}")
-        return f"{self.samples}+{self.tokens}" + f" [{', '.join(told)}]" * bool(told)
+        """Return `q+q`, with fields that differ from the file in brackets."""
+        overrides = {"samples": self.sample_ratio, "tokens": self.token_ratio, "removal": self.removal,
+                     "rescore": self.rescore}  # fmt: skip
+        changes = self.set | {name: value for name, value in overrides.items() if value is not None}
+        listed = ", ".join(f"{name}={_short(value)}" for name, value in changes.items())
+        return f"{self.samples}+{self.tokens}" + f" [{listed}]" * bool(changes)
 
 
 class Settings(Strict):
@@ -62,59 +64,59 @@ class Settings(Strict):
     pairs: list[PairChoice]
     """Pairs of strategies to compare."""
     seeds: list[int] = Field(default_factory=lambda: [0])
-    """One run of every pair for each: data order, adapter initialisation and random choices."""
-    sample_ratio: float = 0.125
+    """Seeds of data order, adapter initialisation and random choices; every pair runs once with each."""
+    sample_ratio: Ratio = 0.125
     """Share of a batch's samples to keep."""
-    token_ratio: float = 0.5
-    """Share of an answer's tokens to keep, where tokens are removed."""
+    token_ratio: Ratio = 0.5
+    """Share of an answer's tokens to keep, in samples that lose tokens."""
     removal: Removal = "physical"
-    """Removed tokens leave the sequence ("physical") or only the loss ("mask")."""
+    """Whether removed tokens leave the sequence ("physical") or only the loss ("mask")."""
     reference: str | None = None
-    """Folder or hub id of the reference model of strategies that need one."""
-    epochs: int = Field(3, ge=1)
+    """Folder or hub id of the reference model, for strategies that need one."""
+    epochs: Count = 3
     """Passes over the data."""
-    rate: float = Field(1e-4, gt=0)
+    rate: Positive = 1e-4
     """Highest learning rate."""
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     """Learning rate schedule of transformers."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the steps with a rising learning rate."""
-    batch: int = Field(8, ge=1)
-    """Samples per process that are pruned together; over all processes they make one batch."""
-    accumulation: int = Field(4, ge=1)
+    batch: Count = 8
+    """Samples per process that are pruned together; over all processes they form one batch."""
+    accumulation: Count = 4
     """Batches per optimizer step."""
     cutoff: int = Field(2048, ge=2)
     """Longest sample in tokens."""
-    rank: int = Field(8, ge=0)
+    rank: NonNegative = 8
     """LoRA rank, on all linear layers but the output; 0 trains every weight."""
-    alpha: int = Field(16, ge=1)
+    alpha: Count = 16
     """LoRA scale, divided by the rank."""
-    row_tokens: int = Field(4096, ge=1)
-    """Tokens packed into one row of training, a forward and backward each."""
-    score_tokens: int = Field(16384, ge=1)
+    row_tokens: Count = 4096
+    """Tokens per packed row of training, which takes one forward and backward."""
+    score_tokens: Count = 16384
     """Tokens in one scoring forward."""
     score_dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of the scoring forward; null is the model's own."""
-    rescore: int = Field(1, ge=1)
+    rescore: Count = 1
     """Epochs between two scorings of a sample; 1 scores at every visit, as the paper does, more reuses old scores."""
-    save_every: int = Field(50, ge=1)
+    save_every: Count = 50
     """Optimizer steps between checkpoints."""
     tasks: list[str] = Field(default_factory=list)
     """Tasks of lm-evaluation-harness for the tuned models, by its names."""
     task_folder: str | None = None
-    """Folder with tasks of your own in its format."""
-    task_limit: int | None = Field(None, ge=1)
-    """First items of each task only."""
-    probe: int = Field(100, ge=0)
-    """Fixed random training samples whose perplexity and entropy are tracked (Figure 8)."""
-    probe_points: int = Field(12, ge=1)
-    """How often in a training."""
+    """Folder of additional tasks in its format."""
+    task_limit: Count | None = None
+    """Number of items of each task, from its first; null for all."""
+    probe: NonNegative = 100
+    """Number of fixed random training samples whose perplexity and entropy are tracked (Figure 8)."""
+    probe_points: Count = 12
+    """Measurements of them in a training."""
 
     def pair(self, choice: PairChoice) -> Pair:
-        """The strategy objects of a choice.
+        """Return the strategy objects of a choice.
 
         Raises:
-            UserError: an unknown strategy or field, a refused value, or a missing reference model.
+            UserError: an unknown strategy or field, a wrong value, or a missing reference model.
         """
         fields: dict[str, dict[str, Any]] = {"samples": {}, "tokens": {}}
         for key, value in choice.set.items():
@@ -126,17 +128,20 @@ class Settings(Strict):
             part: _build(registry.kind, getattr(choice, part), registry.get(getattr(choice, part)), fields[part])
             for part, registry in (("samples", SAMPLES), ("tokens", TOKENS))
         }
-        ratios = [check_ratio(first if first is not None else second) for first, second in (
-            (choice.sample_ratio, self.sample_ratio), (choice.token_ratio, self.token_ratio))]  # fmt: skip
-        pair = Pair(built["samples"], built["tokens"], ratios[0], ratios[1])
+        pair = Pair(
+            built["samples"],
+            built["tokens"],
+            self.sample_ratio if choice.sample_ratio is None else choice.sample_ratio,
+            self.token_ratio if choice.token_ratio is None else choice.token_ratio,
+        )
         if pair.tokens.reference and self.reference is None:
             raise UserError(f"token strategy {choice.tokens!r} compares with a reference model; set reference: FOLDER")
         return pair
 
 
 def _build(kind: str, name: str, strategy: Any, fields: Mapping[str, Any]) -> Any:
-    """A strategy with validated fields."""
-    hints = get_type_hints(strategy)
+    """Construct a strategy from values as YAML has them."""
+    hints = get_type_hints(strategy, include_extras=True)
     known = [f.name for f in dataclasses.fields(strategy)]
     values = {}
     for field, value in fields.items():
@@ -154,32 +159,32 @@ def _short(value: Any) -> str:
 
 
 def load_settings(path: Path, root: Path) -> Settings:
-    """A tuning file, paths in it relative to `root` where they exist there.
+    """Load a tuning file; paths in it that exist below `root` are made relative to it.
 
     Raises:
-        UserError: no such file, no YAML, or a field that is unknown or has a wrong value.
+        UserError: the file does not exist, is not YAML, or has an unknown field or a wrong value.
     """
     if not path.is_file():
         raise UserError(f"tuning file {str(path)!r} does not exist; configs/qtuning/ has some")
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings = Settings.model_validate(told)
+        settings = Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {place}: {first['msg']} (got {first.get('input')!r})") from error
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {field}: {first['msg']} (got {first.get('input')!r})") from error
     for choice in settings.pairs:
         settings.pair(choice)
     if len({choice.label for choice in settings.pairs}) < len(settings.pairs):
         raise UserError(f"{path} names a pair twice")
 
-    def here(name: str) -> str:
+    def resolved(name: str) -> str:
         return str(root / name) if not Path(name).is_absolute() and (root / name).exists() else name
 
-    reference = None if settings.reference is None else here(settings.reference)
     return settings.model_copy(update={
-        "model": here(settings.model), "reference": reference,
-        "data": [here(n) for n in settings.data], "test": [here(n) for n in settings.test],
+        "model": resolved(settings.model),
+        "reference": None if settings.reference is None else resolved(settings.reference),
+        "data": [resolved(name) for name in settings.data],
+        "test": [resolved(name) for name in settings.test],
     })  # fmt: skip

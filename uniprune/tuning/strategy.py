@@ -1,8 +1,9 @@
-"""What a strategy for fine-tuning is: a frozen dataclass with one pure decision, `select`.
+"""Strategies for fine-tuning: frozen dataclasses with one pure decision, `select`.
 
-A sample strategy picks `keep` of a batch's samples, a token strategy `keep` of a sample's answer tokens. Any two make a
-pair. Neither counts, rounds, sorts, touches a model or keeps state: `uniprune/tuning/pruning.py` does the rest, and a
-decision depends on (seed, step, samples) only, so that a resumed training decides as an uninterrupted one.
+A sample strategy chooses `keep` of a batch's samples, a token strategy `keep` of a sample's answer tokens. Any two make
+a pair. Neither counts, rounds, sorts, touches a model or keeps state: `uniprune/tuning/pruning.py` does that, and a
+decision depends on (seed, step, samples) only, so a resumed training decides like an uninterrupted one. Fields are
+validated by their annotations.
 
     @register_samples("longest")
     @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import PruningError
+from uniprune.pruning.base import validate
 from uniprune.registry import Registry
 
 SAMPLES = Registry("sample strategy", "uniprune.methods.tuning.samples")
@@ -30,11 +32,12 @@ register_tokens = TOKENS.register
 
 @dataclass(frozen=True)
 class SampleView:
-    """A batch of N samples as a sample strategy sees it.
+    """Input of a sample strategy: a batch of N samples.
 
     Attributes:
-        lengths: [N] tokens of each sample, prompt included. ratio: share of the samples to keep.
-        measured: [2, N] perplexity and entropy in float64, or None where the strategy did not declare `scores`.
+        lengths: [N] number of tokens of each sample, prompt included.
+        ratio: share of the samples to keep.
+        measured: [2, N] perplexity and entropy in float64, None unless the strategy declares `scores`.
         generator: the only source of random choices.
     """
 
@@ -45,12 +48,12 @@ class SampleView:
 
     @property
     def perplexity(self) -> Tensor:
-        """[N] exponential of the mean negative log-likelihood over answer tokens."""
+        """Return the [N] exponential of the mean negative log-likelihood over answer tokens."""
         return _declared(self.measured, "scores")[0]
 
     @property
     def entropy(self) -> Tensor:
-        """[N] mean entropy of the predicted distributions over answer tokens, in nats."""
+        """Return the [N] mean entropy of the predicted distributions over answer tokens, in nats."""
         return _declared(self.measured, "scores")[1]
 
 
@@ -60,8 +63,8 @@ class Picks:
 
     Attributes:
         indices: [keep] unique indices into the batch.
-        quadrants: [N] quadrant of every sample, where the strategy cut the plane itself.
-        weights: [keep] factors of the chosen samples' losses; None is 1.
+        quadrants: [N] quadrant of every sample, None unless the strategy cut the plane itself.
+        weights: [keep] factors of the chosen samples' losses, None for 1.
     """
 
     indices: Tensor
@@ -71,10 +74,12 @@ class Picks:
 
 @dataclass(frozen=True)
 class TokenView:
-    """The T answer tokens of one sample as a token strategy sees them.
+    """Input of a token strategy: the T answer tokens of one sample.
 
     Attributes:
-        count: T. generator: the only source of random choices. measured: what the strategy declared, by name.
+        count: T.
+        generator: the only source of random choices.
+        measured: the quantities that the strategy declares, by name.
     """
 
     count: int
@@ -83,79 +88,85 @@ class TokenView:
 
     @property
     def nll(self) -> Tensor:
-        """[T] negative log-likelihood of each token, float32; needs `scores`."""
+        """Return the [T] negative log-likelihoods of the tokens, float32; needs `scores`."""
         return _declared(self.measured.get("nll"), "scores")
 
     @property
     def reference(self) -> Tensor:
-        """[T] the reference model's negative log-likelihood; needs `reference`."""
+        """Return the [T] negative log-likelihoods under the reference model; needs `reference`."""
         return _declared(self.measured.get("reference"), "reference")
 
     @property
     def attention(self) -> Tensor:
-        """[A, T] attention of the last decoder layer to the tokens, heads averaged; needs `attention`.
+        """Return the [A, T] attention of the last decoder layer to the tokens, heads averaged; needs `attention`.
 
-        One row of the sample's last position ("last"), or T rows of the answer tokens themselves ("answer").
+        A is 1, the sample's last position ("last"), or T, the answer tokens themselves ("answer").
         """
         return _declared(self.measured.get("attention"), "attention")
 
     @property
     def states(self) -> Tensor:
-        """[T, D] last hidden states at the tokens, float32; needs `states`."""
+        """Return the [T, D] last hidden states at the tokens, float32; needs `states`."""
         return _declared(self.measured.get("states"), "states")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleStrategy:
-    """Base of all sample strategies."""
+    """Base of all sample strategies; its class variables declare what `select` uses."""
 
     scores: ClassVar[bool] = False
-    """Whether perplexity and entropy are asked for."""
+    """Whether `select` reads perplexity and entropy."""
     prunes: ClassVar[bool] = True
-    """False for the strategy that keeps every sample whatever the ratio."""
+    """False for a strategy that keeps every sample at every ratio."""
     stochastic: ClassVar[bool] = False
-    """Whether the generator decides."""
+    """Whether `select` draws from the generator."""
+
+    def __post_init__(self) -> None:
+        validate(self)
 
     def select(self, view: SampleView, keep: int) -> Tensor | Picks:
-        """Choose `keep` of the batch. Must be pure and deterministic given `view`."""
+        """Return `keep` indices of the batch. Must be pure and deterministic given `view`."""
         raise NotImplementedError(f"{type(self).__name__} must implement select(view, keep)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenStrategy:
-    """Base of all token strategies. By default every kept sample loses tokens."""
+    """Base of all token strategies; its class variables declare what `select` uses."""
 
     scores: ClassVar[bool] = False
-    """Whether token perplexities are asked for."""
+    """Whether `select` reads the tokens' log-likelihoods."""
     reference: ClassVar[bool] = False
-    """Whether a reference model's perplexities are asked for."""
+    """Whether `select` reads log-likelihoods under a reference model."""
     attention: ClassVar[str] = ""
-    """Query positions of the attention asked for: "last", "answer", or "" for none."""
+    """Query positions of the attention that `select` reads: "last", "answer", or "" for none."""
     states: ClassVar[bool] = False
-    """Whether last hidden states are asked for."""
+    """Whether `select` reads last hidden states."""
     by_quadrant: ClassVar[bool] = False
-    """Whether a sample's quadrant decides if it loses tokens, so that the plane is needed."""
+    """Whether `applies_to` depends on the quadrant, so that the plane must be measured."""
 
-    def concerns(self, quadrant: int | None) -> bool:
-        """Whether a sample of this quadrant loses tokens (None: the plane was not measured)."""
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def applies_to(self, quadrant: int | None) -> bool:
+        """Return whether kept samples of a quadrant (None: not measured) lose tokens; by default all do."""
         return True
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """Choose `keep` of the answer's tokens. Must be pure and deterministic given `view`."""
+        """Return `keep` places within the answer. Must be pure and deterministic given `view`."""
         raise NotImplementedError(f"{type(self).__name__} must implement select(view, keep)")
 
 
 def smoothed(perplexity: Tensor, share: float) -> Tensor:
-    """[T] perplexity of each token mixed with its two neighbours': (1 - share) p_i + share (p_{i-1} + p_{i+1}).
+    """Mix each token's perplexity with its two neighbours': (1 - share) p_i + share (p_{i-1} + p_{i+1}), [T].
 
-    The first and the last token stand in for the neighbour they lack; the paper leaves that open.
+    The first and the last token replace their missing neighbour by themselves; the paper leaves that open.
     """
     padded = torch.cat((perplexity[:1], perplexity, perplexity[-1:]))
     return (1 - share) * perplexity + share * (padded[:-2] + padded[2:])
 
 
 def _declared(value: Tensor | None, need: str) -> Tensor:
-    """The quantity, or PruningError when the strategy asked for what it did not declare."""
+    """Return a declared quantity. Raises PruningError for one that the strategy does not declare."""
     if value is None:
-        raise PruningError(f"a strategy looked at {need!r}, which it does not declare; set it in its class")
+        raise PruningError(f"a strategy reads {need!r}, which it does not declare; set it in its class")
     return value

@@ -1,4 +1,4 @@
-"""Samples the model is least sure about."""
+"""Highest entropy (Q-Tuning, arXiv 2509.23873, appendix B.3)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from uniprune.pruning.functional import top_k
 from uniprune.tuning.strategy import SampleStrategy, SampleView, register_samples
 
 
-@register_samples("entropy")
+@register_samples("entropy", paper="arXiv 2509.23873")
 @dataclass(frozen=True, kw_only=True)
 class Entropy(SampleStrategy):
-    """Keeps the samples of highest mean token entropy (Q-Tuning, appendix B.3)."""
+    """Keep the samples of highest mean token entropy."""
 
     scores: ClassVar[bool] = True
 
     def select(self, view: SampleView, keep: int) -> Tensor:
-        """Highest entropy."""
         return top_k(view.entropy, keep)

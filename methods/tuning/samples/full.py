@@ -14,10 +14,9 @@ from uniprune.tuning.strategy import SampleStrategy, SampleView, register_sample
 @register_samples("full")
 @dataclass(frozen=True, kw_only=True)
 class Full(SampleStrategy):
-    """Keeps every sample, whatever the ratio: ordinary fine-tuning."""
+    """Keep every sample at every ratio: ordinary fine-tuning."""
 
     prunes: ClassVar[bool] = False
 
     def select(self, view: SampleView, keep: int) -> Tensor:
-        """Everything."""
         return torch.arange(keep)

@@ -1,4 +1,4 @@
-"""Samples by length."""
+"""Samples by length (Q-Tuning, arXiv 2509.23873, appendix B.3)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from uniprune.pruning.functional import top_k
 from uniprune.tuning.strategy import SampleStrategy, SampleView, register_samples
 
 
-@register_samples("longest")
+@register_samples("longest", paper="arXiv 2509.23873")
 @dataclass(frozen=True, kw_only=True)
 class Longest(SampleStrategy):
-    """Ranks samples by length, prompt included.
+    """Rank samples by length, prompt included.
 
-    The Q-Tuning paper (appendix B.3) "removed the longest sequences"; elsewhere the name means keeping them. The
-    default follows its text.
+    The paper "removed the longest sequences", which is the default; elsewhere the name means keeping them.
 
     Args:
         keep: "short" removes the longest samples, "long" keeps them.
@@ -26,5 +25,4 @@ class Longest(SampleStrategy):
     keep: Literal["short", "long"] = "short"
 
     def select(self, view: SampleView, keep: int) -> Tensor:
-        """The shortest or the longest."""
         return top_k(view.lengths if self.keep == "long" else -view.lengths, keep)

@@ -14,10 +14,9 @@ from uniprune.tuning.strategy import SampleStrategy, SampleView, register_sample
 @register_samples("random")
 @dataclass(frozen=True, kw_only=True)
 class Random(SampleStrategy):
-    """Keeps samples uniformly at random."""
+    """Keep samples uniformly at random."""
 
     stochastic: ClassVar[bool] = True
 
     def select(self, view: SampleView, keep: int) -> Tensor:
-        """A random subset."""
         return random_subset(len(view.lengths), keep, view.generator)

@@ -1,4 +1,4 @@
-"""FastV for answers: keep what the last position attends to."""
+"""FastV (arXiv 2403.06764) for answer tokens."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from uniprune.pruning.functional import top_k
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens
 
 
-@register_tokens("fastv", paper="arXiv 2403.06764")
+@register_tokens(
+    "fastv",
+    paper="arXiv 2403.06764",
+    deviations=["Attention is that of the last decoder layer, as in Q-Tuning (arXiv 2509.23873, appendix B.3)."],
+)
 @dataclass(frozen=True, kw_only=True)
 class FastVTokens(TokenStrategy):
-    """Keeps the answer tokens that get most attention in the last decoder layer, from the sample's last position.
+    """Keep the answer tokens that receive most attention from the sample's last position.
 
-    The layer is Q-Tuning's (appendix B.3); the one query row is that of FastV's released code, since the paper names
-    none, and a mean over all causal rows would favour early tokens.
+    The single query row is that of FastV's released code, since the paper names none; a mean over all causal rows would
+    favour early tokens.
     """
 
     attention: ClassVar[str] = "last"
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """Most attended."""
         return top_k(view.attention[0], keep)

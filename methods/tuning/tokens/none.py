@@ -13,12 +13,10 @@ from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens
 @register_tokens("none")
 @dataclass(frozen=True, kw_only=True)
 class NoTokens(TokenStrategy):
-    """Removes no token, whatever the ratio."""
+    """Remove no token at any ratio."""
 
-    def concerns(self, quadrant: int | None) -> bool:
-        """Never."""
+    def applies_to(self, quadrant: int | None) -> bool:
         return False
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """Everything."""
         return torch.arange(keep)

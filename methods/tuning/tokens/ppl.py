@@ -1,4 +1,4 @@
-"""Tokens by perplexity."""
+"""Lowest perplexity (Q-Tuning, arXiv 2509.23873, appendix B.3)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.pruning.base import Share
 from uniprune.pruning.functional import top_k
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens, smoothed
 
 
-@register_tokens("ppl")
+@register_tokens("ppl", paper="arXiv 2509.23873")
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(TokenStrategy):
-    """Removes the tokens of highest perplexity (Q-Tuning, appendix B.3).
+    """Remove the tokens of highest perplexity.
 
     Args:
-        smoothing: share of the two neighbours in a token's score; 0 looks at the token alone.
+        smoothing: share of the two neighbours in a token's score; 0 scores the token alone.
     """
 
-    smoothing: float = 0.0
+    smoothing: Share = 0.0
     scores: ClassVar[bool] = True
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """Lowest perplexity."""
         return top_k(-smoothed(view.nll.double().exp(), self.smoothing), keep)

@@ -1,4 +1,4 @@
-"""Q-Tuning's choice of tokens: misconceptions lose their locally noisy tokens."""
+"""Tokens of Q-Tuning (arXiv 2509.23873): misconceptions lose their locally noisy tokens."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from uniprune.errors import UserError
+from uniprune.pruning.base import Share
 from uniprune.pruning.functional import top_k
-from uniprune.tuning.plane import MISCONCEPTION
+from uniprune.tuning.plane import MISCONCEPTION, Quadrant
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens, smoothed
 
 
-@register_tokens("q")
+@register_tokens(
+    "q",
+    paper="arXiv 2509.23873",
+    deviations=["Ranks only: the paper's text also compares a token with its neighbours, which meets no exact count."],
+)
 @dataclass(frozen=True, kw_only=True)
 class QuadrantTokens(TokenStrategy):
-    """Removes tokens of Q2 samples by neighbour-smoothed perplexity; all other samples stay whole.
+    """Remove tokens of Q2 samples by neighbour-smoothed perplexity; leave all other samples whole.
 
     The paper contradicts itself on which tokens stay: its text, Figure 2 and appendix B.3 remove those of high
-    perplexity, algorithm 1 keeps the "top" ones. The default follows the text. Its text also names a criterion on a
-    token and its neighbours beside the ranking; the ranking alone meets the count, so it decides alone.
+    perplexity, algorithm 1 keeps the "top" ones. The default follows the text.
 
     Args:
         smoothing: lambda, share of the two neighbours in a token's score.
@@ -28,23 +31,15 @@ class QuadrantTokens(TokenStrategy):
         prune: quadrants whose samples lose tokens (Tables 4 and 15 of the paper compare subsets).
     """
 
-    smoothing: float = 0.5
+    smoothing: Share = 0.5
     keep: Literal["low", "high"] = "low"
-    prune: tuple[int, ...] = (MISCONCEPTION,)
+    prune: tuple[Quadrant, ...] = (MISCONCEPTION,)
     scores: ClassVar[bool] = True
     by_quadrant: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.smoothing <= 1:
-            raise UserError(f"smoothing {self.smoothing!r} must lie in [0, 1]; the paper's lambda is 0.5")
-        if not set(self.prune) <= {0, 1, 2, 3, 4}:
-            raise UserError(f"prune {self.prune!r} must name quadrants 1, 2, 3, 4 (0: between the thresholds)")
-
-    def concerns(self, quadrant: int | None) -> bool:
-        """Samples of the chosen quadrants."""
+    def applies_to(self, quadrant: int | None) -> bool:
         return quadrant in self.prune
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """Lowest (or highest) smoothed perplexity."""
         scores = smoothed(view.nll.double().exp(), self.smoothing)
         return top_k(scores if self.keep == "high" else -scores, keep)

@@ -13,8 +13,7 @@ from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens
 @register_tokens("random")
 @dataclass(frozen=True, kw_only=True)
 class RandomTokens(TokenStrategy):
-    """Keeps answer tokens uniformly at random."""
+    """Keep answer tokens uniformly at random."""
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """A random subset."""
         return random_subset(view.count, keep, view.generator)

@@ -1,4 +1,4 @@
-"""Tokens by perplexity, the other way round."""
+"""Highest perplexity (Q-Tuning, arXiv 2509.23873, Table 5)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.pruning.base import Share
 from uniprune.pruning.functional import top_k
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens, smoothed
 
 
-@register_tokens("reversed-ppl")
+@register_tokens("reversed-ppl", paper="arXiv 2509.23873")
 @dataclass(frozen=True, kw_only=True)
 class ReversedPerplexity(TokenStrategy):
-    """Keeps the tokens of highest neighbour-smoothed perplexity (Q-Tuning, Table 5).
+    """Keep the tokens of highest neighbour-smoothed perplexity.
 
     Args:
         smoothing: share of the two neighbours in a token's score.
     """
 
-    smoothing: float = 0.5
+    smoothing: Share = 0.5
     scores: ClassVar[bool] = True
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """Highest perplexity."""
         return top_k(smoothed(view.nll.double().exp(), self.smoothing), keep)

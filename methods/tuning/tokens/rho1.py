@@ -1,4 +1,4 @@
-"""Rho-1: keep what a reference model finds easier."""
+"""Rho-1 (arXiv 2404.07965)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens
 @register_tokens("rho-1", paper="arXiv 2404.07965")
 @dataclass(frozen=True, kw_only=True)
 class Rho1(TokenStrategy):
-    """Keeps the tokens of highest excess loss: loss minus that of a reference model trained on trusted data."""
+    """Keep the tokens of highest excess loss: loss minus that of a reference model trained on trusted data."""
 
     scores: ClassVar[bool] = True
     reference: ClassVar[bool] = True
 
     def select(self, view: TokenView, keep: int) -> Tensor:
-        """Highest excess loss."""
         return top_k(view.nll - view.reference, keep)

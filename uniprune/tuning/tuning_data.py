@@ -1,4 +1,4 @@
-"""What the runs of one tuning file share: model, tokenizer and data, loaded from where the file says they are."""
+"""Inputs of all runs of one tuning file: tokenizer, samples and base model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress import track
 from uniprune.errors import UserError
 from uniprune.modeling.loading import DTYPES, commit_of, fingerprint, place, source_of
 from uniprune.synthetic.letters import held_out_set, training_set
-from uniprune.tuning.data import Problems, Sample, read, samples
+from uniprune.tuning.instruction_data import Problems, Sample, encode_rows, read_rows
 from uniprune.tuning.settings import Settings
 from uniprune.utils.hashing import stable_hash
 
@@ -25,62 +25,65 @@ GENERATED = "generated"
 
 @dataclass(frozen=True)
 class TuningData:
-    """What all runs of a file share.
+    """Inputs of all runs of one file.
 
     Attributes:
-        tokenizer: of the model. train, test: samples. problems: a line per sort of row left out.
-        data: hash of all samples. weights: hash or commit of the base model.
+        tokenizer: of the model.
+        train: samples to train on.
+        test: held-out samples.
+        problems: one line per reason why rows were left out or shortened.
+        samples_hash: hash of all samples.
+        weights: hash or commit of the base model.
     """
 
     tokenizer: Any
     train: list[Sample]
     test: list[Sample]
     problems: list[str]
-    data: str
+    samples_hash: str
     weights: str
 
 
-def material(settings: Settings, console: Console) -> TuningData:
-    """Load the tokenizer and all data once.
+def load_tuning_data(settings: Settings, console: Console) -> TuningData:
+    """Load the tokenizer and all samples, and print the problems of the data.
 
     Raises:
         UserError: the model or the data cannot be read.
     """
-    tokenizer = fetch("AutoTokenizer", settings.model)
-    train, problems = load(settings.data, training_set, tokenizer, settings.cutoff, console)
-    test, unseen = load(settings.test, held_out_set, tokenizer, settings.cutoff, console)
-    for line in [*problems, *(f"test data: {line}" for line in unseen)]:
+    tokenizer = load_pretrained("AutoTokenizer", settings.model)
+    train, problems = load_samples(settings.data, training_set, tokenizer, settings.cutoff, console)
+    test, test_problems = load_samples(settings.test, held_out_set, tokenizer, settings.cutoff, console)
+    for line in [*problems, *(f"test data: {line}" for line in test_problems)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    told = [[s.ids.tolist(), s.answer.tolist(), s.kind] for s in [*train, *test]]
-    digest = stable_hash([len(train), *told])
+    content = [[s.ids.tolist(), s.answer.tolist(), s.kind] for s in [*train, *test]]
     folder = Path(settings.model)
-    fetch("AutoConfig", settings.model)
+    load_pretrained("AutoConfig", settings.model)
     weights = fingerprint(folder) if folder.is_dir() else commit_of(settings.model) or settings.model
-    return TuningData(tokenizer, train, test, problems, digest, weights)
+    return TuningData(tokenizer, train, test, problems, stable_hash([len(train), *content]), weights)
 
 
-def load(
+def load_samples(
     names: Sequence[str], generate: Callable[[], list[Any]], tokenizer: Any, cutoff: int, console: Console
 ) -> tuple[list[Sample], list[str]]:
-    """Samples of files, folders or the embedded set, numbered through, and a line per sort of row left out."""
-    made: list[Sample] = []
+    """Load samples from files, folders or the embedded set, numbered consecutively, and one line per problem."""
+    loaded: list[Sample] = []
     lines: list[str] = []
     start = 0
     for name in names:
         problems = Problems()
-        rows = generate() if name == GENERATED else read(Path(name), problems)
+        rows = generate() if name == GENERATED else read_rows(Path(name), problems)
         shown = track(rows, f"tokenising {name}", console=console, transient=True, disable=not console.is_terminal)
         try:
-            made += samples(shown, tokenizer, cutoff, problems, start)
+            loaded += encode_rows(shown, tokenizer, cutoff, problems, start)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         lines += [f"{name}: {line}" if len(names) > 1 else line for line in problems.lines()]
         start += len(rows)
-    return made, lines
+    return loaded, lines
 
 
-def fetch(factory: str, source: str, **kwargs: Any) -> Any:
-    """`transformers.<factory>.from_pretrained`, its failures told in the user's terms."""
+def load_pretrained(factory: str, source: str, **kwargs: Any) -> Any:
+    """Call `transformers.<factory>.from_pretrained`. Raises UserError if it fails."""
     import transformers
 
     try:
@@ -92,20 +95,18 @@ def fetch(factory: str, source: str, **kwargs: Any) -> Any:
         ) from error
 
 
-def load_model(source: str, settings: Settings, device: torch.device, seed: int, adapter: bool = True) -> Any:
-    """A causal language model, with fresh LoRA adapters for training unless told otherwise."""
-    model = fetch("AutoModelForCausalLM", source, dtype=DTYPES[place(device=device.type).dtype])
+def load_model(source: str, settings: Settings, device: torch.device, seed: int, lora: bool = True) -> Any:
+    """Load a causal language model, with new LoRA adapters for training if `lora` and the rank is not 0."""
+    model = load_pretrained("AutoModelForCausalLM", source, dtype=DTYPES[place(device=device.type).dtype])
     model = model.to(device)
-    if not (adapter and settings.rank):
+    if not (lora and settings.rank):
         return model
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise UserError("LoRA needs the package peft: pip install -e '.[tuning]'; or set rank: 0") from error
     torch.manual_seed(seed)
-    adapter_config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        return get_peft_model(model, adapter_config)
+        return get_peft_model(model, config)

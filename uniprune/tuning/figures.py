@@ -1,8 +1,7 @@
-"""Pictures of a tuning comparison, as SVG text: the plane over training, trajectories, kept and removed tokens."""
+"""Figures of a tuning comparison, as SVG text: the plane over training, and trajectories of the probe samples."""
 
 from __future__ import annotations
 
-import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -11,18 +10,17 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from uniprune.tuning.data import Sample
-from uniprune.tuning.journal import StepLine
-from uniprune.tuning.summary import QUADRANTS, Finished, by_pair
+from uniprune.tuning.step_log import StepLine
+from uniprune.tuning.summary import QUADRANTS, FinishedRun, by_pair
 
 QUADRANT_COLOURS = {0: "#b8b8b8", 1: "#c1272d", 2: "#e8871e", 3: "#4d7ea8", 4: "#2e8b57"}
 PALETTE = ("#3b6fb6", "#d1495b", "#edae49", "#3a7d44", "#7b5ea7", "#00798c", "#8d5524", "#666666", "#c06ba8", "#222222")
 
 
 def planes(steps: Sequence[StepLine], kind_of: Mapping[int, str], panels: int = 3) -> str | None:
-    """Scatter of perplexity and entropy, one column per part of the training; None where no plane was measured.
+    """Draw perplexity and entropy, one column per part of the training; None if no plane was measured.
 
-    Top row: quadrants in their batches. Bottom row: kinds, where the data has them. Kept samples are filled.
+    Top row: quadrants in their batches. Bottom row: kinds, if the data has them. Kept samples are filled.
     """
     if not any(batch.quadrant for line in steps for batch in line.batches):
         return None
@@ -53,12 +51,12 @@ def planes(steps: Sequence[StepLine], kind_of: Mapping[int, str], panels: int = 
 
 
 def draw_points(axis: Any, points: Sequence[tuple[float, float, int, str, bool]], key: Any) -> None:
-    """Dropped samples as faint rings, kept ones filled and on top."""
+    """Draw dropped samples as faint rings, and kept ones filled and on top."""
     for kept in (False, True):
-        mine = [p for p in points if p[4] == kept]
-        colours = [key(p) for p in mine]
+        group = [p for p in points if p[4] == kept]
+        colours = [key(p) for p in group]
         axis.scatter(
-            [p[0] for p in mine], [p[1] for p in mine], s=22 if kept else 12, linewidths=0.6,
+            [p[0] for p in group], [p[1] for p in group], s=22 if kept else 12, linewidths=0.6,
             facecolors=colours if kept else "none", edgecolors="white" if kept else colours,
             alpha=0.95 if kept else 0.55,
         )  # fmt: skip
@@ -67,29 +65,29 @@ def draw_points(axis: Any, points: Sequence[tuple[float, float, int, str, bool]]
 
 
 def legend(axis: Any, colours: Mapping[str, str]) -> None:
-    """Names of colours."""
-    for name, colour in colours.items():
-        axis.scatter([], [], color=colour, s=22, label=name)
-    axis.legend(fontsize=8, frameon=False)
+    """Add a legend: name -> colour."""
+    handles = [axis.scatter([], [], color=colour, s=22) for colour in colours.values()]
+    # Names from data may hold "$", which would start a formula.
+    axis.legend(handles, [name.replace("$", r"\$") for name in colours], fontsize=8, frameon=False)
 
 
-def trajectories(runs: Sequence[Finished]) -> str | None:
-    """Mean perplexity and entropy of the probe samples over training, one line per pair (Figure 8 of the paper)."""
-    groups = {label: group for label, group in by_pair(runs).items() if group[0].journal.probes}
+def trajectories(runs: Sequence[FinishedRun]) -> str | None:
+    """Draw mean perplexity and entropy of the probe samples over training, a line per pair (Figure 8 of the paper)."""
+    groups = {label: group for label, group in by_pair(runs).items() if group[0].step_log.probes}
     if not groups:
         return None
     figure = Figure(figsize=(12, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, (label, group) in enumerate(groups.items()):
         for axis, name, transform in ((left, "perplexity", math.log), (right, "entropy", float)):
-            found: dict[int, list[float]] = {}
+            measured: dict[int, list[float]] = {}
             for run in group:
-                for probe in run.journal.probes:
+                for probe in run.step_log.probes:
                     values = [transform(v) for v in getattr(probe, name)]
-                    found.setdefault(probe.step, []).append(sum(values) / len(values))
-            steps = sorted(found)
+                    measured.setdefault(probe.step, []).append(sum(values) / len(values))
+            steps = sorted(measured)
             axis.plot(
-                steps, [sum(found[s]) / len(found[s]) for s in steps],
+                steps, [sum(measured[s]) / len(measured[s]) for s in steps],
                 label=label, color=PALETTE[number % len(PALETTE)],
                 lw=2.4 if group[0].record.choice.role == "method" else 1.3,
                 ls="--" if group[0].record.choice.role == "whole" else "-",
@@ -103,34 +101,8 @@ def trajectories(runs: Sequence[Finished]) -> str | None:
     return svg(figure)
 
 
-def removed_tokens(
-    steps: Sequence[StepLine], samples: Mapping[int, Sample], tokenizer: Any, count: int = 4
-) -> str | None:
-    """HTML of samples whose tokens were removed, from the first, middle and last such steps; None without any."""
-    cases = [(line.step, b.index[place], b.quadrant[place] if b.quadrant else None, gone)
-             for line in steps for b in line.batches for place, gone in b.removed.items()]  # fmt: skip
-    if not cases:
-        return None
-    spread = sorted({round(i * (len(cases) - 1) / max(1, 3 * count - 1)) for i in range(3 * count)})
-    return "\n".join(_case(*cases[i], samples, tokenizer) for i in spread)
-
-
-def _case(step: int, index: int, quadrant: int | None, gone: list[int], samples: Mapping[int, Sample], tok: Any) -> str:
-    """One sample with its prompt in grey and removed tokens struck out in red."""
-    sample = samples[index]
-    answer = {int(p): place for place, p in enumerate(sample.answer)}
-    words = []
-    for position, token in enumerate(sample.ids.tolist()):
-        place = answer.get(position)
-        look = "prompt" if place is None else "gone" if place in gone else "kept"
-        words.append(f'<span class="{look}">{html.escape(tok.decode([token]))}</span>')
-    about = f"step {step + 1}, row {index}" + (f", {QUADRANTS[quadrant]}" if quadrant else "")
-    about += f", {sample.kind}" if sample.kind else ""
-    return f'<p class="case"><b>{html.escape(about)}</b><br>{" ".join(words)}</p>'
-
-
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element."""
+    """Render a figure as an SVG element."""
     file = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tuning"}):
         figure.savefig(file, format="svg", metadata={"Date": None})

@@ -1,6 +1,6 @@
 """Instruction data: Alpaca and ShareGPT records from JSON, JSONL or a Hugging Face datasets folder, as token ids.
 
-Every row that cannot be used is named with its reason, counted and left out; a set of which nothing is left is refused.
+Rows that cannot be used are counted by reason and left out; data without a usable row is an error.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ ALPACA = (
     "{% else %}{{ m['content'] }}\n\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}### Response:\n{% endif %}"
 )
-"""Chat template for tokenizers that have none."""
+"""Chat template for tokenizers without one."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation, tokenised once.
+    """One conversation, tokenised.
 
     Attributes:
-        index: number of its row in the data. ids: [L] token ids. answer: [T] ascending positions of the answers'
-            tokens, the only ones that are trained on, scored and pruned; none is 0.
+        index: number of its row in the data.
+        ids: [L] token ids.
+        answer: [T] ascending positions of the answer tokens, the only ones trained on, scored and pruned; none is 0.
         kind: the row's "kind" column, or "".
     """
 
@@ -43,40 +44,39 @@ class Sample:
     answer: Tensor
     kind: str = ""
 
-    def without(self, kept: Sequence[int]) -> Sample:
-        """The sample with only the answer tokens `kept` (places within `answer`) left in its sequence."""
-        stays = torch.ones(len(self.ids), dtype=torch.bool)
-        stays[self.answer] = False
-        stays[self.answer[list(kept)]] = True
+    def shortened(self, kept: Sequence[int]) -> Sample:
+        """Return the sample without its answer tokens, except those at the places `kept` within `answer`."""
         trained = torch.zeros(len(self.ids), dtype=torch.bool)
         trained[self.answer[list(kept)]] = True
-        return Sample(self.index, self.ids[stays], trained[stays].nonzero()[:, 0], self.kind)
+        left = torch.ones(len(self.ids), dtype=torch.bool)
+        left[self.answer] = trained[self.answer]
+        return Sample(self.index, self.ids[left], trained[left].nonzero()[:, 0], self.kind)
 
     def masked(self, kept: Sequence[int]) -> Sample:
-        """The whole sequence, with only the answer tokens `kept` trained on."""
+        """Return the sample with its sequence unchanged and only the answer tokens `kept` trained on."""
         return Sample(self.index, self.ids, self.answer[list(kept)], self.kind)
 
 
 @dataclass
 class Problems:
-    """Rows that could not be used as they are: reason -> row numbers, from 0."""
+    """Rows that were left out or shortened: reason -> row numbers, from 0."""
 
     rows: dict[str, list[int]] = field(default_factory=dict)
 
     def add(self, reason: str, row: int) -> None:
-        """Note one row."""
+        """Add one row."""
         self.rows.setdefault(reason, []).append(row)
 
     def lines(self) -> list[str]:
-        """One line per reason: how many rows, and the first of them."""
+        """Return one line per reason: the number of rows, and the first of them."""
         return [
             f"{len(rows)} rows: {reason} (row {', '.join(map(str, rows[:5]))}{', …' * (len(rows) > 5)})"
             for reason, rows in self.rows.items()
         ]
 
 
-def read(path: Path, problems: Problems) -> list[Any]:
-    """Rows of a .json or .jsonl file, or of a folder written by `datasets`; unreadable lines are None and noted.
+def read_rows(path: Path, problems: Problems) -> list[Any]:
+    """Read the rows of a .json or .jsonl file, or of a folder written by `datasets`; unreadable lines are None.
 
     Raises:
         UserError: the path does not exist or holds no such data.
@@ -87,7 +87,7 @@ def read(path: Path, problems: Problems) -> list[Any]:
         raise UserError(f"data {str(path)!r} does not exist; give a .json or .jsonl file or a datasets folder")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
-        # Only at "\n": JSON strings may hold the other characters that Python takes for line ends.
+        # Split at "\n" only: JSON strings may hold the other characters that str.splitlines splits at.
         lines = [line for line in text.split("\n") if line.strip()]
         return [_parse(line, row, problems) for row, line in enumerate(lines)]
     try:
@@ -125,18 +125,18 @@ def _read_folder(path: Path) -> list[Any]:
 
 
 def messages(record: Mapping[str, Any]) -> list[Message]:
-    """A record as chat messages.
+    """Convert a record to chat messages.
 
     Raises:
-        ValueError: it has neither form; the message says what is wrong.
+        ValueError: it has neither form; the message gives the reason.
     """
     turns = record.get("conversations") or record.get("messages")
     if turns is not None:
         chat = [_turn(turn) for turn in turns]
     elif record.get("instruction") is not None and record.get("output") is not None:
-        asked = [str(record["instruction"]), str(record.get("input") or "")]
+        prompt = [str(record["instruction"]), str(record.get("input") or "")]
         system = [{"role": "system", "content": str(record["system"])}] if record.get("system") else []
-        user = {"role": "user", "content": "\n".join(part for part in asked if part.strip())}
+        user = {"role": "user", "content": "\n".join(part for part in prompt if part.strip())}
         chat = [*system, user, {"role": "assistant", "content": str(record["output"])}]
     else:
         raise ValueError("missing columns: expected instruction and output, or conversations, or messages")
@@ -154,27 +154,28 @@ def _turn(turn: Any) -> Message:
 
 
 def encode(chat: Sequence[Message], tokenizer: Any, cutoff: int) -> tuple[list[int], list[int], bool]:
-    """Token ids, positions of the answers' tokens (their end marks included), and whether the cut-off shortened them.
+    """Tokenise a conversation once; answer tokens are found by their character offsets.
 
-    The conversation is tokenised once; which tokens are answers is told by where they lie in its text.
+    Returns:
+        Token ids, positions of the answer tokens (end marks included), and whether the cut-off shortened an answer.
 
     Raises:
-        ValueError: nothing of an answer lies before the cut-off, or the chat template rewrites earlier turns.
+        ValueError: no answer token is before the cut-off, or the chat template rewrites earlier turns.
     """
-    whole = _render(tokenizer, chat)
+    text = _render(tokenizer, chat)
     spans = []
     for turn, message in enumerate(chat):
         if message["role"] == "assistant":
             before, after = _render(tokenizer, chat[:turn], True), _render(tokenizer, chat[: turn + 1])
-            if not (whole.startswith(after) and after.startswith(before)):
+            if not (text.startswith(after) and after.startswith(before)):
                 raise ValueError("chat template rewrites earlier turns")
             spans.append((len(before), len(before) + len(after[len(before) :].rstrip())))
-    coded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = coded["input_ids"], coded["offset_mapping"]
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
     answer = [i for i, (a, b) in enumerate(offsets) if i and b > a and any(s <= a < e for s, e in spans)]
     kept = [i for i in answer if i < cutoff]
     if not kept:
-        raise ValueError("prompt longer than the cut-off: nothing of the answer is left")
+        raise ValueError("prompt longer than the cut-off: no answer token is left")
     return ids[:cutoff], kept, len(kept) < len(answer)
 
 
@@ -185,17 +186,17 @@ def _render(tokenizer: Any, chat: Sequence[Message], generation: bool = False) -
     return text
 
 
-def samples(rows: Iterable[Any], tokenizer: Any, cutoff: int, problems: Problems, start: int = 0) -> list[Sample]:
-    """Usable rows as samples, numbered from `start` by row; the others are noted.
+def encode_rows(rows: Iterable[Any], tokenizer: Any, cutoff: int, problems: Problems, start: int = 0) -> list[Sample]:
+    """Convert usable rows to samples, numbered from `start` by row; add the others to `problems`.
 
     Raises:
         UserError: no row is usable.
     """
     if not tokenizer.is_fast:
         raise UserError(
-            f"{type(tokenizer).__name__} cannot tell where tokens lie in a text; a fast tokenizer is needed"
+            f"{type(tokenizer).__name__} does not return the positions of tokens in a text; use a fast tokenizer"
         )
-    made = []
+    samples = []
     for row, record in enumerate(rows):
         if record is None:
             continue
@@ -208,8 +209,8 @@ def samples(rows: Iterable[Any], tokenizer: Any, cutoff: int, problems: Problems
             continue
         if cut:
             problems.add(f"answer cut at {cutoff} tokens (kept)", row)
-        made.append(Sample(start + row, torch.tensor(ids), torch.tensor(answer), str(record.get("kind", ""))))
-    if not made:
-        told = "; ".join(problems.lines()) or "it has no rows"
-        raise UserError(f"the data holds no usable row: {told}")
-    return made
+        samples.append(Sample(start + row, torch.tensor(ids), torch.tensor(answer), str(record.get("kind", ""))))
+    if not samples:
+        reasons = "; ".join(problems.lines()) or "it has no rows"
+        raise UserError(f"the data holds no usable row: {reasons}")
+    return samples
