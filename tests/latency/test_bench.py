@@ -42,7 +42,7 @@ def llava() -> TimedModel:
 def calls(llava: TimedModel) -> Any:
     """Batch size of every call of the model while the test runs."""
     seen: list[int] = []
-    handle = llava.family.vision.register_forward_pre_hook(
+    handle = llava.adapter.vision.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(1), with_kwargs=True
     )
     yield seen
@@ -165,7 +165,7 @@ def test_other_code_or_dimensions_are_other_rows(
     folder = tmp_path / "model"
     weights = set()
     for layers in (4, 6):
-        config = llava.family.model.config.to_dict()
+        config = llava.adapter.model.config.to_dict()
         config["text_config"]["num_hidden_layers"] = layers
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config))
@@ -210,7 +210,7 @@ def test_out_of_memory_is_a_row_that_says_so_and_is_tried_again(llava: TimedMode
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     path, both = tmp_path / "b.jsonl", BenchOptions(batches=(1, 2), text=8, new_tokens=2, repeats=2, warmup=1)
-    handle = llava.family.decoder.register_forward_pre_hook(refuse, with_kwargs=True)
+    handle = llava.adapter.decoder.register_forward_pre_hook(refuse, with_kwargs=True)
     try:
         rows = bench(llava, path, both)
     finally:
@@ -321,8 +321,8 @@ def test_it_runs_without_the_kit_torchvision_and_benchmarks(tmp_path: Path) -> N
 
 
 def test_a_family_without_random_images_is_refused_by_name(llava: TimedModel, tmp_path: Path) -> None:
-    class Unfinished(type(llava.family)):  # type: ignore[misc]
+    class Unfinished(type(llava.adapter)):  # type: ignore[misc]
         usual_tokens, random_image = ModelAdapter.usual_tokens, ModelAdapter.random_image
 
     with pytest.raises(UserError, match="Unfinished cannot make random images"):
-        bench(TimedModel("tiny", Unfinished(llava.family.model), "random", CPU), tmp_path / "b.jsonl")
+        bench(TimedModel("tiny", Unfinished(llava.adapter.model), "random", CPU), tmp_path / "b.jsonl")

@@ -15,13 +15,13 @@ from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import random_prompts
 from uniprune.latency.rows import BenchFile
 from uniprune.latency.subject import subject
-from uniprune.modeling.adapter import find_family
+from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.random_weights import random_model
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:
-    family = subject(name, random_weights=True, placement=CPU).family
+    family = subject(name, random_weights=True, placement=CPU).adapter
     visual = 2 * family.usual_tokens
     prompts = random_prompts(family, batch=2, visual=visual, text=9, seed=0)
     ids = prompts.inputs["input_ids"]
@@ -47,7 +47,7 @@ def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:
     ],
 )
 def test_images_of_published_models(name: str, usual: int, tokens: int, shape: tuple[int, ...]) -> None:
-    family = find_family(random_model(name, torch.bfloat16, "sdpa", "meta"))
+    family = find_adapter(random_model(name, torch.bfloat16, "sdpa", "meta"))
     assert family.usual_tokens == usual
     image = family.random_image(tokens, torch.Generator())
     assert image["pixel_values"].shape == shape
@@ -60,7 +60,7 @@ def test_llava_next_is_timed_on_prompts_with_row_ends(
 ) -> None:
     """Every number of visual tokens it says it can make; the ledger counts them without the newline tokens."""
     folder = checkpoint("llava-next")
-    family = subject(str(folder), random_weights=True, placement=CPU).family
+    family = subject(str(folder), random_weights=True, placement=CPU).adapter
     assert family.usual_tokens == 16 + 8 * 8
     possible = [16 + cells for cells in (8, 16, 24, 32, 48, 64)]
     for visual in possible:
@@ -80,9 +80,9 @@ def test_llava_next_is_timed_on_prompts_with_row_ends(
 
 def test_weights_read_are_those_of_the_language_model() -> None:
     """15.2 GB in bfloat16 with the input embeddings, which are not read as a whole."""
-    family = find_family(random_model("qwen2.5-vl-7b", torch.bfloat16, "sdpa", "meta"))
+    family = find_adapter(random_model("qwen2.5-vl-7b", torch.bfloat16, "sdpa", "meta"))
     assert (weight_bytes(family) + 2 * 152064 * 3584) / 1e9 == pytest.approx(15.23, abs=0.01)
-    tied = find_family(random_model("qwen2.5-vl-3b", torch.bfloat16, "sdpa", "meta"))
+    tied = find_adapter(random_model("qwen2.5-vl-3b", torch.bfloat16, "sdpa", "meta"))
     assert weight_bytes(tied) / 1e9 == pytest.approx(6.17, abs=0.01)  # its output head is the input embedding
 
 

@@ -42,7 +42,7 @@ def one_pass(
     """(CPU, wall-clock) seconds of every batch, answered one after the other as an evaluation does."""
     out = []
     with ExitStack() as stack:
-        timer = stack.enter_context(Timer(loaded.family)) if timed else None
+        timer = stack.enter_context(Timer(loaded.adapter)) if timed else None
         session = stack.enter_context(prune(loaded.model, pruner, timer=timer))
         for batch in rows:
             cpu, wall = time.process_time(), time.perf_counter()

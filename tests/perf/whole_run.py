@@ -121,7 +121,7 @@ def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
     request = Request("0", (picture, Part(text="What is the word?")), "What is the word?", max_new_tokens=8)
     row = RequestEncoder(loaded.processor).encode(request)
     found = {model: in_turn(loaded.model, lambda: chat.generate([row]), rounds)}
-    small = loaded.family.specimen((12, 12))
+    small = loaded.adapter.specimen((12, 12))
     heads = {"num_attention_heads": 32, "num_key_value_heads": 32}  # as wide as the specimen's
     wide = small.model("sdpa", hidden_size=512, intermediate_size=1408, num_hidden_layers=10, **heads)
     prompt = small.batch([small.prompt(torch.Generator().manual_seed(0), [(12, 12)], before=5, question=7)])

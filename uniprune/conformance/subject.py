@@ -16,7 +16,7 @@ from uniprune.conformance.state import State, snapshot
 from uniprune.conformance.witness import RecordedDecision, RecordingPruner
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.modeling.adapter import ModelAdapter, find_family
+from uniprune.modeling.adapter import ModelAdapter, find_adapter
 from uniprune.modeling.greedy import greedy
 from uniprune.modeling.tiny import LAYERS, Size, TinyModel, TinyPrompt
 from uniprune.pruning.base import Compose, Pruner, Stage
@@ -116,7 +116,7 @@ class MethodUnderTest:
     @cached_property
     def layout(self) -> ModelAdapter:
         """The model's parts."""
-        return find_family(self.model)
+        return find_adapter(self.model)
 
     # --- prompts ------------------------------------------------------------------------------------------------
     @cached_property

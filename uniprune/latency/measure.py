@@ -103,10 +103,10 @@ class Bench:
         progress: RunProgress,
     ) -> None:
         self._subject, self._options, self._file, self._progress = subject, options, file, progress
-        self._costs = CostModel(subject.family)
+        self._costs = CostModel(subject.adapter)
         self._environment, self._code = environment(subject.placement.device), package_hash()
-        self._tokens = options.tokens or (subject.family.usual_tokens,)
-        check_tokens(subject.family, self._tokens)
+        self._tokens = options.tokens or (subject.adapter.usual_tokens,)
+        check_tokens(subject.adapter, self._tokens)
         self._methods = [(choice, *self._pruner(choice)) for choice in choices]
         problems = [problem for choice, _, problem in self._methods if choice.name != "none"]
         if problems and all(problems):
@@ -123,7 +123,7 @@ class Bench:
         if self._options.protocol != "average":
             return pruner, None
         try:
-            return with_average(pruner, choice.ratio, len(self._subject.family.layers)), None
+            return with_average(pruner, choice.ratio, len(self._subject.adapter.layers)), None
         except UserError as error:
             return pruner, str(error)
 
@@ -151,7 +151,7 @@ class Bench:
         setup = BenchSetup(
             model=subject.name,
             weights=subject.weights,
-            method=choice.record(pruner, len(subject.family.layers)),
+            method=choice.record(pruner, len(subject.adapter.layers)),
             ratio=pruner.ratio if pruner.kind == "none" else choice.ratio,
             protocol=options.protocol,
             batch=batch,
@@ -188,8 +188,8 @@ class Bench:
         setup = cells[0].setup
         try:
             if self._bandwidth is None:
-                self._bandwidth = copy_bandwidth(self._subject.family.model.device)
-            return random_prompts(self._subject.family, setup.batch, setup.visual, setup.text, setup.seed)
+                self._bandwidth = copy_bandwidth(self._subject.adapter.model.device)
+            return random_prompts(self._subject.adapter, setup.batch, setup.visual, setup.text, setup.seed)
         except RuntimeError as error:
             for cell in cells:
                 self._give_up(cell, error)
@@ -198,11 +198,11 @@ class Bench:
     @torch.inference_mode()
     def _call(self, cell: BenchCase, prompts: Prompts, keep: bool) -> None:
         """One call of `generate`."""
-        family = self._subject.family
+        adapter = self._subject.adapter
         try:
-            with Timer(family) as timer, prune(family.model, cell.pruner, timer) as session:
+            with Timer(adapter) as timer, prune(adapter.model, cell.pruner, timer) as session:
                 session.samples = prompts.samples
-                family.model.generate(**prompts.inputs, **greedy(self._options.new_tokens))
+                adapter.model.generate(**prompts.inputs, **greedy(self._options.new_tokens))
                 spans = timer.sample()
         except RuntimeError as error:
             self._give_up(cell, error)
@@ -244,7 +244,7 @@ class Bench:
             measured=self._measured(cell),
             error=cell.error,
             vanilla=vanilla,
-            weight_bytes=weight_bytes(self._subject.family),
+            weight_bytes=weight_bytes(self._subject.adapter),
             bandwidth=self._bandwidth,
         )
 

@@ -10,7 +10,7 @@ import torch
 
 from uniprune.errors import UserError
 from uniprune.evaluation.generation import is_out_of_memory
-from uniprune.modeling.adapter import ModelAdapter, find_family
+from uniprune.modeling.adapter import ModelAdapter, find_adapter
 from uniprune.modeling.catalog import find_model
 from uniprune.modeling.loading import DTYPES, LoadedModel, Placement, outline, with_weights
 from uniprune.modeling.random_weights import random_model
@@ -24,13 +24,13 @@ class TimedModel:
     """A model to time.
 
     Attributes:
-        name: as the user said it. family: its adapter. weights: `RANDOM` and a hash of the dimensions, or the
+        name: as the user said it. adapter: its layout. weights: `RANDOM` and a hash of the dimensions, or the
             checkpoint's commit or hash.
         placement: precision, kernel and device.
     """
 
     name: str
-    family: ModelAdapter
+    adapter: ModelAdapter
     weights: str
     placement: Placement
 
@@ -47,10 +47,10 @@ def subject(name: str, random_weights: bool, placement: Placement, outlined: Loa
         if random_weights:
             device = "cuda" if placement.device == "balanced" else placement.device
             model = random_model(name, DTYPES[placement.dtype], placement.attention, device)
-            family, weights = find_family(model), f"{RANDOM}:{_hash(model.config)}"
+            adapter, weights = find_adapter(model), f"{RANDOM}:{_hash(model.config)}"
         else:
             loaded = with_weights(outlined or outline(find_model(name), placement))
-            family, weights = loaded.family, loaded.weights
+            adapter, weights = loaded.adapter, loaded.weights
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -60,10 +60,10 @@ def subject(name: str, random_weights: bool, placement: Placement, outlined: Loa
         ) from error
     except ImportError as error:
         raise UserError(f"--attn {placement.attention}: {' '.join(str(error).split())[:300]}") from error
-    settings = family.model.generation_config
+    settings = adapter.model.generation_config
     settings.eos_token_id = None  # every answer gets its full length
     settings.pad_token_id = 0
-    return TimedModel(name, family, weights, placement)
+    return TimedModel(name, adapter, weights, placement)
 
 
 def check_models(
@@ -77,16 +77,16 @@ def check_models(
     found: list[LoadedModel | None] = []
     for name in names:
         found.append(None if random_weights else outline(find_model(name), placement))
-        family = found[-1].family if found[-1] else find_family(random_model(name, torch.float32, "sdpa", "meta"))
-        check_tokens(family, tokens)
+        adapter = found[-1].adapter if found[-1] else find_adapter(random_model(name, torch.float32, "sdpa", "meta"))
+        check_tokens(adapter, tokens)
     return found
 
 
-def check_tokens(family: ModelAdapter, tokens: Sequence[int]) -> None:
+def check_tokens(adapter: ModelAdapter, tokens: Sequence[int]) -> None:
     """Raise UserError for a number of visual tokens of which the model or the memory of this machine takes no image."""
     for visual in tokens:
         try:
-            family.random_image(visual, torch.Generator())
+            adapter.random_image(visual, torch.Generator())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

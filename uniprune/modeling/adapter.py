@@ -277,7 +277,7 @@ def _pair(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def find_family(model: Any) -> ModelAdapter:
+def find_adapter(model: Any) -> ModelAdapter:
     """The registered family of a loaded model; PEFT wrappers are looked through.
 
     Raises:

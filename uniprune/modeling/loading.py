@@ -57,14 +57,14 @@ class LoadedModel:
 
     Attributes:
         entry: where it came from. model: in evaluation mode. processor: tokenizer and image processor.
-        family: its adapter. placement: precision, kernel and device. weights: hub commit or hash of the folder.
+        adapter: its layout. placement: precision, kernel and device. weights: hub commit or hash of the folder.
         source: hub id or folder that everything is loaded from.
     """
 
     entry: ModelEntry
     model: Any
     processor: Any
-    family: ModelAdapter
+    adapter: ModelAdapter
     placement: Placement
     weights: str
     source: str
@@ -72,7 +72,7 @@ class LoadedModel:
     @property
     def num_layers(self) -> int:
         """Decoder layers."""
-        return len(self.family.layers)
+        return len(self.adapter.layers)
 
     @property
     def image_processor(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
         _check_folder(entry.folder)
     source = entry.source if local else source_of(entry.source)
     config = _fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
-    family = MODELS.get(config.model_type)
+    adapter = MODELS.get(config.model_type)
     processor = _load_processor(entry, source, local)
     with torch.device("meta"):
         model = _fetch(
@@ -134,7 +134,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             source,
         )
     weights = fingerprint(entry.folder) if entry.folder is not None else _commit(entry)
-    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights, source)
+    return LoadedModel(entry, model.eval(), processor, adapter(model), placement, weights, source)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:
@@ -156,7 +156,7 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
             f"the weights of {entry.source} lack {len(missing)} parameters of {type(model).__name__} "
             f"(first: {missing[0]}); they would be random. The checkpoint is incomplete or of another model"
         )
-    return dataclasses.replace(outlined, model=model.eval(), family=type(outlined.family)(model))
+    return dataclasses.replace(outlined, model=model.eval(), adapter=type(outlined.adapter)(model))
 
 
 def fingerprint(folder: Path) -> str:
