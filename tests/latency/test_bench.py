@@ -244,7 +244,7 @@ def test_equal_tokens_are_compared_among_rows_measured_in_turn(llava: TimedModel
     ("more", "message"),
     [
         (["--model", "qwen2.5-vl-7"], "unknown architecture 'qwen2.5-vl-7'; did you mean 'qwen2.5-vl-7b'"),
-        (["--tokens", "100"], "ask for a multiple of 144"),
+        (["--tokens", "100"], "use a multiple of 144"),
         (["--tokens", "0"], "--tokens 0 must be at least 1"),
         (["--batch", "0"], "--batch 0 must be at least 1"),
         (["--repeats", "0"], "--repeats 0 must be at least 1"),
@@ -258,7 +258,7 @@ def test_equal_tokens_are_compared_among_rows_measured_in_turn(llava: TimedModel
         (["--csv", "/proc/nowhere/bench.csv"], "cannot write /proc/nowhere/bench.csv"),
         (["--output", "tests"], "cannot write tests: it is a folder"),
         (["--seed", "99999999999999999999999"], "--seed 99999999999999999999999 must be from 0 to"),
-        (["--model", "tiny-qwen2.5-vl", "tiny-llava", "--tokens", "100"], "ask for a multiple of 144"),
+        (["--model", "tiny-qwen2.5-vl", "tiny-llava", "--tokens", "100"], "use a multiple of 144"),
         (["--attn", "flash_attention_2"], "--attn flash_attention_2: "),
         (["--device", "cuda:9"], "cuda:9"),
     ],

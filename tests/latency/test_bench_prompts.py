@@ -43,16 +43,16 @@ def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:
         ("internvl3-8b", 256, 1792, (7, 3, 448, 448)),
         ("qwen2.5-vl-7b", 256, 1280, (5120, 1176)),
         ("llava-next-7b-vicuna", 2880, 2304, (1, 5, 3, 336, 336)),
-        ("llava-next-7b-mistral", 2880, 1728, (1, 3, 3, 336, 336)),
+        ("llava-next-7b-mistral", 2880, 1728, (1, 5, 3, 336, 336)),
     ],
 )
 def test_images_of_published_models(name: str, usual: int, tokens: int, shape: tuple[int, ...]) -> None:
     family = find_adapter(random_model(name, torch.bfloat16, "sdpa", "meta"))
     assert family.usual_tokens == usual
-    image = family.random_image(tokens, torch.Generator())
+    image = family.random_image(*family.image_of(tokens), torch.Generator())
     assert image["pixel_values"].shape == shape
-    with pytest.raises(UserError, match=r"257 .*ask for"):
-        family.random_image(257, torch.Generator())
+    with pytest.raises(UserError, match=r"257 .*use"):
+        family.image_of(257)
 
 
 def test_llava_next_is_timed_on_prompts_with_row_ends(
@@ -66,7 +66,7 @@ def test_llava_next_is_timed_on_prompts_with_row_ends(
     for visual in possible:
         prompts = random_prompts(family, batch=2, visual=visual, text=9, seed=0)
         images = prompts.inputs["input_ids"] == family.visual_token_ids[0]
-        assert int(images[0].sum()) == family.placeholders(visual) > visual
+        assert int(images[0].sum()) == family.placeholders(*family.image_of(visual)) > visual
     arguments = ["--model", str(folder), "--method", "divprune", "--ratio", "0.25", "--batch", "2", "--tokens"]
     assert main(words(tmp_path, *arguments, *map(str, possible))) == 0
     for row in BenchFile(tmp_path / "bench.jsonl").rows.values():
@@ -75,7 +75,7 @@ def test_llava_next_is_timed_on_prompts_with_row_ends(
         ratio = 1 if row.setup.method.name == "none" else 0.25
         assert row.measured.layers == [row.setup.visual * ratio] * 6
     assert main(words(tmp_path, *arguments, "60")) == 2
-    assert "no image has 60 visual tokens with LlavaNext; ask for 48 or 64" in capsys.readouterr().err
+    assert "no image has 60 visual tokens with LlavaNext; use 48 or 64" in capsys.readouterr().err
 
 
 def test_weights_read_are_those_of_the_language_model() -> None:

@@ -11,7 +11,7 @@ from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 
-from tests.helpers.tiny import FAMILIES, build, inputs, specimen, video_inputs
+from tests.helpers.tiny import FAMILIES, build, inputs, tiny_model, video_inputs
 from uniprune.engine import prune
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter, find_adapter
@@ -87,7 +87,7 @@ def test_rows_of_a_batch_cost_what_they_cost_alone(family: str) -> None:
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (2, 2), (1, 7)])
 def test_spans_of_a_grid_are_those_of_the_tower_call(size: Grid) -> None:
     """Windows cut off at the image's edge included."""
-    small = specimen("qwen2_5_vl")
+    small = tiny_model("qwen2_5_vl")
     model = small.model()
     layout, seen = find_adapter(model), []
     for block in layout.vision_blocks():

@@ -12,7 +12,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from uniprune.models.llava_next import COLUMNS, LlavaNext
 
 from tests.helpers.paths import GOLDEN
-from tests.helpers.tiny import specimen
+from tests.helpers.tiny import tiny_model
 from uniprune.errors import UnsupportedError
 
 ANYRES = GOLDEN / "vit_gprune.anyres.npz"
@@ -42,7 +42,7 @@ def numbered(model: Any, image_sizes: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def full_size() -> Any:
     """A tiny model whose tiles have 24 x 24 tokens, cut as the released checkpoints cut."""
-    model = specimen("llava_next", (24, 24)).model()
+    model = tiny_model("llava_next", (24, 24)).model()
     model.config.image_grid_pinpoints = RELEASED
     return model
 

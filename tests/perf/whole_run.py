@@ -113,6 +113,7 @@ def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
     from uniprune.modeling.messages import Part
+    from uniprune.modeling.tiny import tiny_model
 
     torch.set_num_threads(1)
     loaded = load(find_model(model), place())
@@ -121,8 +122,8 @@ def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
     request = Request("0", (picture, Part(text="What is the word?")), "What is the word?", max_new_tokens=8)
     row = RequestEncoder(loaded.processor).encode(request)
     found = {model: in_turn(loaded.model, lambda: chat.generate([row]), rounds)}
-    small = loaded.adapter.specimen((12, 12))
-    heads = {"num_attention_heads": 32, "num_key_value_heads": 32}  # as wide as the specimen's
+    small = tiny_model(loaded.model.config.model_type, (12, 12))
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 32}  # as wide as the tiny model's
     wide = small.model("sdpa", hidden_size=512, intermediate_size=1408, num_hidden_layers=10, **heads)
     prompt = small.batch([small.prompt(torch.Generator().manual_seed(0), [(12, 12)], before=5, question=7)])
 

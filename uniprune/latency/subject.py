@@ -86,7 +86,7 @@ def check_tokens(adapter: ModelAdapter, tokens: Sequence[int]) -> None:
     """Raise UserError for a number of visual tokens of which the model or the memory of this machine takes no image."""
     for visual in tokens:
         try:
-            adapter.random_image(visual, torch.Generator())
+            adapter.random_image(*adapter.image_of(visual), torch.Generator())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
