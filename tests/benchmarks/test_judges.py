@@ -10,14 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from kit_tables import EXAMPLES, write
-from uniprune.benchmarks._kit import judges
+from uniprune.benchmarks._kit import model_judge
 from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.equality import is_equal
 from uniprune.benchmarks._kit.rules import grade, last_value, uncovered
 from uniprune.benchmarks._kit.tasks import TASKS
 
+from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.evaluation import sweep
@@ -213,7 +213,7 @@ def test_a_judge_that_does_not_answer_is_told_before_a_model_is_loaded(
     server.failing_after, server.status = 0, 401 if fault == "wrong key" else 500
     with monkeypatch.context() as patch:
         patch.setattr(sweep, "with_weights", lambda loaded: pytest.fail("the model was loaded"))
-        patch.setattr(judges.time, "sleep", lambda seconds: None)
+        patch.setattr(model_judge.time, "sleep", lambda seconds: None)
         assert main([*command, "mini-mathvista", *address]) == 2
     told = capsys.readouterr().err
     assert "the judge 'my-judge' at http://127.0.0.1" in told and message in told

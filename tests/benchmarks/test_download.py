@@ -16,12 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from kit_tables import EXAMPLES, write
 from rich.filesize import decimal
 from uniprune.benchmarks._kit import official, transfer
 from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.table import md5
 
+from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
 from uniprune.errors import UserError
@@ -207,7 +207,7 @@ def test_a_stopped_download_goes_on_where_it_was(server, tmp_path):
     whole, folder = server.content, tmp_path / "data"
     server.content, server.claimed, server.seconds = whole[:300], len(whole), 30
     program = (
-        "import sys; from pathlib import Path; from benchmarks._kit.transfer import download;"
+        "import sys; from pathlib import Path; from uniprune.benchmarks._kit.transfer import download;"
         "download(sys.argv[1], Path(sys.argv[2]))"
     )
     partial = folder / ".POPE.tsv.partial"
