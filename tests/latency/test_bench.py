@@ -21,8 +21,8 @@ from uniprune.errors import UserError
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.measure import Bench, BenchOptions
 from uniprune.latency.rows import BenchFile, BenchRow
-from uniprune.latency.subject import TimedModel, subject
 from uniprune.latency.tables import flat, spreads
+from uniprune.latency.timed_model import TimedModel, load_timed
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.loading import Placement
 from uniprune.utils.console import RunProgress
@@ -35,7 +35,7 @@ CHOICES = (MethodSpec("none"), MethodSpec("divprune", ratio=0.25), MethodSpec("r
 
 @pytest.fixture(scope="module")
 def llava() -> TimedModel:
-    return subject("tiny-llava", random_weights=True, placement=CPU)
+    return load_timed("tiny-llava", random_weights=True, placement=CPU)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_other_code_or_dimensions_are_other_rows(
         config["text_config"]["num_hidden_layers"] = layers
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config))
-        weights.add(subject(str(folder), random_weights=True, placement=CPU).weights)
+        weights.add(load_timed(str(folder), random_weights=True, placement=CPU).weights)
     assert len(weights) == 2
 
 
@@ -224,7 +224,7 @@ def test_out_of_memory_is_a_row_that_says_so_and_is_tried_again(llava: TimedMode
 
 
 def test_a_method_that_refuses_the_model_is_a_row_that_says_so(tmp_path: Path) -> None:
-    internvl = subject("tiny-internvl", random_weights=True, placement=CPU)
+    internvl = load_timed("tiny-internvl", random_weights=True, placement=CPU)
     choices = (MethodSpec("none"), MethodSpec("visionzip", ratio=0.25, settings={"cls": "true"}))
     none, refused = bench(internvl, tmp_path / "b.jsonl", choices=choices)
     assert none.measured is not None

@@ -1,4 +1,4 @@
-"""The model that is timed: a checkpoint, or random weights of published dimensions."""
+"""Models to time: checkpoints, or random weights of published dimensions."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class TimedModel:
     """A model to time.
 
     Attributes:
-        name: as the user said it. adapter: its layout. weights: `RANDOM` and a hash of the dimensions, or the
-            checkpoint's commit or hash.
+        name: as the user gave it.
+        adapter: its layout.
+        weights: `RANDOM` and a hash of the dimensions, or the checkpoint's commit or hash.
         placement: precision, kernel and device.
     """
 
@@ -35,10 +36,16 @@ class TimedModel:
     placement: Placement
 
 
-def subject(name: str, random_weights: bool, placement: Placement, outlined: LoadedModel | None = None) -> TimedModel:
-    """Build or load a model, ready to generate answers of any length that is asked for.
+def load_timed(
+    name: str, random_weights: bool, placement: Placement, outlined: LoadedModel | None = None
+) -> TimedModel:
+    """Build or load a model that generates exactly as many tokens as requested.
 
-    `outlined` is what `check_models` found of a checkpoint, if it was asked.
+    Args:
+        name: as the user gave it.
+        random_weights: whether to build it from its dimensions.
+        placement: precision, kernel and device.
+        outlined: the checkpoint's outline from `check_models`, if there is one.
 
     Raises:
         UserError: it is unknown, cannot be loaded, or does not fit into memory.
@@ -61,7 +68,7 @@ def subject(name: str, random_weights: bool, placement: Placement, outlined: Loa
     except ImportError as error:
         raise UserError(f"--attn {placement.attention}: {' '.join(str(error).split())[:300]}") from error
     settings = adapter.model.generation_config
-    settings.eos_token_id = None  # every answer gets its full length
+    settings.eos_token_id = None  # generation never ends early
     settings.pad_token_id = 0
     return TimedModel(name, adapter, weights, placement)
 
@@ -69,10 +76,10 @@ def subject(name: str, random_weights: bool, placement: Placement, outlined: Loa
 def check_models(
     names: Sequence[str], random_weights: bool, placement: Placement, tokens: Sequence[int]
 ) -> list[LoadedModel | None]:
-    """Outlines of checkpoints, None for random weights, made before the first model is timed.
+    """Outline checkpoints before the first model is timed; None for random weights.
 
     Raises:
-        UserError: a model does not exist, or cannot take so many visual tokens.
+        UserError: a model does not exist, or takes no image of so many visual tokens.
     """
     found: list[LoadedModel | None] = []
     for name in names:
@@ -83,16 +90,20 @@ def check_models(
 
 
 def check_tokens(adapter: ModelAdapter, tokens: Sequence[int]) -> None:
-    """Raise UserError for a number of visual tokens of which the model or the memory of this machine takes no image."""
+    """Check that the model and the memory of this machine take images of so many visual tokens.
+
+    Raises:
+        UserError: they do not.
+    """
     for visual in tokens:
         try:
             adapter.random_image(*adapter.image_of(visual), torch.Generator())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"an image of {visual} visual tokens does not fit into memory; ask for fewer") from error
+            raise UserError(f"an image of {visual} visual tokens does not fit into memory; use fewer") from error
 
 
 def _hash(config: Any) -> str:
-    """16 hex digits of a configuration with its defaults: a folder's may be edited between two measurements."""
+    """Hash a configuration with its defaults: a folder's may be edited between two measurements."""
     return stable_hash(config.to_json_string(use_diff=False))
