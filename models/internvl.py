@@ -72,8 +72,10 @@ class InternVL(PatchGridAdapter):
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the InternViT encoder."""
-        return self.vision.encoder.layer  # type: ignore[union-attr, return-value]
+        blocks: Sequence[nn.Module] = self.vision.encoder.layer
+        return blocks
 
     def vision_attention(self, block: Any) -> nn.Module:
         """The block's `attention`."""
-        return block.attention
+        attention: nn.Module = block.attention
+        return attention

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from uniprune.modeling.adapter import Size
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
-from uniprune.modeling.tiny import IMAGE, VISION, Size, TinyModel
+from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 
 from ._prompts import option_letter
@@ -57,8 +58,10 @@ class Llava(PatchGridAdapter):
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the CLIP (or SigLIP) encoder."""
-        return self.vision.encoder.layers  # type: ignore[union-attr, return-value]
+        blocks: Sequence[nn.Module] = self.vision.encoder.layers
+        return blocks
 
     def vision_attention(self, block: Any) -> nn.Module:
         """The block's `self_attn`."""
-        return block.self_attn
+        attention: nn.Module = block.self_attn
+        return attention

@@ -61,17 +61,19 @@ class Qwen2_5_VL(ModelAdapter):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.vision: Any = self.base.visual
+        self.vision = self.base.visual
         self.projector = self.vision.merger
         self.merge: int = self.vision.spatial_merge_size
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the tower."""
-        return self.vision.blocks
+        blocks: Sequence[nn.Module] = self.vision.blocks
+        return blocks
 
     def vision_attention(self, block: Any) -> nn.Module:
         """The block's `attn`."""
-        return block.attn
+        attention: nn.Module = block.attn
+        return attention
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """From the processor's `grid_thw`, divided by the merger."""
@@ -85,7 +87,8 @@ class Qwen2_5_VL(ModelAdapter):
         cos, sin = (part.float() for part in kwargs["position_embeddings"])
 
         def rotate(x: Tensor) -> Tensor:
-            return (x.float() * cos + rotate_half(x.float()) * sin).to(x.dtype)[None]
+            rotated: Tensor = x.float() * cos + rotate_half(x.float()) * sin
+            return rotated.to(x.dtype)[None]
 
         return rotate(query), rotate(key), attention.scaling
 
@@ -109,7 +112,7 @@ class Qwen2_5_VL(ModelAdapter):
 
     def feature_block(self) -> int:
         """The last block that attends to the whole image: windowed attention does not compare windows."""
-        return max(self.vision.config.fullatt_block_indexes)
+        return int(max(self.vision.config.fullatt_block_indexes))
 
     def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """The patches of a token side by side, out of the window order."""
@@ -117,7 +120,8 @@ class Qwen2_5_VL(ModelAdapter):
 
     def project(self, features: Tensor) -> Tensor:
         """The merger takes patches, and always the next four for a token."""
-        return self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
+        tokens: Tensor = self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
+        return tokens
 
     @property
     def usual_tokens(self) -> int:

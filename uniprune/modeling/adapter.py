@@ -66,8 +66,8 @@ class ModelAdapter:
     tiled: ClassVar[bool] = False
     has_cls: bool = False
     merge: int = 1
-    vision: nn.Module
-    projector: nn.Module
+    vision: Any
+    projector: Any
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -199,7 +199,8 @@ class ModelAdapter:
     def final_norm(self, hidden: Tensor) -> Tensor:
         """Apply the decoder's last norm, which precedes the output head, to states of any layer and device."""
         norm = self.decoder.norm
-        return norm(hidden.to(norm.weight.device)).to(hidden.device)
+        normed: Tensor = norm(hidden.to(norm.weight.device)).to(hidden.device)
+        return normed
 
     def is_compiled(self) -> bool:
         """Check whether the model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
@@ -222,7 +223,8 @@ def find_adapter(model: Any) -> ModelAdapter:
             f"{type(model).__name__} has no config.model_type, so its family cannot be found; pass a loaded Hugging "
             "Face vision-language model"
         )
-    return MODELS.get(kind)(inner)
+    adapter: ModelAdapter = MODELS.get(kind)(inner)
+    return adapter
 
 
 def rotate_half(x: Tensor) -> Tensor:

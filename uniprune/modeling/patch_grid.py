@@ -75,7 +75,7 @@ class PatchGridAdapter(ModelAdapter):
     def feature_block(self) -> int:
         """From `vision_feature_layer`, which counts the embeddings as layer 0."""
         layer = self.model.config.vision_feature_layer
-        last = layer[-1] if isinstance(layer, (list, tuple)) else layer
+        last = int(layer[-1] if isinstance(layer, (list, tuple)) else layer)
         return last if last < 0 else last - 1
 
     def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
@@ -84,7 +84,8 @@ class PatchGridAdapter(ModelAdapter):
 
     def project(self, features: Tensor) -> Tensor:
         """The projector treats tokens one by one."""
-        return self.projector.forward(features[None])[0]
+        tokens: Tensor = self.projector.forward(features[None])[0]
+        return tokens
 
 
 def _pair(size: Any) -> tuple[int, int]:

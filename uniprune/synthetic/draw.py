@@ -154,14 +154,15 @@ def _glyph_mask(character: str) -> Array:
     out = np.zeros((GLYPH_HEIGHT, GLYPH_WIDTH), np.float32)
     y, x = (GLYPH_HEIGHT - height) // 2, (GLYPH_WIDTH - width) // 2
     out[y : y + height, x : x + width] = small
-    return np.clip(out * 1.2, 0, 1)
+    clipped: Array = np.clip(out * 1.2, 0, 1)
+    return clipped
 
 
 def _background(rng: np.random.Generator) -> Array:
     """A random crop of one of a fixed set of noisy textures, float32 [SIZE, SIZE, 3]."""
     textures = _textures()
     x, y = rng.integers(0, 32, 2)
-    crop = textures[rng.integers(len(textures))][y : y + SIZE, x : x + SIZE]
+    crop: Array = textures[rng.integers(len(textures))][y : y + SIZE, x : x + SIZE]
     return (crop[:, ::-1] if rng.random() < 0.5 else crop).copy()
 
 
