@@ -159,7 +159,7 @@ def test_a_failed_download_leaves_nothing_under_the_name(fault, message, server,
     assert "Traceback" not in told
     kept = fault in (cut_off, silent)
     assert visible(folder) == [".POPE.tsv.partial"] * kept
-    assert (f"{decimal(len(whole))} are kept, the same command goes on" in told) is kept
+    assert (f"{decimal(len(whole))} are kept, the same command continues" in told) is kept
     if fault is not gone:
         server.content, server.claimed, server.status, server.seconds = whole, None, 200, 0
         assert download(folder, "pope") == 0
@@ -198,7 +198,7 @@ def test_a_server_that_sends_other_bytes_than_asked_for_is_not_believed(server, 
     partial = tmp_path / ".POPE.tsv.partial"
     partial.write_bytes(server.content[:200])
     assert download(tmp_path, "pope") == 2
-    assert "asked for what follows byte 200, the server sent other bytes" in capsys.readouterr().err
+    assert "requested the bytes from 200 on, the server sent others" in capsys.readouterr().err
     assert partial.stat().st_size == 200
 
 

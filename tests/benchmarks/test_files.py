@@ -63,7 +63,7 @@ TRUNCATED = base64.b64encode(NOISE.getvalue()[:2000]).decode()
         ("mia-bench", 1, {"num_of_component": 2}, "disagree"),
         ("mia-bench", 1, {"component_weight": "[3, -3, 5]"}, "must be positive"),
         ("hallusionbench", 3, {"index": "VD_3"}, "no set, figure and question"),
-        ("mmmu", 0, {"question": "Which of <image 3>?"}, "names picture 3, but it has 2"),
+        ("mmmu", 0, {"question": "Which of <image 3>?"}, "names image 3, but it has 2"),
         ("mmmu", 0, {"A": "<image one>"}, "not of the form '<image 1>'"),
         ("textvqa", 1, {"answer": "acme"}, "not a list literal"),
         ("textvqa", 1, {"answer": "[]"}, "list of answers is empty"),
