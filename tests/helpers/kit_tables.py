@@ -1,4 +1,4 @@
-"""Small tables in the formats of the official files, with answers and scores worked out by hand."""
+"""Small tables in the formats of the official files, with predictions and scores computed by hand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 @dataclass(frozen=True)
 class Example:
-    """Rows, half-right answers, the headline they are worth, and the answers no rule can read."""
+    """Rows with half-right predictions, their headline, and the number of predictions that no rule can read."""
 
     rows: list[Row]
     answers: dict[str, str]
