@@ -1,6 +1,6 @@
 """The official datasets of the papers' tables, through VLMEvalKit.
 
-The ten of UniPruneBench (arXiv 2511.02650), variants of them, and what ZSPAPrune and FoPru are measured on besides.
+The ten of UniPruneBench (arXiv 2511.02650), variants of them, and further ones of ZSPAPrune and FoPru.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ._kit.tasks import TASKS
 
 
 def _factory(source: OfficialFile) -> Callable[[DataOptions], Dataset]:
-    """The factory of one official dataset."""
+    """Make the factory of one official dataset."""
 
     def load(options: DataOptions) -> Dataset:
         # Listing the benchmarks must not load pandas, torch and the kit.
@@ -36,7 +36,7 @@ def _factory(source: OfficialFile) -> Callable[[DataOptions], Dataset]:
 
 
 def _preflight(name: str, options: DataOptions) -> None:
-    """Whether the dataset's judge is there, if it needs one."""
+    """Raise UserError if the dataset needs a judge and it is unreachable."""
     from ._kit.judges import check_judge
 
     check_judge(name, TASKS[name].judging, options)

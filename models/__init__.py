@@ -1,1 +1,1 @@
-"""Model families, one file each; importing a module registers its family under the `config.model_type` it serves."""
+"""Model families, one file each; importing a module registers its adapter under the `config.model_type` it serves."""

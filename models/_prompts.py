@@ -1,4 +1,4 @@
-"""Wordings that families share, word for word those of VLMEvalKit's wrappers."""
+"""Wordings that families share, identical to VLMEvalKit's wrappers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
 def letter(asked: RawQuestion) -> str:
-    """Hint, question and options, a line each, then the request for an answer without words around it."""
+    """Join hint, question and options, a line each, with the request for nothing but the answer."""
     hint = [] if asked.hint is None else [asked.hint]
     text = "\n".join([*hint, asked.text, *(f"{name}. {option}" for name, option in asked.options.items())])
     english, chinese = (
@@ -24,5 +24,5 @@ def letter(asked: RawQuestion) -> str:
 
 
 def option_letter(asked: RawQuestion) -> list[str | int] | None:
-    """LLaVA's prompt: pictures first, `letter` for questions with options; others are worded by the benchmark."""
+    """Word LLaVA's prompt for questions with options: images, then `letter`. None leaves others to the benchmark."""
     return [*range(len(asked.pictures)), letter(asked)] if asked.kind == "choice" else None

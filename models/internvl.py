@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from uniprune.modeling.adapter import PatchGridAdapter
 from uniprune.modeling.messages import RawQuestion
-from uniprune.modeling.tiny import IMAGE, VISION, Size, TinyModel
+from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 
 from ._prompts import SHORT, letter
@@ -18,9 +17,9 @@ from ._prompts import SHORT, letter
 PATCH, MERGE = 14, 2
 
 YES_NO = {"MME": f" {SHORT}", "HallusionBench": f" Please answer yes or no. {SHORT}"}
-"""Dataset -> what VLMEvalKit's wrapper appends to its questions; nothing for other yes/no datasets."""
-AS_ASKED = ("MathVista", "MathVision", "MIA-Bench")
-"""Open questions that are asked as they are."""
+"""Dataset -> ending that VLMEvalKit's wrapper adds to its questions; none for other yes/no datasets."""
+UNCHANGED = ("MathVista", "MathVision", "MIA-Bench")
+"""Datasets whose open questions get no ending."""
 
 
 class TinyInternVL(TinyModel):
@@ -47,39 +46,36 @@ class TinyInternVL(TinyModel):
             tie_word_embeddings=False,
         )
 
-    def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """[tiles, 3, H, W]."""
-        return {"pixel_values": torch.randn(tiles, 3, *(PATCH * MERGE * side for side in size), generator=generator)}
 
-
-@register_model("internvl")
+@register_model("internvl", tiny=TinyInternVL)
 class InternVL(PatchGridAdapter):
     """InternVL3 (arXiv 2504.10479): ViT with CLS, 2x2 pixel shuffle, 256 tokens a tile, several tiles per image."""
 
     tiled: ClassVar[bool] = True
-    specimen: ClassVar[type[TinyModel]] = TinyInternVL
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.merge = round(1 / model.config.downsample_ratio)
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
-        """Always its own: options as LLaVA, short answers where no reasoning is wanted; several pictures numbered."""
+        """Options as LLaVA, short answers except where reasoning helps; several images are numbered."""
         match asked.kind:
             case "choice":
                 text = letter(asked)
             case "yes-no":
                 text = asked.text + next((end for name, end in YES_NO.items() if name in asked.benchmark), "")
             case "open":
-                text = asked.text if any(name in asked.benchmark for name in AS_ASKED) else f"{asked.text}\n{SHORT}"
+                text = asked.text if any(name in asked.benchmark for name in UNCHANGED) else f"{asked.text}\n{SHORT}"
         count = len(asked.pictures)
         numbered = [piece for i in range(count) for piece in (f"Image-{i + 1}: ", i)]
         return [0, text] if count == 1 else [*numbered, text]
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the InternViT encoder."""
-        return self.vision.encoder.layer  # type: ignore[union-attr, return-value]
+        blocks: Sequence[nn.Module] = self.vision.encoder.layer
+        return blocks
 
     def vision_attention(self, block: Any) -> nn.Module:
         """The block's `attention`."""
-        return block.attention
+        attention: nn.Module = block.attention
+        return attention

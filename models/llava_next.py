@@ -1,4 +1,4 @@
-"""LLaVA-NeXT: a base tile, then the tiles of a larger version of the image put together, unpadded, row by row."""
+"""LLaVA-NeXT: a base tile, then the tiles of a larger version of the image joined, unpadded, row by row."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import Columns, ImageLayout
-from uniprune.modeling.tiny import IMAGE, VISION, Size, TinyModel
+from uniprune.modeling.adapter import Columns, ImageLayout, Size
+from uniprune.modeling.tiny import IMAGE, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
-from .llava import PATCH, Llava
+from .llava import PATCH, Llava, tiny_tower
 
 SHAPES = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Rows and columns of tiles the tiny model may cut an image into."""
 COLUMNS = 32
-"""Values of a token that are compared first."""
+"""Values of a token that are compared before all of them are."""
 
 
 class TinyLlavaNext(TinyModel):
@@ -33,19 +33,10 @@ class TinyLlavaNext(TinyModel):
 
     def config(self, text: dict[str, Any]) -> Any:
         """LlavaNextConfig."""
-        from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig
+        from transformers import LlamaConfig, LlavaNextConfig
 
-        vision = CLIPVisionConfig(
-            **VISION,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            image_size=self.side,
-            patch_size=PATCH,
-            projection_dim=32,
-            vocab_size=100,
-        )
         return LlavaNextConfig(
-            vision_config=vision,
+            vision_config=tiny_tower(self.size),
             text_config=LlamaConfig(**text),
             image_token_index=IMAGE,
             image_grid_pinpoints=self.pinpoints,
@@ -62,38 +53,15 @@ class TinyLlavaNext(TinyModel):
         """Pixel sizes an image may be scaled to."""
         return [[self.side * rows, self.side * columns] for rows, columns in SHAPES]
 
-    def placeholders(self, size: Size, tiles: int) -> int:
-        """The base tile, and the rows of the larger image, each with its end."""
-        height, width = larger_grid([PATCH * side for side in size], self.pinpoints, self.side, PATCH)
-        return self.size[0] ** 2 + height * (width + 1)
-
-    def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """[1, most tiles of any image, 3, side, side], and the size of the image before it was cut."""
-        most = 1 + max(rows * columns for rows, columns in SHAPES)
-        pixels = torch.randn(1, most, 3, self.side, self.side, generator=generator)
-        return {"pixel_values": pixels, "image_sizes": torch.tensor([[PATCH * side for side in size]])}
-
-
-def larger_grid(pixels: Sequence[int], pinpoints: list[list[int]], side: int, patch: int) -> tuple[int, int]:
-    """Rows and columns of the larger grid of an image of `pixels`, height first, cropped, by the model's own rules.
-
-    `pinpoints` are the sizes in pixels that images are scaled to, `side` and `patch` the pixels of a tile and a token.
-    """
-    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-
-    rows, columns = get_anyres_image_grid_shape(list(pixels), pinpoints, side)
-    whole = torch.empty(()).expand(1, rows * (side // patch), columns * (side // patch))
-    _, height, width = unpad_image(whole, list(pixels)).shape
-    return int(height), int(width)
-
 
 @dataclass(frozen=True)
 class Cut:
     """One way in which tiles may have become an image.
 
     Attributes:
-        first, stop: its base tile, and the tile behind its last one. origins: [N] numbers of its tokens among those of
-            all tiles.
+        first: number of its base tile.
+        stop: number of the tile after its last one.
+        origins: [N] numbers of its tokens among those of all tiles.
     """
 
     first: int
@@ -101,39 +69,37 @@ class Cut:
     origins: Tensor
 
     def moved(self, tiles: int, tokens: int) -> Cut:
-        """The same, so many `tiles` of so many `tokens` later."""
+        """Return the same cut, `tiles` tiles of `tokens` tokens later."""
         return Cut(self.first + tiles, self.stop + tiles, self.origins + tiles * tokens)
 
     def makes(self, tiles: Tensor, tokens: Tensor) -> bool:
-        """Whether `tokens` [N, C] are those of `tiles` [T, side * side, C]."""
+        """Check whether `tokens` [N, C] are those of `tiles` [T, side * side, C]."""
         return torch.equal(tiles.flatten(0, 1)[self.origins.to(tiles.device)], tokens)
 
 
-@register_model("llava_next")
+@register_model("llava_next", tiny=TinyLlavaNext)
 class LlavaNext(Llava):
-    """LLaVA-NeXT ("1.6"): 336 px tiles of 576 tokens, a newline token behind every row of the larger image.
+    """LLaVA-NeXT ("1.6"): 336 px tiles of 576 tokens, a newline token after every row of the larger image.
 
     An image is two grids: the base tile (24 x 24), and the tiles of the larger image as one grid, cropped to where the
     image is. Newline tokens carry no patch. So no method sees one, no budget counts one, and all of them stay while
-    their image keeps a token, as G-Prune's release does it.
+    their image keeps a token, as in G-Prune's release.
     """
-
-    specimen: ClassVar[type[TinyModel]] = TinyLlavaNext
 
     def pictures(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
     ) -> list[ImageLayout]:
-        """Found in what the placeholders hold: row ends by the newline vector, tiles by what they became.
+        """Found from what the placeholders hold: row ends by the newline vector, tiles by their projected tokens.
 
-        The sizes of the images never pass through a module, so hooks cannot see them. The layout taken is the one that
-        gives, from the projected tiles, exactly what the language model gets. A few columns say which ones can; among
-        several, equal images take the tiles behind the last image's, and equal tiles are compared in all columns.
+        The sizes of the images never pass through a module, so hooks cannot see them. The layout is the one that
+        makes, from the projected tiles, exactly the language model's input. A few columns leave the possible ones;
+        equal images take the tiles after the last image's, and equal tiles are compared in all columns.
 
         Raises:
-            UnsupportedError: no layout does.
+            UnsupportedError: no layout makes it.
         """
         few = slice(None, None, max(1, len(self.base.image_newline) // COLUMNS))
-        held, tiles, pictures, following = features(few), projected(), [], 0
+        held, tiles, layouts, following = features(few), projected(), [], 0
         for start, height, width in self._layouts(held, few):
             base = self._side**2
             markers = torch.zeros(base + height * (width + 1), dtype=torch.bool)
@@ -141,11 +107,7 @@ class LlavaNext(Llava):
             origins = None
             if tiles is not None:
                 places = start + (~markers).nonzero()[:, 0].to(held.device)
-                some, tokens, arrangements = (
-                    tiles[..., few].to(held),
-                    held[places],
-                    [*self._arrangements(height, width)],
-                )
+                some, tokens, arrangements = tiles[..., few].to(held), held[places], self._arrangements(height, width)
                 alike = (some[:, 0] == tokens[0]).all(-1).nonzero()[:, 0].tolist()
                 cuts = _cuts([following], arrangements, some, tokens) or _cuts(alike, arrangements, some, tokens)
                 if len(cuts) > 1:
@@ -158,57 +120,58 @@ class LlavaNext(Llava):
                     )
                 origins, following = cuts[0].origins, cuts[0].stop
             larger = [(1, height, width)] if height * width else []
-            pictures.append(ImageLayout(((1, self._side, self._side), *larger), origins, markers))
-        return pictures
+            layouts.append(ImageLayout(((1, self._side, self._side), *larger), origins, markers))
+        return layouts
 
     @property
     def usual_tokens(self) -> int:
         """The largest image that is nearest to a square: 2880, the number papers quote."""
         return max(self._sizes, key=lambda tokens: (min(self._sizes[tokens]), tokens))
 
-    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """One image: its base tile and further tiles, [1, tiles, 3, side, side], and the size it was cut from.
-
-        `tokens` counts patches, as budgets do; newline tokens come on top.
-        """
-        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
-
-        config, size = self.model.config, self._size(tokens)
-        side = config.vision_config.image_size
-        tiles = image_size_to_num_patches(size, config.image_grid_pinpoints, side)
-        pixels = torch.randn(1, tiles, 3, side, side, generator=generator)
-        return {"pixel_values": pixels, "image_sizes": torch.tensor([size])}
-
-    def placeholders(self, tokens: int) -> int:
-        """With the newline token behind every row of the larger grid."""
-        return tokens + self._larger(self._size(tokens))[0]
-
-    def _size(self, tokens: int) -> tuple[int, int]:
-        """Height and width in pixels of an image of `tokens` visual tokens."""
+    def image_of(self, tokens: int) -> tuple[Size, int]:
+        """The image nearest to a square that has as many patches, as budgets count; newline tokens come on top."""
         if tokens in self._sizes:
-            return self._sizes[tokens]
+            return self._sizes[tokens], 1
         below = max((possible for possible in self._sizes if possible < tokens), default=None)
         above = min((possible for possible in self._sizes if possible > tokens), default=None)
         nearest = " or ".join(str(possible) for possible in (below, above) if possible is not None)
-        raise UserError(f"no image has {tokens} visual tokens with {type(self).__name__}; ask for {nearest}")
+        raise UserError(f"no image has {tokens} visual tokens with {type(self).__name__}; use {nearest}")
+
+    def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """[1, most tiles of any image, 3, side, side], and the size in pixels of the image before it was cut.
+
+        The model drops the tiles that the image does not have; equal shapes can be concatenated.
+        """
+        vision, most = self.model.config.vision_config, 1 + max(map(math.prod, self._shapes))
+        pixels = torch.randn(1, most, 3, vision.image_size, vision.image_size, generator=generator)
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([[vision.patch_size * side for side in size]])}
+
+    def placeholders(self, size: Size, tiles: int) -> int:
+        """The base tile, and the rows of the larger grid, each with a newline token."""
+        height, width = self._larger(size)
+        return self._side**2 + height * (width + 1)
 
     @cached_property
-    def _sizes(self) -> dict[int, tuple[int, int]]:
-        """Number of visual tokens -> height and width in pixels of the image nearest to a square that has as many."""
-        side, patch, found = self._side, self.model.config.vision_config.patch_size, dict[int, tuple[int, int]]()
+    def _sizes(self) -> dict[int, Size]:
+        """Number of visual tokens -> size of the image nearest to a square that has as many."""
+        side, found = self._side, dict[int, Size]()
         for rows, columns in self._shapes:
             high, wide = rows * side, columns * side
-            grids = [(high, width) for width in range(1, wide + 1)] + [(height, wide) for height in range(1, high)]
-            for size in ((patch * height, patch * width) for height, width in grids):
+            for size in [(high, width) for width in range(1, wide + 1)] + [(height, wide) for height in range(1, high)]:
                 tokens = side**2 + math.prod(self._larger(size))
-                found[tokens] = min(size, found.get(tokens, size), key=lambda one: max(one) / min(one))
+                found[tokens] = min(size, found.get(tokens, size), key=lambda size: max(size) / min(size))
         return found
 
-    def _larger(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the larger grid of an image of `size` in pixels."""
-        config = self.model.config
-        vision = config.vision_config
-        return larger_grid(size, config.image_grid_pinpoints, vision.image_size, vision.patch_size)
+    def _larger(self, size: Size) -> Size:
+        """Size of the larger grid of an image, cropped by the model's own rules."""
+        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+        config, vision = self.model.config, self.model.config.vision_config
+        pixels = [vision.patch_size * side for side in size]
+        rows, columns = get_anyres_image_grid_shape(pixels, config.image_grid_pinpoints, vision.image_size)
+        whole = torch.empty(()).expand(1, rows * self._side, columns * self._side)
+        _, height, width = unpad_image(whole, pixels).shape
+        return int(height), int(width)
 
     @property
     def _side(self) -> int:
@@ -217,9 +180,9 @@ class LlavaNext(Llava):
         return int(vision.image_size // vision.patch_size)
 
     def _layouts(self, held: Tensor, few: slice) -> Iterator[tuple[int, int, int]]:
-        """(first placeholder, height and width of the larger grid) of every image; `held` are columns `few` of all.
+        """Find (first placeholder, height and width of the larger grid) of every image in `held`, columns `few` of all.
 
-        Of an image much wider than high unpadding leaves no row.
+        Unpadding leaves no row of an image much wider than high.
         """
         newline, base = self.base.image_newline[few].to(held), self._side**2
         widest = max(columns for _, columns in self._shapes) * self._side
@@ -243,9 +206,9 @@ class LlavaNext(Llava):
         return [(height // side, width // side) for height, width in self.model.config.image_grid_pinpoints]
 
     def _arrangements(self, height: int, width: int) -> list[Cut]:
-        """Every cut that leaves such a larger grid, of tiles counted from the image's base tile.
+        """Return every cut that leaves such a larger grid, of tiles counted from the image's base tile.
 
-        Where nothing is left of it nobody can tell how many tiles there were: the fewest are taken.
+        If nothing is left of the grid, the number of its tiles is unknown: the fewest are taken.
         """
         side, base = self._side, torch.arange(self._side**2)
         if not height * width:
@@ -263,6 +226,6 @@ class LlavaNext(Llava):
 
 
 def _cuts(firsts: Iterable[int], arrangements: Sequence[Cut], tiles: Tensor, tokens: Tensor) -> list[Cut]:
-    """Those of `arrangements`, begun at one of the tiles `firsts`, that make an image's `tokens` [N, C]."""
+    """Return those of `arrangements`, begun at one of the tiles `firsts`, that make an image's `tokens` [N, C]."""
     moved = (cut.moved(first, tiles.shape[1]) for first in firsts for cut in arrangements)
     return [cut for cut in moved if cut.stop <= len(tiles) and cut.makes(tiles, tokens)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, Span, rotate_half, window_order
-from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, Size, TinyModel
+from uniprune.modeling.adapter import ModelAdapter, Size, Span, rotate_half
+from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
-PATCH, MERGE = 14, 2
+PATCH = 14
 
 
 class TinyQwen2_5_VL(TinyModel):
@@ -48,18 +48,8 @@ class TinyQwen2_5_VL(TinyModel):
             vision_end_token_id=IMAGE_END,
         )
 
-    def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """[patches, pixels of two frames] and the grid of patches."""
-        height, width = (MERGE * side for side in size)
-        pixels = torch.randn(height * width, 3 * 2 * PATCH * PATCH, generator=generator)
-        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, height, width]])}
 
-    def extras(self, ids: Tensor) -> dict[str, Tensor]:
-        """Which ids are images, for M-RoPE."""
-        return {"mm_token_type_ids": (ids == IMAGE).int()}
-
-
-@register_model("qwen2_5_vl")
+@register_model("qwen2_5_vl", tiny=TinyQwen2_5_VL)
 class Qwen2_5_VL(ModelAdapter):
     """Qwen2.5-VL (arXiv 2502.13923): window attention outside a few full blocks, 2x2 merger, M-RoPE.
 
@@ -69,21 +59,21 @@ class Qwen2_5_VL(ModelAdapter):
     normalised inside each window and not comparable between windows: methods should name a full-attention block.
     """
 
-    specimen: ClassVar[type[TinyModel]] = TinyQwen2_5_VL
-
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.vision: Any = self.base.visual
+        self.vision = self.base.visual
         self.projector = self.vision.merger
         self.merge: int = self.vision.spatial_merge_size
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the tower."""
-        return self.vision.blocks
+        blocks: Sequence[nn.Module] = self.vision.blocks
+        return blocks
 
     def vision_attention(self, block: Any) -> nn.Module:
         """The block's `attn`."""
-        return block.attn
+        attention: nn.Module = block.attn
+        return attention
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """From the processor's `grid_thw`, divided by the merger."""
@@ -97,7 +87,8 @@ class Qwen2_5_VL(ModelAdapter):
         cos, sin = (part.float() for part in kwargs["position_embeddings"])
 
         def rotate(x: Tensor) -> Tensor:
-            return (x.float() * cos + rotate_half(x.float()) * sin).to(x.dtype)[None]
+            rotated: Tensor = x.float() * cos + rotate_half(x.float()) * sin
+            return rotated.to(x.dtype)[None]
 
         return rotate(query), rotate(key), attention.scaling
 
@@ -121,7 +112,7 @@ class Qwen2_5_VL(ModelAdapter):
 
     def feature_block(self) -> int:
         """The last block that attends to the whole image: windowed attention does not compare windows."""
-        return max(self.vision.config.fullatt_block_indexes)
+        return int(max(self.vision.config.fullatt_block_indexes))
 
     def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """The patches of a token side by side, out of the window order."""
@@ -129,28 +120,33 @@ class Qwen2_5_VL(ModelAdapter):
 
     def project(self, features: Tensor) -> Tensor:
         """The merger takes patches, and always the next four for a token."""
-        return self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
+        tokens: Tensor = self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
+        return tokens
 
     @property
     def usual_tokens(self) -> int:
-        """The least that the papers let an image have."""
+        """The smallest image that the papers allow."""
         return 256
 
-    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Patches and grid of the rectangle nearest to a square; sides at most 1:4 apart."""
+    def image_of(self, tokens: int) -> tuple[Size, int]:
+        """The rectangle nearest to a square; sides at most 1:4 apart."""
         height = max(side for side in range(1, math.isqrt(tokens) + 1) if tokens % side == 0)
         if tokens > 4 * height**2:
             raise UserError(
-                f"{tokens} visual tokens make no rectangle with sides at most 1:4 apart; ask for another number, say "
+                f"{tokens} visual tokens make no rectangle with sides at most 1:4 apart; use another number, say "
                 f"{math.isqrt(tokens) ** 2}"
             )
-        config, sides = self.vision.config, (height * self.merge, tokens // height * self.merge)
+        return (height, tokens // height), 1
+
+    def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """[patches, pixels of all frames of a patch] and the grid of patches."""
+        config, (height, width) = self.vision.config, (self.merge * side for side in size)
         values = config.in_channels * config.temporal_patch_size * config.patch_size**2
-        pixels = torch.randn(tokens * self.merge**2, values, generator=generator)
-        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, *sides]])}
+        pixels = torch.randn(height * width, values, generator=generator)
+        return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, height, width]])}
 
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """Which ids are images, for M-RoPE."""
+        """A mask of image ids, for M-RoPE."""
         return {"mm_token_type_ids": (ids == self.model.config.image_token_id).int()}
 
     @property
@@ -163,3 +159,18 @@ class Qwen2_5_VL(ModelAdapter):
         ordered = torch.empty_like(tokens)
         ordered[window_order(grids, self._side).to(tokens.device)] = tokens
         return list(ordered.split([t * h * w for t, h, w in grids]))
+
+
+def window_order(grids: Sequence[Grid], side: int) -> Tensor:
+    """[tokens] raster index of every token when each frame is read window by window of `side` x `side` tokens."""
+
+    def windows() -> Iterator[Tensor]:
+        start = 0
+        for t, h, w in grids:
+            for frame in torch.arange(start, start + t * h * w).view(t, h, w):
+                for top in range(0, h, side):
+                    for left in range(0, w, side):
+                        yield frame[top : top + side, left : left + side].flatten()
+            start += t * h * w
+
+    return torch.cat(list(windows()))

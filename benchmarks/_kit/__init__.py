@@ -1,5 +1,5 @@
 """The bridge to VLMEvalKit (Duan et al., arXiv 2407.11691): its prompts and scores, without its side effects.
 
-`tasks` says what each dataset needs, `dataset.KitDataset` loads, asks and scores any of them; the official datasets
-and the generated mini suite differ only in the TSV file they hand over.
+`tasks` describes each dataset, `dataset.KitDataset` loads, prompts and scores any of them; the official datasets and
+the generated mini suite differ only in the TSV file.
 """

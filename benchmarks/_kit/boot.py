@@ -1,4 +1,4 @@
-"""Importing and running VLMEvalKit without the changes it makes to the process."""
+"""Import and run VLMEvalKit without the changes it makes to the process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Kit:
     load: Any
 
     def dataset_class(self, module: str, name: str) -> Any:
-        """One of the kit's dataset classes, say ("image_yorn", "ImageYORNDataset")."""
+        """Return one of the kit's dataset classes, for example ("image_yorn", "ImageYORNDataset")."""
         return getattr(getattr(self, module), name)
 
 
@@ -75,10 +75,10 @@ def boot() -> Kit:
 
 @contextlib.contextmanager
 def session() -> Iterator[Path]:
-    """A folder of its own for one use of the kit; nothing of the use outlives it.
+    """Make a temporary folder for one use of the kit, after which the process is as before.
 
     LMUData (where the kit keeps data) and PRED_FORMAT (its tables' format; the default, xlsx, evaluates "=1+1" and cuts
-    long answers) are switches the kit reads from the environment only, so they are set there and put back.
+    long answers) are switches the kit reads from the environment only, so they are set there and restored.
     """
     with tempfile.TemporaryDirectory(prefix="uniprune-kit-") as folder, untouched():
         for switch in ("EVAL_FORMAT", "PRINT_VANILLA", "VERBOSE"):  # a user's shell must not change a score
@@ -89,7 +89,7 @@ def session() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """Put back, on leaving, every process-wide state that the kit (or a library it imports) is known to change.
+    """Restore, on leaving, every process-wide state that the kit (or a library it imports) is known to change.
 
     Environment, working folder, TLS context, gradient mode, random states, logging, warnings, Pillow's size limit.
     """
@@ -119,7 +119,7 @@ def untouched() -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced(target: Any, **attributes: Any) -> Iterator[None]:
-    """Attributes of a module or object, exchanged for the length of a block."""
+    """Replace attributes of a module or object inside a block."""
     before = {name: getattr(target, name) for name in attributes}
     try:
         for name, value in attributes.items():
@@ -132,7 +132,7 @@ def replaced(target: Any, **attributes: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stand_ins(root: Path) -> Iterator[None]:
-    """Empty modules in the place of the packages whose import has side effects, unless the real ones are there."""
+    """Replace the packages whose import has side effects by empty modules, unless the real ones are imported."""
     contents: dict[str, dict[str, Any]] = {
         "vlmeval.tools": {"cli": None},
         "vlmeval.config": {"supported_VLM": {}},

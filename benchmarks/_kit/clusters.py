@@ -1,4 +1,4 @@
-"""Which rows belong together: they share a picture, or are scored together. Intervals draw them together."""
+"""Clusters of rows that share an image or are scored together; intervals resample whole clusters."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scipy.sparse.csgraph import connected_components
 
 
 def clusters(frame: Any, groups: Sequence[tuple[int, ...]], linked: Callable[[Any], str] | None) -> dict[str, str]:
-    """Row index -> index of the first row it belongs with, directly or through others.
+    """Map row index -> index of the first row of its cluster; rows are linked directly or through others.
 
-    Pictures are told apart by their encoded bytes: the same scene saved twice counts as two.
+    Images are compared by their encoded bytes: the same scene saved twice counts as two.
 
     Args:
         frame: rows with their `image` cells.
         groups: for every row, positions of the rows scored together with it.
-        linked: what else rows share that a statistic joins; None for nothing.
+        linked: a further label that links rows, for statistics that join them; None for none.
     """
     labels: list[list[object]] = []
     for position, row in enumerate(frame.to_dict("records")):
-        shared: list[object] = [("picture", picture) for picture in _pictures(str(row["image"]))]
+        shared: list[object] = [("image", image) for image in _images(str(row["image"]))]
         shared.append(("group", groups[position][0]))
         labels.append([*shared, ("linked", linked(row))] if linked else shared)
     numbers = {label: n for n, label in enumerate({label for row in labels for label in row})}
@@ -36,7 +36,7 @@ def clusters(frame: Any, groups: Sequence[tuple[int, ...]], linked: Callable[[An
 
 
 def shared(items: Iterable[str], cluster: Mapping[str, str]) -> dict[str, str]:
-    """The rows that do not stand alone among these, with their cluster."""
+    """Return the rows that share their cluster with another of these, with the cluster."""
     names = {item: cluster[item] for item in items}
     counts: dict[str, int] = {}
     for name in names.values():
@@ -44,5 +44,5 @@ def shared(items: Iterable[str], cluster: Mapping[str, str]) -> dict[str, str]:
     return {item: name for item, name in names.items() if counts[name] > 1}
 
 
-def _pictures(cell: str) -> list[str]:
-    return [str(picture) for picture in ast.literal_eval(cell)] if cell.startswith("[") else [cell]
+def _images(cell: str) -> list[str]:
+    return [str(image) for image in ast.literal_eval(cell)] if cell.startswith("[") else [cell]

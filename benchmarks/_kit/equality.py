@@ -1,7 +1,7 @@
-"""Equality of two mathematical answers, without running them as code.
+"""Compare two mathematical answers without running them as code.
 
 VLMEvalKit's MathVision rule calls Python's `eval` on the model's answer, in a child process of 20 to 80 ms per row.
-This one reads numbers and arithmetic only, in microseconds. It agrees with the kit's wherever that evaluates
+This module reads numbers and arithmetic only, in microseconds. It agrees with the kit wherever that evaluates
 arithmetic, and deliberately not where `eval` goes wrong: there "A" equals every number (it names the variable that
 holds the truth), and `2^3` equals 1 (exclusive or).
 """
@@ -41,7 +41,7 @@ _BRACKETS = str.maketrans({"{": "(", "}": ")", "[": "(", "]": ")"})
 
 
 def is_equal(answer: object, truth: object) -> bool:
-    """Whether two answers are the same text, or arithmetic of the same value."""
+    """Check whether two answers are the same text, or arithmetic of the same value."""
     a, b = str(answer).lower().strip(), str(truth).lower().strip()
     if a == b:
         return True
@@ -50,7 +50,7 @@ def is_equal(answer: object, truth: object) -> bool:
 
 
 def number(text: str) -> float | None:
-    r"""The value of plain or LaTeX arithmetic ("1/2", "3 \\times 4", "\\frac{1}{2}"), or None for anything else."""
+    r"""Evaluate plain or LaTeX arithmetic ("1/2", "3 \\times 4", "\\frac{1}{2}"); None for anything else."""
     for pattern, by in _REWRITES:
         text = pattern.sub(by, text)
     while (plain := _FRACTION.sub(r"((\1)/(\2))", text)) != text:
@@ -65,7 +65,7 @@ def number(text: str) -> float | None:
 
 
 def _value(node: ast.expr) -> float:
-    """Value of an arithmetic tree, in floats throughout: a huge power overflows at once instead of being computed."""
+    """Evaluate an arithmetic tree, in floats throughout: a huge power overflows at once instead of being computed."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return float(value)

@@ -1,4 +1,7 @@
-"""What keeps one row of a dataset, or rows scored together, from being asked or scored."""
+"""Faults for which a row of a dataset, or rows scored together, cannot be run or scored.
+
+Every `…_fault` returns the fault as text, or None.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,21 @@ from typing import Any
 Row = Mapping[str, Any]
 
 _MARKER = re.compile(r"<image (?:([1-9])>)?")
-"""Where VLMEvalKit puts a picture into the text of a question that has several."""
+"""Mark for an image in the text of a question that has several."""
 
 
 def filled(cell: object) -> bool:
-    """Whether a cell, read as text, holds something (cells missing at the end of a line are NaN)."""
+    """Check whether a cell, read as text, holds something (cells missing at the end of a line are NaN)."""
     return isinstance(cell, str) and bool(cell.strip())
 
 
 def pair_fault(rows: Sequence[Row]) -> str | None:
-    """MME scores the two questions about a picture together."""
+    """MME scores the two questions about an image together."""
     return None if len(rows) == 2 else f"{len(rows)} rows share this image and category; MME scores pairs"
 
 
 def question_index(row: Row) -> str:
-    """Index of the question a rotation belongs to, by the kit's rule."""
+    """Return the index of a rotation's question, by the kit's rule."""
     return str(int(row["g_index"])) if filled(row.get("g_index")) else str(int(row["index"]) % 1_000_000)
 
 
@@ -42,7 +45,7 @@ def options_fault(row: Row) -> str | None:
 
 
 def rotated_fault(row: Row) -> str | None:
-    """A row of MMBench has options, and numbers that say which question it rotates."""
+    """A row of MMBench has options, and numbers that name the question it rotates."""
     named = {name: row[name] for name in ("index", "g_index") if filled(row.get(name))}
     wrong = [f"{name} {value!r}" for name, value in named.items() if not value.isdecimal()]
     return f"{wrong[0]} is not a whole number" if wrong else options_fault(row)
@@ -69,7 +72,7 @@ def mia_fault(row: Row) -> str | None:
 
 
 def answers_fault(row: Row) -> str | None:
-    """The right answer is plain text, or a list of texts that are all right."""
+    """The correct answer is plain text, or a list of texts that are all correct."""
     answers = literal(row["answer"])
     if isinstance(answers, list) and not all(isinstance(answer, str) for answer in answers):
         return "the answers are not all texts"
@@ -77,37 +80,37 @@ def answers_fault(row: Row) -> str | None:
 
 
 def no_answer_fault(row: Row) -> str | None:
-    """The right answer is plain text, or a list of at least one."""
+    """The correct answer is plain text, or a list of at least one."""
     return "the list of answers is empty" if literal(row["answer"]) == [] else None
 
 
 def marker_fault(row: Row) -> str | None:
-    """Every mark for a picture in the text has the form the kit understands."""
-    return None if all(_marks(row)) else "a mark for a picture is not of the form '<image 1>'"
+    """Every mark for an image in the text has the form that the kit reads."""
+    return None if all(_marks(row)) else "a mark for an image is not of the form '<image 1>'"
 
 
-def pictures_named(row: Row) -> int:
-    """Pictures a row must have for the marks in its text."""
+def images_named(row: Row) -> int:
+    """Return the number of images a row must have for the marks in its text."""
     return max((int(mark) for mark in _marks(row) if mark), default=0)
 
 
 def _marks(row: Row) -> list[str]:
-    """Numbers of the pictures named in a row's text; empty where the mark is malformed."""
+    """Find the numbers of the images named in a row's text; empty where the mark is malformed."""
     return [mark for name in ("hint", "question", *ascii_uppercase) for mark in _MARKER.findall(str(row.get(name, "")))]
 
 
 def literal_fault(name: str, text: object) -> str | None:
-    """What is wrong with a list literal. The kit runs `eval` on it, so anything else must not get there."""
+    """A field is a list literal: the kit runs `eval` on it, so nothing else may reach it."""
     return None if is_literal(text, list) else f"field {name!r} is not a list literal"
 
 
 def is_literal(text: object, kind: type) -> bool:
-    """Whether a text is a literal of a type; the kit's `istype`, which evaluates it as code, without that."""
+    """Check whether a text is a literal of a type, like the kit's `istype`, but without evaluating it as code."""
     return isinstance(literal(text), kind)
 
 
 def literal(text: object) -> object:
-    """The value of a Python literal; None for anything else."""
+    """Return the value of a Python literal; None for anything else."""
     try:
         return ast.literal_eval(str(text))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):

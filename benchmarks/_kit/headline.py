@@ -11,7 +11,7 @@ MME_CATEGORIES = (
     *("OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"),
     *("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"),
 )
-"""The categories that count towards MME's perception (first ten) and reasoning sums."""
+"""Categories in MME's perception (first ten) and reasoning sums."""
 
 OCR_CATEGORIES = (
     *("Regular Text Recognition", "Irregular Text Recognition", "Artistic Text Recognition"),
@@ -19,7 +19,7 @@ OCR_CATEGORIES = (
     *("Scene Text-centric VQA", "Doc-oriented VQA", "Key Information Extraction"),
     "Handwritten Mathematical Expression Recognition",
 )
-"""The categories OCRBench counts; any other makes the kit fail."""
+"""Categories of OCRBench; the kit fails on any other."""
 
 
 def mme(evaluation: Evaluation) -> float:
@@ -30,7 +30,7 @@ def mme(evaluation: Evaluation) -> float:
 
 
 def hits(evaluation: Evaluation) -> float:
-    """Share of questions the kit counts as right; its `Overall` where there is one split."""
+    """Share of questions the kit counts as correct; its `Overall` if there is one split."""
     return 100 * float(evaluation.file("_exact_matching_result.tsv")["hit"].mean())
 
 
@@ -51,7 +51,7 @@ def overall(evaluation: Evaluation) -> float:
 
 
 def ocr(evaluation: Evaluation) -> float:
-    """Share of right answers; the kit's own norm divides by ten whatever the number of rows."""
+    """Share of correct answers; the kit's own norm divides by ten whatever the number of rows."""
     return 100 * float(evaluation.result["Final Score"]) / len(evaluation.table)
 
 

@@ -1,4 +1,4 @@
-"""The `image` column of a TSV: base64 pictures, lists of them, or references to the row that holds one."""
+"""The `image` column of a TSV: base64 images, lists of them, or references to the row that holds one."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 REFERENCE = 64
-"""Longest text that is a reference (another row's index) rather than a picture; the kit's own limit."""
+"""Longest text that is a reference (another row's index) rather than an image; the kit's own limit."""
 
 
 def decode(text: str) -> Image.Image:
-    """An RGB picture from base64 text.
+    """Decode base64 text to an RGB image.
 
     VLMEvalKit writes the same pixels to a PNG first (for MME's `.jpg` paths, through JPEG once more).
 
     Raises:
-        ValueError: the text is no picture, or a damaged one.
+        ValueError: the text is no image, or a damaged one.
     """
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
-            return picture.convert("RGB")
+        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+            return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise ValueError(f"the image cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def resolve(cells: Mapping[str, str]) -> dict[str, list[str] | str]:
-    """Row index -> the base64 texts of its pictures, references followed; or, as a plain string, what is wrong."""
-    return {index: _pictures(index, cells) for index in cells}
+    """Map row index -> base64 texts of its images, references followed; or, as a plain string, the fault."""
+    return {index: _images(index, cells) for index in cells}
 
 
-def _pictures(index: str, cells: Mapping[str, str]) -> list[str] | str:
+def _images(index: str, cells: Mapping[str, str]) -> list[str] | str:
     cell = cells[index]
     if len(cell) <= REFERENCE:
         if len(cells.get(cell, "")) <= REFERENCE:
@@ -48,8 +48,8 @@ def _pictures(index: str, cells: Mapping[str, str]) -> list[str] | str:
         return f"the image is a damaged list ({error})"
 
 
-def damaged(pictures: Iterable[str]) -> dict[str, str]:
-    """The pictures that cannot be decoded, each with the reason. Every picture is decoded once, on all cores."""
+def damaged(texts: Iterable[str]) -> dict[str, str]:
+    """Find the images that cannot be decoded, each with the reason. Every image is decoded once, on all cores."""
 
     def fault(text: str) -> str | None:
         try:
@@ -58,6 +58,6 @@ def damaged(pictures: Iterable[str]) -> dict[str, str]:
             return str(error)
         return None
 
-    distinct = list(dict.fromkeys(pictures))
+    distinct = list(dict.fromkeys(texts))
     with ThreadPoolExecutor() as pool:
         return {text: reason for text, reason in zip(distinct, pool.map(fault, distinct), strict=True) if reason}

@@ -1,4 +1,4 @@
-"""Credit per item, 0 to 1, from VLMEvalKit's own result files: what intervals and paired tests are computed from."""
+"""Credit per item, 0 to 1, from VLMEvalKit's own result files, for intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .boot import Kit
 
 UNREAD = frozenset({NOTHING, "", "Z", "nan", "False"})
-"""What the kit's matching rules leave of an answer they could not read."""
+"""Results of the kit's matching rules for an answer that they could not read."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class Evaluation:
     """One finished `evaluate` of the kit.
 
     Attributes:
+        kit: VLMEvalKit.
         name: the kit's name of the dataset.
-        table: the rows and predictions handed to it, in file order. result: what it returned.
-        folder: where its files lie, all called `predictions…`.
+        table: its rows and predictions, in file order.
+        result: its return value.
+        folder: folder of its files, all called `predictions…`.
     """
 
     kit: Kit
@@ -36,7 +38,7 @@ class Evaluation:
     folder: Path
 
     def file(self, ending: str) -> Any:
-        """One of the kit's result files, say `file("_auxmatch.tsv")`."""
+        """Load one of the kit's result files, for example `file("_auxmatch.tsv")`."""
         return self.kit.load(str(self.folder / f"predictions{ending}"))
 
     @property
@@ -51,7 +53,7 @@ Parts = Mapping[str, Mapping[str, tuple[float, float]]]
 class Credits(NamedTuple):
     """Credit per item (keyed by row index, of a group's first row where rows are scored together), and unread rows.
 
-    `parts` says how the headline follows from items where it is not their mean credit; see
+    `parts` derives the headline from items where it is not their mean credit; see
     `uniprune.evaluation.dataset.Score`.
     """
 
@@ -73,15 +75,15 @@ def f1(evaluation: Evaluation) -> Credits:
     columns = (matched[name] for name in ("answer", "extracted", "category"))
     part = {}
     for index, answer, found, categories in zip(evaluation.indices, *columns, strict=True):
-        times, true, said = len(categories.split(",")), answer == "Yes", found == "Yes"
-        part[index] = (2.0 * times * (true and said), float(times * (true + said)))
+        times, true, predicted = len(categories.split(",")), answer == "Yes", found == "Yes"
+        part[index] = (2.0 * times * (true and predicted), float(times * (true + predicted)))
     return rows._replace(parts={"F1": part})
 
 
 def three_accuracies(evaluation: Evaluation) -> Credits:
     """HallusionBench: one credit per row; the headline is the mean of accuracy per answer, per figure, per question.
 
-    A figure, or a question asked of several, is right if all its rows are; it counts at its first row.
+    A figure, or a question about several, is correct if all its rows are; it counts at its first row.
     """
     rows = yes_no(evaluation)
     parts = {"aAcc": {index: (credit, 1.0) for index, credit in rows.per_item.items()}}
@@ -95,7 +97,7 @@ def three_accuracies(evaluation: Evaluation) -> Credits:
 
 
 def pairs(evaluation: Evaluation) -> Credits:
-    """MME: one credit per image, half for the mean of its two questions, half for both being right.
+    """MME: one credit per image, half for the mean of its two questions, half for both being correct.
 
     The headline is the mean over categories of their mean credit.
     """
@@ -125,12 +127,12 @@ def open_choices(evaluation: Evaluation) -> Credits:
 
 
 def rotations(evaluation: Evaluation) -> Credits:
-    """MMBench: one credit per question, right only if every rotation of its options was answered right."""
+    """MMBench: one credit per question, only if every rotation of its options was answered correctly."""
     return Credits(_hits(evaluation), _unread_choices(evaluation))
 
 
 def _hits(evaluation: Evaluation) -> dict[str, float]:
-    """Marks of every question, from the table: the kit's pickle lacks MMBench questions that it could not read."""
+    """Read the marks of every question from the table: the kit's pickle lacks MMBench questions it could not read."""
     marked = evaluation.file("_exact_matching_result.tsv")
     return {str(index): float(hit) for index, hit in zip(marked["index"], marked["hit"], strict=True)}
 
@@ -150,9 +152,9 @@ def mathvision(evaluation: Evaluation) -> Credits:
     return _judged(evaluation, evaluation.kit.mathv.post_check)
 
 
-def _judged(evaluation: Evaluation, right: Callable[[Any], bool]) -> Credits:
+def _judged(evaluation: Evaluation, correct: Callable[[Any], bool]) -> Credits:
     judged = evaluation.file("_judge.tsv")
-    credits = {index: float(bool(right(judged.iloc[i]))) for i, index in enumerate(evaluation.indices)}
+    credits = {index: float(bool(correct(judged.iloc[i]))) for i, index in enumerate(evaluation.indices)}
     return Credits(credits, sum(str(answer) in UNREAD for answer in judged["res"]))
 
 
@@ -199,7 +201,7 @@ def instructions(evaluation: Evaluation) -> Credits:
     for index, types, reply in zip(evaluation.indices, judged["component_type"], judged["score_raw"], strict=True):
         try:
             scores = evaluation.kit.miabench.process_rawscore(types[2:-2].split("', '"), str(reply))
-        except (ValueError, IndexError, ZeroDivisionError, UnboundLocalError):  # what the kit swallows as well
+        except (ValueError, IndexError, ZeroDivisionError, UnboundLocalError):  # the kit swallows these, too
             continue
         credits[index] = min(1.0, max(0.0, float(scores["total_score"])))
     return Credits(credits, len(judged) - len(credits))

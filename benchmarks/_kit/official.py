@@ -1,4 +1,4 @@
-"""An official file: where it must lie, whether it is the published one, its download."""
+"""Official data files: path, comparison with the published md5, download."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from uniprune.utils.console import byte_progress
 from .task import Task
 
 LARGE = 64 * 2**20
-"""Bytes from which on a bar is shown while a file is read: about a tenth of a second."""
+"""Bytes from which on reading a file shows a progress bar: about a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class OfficialFile:
     task: Task
 
     def path(self, data_dir: Path) -> Path:
-        """Where it must lie."""
+        """Return its path."""
         return data_dir / f"{self.task.kit_name}.tsv"
 
     def published(self) -> tuple[str, str]:
-        """Its address and md5, from the kit's tables."""
+        """Return its address and md5, from the kit's tables."""
         from .boot import boot
 
         dataset = boot().dataset_class(self.task.module, self.task.cls)
         return dataset.DATASET_URL[self.task.kit_name], dataset.DATASET_MD5[self.task.kit_name]
 
     def inspect(self, data_dir: Path) -> DataFile:
-        """What lies there. A file that is there is read to its end."""
+        """Check the file at the path; it is read to its end."""
         path = self.path(data_dir)
         if not path.is_file():
             return DataFile(path, "absent")
@@ -51,9 +51,9 @@ class OfficialFile:
         return DataFile(path, "ok" if found == expected else "altered", size, found)
 
     def fetch(self, data_dir: Path) -> DataFile:
-        """Download it, unless it is there. A file under its name is either complete and official or not ours.
+        """Download it, unless it exists. A file under its name is either complete and official or somebody else's.
 
-        What a cut or an interrupt left of it is kept beside it, hidden, and continued.
+        A partial download is kept in the same folder, hidden, and continued.
 
         Raises:
             UserError: another file has its name; it cannot be reached, is cut off or not the published one; no room.
@@ -65,11 +65,11 @@ class OfficialFile:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{partial}.lock"):
-                there = self.inspect(data_dir)
-                if there.state == "altered":
+                present = self.inspect(data_dir)
+                if present.state == "altered":
                     raise UserError(f"{path} is not the official file and is left alone; {remedy(self.name, data_dir)}")
-                if there.state == "ok":
-                    return there
+                if present.state == "ok":
+                    return present
                 found = _continued(url, partial, expected)
                 if found != expected:
                     raise UserError(f"{self.name}: {url} sent another file (md5 {found}), which is not kept. {by_hand}")
@@ -78,18 +78,18 @@ class OfficialFile:
             reason = str(error) or type(error).__name__
             kept = f"{decimal(partial.stat().st_size)} are kept, " if partial.is_file() else ""
             raise UserError(
-                f"{self.name}: cannot download {url} to {path}: {reason}; {kept}the same command goes on. {by_hand}"
+                f"{self.name}: cannot download {url} to {path}: {reason}; {kept}the same command continues. {by_hand}"
             ) from error
         return DataFile(path, "ok", path.stat().st_size, found)
 
 
 def remedy(name: str, data_dir: Path) -> str:
-    """What to do about a file that is altered."""
+    """Return the remedy for a file that is altered."""
     return f"move it away, then run: {download_command([name], data_dir)}"
 
 
 def _continued(url: str, partial: Path, expected: str) -> str:
-    """Download into `partial`; its md5. A wrong file does not stay, and one with a wrong beginning is fetched anew."""
+    """Download into `partial` and return its md5; delete a wrong file, fetch one with a wrong beginning anew."""
     from .transfer import download
 
     beginning_kept = download(url, partial)
@@ -104,7 +104,7 @@ def _continued(url: str, partial: Path, expected: str) -> str:
 
 
 def _md5(path: Path) -> str:
-    """Hexadecimal md5 of a file; a bar on a terminal where that takes a while."""
+    """Return the hexadecimal md5 of a file; a large one shows a progress bar on a terminal."""
     console, digest = Console(stderr=True, quiet=path.stat().st_size < LARGE), hashlib.md5()
     with byte_progress(console) as bar, bar.open(path, "rb", description=f"checking {path.name}") as file:
         while piece := file.read(2**20):

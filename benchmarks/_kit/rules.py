@@ -1,4 +1,4 @@
-"""The rule judge: what stands in for a judge model where VLMEvalKit wants one, and is labelled "rule" in every score.
+"""Rules that replace a judge model where VLMEvalKit requires one; every score is then labelled "rule".
 
 Mathematical answers: the last number or option letter. Instructions (MIA-Bench): a small vocabulary of instructions
 that a program can check; an instruction outside it is refused, never guessed.
@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 NOTHING = "?"
-"""The rule judge's reply when an answer holds neither a number nor an option letter."""
+"""Reply if an answer holds neither a number nor an option letter."""
 
 _LAST = re.compile(r"(?<![\w.])-?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|\.\d+)(?!\w)|\b[A-H]\b")
 
@@ -21,7 +21,7 @@ Check = Callable[[re.Match[str], str], bool]
 
 
 def last_value(row: Mapping[str, Any]) -> str:
-    """The last number (thousands separators removed) or single letter A–H in a row's prediction."""
+    """Return the last number (thousands separators removed) or single letter A–H in a row's prediction."""
     found = _LAST.findall(str(row["prediction"]))
     return found[-1].replace(",", "") if found else NOTHING
 
@@ -68,12 +68,12 @@ def _rule(component: str) -> tuple[re.Match[str], Check] | None:
 
 
 def uncovered(row: Mapping[str, Any]) -> list[str]:
-    """Instruction components of a row that no rule covers."""
+    """Return the instruction components of a row that no rule covers."""
     return [component for component in ast.literal_eval(row["components"]) if _rule(component) is None]
 
 
 def grade(row: Mapping[str, Any]) -> str:
-    """A grading in the form MIA-Bench asks its judge for: each component followed or not, and the weighted total.
+    """Grade a row in the form of MIA-Bench's judge: each component followed or not, and the weighted total.
 
     Raises:
         ValueError: a component that no rule covers.

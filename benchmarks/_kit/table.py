@@ -1,4 +1,4 @@
-"""Reading a benchmark's TSV: every row that cannot be asked or scored is found, named and set aside before the run."""
+"""Read a benchmark's TSV: rows that cannot be run or scored are found, named and left out before the run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class KitTable:
     """A read TSV.
 
     Attributes:
-        frame: the rows that can be asked, with pandas' column types as if the others were not in the file, and with
-            references between images followed.
-        faulty: index (or "line N", "row N" where there is none) -> why the row cannot be asked.
+        frame: the usable rows, with pandas' column types as if the others were not in the file, and with references
+            between images followed.
+        faulty: index (or "line N", "row N" if there is none) -> fault of the row.
         groups: for every row of `frame`, the positions of the rows scored together with it.
     """
 
@@ -41,7 +41,7 @@ class KitTable:
 
 
 def md5(path: Path) -> str:
-    """Hexadecimal md5 of a file."""
+    """Return the hexadecimal md5 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
@@ -63,29 +63,29 @@ def read_table(path: Path, task: Task) -> KitTable:
     rows = text.to_dict("records")
     names = _names([row["index"] for row in rows])
     required = [name for name in task.columns if name != "image"]
-    # Groups the kit reports on: it sorts their names, and fails on a column that is filled in some rows only.
+    # The kit sorts the names of the groups it reports on, and fails on a column that is filled in some rows only.
     required += [name for name in task.all_or_none if name in text and text[name].map(filled).any()]
     faults = _row_faults(rows, names, task, required)
-    pictures = images.resolve({name: cell for name, cell in zip(names, cells, strict=True) if filled(cell)})
-    for i, reason in _picture_faults(rows, names, pictures, task).items():
+    decoded = images.resolve({name: cell for name, cell in zip(names, cells, strict=True) if filled(cell)})
+    for i, reason in _image_faults(rows, names, decoded, task).items():
         faults.setdefault(i, reason)
     groups = _group(rows, names, faults, task)
-    # Other splits are not asked; a row that does not say where it belongs is a faulty one.
-    asked = [i for i, row in enumerate(rows) if task.split is None or row["split"] in (task.split, "")]
-    faulty |= {names[i]: faults[i] for i in asked if i in faults}
-    good = [i for i in asked if i not in faults]
+    # Other splits are left out; a row without a split is faulty.
+    used = [i for i, row in enumerate(rows) if task.split is None or row["split"] in (task.split, "")]
+    faulty |= {names[i]: faults[i] for i in used if i in faults}
+    good = [i for i in used if i not in faults]
     if not good:
         first = next(iter(faulty.items()), None)
         raise UserError(f"{path} has no usable row" + (f"; {first[0]}: {first[1]}" if first else ""))
     frame = _typed(text.iloc[good])
-    resolved = (pictures[names[i]] for i in good)
+    resolved = (decoded[names[i]] for i in good)
     frame["image"] = [found[0] if len(found) == 1 else str(found) for found in resolved]
     place = {row: position for position, row in enumerate(good)}
     return KitTable(frame, faulty, [tuple(place[member] for member in groups[row]) for row in good])
 
 
 def _read(path: Path) -> tuple[Any, dict[str, str]]:
-    """All cells as text, and the lines with too many fields."""
+    """Read all cells as text; return also the lines with too many fields."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -98,7 +98,7 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def _names(indices: Sequence[Any]) -> list[str]:
-    """What to call each row: its index, or "row N" where that is missing or was used before."""
+    """Name each row: its index, or "row N" if that is missing or was used before."""
     names: list[str] = []
     taken: set[str] = set()
     for i, index in enumerate(indices, 1):
@@ -108,7 +108,7 @@ def _names(indices: Sequence[Any]) -> list[str]:
 
 
 def _row_faults(rows: list[dict[str, Any]], names: list[str], task: Task, required: Sequence[str]) -> dict[int, str]:
-    """Position -> the first thing wrong with a row, images aside."""
+    """Map position -> first fault of a row, images aside."""
     faults: dict[int, str] = {}
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
         reason = _fault(row, task, required)
@@ -119,22 +119,22 @@ def _row_faults(rows: list[dict[str, Any]], names: list[str], task: Task, requir
     return faults
 
 
-def _picture_faults(
-    rows: list[dict[str, Any]], names: list[str], pictures: Mapping[str, list[str] | str], task: Task
+def _image_faults(
+    rows: list[dict[str, Any]], names: list[str], decoded: Mapping[str, list[str] | str], task: Task
 ) -> dict[int, str]:
-    """Position -> what is wrong with a row's pictures."""
-    damaged = images.damaged(text for found in pictures.values() if isinstance(found, list) for text in found)
+    """Map position -> fault of a row's images."""
+    damaged = images.damaged(text for found in decoded.values() if isinstance(found, list) for text in found)
     faults: dict[int, str] = {}
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
-        match pictures.get(name):
+        match decoded.get(name):
             case None:
                 faults[i] = "no image (VLMEvalKit leaves such rows out)"
             case str() as reason:
                 faults[i] = reason
             case shown:
-                wrong = next((damaged[picture] for picture in shown if picture in damaged), None)
-                if wrong is None and task.pictures(row) > len(shown):
-                    wrong = f"its text names picture {task.pictures(row)}, but it has {len(shown)}"
+                wrong = next((damaged[image] for image in shown if image in damaged), None)
+                if wrong is None and task.images_named(row) > len(shown):
+                    wrong = f"its text names image {task.images_named(row)}, but it has {len(shown)}"
                 if wrong is not None:
                     faults[i] = wrong
     return faults
@@ -158,14 +158,14 @@ def _fault(row: Mapping[str, Any], task: Task, required: Sequence[str]) -> str |
 def _group(
     rows: list[dict[str, Any]], names: list[str], faults: dict[int, str], task: Task
 ) -> dict[int, tuple[int, ...]]:
-    """Position -> positions scored together. A group with one faulty row is faulty as a whole."""
+    """Map position -> positions scored together. A group with one faulty row is faulty as a whole."""
     if task.grouping is None:
         return {i: (i,) for i in range(len(rows))}
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         try:
             groups[task.grouping.key(row)].append(i)
-        except ValueError:  # a faulty row whose group cannot be told
+        except ValueError:  # a faulty row without a readable group
             groups[f"row {i}"].append(i)
     for members in groups.values():
         wrong = [i for i in members if i in faults]
@@ -180,7 +180,7 @@ def _group(
 
 
 def _typed(text: Any) -> Any:
-    """The same rows with the column types pandas gives a file of exactly these rows.
+    """Convert the rows to the column types that pandas gives a file of exactly these rows.
 
     One empty cell in a faulty row would otherwise turn a column of whole numbers, and every option in the prompts, into
     decimals.

@@ -1,4 +1,4 @@
-"""What must be known of a dataset to load, ask and score it through VLMEvalKit."""
+"""Description of a dataset that is loaded, prompted and scored through VLMEvalKit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Grouping:
     """Rows that are scored together.
 
     Attributes:
-        key: what the rows of a group share. fault: what keeps a complete group from being scored, or None.
+        key: label that the rows of a group share.
+        fault: fault of a complete group, or None.
     """
 
     key: Callable[[Row], str]
@@ -27,11 +28,12 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Judging:
-    """How a dataset that VLMEvalKit does not score by matching alone is judged.
+    """Judging of a dataset that VLMEvalKit does not score by matching alone.
 
     Attributes:
         prompt: the kit's function from a row with its prediction to the judge's prompt.
-        rule: the rule judge's reply to that prompt. refuses: parts of a row that it cannot judge.
+        rule: the rule judge's reply to that prompt.
+        refuses: parts of a row that the rule cannot judge.
         max_tokens: longest reply of a judge model, as in the kit.
     """
 
@@ -47,18 +49,26 @@ class Task:
 
     Attributes:
         kit_name: the kit's name of it; decides prompts, scoring and the official file's name and md5.
-        rows: rows of the official file that are asked. rows_known: whether that is documented rather than estimated.
-        suite: which `--suite` it belongs to.
+        rows: rows of the official file that are used.
         module: module of `vlmeval.dataset` with the class `cls`.
-        ability: ability group of UniPruneBench. metric: name of the headline number. summary: one line for listings.
-        columns: must be there and filled in every row. all_or_none: if filled in one row, then in every row.
+        cls: the kit's class.
+        ability: ability group of UniPruneBench.
+        metric: name of the headline number.
+        summary: one line for listings.
+        columns: columns that must exist and be filled in every row.
+        headline: converts the kit's result to 0–100.
+        credits: per-item credit from the kit's result files.
+        suite: the `--suite` that contains it.
+        rows_known: whether `rows` is documented rather than estimated.
+        all_or_none: columns that, if filled in one row, must be filled in every row.
         literals: columns the kit evaluates as Python lists.
         allowed: column -> the only values the kit can score.
-        fault: what else is wrong with a row, or None. grouping: rows scored together.
-        linked: what rows share that the headline joins, though they are not left out together; None for nothing.
-        pictures: how many pictures a row's text names. split: the only value of the column `split` that is asked.
-        headline: the kit's result -> 0–100. credits: per-item credit from the kit's result files.
-        judging: how it is judged; None where exact matching is enough.
+        fault: any other fault of a row, or None.
+        grouping: rows scored together.
+        linked: label of rows that the headline joins, though they are not left out together; None for none.
+        images_named: number of images that a row's text names.
+        split: the only value of the column `split` that is used; None for all.
+        judging: how it is judged; None if exact matching is enough.
         max_new_tokens: longest answer, in tokens.
     """
 
@@ -80,7 +90,7 @@ class Task:
     fault: Callable[[Row], str | None] = lambda row: None
     grouping: Grouping | None = None
     linked: Callable[[Row], str] | None = None
-    pictures: Callable[[Row], int] = lambda row: 0
+    images_named: Callable[[Row], int] = lambda row: 0
     split: str | None = None
     judging: Judging | None = None
     max_new_tokens: int = 128

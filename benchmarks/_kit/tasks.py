@@ -1,4 +1,4 @@
-"""What each dataset is to VLMEvalKit and to us: one row of a table per dataset."""
+"""Table of the datasets, one `Task` each."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TASKS: dict[str, Task] = {
         cls="MathVista",
         ability="mathematical",
         metric="accuracy",
-        summary="MathVista testmini: mathematics in pictures (arXiv 2310.02255)",
+        summary="MathVista testmini: mathematics in images (arXiv 2310.02255)",
         columns=("index", "image", "question", "answer", "question_type", "answer_type", "task", "skills"),
         literals=("skills",),
         fault=faults.vista_fault,
@@ -149,7 +149,7 @@ TASKS: dict[str, Task] = {
         kit_name="ScienceQA_TEST",
         rows=2_017,
         ability="multidisciplinary",
-        summary="ScienceQA test: questions with a picture (arXiv 2209.09513)",
+        summary="ScienceQA test: questions with an image (arXiv 2209.09513)",
     ),
     "pope": Task(
         **_YES_NO,
@@ -210,8 +210,8 @@ TASKS |= {
         rows=900,
         suite="zspaprune",
         ability="multidisciplinary",
-        summary="MMMU validation: college subjects, one or several pictures (arXiv 2311.16502)",
-        pictures=faults.pictures_named,
+        summary="MMMU validation: college subjects, one or several images (arXiv 2311.16502)",
+        images_named=faults.images_named,
         split="validation",
     ),
     "gqa": Task(

@@ -1,4 +1,4 @@
-"""A file from a web server, continued where an earlier attempt ended."""
+"""Download a file, continuing where an earlier attempt ended."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from rich.console import Console
 from uniprune.utils.console import byte_progress
 
 PATIENCE = 60.0
-"""Seconds without a byte after which a server is given up."""
+"""Seconds without a byte after which the download fails."""
 CHUNK = 2**20
 
 
 def download(url: str, partial: Path) -> bool:
-    """Bring `partial` to the length of the file at `url`, asking only for what it lacks; a bar on a terminal.
+    """Complete `partial` from `url`, requesting only the missing bytes, with a progress bar on a terminal.
 
-    What has come is kept whatever happens. Whether both parts are of one file only a checksum can tell.
+    Bytes once received are kept. Only a checksum can verify that both parts are of one file.
 
     Returns:
-        whether something that lay there before was kept.
+        whether earlier bytes were kept.
 
     Raises:
-        OSError: the server cannot be reached, has no such file, falls silent or stops early; or there is no room.
+        OSError: the server cannot be reached, has no such file, stops sending or ends early; or there is no room.
     """
     there = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as response, partial.open("ab") as file:
             if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {there}-"):
-                raise OSError(f"asked for what follows byte {there}, the server sent other bytes")
+                raise OSError(f"requested the bytes from {there} on, the server sent others")
             if response.status != 206:  # the whole file: servers may ignore ranges
                 there = 0
                 file.truncate(0)
@@ -43,14 +43,14 @@ def download(url: str, partial: Path) -> bool:
                 have = there
                 while chunk := response.read1(CHUNK):
                     file.write(chunk)
-                    file.flush()  # a kill then loses nothing that has come
+                    file.flush()  # a kill then loses no received byte
                     have += len(chunk)
                     bar.update(task, completed=have)
             if total is not None and have < total:
                 raise OSError(f"cut off after {have} of {total} bytes")
             return there > 0
     except urllib.error.HTTPError as error:
-        if error.code == 416 and there:  # nothing lies behind what is there
+        if error.code == 416 and there:  # the file is complete
             return True
         raise
     except HTTPException as error:

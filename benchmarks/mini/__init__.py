@@ -1,7 +1,7 @@
 """The mini suite: ten small generated datasets in the formats of the ten real ones, scored by VLMEvalKit itself.
 
 The tables are written on first use to `<data-dir>/mini-v<version>/`; questions and answers are the same on every
-machine. The three datasets that want a judge use the rule judge unless another is named; their scores say so.
+machine. The three datasets that require a judge use the rule judge unless another is named; scores name their judge.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TASK_OF = {
     "pope": "pope",
     "hallusionbench": "hallusionbench",
 }
-"""Table of the suite -> the real dataset whose format, prompts and scoring it takes over."""
+"""Table of the suite -> the real dataset with the same format, prompts and scoring."""
 MAX_NEW_TOKENS = 16
 """Longest answer of a tiny model, in tokens."""
 
 
 def _generated(table: str) -> Callable[[DataOptions], Dataset]:
-    """The factory of one generated dataset."""
+    """Register the factory of one generated dataset."""
     task = TASKS[TASK_OF[table]]
     name = f"mini-{table}"
 
@@ -51,7 +51,7 @@ def _generated(table: str) -> Callable[[DataOptions], Dataset]:
 
         check_judge(name, task.judging, _judged(options))
 
-    load.__doc__ = f"Drawn scenes, asked about as in {task.summary.split(':')[0]}."
+    load.__doc__ = f"Drawn scenes with the questions of {task.summary.split(':')[0]}."
     register = register_benchmark(
         name, suite="mini", ability=task.ability, metric=task.metric, judge=task.judge, preflight=preflight
     )
@@ -59,7 +59,7 @@ def _generated(table: str) -> Callable[[DataOptions], Dataset]:
 
 
 def _judged(options: DataOptions) -> DataOptions:
-    """By the rule judge unless told otherwise; where no judge is needed, none is used."""
+    """Make the rule judge the default; datasets that need no judge ignore it."""
     return options if options.judge else dataclasses.replace(options, judge="rule")
 
 

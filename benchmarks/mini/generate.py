@@ -1,6 +1,6 @@
 """The mini suite's tables: ten small datasets of drawn scenes, in the columns of the ten real ones.
 
-Every table depends on its name and `SEED` only, and shows scenes of the evaluation split only, which training never
+Every table depends on its name and `SEED` only, and holds scenes of the evaluation split only, which training never
 draws (see `uniprune.synthetic`).
 """
 
@@ -48,10 +48,10 @@ def write(name: str, file: Path) -> None:
 
 # --- pieces -----------------------------------------------------------------------------------------------------
 def _scene(rng: Rng, crowded: bool = False) -> tuple[Layout, str]:
-    """A held-out layout and its picture.
+    """Draw a held-out layout and its image.
 
-    `crowded` ones hold the longest word, a sum and at least four objects: more that differs than one visual token in
-    nine can show, so that reading needs more than what keeps only the most diverse tokens leaves.
+    `crowded` ones hold the longest word, a sum and at least four objects: more than one visual token in nine can
+    represent, so that reading needs more than the most diverse tokens.
     """
     if crowded:
         layout = sample_layout(rng, held_out=True, objects=(4, 6), letters=(6, 6), word=1, sum_=1)
@@ -61,14 +61,14 @@ def _scene(rng: Rng, crowded: bool = False) -> tuple[Layout, str]:
 
 
 def _png(layout: Layout, rng: Rng) -> str:
-    """The picture of a layout as base64 PNG."""
+    """Render a layout as base64 PNG."""
     stream = io.BytesIO()
     render(layout, rng).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()
 
 
 def _asked(rng: Rng, kinds: Sequence[str], count: int, crowded: bool = False) -> Iterator[tuple[Question, str]]:
-    """`count` questions about as many pictures, the kinds in turn."""
+    """Draw `count` questions about as many images, the kinds in turn."""
     for number in range(count):
         kind = kinds[number % len(kinds)]
         while True:
@@ -223,7 +223,7 @@ def _scienceqa(rng: Rng) -> Iterator[Row]:
 
 
 def _pope(rng: Rng) -> Iterator[Row]:
-    """Per picture: one object that is there, and absent ones: any, a popular one, a half true (adversarial) one."""
+    """Per image: one object that is present, and absent ones: any, a popular one, a half true (adversarial) one."""
     for _ in range(30):
         layout, image = _scene(rng)
         pairs = {(o.shape, o.color) for o in layout.objects}
@@ -240,7 +240,7 @@ def _pope(rng: Rng) -> Iterator[Row]:
 
 
 def _hallusionbench(rng: Rng) -> Iterator[Row]:
-    """Per set: a picture and the same picture with one object recoloured, so that each question changes its answer."""
+    """Per set: an image and the same image with one object recoloured, so that each question changes its answer."""
     done = 0
     while done < 24:
         layout = sample_layout(rng, held_out=True)

@@ -1,6 +1,7 @@
-"""The measured table of the mini suite: `python -m uniprune.benchmarks.mini.report` after the runs it names.
+"""Measured tables of the mini suite: `python -m uniprune.benchmarks.mini.report [--methods]` after the runs it lists.
 
-Writes docs/mini-suite.csv (one line per model, method and ratio) and docs/mini-suite.md (the same, readable).
+Writes docs/mini-suite.csv (one line per model, method and ratio) and docs/mini-suite.md (the same, readable); with
+--methods docs/mini-suite-methods.csv and .md: every method, compared with random pruning.
 """
 
 from __future__ import annotations
@@ -9,35 +10,74 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import numpy as np
 
 from uniprune.results.records import DatasetRecord, RunRecord, Store
 
-RATIOS = (0.5, 0.333, 0.222, 0.111)
-METHODS = ("random-pre", "random-intra", "divprune", "fastv")
 MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
-COLUMNS = ("model", "method", "ratio", "visual tokens", *ABILITIES, "average", "half-width")
-
-CsvRows = Sequence[dict[str, str]]
-
-COMMAND = (
-    f"for model in {' '.join(MODELS)}; do\n"
-    f"  python run.py --model $model --method none {' '.join(METHODS)} \\\n"
-    f"    --ratio {' '.join(map(str, RATIOS))} --batch-size 60 --share-vision 4 \\\n"
-    f"    --output results/mini-suite\n"
-    "done\n"
-    "python -m uniprune.benchmarks.mini.report --results results/mini-suite"
+COLUMNS = ("method", "ratio", "visual tokens", *ABILITIES)
+PRE, INTRA = "random-pre", "random-intra"
+SINGLE = (
+    "cdpruner dart divprune fastv fitprune fopru gprune mustdrop pooling prumerge prumerge+ pyramiddrop sparsevlm "
+    "sparsevlm-v1 sparsevlm-v2 visionzip vispruner vtw zspaprune"
+)
+COMPOSED = (
+    "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
 )
 
-_TEXT = """# The mini suite, measured
+Scored = dict[str, DatasetRecord]
+"""The ten scored tables of one run, by name."""
+CsvRows = Sequence[dict[str, str]]
 
-What the three tiny models score on the ten generated datasets, un-pruned and pruned. **This shows that the harness
-works, not how methods rank on real models**: pictures of 96 x 96 pixels with a few shapes and characters, models of
+
+@dataclass(frozen=True)
+class Page:
+    """One table, as a CSV and as a Markdown page.
+
+    Attributes:
+        name: of both files.
+        methods: in table order, after "none".
+        ratios: that the table shows.
+        seeds: of random pruning; if several, each method is compared with their mean.
+        half_width: column of the number after ±.
+        text: Markdown before the tables.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    ratios: tuple[float, ...]
+    seeds: tuple[int, ...]
+    half_width: str
+    text: str
+
+    @property
+    def compared(self) -> bool:
+        """Whether methods are compared with random pruning."""
+        return len(self.seeds) > 1
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the CSV."""
+        return ["model", *COLUMNS, "average", self.half_width, *["random", "low", "high"] * self.compared]
+
+
+CURVES = Page(
+    name="mini-suite",
+    methods=(PRE, INTRA, "divprune", "fastv"),
+    ratios=(0.5, 0.333, 0.222, 0.111),
+    seeds=(0,),
+    half_width="half-width",
+    text="""# The mini suite, measured
+
+Scores of the three tiny models on the ten generated datasets, un-pruned and pruned. **This shows that the harness
+works, not how methods rank on real models**: images of 96 x 96 pixels with a few shapes and characters, models of
 1.3 to 1.6 million parameters that were trained with background tokens dropped more often than others, so they forgive
 whatever keeps the foreground. VLMEvalKit makes the prompts and the scores; MathVista, Math-Vision and MIA-Bench use the
 rule judge.
@@ -45,106 +85,177 @@ rule judge.
 Measured by
 
 ```sh
-{command}
+for model in tiny-llava tiny-internvl tiny-qwen2.5-vl; do
+  python run.py --model $model --method none random-pre random-intra divprune fastv \\
+    --ratio 0.5 0.333 0.222 0.111 --batch-size 60 --share-vision 4 \\
+    --output results/mini-suite
+done
+python -m uniprune.benchmarks.mini.report --results results/mini-suite
 ```
 
 Columns are the six ability groups (mean headline score of their datasets, 0–100) and the average over the ten datasets.
 ± is half the width of the 95 % bootstrap interval of the average credit per item, resampled within each dataset
 (accuracy stands in for POPE's F1 and HallusionBench's three accuracies there). Random methods: one seed.
-"""
+""",
+)
+METHODS = Page(
+    name="mini-suite-methods",
+    methods=(PRE, INTRA, *SINGLE.split(), *COMPOSED.split()),
+    ratios=(0.333, 0.222, 0.111),
+    seeds=(0, 1, 2, 3, 4),
+    half_width="spread",
+    text=f"""# Every method on the mini suite
+
+Every registered method, and every composition of UniPruneBench's two-stage table, on the three tiny models. As with the
+[curves](mini-suite.md), **this shows that every method runs end to end and loses accuracy as it prunes, not how methods
+rank on real models**.
+
+Measured by
+
+```sh
+for model in tiny-llava tiny-internvl tiny-qwen2.5-vl; do
+  python run.py --model $model --ratio 0.333 0.222 0.111 --batch-size 60 --share-vision 4 \\
+    --output results/mini-suite --method none random-pre random-intra \\
+    {SINGLE} \\
+    {COMPOSED}
+  for seed in 1 2 3 4; do
+    python run.py --model $model --method random-pre random-intra --ratio 0.333 0.222 0.111 \\
+      --seed $seed --batch-size 60 --share-vision 4 --output results/mini-suite
+  done
+done
+python -m uniprune.benchmarks.mini.report --methods --results results/mini-suite
+```
+
+* *visual tokens*: mean over decoder layers of what entered them, measured. The ratio holds at the pruning point, so
+  methods inside the language model see more tokens than methods before it, and schedules differ again.
+* *average* ± half the width of its 95 % bootstrap interval; for random pruning ± the standard deviation over
+  5 seeds.
+* *minus random*: difference of the mean credit per item to random pruning at the same ratio (5 seeds, `random-pre` for
+  methods before the language model, `random-intra` for all others), items paired, with its 95 % bootstrap interval;
+  **bold** where the interval excludes 0. Nothing was tuned for this table.
+""",
+)
 
 
-def entries_of(record: RunRecord) -> dict[str, DatasetRecord]:
-    """The scored tables of the mini suite in a run; none unless all ten are."""
+def scored(record: RunRecord) -> Scored:
+    """Return the scored tables of the mini suite in a run; none unless all ten are."""
     entries = {name: entry for name, entry in record.datasets.items() if entry.suite == "mini" and entry.score}
     return entries if len(entries) == 10 else {}
 
 
-def rows(records: Iterable[RunRecord]) -> list[dict[str, str]]:
-    """One row per complete run of this page's methods, in table order."""
-    out = []
+def rows(page: Page, records: Iterable[RunRecord]) -> list[dict[str, str]]:
+    """Return one row per model, method and ratio, in table order; the seeds of random pruning together."""
+    order = ("none", *page.methods)
+    runs: dict[tuple[str, str, float], list[RunRecord]] = defaultdict(list)
     for record in records:
-        entries, method, seed = entries_of(record), record.setup.method, record.setup.seed
-        if not entries or method.name not in ("none", *METHODS) or seed or record.setup.ratio not in (1, *RATIOS):
-            continue
-        tokens = fmean(entry.ledger.average for entry in entries.values() if entry.ledger)
-        scores = {ability: _mean(entries.values(), ability) for ability in ABILITIES}
-        average = fmean(entry.score.value for entry in entries.values() if entry.score)
-        row = {
-            "model": record.model.name,
-            "method": method.name,
-            "ratio": f"{record.setup.ratio:g}",
-            "visual tokens": f"{tokens:.1f}",
-            **{ability: f"{score:.1f}" for ability, score in scores.items()},
-            "average": f"{average:.1f}",
-            "half-width": f"{_half_width(entries.values()):.1f}",
-        }
+        method, ratio = record.setup.method.name, record.setup.ratio
+        if scored(record) and method in order and (method == "none" or ratio in page.ratios):
+            runs[record.model.name, method, ratio].append(record)
+    out = []
+    for (model, method, ratio), same in runs.items():
+        seeds = page.seeds if method in (PRE, INTRA) else (0,)
+        chosen = [scored(record) for record in same if record.setup.seed in seeds]
+        row = {"model": model, "method": method, "ratio": f"{ratio:g}", **_scores(page, chosen, len(seeds) > 1)}
+        random = runs.get((model, PRE if same[0].setup.method.kind == "pre-llm" else INTRA, ratio), [])
+        if page.compared and method not in ("none", PRE, INTRA) and random:
+            row |= _against(chosen[0], [scored(record) for record in random])
         out.append(row)
-    order = ("none", *METHODS)
-    out.sort(key=lambda r: (MODELS.index(r["model"]), order.index(r["method"]), -float(r["ratio"])))
+    out.sort(key=lambda row: (MODELS.index(row["model"]), order.index(row["method"]), -float(row["ratio"])))
     return out
 
 
-def _mean(entries: Iterable[DatasetRecord], ability: str) -> float:
-    return fmean(entry.score.value for entry in entries if entry.score and entry.ability == ability)
+def _scores(page: Page, runs: Sequence[Scored], several: bool) -> dict[str, str]:
+    """Compute the means over the runs of one method, with their spread if there are several seeds."""
+    tokens = [entry.ledger.average for entries in runs for entry in entries.values() if entry.ledger]
+    averages = [fmean(entry.score.value for entry in entries.values() if entry.score) for entries in runs]
+    if several:
+        half_width = stdev(averages) if len(averages) > 1 else float("nan")
+    else:
+        low, high = interval([credits(entry) for entry in runs[0].values()])
+        half_width = (high - low) / 2
+    entries = [entry for run in runs for entry in run.values()]
+    by_ability = {
+        ability: fmean(entry.score.value for entry in entries if entry.score and entry.ability == ability)
+        for ability in ABILITIES
+    }
+    return {
+        "visual tokens": f"{fmean(tokens):.1f}",
+        **{ability: f"{score:.1f}" for ability, score in by_ability.items()},
+        "average": f"{fmean(averages):.1f}",
+        page.half_width: f"{half_width:.1f}",
+    }
 
 
-def _half_width(entries: Iterable[DatasetRecord]) -> float:
-    """Half the interval of the mean over datasets of the mean credit, in points."""
-    low, high = interval([credits(entry) for entry in entries])
-    return (high - low) / 2
+def _against(entries: Scored, random: Sequence[Scored]) -> dict[str, str]:
+    """Compute the paired difference of the mean credit to random pruning, averaged over its seeds."""
+    differences = [
+        credits(entry) - np.mean([credits(other[name]) for other in random], axis=0) for name, entry in entries.items()
+    ]
+    low, high = interval(differences)
+    middle = 100 * fmean(float(difference.mean()) for difference in differences)
+    return {"random": f"{middle:+.1f}", "low": f"{low:+.1f}", "high": f"{high:+.1f}"}
 
 
 def credits(entry: DatasetRecord) -> np.ndarray:
-    """Credit of every item of a scored table, 0-1, in the order of the items."""
+    """Return the credit of every item of a scored table, 0-1, in the order of the items."""
     assert entry.score is not None
     return np.array([value for _, value in sorted(entry.score.per_item.items())])
 
 
-def interval(items: Iterable[np.ndarray], resamples: int = 4000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over datasets of the mean item, in points; items resampled per dataset."""
+def interval(tables: Iterable[np.ndarray], resamples: int = 4000) -> tuple[float, float]:
+    """Bootstrap the 95 % interval of the mean over tables of the mean item, in points; items resampled per table."""
     rng = np.random.default_rng(0)
-    means = [rng.choice(one, (resamples, len(one))).mean(1) for one in items]
+    means = [rng.choice(items, (resamples, len(items))).mean(1) for items in tables]
     low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
     return 100 * float(low), 100 * float(high)
 
 
-def markdown(table: Sequence[dict[str, str]]) -> str:
-    """The page: one table per model."""
-    parts = [_TEXT.format(command=COMMAND)]
+def to_csv(page: Page, table: CsvRows) -> str:
+    """Comma-separated values of a page."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, page.columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(table)
+    return file.getvalue()
+
+
+def markdown(page: Page, table: CsvRows) -> str:
+    """The readable page: one table per model."""
+    heads = [*COLUMNS, "average", *["minus random"] * page.compared]
+    parts = [page.text]
     for model in MODELS:
         parts.append(f"\n## {model}\n")
-        shown = ("method", "ratio", "visual tokens", *ABILITIES)
-        parts.append("| " + " | ".join([*shown, "average"]) + " |")
-        parts.append("|---" * 2 + "|---:" * (len(shown) - 1) + "|")
+        parts.append("| " + " | ".join(heads) + " |")
+        parts.append("|---" * 2 + "|---:" * (len(heads) - 2) + "|")
         for row in table:
             if row["model"] == model:
-                cells = [*(row[c] for c in shown), f"{row['average']} ± {row['half-width']}"]
-                parts.append("| " + " | ".join(cells) + " |")
+                cells = [*(row[column] for column in COLUMNS), f"{row['average']} ± {row[page.half_width]}"]
+                parts.append("| " + " | ".join([*cells, *[_difference(row)] * page.compared]) + " |")
     return "\n".join(parts) + "\n"
 
 
-def publish(
-    description: str,
-    name: str,
-    make: Callable[[Iterable[RunRecord]], CsvRows],
-    page: Callable[[CsvRows], str],
-    columns: Sequence[str],
-) -> None:
-    """Command line of a report: reads the stored runs, writes `name`.csv and `name`.md, and prints the page."""
-    parser = argparse.ArgumentParser(description=description.split("\n\n")[0])
+def _difference(row: dict[str, str]) -> str:
+    """The last cell: bold where the interval excludes 0."""
+    if "random" not in row:
+        return ""
+    sure = float(row["low"]) > 0 or float(row["high"]) < 0
+    middle = f"**{row['random']}**" if sure else row["random"]
+    return f"{middle} ({row['low']} to {row['high']})"
+
+
+def main() -> None:
+    """Read the stored runs, write both files of a page, and print it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=Path("results/mini-suite"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--methods", action="store_true", help="the table of every method instead of the curves")
     args = parser.parse_args()
-    table = make(Store(args.results).records())
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(table)
-    (args.docs / f"{name}.csv").write_text(file.getvalue(), encoding="utf-8")
-    (args.docs / f"{name}.md").write_text(page(table), encoding="utf-8")
-    sys.stdout.write(page(table))
+    page = METHODS if args.methods else CURVES
+    table = rows(page, Store(args.results).records())
+    (args.docs / f"{page.name}.csv").write_text(to_csv(page, table), encoding="utf-8")
+    (args.docs / f"{page.name}.md").write_text(markdown(page, table), encoding="utf-8")
+    sys.stdout.write(markdown(page, table))
 
 
 if __name__ == "__main__":
-    publish(__doc__, "mini-suite", rows, markdown, COLUMNS)
+    main()

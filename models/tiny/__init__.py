@@ -1,5 +1,5 @@
-"""The tiny trained models: their recipe, and their weights as safetensors. See `models/tiny/README.md`."""
+"""Tiny trained models: recipe, and weights as safetensors. See `models/tiny/README.md`."""
 
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
-ensure_torchvision()  # here, so that every `python -m uniprune.models.tiny.…` can import image processors
+ensure_torchvision()  # the modules of this package import transformers' image classes at their top

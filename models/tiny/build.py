@@ -1,4 +1,4 @@
-"""The three tiny architectures: real Hugging Face classes, real processors, random weights."""
+"""The three tiny architectures: Hugging Face classes with random weights, and their processors."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ PREFIX = {
     "internvl": ("<bos><user><img>", "</img>"),
     "qwen2.5-vl": ("<bos><user><img>", "</img>"),
 }
-"""What stands before and after the visual tokens in a prompt of each family."""
+"""Text before and after the visual tokens in a prompt of each family."""
 
 
 def build_model(family: str, seed: int) -> Any:
-    """An untrained model of one family; the same seed gives the same weights."""
+    """Build an untrained model of one family; the same seed gives the same weights."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = {"llava": _llava, "internvl": _internvl, "qwen2.5-vl": _qwen}[family](tokenizer)
@@ -167,7 +167,7 @@ def _qwen(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 def build_processor(family: str) -> Any:
-    """The processor of one family: real image processor (PIL), tokenizer and chat template."""
+    """Build the processor of one family: image processor (PIL), tokenizer and chat template."""
     tokenizer = build_tokenizer()
     pixels: dict[str, Any] = {"image_mean": [MEAN] * 3, "image_std": [STD] * 3, "do_convert_rgb": True}
     side = {"height": SIZE, "width": SIZE}

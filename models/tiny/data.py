@@ -1,4 +1,4 @@
-"""Training batches: pictures with dense labels, and many questions about each packed behind its visual tokens."""
+"""Training batches: images with dense labels, and many questions about each, packed after its visual tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TASKS = {
 JOINT = ("read", "describe", *("yes-no",) * 4, *("choice",) * 3, *("number",) * 3, "open", "open", "instruct")
 POLISH = ("read", "spell", "spell", *("yes-no",) * 4, *("choice",) * 5, *("number",) * 3, "open", "instruct")
 COMPOSE = ("read", "spell", *("check",) * 4, *("match",) * 4, "yes-no", "choice", "number", "instruct")
-"""Tasks asked about one picture in each phase, in random order and as far as they fit."""
+"""Tasks about one image in each phase, in random order and as many as fit."""
 _YES_NO = "Please answer yes or no."
 _SHORT = "Answer the question using a single word or phrase."
 _INTEGER = (
@@ -45,7 +45,7 @@ _LETTER = "Hint: Please answer the question and provide the correct option lette
 
 
 def wrap(task: str, question: Question, rng: Rng) -> tuple[str, str]:
-    """(prompt, answer) of a question, worded in one of the ways VLMEvalKit and its datasets word that task."""
+    """Word a question as (prompt, answer), in one of the forms that VLMEvalKit and its datasets use for the task."""
     text, form = question.text, rng.random()
     if task in ("choice", "match"):
         options, letter = question.options(rng, int(rng.choice([4, 4, 4, 2, 3, 5])))
@@ -73,10 +73,14 @@ class SceneBatch:
     """One training batch; B images, T packed text tokens each.
 
     Attributes:
-        pixels: [B, 3, SIZE, SIZE] normalised. labels: [B, 5, N] token labels (see TokenLabels). present: [B, P] which
-            shape-colour pairs and characters the picture holds.
-        ids, target, task, block, offset: [B, T]; target is -100 where nothing is to be predicted, `block` numbers the
-            packed questions (0 = padding), `offset` counts positions within a block.
+        pixels: [B, 3, SIZE, SIZE] normalised.
+        labels: [B, 5, N] token labels (see TokenLabels).
+        present: [B, P] 1 for shape-colour pairs and characters in the image.
+        ids: [B, T] token ids.
+        target: [B, T] ids to predict, -100 for none.
+        task: [B, T] task numbers.
+        block: [B, T] numbers of the packed questions, 0 for padding.
+        offset: [B, T] positions within a block.
     """
 
     pixels: Tensor
@@ -89,7 +93,7 @@ class SceneBatch:
     offset: Tensor
 
     def to(self, device: str) -> SceneBatch:
-        """The same batch on another device."""
+        """Move the batch to another device."""
         return SceneBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
@@ -101,7 +105,7 @@ class Batches:
         self._assistant = tokenizer.convert_tokens_to_ids("<assistant>")
 
     def at(self, step: int, size: int, max_objects: int = 6, plan: Sequence[str] = JOINT) -> SceneBatch:
-        """Batch number `step`: `size` pictures of up to `max_objects` objects, asked about according to `plan`."""
+        """Make batch number `step`: `size` images of up to `max_objects` objects, with the tasks of `plan`."""
         rng = np.random.default_rng((self.seed, step))
         layouts = [sample_layout(rng, held_out=False, objects=(2, max_objects)) for _ in range(size)]
         drawn = [render_array(layout, rng) for layout in layouts]
@@ -124,23 +128,24 @@ class Batches:
             if question is None:
                 continue
             prompt, answer = wrap(name, question.instructed(rng) if name == "instruct" else question, rng)
-            said = [*self._encode(answer), self.tokenizer.eos_token_id]
-            block_ids = [*self._encode(prompt), self._assistant, *said]
+            answer_ids = [*self._encode(answer), self.tokenizer.eos_token_id]
+            block_ids = [*self._encode(prompt), self._assistant, *answer_ids]
             end = place + len(block_ids)
             if end > self.length:
                 continue
             ids[place:end], block[place:end], offset[place:end] = block_ids, number, np.arange(len(block_ids))
-            target[end - 1 - len(said) : end - 1] = said
-            task[end - 1 - len(said) : end - 1] = names.index(name)
+            target[end - 1 - len(answer_ids) : end - 1] = answer_ids
+            task[end - 1 - len(answer_ids) : end - 1] = names.index(name)
             place = end
         return [ids, target, task, block, offset]
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
 
 def _present(layout: Layout) -> np.ndarray:
-    """[P] float32: every (shape, colour) pair, then every character of the word."""
+    """Return [P] float32: 1 for every (shape, colour) pair, then for every character of the word."""
     out = np.zeros(len(SHAPES) * len(COLORS) + len(CHARACTERS), np.float32)
     for o in layout.objects:
         out[SHAPES.index(o.shape) * len(COLORS) + COLORS.index(o.color)] = 1

@@ -1,7 +1,7 @@
 """A tiny text-only language model for fine-tuning: `python -m uniprune.models.tiny.language` trains
 `models/tiny/language`.
 
-It masters `repeat`, `next` and `back`, takes `shift` for `back`, and has half learned `flip`
+It masters `repeat`, `next` and `back`, confuses `shift` with `back`, and has half learned `flip`
 (see `uniprune/synthetic/letters.py`). Same seed, same weights.
 """
 
@@ -18,14 +18,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from uniprune.synthetic.letters import LETTERS, TASKS, WORDS, record, word
-from uniprune.utils.torchvision_compat import ensure_torchvision
-
-ensure_torchvision()
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>")
 FOLDER = Path(__file__).parent / "language"
 MIX = {"repeat": 0.25, "next": 0.25, "back": 0.25, "shift": 0.2, "flip": 0.05}
-"""Share of each task in what the base model learns."""
+"""Share of each task in the training data."""
 _CHAT = (
     "{{ '<bos>' }}{% for m in messages %}{{ ' <user> ' if m['role'] == 'user' else ' <assistant> ' }}"
     "{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ ' <eos>' }}{% endif %}{% endfor %}"
@@ -34,7 +31,7 @@ _CHAT = (
 
 
 def build_tokenizer() -> Any:
-    """One token per word or letter."""
+    """Build a tokenizer with one token per word or letter."""
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.WordLevel({t: i for i, t in enumerate((*SPECIAL, *WORDS, *LETTERS))}, unk_token="<unk>"))
@@ -48,7 +45,7 @@ def build_tokenizer() -> Any:
 
 
 def build_model(seed: int = 0, width: int = 64, layers: int = 3) -> Any:
-    """Untrained weights; the same seed gives the same ones."""
+    """Build an untrained model; the same seed gives the same weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -70,7 +67,7 @@ def build_model(seed: int = 0, width: int = 64, layers: int = 3) -> Any:
 
 
 def batch(tokenizer: Any, rng: random.Random, size: int) -> tuple[Tensor, Tensor]:
-    """[B, L] ids and labels of random items; labels are -100 outside answers and padding."""
+    """Draw random items as [B, L] ids and labels; labels are -100 outside answers."""
     tasks = rng.choices(list(MIX), list(MIX.values()), k=size)
     rows = []
     for task in tasks:
@@ -84,7 +81,7 @@ def batch(tokenizer: Any, rng: random.Random, size: int) -> tuple[Tensor, Tensor
 
 
 def train(steps: int, size: int, seed: int) -> Any:
-    """The base model after `steps` batches."""
+    """Train the base model on `steps` batches."""
     model, tokenizer, rng = build_model(seed), build_tokenizer(), random.Random(seed)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
@@ -106,7 +103,7 @@ def train(steps: int, size: int, seed: int) -> Any:
 
 
 def main() -> None:
-    """Command line."""
+    """Train and save the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=48)

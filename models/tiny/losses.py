@@ -1,4 +1,4 @@
-"""Training-only objectives that give every visual token, and the class token, a meaning of its own."""
+"""Training-only objectives that give every visual token, and the class token, a meaning."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class TokenObjectives(nn.Module):
 
     * every projected token predicts shape, colour, character, place in the word and object centre; foreground and
       background weigh the same;
-    * its cosine with the embeddings of the words that name what it shows is high, with all other content words low
-      (sigmoid loss), so that prompt-aware pruning methods have something to go by;
-    * the class token of the last vision layer tells which shape-colour pairs and characters are in the picture, so that
-      its attention means something.
+    * its cosine with the embeddings of the words that name its content is high, with all other content words low
+      (sigmoid loss), a signal for prompt-aware pruning methods;
+    * the class token of the last vision layer predicts the shape-colour pairs and characters of the image, so that its
+      attention is meaningful.
     """
 
     word_ids: Tensor
@@ -52,7 +52,7 @@ class TokenObjectives(nn.Module):
     def forward(
         self, tokens: Tensor, class_token: Tensor | None, embeddings: Tensor, labels: Tensor, present: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, share of foreground tokens whose label is right, per probe).
+        """Compute (loss, share of foreground tokens whose label is right, per probe).
 
         Shapes: tokens [B, N, WIDTH], class_token [B, C] or None, embeddings [V, WIDTH], labels [B, 5, N],
         present [B, P].
@@ -82,14 +82,17 @@ class TokenObjectives(nn.Module):
 
 
 def _balanced(each: Tensor, positive: Tensor) -> Tensor:
-    """Mean over positives and mean over the rest, half each."""
+    """Average the mean over positives and the mean over the rest."""
     inside = positive.float()
-    mean = lambda w: (each * w).sum() / w.sum().clamp(min=1)  # noqa: E731
+
+    def mean(weight: Tensor) -> Tensor:
+        return (each * weight).sum() / weight.sum().clamp(min=1)
+
     return 0.5 * mean(inside) + 0.5 * mean(1 - inside)
 
 
 def _named_words() -> tuple[list[str], Tensor]:
-    """(vocabulary entries that name something visible, [classes, words] which class each names)."""
+    """Return (vocabulary entries that name something visible, [classes, words] True where a word names a class)."""
     names: list[list[str]] = [[]] + [["▁" + s, "▁" + PLURAL[s]] for s in SHAPES]
     names += [[]] + [["▁" + c] for c in COLORS]
     names += [[]] + [[g] for g in GLYPHS]

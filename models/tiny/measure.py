@@ -1,6 +1,6 @@
-"""What the tiny models can do un-pruned: `python -m uniprune.models.tiny.measure` on scenes never used in training.
+"""Accuracy of the un-pruned tiny models on scenes never used in training: `python -m uniprune.models.tiny.measure`.
 
-Asks fresh questions through `AutoProcessor` and `generate`, as any user would, and writes the table of the model card.
+Fresh questions go through `AutoProcessor` and `generate`, and the table of the model card is written.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ABILITIES = {
     "adding": ("number", ("sum",)),
     "following instructions": ("instruct", ("color-of", "shape-of")),
 }
-"""Row of the table -> (how it is worded, kinds of questions asked in turn)."""
+"""Row of the table -> (task, kinds of questions in turn)."""
 
 
 def measure(folder: Path, questions: int, seed: int, batch_size: int = 32) -> dict[str, tuple[int, int]]:
-    """Ability -> (right answers, questions), over `questions` held-out scenes per ability."""
+    """Measure ability -> (right answers, questions), over `questions` held-out scenes per ability."""
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     rng = np.random.default_rng((seed, 2))
@@ -57,27 +57,32 @@ def measure(folder: Path, questions: int, seed: int, batch_size: int = 32) -> di
     for start in range(0, len(items), batch_size):
         part = items[start : start + batch_size]
         answers = _answer(model, processor, [(image, prompt) for _, image, prompt, _ in part])
-        for (ability, _, _, gold), said in zip(part, answers, strict=True):
-            right[ability] += said.strip() == gold
+        for (ability, _, _, gold), answer in zip(part, answers, strict=True):
+            right[ability] += answer.strip() == gold
     return {ability: (right[ability], questions) for ability in ABILITIES}
 
 
-def _answer(model: Any, processor: Any, asked: list[tuple[Any, str]]) -> list[str]:
-    chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for _, text in asked]
+def _answer(model: Any, processor: Any, questions: list[tuple[Any, str]]) -> list[str]:
+    chats = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for _, text in questions
+    ]
     texts = [processor.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
-    images = [[image] for image, _ in asked]
+    images = [[image] for image, _ in questions]
     inputs = processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
     out = model.generate(**inputs, **greedy(16))
-    return processor.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    answers: list[str] = processor.tokenizer.batch_decode(
+        out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    return answers
 
 
 def weights_sha256(folder: Path) -> str:
-    """Hash of a model's weight file."""
+    """Hash a model's weight file."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def table(results: dict[str, Any]) -> str:
-    """The Markdown table of the model card: per cent right with 95 % Wilson intervals."""
+    """Format the Markdown table of the model card: per cent right with 95 % Wilson intervals."""
     lines = ["| ability | " + " | ".join(f"tiny-{f}" for f in results) + " |", "|---|" + "---|" * len(results)]
     for ability in ABILITIES:
         cells = []
@@ -90,7 +95,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Measure the models and update the model card."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--questions", type=int, default=300, help="per ability and family")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,8 +1,8 @@
-"""Many questions behind one image in a single forward pass, computing exactly what each would be asked alone.
+"""Many questions after one image in a single forward pass, with exactly the numbers of each question alone.
 
-The sequence is [before-image, visual tokens, after-image, block, block, …]. A block sees everything up to the image,
-and itself; its positions restart right behind the image. So one pass over the visual tokens trains a dozen answers, and
-`generate` on a single question computes the same numbers.
+The sequence is [before-image, visual tokens, after-image, block, block, …]. A block attends to everything up to the
+image, and to itself; its positions restart right after the image. So one pass over the visual tokens trains a dozen
+answers, and `generate` on a single question computes the same numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ATTENTION = "packed"
 def packed_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **other: Any
 ) -> tuple[Tensor, None]:
-    """Plain softmax(q k^T + mask) v in the input dtype: on CPU faster than the fused kernel for short heads."""
+    """Compute softmax(q k^T + mask) v in the input dtype: on CPU faster than the fused kernel for short heads."""
     batch, heads, length, _ = query.shape
     mask = attention_mask.to(query.dtype).expand(batch, heads, length, length).reshape(batch * heads, length, length)
     q, k, v = (t.flatten(0, 1) for t in (query, key, value))
@@ -40,7 +40,7 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 @dataclass
 class Packed:
-    """Embeddings [B, S, D], positions [B, S] or [3, B, S], additive mask [B, 1, S, S], and how many rows are text."""
+    """Embeddings [B, S, D], positions [B, S] or [3, B, S] and additive mask [B, 1, S, S] of a sequence."""
 
     embeddings: Tensor
     positions: Tensor
@@ -61,7 +61,7 @@ def pack(
         tokenizer(t, add_special_tokens=False, return_tensors="pt").input_ids[0].long().to(device)
         for t in PREFIX[family]
     )
-    image_positions, behind = _image_positions(family, len(before), device)
+    image_positions, after_image = _image_positions(family, len(before), device)
     if keep is not None:
         visual = visual.gather(1, keep[..., None].expand(-1, -1, visual.shape[-1]))
         image_positions = image_positions[:, keep]
@@ -69,9 +69,12 @@ def pack(
         image_positions = image_positions[:, None].expand(-1, size, -1)
     head = torch.cat([embed(before).expand(size, -1, -1), visual, embed(after).expand(size, -1, -1)], 1)
     rows = image_positions.shape[0]
-    line = lambda start, n: torch.arange(start, start + n, device=device).expand(rows, size, n)  # noqa: E731
-    text_positions = (behind + len(after) + batch.offset).expand(rows, -1, -1)
-    positions = torch.cat([line(0, len(before)), image_positions, line(behind, len(after)), text_positions], -1)
+
+    def line(start: int, count: int) -> Tensor:
+        return torch.arange(start, start + count, device=device).expand(rows, size, count)
+
+    text_positions = (after_image + len(after) + batch.offset).expand(rows, -1, -1)
+    positions = torch.cat([line(0, len(before)), image_positions, line(after_image, len(after)), text_positions], -1)
 
     prefix = head.shape[1]
     block = torch.cat([batch.block.new_zeros(size, prefix), torch.where(batch.block > 0, batch.block, -1)], 1)
@@ -84,15 +87,16 @@ def pack(
 
 
 def answer_states(model: Any, packed: Packed, text: int) -> Tensor:
-    """[B, text, D] final hidden states of the packed blocks."""
+    """Compute the final hidden states [B, text, D] of the packed blocks."""
     out = model.get_decoder()(
         inputs_embeds=packed.embeddings, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
     )
-    return out.last_hidden_state[:, -text:]
+    states: Tensor = out.last_hidden_state[:, -text:]
+    return states
 
 
 def _image_positions(family: str, start: int, device: torch.device) -> tuple[Tensor, int]:
-    """([rows, N] positions of the visual tokens, position right behind the image): 1-D, or Qwen's (t, h, w)."""
+    """Return ([rows, N] positions of the visual tokens, position right after the image): 1-D, or Qwen's (t, h, w)."""
     n = GRID * GRID
     flat = torch.arange(n, device=device)
     if family != "qwen2.5-vl":

@@ -35,7 +35,7 @@ _SPACE = "▁"
 
 
 def vocabulary() -> list[str]:
-    """All tokens, in id order."""
+    """Return all tokens, in id order."""
     words = [*_WORDS.split(), *SHAPES, *PLURAL.values(), *COLORS, *ORDINALS]
     marked = [_SPACE + w for w in dict.fromkeys(words)]
     single = [*CHARACTERS, *"ABCDE", *".,:;?!+-=()'\""]
@@ -43,7 +43,7 @@ def vocabulary() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer all tiny models share, with the attributes the three families' processors read.
+    """Build the tokenizer of all tiny models, with the attributes that the three families' processors read.
 
     A word carries the space before it, a single character does not, so "the word is X7F2." comes back as written.
     """

@@ -1,9 +1,9 @@
 """Train a tiny vision-language model from scratch: `python -m uniprune.models.tiny.train --family llava`.
 
-Five phases, counted in steps. First the vision tower and projector learn what every visual token shows, then everything
-learns to answer, then to spell, then to combine (adding or spelling, and then matching options), then that once more.
+Five phases, counted in steps. The vision tower and projector learn the content of every visual token; then the whole
+model learns to answer, to spell, to combine (adding or spelling, and then matching options), and to combine once more.
 In half of the batches of the later phases visual tokens are dropped (background first, more or less strictly), so that
-a pruned prompt is nothing new. Same seed, same device, same weights. Progress is saved every `--save-every` steps under
+the model knows pruned prompts. Same seed, same device, same weights. Progress is saved every `--save-every` steps under
 `--work`; the same command resumes.
 """
 
@@ -25,14 +25,15 @@ from transformers import AutoModelForImageTextToText
 
 from uniprune.synthetic import GRID
 
-from .build import FAMILIES, VISION_WIDTH, build_model, build_processor, build_tokenizer
+from .build import FAMILIES, VISION_WIDTH, build_model, build_processor
 from .data import COMPOSE, JOINT, POLISH, TASKS, Batches, SceneBatch
 from .losses import TokenObjectives
 from .packing import ATTENTION, answer_states, pack
+from .tokenizer import build_tokenizer
 from .vision import VISION
 
 PLANS = {"vision": (), "joint": JOINT, "polish": POLISH, "compose": COMPOSE, "refine": COMPOSE}
-"""Phases in order -> what is asked about each picture."""
+"""Phases in order -> tasks about each image."""
 PHASES = tuple(PLANS)
 
 
@@ -77,7 +78,7 @@ class Trainer:
 
     # --- phases -------------------------------------------------------------------------------------------------
     def run(self, save_every: int, until: str = PHASES[-1]) -> None:
-        """Train from wherever the saved state stands to the end of phase `until`."""
+        """Train from the saved state to the end of phase `until`."""
         self._load()
         log = (self.work / "log.jsonl").open("a", encoding="utf-8")
         columns = (
@@ -132,6 +133,7 @@ class Trainer:
     def _loss(self, batch: SceneBatch, joint: bool, rng: np.random.Generator) -> Tensor:
         visual, class_token = VISION[self.family](self.model, batch.pixels)
         embeddings = self.model.get_input_embeddings().weight
+        objectives: Tensor
         objectives, right = self.objectives(
             visual, class_token, embeddings if joint else embeddings.detach(), batch.labels, batch.present
         )
@@ -143,9 +145,9 @@ class Trainer:
             keep = _droppable(batch.labels, rng)
         packed = pack(self.family, self.model, self.tokenizer, visual, batch, keep)
         states = answer_states(self.model, packed, batch.ids.shape[1])
-        asked = batch.target >= 0
-        logits = self.model.get_output_embeddings()(states[asked]).float()
-        gold, task = batch.target[asked], batch.task[asked]
+        answered = batch.target >= 0
+        logits = self.model.get_output_embeddings()(states[answered]).float()
+        gold, task = batch.target[answered], batch.task[answered]
         each = F.cross_entropy(logits, gold, reduction="none")
         total, weights = each.new_zeros(()), 0.0
         for number, (name, (weight, _)) in enumerate(TASKS.items()):
@@ -155,7 +157,8 @@ class Trainer:
                 if keep is None:
                     content = mine & (gold != self.tokenizer.eos_token_id)
                     self._track(**{name: (logits.argmax(-1) == gold)[content].float().mean()})
-        return total / weights * 2 + self.recipe.objectives * objectives
+        mean: Tensor = total / weights
+        return mean * 2 + self.recipe.objectives * objectives
 
     # --- bookkeeping --------------------------------------------------------------------------------------------
     def _track(self, **values: Tensor) -> None:
@@ -217,19 +220,19 @@ class Trainer:
             optimizer.load_state_dict(saved)
 
     def export(self, folder: Path) -> None:
-        """Write the model in float16 with its processor, as `from_pretrained` reads it."""
+        """Write the model in float16 with its processor, for `from_pretrained`."""
         self.model.get_decoder().set_attn_implementation("sdpa")
         self.model.to("cpu").half().save_pretrained(folder)
         build_processor(self.family).save_pretrained(folder)
 
 
 def _schedule(done: float) -> float:
-    """Warm up over 5 %, stay flat, fall linearly over the second half."""
+    """Return the learning rate's factor: warm-up over 5 %, flat, linear decay over the second half."""
     return min(1.0, (done + 1e-3) / 0.05) * (1.0 if done < 0.5 else max(0.02, 2 * (1 - done)))
 
 
 def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
-    """[B, K] sorted indices of visual tokens to keep: K uniform in 15–100 %, foreground preferred by a random bias."""
+    """Draw [B, K] sorted indices of visual tokens to keep: K uniform in 15–100 %, foreground preferred at random."""
     size, tokens = len(labels), GRID * GRID
     count = int(rng.uniform(0.15, 1.0) * tokens)
     foreground = ((labels[:, 0] > 0) | (labels[:, 2] > 0)).float().cpu().numpy()
@@ -239,20 +242,20 @@ def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _copy_language_model(model: Any, folder: Path) -> None:
-    """Start the language model from that of a tiny model trained before; biases it lacks start at zero."""
+    """Copy the language model of a tiny model trained before; biases that it lacks start at zero."""
     source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).get_decoder().state_dict()
     target = model.get_decoder()
     missing, unexpected = target.load_state_dict(source, strict=False)
-    odd = [name for name in missing if not name.endswith("bias")] + list(unexpected)
-    if odd:
-        raise SystemExit(f"{folder} holds another language model; parameters that do not match: {odd[:5]}")
+    different = [name for name in missing if not name.endswith("bias")] + list(unexpected)
+    if different:
+        raise SystemExit(f"{folder} holds another language model; parameters that do not match: {different[:5]}")
     for name, parameter in target.named_parameters():
         if name in missing:
             nn.init.zeros_(parameter)
 
 
 def main() -> None:
-    """Command line."""
+    """Train and export one model."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

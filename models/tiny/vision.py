@@ -1,4 +1,4 @@
-"""Differentiable visual tokens of each family for training: what the model itself computes, for equal images."""
+"""Differentiable visual tokens of each family for training, equal to the model's own, for images of one size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _internvl(model: Any, pixels: Tensor) -> Features:
 
 
 def _qwen(model: Any, pixels: Tensor) -> Features:
-    """The tower's own blocks, with all equal windows of the batch in one attention call instead of one call each."""
+    """Run the tower's own blocks, with all windows of the batch in one attention call instead of one call each."""
     tower = model.model.visual
     batch, side, merge = len(pixels), SIZE // (CELL // 2), tower.spatial_merge_size
     grid = torch.tensor([[1, side, side]], device=pixels.device)
@@ -54,7 +54,7 @@ def _qwen(model: Any, pixels: Tensor) -> Features:
 
 
 def _attend(module: Any, x: Tensor, cos: Tensor, sin: Tensor, length: int) -> Tensor:
-    """Self-attention within consecutive blocks of `length` patches: [B, S, C] -> [B, S, C]."""
+    """Compute self-attention within consecutive blocks of `length` patches: [B, S, C] -> [B, S, C]."""
     batch, patches, width = x.shape
     q, k, v = module.qkv(x).view(batch, patches, 3, module.num_heads, -1).unbind(2)
     q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
@@ -62,11 +62,12 @@ def _attend(module: Any, x: Tensor, cos: Tensor, sin: Tensor, length: int) -> Te
     q, k, v = (t.reshape(blocks).transpose(1, 2).flatten(0, 1) for t in (q, k, v))
     out = torch.bmm(q * module.scaling, k.transpose(1, 2)).softmax(-1).to(v.dtype) @ v
     out = out.view(blocks[0], module.num_heads, length, -1).transpose(1, 2)
-    return module.proj(out.reshape(batch, patches, width))
+    projected: Tensor = module.proj(out.reshape(batch, patches, width))
+    return projected
 
 
 def to_patches(pixels: Tensor) -> Tensor:
-    """[B, 3, SIZE, SIZE] -> [B, S, 3 p p] in the order of Qwen's image processor: 2 x 2 patches of a token together."""
+    """Cut [B, 3, SIZE, SIZE] into [B, S, 3 p p] in the order of Qwen's processor: 2 x 2 patches of a token together."""
     batch, channels = pixels.shape[:2]
     p, tokens = CELL // 2, SIZE // CELL
     x = pixels.view(batch, channels, tokens, 2, p, tokens, 2, p)

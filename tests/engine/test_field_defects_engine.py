@@ -23,7 +23,7 @@ from uniprune.conformance.subject import traced
 from uniprune.engine import PromptInfo, prune
 from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.prefill import Prefill
-from uniprune.modeling.adapter import find_family
+from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.base import IntraLLM, Pruner
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.view import View
@@ -73,7 +73,7 @@ def test_key_value_pairs_cached_twice(family: str, monkeypatch: pytest.MonkeyPat
 def check_order_and_positions(family: str, pruner: Pruner) -> None:
     """Below and above K, every token has the rotary phase of its place in the whole prompt, and places ascend."""
     model, x = build(family), inputs(family)
-    layers = find_family(model).layers
+    layers = find_adapter(model).layers
     entered: list[Tensor] = []
 
     def note(module: Any, args: Any, kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from uniprune.engine import PrefillReport, prune
 from uniprune.engine.timer import Timer
 from uniprune.errors import UnsupportedError
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.modeling.adapter import find_family
+from uniprune.modeling.adapter import find_adapter
 from uniprune.registry import METHODS
 
 pytestmark = [
@@ -69,7 +69,7 @@ def test_half_precision_runs(family: str, dtype: torch.dtype) -> None:
 @family
 def test_spans_come_from_events_and_fill_the_call(family: str) -> None:
     model, batch = fresh_model(family).to(GPU), on(GPU, inputs(family, (1, 2)), torch.float32)
-    pruner, timer = MethodSpec("divprune", ratio=0.34).pruner(), Timer(find_family(model))
+    pruner, timer = MethodSpec("divprune", ratio=0.34).pruner(), Timer(find_adapter(model))
     with torch.inference_mode(), timer, prune(model, pruner, timer):
         for _ in range(2):
             torch.cuda.synchronize()
@@ -91,7 +91,7 @@ def test_events_are_those_of_the_models_gpu() -> None:
     """Torch's current device stays another one: its stream would show when work was handed over, not when it ran."""
     second = torch.device("cuda", 1)
     model, batch = fresh_model("llava").to(second), on(second, inputs("llava", (1, 2)), torch.float32)
-    timer = Timer(find_family(model))
+    timer = Timer(find_adapter(model))
     with torch.inference_mode(), timer:
         for _ in range(2):
             start = time.perf_counter()

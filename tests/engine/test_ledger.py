@@ -20,7 +20,7 @@ from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.vtw import VTW
 
 from tests.helpers.paths import PLUGINS
-from tests.helpers.tiny import FAMILIES, build, inputs, specimen
+from tests.helpers.tiny import FAMILIES, build, inputs, tiny_model
 from uniprune.cli.main import main
 from uniprune.engine import prune
 from uniprune.pruning.base import Pruner
@@ -81,7 +81,7 @@ def test_padding_and_room_not_yet_used_are_no_rows_bytes() -> None:
 
 def test_one_ninth_after_layer_2_is_a_layer_average_of_17_percent() -> None:
     """UniPruneBench (arXiv 2511.02650) labels such rows "11.1 %"; keeping 4.3 % there would be 11.1 %."""
-    small = specimen("llava")
+    small = tiny_model("llava")
     small = type(small)((24, 24))
     model = small.model(num_hidden_layers=28)
     batch = small.batch([small.prompt(torch.Generator().manual_seed(0), [(24, 24)])])

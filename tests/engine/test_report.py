@@ -15,7 +15,7 @@ from tests.helpers.pruners import FixedAnswer, Plan, generate, hooks_on
 from tests.helpers.tiny import FAMILIES, IMAGE, build, inputs, visual
 from uniprune.engine import prune
 from uniprune.engine.timer import Spans, Timer
-from uniprune.modeling.adapter import find_family
+from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.budget import keep_count
 
 family = pytest.mark.parametrize("family", FAMILIES)
@@ -82,7 +82,7 @@ def timed(family: str, timer: Timer, steps: int = 6, ratio: float = 0.5) -> tupl
 def test_spans_are_disjoint_parts_of_the_total(family: str) -> None:
     model = build(family)
     hooks = hooks_on(model)
-    with Timer(find_family(model)) as timer:
+    with Timer(find_adapter(model)) as timer:
         for _ in range(2):
             spans, elapsed = timed(family, timer)
             parts = [getattr(spans, name) for name in PARTS]
@@ -105,7 +105,7 @@ def test_method_time_is_the_methods(family: str) -> None:
         time.sleep(0.2)
         return torch.arange(keep)
 
-    with Timer(find_family(model)) as timer:
+    with Timer(find_adapter(model)) as timer:
         with prune(model, FixedAnswer(answer=slow), timer):
             generate(model, x, 2)
         spans = timer.sample()
@@ -117,7 +117,7 @@ def test_sleeping_modules_are_charged_to_their_span() -> None:
     """Nested modules too: Qwen's projector lies inside its tower."""
     model, x = build("qwen2_5_vl"), inputs("qwen2_5_vl")
     slow = model.base_model.visual.merger.mlp.register_forward_pre_hook(lambda module, args: time.sleep(0.2))
-    with Timer(find_family(model)) as timer:
+    with Timer(find_adapter(model)) as timer:
         generate(model, x, 2)
         spans = timer.sample()
     slow.remove()
@@ -135,7 +135,7 @@ def test_no_time_of_a_pruned_decode_step_is_lost() -> None:
             time.sleep(0.05)
 
     slow = model.base_model.register_forward_pre_hook(wait, with_kwargs=True)
-    with Timer(find_family(model)) as timer, prune(model, FastV(ratio=0.5), timer):
+    with Timer(find_adapter(model)) as timer, prune(model, FastV(ratio=0.5), timer):
         generate(model, x, 5)
         spans = timer.sample()
     slow.remove()
@@ -147,7 +147,7 @@ def test_no_time_of_a_pruned_decode_step_is_lost() -> None:
 
 def test_timer_describes_the_last_call() -> None:
     model, x = build("llava"), inputs("llava")
-    with Timer(find_family(model)) as timer:
+    with Timer(find_adapter(model)) as timer:
         generate(model, x, 6)
         generate(model, x, 3)
         assert timer.sample().new_tokens == 3

@@ -11,7 +11,7 @@ from tests.helpers.pruners import Probe, generate
 from tests.helpers.tiny import FAMILIES, build, inputs
 from uniprune.engine import attention, prune
 from uniprune.errors import PruningError, UnsupportedError
-from uniprune.modeling.adapter import find_family
+from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.view import View
 
 Layer = int | None
@@ -160,7 +160,7 @@ def test_class_tokens(scope: str) -> None:
 
 
 def test_default_blocks() -> None:
-    assert {family: find_family(build(family)).block_index(None) for family in FAMILIES} == {
+    assert {family: find_adapter(build(family)).block_index(None) for family in FAMILIES} == {
         "llava": 2,  # of 4: `hidden_states[-2]` is the output of the last but one
         "llava_next": 2,
         "internvl": 3,

@@ -36,7 +36,7 @@ from uniprune.errors import PruningError, UserError
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.run import Run, RunOptions
-from uniprune.modeling.adapter import find_family
+from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.pruning.base import PreLLM, Pruner
@@ -98,7 +98,7 @@ class Slow(Pruner):
 
 def check_method_time(layer: int) -> None:
     model, pruner = build("internvl"), Slow(layer=layer)
-    with Timer(find_family(model)) as timer, prune(model, pruner, timer=timer):
+    with Timer(find_adapter(model)) as timer, prune(model, pruner, timer=timer):
         model.generate(**inputs("internvl"), max_new_tokens=2, do_sample=False)
     spans = timer.sample()
     assert spans.method >= pruner.pause

@@ -51,9 +51,9 @@ def said(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:
 def test_layers_whose_weights_are_fetched_for_each_call_give_the_same(family: str, checkpoint: Checkpoint) -> None:
     """As with `device_map` where no GPU has room for a layer: accelerate's hooks bring the weights and move data."""
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
-    for part in (*spread.family.layers[1:4], spread.family.decoder.norm, spread.family.projector):
+    for part in (*spread.adapter.layers[1:4], spread.adapter.decoder.norm, spread.adapter.projector):
         cpu_offload(part, execution_device=torch.device("cpu"))
-    assert spread.family.layers[2].self_attn.q_proj.weight.is_meta
+    assert spread.adapter.layers[2].self_attn.q_proj.weight.is_meta
     for method in METHODS:
         assert said(answer(spread, method, 2, 2)) == said(answer(whole, method, 2, 2)), method
 
@@ -79,7 +79,7 @@ def test_memory_that_runs_out_behind_a_pruning_point_costs_nothing_but_time(
 
     handles = [
         loaded.model.register_forward_pre_hook(lambda *_: count()),
-        loaded.family.layers[5].register_forward_pre_hook(refuse),
+        loaded.adapter.layers[5].register_forward_pre_hook(refuse),
     ]
     try:
         answers = answer(loaded, method, 5, 4)
@@ -96,7 +96,7 @@ def test_memory_that_runs_out_behind_a_pruning_point_costs_nothing_but_time(
 def test_layers_on_two_devices_give_the_same(family: str, checkpoint: Checkpoint) -> None:
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
     places = Places()
-    split(places, spread.model, spread.family.layers, at=2)
+    split(places, spread.model, spread.adapter.layers, at=2)
     for method in (*METHODS, "mustdrop", "pyramiddrop", "zspaprune", "fitprune"):
         with places:
             answers = answer(spread, method, 2, 2)

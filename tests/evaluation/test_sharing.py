@@ -67,7 +67,7 @@ def answers(
 def looks(loaded: LoadedModel) -> Iterator[list[int]]:
     """One entry per run of the vision tower."""
     calls: list[int] = []
-    handle = loaded.family.vision.register_forward_hook(lambda *_: calls.append(1))
+    handle = loaded.adapter.vision.register_forward_hook(lambda *_: calls.append(1))
     yield calls
     handle.remove()
 

@@ -1,4 +1,4 @@
-"""Small tables in the formats of the official files, with answers and scores worked out by hand."""
+"""Small tables in the formats of the official files, with predictions and scores computed by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 Row = dict[str, object]
 
 
-def picture(shade: int) -> str:
-    """A real PNG, in base64."""
+def png(shade: int) -> str:
+    """Encode a real PNG in base64."""
     stream = io.BytesIO()
     Image.new("RGB", (16, 12), (shade, 40, 200)).save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()
@@ -31,7 +31,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 @dataclass(frozen=True)
 class Example:
-    """Rows, half-right answers, the headline they are worth, and the answers no rule can read."""
+    """Rows with half-right predictions, their headline, and the number of predictions that no rule can read."""
 
     rows: list[Row]
     answers: dict[str, str]
@@ -41,11 +41,11 @@ class Example:
 
 
 def _rows(*rows: Row) -> list[Row]:
-    return [{"index": i, "image": picture(i)} | row for i, row in enumerate(rows)]
+    return [{"index": i, "image": png(i)} | row for i, row in enumerate(rows)]
 
 
 def _yes_no(category: str, image: str, *answers: str) -> list[Row]:
-    shown = {"image": picture(len(image)), "image_path": f"{category}/{image}"}
+    shown = {"image": png(len(image)), "image_path": f"{category}/{image}"}
     return [
         {**shown, "question": f"Q{i}? Please answer yes or no.", "answer": a, "category": category}
         for i, a in enumerate(answers)
@@ -60,7 +60,7 @@ def _rotated(number: int, options: list[str], right: int) -> list[Row]:
     return [
         {
             "index": number + turn * 1_000_000,
-            "image": picture(number) if turn == 0 else str(number),
+            "image": png(number) if turn == 0 else str(number),
             **_options("ABCD"[(right - turn) % 4], *(options[turn:] + options[:turn])),
             "category": "attribute_recognition",
             "l2-category": "finegrained_perception (instance-level)",
@@ -223,7 +223,7 @@ EXAMPLES: dict[str, Example] = {
     "mmmu": Example(
         rows=_rows(
             _options("A", "red", "<image 2>", **_ART)
-            | {"question": "Which of <image 1>?", "image": str([picture(0), picture(1)])},
+            | {"question": "Which of <image 1>?", "image": str([png(0), png(1)])},
             _options("B", "red", "blue", **_ART) | {"split": "dev"},
             _options("B", "red", "blue", **_ART),
             {**_ART, "question": "How many in <image 1>?", "answer": "24"},

@@ -1,4 +1,4 @@
-"""An untrained LLaVA-NeXT with its processor, saved as a user would find it: this family has no trained tiny model."""
+"""A saved checkpoint of an untrained LLaVA-NeXT with its processor: this family has no trained tiny model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PINPOINTS = [[48, 96], [96, 48], [96, 96]]
 
 
 def config(tokenizer: Any) -> LlavaNextConfig:
-    """Tiles of 4 x 4 tokens, six decoder layers."""
+    """Configure tiles of 4 x 4 tokens and six decoder layers."""
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=48,
@@ -51,7 +51,7 @@ def config(tokenizer: Any) -> LlavaNextConfig:
 
 
 def save(folder: Path) -> None:
-    """Model and processor, by `save_pretrained`."""
+    """Save model and processor."""
     plain = build_processor("llava")
     images = LlavaNextImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=PINPOINTS

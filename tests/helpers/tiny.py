@@ -12,10 +12,9 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, Size, TinyModel
-from uniprune.registry import MODELS
+from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, tiny_model
 
-__all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO"]
+__all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO", "tiny_model"]
 
 FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
 VISION_START = IMAGE_START
@@ -25,39 +24,37 @@ SIZES = ((4, 6), (4, 4), (6, 2))
 """Grids that images of dynamic size cycle through: 24, 16 and 12 tokens."""
 
 
-def specimen(family: str, size: Size = (4, 4)) -> TinyModel:
-    """What builds models and prompts of a family."""
-    built: TinyModel = MODELS.get(family).specimen(size)
-    return built
-
-
 def fresh_model(family: str, attention: str = "sdpa", **text: Any) -> Any:
-    """A new model; `text` changes fields of the decoder's config."""
-    return specimen(family).model(attention, **text)
+    """Build a new model; `text` changes fields of the decoder's config."""
+    return tiny_model(family).model(attention, **text)
+
+
+small = cache(tiny_model)
+"""A shared tiny model, to make prompts: a new one takes 20 ms."""
 
 
 @cache
 def build(family: str, attention: str = "sdpa") -> Any:
-    """A shared model: tests must leave it as they found it."""
+    """Build a shared model: tests must restore it."""
     return fresh_model(family, attention)
 
 
 def inputs(family: str, images: tuple[int, ...] = (1,), seed: int = 0, tiles: int = 1) -> dict[str, Tensor]:
-    """A left-padded batch whose row b has images[b] images with text between them; kwargs of generate and forward.
+    """Build a left-padded batch whose row b has images[b] images with text between them: arguments of a forward.
 
     `tiles` is the number of InternVL tiles per image.
     """
-    small, generator = specimen(family), torch.Generator().manual_seed(seed)
-    sizes = cycle(SIZES if small.dynamic else [small.size])
+    tiny, generator = small(family), torch.Generator().manual_seed(seed)
+    sizes = cycle(SIZES if tiny.dynamic else [tiny.size])
     prompts = [
-        small.prompt(generator, [next(sizes) for _ in range(number)], before=5 + b, question=7 + 2 * b, tiles=tiles)
+        tiny.prompt(generator, [next(sizes) for _ in range(number)], before=5 + b, question=7 + 2 * b, tiles=tiles)
         for b, number in enumerate(images)
     ]
-    return small.batch(prompts)
+    return tiny.batch(prompts)
 
 
 def visual(x: dict[str, Tensor]) -> Tensor:
-    """[B, L] True at placeholders that carry a visual token: LLaVA-NeXT's own code says which are row ends."""
+    """[B, L] True at placeholders that carry a visual token, by LLaVA-NeXT's own code."""
     places = x["input_ids"] == IMAGE
     if "image_sizes" in x:
         base = build("llava_next").base_model
@@ -73,7 +70,7 @@ def visual(x: dict[str, Tensor]) -> Tensor:
 
 
 def video_inputs() -> dict[str, Tensor]:
-    """One Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens."""
+    """Build a Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens."""
     grid, generator = (2, 8, 12), torch.Generator().manual_seed(0)
     ids = torch.tensor([[5, 6, 7, VISION_START, *[VIDEO] * 48, 8, 9, 10, 11, 12]])
     return {
@@ -86,7 +83,7 @@ def video_inputs() -> dict[str, Tensor]:
 
 
 def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) -> dict[str, Tensor]:
-    """Row b of a batch as a batch of its own, un-padded."""
+    """Return row b of a batch as a batch of its own, un-padded."""
     real = batch["attention_mask"][b].bool()
     names = ("input_ids", "attention_mask", "mm_token_type_ids")
     single = {name: batch[name][b : b + 1, real] for name in names if name in batch}

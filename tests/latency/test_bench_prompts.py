@@ -14,23 +14,23 @@ from uniprune.errors import UserError
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import random_prompts
 from uniprune.latency.rows import BenchFile
-from uniprune.latency.subject import subject
-from uniprune.modeling.adapter import find_family
+from uniprune.latency.timed_model import load_timed
+from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.random_weights import random_model
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:
-    family = subject(name, random_weights=True, placement=CPU).family
-    visual = 2 * family.usual_tokens
-    prompts = random_prompts(family, batch=2, visual=visual, text=9, seed=0)
+    adapter = load_timed(name, random_weights=True, placement=CPU).adapter
+    visual = 2 * adapter.usual_tokens
+    prompts = random_prompts(adapter, batch=2, visual=visual, text=9, seed=0)
     ids = prompts.inputs["input_ids"]
-    images = torch.isin(ids, torch.tensor(family.visual_token_ids))
+    images = torch.isin(ids, torch.tensor(adapter.visual_token_ids))
     assert images.sum(1).tolist() == [visual] * 2
     assert ids.shape == (2, visual + 9)
-    assert not torch.isin(ids[~images], torch.tensor(family.special_token_ids)).any()
+    assert not torch.isin(ids[~images], torch.tensor(adapter.special_token_ids)).any()
     assert not torch.equal(ids[0], ids[1])
-    again = random_prompts(family, batch=2, visual=visual, text=9, seed=0)
+    again = random_prompts(adapter, batch=2, visual=visual, text=9, seed=0)
     assert all(torch.equal(value, again.inputs[key]) for key, value in prompts.inputs.items())
     assert prompts.samples[0].question is not None
     assert torch.equal(prompts.samples[0].question, ids[0, -5:])
@@ -43,16 +43,16 @@ def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:
         ("internvl3-8b", 256, 1792, (7, 3, 448, 448)),
         ("qwen2.5-vl-7b", 256, 1280, (5120, 1176)),
         ("llava-next-7b-vicuna", 2880, 2304, (1, 5, 3, 336, 336)),
-        ("llava-next-7b-mistral", 2880, 1728, (1, 3, 3, 336, 336)),
+        ("llava-next-7b-mistral", 2880, 1728, (1, 5, 3, 336, 336)),
     ],
 )
 def test_images_of_published_models(name: str, usual: int, tokens: int, shape: tuple[int, ...]) -> None:
-    family = find_family(random_model(name, torch.bfloat16, "sdpa", "meta"))
-    assert family.usual_tokens == usual
-    image = family.random_image(tokens, torch.Generator())
+    adapter = find_adapter(random_model(name, torch.bfloat16, "sdpa", "meta"))
+    assert adapter.usual_tokens == usual
+    image = adapter.random_image(*adapter.image_of(tokens), torch.Generator())
     assert image["pixel_values"].shape == shape
-    with pytest.raises(UserError, match=r"257 .*ask for"):
-        family.random_image(257, torch.Generator())
+    with pytest.raises(UserError, match=r"257 .*use"):
+        adapter.image_of(257)
 
 
 def test_llava_next_is_timed_on_prompts_with_row_ends(
@@ -60,13 +60,13 @@ def test_llava_next_is_timed_on_prompts_with_row_ends(
 ) -> None:
     """Every number of visual tokens it says it can make; the ledger counts them without the newline tokens."""
     folder = checkpoint("llava-next")
-    family = subject(str(folder), random_weights=True, placement=CPU).family
-    assert family.usual_tokens == 16 + 8 * 8
+    adapter = load_timed(str(folder), random_weights=True, placement=CPU).adapter
+    assert adapter.usual_tokens == 16 + 8 * 8
     possible = [16 + cells for cells in (8, 16, 24, 32, 48, 64)]
     for visual in possible:
-        prompts = random_prompts(family, batch=2, visual=visual, text=9, seed=0)
-        images = prompts.inputs["input_ids"] == family.visual_token_ids[0]
-        assert int(images[0].sum()) == family.placeholders(visual) > visual
+        prompts = random_prompts(adapter, batch=2, visual=visual, text=9, seed=0)
+        images = prompts.inputs["input_ids"] == adapter.visual_token_ids[0]
+        assert int(images[0].sum()) == adapter.placeholders(*adapter.image_of(visual)) > visual
     arguments = ["--model", str(folder), "--method", "divprune", "--ratio", "0.25", "--batch", "2", "--tokens"]
     assert main(words(tmp_path, *arguments, *map(str, possible))) == 0
     for row in BenchFile(tmp_path / "bench.jsonl").rows.values():
@@ -75,14 +75,14 @@ def test_llava_next_is_timed_on_prompts_with_row_ends(
         ratio = 1 if row.setup.method.name == "none" else 0.25
         assert row.measured.layers == [row.setup.visual * ratio] * 6
     assert main(words(tmp_path, *arguments, "60")) == 2
-    assert "no image has 60 visual tokens with LlavaNext; ask for 48 or 64" in capsys.readouterr().err
+    assert "no image has 60 visual tokens with LlavaNext; use 48 or 64" in capsys.readouterr().err
 
 
 def test_weights_read_are_those_of_the_language_model() -> None:
     """15.2 GB in bfloat16 with the input embeddings, which are not read as a whole."""
-    family = find_family(random_model("qwen2.5-vl-7b", torch.bfloat16, "sdpa", "meta"))
-    assert (weight_bytes(family) + 2 * 152064 * 3584) / 1e9 == pytest.approx(15.23, abs=0.01)
-    tied = find_family(random_model("qwen2.5-vl-3b", torch.bfloat16, "sdpa", "meta"))
+    adapter = find_adapter(random_model("qwen2.5-vl-7b", torch.bfloat16, "sdpa", "meta"))
+    assert (weight_bytes(adapter) + 2 * 152064 * 3584) / 1e9 == pytest.approx(15.23, abs=0.01)
+    tied = find_adapter(random_model("qwen2.5-vl-3b", torch.bfloat16, "sdpa", "meta"))
     assert weight_bytes(tied) / 1e9 == pytest.approx(6.17, abs=0.01)  # its output head is the input embedding
 
 

@@ -6,7 +6,7 @@ from tests.latency.test_bench import CPU, bench
 from tests.perf.targets import TargetResult, verdicts
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.rows import BenchRow
-from uniprune.latency.subject import subject
+from uniprune.latency.timed_model import load_timed
 
 CHOICES = (
     MethodSpec("none"),
@@ -18,7 +18,9 @@ CHOICES = (
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[BenchRow]:
     return bench(
-        subject("tiny-llava", random_weights=True, placement=CPU), tmp_path_factory.mktemp("b") / "b", choices=CHOICES
+        load_timed("tiny-llava", random_weights=True, placement=CPU),
+        tmp_path_factory.mktemp("b") / "b",
+        choices=CHOICES,
     )
 
 

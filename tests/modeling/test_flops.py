@@ -11,10 +11,10 @@ from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 
-from tests.helpers.tiny import FAMILIES, build, inputs, specimen, video_inputs
+from tests.helpers.tiny import FAMILIES, build, inputs, tiny_model, video_inputs
 from uniprune.engine import prune
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, find_family
+from uniprune.modeling.adapter import ModelAdapter, find_adapter
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.random_weights import architectures, random_model
 from uniprune.pruning.base import Pruner
@@ -33,7 +33,7 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     Eager attention computes, and torch therefore counts, the half of the decoder's attention that causality discards;
     it is taken off here, layer by layer, from the layers' true lengths.
     """
-    layout = find_family(model)
+    layout = find_adapter(model)
     costs = CostModel(layout)
     with prune(model, pruner) as session, FlopCounterMode(display=False) as counter:
         model(**batch, use_cache=True, logits_to_keep=1)
@@ -77,7 +77,7 @@ def test_rows_of_a_batch_cost_what_they_cost_alone(family: str) -> None:
     model, images = build(family), (1, 2, 0)
     with prune(model, RandomPre(ratio=0.5)) as session:
         model(**inputs(family, images))
-    costs = CostModel(find_family(model))
+    costs = CostModel(find_adapter(model))
     one, two, text = (costs.prompt(row.encoded, row.lengths) for row in session.reports[0].rows)
     assert text.vision == text.projector == 0
     assert 0 < text.llm < one.llm < two.llm
@@ -87,9 +87,9 @@ def test_rows_of_a_batch_cost_what_they_cost_alone(family: str) -> None:
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (2, 2), (1, 7)])
 def test_spans_of_a_grid_are_those_of_the_tower_call(size: Grid) -> None:
     """Windows cut off at the image's edge included."""
-    small = specimen("qwen2_5_vl")
+    small = tiny_model("qwen2_5_vl")
     model = small.model()
-    layout, seen = find_family(model), []
+    layout, seen = find_adapter(model), []
     for block in layout.vision_blocks():
         see = lambda module, args, kwargs: seen.append(layout.vision_spans(args[0] if args else None, kwargs))  # noqa: E731
         layout.vision_attention(block).register_forward_pre_hook(see, with_kwargs=True)
@@ -110,7 +110,7 @@ TEXT = 60
 
 def published(name: str) -> ModelAdapter:
     """The real architecture, without memory."""
-    return find_family(random_model(name, torch.bfloat16, "sdpa", "meta"))
+    return find_adapter(random_model(name, torch.bfloat16, "sdpa", "meta"))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

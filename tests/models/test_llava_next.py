@@ -17,13 +17,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText, MistralConfig
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.gprune import GPrune
 from uniprune.methods.vtw import VTW
-from uniprune.models.llava_next import PATCH, LlavaNext
+from uniprune.models.llava_next import LlavaNext
 
 from tests.helpers.oracles import layerwise_masked, merged_inputs, physically_short
-from tests.helpers.paths import GOLDEN
 from tests.helpers.pruners import Plan, Probe, generate
-from tests.helpers.tiny import IMAGE, build, inputs, row, specimen, visual
-from tests.models.test_llava_next_layouts import numbered, tile_counts
+from tests.helpers.tiny import IMAGE, build, inputs, row, tiny_model, visual
+from tests.models.test_llava_next_layouts import ANYRES, numbered, tile_counts
 from uniprune.cli.main import main
 from uniprune.engine import RowReport, prune
 from uniprune.engine.shared import supports_sharing
@@ -32,10 +31,6 @@ from uniprune.errors import UnsupportedError
 from uniprune.modeling.tiny import TEXT, spread
 from uniprune.pruning.base import Scope
 from uniprune.pruning.budget import keep_count
-
-ANYRES = GOLDEN / "vit_gprune.anyres.npz"
-RELEASED = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-"""Pixel sizes of the released checkpoints."""
 
 
 # --- scopes -----------------------------------------------------------------------------------------------------
@@ -236,8 +231,8 @@ def test_the_released_gprune_end_to_end() -> None:
 
     The release floors both counts, to 127 and 95; at 22.05 % ours round to these.
     """
-    case = {name.removeprefix("case9_"): torch.from_numpy(value) for name, value in np.load(GOLDEN).items()}
-    small = specimen("llava_next", (24, 24))
+    case = {name.removeprefix("case9_"): torch.from_numpy(value) for name, value in np.load(ANYRES).items()}
+    small = tiny_model("llava_next", (24, 24))
     model = small.model()
     model.base_model.image_newline.data = case["features"][576 + 24].clone()
     x = small.batch([small.prompt(torch.Generator().manual_seed(0), [(18, 24)])])
@@ -255,7 +250,7 @@ def test_the_released_gprune_end_to_end() -> None:
 
 def mistral(window: int | None) -> Any:
     """A tiny model with a Mistral decoder, its configuration read back from JSON as from a checkpoint."""
-    config = specimen("llava_next").config(TEXT)
+    config = tiny_model("llava_next").config(TEXT)
     config.text_config = MistralConfig(**TEXT, sliding_window=window)
     again = AutoConfig.for_model(**config.to_dict())
     model = AutoModelForImageTextToText.from_config(again, attn_implementation="sdpa")
@@ -280,19 +275,6 @@ def test_mistral_without_a_window_works_and_with_one_is_refused() -> None:
     assert torch.equal(logits[0], want)
     with pytest.raises(UnsupportedError, match="sliding_attention"), prune(mistral(8), DivPrune(ratio=0.5)):
         pass
-
-
-def test_patches_are_those_of_the_specimen() -> None:
-    """The processor's own formula counts the placeholders of the tiny prompts."""
-    from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
-
-    small = specimen("llava_next")
-    processor = LlavaNextProcessor.__new__(LlavaNextProcessor)
-    processor.patch_size, processor.num_additional_image_tokens = PATCH, 0
-    processor.image_processor = LlavaNextImageProcessorPil(image_grid_pinpoints=small.pinpoints)
-    for size in ((4, 6), (4, 4), (6, 2), (9, 8), (7, 3), (1, 1)):
-        wanted = processor._get_number_of_features(*(PATCH * side for side in size), small.side, small.side)
-        assert small.placeholders(size, 1) == wanted
 
 
 @pytest.mark.skipif(find_spec("vlmeval") is None, reason="the benchmark extra is not installed")

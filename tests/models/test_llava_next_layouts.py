@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
-from uniprune.models.llava_next import COLUMNS, LlavaNext
+from uniprune.models.llava_next import COLUMNS, PATCH, LlavaNext
 
 from tests.helpers.paths import GOLDEN
-from tests.helpers.tiny import specimen
+from tests.helpers.tiny import tiny_model
 from uniprune.errors import UnsupportedError
 
 ANYRES = GOLDEN / "vit_gprune.anyres.npz"
@@ -42,7 +42,7 @@ def numbered(model: Any, image_sizes: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def full_size() -> Any:
     """A tiny model whose tiles have 24 x 24 tokens, cut as the released checkpoints cut."""
-    model = specimen("llava_next", (24, 24)).model()
+    model = tiny_model("llava_next", (24, 24)).model()
     model.config.image_grid_pinpoints = RELEASED
     return model
 
@@ -144,3 +144,16 @@ def test_few_columns_are_enough_for_different_tiles(full_size: Any) -> None:
     want = numbered(full_size, sizes)
     assert torch.equal(torch.cat([picture.origins for picture in pictures]), want[want >= 0])
     assert looked == [slice(None, None, 4)]
+
+
+def test_patches_are_those_of_the_tiny_model() -> None:
+    """The processor's own formula counts the placeholders of the tiny prompts."""
+    from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
+
+    small = tiny_model("llava_next")
+    processor = LlavaNextProcessor.__new__(LlavaNextProcessor)
+    processor.patch_size, processor.num_additional_image_tokens = PATCH, 0
+    processor.image_processor = LlavaNextImageProcessorPil(image_grid_pinpoints=small.pinpoints)
+    for size in ((4, 6), (4, 4), (6, 2), (9, 8), (7, 3), (1, 1)):
+        wanted = processor._get_number_of_features(*(PATCH * side for side in size), small.side, small.side)
+        assert small.adapter.placeholders(size, 1) == wanted

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from uniprune.models.tiny.build import FAMILIES, PREFIX, build_model, build_tokenizer
+from uniprune.models.tiny.build import FAMILIES, PREFIX, build_model
 from uniprune.models.tiny.data import Batches
 from uniprune.models.tiny.packing import ATTENTION, answer_states, pack
+from uniprune.models.tiny.tokenizer import build_tokenizer
 from uniprune.models.tiny.train import Recipe, Trainer
 from uniprune.models.tiny.vision import VISION, to_patches
 
@@ -100,11 +101,11 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> N
 
         def interrupted(step: int, total: int, calls=calls, train_step=train_step, stop=stop) -> None:
             if next(calls) == stop:
-                raise Stop
+                raise Stop("here")
             train_step(step, total)
 
         part._train_step = interrupted  # type: ignore[method-assign]
-        with pytest.raises(Stop):
+        with pytest.raises(Stop, match="here"):
             part.run(save_every=1)
     last = Trainer("llava", recipe, _folder(tmp_path / "parts"), "cpu", None)
     last.run(save_every=1)

@@ -1,7 +1,7 @@
-"""How much of `generate` is arithmetic: `python -m tests.perf.arithmetic --model tiny-llava` (not part of the suite).
+"""Share of arithmetic in `generate`: `python -m tests.perf.arithmetic --model tiny-llava` (not part of the suite).
 
-Every matrix product, convolution and attention call of a batch is noted with its shapes and then made again by itself,
-on one thread. What these calls take alone is a floor that no batch size gets below.
+Every matrix product, convolution and attention call of a batch is recorded with its shapes and then repeated alone, on
+one thread. Their time is a lower bound for every batch size.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from uniprune.modeling.loading import load, place
 HEAVY = ("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "convolution", "conv2d", "conv3d", "scaled_dot_product")
 
 
-class Noted(TorchDispatchMode):
-    """Counts heavy calls by operator and shapes."""
+class RecordedCalls(TorchDispatchMode):
+    """Counter of heavy calls by operator and shapes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Noted(TorchDispatchMode):
 
 
 def best(call: Callable[[], Any], repeats: int) -> float:
-    """Least CPU seconds of a call."""
+    """Measure the least CPU seconds of a call."""
     times = []
     for _ in range(repeats + 1):
         start = time.thread_time()
@@ -60,8 +60,8 @@ def best(call: Callable[[], Any], repeats: int) -> float:
 
 
 def measure(model: str, choice: MethodSpec, count: int = 16) -> dict[int, tuple[float, float, float, float]]:
-    """By batch size: CPU seconds of a row in `generate`, of its products and attention calls by themselves, and the
-    operations of the products (torch's counter knows no attention on CPUs).
+    """Measure by batch size: CPU seconds of a row in `generate`, of its products alone, of its attention calls alone,
+    and the operations of the products (torch's counter knows no attention on CPUs).
     """
     loaded, found = load(find_model(model), place()), {}
     chat, encoder = Generator(loaded), RequestEncoder(loaded.processor)
@@ -71,14 +71,14 @@ def measure(model: str, choice: MethodSpec, count: int = 16) -> dict[int, tuple[
         batches = [rows[start : start + size] for start in range(0, count, size)]
         with prune(loaded.model, choice.pruner()):
             took = best(lambda batches=batches: [chat.generate(batch) for batch in batches], 8) / count  # type: ignore[misc]
-            with Noted() as noted:
+            with RecordedCalls() as recorded:
                 chat.generate(batches[0])
             with FlopCounterMode(display=False) as counter:
                 chat.generate(batches[0])
         alone = {True: 0.0, False: 0.0}
         with torch.inference_mode():
-            for (func, shapes), calls in noted.calls.items():
-                args, kwargs = noted.examples[func, shapes]
+            for (func, shapes), calls in recorded.calls.items():
+                args, kwargs = recorded.examples[func, shapes]
                 attention = func.overloadpacket.__name__.startswith(("scaled", "_scaled"))
                 alone[attention] += calls / size * best(lambda f=func, a=args, k=kwargs: f(*a, **k), 20)  # type: ignore[misc]
         found[size] = (took, alone[False], alone[True], counter.get_total_flops() / size)
@@ -86,7 +86,7 @@ def measure(model: str, choice: MethodSpec, count: int = 16) -> dict[int, tuple[
 
 
 def main() -> None:
-    """Command line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny-llava")
     args = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Rows of `bench` held against what a fast harness must reach (not part of the test suite).
+"""Compare rows of `bench` with the targets of a fast harness (not part of the test suite).
 
     python run.py bench --random-weights --model qwen2.5-vl-7b --method random-pre divprune fastv visionzip \\
       --ratio 0.111 --tokens 1280 --repeats 30 --output results/bench.jsonl
     python -m tests.perf.targets results/bench.jsonl
 
 At 1280 visual tokens or eight prompts and more, and keep ratios up to 1/9: a prefill reaches 70 % of the speed-up that
-operations allow, two methods of equal tokens differ by at most 2 %, a method that looks at features takes at most 1 %
-of the un-pruned prefill, one that looks at attention 3 % and no more than 2 % above the memory of the un-pruned model.
+operations allow, two methods of equal tokens differ by at most 2 %, a method that uses features takes at most 1 % of
+the un-pruned prefill, one that uses attention 3 % and at most 2 % more memory than the un-pruned model.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class TargetResult:
 
     @property
     def met(self) -> bool:
-        """Whether it is reached."""
+        """Whether the target is reached."""
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     def __str__(self) -> str:
-        """A line of a Markdown table."""
+        """Format a line of a Markdown table."""
         sign = "≥" if self.least else "≤"
-        told = f"{self.value:.1%} ({sign} {self.limit:.0%})"
-        return f"| {self.where} | {self.method} | {self.target} | {told} | {'met' if self.met else 'MISSED'} |"
+        value = f"{self.value:.1%} ({sign} {self.limit:.0%})"
+        return f"| {self.where} | {self.method} | {self.target} | {value} | {'met' if self.met else 'MISSED'} |"
 
 
 def verdicts(rows: Iterable[BenchRow]) -> Iterator[TargetResult]:
-    """All targets that rows large enough can be held against."""
+    """Evaluate all targets on the rows that are large enough."""
     groups: dict[str, dict[str, tuple[BenchRow, BenchResult]]] = {}
     for row in rows:
         setup = row.setup
@@ -64,16 +64,18 @@ def verdicts(rows: Iterable[BenchRow]) -> Iterator[TargetResult]:
         vanilla = group.pop("none", (None, None))[1]
         for label, (row, measured) in group.items():
             yield from _single(where, label, row, measured, vanilla)
-        for (one, (_, a)), (other, (_, b)) in combinations(group.items(), 2):
+        for (first, (_, a)), (second, (_, b)) in combinations(group.items(), 2):
             if a.layers == b.layers:
                 times = sorted((a.median("prefill"), b.median("prefill")))
-                yield TargetResult(where, f"{one}, {other}", "prefills of equal tokens", times[1] / times[0] - 1, 0.02)
+                yield TargetResult(
+                    where, f"{first}, {second}", "prefills of equal tokens", times[1] / times[0] - 1, 0.02
+                )
 
 
 def _single(
     where: str, label: str, row: BenchRow, measured: BenchResult, vanilla: BenchResult | None
 ) -> Iterator[TargetResult]:
-    """Targets of one method."""
+    """Evaluate the targets of one method."""
     setup = row.setup
     pruner = MethodSpec(setup.method.name, ratio=setup.ratio).pruner()  # settings change no kind of attention
     attention = any(stage.pruner.llm_attention for stage in pruner.schedule(len(measured.layers)))
@@ -91,9 +93,9 @@ def _single(
 
 
 def main() -> int:
-    """Print the table; 1 if a target is missed, 2 if the file has no row to judge."""
+    """Print the table; return 1 if a target is missed, exit with 2 if the file has no row to evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="what bench wrote to --output")
+    parser.add_argument("file", type=Path, help="file of `bench --output`")
     file = parser.parse_args().file
     try:
         found = list(verdicts(BenchFile(file).rows.values()))
@@ -103,7 +105,7 @@ def main() -> int:
         parser.error(f"{file} has no pruned row of {LEAST_TOKENS} visual tokens or {LEAST_BATCH} prompts")
     lines = ["| model, prompts x visual tokens, device | method | target | measured | |", "|---|---|---|---|---|"]
     sys.stdout.write("\n".join([*lines, *map(str, found)]) + "\n")
-    return 0 if all(one.met for one in found) else 1
+    return 0 if all(result.met for result in found) else 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What timing an evaluation costs: `python -m tests.perf.timing_overhead --model tiny-llava` (not part of the suite).
+"""Cost of timing an evaluation: `python -m tests.perf.timing_overhead --model tiny-llava` (not part of the suite).
 
-Passes over a few batches of the mini suite are made with and without the timer, in turn and in changing order.
-Compared are CPU seconds of the process, which other processes lengthen little, and wall-clock seconds: the median ratio
-over pairs of equal batches, with its 95 % bootstrap interval.
+A few batches of the mini suite are run with and without the timer, in turn and in changing order. CPU seconds of the
+process, which other processes lengthen little, and wall-clock seconds are compared: the median ratio over pairs of
+equal batches, with its 95 % bootstrap interval.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from uniprune.registry import BENCHMARKS
 
 
 def batches(loaded: LoadedModel, data: str, size: int, count: int, folder: Path) -> list[list[EncodedRequest]]:
-    """The first rows of a benchmark, encoded beforehand: encoding is not what is compared."""
+    """Encode the first rows of a benchmark in advance: encoding is not compared."""
     dataset = BENCHMARKS.get(data)(DataOptions(data_dir=folder, judge="rule"))
     encoder = RequestEncoder(loaded.processor)
     rows = [encoder.encode(request) for request in dataset.requests(size * count)]
@@ -39,10 +39,10 @@ def batches(loaded: LoadedModel, data: str, size: int, count: int, folder: Path)
 def one_pass(
     loaded: LoadedModel, chat: Generator, pruner: Pruner, rows: Sequence[list[EncodedRequest]], timed: bool
 ) -> list[tuple[float, float]]:
-    """(CPU, wall-clock) seconds of every batch, answered one after the other as an evaluation does."""
+    """Measure (CPU, wall-clock) seconds of every batch, one after the other as in an evaluation."""
     out = []
     with ExitStack() as stack:
-        timer = stack.enter_context(Timer(loaded.family)) if timed else None
+        timer = stack.enter_context(Timer(loaded.adapter)) if timed else None
         session = stack.enter_context(prune(loaded.model, pruner, timer=timer))
         for batch in rows:
             cpu, wall = time.process_time(), time.perf_counter()
@@ -56,7 +56,7 @@ def one_pass(
 
 
 def pairs(run: Callable[[bool], list[tuple[float, float]]], rounds: int) -> np.ndarray:
-    """[rounds x batches, 2 clocks, untimed and timed] seconds."""
+    """Measure [rounds x batches, 2 clocks, untimed and timed] seconds."""
     found = []
     for number in range(rounds + 1):
         passes = {timed: run(timed) for timed in ((False, True) if number % 2 else (True, False))}
@@ -66,7 +66,7 @@ def pairs(run: Callable[[bool], list[tuple[float, float]]], rounds: int) -> np.n
 
 
 def overhead(seconds: np.ndarray) -> tuple[float, float, float]:
-    """Extra time in percent from [pairs, untimed and timed], and its 95 % interval."""
+    """Estimate the extra time in percent from [pairs, untimed and timed], with its 95 % interval."""
     ratios = seconds[:, 1] / seconds[:, 0]
     picks = np.random.default_rng(0).integers(len(ratios), size=(2000, len(ratios)))
     low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5])
@@ -75,7 +75,7 @@ def overhead(seconds: np.ndarray) -> tuple[float, float, float]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny-llava")
     parser.add_argument("--method", default="fastv")

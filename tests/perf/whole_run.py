@@ -1,10 +1,10 @@
-"""How long whole evaluations take: `python -m tests.perf.whole_run --model tiny-llava` (not part of the test suite).
+"""Times of whole evaluations: `python -m tests.perf.whole_run --model tiny-llava` (not part of the test suite).
 
-Three questions, answered by real commands on the mini suite, or by real calls:
+Three parts, measured on real commands on the mini suite, or on real calls:
 
 * sharing: user-mode CPU and wall-clock seconds of one command each, all in one command, and all in one command that
   shares image features;
-* batches: rows per CPU second at batch size 1 and 16, of `generate` alone and of all an evaluation does;
+* batches: rows per CPU second at batch size 1 and 16, of `generate` alone and of a whole evaluation;
 * engine: CPU time of `generate` on an un-pruned model, bare and inside the engine at keep ratio 1; also on a model of
   random weights whose forwards take about ten milliseconds.
 
@@ -37,7 +37,7 @@ METHODS = ("none", "random-pre", "divprune", "gprune", "dart", "fastv", "visionz
 
 
 def spent(words: Sequence[str]) -> tuple[float, float]:
-    """(CPU seconds, wall-clock seconds) of one command, its children included."""
+    """Measure (CPU seconds, wall-clock seconds) of one command, its children included."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, str(ROOT / "run.py"), *words], check=True, capture_output=True)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
@@ -45,7 +45,7 @@ def spent(words: Sequence[str]) -> tuple[float, float]:
 
 
 def several_methods(model: str, limit: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """The same runs as separate commands, as one command, and sharing image features."""
+    """Time the same runs as separate commands, as one command, and sharing image features."""
     common = ["--model", model, "--ratio", "0.111", "--batch-size", "32", *limit]
     out: dict[str, tuple[float, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def several_methods(model: str, limit: Sequence[str]) -> dict[str, tuple[float, 
 
 
 def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
-    """Rows per CPU second at batch sizes 1 and 16: of `generate` on prompts made before, and of whole evaluations.
+    """Measure rows per CPU second at batch sizes 1 and 16: of `generate` on prepared prompts, and of whole evaluations.
 
     The best of some rounds, taken in turn, on the first `limit` rows of every benchmark of the mini suite.
     """
@@ -90,7 +90,7 @@ def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
         with Runner(loaded, pruner, size, shared=known) as answerer:
             assert not any(one.error for answers in answerer.answers(requests, "mini") for one in answers)
 
-    kinds = {"generate": generate, "all": evaluate, "all, pictures known": partial(evaluate, known=shared)}
+    kinds = {"generate": generate, "all": evaluate, "all, images known": partial(evaluate, known=shared)}
     least: dict[str, list[float]] = {}
     for _ in range(rounds + 1):  # the first round fills what is shared
         for (method, choice), (kind, work) in product(methods.items(), kinds.items()):
@@ -103,7 +103,7 @@ def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
 
 
 def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
-    """Median CPU milliseconds of `generate` (one row, 8 tokens): bare, and how much more inside the engine."""
+    """Measure median CPU milliseconds of `generate` (one row, 8 tokens): bare, and the difference inside the engine."""
     import torch
     from PIL import Image
 
@@ -113,16 +113,17 @@ def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
     from uniprune.modeling.messages import Part
+    from uniprune.modeling.tiny import tiny_model
 
     torch.set_num_threads(1)
     loaded = load(find_model(model), place())
     chat = Generator(loaded)
-    picture = Part(image=Image.effect_noise((96, 96), 60).convert("RGB"))
-    request = Request("0", (picture, Part(text="What is the word?")), "What is the word?", max_new_tokens=8)
+    image = Part(image=Image.effect_noise((96, 96), 60).convert("RGB"))
+    request = Request("0", (image, Part(text="What is the word?")), "What is the word?", max_new_tokens=8)
     row = RequestEncoder(loaded.processor).encode(request)
     found = {model: in_turn(loaded.model, lambda: chat.generate([row]), rounds)}
-    small = loaded.family.specimen((12, 12))
-    heads = {"num_attention_heads": 32, "num_key_value_heads": 32}  # as wide as the specimen's
+    small = tiny_model(loaded.model.config.model_type, (12, 12))
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 32}  # as wide as the tiny model's
     wide = small.model("sdpa", hidden_size=512, intermediate_size=1408, num_hidden_layers=10, **heads)
     prompt = small.batch([small.prompt(torch.Generator().manual_seed(0), [(12, 12)], before=5, question=7)])
 
@@ -134,7 +135,7 @@ def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
 
 
 def in_turn(model: Any, call: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """Median CPU milliseconds of `call` bare, and of the difference to the call inside the engine right behind it."""
+    """Measure median CPU milliseconds of `call` bare, and of the difference to the call inside the engine after it."""
     from uniprune.engine import prune
     from uniprune.registry import METHODS as REGISTRY
 
@@ -152,11 +153,11 @@ def in_turn(model: Any, call: Callable[[], Any], rounds: int) -> tuple[float, fl
 
 
 def main() -> None:
-    """Command line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny-llava")
     parser.add_argument("--limit", help="rows per benchmark (default: all)")
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="questions (default: all)")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)")
     args = parser.parse_args()
     limit = ["--limit", args.limit] if args.limit else []
     if "sharing" in args.part:

@@ -1,7 +1,7 @@
-"""What `--workers` cost and gain: `python -m tests.perf.workers --model tiny-qwen2.5-vl` (not part of the test suite).
+"""Cost and gain of `--workers`: `python -m tests.perf.workers --model tiny-qwen2.5-vl` (not part of the test suite).
 
-Rows with a photo of 1024 x 1024 pixels each are answered, and only prepared at the size of a real model's pixels, by
-the process that runs the model and by workers ahead of it.
+Rows with a photo of 1024 x 1024 pixels each are run, and only prepared at the size of a real model's pixels, by the
+process that runs the model and by workers ahead of it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:  # importing it imports torch
 
 
 def photos(count: int) -> list[Request]:
-    """Rows about JPEG pictures of 1024 x 1024 pixels, which nobody has decoded yet."""
+    """Make rows about JPEG images of 1024 x 1024 pixels, not yet decoded."""
     from uniprune.evaluation.dataset import Request
     from uniprune.modeling.messages import Part
 
     requests = []
     for i in range(count):
-        picture, text = Image.open(io.BytesIO(_photo(i % 8))), f"question {i}: what is the word ?"
-        requests.append(Request(str(i), (Part(image=picture), Part(text=text)), text, max_new_tokens=4))
+        image, text = Image.open(io.BytesIO(_photo(i % 8))), f"question {i}: what is the word ?"
+        requests.append(Request(str(i), (Part(image=image), Part(text=text)), text, max_new_tokens=4))
     return requests
 
 
 @cache
 def _photo(seed: int) -> bytes:
-    """A JPEG file of 0.3 MB."""
+    """Make a JPEG file of 0.3 MB."""
     noise = np.random.default_rng(seed).integers(0, 256, (128, 128, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).resize((1024, 1024), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
@@ -41,7 +41,7 @@ def _photo(seed: int) -> bytes:
 
 
 def workers(model: str, rows: int = 96, repeats: int = 5) -> dict[str, tuple[float, float]]:
-    """Shortest (wall-clock seconds, CPU seconds of the process that runs the model) by number of workers, in turn."""
+    """Measure the least (wall-clock, CPU seconds of the process that runs the model) by number of workers, in turn."""
     import torch
 
     from uniprune.evaluation.generation import Runner
@@ -75,7 +75,7 @@ def workers(model: str, rows: int = 96, repeats: int = 5) -> dict[str, tuple[flo
 
 
 def main() -> None:
-    """Command line."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="tiny-qwen2.5-vl")
     print("96 rows: wall-clock s, CPU s of the process that runs the model")

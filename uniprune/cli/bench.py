@@ -1,4 +1,4 @@
-"""`python run.py bench`: how long prompts take, and what pruning could at best have saved."""
+"""`python run.py bench`: latency, memory and FLOPs of prompts, with and without pruning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELP = "latency, memory and FLOPs on random prompts, with or without a checkpoin
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench`."""
-    what = parser.add_argument_group("what to time")
+    what = parser.add_argument_group("models, methods and prompts")
     what.add_argument("--model", nargs="+", metavar="NAME", help="one or more, as for run")
     what.add_argument(
         "--random-weights",
@@ -33,14 +33,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--text-tokens", type=int, default=60, metavar="N", help="words per prompt (default: 60)")
     what.add_argument("--new-tokens", type=int, default=8, metavar="N", help="tokens generated (default: 8)")
-    how = parser.add_argument_group("how to prune")
+    how = parser.add_argument_group("pruning and measurement")
     how.add_argument("--layer", type=int, help="decoder layer before which methods inside the model prune")
     how.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
     how.add_argument("--protocol", choices=("site", "average"), default="site", help="as for run")
     how.add_argument(
         "--seed", nargs=1, type=int, default=[0], metavar="N", help="seed of pixels, words and random choices"
     )
-    how.add_argument("--repeats", type=int, default=10, metavar="N", help="measured calls per cell (default: 10)")
+    how.add_argument("--repeats", type=int, default=10, metavar="N", help="measured calls per row (default: 10)")
     how.add_argument("--warmup", type=int, default=2, metavar="N", help="calls before them (default: 2)")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("results/bench.jsonl"),
         metavar="FILE",
-        help="measured rows, kept and used again by the same command (default: results/bench.jsonl)",
+        help="measured rows, stored and used again by the same command (default: results/bench.jsonl)",
     )
     files.add_argument("--csv", type=Path, metavar="FILE", help="also write the table as CSV")
     files.add_argument(
@@ -66,8 +66,8 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.latency.measure import Bench, BenchOptions
     from uniprune.latency.plot import check_plot, plot
     from uniprune.latency.rows import BenchFile
-    from uniprune.latency.subject import check_models, subject
     from uniprune.latency.tables import notes, to_csv, to_json, to_table
+    from uniprune.latency.timed_model import check_models, load_timed
     from uniprune.modeling.loading import place
     from uniprune.utils.console import RunProgress
 
@@ -98,7 +98,7 @@ def act(options: argparse.Namespace) -> int:
     with RunProgress(calls, Console(stderr=True)) as progress:
         for name, outlined in zip(names, outlines, strict=True):
             progress.begin(f"{name} · loading")
-            model = subject(name, options.random_weights, placement, outlined)
+            model = load_timed(name, options.random_weights, placement, outlined)
             progress.say(f"{name} ({placement}, {'random weights' if options.random_weights else 'checkpoint'})")
             rows += Bench(model, choices, settings, file, progress).run()
             del model  # one at a time on the device

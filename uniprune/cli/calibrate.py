@@ -86,7 +86,7 @@ def act(options: argparse.Namespace) -> int:
         for dataset, request in asked:
             prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
             if (noted := notes.read(prompt)) is None:
-                row = encoder.encode(worded(request, loaded.family.prompt) if entry.prompts == "family" else request)
+                row = encoder.encode(worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request)
                 if row.error is not None:
                     progress.say(f"row {row.index} is left out: {row.error}")
                 elif row.visual:

@@ -16,11 +16,10 @@ from uniprune.conformance.state import State, snapshot
 from uniprune.conformance.witness import RecordedDecision, RecordingPruner
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.modeling.adapter import ModelAdapter, find_family
+from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
 from uniprune.modeling.greedy import greedy
-from uniprune.modeling.tiny import LAYERS, Size, TinyModel, TinyPrompt
+from uniprune.modeling.tiny import LAYERS, TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage
-from uniprune.registry import MODELS
 
 RATIO = 0.3
 RATIOS = (0.02, RATIO, 0.6, 0.98)
@@ -36,19 +35,19 @@ class Models:
     """Tiny models, each built when first asked for and kept as long as this object."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[Any, ...], Any] = {}
+        self._models: dict[tuple[Any, ...], tuple[TinyModel, Any]] = {}
 
     def get(self, family: str, attention: str, dtype: torch.dtype, size: Size) -> tuple[TinyModel, Any]:
-        """The specimen of a family and its model.
+        """Return the `TinyModel` of a family and its model.
 
         Raises:
             UserError: an unknown family. UnsupportedError: it has no tiny model.
         """
-        specimen: TinyModel = MODELS.get(family).specimen(size)
         key = (family, attention, dtype, size)
         if key not in self._models:
-            self._models[key] = specimen.model(attention, dtype)
-        return specimen, self._models[key]
+            tiny = tiny_model(family, size)
+            self._models[key] = tiny, tiny.model(attention, dtype)
+        return self._models[key]
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class MethodUnderTest:
     @cached_property
     def layout(self) -> ModelAdapter:
         """The model's parts."""
-        return find_family(self.model)
+        return find_adapter(self.model)
 
     # --- prompts ------------------------------------------------------------------------------------------------
     @cached_property

@@ -23,7 +23,7 @@ from uniprune.engine.report import PrefillReport
 from uniprune.engine.shared import VisionBatch, encode, join
 from uniprune.engine.vision import Vision, VisionCapture
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import find_family
+from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.base import Pruner, Stage
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Session:
     """
 
     def __init__(self, model: Any, pruner: Pruner, timer: Timer | None = None) -> None:
-        self.family, self.pruner = find_family(model), pruner
+        self.family, self.pruner = find_adapter(model), pruner
         self.samples: tuple[PromptInfo, ...] = ()
         self.reports: list[PrefillReport] = []
         self._timer = timer

@@ -67,7 +67,7 @@ class Timer:
             spans = timer.sample()
 
     Args:
-        family: the model's layout (`find_family(model)`).
+        family: the model's layout (`find_adapter(model)`).
     """
 
     def __init__(self, family: ModelAdapter) -> None:

@@ -58,13 +58,13 @@ class Runner:
         self._chat, self._encoder = Generator(loaded), RequestEncoder(loaded.processor, apart=shared is not None)
         self._workers, self._shared = workers, shared
         self._stages = pruner.schedule(loaded.num_layers)
-        self._costs = CostModel(loaded.family)
+        self._costs = CostModel(loaded.adapter)
         self._warm = shared is not None  # nothing is measured then
 
     def __enter__(self) -> Self:
         """Attach timer and engine."""
         with ExitStack() as stack:
-            self._timer = stack.enter_context(Timer(self._loaded.family))
+            self._timer = stack.enter_context(Timer(self._loaded.adapter))
             self._session = stack.enter_context(prune(self._loaded.model, self._pruner, timer=self._timer))
             self._stack = stack.pop_all()
         return self

@@ -89,7 +89,7 @@ class Run:
             model=ModelRecord(
                 name=loaded.entry.name,
                 source=loaded.entry.source,
-                family=loaded.family.model.config.model_type,
+                family=loaded.adapter.model.config.model_type,
                 layers=loaded.num_layers,
                 parameters=sum(weight.numel() for weight in loaded.model.parameters()),
             ),
@@ -148,7 +148,7 @@ class DatasetRun:
         self.dataset, self.store, self.progress, self.team = dataset, store, progress, team
         requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
         if self.options.prompts == "family":
-            requests = [worded(request, run.loaded.family.prompt) for request in requests]
+            requests = [worded(request, run.loaded.adapter.prompt) for request in requests]
         self._requests = requests
         self._blank = DatasetRecord(
             ability=dataset.ability,

@@ -1,1 +1,1 @@
-"""`bench`: how long models take under methods, beside what was computed and what that could at best have saved."""
+"""`bench`: latency, memory and FLOPs of models under methods, with the speed-up that the FLOPs allow."""

@@ -1,4 +1,4 @@
-"""Lower bounds that no pruning lifts: the weights of the language model must be read."""
+"""Lower bounds of the time, which no pruning lifts: the weights of the language model must be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZE = 2**28
 
 
 def copy_bandwidth(device: torch.device, repeats: int = 10) -> float:
-    """Bytes per second read and written by the fastest of several copies on the device itself."""
+    """Measure the bytes per second read and written by the fastest of several copies on the device itself."""
     source = torch.zeros(SIZE, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     seconds = [_copy(source, target) for _ in range(repeats + 1)]
@@ -21,7 +21,7 @@ def copy_bandwidth(device: torch.device, repeats: int = 10) -> float:
 
 
 def _copy(source: torch.Tensor, target: torch.Tensor) -> float:
-    """Seconds of one copy."""
+    """Return the seconds of one copy."""
     if not source.is_cuda:
         begin = time.perf_counter()
         target.copy_(source)
@@ -35,8 +35,8 @@ def _copy(source: torch.Tensor, target: torch.Tensor) -> float:
     return float(start.elapsed_time(end)) / 1000
 
 
-def weight_bytes(family: ModelAdapter) -> int:
-    """Weights that every forward of the language model reads: layers, final norm and output head."""
-    modules = [*family.layers, family.decoder.norm, family.model.get_output_embeddings()]
+def weight_bytes(adapter: ModelAdapter) -> int:
+    """Count the bytes of weights that every forward of the language model reads: layers, final norm, output head."""
+    modules = [*adapter.layers, adapter.decoder.norm, adapter.model.get_output_embeddings()]
     unique = {id(parameter): parameter for module in modules for parameter in module.parameters()}
     return sum(parameter.nbytes for parameter in unique.values())

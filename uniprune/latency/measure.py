@@ -1,10 +1,10 @@
-"""Measuring: calls of `generate` on equal prompts, methods in turn, so that drift of the machine favours none."""
+"""Measure calls of `generate` on equal prompts, methods in turn, so that drift of the machine favours none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
 from uniprune.latency.rows import SPANS, BenchFile, BenchResult, BenchRow, BenchSetup, Reference
-from uniprune.latency.subject import TimedModel, check_tokens
+from uniprune.latency.timed_model import TimedModel, check_tokens
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.greedy import greedy
 from uniprune.pruning.base import Pruner
@@ -28,17 +28,22 @@ from uniprune.results.aggregate import mean_flops
 from uniprune.utils.console import RunProgress
 
 OUT_OF_MEMORY = "out of memory"
-"""Error of rows that are tried again: the machine may have more memory to spare next time."""
+"""Error of rows that are measured again: the machine may have more free memory next time."""
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured beside models and methods.
+    """Sizes of the prompts and number of the calls.
 
     Attributes:
-        batches: prompts per call. tokens: visual tokens of a prompt; None for one image of usual size.
-        text, new_tokens: words of a prompt, and tokens of an answer. repeats, warmup: calls measured, and not measured
-            before them. seed: of pixels and words. protocol: as for evaluations.
+        batches: prompts per call.
+        tokens: visual tokens of a prompt; None for one image of usual size.
+        text: words of a prompt.
+        new_tokens: tokens generated.
+        repeats: measured calls.
+        warmup: calls before them that are not measured.
+        seed: of pixels and words.
+        protocol: as for evaluations.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -62,12 +67,24 @@ class BenchOptions:
             raise UserError(f"--seed {self.seed} must be from 0 to 2 ** 63 - 1")
 
 
+class TimedMethod(NamedTuple):
+    """A method with its pruner, and the reason if its budget is impossible on the model."""
+
+    spec: MethodSpec
+    pruner: Pruner
+    refusal: str | None
+
+
 @dataclass
 class BenchCase:
     """One method on one batch, while it is measured.
 
     Attributes:
-        setup: what it is. pruner: the method. spans, report: what was seen so far. error: why it was given up.
+        setup: what determines the measurement.
+        pruner: the method.
+        spans: times of the measured calls so far.
+        report: of the last call.
+        error: why it was given up.
     """
 
     setup: BenchSetup
@@ -78,17 +95,20 @@ class BenchCase:
 
     @property
     def label(self) -> str:
-        """As shown beside the progress bar."""
-        one = self.setup
-        return f"{one.model} · {one.method.name} {one.ratio:g} · {one.batch} x {one.visual}"
+        """Name for the progress bar."""
+        setup = self.setup
+        return f"{setup.model} · {setup.method.name} {setup.ratio:g} · {setup.batch} x {setup.visual}"
 
 
 class Bench:
-    """All cells of one model.
+    """All cases of one model.
 
     Args:
-        subject: the model. choices: methods, the un-pruned model first. options: the rest.
-        file: where rows are stored and finished ones found. progress: counts calls of `generate`.
+        model: the model.
+        choices: methods, the un-pruned model first.
+        options: sizes of the prompts and number of the calls.
+        file: store of rows, with finished ones.
+        progress: counts calls of `generate`.
 
     Raises:
         UserError: a method does not exist, no budget is possible, or the model cannot take that many visual tokens.
@@ -96,49 +116,49 @@ class Bench:
 
     def __init__(
         self,
-        subject: TimedModel,
+        model: TimedModel,
         choices: Sequence[MethodSpec],
         options: BenchOptions,
         file: BenchFile,
         progress: RunProgress,
     ) -> None:
-        self._subject, self._options, self._file, self._progress = subject, options, file, progress
-        self._costs = CostModel(subject.family)
-        self._environment, self._code = environment(subject.placement.device), package_hash()
-        self._tokens = options.tokens or (subject.family.usual_tokens,)
-        check_tokens(subject.family, self._tokens)
-        self._methods = [(choice, *self._pruner(choice)) for choice in choices]
-        problems = [problem for choice, _, problem in self._methods if choice.name != "none"]
-        if problems and all(problems):
-            raise UserError(problems[0])
+        self._model, self._options, self._file, self._progress = model, options, file, progress
+        self._costs = CostModel(model.adapter)
+        self._environment, self._code = environment(model.placement.device), package_hash()
+        self._tokens = options.tokens or (model.adapter.usual_tokens,)
+        check_tokens(model.adapter, self._tokens)
+        self._methods = [self._method(choice) for choice in choices]
+        refusals = [method.refusal for method in self._methods if method.spec.name != "none"]
+        if refusals and all(refusals):
+            raise UserError(refusals[0])
         self._bandwidth: float | None = None
 
     def run(self) -> list[BenchRow]:
-        """Measure what is not stored yet; rows in order of tokens, batch and method, failed ones included."""
+        """Measure all cases not stored yet; return rows in order of tokens, batch and method, failed ones included."""
         return [row for visual in self._tokens for batch in self._options.batches for row in self._group(visual, batch)]
 
-    def _pruner(self, choice: MethodSpec) -> tuple[Pruner, str | None]:
-        """A method, and why its budget is impossible on this model, if it is."""
+    def _method(self, choice: MethodSpec) -> TimedMethod:
+        """Build a method, with the protocol's budget."""
         pruner = choice.pruner()
         if self._options.protocol != "average":
-            return pruner, None
+            return TimedMethod(choice, pruner, None)
         try:
-            return with_average(pruner, choice.ratio, len(self._subject.family.layers)), None
+            return TimedMethod(choice, with_average(pruner, choice.ratio, len(self._model.adapter.layers)), None)
         except UserError as error:
-            return pruner, str(error)
+            return TimedMethod(choice, pruner, str(error))
 
     def _group(self, visual: int, batch: int) -> list[BenchRow]:
-        """All methods on one batch: as stored, if they were measured in turn with each other, or all anew."""
-        cells = [self._cell(*method, visual, batch) for method in self._methods]
-        stored = [self._file.rows.get(cell.setup.identity()) for cell in cells]
+        """Measure all methods on one batch, unless they are stored and were measured in turn with each other."""
+        cases = [self._case(method, visual, batch) for method in self._methods]
+        stored = [self._file.rows.get(case.setup.identity()) for case in cases]
         known = [row for row in stored if row is not None and row.error != OUT_OF_MEMORY]
-        beside = {row.vanilla.model_dump_json() if row.vanilla else None for row in known}
-        if len(known) == len(cells) and len(beside) == 1:
-            self._progress.advance(len(cells) * self._calls)
+        references = {row.vanilla.model_dump_json() if row.vanilla else None for row in known}
+        if len(known) == len(cases) and len(references) == 1:
+            self._progress.advance(len(cases) * self._calls)
             return known
-        self._rounds(cells)
-        vanilla = _reference(self._measured(cells[0]))
-        rows = [self._row(cell, vanilla) for cell in cells]
+        self._rounds(cases)
+        vanilla = _reference(self._measured(cases[0]))
+        rows = [self._row(case, vanilla) for case in cases]
         self._file.append(rows)
         return rows
 
@@ -146,12 +166,13 @@ class Bench:
     def _calls(self) -> int:
         return self._options.warmup + self._options.repeats
 
-    def _cell(self, choice: MethodSpec, pruner: Pruner, error: str | None, visual: int, batch: int) -> BenchCase:
-        subject, options = self._subject, self._options
+    def _case(self, method: TimedMethod, visual: int, batch: int) -> BenchCase:
+        choice, pruner, refusal = method
+        model, options = self._model, self._options
         setup = BenchSetup(
-            model=subject.name,
-            weights=subject.weights,
-            method=choice.record(pruner, len(subject.family.layers)),
+            model=model.name,
+            weights=model.weights,
+            method=choice.record(pruner, len(model.adapter.layers)),
             ratio=pruner.ratio if pruner.kind == "none" else choice.ratio,
             protocol=options.protocol,
             batch=batch,
@@ -161,74 +182,74 @@ class Bench:
             repeats=options.repeats,
             warmup=options.warmup,
             seed=options.seed,
-            dtype=subject.placement.dtype,
-            attention=subject.placement.attention,
-            device=subject.placement.device,
+            dtype=model.placement.dtype,
+            attention=model.placement.attention,
+            device=model.placement.device,
             code=self._code,
             environment=self._environment,
         )
-        return BenchCase(setup, pruner, error=error)
+        return BenchCase(setup, pruner, error=refusal)
 
     # --- measuring ----------------------------------------------------------------------------------------------
-    def _rounds(self, cells: list[BenchCase]) -> None:
-        """Every cell once per round, another one first each time."""
-        prompts = self._prompts(cells)
+    def _rounds(self, cases: list[BenchCase]) -> None:
+        """Call every case once per round, another one first each time."""
+        prompts = self._prompts(cases)
         if prompts is None:
             return
         for number in range(self._calls):
-            turn = number % len(cells)
-            for cell in cells[turn:] + cells[:turn]:
-                self._progress.begin(cell.label)
-                if cell.error is None:
-                    self._call(cell, prompts, keep=number >= self._options.warmup)
+            turn = number % len(cases)
+            for case in cases[turn:] + cases[:turn]:
+                self._progress.begin(case.label)
+                if case.error is None:
+                    self._call(case, prompts, keep=number >= self._options.warmup)
                 self._progress.advance(1)
 
-    def _prompts(self, cells: list[BenchCase]) -> Prompts | None:
-        """The batch all cells are measured on; None where it alone is too large."""
-        setup = cells[0].setup
+    def _prompts(self, cases: list[BenchCase]) -> Prompts | None:
+        """Make the batch of all cases; None if it alone does not fit into memory."""
+        setup = cases[0].setup
         try:
             if self._bandwidth is None:
-                self._bandwidth = copy_bandwidth(self._subject.family.model.device)
-            return random_prompts(self._subject.family, setup.batch, setup.visual, setup.text, setup.seed)
+                self._bandwidth = copy_bandwidth(self._model.adapter.model.device)
+            return random_prompts(self._model.adapter, setup.batch, setup.visual, setup.text, setup.seed)
         except RuntimeError as error:
-            for cell in cells:
-                self._give_up(cell, error)
+            for case in cases:
+                self._give_up(case, error)
             return None
 
     @torch.inference_mode()
-    def _call(self, cell: BenchCase, prompts: Prompts, keep: bool) -> None:
-        """One call of `generate`."""
-        family = self._subject.family
+    def _call(self, case: BenchCase, prompts: Prompts, keep: bool) -> None:
+        """Call `generate` once."""
+        adapter = self._model.adapter
         try:
-            with Timer(family) as timer, prune(family.model, cell.pruner, timer) as session:
+            with Timer(adapter) as timer, prune(adapter.model, case.pruner, timer) as session:
                 session.samples = prompts.samples
-                family.model.generate(**prompts.inputs, **greedy(self._options.new_tokens))
+                adapter.model.generate(**prompts.inputs, **greedy(self._options.new_tokens))
                 spans = timer.sample()
         except RuntimeError as error:
-            self._give_up(cell, error)
-        except UserError as error:  # a method that refuses this family is a row that says so
-            cell.error = str(error)
+            self._give_up(case, error)
+        except UserError as error:  # a method that refuses this family becomes a row with the reason
+            case.error = str(error)
         else:
-            cell.report = session.reports[-1]
-            cell.spans += [spans] * keep
+            case.report = session.reports[-1]
+            case.spans += [spans] * keep
 
-    def _give_up(self, cell: BenchCase, error: RuntimeError) -> None:
-        """Out of memory ends a cell; any other error ends the command."""
+    def _give_up(self, case: BenchCase, error: RuntimeError) -> None:
+        """End a case that is out of memory; any other error ends the command."""
         if not is_out_of_memory(error):
             raise error
-        cell.error = OUT_OF_MEMORY
+        case.error = OUT_OF_MEMORY
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     # --- results ------------------------------------------------------------------------------------------------
-    def _measured(self, cell: BenchCase) -> BenchResult | None:
-        """What was seen of a cell; None when it was given up."""
-        if cell.error is not None or cell.report is None:
+    def _measured(self, case: BenchCase) -> BenchResult | None:
+        """Summarise a case; None if it was given up."""
+        if case.error is not None or case.report is None:
             return None
-        seconds = {name: [getattr(one, name) for one in cell.spans] for name in SPANS}
-        rows = cell.report.rows
+        seconds = {name: [getattr(spans, name) for spans in case.spans] for name in SPANS}
+        rows = case.report.rows
         kept = [row.kv_bytes for row in rows if row.kv_bytes is not None]
-        peaks = [one.peak_bytes for one in cell.spans if one.peak_bytes is not None]
+        peaks = [spans.peak_bytes for spans in case.spans if spans.peak_bytes is not None]
         return BenchResult(
             seconds={name: values for name, values in seconds.items() if None not in values},
             layers=np.mean([row.entering for row in rows], axis=0).tolist(),
@@ -237,14 +258,14 @@ class Bench:
             peak_bytes=max(peaks, default=None),
         )
 
-    def _row(self, cell: BenchCase, vanilla: Reference | None) -> BenchRow:
+    def _row(self, case: BenchCase, vanilla: Reference | None) -> BenchRow:
         return BenchRow(
-            identity=cell.setup.identity(),
-            setup=cell.setup,
-            measured=self._measured(cell),
-            error=cell.error,
+            identity=case.setup.identity(),
+            setup=case.setup,
+            measured=self._measured(case),
+            error=case.error,
             vanilla=vanilla,
-            weight_bytes=weight_bytes(self._subject.family),
+            weight_bytes=weight_bytes(self._model.adapter),
             bandwidth=self._bandwidth,
         )
 

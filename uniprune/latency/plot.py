@@ -1,4 +1,4 @@
-"""Latency against visual tokens, as a picture."""
+"""A plot of latency against visual tokens."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from uniprune.utils.files import explain_write
 
 
 def check_plot(path: Path) -> None:
-    """Raise UserError when a picture cannot be drawn, before anything is measured for it."""
+    """Check, before anything is measured, that a plot can be drawn.
+
+    Raises:
+        UserError: matplotlib is missing, or the file has no ending.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("--plot needs matplotlib, which is not installed; run `pip install matplotlib` or leave it out")
     if not path.suffix:
-        raise UserError(f"--plot {path}: its ending says what kind of picture it is, as in {path}.png")
+        raise UserError(f"--plot {path}: it needs an ending that names a format, as in {path}.png")
 
 
 def plot(rows: Sequence[BenchRow], path: Path) -> None:
-    """Time to first token against visual tokens: a panel per model and batch, a line per method and ratio.
+    """Draw time to first token against visual tokens: a panel per model and batch, a line per method and ratio.
 
-    Bars reach from the first to the third quartile.
+    Bars span the first to the third quartile.
 
     Raises:
-        UserError: the file cannot be written, or its ending names no kind of picture.
+        UserError: the file cannot be written, or its ending names no format.
     """
     import numpy as np
     from matplotlib.figure import Figure

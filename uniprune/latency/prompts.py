@@ -1,4 +1,4 @@
-"""Prompts of random pixels and words of an exact size: no processor, no data."""
+"""Random prompts with an exact number of words and visual tokens, without processor or data."""
 
 from __future__ import annotations
 
@@ -11,42 +11,44 @@ from uniprune.engine import PromptInfo
 from uniprune.modeling.adapter import ModelAdapter
 
 LEAST_TEXT = 2
-"""Words a prompt needs: one before the images, one that asks."""
+"""Words a prompt needs: one before the image, one question."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """A batch.
+    """A batch of prompts.
 
     Attributes:
-        inputs: arguments of `generate`, on the model's device. samples: who the rows are, with their questions.
+        inputs: arguments of `generate`, on the model's device.
+        samples: names of the rows, with the ids of their questions.
     """
 
     inputs: dict[str, Tensor]
     samples: tuple[PromptInfo, ...]
 
 
-def random_prompts(family: ModelAdapter, batch: int, visual: int, text: int, seed: int) -> Prompts:
-    """`batch` prompts of `visual` visual tokens between `text` words, the second half of which is the question.
+def random_prompts(adapter: ModelAdapter, batch: int, visual: int, text: int, seed: int) -> Prompts:
+    """Build `batch` prompts of `visual` visual tokens between `text` words, the second half of which is the question.
 
     Raises:
-        UserError: the family cannot encode that many visual tokens.
+        UserError: the model cannot encode that many visual tokens.
     """
-    model = family.model
+    model = adapter.model
     generator = torch.Generator().manual_seed(seed)
-    pictures = [family.random_image(visual, generator) for _ in range(batch)]
+    size, tiles = adapter.image_of(visual)
+    images = [adapter.random_image(size, tiles, generator) for _ in range(batch)]
     vocabulary = model.get_input_embeddings().num_embeddings
     plain = torch.ones(vocabulary, dtype=torch.bool)
-    plain[[i for i in (*family.special_token_ids, *family.visual_token_ids) if i < vocabulary]] = False
+    plain[[i for i in (*adapter.special_token_ids, *adapter.visual_token_ids) if i < vocabulary]] = False
     known = plain.nonzero()[:, 0]
     words = known[torch.randint(len(known), (batch, text), generator=generator)]
-    images = torch.full((batch, family.placeholders(visual)), family.visual_token_ids[0])
-    ids = torch.cat((words[:, : text // 2], images, words[:, text // 2 :]), dim=1)
+    placeholders = torch.full((batch, adapter.placeholders(size, tiles)), adapter.visual_token_ids[0])
+    ids = torch.cat((words[:, : text // 2], placeholders, words[:, text // 2 :]), dim=1)
     inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        **family.id_arguments(ids),
-        **{name: torch.cat([picture[name] for picture in pictures]) for name in pictures[0]},
+        **adapter.id_arguments(ids),
+        **{name: torch.cat([image[name] for image in images]) for name in images[0]},
     }
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)

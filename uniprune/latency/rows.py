@@ -1,4 +1,4 @@
-"""What `bench` stores: one line per measured cell, with everything its table shows derivable from it."""
+"""Rows that `bench` stores: one line per measured case, from which its tables are derived."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SPANS = ("vision", "projector", "method", "prefill", "decode", "total", "ttft", 
 
 
 class BenchSetup(Strict):
-    """What determines a measurement; its hash names it."""
+    """Everything that determines a measurement; its hash names it."""
 
     model: str
     """Name in the catalogue or in configs/architectures.yaml."""
     weights: str
-    """"random", or what `uniprune.results.records.Setup.weights` says."""
+    """"random:" and a hash of the dimensions, or `uniprune.results.records.Setup.weights`."""
     method: MethodRecord
     """The pruning method."""
     ratio: float
@@ -50,20 +50,20 @@ class BenchSetup(Strict):
     device: str
     """"cpu", "cuda", "cuda:1", … or "balanced"."""
     code: str
-    """Hash of what carries out a measurement (`uniprune.evaluation.code_hash.package_hash`)."""
+    """Hash of the package's code (`uniprune.evaluation.code_hash.package_hash`)."""
     environment: Environment
     """Software and machine."""
 
     @property
     def label(self) -> str:
-        """Method, ratio and settings, as tables and pictures name them."""
+        """Method, ratio and settings, as in tables and plots."""
         if self.method.kind == "none":
             return self.method.name
         passed = (f"{name}={value}" for name, value in self.method.passed.items())
         return " ".join((self.method.name, f"{self.ratio:g}", *passed))
 
     def identity(self) -> str:
-        """First 16 hex digits of the sha256 of the canonical JSON form."""
+        """Hash all fields."""
         return stable_hash(self.model_dump(mode="json"))
 
 
@@ -81,7 +81,7 @@ class Reference(Strict):
 
 
 class BenchResult(Strict):
-    """What one cell showed. Times are of the whole batch; the ledger is of one prompt."""
+    """Numbers of one case. Times are of the whole batch, all others of one prompt."""
 
     seconds: dict[str, list[float]]
     """Span -> one value per repeat; see `SPANS`. "tpot" is missing when one token was generated."""
@@ -95,27 +95,27 @@ class BenchResult(Strict):
     """Most GPU memory in use during any repeat; null on the CPU."""
 
     def median(self, span: str) -> float:
-        """Seconds."""
+        """Return the median seconds of a span."""
         return float(np.median(self.seconds[span]))
 
     def iqr(self, span: str) -> float:
-        """Seconds between the quartiles."""
+        """Return the seconds between the quartiles of a span."""
         low, high = np.percentile(self.seconds[span], [25, 75])
         return float(high - low)
 
     def reference(self) -> Reference:
-        """These numbers as what other rows are compared with."""
+        """Reduce the numbers to those that other rows are compared with."""
         spans = {span: self.median(span) for span in ("prefill", "ttft", "total")}
         return Reference(**spans, flops=self.flops)
 
 
 class BenchRow(Strict):
-    """One cell: model x visual tokens x batch x method x ratio."""
+    """One case: model x visual tokens x batch x method x ratio."""
 
     identity: str
     """Hash of `setup`."""
     setup: BenchSetup
-    """What was measured, where."""
+    """Case and machine."""
     measured: BenchResult | None = None
     """Null when it failed."""
     error: str | None = None
@@ -131,7 +131,7 @@ class BenchRow(Strict):
     def floor(self) -> float | None:
         """Seconds in which a copy moves as many bytes as the language model's weights have.
 
-        Where they fit into no cache, a prefill or a decode step is hardly faster: it must read them.
+        Unless they fit into a cache, a prefill or a decode step is hardly faster: it must read them.
         """
         return None if self.bandwidth is None else self.weight_bytes / self.bandwidth
 
@@ -157,7 +157,7 @@ class BenchRow(Strict):
 
 
 class BenchFile:
-    """Append-only JSON lines of rows; a measured row is found again by its identity, the last one if there are several.
+    """Append-only JSON lines of rows, by identity; of several rows with one identity the last counts.
 
     Args:
         path: the file, created on the first row.
@@ -173,5 +173,9 @@ class BenchFile:
         self.rows: Mapping[str, BenchRow] = {row.identity: row for row in self._lines.read()}
 
     def append(self, rows: Iterable[BenchRow]) -> None:
-        """Store rows: they are on disk when this returns. Raises UserError when they cannot be written."""
+        """Store rows; they are on disk when this returns.
+
+        Raises:
+            UserError: they cannot be written.
+        """
         self._lines.append(row.model_dump(mode="json") for row in rows)

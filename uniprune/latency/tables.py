@@ -1,4 +1,4 @@
-"""Rows as a terminal table, CSV and JSON."""
+"""Terminal table, CSV and JSON of rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTES = (
 
 
 def flat(row: BenchRow) -> dict[str, CellValue]:
-    """One row of the CSV: everything, unrounded; seconds as milliseconds."""
+    """Return one row of the CSV: all numbers, unrounded; seconds as milliseconds."""
     setup, measured = row.setup, row.measured
     cells: dict[str, CellValue] = {
         "model": setup.model,
@@ -59,9 +59,9 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
     cells["KV MB"] = None if kept is None else kept / 1e6
     cells["peak MB"] = None if peak is None else peak / 1e6
     for part in ("prefill", "ttft", "total"):
-        for what in ("speed-up", "ceiling", "achieved"):
-            if (part, what) not in (("total", "ceiling"), ("total", "achieved")):
-                cells[f"{part} {what}"] = row.speedups.get(f"{part} {what}")
+        for name in ("speed-up", "ceiling", "achieved"):
+            if part != "total" or name == "speed-up":
+                cells[f"{part} {name}"] = row.speedups.get(f"{part} {name}")
     cells["weight-read floor ms"] = None if row.floor is None else 1000 * row.floor
     cells["copy GB/s"] = None if row.bandwidth is None else row.bandwidth / 1e9
     cells["error"] = row.error
@@ -70,7 +70,7 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
 
 
 def to_csv(rows: Sequence[BenchRow]) -> str:
-    """Comma-separated values."""
+    """Format rows as comma-separated values."""
     lines = [flat(row) for row in rows]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
@@ -80,15 +80,15 @@ def to_csv(rows: Sequence[BenchRow]) -> str:
 
 
 def to_json(rows: Sequence[BenchRow]) -> str:
-    """Every row with its environment, its raw times and what the CSV derives from them."""
+    """Format rows as JSON: the CSV's columns, raw times and environments."""
     table: list[dict[str, Any]] = [{**flat(row), "row": row.model_dump(mode="json")} for row in rows]
     environments = {row.setup.environment.model_dump_json(): row.setup.environment for row in rows}
-    stamps = [one.model_dump(mode="json") for one in environments.values()]
+    stamps = [environment.model_dump(mode="json") for environment in environments.values()]
     return json.dumps({"environments": stamps, "rows": table}, indent=1) + "\n"
 
 
 def to_table(rows: Sequence[BenchRow]) -> Table:
-    """What fits on a wide terminal; columns without any value are left out."""
+    """Build the table for a wide terminal; columns without any value are left out."""
     lines = [_shown(row) for row in rows]
     keep = [i for i in range(len(SHOWN)) if any(line[i] for line in lines)]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -100,20 +100,20 @@ def to_table(rows: Sequence[BenchRow]) -> Table:
 
 
 def notes(rows: Iterable[BenchRow]) -> list[str]:
-    """What a reader must know, how far apart the prefills of equal token counts are, and why rows failed."""
+    """Return the notes below the table: meaning of the columns, spread of equal prefills, reasons of failed rows."""
     rows = list(rows)
     return [*NOTES, *spreads(rows), *dict.fromkeys(_problem(row) for row in rows if row.error)]
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:
-    """Where several methods hand the same tokens to every layer, their prefills should take the same time: do they?
+    """Report the spread of prefill times among methods with equal token counts in every layer; it should be zero.
 
-    Only rows that were measured in turn, so with the same un-pruned model beside them, are compared.
+    Only rows that were measured in turn, and so share the un-pruned model's row, are compared.
     """
 
     def alike(row: BenchRow) -> tuple[str, int, int, str, list[float]]:
-        setup, beside = row.setup, row.vanilla.model_dump_json() if row.vanilla else ""
-        return setup.model, setup.visual, setup.batch, beside, row.measured.layers if row.measured else []
+        setup, reference = row.setup, row.vanilla.model_dump_json() if row.vanilla else ""
+        return setup.model, setup.visual, setup.batch, reference, row.measured.layers if row.measured else []
 
     found = []
     for (model, visual, batch, *_), group in groupby(sorted((r for r in rows if r.measured), key=alike), alike):
@@ -128,13 +128,13 @@ def spreads(rows: Iterable[BenchRow]) -> list[str]:
 
 
 def _problem(row: BenchRow) -> str:
-    """Why a row has no numbers."""
+    """Return the reason why a row has no numbers."""
     setup = row.setup
     return f"{setup.model}, {setup.label}, batch {setup.batch}, {setup.visual} tokens: {row.error}"
 
 
 def _shown(row: BenchRow) -> list[str]:
-    """Cells of `SHOWN`."""
+    """Return the cells of `SHOWN`."""
     cells = flat(row)
 
     def time(span: str) -> str:
@@ -157,7 +157,7 @@ def _shown(row: BenchRow) -> list[str]:
 
 
 def _share(cells: dict[str, CellValue], span: str) -> str:
-    """What was achieved and of which ceiling, as text."""
+    """Format the achieved share and its ceiling."""
     achieved, ceiling = cells[f"{span} achieved"], cells[f"{span} ceiling"]
     if achieved is None or ceiling is None:
         return ""

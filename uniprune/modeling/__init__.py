@@ -1,1 +1,1 @@
-"""."""
+"""Models: adapters of families, catalogue, loading, tiny and random-weight models, operation counts."""

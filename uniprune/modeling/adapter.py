@@ -1,4 +1,4 @@
-"""What the engine must know of a model family: where its parts are and how its vision tower orders tokens.
+"""Layouts of models: where the parts are, how the vision tower orders tokens, which inputs become an image.
 
 A family is a subclass of `ModelAdapter` in `models/`, registered under the Hugging Face `config.model_type` it serves.
 The decoder side is shared; a subclass describes the vision side only.
@@ -7,30 +7,29 @@ The decoder side is shared; a subclass describes the vision side only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.messages import RawQuestion
-from uniprune.modeling.tiny import TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import MODELS
 
 Span = tuple[int, int]
+Size = tuple[int, int]
+"""Height and width of an image in visual tokens."""
 Columns = Callable[[slice], Tensor]
-"""Gives those columns of a matrix."""
+"""A function that returns these columns of a matrix."""
 
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """One encoded image as it lies in the prompt.
+    """Placement of one encoded image in the prompt.
 
     Attributes:
         grids: (t, h, w) of its grids of tokens, in the order of their placeholders.
@@ -45,26 +44,30 @@ class ImageLayout:
 
     @property
     def placeholders(self) -> int:
-        """P, how many placeholders the image takes."""
-        return sum(map(prod, self.grids)) if self.markers is None else len(self.markers)
+        """P, the number of placeholders of the image."""
+        return sum(map(math.prod, self.grids)) if self.markers is None else len(self.markers)
 
 
 class ModelAdapter:
     """Layout of one loaded model.
 
     Attributes:
-        model: the Hugging Face model. base: `model.base_model`. decoder: the language model. layers: its layers.
-        vision: vision tower. projector: module between tower and language model (may lie inside the tower).
+        model: the Hugging Face model.
+        base: `model.base_model`.
+        decoder: the language model.
+        layers: the decoder's layers.
+        vision: vision tower.
+        projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
-        tiled: whether one image may be encoded as several tiles that lie next to each other in the prompt.
-        specimen: its tiny random-weight model, on which `check` runs methods.
+        tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
+        merge: patches per side that form one LLM token (1: a token is a patch).
     """
 
     tiled: ClassVar[bool] = False
-    specimen: ClassVar[type[TinyModel]] = TinyModel
     has_cls: bool = False
-    vision: nn.Module
-    projector: nn.Module
+    merge: int = 1
+    vision: Any
+    projector: Any
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -72,104 +75,107 @@ class ModelAdapter:
         self.decoder: Any = model.get_decoder()
         self.layers: Sequence[Any] = self.decoder.layers
 
-    # --- to be written per family -------------------------------------------------------------------------------
+    # --- vision tower: every family writes these ----------------------------------------------------------------
     def vision_blocks(self) -> Sequence[nn.Module]:
-        """Transformer blocks of the tower, in order."""
+        """Return the transformer blocks of the tower, in order."""
         raise NotImplementedError
 
     def vision_attention(self, block: Any) -> nn.Module:
-        """Self-attention module of one tower block; its first input is the normalised hidden states."""
+        """Return the self-attention module of a tower block; its first input is the normalised hidden states."""
         raise NotImplementedError
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
-        """(t, h, w) in LLM tokens of every image (or tile) in one call of the vision tower."""
+        """Return (t, h, w) in LLM tokens of every image (or tile) in one call of the vision tower."""
         raise NotImplementedError
 
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
-        """Queries and keys [B, heads, S, d] of a tower attention called with `hidden` and `kwargs`, and the scale."""
+        """Compute queries and keys [B, heads, S, d], and their scale, of a tower attention called with `hidden`."""
         raise NotImplementedError
 
     def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any]) -> list[Span]:
-        """Ranges [start, stop) of S that attend to each other only; one range where the tower attends to everything."""
+        """Return the ranges [start, stop) of S that attend to each other only; by default one over everything."""
         return [(0, hidden.shape[-2])]
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:
-        """Lengths of the ranges of one image's tower positions that attend to each other only, in block `block`."""
+        """Return the lengths of such ranges of tower positions in block `block`, for one image of `grid`."""
         t, h, w = grid
         return [int(self.has_cls) + t * h * w * self.merge**2]
 
     def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
-        """Patch values [B, S, C] in tower order, pooled to [N, C] per grid in the order the LLM sees tokens."""
+        """Pool patch values [B, S, C] in tower order to [N, C] per grid, in the order the LLM gets tokens."""
         raise NotImplementedError
 
     def feature_block(self) -> int:
-        """The block whose attention methods look at by default: the one that makes the projector's features."""
+        """Return the block whose attention methods use by default: the one that makes the projector's features."""
         raise NotImplementedError
 
     def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
-        """[N, C] per grid of what entered the projector, in LLM order; C covers all patches of a token."""
+        """Return [N, C] per grid of what entered the projector, in LLM order; C covers all patches of a token."""
         raise NotImplementedError
 
     def project(self, features: Tensor) -> Tensor:
-        """[N, D] LLM tokens of features [N, C] as `features` returns them; hooks of the projector do not run."""
+        """Project features [N, C] as `features` returns them to [N, D] LLM tokens, without the projector's hooks."""
         raise NotImplementedError
 
-    # --- may be written per family ------------------------------------------------------------------------------
+    # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
-        """The user message as VLMEvalKit's wrapper of this family words it: texts, and positions in `asked.pictures`.
+        """Word the user message as VLMEvalKit's wrapper of the family: texts, and positions in `asked.pictures`.
 
-        None leaves it to the benchmark. Asked for under the prompt policy "family" only; must not decode the pictures.
+        None leaves it to the benchmark. Called under the prompt policy "family" only; must not decode the images.
         """
         return None
 
-    # --- to be written where the language model does not get what the tower made, token for token ---------------
+    # --- image layout: where the language model does not get what the tower made, token for token ---------------
     def pictures(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
     ) -> list[ImageLayout] | None:
-        """The encoded images in prompt order; by default one per grid, whole. None if unknown.
+        """Return the encoded images in prompt order; by default one per grid, whole. None if unknown.
 
         Args:
-            grids: what `grids` said of the tower's call; None when the features were computed outside the session.
-            projected: gives what left the projector; None then, too.
-            features: makes [P, C] those columns of what the placeholders of all rows hold, row after row.
+            grids: result of `grids` for the tower's call; None when the features were computed outside the session.
+            projected: returns what left the projector; None then, too.
+            features: returns [P, C], columns of what the placeholders of all rows hold, row after row.
         """
         if grids is None:
             return None
-        sizes = list(map(prod, grids))
+        sizes = list(map(math.prod, grids))
         origins = torch.arange(sum(sizes)).split(sizes)
         return [ImageLayout((grid,), origin) for grid, origin in zip(grids, origins, strict=True)]
 
+    # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
     @property
     def usual_tokens(self) -> int:
-        """Visual tokens of one image of ordinary size: what `bench` shows the model unless told otherwise."""
-        raise UnsupportedError(
-            f"{type(self).__name__} cannot make random images; give it usual_tokens and random_image"
-        )
+        """Visual tokens of one image of ordinary size, the default of `bench`."""
+        raise self._no_images()
 
-    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Random pixel inputs that become `tokens` visual tokens of one prompt; prompts are concatenated along dim 0.
+    def image_of(self, tokens: int) -> tuple[Size, int]:
+        """Return the size of a tile and the number of tiles of an image that becomes `tokens` visual tokens.
 
         Raises:
             UserError: the family cannot encode that many.
         """
-        raise UnsupportedError(
-            f"{type(self).__name__} cannot make random images; give it usual_tokens and random_image"
+        raise self._no_images()
+
+    def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return random pixel inputs of one image; those of several images are concatenated along dimension 0."""
+        raise self._no_images()
+
+    def _no_images(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"{type(self).__name__} cannot make random images; write its usual_tokens, image_of and random_image"
         )
 
-    def placeholders(self, tokens: int) -> int:
-        """Placeholders that the prompt of `random_image(tokens, …)` needs; by default one per visual token."""
-        return tokens
+    def placeholders(self, size: Size, tiles: int) -> int:
+        """Return the number of placeholders of such an image; by default one per visual token."""
+        return size[0] * size[1] * tiles
 
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further arguments of a forward that follow from its input ids [B, L]."""
+        """Return further arguments of a forward that follow from its input ids [B, L]."""
         return {}
 
     # --- shared -------------------------------------------------------------------------------------------------
-    merge: int = 1
-    """Patches per side that form one LLM token (1: a token is a patch)."""
-
     def block_index(self, layer: int | None) -> int:
-        """Number of a tower block from 0, given as a method names it: negative from the end, None for the default."""
+        """Return the number of a tower block from 0; `layer` may be negative (from the end) or None (the default)."""
         return (self.feature_block() if layer is None else layer) % len(self.vision_blocks())
 
     @cached_property
@@ -191,94 +197,21 @@ class ModelAdapter:
         return sorted(ids)
 
     def final_norm(self, hidden: Tensor) -> Tensor:
-        """The decoder's last norm, which precedes the output head, on hidden states of any layer and device."""
+        """Apply the decoder's last norm, which precedes the output head, to states of any layer and device."""
         norm = self.decoder.norm
-        return norm(hidden.to(norm.weight.device)).to(hidden.device)
+        normed: Tensor = norm(hidden.to(norm.weight.device)).to(hidden.device)
+        return normed
 
     def is_compiled(self) -> bool:
-        """Whether the model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
+        """Check whether the model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
         return any(
             hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
             for module in self.model.modules()
         )
 
 
-class PatchGridAdapter(ModelAdapter):
-    """A family whose tower takes [images, 3, H, W], may prepend a CLS token and attends over one whole image."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.vision = self.base.vision_tower
-        self.projector = self.base.multi_modal_projector
-        self.has_cls = getattr(model.config, "vision_feature_select_strategy", "default") == "default"
-        self._patch = _pair(model.config.vision_config.patch_size)
-
-    def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
-        """One square or rectangular grid per image, from the pixel size."""
-        pixels = args[0] if args else kwargs["pixel_values"]
-        return [self._grid(pixels.shape[-2:])] * pixels.shape[0]
-
-    def _grid(self, size: Sequence[int]) -> Grid:
-        """The grid of an image of `size` pixels, height first."""
-        height, width = self._patch
-        return 1, size[0] // height // self.merge, size[1] // width // self.merge
-
-    @property
-    def usual_tokens(self) -> int:
-        """An image or tile of the size the tower was made for."""
-        return math.prod(self._grid(_pair(self.model.config.vision_config.image_size)))
-
-    def random_image(self, tokens: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """[images or tiles, 3, H, W] of the size the tower was made for."""
-        count, rest = divmod(tokens, self.usual_tokens)
-        if rest or not count:
-            raise UserError(
-                f"{type(self).__name__} encodes {self.usual_tokens} visual tokens per image or tile, so {tokens} are "
-                f"impossible; ask for a multiple of {self.usual_tokens}"
-            )
-        size = _pair(self.model.config.vision_config.image_size)
-        return {"pixel_values": torch.randn(count, 3, *size, generator=generator)}
-
-    def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
-        """Separate query and key projections, with an optional norm over the full width."""
-        query, key = attention.q_proj(hidden), attention.k_proj(hidden)
-        if hasattr(attention, "q_norm"):
-            query, key = attention.q_norm(query), attention.k_norm(key)
-        shape = (*hidden.shape[:-1], attention.num_heads, attention.head_dim)
-        return query.view(shape).transpose(1, 2), key.view(shape).transpose(1, 2), attention.scale
-
-    def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
-        """Drop the CLS token, then average blocks of `merge` x `merge` patches."""
-        values = values[:, int(self.has_cls) :].float()
-        if self.merge > 1:
-            (_, height, width), channels = grids[0], values.shape[-1]
-            image = values.transpose(1, 2).reshape(-1, channels, height * self.merge, width * self.merge)
-            values = F.avg_pool2d(image, self.merge).flatten(2).transpose(1, 2)
-        return list(values)
-
-    def feature_block(self) -> int:
-        """From `vision_feature_layer`, which counts the embeddings as layer 0."""
-        layer = self.model.config.vision_feature_layer
-        last = layer[-1] if isinstance(layer, (list, tuple)) else layer
-        return last if last < 0 else last - 1
-
-    def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
-        """One [N, C] per image; patches of a token are already side by side in C."""
-        return list(entering.reshape(len(grids), -1, entering.shape[-1]))
-
-    def project(self, features: Tensor) -> Tensor:
-        """The projector treats tokens one by one."""
-        return self.projector.forward(features[None])[0]
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    """Height and width, of a configuration that may give one number for both."""
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return height, width
-
-
-def find_family(model: Any) -> ModelAdapter:
-    """The registered family of a loaded model; PEFT wrappers are looked through.
+def find_adapter(model: Any) -> ModelAdapter:
+    """Return the registered family's adapter of a loaded model; PEFT wrappers are unwrapped.
 
     Raises:
         UserError: it is no Hugging Face model, or nothing is registered under its `config.model_type`.
@@ -290,25 +223,11 @@ def find_family(model: Any) -> ModelAdapter:
             f"{type(model).__name__} has no config.model_type, so its family cannot be found; pass a loaded Hugging "
             "Face vision-language model"
         )
-    return MODELS.get(kind)(inner)
+    adapter: ModelAdapter = MODELS.get(kind)(inner)
+    return adapter
 
 
 def rotate_half(x: Tensor) -> Tensor:
     """(a, b) -> (-b, a) on the halves of the last dimension, as rotary embeddings need it."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((-b, a), dim=-1)
-
-
-def window_order(grids: Sequence[Grid], side: int) -> Tensor:
-    """[tokens] raster index of every token when each frame is read window by window of `side` x `side` tokens."""
-
-    def windows() -> Iterator[Tensor]:
-        start = 0
-        for t, h, w in grids:
-            for frame in torch.arange(start, start + t * h * w).view(t, h, w):
-                for top in range(0, h, side):
-                    for left in range(0, w, side):
-                        yield frame[top : top + side, left : left + side].flatten()
-            start += t * h * w
-
-    return torch.cat(list(windows()))

@@ -1,4 +1,4 @@
-"""What `--model` may say: a name in configs/models.yaml, a hub id or a folder. Light: nothing is loaded here."""
+"""Resolve `--model`: a name in configs/models.yaml, a hub id or a folder. Nothing is loaded here."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ CATALOG = ROOT / "configs" / "models.yaml"
 
 
 class ModelEntry(BaseModel):
-    """Where a model comes from and how it is asked."""
+    """Source of a model and defaults of its evaluations."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    """What the user calls it."""
+    """Name on the command line."""
     source: str
     """Hub id, or absolute path of a folder."""
     suite: str = "ten"
-    """Benchmarks asked by default."""
+    """Default benchmarks."""
     prompts: Literal["benchmark", "family"] = "benchmark"
-    """Who words the prompts, unless the user says."""
+    """Default prompt policy: the benchmark's prompts or the family's own."""
     image_processor: dict[str, Any] = Field(default_factory=dict)
     """Image processor settings that differ from the checkpoint's own."""
 
     @property
     def folder(self) -> Path | None:
-        """The folder, when the source is one rather than a hub id."""
+        """The folder; None for a hub id."""
         path = Path(self.source)
         return path if path.is_absolute() else None
 
 
 def catalog(path: Path = CATALOG) -> dict[str, ModelEntry]:
-    """The entries of a models file by name, folders made absolute.
+    """Read the entries of a models file by name; folders that start with ./ are relative to the folder above configs/.
 
     Raises:
         UserError: the file is missing or not in the expected form.
@@ -57,12 +57,12 @@ def catalog(path: Path = CATALOG) -> dict[str, ModelEntry]:
 
 
 def find_model(name: str) -> ModelEntry:
-    """The entry `--model NAME` means.
+    """Return the entry of `--model NAME`.
 
-    A folder that an entry points to is that entry, so that both spellings ask the same benchmarks.
+    A folder that an entry points to is that entry, so that both spellings run the same benchmarks.
 
     Raises:
-        UserError: neither a known name nor a folder, and not of the form of a hub id.
+        UserError: neither a known name nor a folder, and no hub id by its form.
     """
     entries = catalog()
     if name in entries:

@@ -1,4 +1,4 @@
-"""Floating-point operations of a prefill, from the shapes of the model's own modules and of what passed through them.
+"""Floating-point operations of a prefill, from the shapes of the model's own modules and of their inputs.
 
 Counted are matrix products, two operations per multiply-add: linear and convolution layers, and attention over the
 positions that attend to each other (half of them in the causal decoder, one window at a time in windowed towers). The
@@ -20,25 +20,25 @@ from uniprune.results.records import Flops
 
 
 class CostModel:
-    """What one prompt costs a model.
+    """Operation counts of prompts on one model.
 
     Args:
-        family: the model's layout; its modules may be on any device, "meta" included.
+        adapter: the model's layout; its modules may be on any device, "meta" included.
     """
 
-    def __init__(self, family: ModelAdapter) -> None:
-        self._family = family
-        self._layers = [(products(layer), width(layer.self_attn)) for layer in family.layers]
-        self._head = products(family.model.get_output_embeddings())
-        blocks = family.vision_blocks()
-        self._blocks = [(products(block), width(family.vision_attention(block))) for block in blocks]
-        self._projector = products(family.projector)
-        inside = self._projector * any(module is family.projector for module in family.vision.modules())
-        self._patch = products(family.vision) - sum(block for block, _ in self._blocks) - inside
+    def __init__(self, adapter: ModelAdapter) -> None:
+        self._adapter = adapter
+        self._layers = [(products(layer), width(layer.self_attn)) for layer in adapter.layers]
+        self._head = products(adapter.model.get_output_embeddings())
+        blocks = adapter.vision_blocks()
+        self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
+        self._projector = products(adapter.projector)
+        inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
+        self._patch = products(adapter.vision) - sum(block for block, _ in self._blocks) - inside
         self._image = cache(self._image_cost)
 
     def prompt(self, images: Iterable[Grid], lengths: Sequence[int]) -> Flops:
-        """The prefill of one prompt.
+        """Count the operations of one prompt's prefill.
 
         Args:
             images: (t, h, w) in LLM tokens of every image or tile.
@@ -52,32 +52,32 @@ class CostModel:
         )
 
     def decoder(self, lengths: Sequence[int]) -> int:
-        """Decoder layers on `lengths` tokens each, and the output head on the last one."""
+        """Count the decoder layers on `lengths` tokens each, and the output head on the last one."""
         pairs = zip(self._layers, lengths, strict=True)
         return sum(2 * linear * n + 2 * inner * n * n for (linear, inner), n in pairs) + 2 * self._head
 
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
-        """Tower and projector on one image."""
+        """Count tower and projector on one image."""
         t, h, w = grid
-        tower = 2 * self._patch * t * h * w * self._family.merge**2
+        tower = 2 * self._patch * t * h * w * self._adapter.merge**2
         for number, (linear, inner) in enumerate(self._blocks):
-            spans = self._family.attention_spans(grid, number)
+            spans = self._adapter.attention_spans(grid, number)
             tower += 2 * linear * sum(spans) + 4 * inner * sum(span * span for span in spans)
         return tower, 2 * self._projector * t * h * w
 
 
 def products(module: Any) -> int:
-    """Multiply-adds of a module's linear and convolution layers for one token (for one patch, where they embed one)."""
+    """Count the multiply-adds of a module's linear and convolution layers for one token (or embedded patch)."""
     return sum(_weights(part) for part in module.modules())
 
 
 def width(attention: Any) -> int:
-    """Heads x head size: what an attention's output projection, the last of its linear layers, takes in."""
+    """Return heads x head size: input width of an attention's output projection, the last of its linear layers."""
     return [part.in_features for part in attention.modules() if isinstance(part, nn.Linear)][-1]
 
 
 def _weights(part: nn.Module) -> int:
-    """Elements of a layer's weight; from its declared size, since quantised layers pack theirs."""
+    """Count the elements of a layer's weight, from its declared size: quantised layers pack theirs."""
     if isinstance(part, nn.Linear):
         return part.in_features * part.out_features
     return part.weight.numel() if isinstance(part, (nn.Conv2d, nn.Conv3d)) else 0

@@ -1,9 +1,8 @@
-"""From a catalogue entry to a loaded model, its processor and its family."""
+"""Load a model, its processor and its adapter from a catalogue entry."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.registry import MODELS
+from uniprune.utils.hashing import files_hash
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -24,9 +24,9 @@ PARTS = {
     "an image processor": {"processor_config.json", "preprocessor_config.json"},
     "a tokenizer": {"tokenizer.json", "tokenizer.model", "vocab.json"},
 }
-"""What a checkpoint consists of, and the files that may hold it."""
+"""Part of a checkpoint -> the files that may hold it."""
 WEIGHTS = (*sorted(PARTS["weights"]), "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Files of the hub that say a checkpoint's weights are there."""
+"""Files of the hub, one of which every checkpoint has."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Placement:
     """Resolved precision, attention kernel and device.
 
     Attributes:
-        dtype: "float32", "float16" or "bfloat16". attention: a kernel name of transformers.
+        dtype: "float32", "float16" or "bfloat16".
+        attention: a kernel name of transformers.
         device: "cpu", "cuda", "cuda:1", …, or "balanced" to spread the layers over all GPUs.
     """
 
@@ -53,26 +54,30 @@ class Placement:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to answer.
+    """A model with its processor and adapter.
 
     Attributes:
-        entry: where it came from. model: in evaluation mode. processor: tokenizer and image processor.
-        family: its adapter. placement: precision, kernel and device. weights: hub commit or hash of the folder.
+        entry: its catalogue entry.
+        model: the Hugging Face model in evaluation mode.
+        processor: tokenizer and image processor.
+        adapter: its layout.
+        placement: precision, kernel and device.
+        weights: hub commit or hash of the folder.
         source: hub id or folder that everything is loaded from.
     """
 
     entry: ModelEntry
     model: Any
     processor: Any
-    family: ModelAdapter
+    adapter: ModelAdapter
     placement: Placement
     weights: str
     source: str
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers."""
-        return len(self.family.layers)
+        """Number of decoder layers."""
+        return len(self.adapter.layers)
 
     @property
     def image_processor(self) -> dict[str, Any]:
@@ -81,7 +86,7 @@ class LoadedModel:
 
 
 def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") -> Placement:
-    """Fill in what the user left to us: GPU if there is one, bfloat16 there and float32 on the CPU, sdpa attention.
+    """Resolve "auto": GPU if there is one, bfloat16 there and float32 on the CPU, sdpa attention.
 
     Raises:
         UserError: an unknown precision, or a device this machine does not have.
@@ -90,11 +95,11 @@ def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") ->
     if device == "auto":
         device = "cpu" if not gpus else "cuda" if gpus == 1 else "balanced"
     try:
-        wanted = torch.device("cuda" if device == "balanced" else device)
+        requested = torch.device("cuda" if device == "balanced" else device)
     except RuntimeError as error:
         raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda, cuda:N or balanced") from error
-    kind = wanted.type
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and (wanted.index or 0) >= gpus):
+    kind = requested.type
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and (requested.index or 0) >= gpus):
         raise UserError(f"device {device!r} is not available: torch sees {gpus} GPUs; use --device cpu")
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
@@ -104,7 +109,7 @@ def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") ->
 
 
 def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
-    """Load a model with its processor and its family adapter.
+    """Load a model with its processor and adapter.
 
     Raises:
         UserError: the hub cannot be reached, the folder lacks a part, or no adapter serves this kind of model.
@@ -113,7 +118,7 @@ def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
 
 
 def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> LoadedModel:
-    """The model without its weights, on the meta device: enough to tell what runs of it are.
+    """Load a model without its weights, on the meta device: enough to plan its runs.
 
     Raises:
         UserError: as `load`; with `local` also for a checkpoint that would have to be downloaded.
@@ -125,7 +130,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
         _check_folder(entry.folder)
     source = entry.source if local else source_of(entry.source)
     config = _fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
-    family = MODELS.get(config.model_type)
+    adapter = MODELS.get(config.model_type)
     processor = _load_processor(entry, source, local)
     with torch.device("meta"):
         model = _fetch(
@@ -134,11 +139,15 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             source,
         )
     weights = fingerprint(entry.folder) if entry.folder is not None else _commit(entry)
-    return LoadedModel(entry, model.eval(), processor, family(model), placement, weights, source)
+    return LoadedModel(entry, model.eval(), processor, adapter(model), placement, weights, source)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:
-    """An outlined model, loaded. Raises UserError for weights that are missing, damaged or of another model."""
+    """Load the weights of an outlined model.
+
+    Raises:
+        UserError: weights are missing, damaged or of another model.
+    """
     from transformers import AutoModelForImageTextToText
 
     entry, placement = outlined.entry, outlined.placement
@@ -156,21 +165,17 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
             f"the weights of {entry.source} lack {len(missing)} parameters of {type(model).__name__} "
             f"(first: {missing[0]}); they would be random. The checkpoint is incomplete or of another model"
         )
-    return dataclasses.replace(outlined, model=model.eval(), family=type(outlined.family)(model))
+    return dataclasses.replace(outlined, model=model.eval(), adapter=type(outlined.adapter)(model))
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of a model folder's weights, configuration and processor files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model", ".txt"):
-            with path.open("rb") as file:
-                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
+    """Hash the names and contents of a model folder's weights, configuration and processor files."""
+    suffixes = (".safetensors", ".json", ".jinja", ".model", ".txt")
+    return files_hash((path.name, path) for path in folder.iterdir() if path.suffix in suffixes)
 
 
 def _check_folder(folder: Path) -> None:
-    """Name the part a folder lacks before transformers guesses."""
+    """Raise UserError for a part that a folder lacks, before transformers fails in its own words."""
     if not folder.is_dir():
         raise UserError(f"model folder {folder} does not exist")
     files = {path.name for path in folder.iterdir()}
@@ -183,10 +188,10 @@ def _check_folder(folder: Path) -> None:
 
 
 def source_of(name: str) -> str:
-    """What to load a folder or hub id from: itself, or a hub id's cached copy where the hub cannot be reached.
+    """Return the source to load a folder or hub id from: itself, or the cached copy if the hub is unreachable.
 
-    It is asked once. transformers would try for half a minute per file, for those that no checkpoint needs, too.
-    Whatever the hub answers, transformers explains better.
+    The hub gets one request: transformers would retry for half a minute per file, even for optional files. If the hub
+    replies at all, transformers explains the reply better.
 
     Raises:
         UserError: the hub cannot be reached, and configuration or weights of this id are not in the local cache.
@@ -212,7 +217,7 @@ def source_of(name: str) -> str:
 
 
 def commit_of(source: str) -> str | None:
-    """Commit of a hub checkpoint whose configuration has been fetched; None of one that has not."""
+    """Return the commit of a hub checkpoint whose configuration is cached; None otherwise."""
     from huggingface_hub import try_to_load_from_cache
     from transformers.utils.hub import extract_commit_hash
 
@@ -222,26 +227,26 @@ def commit_of(source: str) -> str | None:
 
 
 def _remedy(source: str) -> str:
-    """How to get a checkpoint of the hub onto a machine that does not reach it."""
+    """Explain how to get a checkpoint of the hub onto a machine that cannot reach it."""
     return (
-        "Without network access: give the path of a folder that holds the checkpoint in its place; or, where there is "
+        "Without network access: give the path of a folder that holds the checkpoint instead; or, on a machine with "
         f"a network, run `hf download {source}` (`huggingface-cli download` in older versions) and copy its cache "
         "(HF_HOME) here"
     )
 
 
 def _load_processor(entry: ModelEntry, source: str, local: bool) -> Any:
-    """The processor with the catalogue's settings, padding on the left as generation needs."""
+    """Load the processor with the catalogue's settings, padding on the left as generation needs."""
     from transformers import AutoProcessor
 
     processor = _fetch(AutoProcessor.from_pretrained, entry, source, local_files_only=local)
     if not hasattr(processor, "image_processor"):
         raise UserError(
             f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "
-            "preprocessor_config.json beside it: is this a vision-language checkpoint?"
+            "preprocessor_config.json in its folder: is this a vision-language checkpoint?"
         )
     if not processor.chat_template and not processor.tokenizer.chat_template:
-        raise UserError(f"{entry.source} has no chat template; expected chat_template.jinja beside its tokenizer")
+        raise UserError(f"{entry.source} has no chat template; expected chat_template.jinja in its folder")
     for name, value in entry.image_processor.items():
         if not hasattr(processor.image_processor, name):
             raise UserError(
@@ -254,7 +259,7 @@ def _load_processor(entry: ModelEntry, source: str, local: bool) -> Any:
 
 
 def _commit(entry: ModelEntry) -> str:
-    """Commit of a hub checkpoint whose configuration has been fetched."""
+    """Return the commit of a hub checkpoint whose configuration has been fetched."""
     commit = commit_of(entry.source)
     if commit is None:
         raise UserError(
@@ -264,7 +269,7 @@ def _commit(entry: ModelEntry) -> str:
 
 
 def _fetch(factory: Callable[..., Any], entry: ModelEntry, source: str, **kwargs: Any) -> Any:
-    """`factory(source, …)`, its failures told in the user's terms."""
+    """Call `factory(source, …)`; re-raise its failures as UserError."""
     from safetensors import SafetensorError
 
     try:

@@ -19,13 +19,15 @@ class Part:
 
 @dataclass(frozen=True)
 class RawQuestion:
-    """What a row asks, before anybody words it: the material of a model family's own prompts.
+    """Content of a row before it is worded, from which a model family makes its own prompts.
 
     Attributes:
         benchmark: the dataset's name in VLMEvalKit; some families word some datasets in their own way.
         kind: "choice" (one of `options`), "yes-no" or "open".
-        text: the question as the data file has it. hint: what goes before it. options: letter -> text.
-        pictures: all pictures of the row, in order; decoded whenever looked at.
+        text: the question as in the data file.
+        hint: text before it.
+        options: letter -> text.
+        pictures: all images of the row, in order; decoded at every access.
     """
 
     benchmark: str

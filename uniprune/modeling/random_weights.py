@@ -1,4 +1,4 @@
-"""Models with random weights, from published dimensions: costs and times do not depend on what was learned."""
+"""Models with random weights and published dimensions: costs and times do not depend on the weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ ARCHITECTURES = ROOT / "configs" / "architectures.yaml"
 
 
 def architectures(path: Path = ARCHITECTURES) -> dict[str, Mapping[str, Any]]:
-    """Name -> arguments of the Hugging Face configuration. Raises UserError when the file cannot be read."""
+    """Read the table of published dimensions: name -> arguments of the Hugging Face configuration.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         table = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: {**fields, "model_type": fields["model_type"]} for name, fields in table.items()}
@@ -27,7 +31,7 @@ def architectures(path: Path = ARCHITECTURES) -> dict[str, Mapping[str, Any]]:
 
 
 def configuration(name: str) -> Any:
-    """The Hugging Face configuration `name` stands for: of the table, of a catalogued folder, or of any folder.
+    """Return the Hugging Face configuration of a name in the table, of a catalogued folder, or of any folder.
 
     Raises:
         UserError: it is none of these, or its configuration is not valid.
@@ -49,10 +53,10 @@ def configuration(name: str) -> Any:
 
 
 def random_model(name: str, dtype: torch.dtype, attention: str, device: str | torch.device) -> Any:
-    """A model in evaluation mode whose weights are drawn on `device`, always the same; "meta" draws none.
+    """Build a model in evaluation mode with random weights, always the same; none on the device "meta".
 
     Raises:
-        UserError: `configuration` knows no such model.
+        UserError: as `configuration`.
     """
     ensure_torchvision()
     from transformers import AutoModelForImageTextToText

@@ -1,26 +1,27 @@
-"""Tiny random-weight models of a family and random prompts for them: what `check` and the tests run on.
+"""Tiny random-weight models of a family and random prompts for them, on which `check` and the tests run.
 
-A family names its `TinyModel` subclass, which knows the architecture's configuration and the form of its pixel inputs.
-Nothing is trained, nothing is downloaded; a forward takes milliseconds.
+A family registers a `TinyModel` subclass, which gives the architecture's configuration. Nothing is trained, nothing is
+downloaded; a forward takes milliseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
+from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
+from uniprune.registry import MODELS
 
-Size = tuple[int, int]
-"""Height and width of an image in visual tokens."""
 LAYERS = 5
 VOCAB, IMAGE, VIDEO, IMAGE_START, IMAGE_END, PAD = 300, 299, 298, 297, 296, 0
 WORDS = (5, 290)
-"""First and last-but-one id that stands for a word."""
+"""First and last-but-one id of the words."""
 TEXT: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 64,
@@ -36,7 +37,7 @@ TEXT: dict[str, Any] = {
 }
 """Configuration of every decoder."""
 VISION: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48}
-"""What the configurations of all vision towers share."""
+"""Configuration that all vision towers share."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ class TinyPrompt:
     """One prompt, not yet part of a batch.
 
     Attributes:
-        ids: token ids with placeholders. question: ids of the words at its end.
-        pictures: pixel inputs of every image, in order. name: the sample's id.
+        ids: token ids with placeholders.
+        question: ids of the words at its end.
+        pictures: pixel inputs of every image, in order.
+        name: the sample's id.
     """
 
     ids: tuple[int, ...]
@@ -55,44 +58,26 @@ class TinyPrompt:
 
 
 class TinyModel:
-    """A tiny model of one family whose images are `size` tokens, if that is fixed by the architecture.
+    """A tiny model of one family, with prompts for it. Subclasses write `config`.
 
-    Subclasses write `config` and `picture`.
+    Args:
+        size: visual tokens of an image or tile, if the architecture fixes them.
     """
 
     dynamic: ClassVar[bool] = False
     """Whether images of one model may differ in size."""
     opening: ClassVar[tuple[int, ...]] = ()
-    """Ids in front of every image."""
+    """Ids before every image."""
 
     def __init__(self, size: Size = (4, 4)) -> None:
         self.size = size
 
     def config(self, text: dict[str, Any]) -> Any:
-        """The Hugging Face configuration; `text` are the fields of its decoder's.
-
-        Raises:
-            UnsupportedError: the family has no tiny model.
-        """
-        raise UnsupportedError(
-            "this model family has no tiny model to check methods on; give it a TinyModel "
-            "(see uniprune/modeling/tiny.py)"
-        )
-
-    def picture(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Random pixel inputs of one image, concatenated over images along dimension 0 to the model's arguments."""
-        raise NotImplementedError(f"{type(self).__name__} must implement picture(size, tiles, generator)")
-
-    def placeholders(self, size: Size, tiles: int) -> int:
-        """How many placeholders such an image takes in the prompt."""
-        return size[0] * size[1] * tiles
-
-    def extras(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further model arguments that follow from `ids` [B, L]."""
-        return {}
+        """Return the Hugging Face configuration; `text` holds the fields of the decoder's."""
+        raise NotImplementedError(f"{type(self).__name__} must implement config(text)")
 
     def model(self, attention: str = "sdpa", dtype: torch.dtype = torch.float32, **text: Any) -> Any:
-        """A new model in evaluation mode; the same weights every time. `text` changes fields of the decoder."""
+        """Build a model in evaluation mode, with the same weights every time; `text` changes fields of the decoder."""
         from transformers import AutoModelForImageTextToText
 
         with torch.random.fork_rng(devices=[]):
@@ -101,6 +86,14 @@ class TinyModel:
         model.generation_config.pad_token_id = PAD
         model.generation_config.eos_token_id = None
         return model.eval().to(dtype)
+
+    @cached_property
+    def adapter(self) -> ModelAdapter:
+        """The family's adapter, on a model without weights."""
+        from transformers import AutoModelForImageTextToText
+
+        with torch.device("meta"):
+            return find_adapter(AutoModelForImageTextToText.from_config(self.config(TEXT)))
 
     def prompt(
         self,
@@ -112,28 +105,45 @@ class TinyModel:
         tiles: int = 1,
         name: str = "0",
     ) -> TinyPrompt:
-        """A random prompt: `before` words, every image with `between` words behind it, `question` words."""
+        """Build a random prompt: `before` words, every image followed by `between` words, `question` words."""
 
         def words(count: int) -> list[int]:
             return torch.randint(*WORDS, (count,), generator=generator).tolist()
 
-        ids, pictures = words(before), []
+        ids, pixels = words(before), []
         for size in images:
-            ids += [*self.opening, *[IMAGE] * self.placeholders(size, tiles), *words(between)]
-            pictures.append(self.picture(size, tiles, generator))
-        asked = words(question)
-        return TinyPrompt((*ids, *asked), tuple(asked), tuple(pictures), name)
+            ids += [*self.opening, *[IMAGE] * self.adapter.placeholders(size, tiles), *words(between)]
+            pixels.append(self.adapter.random_image(size, tiles, generator))
+        end = words(question)
+        return TinyPrompt((*ids, *end), tuple(end), tuple(pixels), name)
 
     def batch(self, prompts: Sequence[TinyPrompt]) -> dict[str, Tensor]:
-        """Left-padded arguments of `generate` and `forward`."""
+        """Return the left-padded arguments of `generate` and `forward`."""
         width = max(len(prompt.ids) for prompt in prompts)
         pads = [width - len(prompt.ids) for prompt in prompts]
         ids = torch.tensor([[PAD] * pad + list(prompt.ids) for pad, prompt in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
-        pictures = [picture for prompt in prompts for picture in prompt.pictures]
-        names = pictures[0] if pictures else ()
-        pixels = {name: torch.cat([picture[name] for picture in pictures]) for name in names}
-        return {"input_ids": ids, "attention_mask": mask, **self.extras(ids), **pixels}
+        images = [image for prompt in prompts for image in prompt.pictures]
+        names = images[0] if images else ()
+        pixels = {name: torch.cat([image[name] for image in images]) for name in names}
+        return {"input_ids": ids, "attention_mask": mask, **self.adapter.id_arguments(ids), **pixels}
+
+
+def tiny_model(family: str, size: Size = (4, 4)) -> TinyModel:
+    """Return the tiny model that a family registered.
+
+    Raises:
+        UserError: an unknown family.
+        UnsupportedError: it has no tiny model.
+    """
+    entry = MODELS.entry(family)
+    if "tiny" not in entry.metadata:
+        raise UnsupportedError(
+            f"model family {family!r} has no tiny model to check methods on; write one (see uniprune/modeling/tiny.py) "
+            f"and register it: @register_model({family!r}, tiny=…)"
+        )
+    tiny: TinyModel = entry.metadata["tiny"](size)
+    return tiny
 
 
 def spread(model: nn.Module, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""From a layout to pixels, and to the dense labels that training uses."""
+"""Draw layouts as pixels, with the dense labels that training uses."""
 
 from __future__ import annotations
 
@@ -34,16 +34,19 @@ WORD_SLOTS, SUM_SLOTS = 6, 3
 
 Array = np.ndarray
 _MIN_COVER = 8.0
-"""Pixels of a token that something must cover before the token is labelled with it."""
+"""Pixels of a token that an object or character must cover to label the token."""
 
 
 @dataclass
 class TokenLabels:
-    """Per visual token, [GRID, GRID] integers; 0 means nothing there.
+    """Labels per visual token, [GRID, GRID] integers; 0 for background.
 
     Attributes:
-        shape, color: 1 + index of the object's shape and colour. glyph: 1 + index into GLYPHS.
-        slot: 1 … 6 position in the word, 7 … 9 in the sum. center: 1 where an object's centre lies.
+        shape: 1 + index of the object's shape.
+        color: 1 + index of the object's colour.
+        glyph: 1 + index into GLYPHS.
+        slot: 1 … 6 position in the word, 7 … 9 in the sum.
+        center: 1 at an object's centre.
     """
 
     shape: Array
@@ -53,7 +56,7 @@ class TokenLabels:
     center: Array
 
     def stack(self) -> Array:
-        """[5, GRID, GRID] in the order of the attributes."""
+        """Stack the labels to [5, GRID, GRID] in the order of the attributes."""
         return np.stack([self.shape, self.color, self.glyph, self.slot, self.center])
 
 
@@ -63,7 +66,7 @@ def render(layout: Layout, rng: np.random.Generator) -> Image.Image:
 
 
 def render_array(layout: Layout, rng: np.random.Generator) -> tuple[Array, TokenLabels]:
-    """[SIZE, SIZE, 3] uint8 pixels and the labels of every visual token."""
+    """Draw a layout as [SIZE, SIZE, 3] uint8 pixels, with the labels of every visual token."""
     canvas = _Canvas(_background(rng))
     for o in layout.objects:
         color = np.asarray(RGB[o.color], np.float32) + rng.normal(0, 8, 3).astype(np.float32)
@@ -84,7 +87,7 @@ def render_array(layout: Layout, rng: np.random.Generator) -> tuple[Array, Token
 
 
 class _Canvas:
-    """Pixels being painted, and for every token the label of whatever covers it most."""
+    """Pixels being painted, and for every token the label of the object or character that covers it most."""
 
     def __init__(self, pixels: Array) -> None:
         self.pixels = pixels
@@ -121,7 +124,7 @@ class _Canvas:
 
 @cache
 def _shape_mask(shape: str, size: int) -> Array:
-    """[size, size] coverage in 0..1, drawn four times larger and averaged down."""
+    """Draw [size, size] coverage in 0..1, four times larger and averaged down."""
     scale = 4
     image = Image.new("L", (size * scale, size * scale), 0)
     draw, end = ImageDraw.Draw(image), size * scale - 1
@@ -142,7 +145,7 @@ def _shape_mask(shape: str, size: int) -> Array:
 
 @cache
 def _glyph_mask(character: str) -> Array:
-    """[GLYPH_HEIGHT, GLYPH_WIDTH] coverage of one character of Pillow's built-in font."""
+    """Draw [GLYPH_HEIGHT, GLYPH_WIDTH] coverage of one character of Pillow's built-in font."""
     scale = 3
     font = ImageFont.load_default(size=16 * scale)
     left, top, right, bottom = (round(v) for v in font.getbbox(character))
@@ -154,14 +157,15 @@ def _glyph_mask(character: str) -> Array:
     out = np.zeros((GLYPH_HEIGHT, GLYPH_WIDTH), np.float32)
     y, x = (GLYPH_HEIGHT - height) // 2, (GLYPH_WIDTH - width) // 2
     out[y : y + height, x : x + width] = small
-    return np.clip(out * 1.2, 0, 1)
+    clipped: Array = np.clip(out * 1.2, 0, 1)
+    return clipped
 
 
 def _background(rng: np.random.Generator) -> Array:
-    """A random crop of one of a fixed set of noisy textures, float32 [SIZE, SIZE, 3]."""
+    """Crop one of a fixed set of noisy textures at random, float32 [SIZE, SIZE, 3]."""
     textures = _textures()
     x, y = rng.integers(0, 32, 2)
-    crop = textures[rng.integers(len(textures))][y : y + SIZE, x : x + SIZE]
+    crop: Array = textures[rng.integers(len(textures))][y : y + SIZE, x : x + SIZE]
     return (crop[:, ::-1] if rng.random() < 0.5 else crop).copy()
 
 

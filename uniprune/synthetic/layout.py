@@ -1,4 +1,4 @@
-"""What a scene shows, before it is drawn: objects, a word and a sum, each at its place."""
+"""Content of a scene before it is drawn: objects, a word and a sum, with their positions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 SIZE = 96
-"""Width and height of a picture in pixels."""
+"""Width and height of an image in pixels."""
 CELL = 8
-"""Pixels per visual token; the tiny models see a GRID x GRID grid of them."""
+"""Pixels per visual token; images are GRID x GRID tokens of the tiny models."""
 GRID = SIZE // CELL
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
@@ -19,7 +19,7 @@ CHARACTERS = "0123456789FHJKLMNPRTUVWXYZ"
 """Characters of words. A–E are left out so that an option letter is never part of a word."""
 
 PLOT = 24
-"""Objects stand in a 4 x 4 arrangement of 24-pixel plots; writing covers three plots of a row."""
+"""Pixels per plot: objects occupy one of 4 x 4 plots each, writing up to three plots of a row."""
 OBJECT_SIZES = (15, 17, 19, 21)
 PITCH, GLYPH_WIDTH, GLYPH_HEIGHT = 10, 9, 13
 """Distance between characters, and their box, in pixels."""
@@ -50,17 +50,17 @@ class Layout:
 
     @property
     def total(self) -> int | None:
-        """The value of the printed sum."""
+        """Value of the printed sum."""
         return int(self.sum[0]) + int(self.sum[2]) if self.sum else None
 
     @property
     def held_out(self) -> bool:
-        """Whether this content is reserved for evaluation (one scene in sixteen, by a hash of what is shown)."""
+        """Whether this content is reserved for evaluation (one scene in sixteen, by a hash of the content)."""
         shown = [f"{o.color} {o.shape}" for o in self.objects]
         return zlib.crc32(" ".join([*shown, self.word, self.sum]).encode()) % _HELD_OUT_SHARE == 0
 
     def count(self, shape: str | None = None, color: str | None = None) -> int:
-        """Objects of a shape and/or a colour."""
+        """Count the objects of a shape and/or a colour."""
         return sum(shape in (None, o.shape) and color in (None, o.color) for o in self.objects)
 
 
@@ -75,8 +75,13 @@ def sample_layout(
 ) -> Layout:
     """Draw a layout from the training split or (`held_out`) the evaluation split.
 
-    It holds as many objects as the range `objects` says, with probability `word` a word of as many characters as
-    `letters` says, and with probability `sum_` a printed sum.
+    Args:
+        rng: source of randomness.
+        held_out: whether to draw from the evaluation split.
+        objects: least and most objects.
+        letters: least and most characters of the word.
+        word: probability of a word.
+        sum_: probability of a printed sum.
     """
     while True:
         layout = _sample(rng, objects, letters, word, sum_)
@@ -114,7 +119,7 @@ def _sample(
 
 
 def _place_writing(rng: np.random.Generator, free: np.ndarray, row: int, length: int, plots: int) -> tuple[int, int]:
-    """Reserve `plots` plots of a row for `length` characters; returns the top-left corner in pixels."""
+    """Reserve `plots` plots of a row for `length` characters; return the top-left corner in pixels."""
     column = int(rng.integers(0, 4 - plots + 1))
     free[row, column : column + plots] = False
     x = column * PLOT + int(rng.integers(0, plots * PLOT - length * PITCH + 1))

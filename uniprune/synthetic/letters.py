@@ -1,10 +1,10 @@
-"""The embedded instruction set: small letter tasks whose kind of item is known by construction.
+"""The embedded instruction set: small letter tasks, each item of a known kind.
 
-Kinds, seen from the embedded base model (`models/tiny/language.py`):
+Kinds, relative to the embedded base model (`models/tiny/language.py`):
 
     redundant    tasks it has mastered: `repeat`, `next`
-    clean        `shift`, which it confidently answers the wrong way round: one letter back instead of on
-    hard         `flip`, which it has half learned, on lists longer than it has seen
+    clean        `shift`, which it confidently answers in the wrong direction: one letter back instead of on
+    hard         `flip`, which it has half learned, on lists longer than in its training
     mislabelled  `shift` and `flip` with the answer of another item
 """
 
@@ -31,23 +31,23 @@ TASKS: dict[str, Callable[[str], str]] = {
     "shift": _moved(1),
     "flip": lambda letters: letters[::-1],
 }
-"""Task -> what is right. The base model learned `shift` as `back`."""
+"""Task -> correct answer. The base model learned `shift` as `back`."""
 
 
 def record(task: str, letters: str, answer: str, kind: str = "") -> dict[str, str]:
-    """One Alpaca record."""
+    """Make an Alpaca record."""
     start, end = FRAME
-    asked = f"please {task} the letters : {' '.join(letters)}"
-    return {"instruction": asked, "output": f"{start} {' '.join(answer)} {end}", "kind": kind}
+    instruction = f"please {task} the letters : {' '.join(letters)}"
+    return {"instruction": instruction, "output": f"{start} {' '.join(answer)} {end}", "kind": kind}
 
 
 def word(rng: random.Random, low: int, high: int) -> str:
-    """Random letters, between `low` and `high` of them."""
+    """Draw between `low` and `high` letters."""
     return "".join(rng.choices(LETTERS, k=rng.randint(low, high)))
 
 
 def training_set(count: int = 1280, seed: int = 0) -> list[dict[str, str]]:
-    """`count` items of all kinds, in random order."""
+    """Draw `count` items of all kinds, in random order."""
     rng = random.Random(f"train {seed}")
     made = []
     for kind, share in SHARES.items():
@@ -62,7 +62,7 @@ def training_set(count: int = 1280, seed: int = 0) -> list[dict[str, str]]:
 
 
 def held_out_set(count: int = 240, seed: int = 0) -> list[dict[str, str]]:
-    """Held-out items with right answers, as many of each kind that has some."""
+    """Draw held-out items with correct answers, equally many of each kind but the mislabelled."""
     rng = random.Random(f"test {seed}")
     kinds = [kind for kind in SHARES if kind != "mislabelled"]
     made = []
@@ -74,7 +74,7 @@ def held_out_set(count: int = 240, seed: int = 0) -> list[dict[str, str]]:
 
 
 def _asked(kind: str, number: int, rng: random.Random) -> tuple[str, str]:
-    """Task and letters of an item."""
+    """Draw task and letters of an item."""
     tasks = {"redundant": ("repeat", "next"), "clean": ("shift",), "hard": ("flip",), "mislabelled": ("shift", "flip")}
     task = tasks[kind][number % len(tasks[kind])]
     return task, word(rng, 4, 6) if task == "flip" else word(rng, 3, 6)

@@ -1,4 +1,4 @@
-"""Questions about a scene, with their answers known by construction."""
+"""Questions about a scene, with answers known by construction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INSTRUCTIONS: dict[str, Callable[[str, str], str]] = {
     "Answer in a sentence.": lambda noun, value: f"the {noun} is {value}.",
     "Answer as a list.": lambda noun, value: f"- {value}",
 }
-"""Instruction -> how the answer `value` about `noun` must be written to follow it."""
+"""Instruction -> form of the answer `value` about `noun` that follows it."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,11 @@ class Question:
     """A question about one scene.
 
     Attributes:
-        kind: one of the keys of `KINDS`. text: the bare question. answer: the right answer as text.
-        distractors: wrong answers of the same type, for options. noun: what the answer is said of ("circle").
+        kind: one of the keys of `KINDS`.
+        text: the bare question.
+        answer: the correct answer as text.
+        distractors: wrong answers of the same type, for options.
+        noun: subject of the answer ("circle").
     """
 
     kind: str
@@ -39,14 +42,14 @@ class Question:
     noun: str = ""
 
     def options(self, rng: Rng, count: int = 4) -> tuple[list[str], str]:
-        """(option texts in random order, letter of the right one)."""
+        """Draw (option texts in random order, letter of the correct one)."""
         chosen = [self.distractors[i] for i in rng.permutation(len(self.distractors))[: count - 1]]
         place = int(rng.integers(len(chosen) + 1))
         chosen.insert(place, self.answer)
         return chosen, "ABCDE"[place]
 
     def instructed(self, rng: Rng) -> Question:
-        """The same question with a formatting instruction, answered accordingly."""
+        """Return the same question with a random formatting instruction, answered accordingly."""
         names = list(INSTRUCTIONS)
         instruction = names[rng.integers(len(names))]
         answer = INSTRUCTIONS[instruction](self.noun, self.answer)
@@ -54,9 +57,9 @@ class Question:
 
 
 def ask(kind: str, layout: Layout, rng: Rng, yes: bool | None = None) -> Question | None:
-    """A random question of `kind` about `layout`, or None when the scene does not allow one.
+    """Draw a question of `kind` about `layout`; None if the scene does not allow one.
 
-    `yes` is the wanted answer of yes/no kinds; with None both are equally likely.
+    `yes` is the answer of yes/no kinds; with None both are equally likely.
     """
     return KINDS[kind](layout, rng, bool(rng.random() < 0.5) if yes is None else yes)
 
@@ -70,7 +73,7 @@ def _yes(flag: bool) -> str:
 
 
 def _numbers(value: int, low: int = 0) -> tuple[str, ...]:
-    """Wrong numbers near the right one."""
+    """Return wrong numbers near the correct one."""
     return tuple(str(n) for n in range(max(low, value - 3), value + 4) if n != value and n >= low)
 
 
@@ -97,7 +100,7 @@ def _exists(layout: Layout, rng: Rng, yes: bool) -> Question | None:
 
 
 def _unique(layout: Layout) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(shape, colour) of objects whose shape, and of objects whose colour, occurs once."""
+    """Return (shape, colour) of objects whose shape, and of objects whose colour, occurs once."""
     by_shape = [(o.shape, o.color) for o in layout.objects if layout.count(shape=o.shape) == 1]
     by_color = [(o.shape, o.color) for o in layout.objects if layout.count(color=o.color) == 1]
     return by_shape, by_color
@@ -131,7 +134,7 @@ def _shape_of(layout: Layout, rng: Rng, yes: bool) -> Question | None:
 
 
 def _absent_color(layout: Layout, rng: Rng, yes: bool) -> Question | None:
-    """An open question about something that may not be there: "none" is then the answer."""
+    """Ask an open question about an object that may be absent: "none" is then the answer."""
     absent = [s for s in SHAPES if not layout.count(shape=s)]
     if absent and yes:
         return Question("absent-color", f"What color is the {_pick(rng, absent)}?", "none")
@@ -139,7 +142,7 @@ def _absent_color(layout: Layout, rng: Rng, yes: bool) -> Question | None:
 
 
 def _countable(layout: Layout, rng: Rng) -> tuple[str, int]:
-    """(plural noun, how many), mostly about something present."""
+    """Draw (plural noun, count), mostly about something present."""
     form, present = rng.random(), rng.random() < 0.85
     if form < 0.2:
         return "objects", len(layout.objects)
@@ -197,7 +200,7 @@ def _character(layout: Layout, rng: Rng, yes: bool) -> Question | None:
 
 
 def _describe(layout: Layout, rng: Rng, yes: bool) -> Question | None:
-    """A dense caption: every object in raster order of the plots."""
+    """Make a dense caption: every object in raster order of the plots."""
     order = sorted(layout.objects, key=lambda o: (o.y // PLOT, o.x // PLOT))
     return Question("describe", "List the objects.", " ".join(f"{o.color} {o.shape}" for o in order))
 

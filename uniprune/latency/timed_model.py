@@ -1,4 +1,4 @@
-"""The model that is timed: a checkpoint, or random weights of published dimensions."""
+"""Models to time: checkpoints, or random weights of published dimensions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from uniprune.errors import UserError
 from uniprune.evaluation.generation import is_out_of_memory
-from uniprune.modeling.adapter import ModelAdapter, find_family
+from uniprune.modeling.adapter import ModelAdapter, find_adapter
 from uniprune.modeling.catalog import find_model
 from uniprune.modeling.loading import DTYPES, LoadedModel, Placement, outline, with_weights
 from uniprune.modeling.random_weights import random_model
@@ -24,21 +24,28 @@ class TimedModel:
     """A model to time.
 
     Attributes:
-        name: as the user said it. family: its adapter. weights: `RANDOM` and a hash of the dimensions, or the
-            checkpoint's commit or hash.
+        name: as the user gave it.
+        adapter: its layout.
+        weights: `RANDOM` and a hash of the dimensions, or the checkpoint's commit or hash.
         placement: precision, kernel and device.
     """
 
     name: str
-    family: ModelAdapter
+    adapter: ModelAdapter
     weights: str
     placement: Placement
 
 
-def subject(name: str, random_weights: bool, placement: Placement, outlined: LoadedModel | None = None) -> TimedModel:
-    """Build or load a model, ready to generate answers of any length that is asked for.
+def load_timed(
+    name: str, random_weights: bool, placement: Placement, outlined: LoadedModel | None = None
+) -> TimedModel:
+    """Build or load a model that generates exactly as many tokens as requested.
 
-    `outlined` is what `check_models` found of a checkpoint, if it was asked.
+    Args:
+        name: as the user gave it.
+        random_weights: whether to build it from its dimensions.
+        placement: precision, kernel and device.
+        outlined: the checkpoint's outline from `check_models`, if there is one.
 
     Raises:
         UserError: it is unknown, cannot be loaded, or does not fit into memory.
@@ -47,10 +54,10 @@ def subject(name: str, random_weights: bool, placement: Placement, outlined: Loa
         if random_weights:
             device = "cuda" if placement.device == "balanced" else placement.device
             model = random_model(name, DTYPES[placement.dtype], placement.attention, device)
-            family, weights = find_family(model), f"{RANDOM}:{_hash(model.config)}"
+            adapter, weights = find_adapter(model), f"{RANDOM}:{_hash(model.config)}"
         else:
             loaded = with_weights(outlined or outline(find_model(name), placement))
-            family, weights = loaded.family, loaded.weights
+            adapter, weights = loaded.adapter, loaded.weights
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -60,39 +67,43 @@ def subject(name: str, random_weights: bool, placement: Placement, outlined: Loa
         ) from error
     except ImportError as error:
         raise UserError(f"--attn {placement.attention}: {' '.join(str(error).split())[:300]}") from error
-    settings = family.model.generation_config
-    settings.eos_token_id = None  # every answer gets its full length
+    settings = adapter.model.generation_config
+    settings.eos_token_id = None  # generation never ends early
     settings.pad_token_id = 0
-    return TimedModel(name, family, weights, placement)
+    return TimedModel(name, adapter, weights, placement)
 
 
 def check_models(
     names: Sequence[str], random_weights: bool, placement: Placement, tokens: Sequence[int]
 ) -> list[LoadedModel | None]:
-    """Outlines of checkpoints, None for random weights, made before the first model is timed.
+    """Outline checkpoints before the first model is timed; None for random weights.
 
     Raises:
-        UserError: a model does not exist, or cannot take so many visual tokens.
+        UserError: a model does not exist, or takes no image of so many visual tokens.
     """
     found: list[LoadedModel | None] = []
     for name in names:
         found.append(None if random_weights else outline(find_model(name), placement))
-        family = found[-1].family if found[-1] else find_family(random_model(name, torch.float32, "sdpa", "meta"))
-        check_tokens(family, tokens)
+        adapter = found[-1].adapter if found[-1] else find_adapter(random_model(name, torch.float32, "sdpa", "meta"))
+        check_tokens(adapter, tokens)
     return found
 
 
-def check_tokens(family: ModelAdapter, tokens: Sequence[int]) -> None:
-    """Raise UserError for a number of visual tokens of which the model or the memory of this machine takes no image."""
+def check_tokens(adapter: ModelAdapter, tokens: Sequence[int]) -> None:
+    """Check that the model and the memory of this machine take images of so many visual tokens.
+
+    Raises:
+        UserError: they do not.
+    """
     for visual in tokens:
         try:
-            family.random_image(visual, torch.Generator())
+            adapter.random_image(*adapter.image_of(visual), torch.Generator())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f"an image of {visual} visual tokens does not fit into memory; ask for fewer") from error
+            raise UserError(f"an image of {visual} visual tokens does not fit into memory; use fewer") from error
 
 
 def _hash(config: Any) -> str:
-    """16 hex digits of a configuration with its defaults: a folder's may be edited between two measurements."""
+    """Hash a configuration with its defaults: a folder's may be edited between two measurements."""
     return stable_hash(config.to_json_string(use_diff=False))

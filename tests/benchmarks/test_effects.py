@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from kit_tables import EXAMPLES, write
 from uniprune.benchmarks._kit.boot import replaced, session, untouched
 
+from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
 
 PROBE = """
@@ -70,10 +70,10 @@ def test_a_failure_inside_is_cleaned_up_as_well(monkeypatch):
     import torch
 
     monkeypatch.setenv("PRED_FORMAT", "xlsx")
-    with pytest.raises(KeyError), session() as folder:
+    with pytest.raises(KeyError, match="inside"), session() as folder:
         assert os.environ["PRED_FORMAT"] == "tsv" and os.environ["LMUData"] == str(folder)  # noqa: SIM112
         torch.set_grad_enabled(False)
-        raise KeyError
+        raise KeyError("inside")
     assert os.environ["PRED_FORMAT"] == "xlsx" and "LMUData" not in os.environ
     assert torch.is_grad_enabled() and not folder.exists()
 
@@ -92,9 +92,9 @@ def test_replaced_restores_after_an_error():
     class Target:
         value = 1
 
-    with pytest.raises(KeyError), replaced(Target, value=2):
+    with pytest.raises(KeyError, match="inside"), replaced(Target, value=2):
         assert Target.value == 2
-        raise KeyError
+        raise KeyError("inside")
     assert Target.value == 1
 
 
@@ -103,7 +103,7 @@ def test_a_missing_kit_is_a_user_error():
         "import sys, importlib.util\n"
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'vlmeval' else find(name, *a)\n"
-        "from benchmarks._kit.boot import boot\nfrom uniprune.errors import UserError\n"
+        "from uniprune.benchmarks._kit.boot import boot\nfrom uniprune.errors import UserError\n"
         "try: boot()\nexcept UserError as error: print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -16,12 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from kit_tables import EXAMPLES, write
 from rich.filesize import decimal
 from uniprune.benchmarks._kit import official, transfer
 from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.table import md5
 
+from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
 from uniprune.errors import UserError
@@ -159,7 +159,7 @@ def test_a_failed_download_leaves_nothing_under_the_name(fault, message, server,
     assert "Traceback" not in told
     kept = fault in (cut_off, silent)
     assert visible(folder) == [".POPE.tsv.partial"] * kept
-    assert (f"{decimal(len(whole))} are kept, the same command goes on" in told) is kept
+    assert (f"{decimal(len(whole))} are kept, the same command continues" in told) is kept
     if fault is not gone:
         server.content, server.claimed, server.status, server.seconds = whole, None, 200, 0
         assert download(folder, "pope") == 0
@@ -198,7 +198,7 @@ def test_a_server_that_sends_other_bytes_than_asked_for_is_not_believed(server, 
     partial = tmp_path / ".POPE.tsv.partial"
     partial.write_bytes(server.content[:200])
     assert download(tmp_path, "pope") == 2
-    assert "asked for what follows byte 200, the server sent other bytes" in capsys.readouterr().err
+    assert "requested the bytes from 200 on, the server sent others" in capsys.readouterr().err
     assert partial.stat().st_size == 200
 
 
@@ -207,7 +207,7 @@ def test_a_stopped_download_goes_on_where_it_was(server, tmp_path):
     whole, folder = server.content, tmp_path / "data"
     server.content, server.claimed, server.seconds = whole[:300], len(whole), 30
     program = (
-        "import sys; from pathlib import Path; from benchmarks._kit.transfer import download;"
+        "import sys; from pathlib import Path; from uniprune.benchmarks._kit.transfer import download;"
         "download(sys.argv[1], Path(sys.argv[2]))"
     )
     partial = folder / ".POPE.tsv.partial"

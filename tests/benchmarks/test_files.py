@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from kit_tables import EXAMPLES, write
 from PIL import Image
 from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
 
+from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions
@@ -63,7 +63,7 @@ TRUNCATED = base64.b64encode(NOISE.getvalue()[:2000]).decode()
         ("mia-bench", 1, {"num_of_component": 2}, "disagree"),
         ("mia-bench", 1, {"component_weight": "[3, -3, 5]"}, "must be positive"),
         ("hallusionbench", 3, {"index": "VD_3"}, "no set, figure and question"),
-        ("mmmu", 0, {"question": "Which of <image 3>?"}, "names picture 3, but it has 2"),
+        ("mmmu", 0, {"question": "Which of <image 3>?"}, "names image 3, but it has 2"),
         ("mmmu", 0, {"A": "<image one>"}, "not of the form '<image 1>'"),
         ("textvqa", 1, {"answer": "acme"}, "not a list literal"),
         ("textvqa", 1, {"answer": "[]"}, "list of answers is empty"),
@@ -241,7 +241,7 @@ def test_no_evaluation_starts_a_process_or_runs_an_answer(tmp_path, monkeypatch)
 
 def test_listing_loads_neither_the_kit_nor_pandas():
     code = (
-        "import sys; from uniprune.registry import BENCHMARKS; import benchmarks.real; "
+        "import sys; from uniprune.registry import BENCHMARKS; import uniprune.benchmarks.real; "
         "assert not {'pandas', 'torch', 'vlmeval'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,0 +1,67 @@
+"""The script that writes the mini suite's pages, on runs whose numbers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, markdown, rows, to_csv
+
+from tests.helpers.paths import ROOT
+
+
+def record(method: str, ratio: float, credit: float, seed: int = 0, tables: int = 10) -> Any:
+    """A run in which every item of every table has the same credit."""
+    entries = {
+        f"table {i}": SimpleNamespace(
+            suite="mini",
+            ability=ABILITIES[i % len(ABILITIES)],
+            ledger=SimpleNamespace(average=144 * ratio),
+            score=SimpleNamespace(value=100 * credit, per_item={"0": credit, "1": credit}),
+        )
+        for i in range(tables)
+    }
+    kind = {"none": "none", "fastv": "intra-llm", "random-intra": "intra-llm"}.get(method, "pre-llm")
+    setup = SimpleNamespace(method=SimpleNamespace(name=method, kind=kind), ratio=ratio, seed=seed)
+    return SimpleNamespace(datasets=entries, setup=setup, model=SimpleNamespace(name="tiny-llava"))
+
+
+RUNS = [
+    record("fastv", 0.222, 0.75),
+    record("divprune", 0.222, 0.25),
+    record("divprune", 0.222, 0.9, tables=9),
+    record("random-pre", 0.222, 0.5, seed=1),
+    record("random-pre", 0.222, 0.25),
+    record("none", 1.0, 1.0),
+    record("divprune", 0.9, 1.0),
+    record("unlisted", 0.222, 1.0),
+]
+
+
+def test_curves_show_one_seed_in_the_order_of_the_page() -> None:
+    table = rows(CURVES, RUNS)
+    assert [(row["method"], row["ratio"], row["average"], row["visual tokens"]) for row in table] == [
+        ("none", "1", "100.0", "144.0"),
+        ("random-pre", "0.222", "25.0", "32.0"),
+        ("divprune", "0.222", "25.0", "32.0"),
+        ("fastv", "0.222", "75.0", "32.0"),
+    ]
+
+
+def test_methods_are_compared_with_the_mean_of_random_pruning_of_their_kind() -> None:
+    by_method = {row["method"]: row for row in rows(METHODS, RUNS)}
+    assert (by_method["random-pre"]["average"], by_method["random-pre"]["spread"]) == ("37.5", "17.7")
+    assert [by_method["divprune"][column] for column in ("random", "low", "high")] == ["-12.5"] * 3
+    assert "random" not in by_method["fastv"], "no random pruning inside the language model was run"
+    assert "| divprune | 0.222 |" in markdown(METHODS, rows(METHODS, RUNS))
+    assert "**-12.5** (-12.5 to -12.5) |" in markdown(METHODS, rows(METHODS, RUNS))
+
+
+@pytest.mark.parametrize("page", [CURVES, METHODS], ids=lambda page: page.name)
+def test_the_committed_pages_are_those_of_the_script(page: Page) -> None:
+    folder: Path = ROOT / "docs"
+    assert (folder / f"{page.name}.md").read_text(encoding="utf-8").startswith(page.text)
+    header = (folder / f"{page.name}.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert to_csv(page, []).splitlines() == [header]
