@@ -25,4 +25,4 @@ def letter(asked: RawQuestion) -> str:
 
 def option_letter(asked: RawQuestion) -> list[str | int] | None:
     """LLaVA's prompt: pictures first, `letter` for questions with options; others are worded by the benchmark."""
-    return [*range(len(asked.pictures)), letter(asked)] if asked.kind == "choice" else None
+    return [*range(len(asked.images)), letter(asked)] if asked.kind == "choice" else None

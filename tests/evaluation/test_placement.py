@@ -14,8 +14,8 @@ from accelerate import cpu_offload
 from tests.helpers.devices import ONE, TWO, Places, split
 from tests.helpers.paths import PLUGINS
 from uniprune.evaluation.dataset import DataOptions, Request
-from uniprune.evaluation.generation import Runner
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.runner import Runner
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.modeling.messages import Part
@@ -29,8 +29,8 @@ Checkpoint = Callable[[str], Path]
 def requests(number: int) -> list[Request]:
     load_plugin(PLUGINS / "small_benchmark.py")
     rows: list[Request] = BENCHMARKS.get("small")(DataOptions(Path("unused"))).requests(number)
-    longer = (*rows[1].parts, Part(text="and is there a circle at all ?"))  # so that batches are padded
-    return [rows[0], dataclasses.replace(rows[1], parts=longer), *rows[2:]]
+    longer = [*rows[1].load(), Part(text="and is there a circle at all ?")]  # so that batches are padded
+    return [rows[0], dataclasses.replace(rows[1], load=lambda: longer), *rows[2:]]
 
 
 def open_model(folder: Path) -> LoadedModel:
@@ -39,8 +39,8 @@ def open_model(folder: Path) -> LoadedModel:
 
 def answer(loaded: LoadedModel, method: str, number: int, batch_size: int) -> list[Prediction]:
     choice = MethodSpec(method, 1.0 if method == "none" else 0.25)
-    with Runner(loaded, choice.pruner(), batch_size) as answerer:
-        return [one for batch in answerer.answers(requests(number)) for one in batch]
+    with Runner(loaded, choice.pruner(), batch_size) as runner:
+        return [one for batch in runner.predictions(requests(number)) for one in batch]
 
 
 def said(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:

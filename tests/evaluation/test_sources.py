@@ -44,6 +44,7 @@ def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
     plain = {
         "uniprune",
         "uniprune.errors",
+        "uniprune.pruning",
         "uniprune.pruning.base",
         "uniprune.pruning.view",
         "uniprune.pruning.budget",

@@ -15,7 +15,7 @@ from tests.engine import test_attention, test_batches, test_decoding, test_equiv
 from tests.helpers import tiny
 from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
-from uniprune.conformance import CHECKS, Models, Subject, examine, title
+from uniprune.conformance import CHECKS, MethodUnderTest, Models, examine, title
 from uniprune.errors import UnsupportedError
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.registry import MODELS, load_plugin
@@ -72,9 +72,9 @@ def test_the_adapter_leaves_no_trace_and_sees_what_eager_attention_sees(monkeypa
 @pytest.mark.parametrize("name", ["visionzip+fastv", "prumerge", "cdpruner", "mustdrop"])
 def test_methods_keep_their_rules_on_it(name: str) -> None:
     checks = [check for check in CHECKS if title(check) != "cost"]
-    findings = list(examine(Subject(MethodSpec(name).pruner(), FAMILY, Models()), checks))
-    assert [f"{one.check}: {one.verdict.detail}" for one in findings if one.verdict.word == "FAIL"] == []
-    assert sum(one.verdict.word == "pass" for one in findings) > 15
+    findings = list(examine(MethodUnderTest(MethodSpec(name).pruner(), FAMILY, Models()), checks))
+    assert [f"{one.check}: {one.result.detail}" for one in findings if one.result.outcome == "FAIL"] == []
+    assert sum(one.result.outcome == "pass" for one in findings) > 15
 
 
 def test_the_command_has_a_column_for_it(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,13 +18,14 @@ from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
-from uniprune.latency.rows import SPANS, BenchFile, BenchResult, BenchRow, BenchSetup, Reference
+from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference
 from uniprune.latency.subject import TimedModel, check_tokens
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.greedy import greedy
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
 from uniprune.results.aggregate import mean_flops
+from uniprune.results.spans import TIMES
 from uniprune.utils.console import RunProgress
 
 OUT_OF_MEMORY = "out of memory"
@@ -152,7 +153,7 @@ class Bench:
             model=subject.name,
             weights=subject.weights,
             method=choice.record(pruner, len(subject.family.layers)),
-            ratio=pruner.ratio if pruner.kind == "none" else choice.ratio,
+            ratio=choice.ratio,
             protocol=options.protocol,
             batch=batch,
             visual=visual,
@@ -225,7 +226,7 @@ class Bench:
         """What was seen of a cell; None when it was given up."""
         if cell.error is not None or cell.report is None:
             return None
-        seconds = {name: [getattr(one, name) for one in cell.spans] for name in SPANS}
+        seconds = {name: [getattr(one, name) for one in cell.spans] for name in TIMES}
         rows = cell.report.rows
         kept = [row.kv_bytes for row in rows if row.kv_bytes is not None]
         peaks = [one.peak_bytes for one in cell.spans if one.peak_bytes is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +25,7 @@ class RawQuestion:
         benchmark: the dataset's name in VLMEvalKit; some families word some datasets in their own way.
         kind: "choice" (one of `options`), "yes-no" or "open".
         text: the question as the data file has it. hint: what goes before it. options: letter -> text.
-        pictures: all pictures of the row, in order; decoded whenever looked at.
+        images: functions that decode the row's images, in order.
     """
 
     benchmark: str
@@ -33,4 +33,4 @@ class RawQuestion:
     text: str
     hint: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
-    pictures: Sequence[Image] = ()
+    images: Sequence[Callable[[], Image]] = ()
