@@ -1,4 +1,4 @@
-"""Grids of runs: planned, asked model by model, resumed; failures stay with their run."""
+"""Grids of runs: planned, evaluated model by model, resumed; a failure concerns its run only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch.nn.modules.module import register_module_forward_hook
 from tests.cli.test_cli import PLUGINS, predictions, start, wait_for_rows
 from uniprune.cli.main import main
 from uniprune.evaluation.config import Block
-from uniprune.evaluation.sweep import seeded
 from uniprune.registry import METHODS
 
 Checkpoint = Callable[[str], Path]
@@ -49,7 +48,7 @@ def test_a_grid_is_planned_asked_once_and_skipped_when_done(
     )
     assert main(words(file, output, "--dry-run")) == 0
     shown = capsys.readouterr().out
-    assert "7 runs, 0 done; 24 rows to ask" in shown
+    assert "7 runs, 0 done; 24 rows left" in shown
     assert "7 runs without an estimate" in shown
     assert not output.exists()
 
@@ -75,8 +74,8 @@ def test_a_grid_is_planned_asked_once_and_skipped_when_done(
     )
     assert main(words(more, output, "--dry-run")) == 0
     shown = capsys.readouterr().out
-    assert "4 runs, 2 done; 6 rows to ask" in shown
-    assert "answering takes about 0:00:" in shown
+    assert "4 runs, 2 done; 6 rows left" in shown
+    assert "evaluation takes about 0:00:" in shown
     assert "without an estimate" not in shown
 
 
@@ -155,8 +154,7 @@ def test_seeds_are_runs_of_random_methods_only(monkeypatch: pytest.MonkeyPatch) 
     for name, random in (("divprune", False), ("random-pre", True)):
         monkeypatch.setattr(METHODS.get(name), "random", random, raising=False)
     block = Block(model="m", method=["divprune", "random-pre", "divprune+random-intra"], ratio=0.5, seed=[1, 2])
-    seeds = [(cell.choice.name, seeded(cell).choice.seed) for cell in block.cells()]
-    assert set(seeds) == {
+    assert {(cell.choice.name, cell.choice.seed) for cell in block.cells()} == {
         ("divprune", 0),
         ("random-pre", 1),
         ("random-pre", 2),

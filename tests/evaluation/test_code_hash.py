@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,7 +116,12 @@ def test_an_edit_of_a_helper_is_another_run(plugin: Path) -> None:
 
 
 def test_an_edit_of_a_shared_rule_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
     codes = {name: code_hash([METHODS.get(name)]) for name in ("none", "divprune", "sparsevlm", "vtw")}
-    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + b"\n" * (self.name == "clustering.py"))
+    path_open = Path.open
+
+    def edited(path: Path, *arguments: Any, **options: Any) -> Any:
+        file = path_open(path, *arguments, **options)
+        return io.BytesIO(file.read() + b"\n") if path.name == "clustering.py" else file
+
+    monkeypatch.setattr(Path, "open", edited)
     assert {name for name, code in codes.items() if code_hash([METHODS.get(name)]) != code} == {"sparsevlm"}
