@@ -179,7 +179,7 @@ def test_mistakes_get_one_clear_line_and_exit_code_2(
 
 
 def test_words_argparse_does_not_know_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit, match="2") as caught:
         main(["--metod", "divprune"])
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err

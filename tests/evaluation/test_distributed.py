@@ -1,4 +1,4 @@
-"""Several processes on one run: shares, parts, steps, and a process that dies."""
+"""Several processes on one run: shares, part files, steps, and a process that dies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def launch(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def places(number: int) -> list[dict[str, str]]:
-    """What a launcher tells its processes."""
+    """Environment variables of a launcher, by process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -162,8 +162,11 @@ def test_steps_end_alike_in_every_process() -> None:
         pass
     with pytest.raises(RuntimeError, match="process 1: KeyError"), Pair(failure=Failure.of(KeyError("a"))).step():
         pass
-    with pytest.raises(ZeroDivisionError), Pair(failure=Failure.of(UserError("disk full"))).step():
-        raise ZeroDivisionError
+    with (
+        pytest.raises(ZeroDivisionError, match="own error"),
+        Pair(failure=Failure.of(UserError("disk full"))).step(),
+    ):
+        raise ZeroDivisionError("own error")
 
 
 def test_every_row_has_one_owner() -> None:

@@ -1,4 +1,4 @@
-"""Image features and prompts that methods share, and rows prepared by other processes: the same answers, less work."""
+"""Image features and prompts shared by methods, and rows prepared by workers: the same predictions, less work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from uniprune.modeling.messages import Part
 from uniprune.results.predictions import Prediction
 
 METHODS = ("none", "divprune", "fastv", "visionzip", "prumerge", "mustdrop")
-"""Without needs, by features, by attention of the language model, by several looks at the tower, merging, hybrid."""
+"""Without needs, by features, by attention of the language model, by several vision layers, merging, hybrid."""
 
 
 TILES = {"crop_to_patches": True, "max_patches": 3}
@@ -43,7 +43,7 @@ def rows() -> list[Request]:
     images = [Image.effect_noise(size, 40 + 20 * i).convert("RGB") for i, size in enumerate(sizes)]
     shown = [(0,), (1,), (0,), (), (1, 2), (2, 0), (1,)]
     texts = [f"question {i} " + "word " * (7 * i % 5) for i in range(len(shown))]
-    messages = [[*(Part(image=images[n]) for n in row), Part(text=text)] for row, text in zip(shown, texts, strict=True)]
+    messages = [[*(Part(image=images[n]) for n in row), Part(text=texts[i])] for i, row in enumerate(shown)]
     return [
         Request(str(i), partial(list, parts), question=texts[i], max_new_tokens=3) for i, parts in enumerate(messages)
     ]
@@ -65,7 +65,7 @@ def answers(
 
 @pytest.fixture
 def looks(loaded: LoadedModel) -> Iterator[list[int]]:
-    """One entry per run of the vision tower."""
+    """One entry per call of the vision tower."""
     calls: list[int] = []
     handle = loaded.family.vision.register_forward_hook(lambda *_: calls.append(1))
     yield calls

@@ -81,7 +81,7 @@ class BenchResult(Strict):
     """What one cell showed. Times are of the whole batch; the ledger is of one prompt."""
 
     seconds: dict[str, list[float]]
-    """Span -> one value per repeat; see `uniprune.results.spans.TIMES`. "tpot" is missing when one token was generated."""
+    """Span (`uniprune.results.spans.TIMES`) -> one value per repeat; no "tpot" when one token was generated."""
     layers: list[float]
     """Visual tokens entering each decoder layer."""
     flops: Flops
