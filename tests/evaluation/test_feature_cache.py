@@ -14,7 +14,7 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache, sharing, supports_sharing
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.processing import RequestEncoder, hashed, windows
+from uniprune.evaluation.processing import RequestEncoder, explain_worker_failure, hashed, windows
 from uniprune.evaluation.runner import Runner
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
@@ -132,6 +132,19 @@ def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel, per_image: b
     assert {i: a.model_copy(update=times) for i, a in alone.items()} == {
         i: a.model_copy(update=times) for i, a in helped.items()
     }
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), EOFError(), ConnectionResetError()]
+)
+def test_a_dead_worker_is_explained_however_it_is_noticed(error: Exception) -> None:
+    with pytest.raises(UserError, match="run the same command again"), explain_worker_failure():
+        raise error
+
+
+def test_other_errors_are_left_to_others() -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"), explain_worker_failure():
+        raise RuntimeError("shape mismatch")
 
 
 def test_sharing_is_refused_with_a_reason(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,16 +218,19 @@ def windows(
 
 @contextmanager
 def explain_worker_failure() -> Iterator[None]:
-    """Re-raise the death of a DataLoader worker inside the block as UserError."""
+    """Re-raise the death of a DataLoader worker inside the block as UserError.
+
+    Torch raises a RuntimeError from its signal handler; receiving the last row of the dead worker may fail before that.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith(("DataLoader worker", "Too many open files")):
+    except (RuntimeError, EOFError, ConnectionRefusedError, ConnectionResetError) as error:
+        reason = str(error).strip() or type(error).__name__
+        if isinstance(error, RuntimeError) and not reason.startswith(("DataLoader worker", "Too many open files")):
             raise
         raise UserError(
-            f"rows cannot be prepared ahead any more, most often for want of memory ({str(error).strip()}); "
-            "every finished batch is stored: run the same command again to resume, with fewer --workers or a smaller "
-            "--batch-size"
+            f"rows cannot be prepared ahead any more, most often for want of memory ({reason}); every finished batch is "
+            "stored: run the same command again to resume, with fewer --workers or a smaller --batch-size"
         ) from error
 
 

@@ -178,7 +178,8 @@ class DatasetRun:
                         files.close()
             except BaseException:
                 if self.team.main:
-                    with contextlib.suppress(UserError):  # a full disk has been reported by what failed first
+                    # A full disk, or the signal of a dead worker, must not replace the first error.
+                    with contextlib.suppress(UserError), explain_worker_failure():
                         self._write(stored.answers)
                 raise
             with self.team.step():
