@@ -1,4 +1,4 @@
-"""`python run.py check` as a user meets it."""
+"""`python run.py check`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from uniprune.registry import MODELS
 FAULTY = TESTS / "conformance" / "faulty"
 
 
-def test_a_fault_is_told_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_reported_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(FAULTY / "duplicates.py")]) == 1
     shown = capsys.readouterr().out
-    told = [line for line in shown.splitlines() if line.startswith("FAIL")]
-    assert all(line.startswith("FAIL      unique (") and "repeat a token" in line for line in told)
-    assert told
+    printed = [line for line in shown.splitlines() if line.startswith("FAIL")]
+    assert all(line.startswith("FAIL      unique (") and "repeat a token" in line for line in printed)
+    assert printed
     assert f"{len(MODELS.names())} of " in shown.splitlines()[-1]
 
 

@@ -173,9 +173,9 @@ def test_mistakes_get_one_clear_line_and_exit_code_2(
     more: list[str], message: str, checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(checkpoint("llava"), tmp_path, *more)) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: ")
-    assert message in told
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("error: ")
+    assert message in printed
 
 
 def test_words_argparse_does_not_know_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,10 +220,10 @@ def test_interrupted_runs_resume_without_loss_or_repetition(
     stopped = start(words(model, tmp_path / "a", *arguments))
     wait_for_rows(tmp_path / "a", 4)
     stopped.send_signal(how)
-    _, told = stopped.communicate(timeout=200)
+    _, printed = stopped.communicate(timeout=200)
     assert stopped.returncode == code
-    assert "Traceback" not in told
-    assert ("run the same command again to resume" in told) is (how is signal.SIGINT)
+    assert "Traceback" not in printed
+    assert ("run the same command again to resume" in printed) is (how is signal.SIGINT)
     before = next((tmp_path / "a").glob("*/small.jsonl")).read_bytes().splitlines(keepends=True)
     kept = [line for line in before if line.endswith(b"\n")]
     assert 4 <= len(kept) < 12
@@ -249,11 +249,11 @@ def test_a_worker_that_dies_is_reported_and_nothing_stored_is_lost(checkpoint: C
     worker.kill()
     worker.wait(timeout=60)
     gate.touch()
-    _, told = process.communicate(timeout=200)
-    assert process.returncode == 2, told
-    assert "rows cannot be prepared ahead any more" in told
-    assert "run the same command again to resume" in told
-    assert "Traceback" not in told
+    _, printed = process.communicate(timeout=200)
+    assert process.returncode == 2, printed
+    assert "rows cannot be prepared ahead any more" in printed
+    assert "run the same command again to resume" in printed
+    assert "Traceback" not in printed
     kept = [row["index"] for row in predictions(output)]
     assert kept == [str(i) for i in range(len(kept))]
     assert 3 <= len(kept) < 12
@@ -261,20 +261,20 @@ def test_a_worker_that_dies_is_reported_and_nothing_stored_is_lost(checkpoint: C
     assert [row["index"] for row in predictions(output)] == [str(i) for i in range(12)]
 
 
-def test_an_interrupt_ends_workers_without_a_word(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_an_interrupt_ends_workers_silently(checkpoint: Checkpoint, tmp_path: Path) -> None:
     arguments = ["--method", "slow", "--set", "seconds=0.3", "--ratio", "0.25", "--batch-size", "1", "--workers", "2"]
     process = start(words(checkpoint("llava"), tmp_path, *arguments), start_new_session=True)
     wait_for_rows(tmp_path, 2)
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-    _, told = process.communicate(timeout=200)
+    _, printed = process.communicate(timeout=200)
     assert process.returncode == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in printed
     assert not [worker for worker in workers if worker.is_running()]
 
 
-def test_a_full_disk_is_told_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
     model = checkpoint("llava")
     arguments = words(model, tmp_path, "--method", "slow", "--ratio", "0.25", "--batch-size", "2")
     limit = 2600  # bytes any file of the child may have: room for the record and some rows, not for all
@@ -283,11 +283,11 @@ def test_a_full_disk_is_told_and_nothing_stored_is_lost(checkpoint: Checkpoint, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     full = start(arguments, preexec_fn=small_files)
-    _, told = full.communicate(timeout=200)
+    _, printed = full.communicate(timeout=200)
     assert full.returncode == 2
-    assert "cannot write" in told
-    assert "run the same command again" in told
-    assert "Traceback" not in told
+    assert "cannot write" in printed
+    assert "run the same command again" in printed
+    assert "Traceback" not in printed
     kept = [row["index"] for row in predictions(tmp_path)]
     assert kept == [str(i) for i in range(len(kept))]
     assert 0 < len(kept) < 12

@@ -1,4 +1,4 @@
-"""Every fault is caught by the check that is about it."""
+"""Every fault is caught by its check."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ UNSURE = {"global_random", "changes_model", "remembers"}
 
 @pytest.fixture
 def environment() -> Iterator[None]:
-    """Take back what a fault does to the process."""
+    """Restore the environment variables that a fault changes."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -51,7 +51,7 @@ def environment() -> Iterator[None]:
 
 
 def failures(method: Any, family: str = "llava", **options: Any) -> dict[str, str]:
-    """Check -> detail of what fails."""
+    """Return failed check -> detail."""
     judging = [check for check in CHECKS if title(check) not in ("bfloat16", "cost")]
     findings = examine(MethodUnderTest(method(), family, Models(), **options), judging)
     return {one.check: one.result.detail for one in findings if one.result.outcome == "FAIL"}

@@ -79,7 +79,7 @@ def test_other_settings_keep_all_rules(name: str, settings: dict[str, str], fami
     check(MethodUnderTest(MethodSpec(name, settings=settings).pruner(), family, models), JUDGING)
 
 
-def test_a_refused_family_is_told() -> None:
+def test_a_refused_family_is_reported() -> None:
     pruner = MethodSpec("visionzip", settings={"cls": "true"}).pruner()
     findings = list(examine(MethodUnderTest(pruner, "internvl", Models()), JUDGING))
     assert {one.result.outcome for one in findings} == {"n.a."}

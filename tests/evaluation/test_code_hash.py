@@ -42,7 +42,7 @@ def test_helpers_and_shared_rules_count() -> None:
 
 
 def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
-    """What shared rules are made of counts, too, also where it is imported only when it is used."""
+    """Imports of shared rules count as well, even those inside functions."""
     plain = {
         "uniprune",
         "uniprune.errors",
@@ -74,7 +74,7 @@ def test_every_rule_exists_and_is_used() -> None:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A method in a folder of its user's, with a helper that has a helper."""
+    """A method in a user's folder, with a helper that imports another helper."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "deep_helper.py").write_text("OFFSET = 0\n")
     (tmp_path / "near_helper.py").write_text("from deep_helper import OFFSET\n")

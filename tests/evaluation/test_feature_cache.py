@@ -135,7 +135,8 @@ def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel, per_image: b
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), EOFError(), ConnectionResetError()]
+    "error",
+    [RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), EOFError(), ConnectionResetError()],
 )
 def test_a_dead_worker_is_explained_however_it_is_noticed(error: Exception) -> None:
     with pytest.raises(UserError, match="run the same command again"), explain_worker_failure():

@@ -58,7 +58,7 @@ def noticed(problem: str) -> Any:
 # --- 1. the ratio is ignored ------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Misspelt(PreLLM):
-    """Reads the ratio where nobody wrote it, so keeps half."""
+    """Reads the ratio from a misspelt variable, so keeps half."""
 
     exact: ClassVar[bool] = False
 
@@ -107,7 +107,7 @@ def check_method_time(layer: int) -> None:
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_method_time_measures_nothing(layer: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """UniPruneBench's events on InternVL stand around the look-up of the method, not around its call."""
+    """UniPruneBench's events on InternVL enclose the look-up of the method, not its call."""
     check_method_time(layer)
     monkeypatch.setattr(Session, "_method_time", lambda session: nullcontext())
     with noticed("the method's time is missing"):
@@ -242,7 +242,7 @@ class Wrong(PreLLM):
 
 
 def test_errors_are_bare_asserts() -> None:
-    """What went wrong, what was expected, and where."""
+    """A good message has the problem, the expectation and the place."""
     with (
         prune(build("llava"), Wrong(ratio=0.5)),
         pytest.raises(PruningError, match=r"Wrong at layer 0, sample '0'.*7 "),

@@ -43,7 +43,7 @@ def answer(loaded: LoadedModel, method: str, number: int, batch_size: int) -> li
         return [one for batch in runner.predictions(requests(number)) for one in batch]
 
 
-def said(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:
+def texts(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:
     return [(one.index, one.prediction, one.visual_tokens) for one in answers]
 
 
@@ -55,7 +55,7 @@ def test_layers_whose_weights_are_fetched_for_each_call_give_the_same(family: st
         cpu_offload(part, execution_device=torch.device("cpu"))
     assert spread.family.layers[2].self_attn.q_proj.weight.is_meta
     for method in METHODS:
-        assert said(answer(spread, method, 2, 2)) == said(answer(whole, method, 2, 2)), method
+        assert texts(answer(spread, method, 2, 2)) == texts(answer(whole, method, 2, 2)), method
 
 
 @pytest.mark.parametrize("method", ["none", "fastv", "sparsevlm"])
@@ -88,7 +88,7 @@ def test_memory_that_runs_out_after_a_pruning_point_costs_nothing_but_time(
             handle.remove()
     assert [one.batch for one in expected] == [4, 4, 4, 4, 1]
     assert [one.batch for one in answers] == [2, 2, 2, 2, 1]
-    assert said(answers) == said(expected)
+    assert texts(answers) == texts(expected)
     assert all(one.spans and one.spans["total"] > 0 for one in answers)
 
 
@@ -100,7 +100,7 @@ def test_layers_on_two_devices_give_the_same(family: str, checkpoint: Checkpoint
     for method in (*METHODS, "mustdrop", "pyramiddrop", "zspaprune", "fitprune"):
         with places:
             answers = answer(spread, method, 2, 2)
-        assert said(answers) == said(answer(whole, method, 2, 2)), method
+        assert texts(answers) == texts(answer(whole, method, 2, 2)), method
 
 
 def test_the_pretended_devices_do_refuse_to_be_mixed() -> None:

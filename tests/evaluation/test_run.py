@@ -1,4 +1,4 @@
-"""Runs on real (untrained, tiny) models: answers, resuming, budgets, records, leaderboards."""
+"""Runs on untrained tiny models: predictions, resuming, budgets, records, leaderboards."""
 
 from __future__ import annotations
 

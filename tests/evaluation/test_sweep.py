@@ -53,20 +53,20 @@ def test_a_grid_is_planned_asked_once_and_skipped_when_done(
     assert not output.exists()
 
     assert main(words(file, output)) == 0
-    told = capsys.readouterr()
-    assert "7 runs, 0 of them done before" in told.err
-    assert [told.err.count(f"{model} (float32") for model in models] == [1, 1]
+    printed = capsys.readouterr()
+    assert "7 runs, 0 of them done before" in printed.err
+    assert [printed.err.count(f"{model} (float32") for model in models] == [1, 1]
     board = list(csv.DictReader((output / "leaderboard.csv").open()))
     assert Counter(row["method"] for row in board) == {"none": 2, "divprune": 4, "fastv": 1}
-    assert "divprune" in told.out
+    assert "divprune" in printed.out
     before = contents(output)
     assert len(before) == 8
 
     assert main(words(file, output)) == 0
-    told = capsys.readouterr()
-    assert "7 runs, 7 of them done before" in told.err
-    assert "(float32" not in told.err
-    assert "divprune" in told.out
+    printed = capsys.readouterr()
+    assert "7 runs, 7 of them done before" in printed.err
+    assert "(float32" not in printed.err
+    assert "divprune" in printed.out
     assert contents(output) == before
 
     more = sweep_file(
@@ -92,7 +92,7 @@ def test_runs_of_a_model_share_image_features(checkpoint: Checkpoint, tmp_path: 
         assert looks.count("CLIPVisionModel") > 5 * 2
     finally:
         hook.remove()
-    told = [
+    printed = [
         {
             (path.parent.name, row["index"], row["prediction"])
             for path, lines in contents(tmp_path / folder).items()
@@ -100,8 +100,8 @@ def test_runs_of_a_model_share_image_features(checkpoint: Checkpoint, tmp_path: 
         }
         for folder in ("shared", "alone")
     ]
-    assert told[0] == told[1]
-    assert len(told[0]) == 5 * 12
+    assert printed[0] == printed[1]
+    assert len(printed[0]) == 5 * 12
 
 
 def test_a_run_that_fails_does_not_stop_the_others(
@@ -118,15 +118,15 @@ def test_a_run_that_fails_does_not_stop_the_others(
         {"model": str(checkpoint("llava")), "method": methods, "ratio": 0.5, "data": "small", "limit": 2},
     )
     assert main(words(file, tmp_path / "out", "--plugin", str(lazy))) == 1
-    told = capsys.readouterr()
-    errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    printed = capsys.readouterr()
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 3
     for part in ("path of an existing folder", "layer 9 is outside", "lazy 0.5: PruningError"):
         assert any(part in line for line in errors), part
     records = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/record.json")]
     scored = {r["setup"]["method"]["name"] for r in records if r["datasets"]["small"]["score"]}
     assert scored == {"divprune"}
-    assert "divprune" in told.out
+    assert "divprune" in printed.out
 
 
 @pytest.mark.slow
@@ -137,9 +137,9 @@ def test_an_interrupted_sweep_resumes(checkpoint: Checkpoint, tmp_path: Path) ->
     stopped = start(arguments)
     wait_for_rows(tmp_path / "out", 16)
     stopped.send_signal(signal.SIGINT)
-    _, told = stopped.communicate(timeout=200)
+    _, printed = stopped.communicate(timeout=200)
     assert stopped.returncode == 130
-    assert "run the same command again to resume" in told
+    assert "run the same command again to resume" in printed
     before = contents(tmp_path / "out")
     assert 16 <= len(predictions(tmp_path / "out")) < 36
     assert main(arguments) == 0

@@ -229,7 +229,7 @@ def explain_worker_failure() -> Iterator[None]:
         if isinstance(error, RuntimeError) and not reason.startswith(("DataLoader worker", "Too many open files")):
             raise
         raise UserError(
-            f"rows cannot be prepared ahead any more, most often for want of memory ({reason}); every finished batch is "
+            f"rows cannot be prepared ahead any more, usually for lack of memory ({reason}); every finished batch is "
             "stored: run the same command again to resume, with fewer --workers or a smaller --batch-size"
         ) from error
 
