@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from uniprune.errors import UserError
-from uniprune.evaluation.dataset import DataOptions, Dataset, download_command
+from uniprune.evaluation.collection import download_command
+from uniprune.evaluation.dataset import DataOptions, Dataset
 from uniprune.registry import register_benchmark
 
 from ._kit.official import OfficialFile

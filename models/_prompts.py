@@ -25,4 +25,4 @@ def letter(asked: RawQuestion) -> str:
 
 def option_letter(asked: RawQuestion) -> list[str | int] | None:
     """Word LLaVA's prompt for questions with options: images, then `letter`. None leaves others to the benchmark."""
-    return [*range(len(asked.pictures)), letter(asked)] if asked.kind == "choice" else None
+    return [*range(len(asked.images)), letter(asked)] if asked.kind == "choice" else None

@@ -66,7 +66,7 @@ class InternVL(PatchGridAdapter):
                 text = asked.text + next((end for name, end in YES_NO.items() if name in asked.benchmark), "")
             case "open":
                 text = asked.text if any(name in asked.benchmark for name in UNCHANGED) else f"{asked.text}\n{SHORT}"
-        count = len(asked.pictures)
+        count = len(asked.images)
         numbered = [piece for i in range(count) for piece in (f"Image-{i + 1}: ", i)]
         return [0, text] if count == 1 else [*numbered, text]
 

@@ -1,4 +1,4 @@
-"""One VLMEvalKit dataset as the runner sees it: rows to ask, predictions to score."""
+"""A VLMEvalKit dataset behind the `Dataset` interface."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import io
 import re
 import types
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import pandas as pd
-from PIL.Image import Image
 
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions, Request, Score
@@ -37,12 +37,15 @@ _YES_NO_HINT = re.compile(r"\s*Please answer yes or no\.?\s*\Z", re.I)
 class KitDataset:
     """A benchmark whose prompts and scores are VLMEvalKit's.
 
-    The TSV is read and checked here and handed to the kit's own class in memory, so the kit never downloads, replaces
+    The TSV is read and checked here and passed to the kit's own class in memory, so the kit never downloads, replaces
     or caches anything, and the same class serves official and generated files.
 
     Args:
-        name: registered name. task: what the kit and we need to know of it. tsv: the data file.
-        options: how to judge. expected_md5: of the official file; None accepts any file.
+        name: registered name.
+        task: class, columns, headline and judge of the dataset.
+        tsv: the data file.
+        options: data folder and judge.
+        expected_md5: md5 of the official file; None accepts any file.
 
     Raises:
         UserError: the file is missing, damaged or not the expected one; a judge is needed and not configured.
@@ -66,28 +69,33 @@ class KitDataset:
         self._groups = table.groups
         self._clusters = clusters(table.frame, table.groups, task.linked)
         self._kit = boot()
-        self._data = _load(self._kit, task, table)
+        self._data = _in_memory(self._kit, task, table)
         self._indices = [str(index) for index in self._data.data["index"]]
+        self._requests: dict[int, Request] = {}
         if self._judge is not None:
             self._judge.check(name, self._data.data)
 
     def __len__(self) -> int:
-        """Number of rows in the file, faulty ones included."""
+        """Return the number of rows in the file, faulty ones included."""
         return len(self._indices) + len(self.faulty)
 
     def requests(self, limit: int | None = None) -> list[Request]:
-        """Rows in file order; with a limit, the whole questions (rotations, pairs) that fit in first."""
-        return [self._request(position) for position in self._chosen(limit)]
+        """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""
+        chosen = self._chosen(limit)
+        for position in chosen:
+            if position not in self._requests:  # a command plans, then evaluates
+                self._requests[position] = self._request(position)
+        return [self._requests[position] for position in chosen]
 
     def score(self, predictions: Mapping[str, str], workdir: Path, limit: int | None = None) -> Score:
         """Score predictions with the kit's own `evaluate`, in a folder of its own.
 
         Faulty rows are not scored (`details["faulty"]` names them); rows without a prediction are, as wrong
-        (`details["missing"]`). `workdir` holds nothing a score depends on but a model judge's replies, which are found
-        again only under the identical request.
+        (`details["missing"]`). `workdir` holds nothing a score depends on but a model judge's replies, which are
+        reused only for the identical request.
 
         Raises:
-            UserError: predictions for other rows, a judge that fails, or a grading nobody can read.
+            UserError: predictions for other rows, a judge that fails, or no readable grading.
         """
         strange = sorted(set(predictions) - set(self._indices) - set(self.faulty))
         if strange:
@@ -152,14 +160,21 @@ class KitDataset:
         row = self._data.data.iloc[position]
         return Request(
             index=self._indices[position],
-            parts=_Parts(lambda: self._data.build_prompt(position)),
+            load=partial(self._load, position),
             question=bare_question(str(row["question"])),
             max_new_tokens=self.task.max_new_tokens,
-            asked=self._asked(row),
+            raw=self._raw_question(row),
         )
 
-    def _asked(self, row: Any) -> RawQuestion:
-        """The row's cells that prompts are made of, as the kit's wrappers read them."""
+    def _load(self, position: int) -> list[Part]:
+        """Build the kit's message for a row, its images decoded."""
+        return [
+            Part(image=images.decode(item["value"])) if item["type"] == "image" else Part(text=str(item["value"]))
+            for item in self._data.build_prompt(position)
+        ]
+
+    def _raw_question(self, row: Any) -> RawQuestion:
+        """Return the row's cells that prompts are made of, as the kit's wrappers read them."""
         cells = {name: str(row[name]) for name in ("hint", *ascii_uppercase) if name in row and not pd.isna(row[name])}
         texts = row["image"] if isinstance(row["image"], list) else [row["image"]]
         return RawQuestion(
@@ -168,65 +183,21 @@ class KitDataset:
             text=str(row["question"]),
             hint=cells.pop("hint", None),
             options=cells,
-            pictures=_Pictures(texts),
+            images=tuple(partial(images.decode, text) for text in texts),
         )
 
 
 _KINDS: Mapping[str, Literal["choice", "yes-no", "open"]] = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open"}
-"""VLMEvalKit's types of datasets."""
+"""VLMEvalKit's dataset types."""
 
 
 def bare_question(text: str) -> str:
-    """A question without the formatting hints, option lists and image markers some TSV files put around it."""
+    """Strip the formatting hints, option lists and image markers that some TSV files put around a question."""
     return _YES_NO_HINT.sub("", _BARE.sub("", text)).strip() or text
 
 
-class _Parts(Sequence[Part]):
-    """The parts of a message, built (and its images decoded) whenever they are looked at, never kept."""
-
-    def __init__(self, prompt: Callable[[], list[dict[str, str]]]) -> None:
-        self._prompt = prompt
-
-    def _built(self) -> tuple[Part, ...]:
-        return tuple(
-            Part(image=images.decode(item["value"])) if item["type"] == "image" else Part(text=str(item["value"]))
-            for item in self._prompt()
-        )
-
-    def __len__(self) -> int:
-        return len(self._prompt())
-
-    def __iter__(self) -> Iterator[Part]:
-        return iter(self._built())
-
-    @overload
-    def __getitem__(self, index: int) -> Part: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Part]: ...
-    def __getitem__(self, index: int | slice) -> Part | Sequence[Part]:
-        return self._built()[index]
-
-
-class _Pictures(Sequence[Image]):
-    """Pictures decoded whenever they are looked at, never kept."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Image]: ...
-    def __getitem__(self, index: int | slice) -> Image | Sequence[Image]:
-        texts = self._texts[index]
-        return images.decode(texts) if isinstance(texts, str) else [images.decode(text) for text in texts]
-
-
-def _load(kit: Kit, task: Task, table: KitTable) -> Any:
-    """The kit's dataset object over a table in memory, by the two hooks the kit offers its subclasses."""
+def _in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
+    """Return the kit's dataset object over a table in memory, by the two methods that its subclasses may override."""
     base = kit.dataset_class(task.module, task.cls)
 
     class InMemory(base):  # type: ignore[misc, valid-type]
@@ -234,7 +205,7 @@ def _load(kit: Kit, task: Task, table: KitTable) -> Any:
             return table.frame
 
         def dump_image(self, line: Any) -> list[str]:
-            """The base64 texts themselves: the kit's cache of PNG files goes stale when a TSV changes."""
+            """Return the base64 texts themselves: the kit's cache of PNG files goes stale when a TSV changes."""
             return line["image"] if isinstance(line["image"], list) else [line["image"]]
 
     with session():
@@ -243,12 +214,12 @@ def _load(kit: Kit, task: Task, table: KitTable) -> Any:
 
 @contextlib.contextmanager
 def _repaired(kit: Kit, rows: int) -> Iterator[None]:
-    """Five of the kit's functions, exchanged while it scores.
+    """Replace five of the kit's functions while it scores.
 
-    `is_equal` evaluates the model's answer as Python code; ours reads arithmetic. `istype` evaluates plain answers of
-    the data file; ours reads literals. `Pool` forks sixteen copies of this process, for a second of work; ours stays
-    here. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours
-    never repeats, and the file is removed. `dump` rewrites all results after every row; ours waits for the last one.
+    `is_equal` evaluates the prediction as Python code; ours parses arithmetic. `istype` evaluates plain answers of the
+    data file; ours parses literals. `Pool` forks sixteen copies of this process for a second of work; ours uses this
+    process. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours never
+    repeats, and the file is removed. `dump` rewrites all results after every row; ours writes after the last one.
     """
     stamp, dump = f"uniprune-{uuid.uuid4().hex}", kit.mp_util.dump
 
@@ -276,12 +247,12 @@ class _Here:
         self.processes = 1
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> list[Any]:
-        """The results in order."""
+        """Return the results in order."""
         return [function(task) for task in tasks]
 
 
 def _plain(result: Any) -> Any:
-    """The kit's result (a dict or a DataFrame) as JSON values; numbers that do not exist become null."""
+    """Convert the kit's result (a dict or a DataFrame) to JSON values; NaN becomes null."""
     rows = [result] if isinstance(result, dict) else result.to_dict("records")
     return [{str(key): _scalar(value) for key, value in row.items()} for row in rows]
 

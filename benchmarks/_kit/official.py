@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from uniprune.errors import UserError
-from uniprune.evaluation.dataset import DataFile, download_command
+from uniprune.evaluation.collection import download_command
+from uniprune.evaluation.dataset import DataFile
 from uniprune.utils.console import byte_progress
 
 from .task import Task

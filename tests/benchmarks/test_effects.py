@@ -35,7 +35,7 @@ from uniprune.evaluation.dataset import DataOptions
 folder = Path(sys.argv[1])
 for name in sys.argv[2:]:
     dataset = KitDataset(name, TASKS[name], folder / f"{name}.tsv", DataOptions(folder, judge="rule"))
-    predictions = {request.index: "A" for request in dataset.requests() if list(request.parts)}
+    predictions = {request.index: "A" for request in dataset.requests() if request.load()}
     dataset.score(predictions, folder / "scores")
 after = state()
 changed = [key for key in before if before[key] != after[key]]

@@ -99,7 +99,7 @@ def test_rows_scored_together_fall_together(tmp_path):
 def test_the_first_of_two_rows_with_one_index_counts(tmp_path):
     dataset = opened("pope", tmp_path, changed("pope", 1, index="0"))
     assert dataset.faulty == {"row 2": "index '0' occurs more than once"}
-    assert dataset.requests()[0].parts[0].image.getpixel((0, 0)) == (0, 40, 200)
+    assert dataset.requests()[0].load()[0].image.getpixel((0, 0)) == (0, 40, 200)
 
 
 def test_a_faulty_row_still_lends_its_image(tmp_path):
@@ -107,7 +107,7 @@ def test_a_faulty_row_still_lends_its_image(tmp_path):
     rows[1]["image"] = "0"
     dataset = opened("pope", tmp_path, rows)
     assert list(dataset.faulty) == ["0"]
-    assert dataset.requests()[0].parts[0].image.getpixel((0, 0)) == (0, 40, 200)
+    assert dataset.requests()[0].load()[0].image.getpixel((0, 0)) == (0, 40, 200)
 
 
 def test_a_faulty_row_does_not_change_the_others(tmp_path):
@@ -116,7 +116,7 @@ def test_a_faulty_row_does_not_change_the_others(tmp_path):
     rows[1] |= {"index": "", "A": "", "B": ""}
     dataset = opened("seedbench2-plus", tmp_path, rows)
     assert [r.index for r in dataset.requests()] == ["0", "2", "3"]
-    assert "A. 3\nB. 4\n" in dataset.requests()[0].parts[1].text
+    assert "A. 3\nB. 4\n" in dataset.requests()[0].load()[1].text
     assert list(dataset.faulty) == ["row 2"]
 
 
@@ -208,7 +208,7 @@ def test_mmmu_asks_its_validation_rows_only(tmp_path):
     dataset = opened("mmmu", tmp_path, rows)
     assert [request.index for request in dataset.requests()] == ["0", "2", "3", "4"]
     assert dataset.faulty == {"1": "field 'split' is empty"}
-    texts = [part.text for part in dataset.requests()[0].parts]
+    texts = [part.text for part in dataset.requests()[0].load()]
     assert [text is None for text in texts] == [False, True, False, True, False]  # pictures stand where they are named
 
 

@@ -92,7 +92,7 @@ def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
     wrapper, kit_name = wrappers[family], TASKS[name].kit_name
     prompt = partial(MODELS.get(family).prompt, None)
     for position, request in enumerate(requests):
-        pieces = prompt(request.asked)
+        pieces = prompt(request.raw)
         if not wrapper.use_custom_prompt(kit_name):
             assert pieces is None and worded(request, prompt) is request
             continue
@@ -111,8 +111,8 @@ def test_the_rules_were_not_all_the_same(tmp_path):
     endings = set()
     for name in TASKS:
         for request in asked(name, tmp_path)[1]:
-            pieces = MODELS.get("internvl").prompt(None, request.asked)
-            endings.add(str(pieces[-1]).removeprefix(request.asked.text)[-20:])
+            pieces = MODELS.get("internvl").prompt(None, request.raw)
+            endings.add(str(pieces[-1]).removeprefix(request.raw.text)[-20:])
             if name == "mmmu" and request.index == "0":
                 assert pieces[:4] == ["Image-1: ", 0, "Image-2: ", 1]
     assert {"", "a single word or phrase."[-20:], "given choices directly."[-20:]} <= endings
@@ -122,23 +122,21 @@ def test_the_rules_were_not_all_the_same(tmp_path):
 def test_a_familys_message_shows_the_rows_pictures(tmp_path):
     _, [first, *_] = asked("mmmu", tmp_path)
     request = worded(first, lambda row: [1, "between", 0])
-    parts = list(request.parts)
-    assert [part.text for part in parts] == [None, "between", None] and len(request.parts) == 3
+    parts = request.load()
+    assert [part.text for part in parts] == [None, "between", None]
     assert [part.image.getpixel((0, 0))[0] for part in (parts[0], parts[2])] == [1, 0]
-    assert request.parts[1] == parts[1] and request.parts[:2][1] == parts[1]
-    assert len(first.asked.pictures[0:2]) == 2
+    assert request.wording == (1, "between", 0) and len(first.raw.images) == 2
 
 
 def test_words_are_guarded_and_pictures_not_decoded_for_it():
-    class Untouchable(list):
-        def __getitem__(self, index):
-            raise AssertionError("decoded")
+    def untouchable():
+        raise AssertionError("decoded")
 
-    row = RawQuestion("X", "open", "Why?", pictures=Untouchable([0]))
-    request = Request("0", (Part(text="Why?"),), "Why?", asked=row)
+    row = RawQuestion("X", "open", "Why?", images=[untouchable])
+    request = Request("0", lambda: [Part(text="Why?")], "Why?", raw=row)
     hashes = {prompts_hash([worded(request, lambda row, end=end: [0, row.text + end])]) for end in ("", "!", "?")}
     assert len(hashes) == 3 and prompts_hash([request]) not in hashes
-    silent = Request("0", (Part(text="Why?"),), "Why?")
+    silent = Request("0", lambda: [Part(text="Why?")], "Why?")
     assert worded(silent, lambda row: [0, "x"]) is silent
 
 

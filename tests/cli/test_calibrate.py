@@ -25,7 +25,7 @@ def calibrate(keep: Path, method: str, *more: str) -> int:
 
 
 def run(command: str, output: Path) -> RunRecord:
-    """Type the line that was printed, on two rows."""
+    """Run the printed command line on two rows."""
     words = shlex.split(command)
     assert words[:2] == ["python", "run.py"]
     assert main(["run", *words[2:], "--data", "mini-pope", "--limit", "2", "--output", str(output)]) == 0
@@ -44,14 +44,14 @@ def entering(record: RunRecord) -> list[float]:
 def test_the_layer_of_withdrawal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "vtw.json"
     assert calibrate(tmp_path / "kept", "vtw", "--search", "eta=0.5", "first=1", "--output", str(found)) == 0
-    told = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
     content = json.loads(found.read_text())
     divergence = {int(layer): kl for layer, kl in content["evidence"]["divergence"].items()}
     assert sorted(divergence) == [1, 2, 3, 4, 5]
     layer = min(layer for layer, kl in divergence.items() if kl <= 0.5)
     assert content["evidence"]["layer"] == layer
-    assert told[-2].startswith(f"K = {layer} of 6 layers")
-    assert entering(run(told[-1], tmp_path / "results")) == [144] * layer + [0] * (6 - layer)
+    assert printed[-2].startswith(f"K = {layer} of 6 layers")
+    assert entering(run(printed[-1], tmp_path / "results")) == [144] * layer + [0] * (6 - layer)
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["inline", "file"])
@@ -71,7 +71,7 @@ def test_a_recipe(written: bool, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("method", ["vtw", "fitprune"])
 def test_an_interrupted_search_goes_on(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the first prompts showed is not looked at again, and the outcome is that of a search in one go."""
+    """Prompts observed before the interrupt are not observed again, and the result is that of a single search."""
     search = {"vtw": "eta=0.5", "fitprune": "flops=0.5"}[method]
     words = ["calibrate", method, *MODEL, "--data", "mini-mme", "--limit", "60", "--search", search, "--keep"]
     one_go, kept = tmp_path / "one go", tmp_path / "kept"
@@ -88,9 +88,9 @@ def test_an_interrupted_search_goes_on(method: str, tmp_path: Path, capsys: pyte
     while len(list(kept.glob("*/*.safetensors"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
-    _, told = stopped.communicate(timeout=200)
+    _, printed = stopped.communicate(timeout=200)
     assert stopped.returncode == 130
-    assert "run the same command again to resume" in told
+    assert "run the same command again to resume" in printed
     before = {path: path.stat().st_mtime_ns for path in kept.glob("*/*.safetensors")}
     assert 2 <= len(before) < len(list(one_go.glob("*/*.safetensors")))
     assert main([*words, str(kept)]) == 0

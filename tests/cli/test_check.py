@@ -1,4 +1,4 @@
-"""`python run.py check` as a user meets it."""
+"""`python run.py check`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pytest
 
 from tests.helpers.paths import TESTS
 from uniprune.cli.main import main
-from uniprune.conformance import CHECKS, proves, title
+from uniprune.conformance import CHECKS, rule, title
 from uniprune.registry import MODELS
 
 FAULTY = TESTS / "conformance" / "faulty"
 
 
-def test_a_fault_is_told_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_reported_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(FAULTY / "duplicates.py")]) == 1
     shown = capsys.readouterr().out
-    told = [line for line in shown.splitlines() if line.startswith("FAIL")]
-    assert all(line.startswith("FAIL      unique (") and "repeat a token" in line for line in told)
-    assert told
+    printed = [line for line in shown.splitlines() if line.startswith("FAIL")]
+    assert all(line.startswith("FAIL      unique (") and "repeat a token" in line for line in printed)
+    assert printed
     assert f"{len(MODELS.names())} of " in shown.splitlines()[-1]
 
 
@@ -27,8 +27,8 @@ def test_json_holds_every_check_of_every_family(capsys: pytest.CaptureFixture[st
     assert main(["check", "none", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {(row["family"], row["check"]) for row in rows} == {(f, title(c)) for f in MODELS.names() for c in CHECKS}
-    assert {row["verdict"] for row in rows} <= {"pass", "n.a."}
-    assert all(row["method"] == "none" and row["proves"] for row in rows)
+    assert {row["outcome"] for row in rows} <= {"pass", "n.a."}
+    assert all(row["method"] == "none" and row["rule"] for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[
 
 def test_every_check_says_what_it_proves() -> None:
     assert len({title(check) for check in CHECKS}) == len(CHECKS)
-    assert all(20 < len(proves(check)) < 110 for check in CHECKS), [proves(c) for c in CHECKS if len(proves(c)) > 109]
+    assert all(20 < len(rule(check)) < 110 for check in CHECKS), [rule(c) for c in CHECKS if len(rule(c)) > 109]

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes where only they can show it, calls of `main` elsewhere."""
+"""The command line: real processes where signals and limits matter, calls of `main` elsewhere."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from tests.helpers.paths import PLUGINS, ROOT
 from uniprune.cli.main import main
+from uniprune.results.comparison import RunComparison
 
 Checkpoint = Callable[[str], Path]
 
@@ -77,6 +78,32 @@ def test_evaluation_ends_with_leaderboard_and_paths(
     assert files["csv"].read_text() == (tmp_path / "leaderboard.csv").read_text()
     assert files["md"].read_text().startswith("| model | method |")
     assert ">fastv</td>" in files["html"].read_text()
+
+
+def test_the_leaderboard_is_computed_once_and_the_rows_of_this_command_are_printed(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+
+    class Counted(RunComparison):
+        def __init__(self, *arguments: Any) -> None:
+            computed.append(1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("uniprune.results.leaderboard.RunComparison", Counted)
+    model = checkpoint("llava")
+    assert main(words(model, tmp_path, "--method", "none", "--data", "small", "small-broken", "--limit", "2")) == 0
+    capsys.readouterr()
+    assert main(words(model, tmp_path, "--method", "divprune", "--ratio", "0.5", "--limit", "2")) == 0
+    shown = capsys.readouterr().out
+    heading, row, *_ = shown.splitlines()
+    assert "small" in heading.split()
+    assert "small-broken" not in heading
+    assert "divprune" in row
+    assert "none" not in shown
+    methods = [row["method"] for row in csv.DictReader((tmp_path / "leaderboard.csv").open())]
+    assert sorted(methods) == ["divprune", "none"]
+    assert len(computed) == 2
 
 
 def test_defaults_come_from_the_configuration(
@@ -146,13 +173,13 @@ def test_mistakes_get_one_clear_line_and_exit_code_2(
     more: list[str], message: str, checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(checkpoint("llava"), tmp_path, *more)) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: ")
-    assert message in told
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("error: ")
+    assert message in printed
 
 
 def test_words_argparse_does_not_know_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit, match="2") as caught:
         main(["--metod", "divprune"])
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
@@ -193,10 +220,10 @@ def test_interrupted_runs_resume_without_loss_or_repetition(
     stopped = start(words(model, tmp_path / "a", *arguments))
     wait_for_rows(tmp_path / "a", 4)
     stopped.send_signal(how)
-    _, told = stopped.communicate(timeout=200)
+    _, printed = stopped.communicate(timeout=200)
     assert stopped.returncode == code
-    assert "Traceback" not in told
-    assert ("run the same command again to resume" in told) is (how is signal.SIGINT)
+    assert "Traceback" not in printed
+    assert ("run the same command again to resume" in printed) is (how is signal.SIGINT)
     before = next((tmp_path / "a").glob("*/small.jsonl")).read_bytes().splitlines(keepends=True)
     kept = [line for line in before if line.endswith(b"\n")]
     assert 4 <= len(kept) < 12
@@ -212,39 +239,42 @@ def test_interrupted_runs_resume_without_loss_or_repetition(
     ]
 
 
-def test_a_worker_that_dies_is_told_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    arguments = ["--method", "slow", "--set", "seconds=0.3", "--ratio", "0.25", "--batch-size", "1", "--workers", "1"]
-    arguments = words(checkpoint("llava"), tmp_path, *arguments)
+def test_a_worker_that_dies_is_reported_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    gate, output = tmp_path / "gate", tmp_path / "out"
+    arguments = ["--plugin", str(PLUGINS / "gated.py"), "--method", "gated", "--set", f"gate={gate}", "--ratio", "0.25"]
+    arguments = words(checkpoint("llava"), output, *arguments, "--batch-size", "1", "--workers", "1")
     process = start(arguments)
-    wait_for_rows(tmp_path, 2)
+    wait_for_rows(output, 3)  # the fourth row waits at the gate, so that the worker cannot be done before it dies
     [worker] = psutil.Process(process.pid).children()
     worker.kill()
-    _, told = process.communicate(timeout=200)
-    assert process.returncode == 2
-    assert "rows cannot be prepared ahead any more" in told
-    assert "run the same command again to resume" in told
-    assert "Traceback" not in told
-    kept = [row["index"] for row in predictions(tmp_path)]
+    worker.wait(timeout=60)
+    gate.touch()
+    _, printed = process.communicate(timeout=200)
+    assert process.returncode == 2, printed
+    assert "rows cannot be prepared ahead any more" in printed
+    assert "run the same command again to resume" in printed
+    assert "Traceback" not in printed
+    kept = [row["index"] for row in predictions(output)]
     assert kept == [str(i) for i in range(len(kept))]
-    assert 2 <= len(kept) < 12
+    assert 3 <= len(kept) < 12
     assert main(arguments) == 0
-    assert [row["index"] for row in predictions(tmp_path)] == [str(i) for i in range(12)]
+    assert [row["index"] for row in predictions(output)] == [str(i) for i in range(12)]
 
 
-def test_an_interrupt_ends_workers_without_a_word(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_an_interrupt_ends_workers_silently(checkpoint: Checkpoint, tmp_path: Path) -> None:
     arguments = ["--method", "slow", "--set", "seconds=0.3", "--ratio", "0.25", "--batch-size", "1", "--workers", "2"]
     process = start(words(checkpoint("llava"), tmp_path, *arguments), start_new_session=True)
     wait_for_rows(tmp_path, 2)
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-    _, told = process.communicate(timeout=200)
+    _, printed = process.communicate(timeout=200)
     assert process.returncode == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in printed
     assert not [worker for worker in workers if worker.is_running()]
 
 
-def test_a_full_disk_is_told_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_nothing_stored_is_lost(checkpoint: Checkpoint, tmp_path: Path) -> None:
     model = checkpoint("llava")
     arguments = words(model, tmp_path, "--method", "slow", "--ratio", "0.25", "--batch-size", "2")
     limit = 2600  # bytes any file of the child may have: room for the record and some rows, not for all
@@ -253,11 +283,11 @@ def test_a_full_disk_is_told_and_nothing_stored_is_lost(checkpoint: Checkpoint, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     full = start(arguments, preexec_fn=small_files)
-    _, told = full.communicate(timeout=200)
+    _, printed = full.communicate(timeout=200)
     assert full.returncode == 2
-    assert "cannot write" in told
-    assert "run the same command again" in told
-    assert "Traceback" not in told
+    assert "cannot write" in printed
+    assert "run the same command again" in printed
+    assert "Traceback" not in printed
     kept = [row["index"] for row in predictions(tmp_path)]
     assert kept == [str(i) for i in range(len(kept))]
     assert 0 < len(kept) < 12

@@ -1,4 +1,4 @@
-"""Checks of what the engine does with an answer fail when the engine does something else."""
+"""Checks of how the engine applies a selection fail when the engine does something else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from uniprune.methods.divprune import DivPrune
 
 import uniprune.engine.prefill as prefill
-from uniprune.conformance import Models, Subject
+from uniprune.conformance import MethodUnderTest, Models
 from uniprune.conformance import sequence as checks
 from uniprune.engine.cache import KeptTokens
 from uniprune.engine.ledger import Ledger
@@ -20,9 +20,9 @@ from uniprune.engine.prefill import Prefill
 
 
 @pytest.fixture(scope="module")
-def subject() -> Callable[[], Subject]:
+def method() -> Callable[[], MethodUnderTest]:
     models = Models()
-    return lambda: Subject(DivPrune(), "llava", models)
+    return lambda: MethodUnderTest(DivPrune(), "llava", models)
 
 
 def wrap(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[..., Any]) -> None:
@@ -31,49 +31,51 @@ def wrap(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[...,
     patch.setattr(owner, name, lambda *arguments: change(whole(*arguments), *arguments))
 
 
-def test_they_pass_on_the_engine_as_it_is(subject: Callable[[], Subject]) -> None:
+def test_they_pass_on_the_engine_as_it_is(method: Callable[[], MethodUnderTest]) -> None:
     for check in (checks.text_kept, checks.original_positions, checks.compact_positions, checks.kv_lengths):
-        assert check(subject()).word == "pass"
-    assert checks.text_only(subject()).word == "pass"
+        assert check(method()).outcome == "pass"
+    assert checks.text_only(method()).outcome == "pass"
 
 
-def test_positions_counted_from_the_start(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_counted_from_the_start(
+    method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def first(arguments: dict[str, Any], run: Prefill, kept: KeptTokens, hidden: Tensor, rotary: Any) -> dict[str, Any]:
         return arguments | {"position_embeddings": tuple(table[:, : hidden.shape[1]] for table in rotary)}
 
-    one = subject()
+    one = method()
     wrap(monkeypatch, Prefill, "_layer_arguments", first)
     assert checks.original_positions(one).detail == "positions differ in layers [0, 1, 2, 3, 4]"
 
 
-def test_compact_positions_that_are_not(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    one = subject()
+def test_compact_positions_that_are_not(method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = method()
     wrap(monkeypatch, prefill, "renumbered", lambda result, kept, real: (kept.index, result[1]))
-    assert checks.compact_positions(one).word == "FAIL"
+    assert checks.compact_positions(one).outcome == "FAIL"
 
 
-def test_text_that_is_dropped(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    one, pack = subject(), prefill.pack
+def test_text_that_is_dropped(method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, pack = method(), prefill.pack
     monkeypatch.setattr(prefill, "pack", lambda layer, rows, index: pack(layer, [row[1:] for row in rows], index))
-    assert "layers see" in checks.text_kept(one).detail
+    assert "layers receive" in checks.text_kept(one).detail
 
 
-def test_a_report_that_counts_wrong(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_counts_wrong(method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
     def more(report: Any, ledger: Ledger, *prompt: Any) -> Any:
         return dataclasses.replace(report, entering=[count + 1 for count in report.entering])
 
-    one = subject()
+    one = method()
     wrap(monkeypatch, Ledger, "_row", more)
-    verdict = checks.kv_lengths(one)
-    assert verdict.word == "FAIL"
-    assert "the report says" in verdict.detail
+    result = checks.kv_lengths(one)
+    assert result.outcome == "FAIL"
+    assert "the report counts" in result.detail
 
 
-def test_text_only_prompts_that_change(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_only_prompts_that_change(method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
     def louder(result: Any, run: Prefill, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
         return (hidden * 1.01, {}) if not run.has_images else result
 
-    one = subject()
+    one = method()
     wrap(monkeypatch, Prefill, "before_layer", louder)
     assert checks.text_only(one).detail == "logits differ"
     assert torch.is_grad_enabled()

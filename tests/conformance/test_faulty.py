@@ -1,4 +1,4 @@
-"""Every fault is caught by the check that is about it."""
+"""Every fault is caught by its check."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniprune.cli.command import targets
 
-from uniprune.conformance import CHECKS, Models, Subject, examine, title
+from uniprune.cli.check import targets
+from uniprune.conformance import CHECKS, MethodUnderTest, Models, examine, title
 from uniprune.registry import METHODS
 
 FAULTY = Path(__file__).parent / "faulty"
@@ -43,7 +43,7 @@ UNSURE = {"global_random", "changes_model", "remembers"}
 
 @pytest.fixture
 def environment() -> Iterator[None]:
-    """Take back what a fault does to the process."""
+    """Restore the environment variables that a fault changes."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -51,10 +51,10 @@ def environment() -> Iterator[None]:
 
 
 def failures(method: Any, family: str = "llava", **options: Any) -> dict[str, str]:
-    """Check -> detail of what fails."""
+    """Return failed check -> detail."""
     judging = [check for check in CHECKS if title(check) not in ("bfloat16", "cost")]
-    findings = examine(Subject(method(), family, Models(), **options), judging)
-    return {one.check: one.verdict.detail for one in findings if one.verdict.word == "FAIL"}
+    findings = examine(MethodUnderTest(method(), family, Models(), **options), judging)
+    return {one.check: one.result.detail for one in findings if one.result.outcome == "FAIL"}
 
 
 @pytest.mark.usefixtures("environment")

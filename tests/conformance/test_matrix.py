@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from uniprune.conformance import CHECKS, Models, Subject, examine, title
+from uniprune.conformance import CHECKS, MethodUnderTest, Models, examine, title
 from uniprune.conformance.suite import Check
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.registry import METHODS, MODELS
@@ -54,33 +54,33 @@ def models() -> Models:
     return Models()
 
 
-def check(subject: Subject, checks: Sequence[Check]) -> None:
-    findings = list(examine(subject, checks))
-    failed = [f"{one.check}: {one.verdict.detail}" for one in findings if one.verdict.word == "FAIL"]
+def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
+    findings = list(examine(method, checks))
+    failed = [f"{one.check}: {one.result.detail}" for one in findings if one.result.outcome == "FAIL"]
     assert not failed
-    assert any(one.verdict.word == "pass" for one in findings), "nothing was checked"
+    assert any(one.result.outcome == "pass" for one in findings), "nothing was checked"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", OURS)
 def test_method_keeps_all_rules(name: str, family: str, models: Models) -> None:
-    check(Subject(METHODS.get(name)(), family, models), JUDGING)
+    check(MethodUnderTest(METHODS.get(name)(), family, models), JUDGING)
 
 
 @pytest.mark.parametrize(("attention", "batch"), [("sdpa", 3), ("eager", 1), ("eager", 3)])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", OURS)
 def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch: int, models: Models) -> None:
-    check(Subject(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
+    check(MethodUnderTest(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
 
 
 @pytest.mark.parametrize(("name", "settings", "family"), VARIANTS, ids=str)
 def test_other_settings_keep_all_rules(name: str, settings: dict[str, str], family: str, models: Models) -> None:
-    check(Subject(MethodSpec(name, settings=settings).pruner(), family, models), JUDGING)
+    check(MethodUnderTest(MethodSpec(name, settings=settings).pruner(), family, models), JUDGING)
 
 
-def test_a_refused_family_is_told() -> None:
+def test_a_refused_family_is_reported() -> None:
     pruner = MethodSpec("visionzip", settings={"cls": "true"}).pruner()
-    findings = list(examine(Subject(pruner, "internvl", Models()), JUDGING))
-    assert {one.verdict.word for one in findings} == {"n.a."}
-    assert "refuses this family: the projector" in findings[0].verdict.detail
+    findings = list(examine(MethodUnderTest(pruner, "internvl", Models()), JUDGING))
+    assert {one.result.outcome for one in findings} == {"n.a."}
+    assert "refuses this family: the projector" in findings[0].result.detail

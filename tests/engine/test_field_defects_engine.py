@@ -19,7 +19,7 @@ import uniprune.engine.prompt as prompt
 from tests.helpers import tiny
 from tests.helpers.pruners import generate
 from tests.helpers.tiny import FAMILIES, LAYERS, build, inputs, row, video_inputs
-from uniprune.conformance.subject import traced
+from uniprune.conformance.method_under_test import traced
 from uniprune.engine import PromptInfo, prune
 from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.prefill import Prefill

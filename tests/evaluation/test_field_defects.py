@@ -1,7 +1,7 @@
-"""One test per defect found in the field's released harnesses, each shown to notice the defect when it is put back.
+"""One test per defect of released harnesses of the field, each shown to notice the defect when it is put back.
 
-A `check` states the rule on a real tiny model; the test runs it as things are, and again with the defect restored (a
-faulty method, or an engine whose part is replaced), where it must fail.
+A `check` verifies the rule on a tiny model; the test runs it on the real code, and again with the defect restored (a
+faulty method, or a replaced part of the engine), where it must fail.
 
 Defects of the engine are in tests/engine/test_field_defects_engine.py.
 """
@@ -50,15 +50,15 @@ RATIOS = (0.111, 0.222, 0.333)
 family = pytest.mark.parametrize("family", FAMILIES)
 
 
-def noticed() -> Any:
-    """The check fails inside this block."""
-    return pytest.raises(AssertionError)
+def noticed(problem: str) -> Any:
+    """Expect the check inside the block to fail with this problem."""
+    return pytest.raises(AssertionError, match=problem)
 
 
 # --- 1. the ratio is ignored ------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Misspelt(PreLLM):
-    """Reads the ratio where nobody wrote it, so keeps half."""
+    """Reads the ratio from a misspelt variable, so keeps half."""
 
     exact: ClassVar[bool] = False
 
@@ -71,7 +71,7 @@ def check_every_ratio_is_kept(family: str, at: Callable[[float], Pruner]) -> Non
         with prune(build(family), at(ratio)) as session, torch.no_grad():
             build(family)(**inputs(family))
         report = session.reports[-1].rows[0]
-        assert report.entering == [keep_count(report.initial, ratio)] * LAYERS
+        assert report.entering == [keep_count(report.initial, ratio)] * LAYERS, "another count than the ratio"
 
 
 @family
@@ -79,7 +79,7 @@ def test_ratio_ignored(family: str) -> None:
     """UniPruneBench on Qwen2.5-VL reads a misspelt variable: 50 % at any ratio."""
     for name in ("random-pre", "divprune", "gprune"):
         check_every_ratio_is_kept(family, lambda ratio, name=name: MethodSpec(name, ratio=ratio).pruner())
-    with noticed():
+    with noticed("another count than the ratio"):
         check_every_ratio_is_kept(family, lambda ratio: Misspelt(ratio=ratio))
 
 
@@ -101,16 +101,16 @@ def check_method_time(layer: int) -> None:
     with Timer(find_adapter(model)) as timer, prune(model, pruner, timer=timer):
         model.generate(**inputs("internvl"), max_new_tokens=2, do_sample=False)
     spans = timer.sample()
-    assert spans.method >= pruner.pause
+    assert spans.method >= pruner.pause, "the method's time is missing"
     assert spans.prefill + spans.vision + spans.projector + spans.decode <= spans.total - pruner.pause
 
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_method_time_measures_nothing(layer: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """UniPruneBench's events on InternVL stand around the look-up of the method, not around its call."""
+    """UniPruneBench's events on InternVL enclose the look-up of the method, not its call."""
     check_method_time(layer)
     monkeypatch.setattr(Session, "_method_time", lambda session: nullcontext())
-    with noticed():
+    with noticed("the method's time is missing"):
         check_method_time(layer)
 
 
@@ -138,17 +138,17 @@ def check_the_important_stay(method: type[FitPrune]) -> None:
     assert seen
     for score, kept in seen:
         gone = torch.ones_like(score, dtype=torch.bool).index_fill(0, kept, False)
-        assert score[kept].min() >= score[gone].max()
+        assert score[kept].min() >= score[gone].max(), "the important are dropped"
 
 
 def test_fitprune_inverted() -> None:
     """UniPruneBench's port keeps the slice that the original deletes."""
     check_the_important_stay(FitPrune)
-    with noticed():
+    with noticed("the important are dropped"):
         check_the_important_stay(Inverted)
 
 
-# --- 6. answers of one method are served to another -------------------------------------------------------------
+# --- 6. predictions of one method are served to another -------------------------------------------------------------
 @pytest.fixture(scope="module")
 def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
     if "small" not in BENCHMARKS.names():
@@ -165,7 +165,7 @@ def check_every_method_answers_for_itself(loaded: LoadedModel, output: Path, cho
             run = Run(loaded, choice, RunOptions(limit=2))
             with RunProgress(2, Console(quiet=True)) as progress:
                 record = run.evaluate([BENCHMARKS.get("small")(DataOptions(Path("unused")))], Store(output), progress)
-            assert forwards, f"{choice} was answered from the store"
+            assert forwards, f"predictions of {choice} came from the store"
             assert record.setup.method.name == choice.name
     finally:
         handle.remove()
@@ -186,7 +186,7 @@ def test_answers_of_one_method_served_to_another(
     ]
     check_every_method_answers_for_itself(loaded, tmp_path / "own", choices)
     monkeypatch.setattr(Setup, "identity", lambda setup: "T20251116_Gf93768f")
-    with noticed():
+    with noticed("from the store"):
         check_every_method_answers_for_itself(loaded, tmp_path / "shared", choices[:2])
 
 
@@ -196,7 +196,8 @@ def check_exact_counts(pruner: Pruner, x: dict[str, Tensor]) -> None:
         build("qwen2_5_vl")(**x)
     for report in session.reports[-1].rows:
         sizes = [sum(t * h * w for t, h, w in grids) for grids in report.grids]
-        assert report.entering[pruner.layer] == sum(keep_count(size, pruner.ratio) for size in sizes)
+        wanted = sum(keep_count(size, pruner.ratio) for size in sizes)
+        assert report.entering[pruner.layer] == wanted, "counts drift"
 
 
 def test_counts_drift_from_the_budget() -> None:
@@ -204,7 +205,7 @@ def test_counts_drift_from_the_budget() -> None:
     for ratio in (0.01, *RATIOS, 0.9, 0.99):
         check_exact_counts(DART(ratio=ratio), inputs("qwen2_5_vl", (1, 2)))
     check_exact_counts(DART(ratio=0.4, visual_pivots=10, text_pivots=50), inputs("qwen2_5_vl", (1,)))
-    with noticed():
+    with noticed("counts drift"):
         check_exact_counts(DART(ratio=0.6, released_count=True), inputs("qwen2_5_vl", (1,)))
 
 
@@ -221,14 +222,14 @@ class Chatty(PreLLM):
 def check_silence(pruner: Pruner, capsys: pytest.CaptureFixture[str]) -> None:
     with prune(build("llava"), pruner):
         generate(build("llava"), inputs("llava"), 3)
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", ""), "printed"
 
 
 def test_prints_in_the_hot_loop(capsys: pytest.CaptureFixture[str]) -> None:
     """UniPruneBench prints three lines per forward."""
     for pruner in (DivPrune(ratio=0.3), FastV(ratio=0.3), FitPrune(ratio=0.5)):
         check_silence(pruner, capsys)
-    with noticed():
+    with noticed("printed"):
         check_silence(Chatty(ratio=0.3), capsys)
 
 
@@ -241,7 +242,7 @@ class Wrong(PreLLM):
 
 
 def test_errors_are_bare_asserts() -> None:
-    """What went wrong, what was expected, and where."""
+    """A good message has the problem, the expectation and the place."""
     with (
         prune(build("llava"), Wrong(ratio=0.5)),
         pytest.raises(PruningError, match=r"Wrong at layer 0, sample '0'.*7 "),

@@ -1,4 +1,4 @@
-"""Models that do not lie in one place, and memory that runs out in the middle of a call."""
+"""Models spread over devices, and memory that runs out in the middle of a call."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from accelerate import cpu_offload
 from tests.helpers.devices import ONE, TWO, Places, split
 from tests.helpers.paths import PLUGINS
 from uniprune.evaluation.dataset import DataOptions, Request
-from uniprune.evaluation.generation import Runner
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.runner import Runner
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.modeling.messages import Part
@@ -29,8 +29,8 @@ Checkpoint = Callable[[str], Path]
 def requests(number: int) -> list[Request]:
     load_plugin(PLUGINS / "small_benchmark.py")
     rows: list[Request] = BENCHMARKS.get("small")(DataOptions(Path("unused"))).requests(number)
-    longer = (*rows[1].parts, Part(text="and is there a circle at all ?"))  # so that batches are padded
-    return [rows[0], dataclasses.replace(rows[1], parts=longer), *rows[2:]]
+    longer = [*rows[1].load(), Part(text="and is there a circle at all ?")]  # so that batches are padded
+    return [rows[0], dataclasses.replace(rows[1], load=lambda: longer), *rows[2:]]
 
 
 def open_model(folder: Path) -> LoadedModel:
@@ -39,28 +39,28 @@ def open_model(folder: Path) -> LoadedModel:
 
 def answer(loaded: LoadedModel, method: str, number: int, batch_size: int) -> list[Prediction]:
     choice = MethodSpec(method, 1.0 if method == "none" else 0.25)
-    with Runner(loaded, choice.pruner(), batch_size) as answerer:
-        return [one for batch in answerer.answers(requests(number)) for one in batch]
+    with Runner(loaded, choice.pruner(), batch_size) as runner:
+        return [one for batch in runner.predictions(requests(number)) for one in batch]
 
 
-def said(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:
+def texts(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:
     return [(one.index, one.prediction, one.visual_tokens) for one in answers]
 
 
 @pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl"])
 def test_layers_whose_weights_are_fetched_for_each_call_give_the_same(family: str, checkpoint: Checkpoint) -> None:
-    """As with `device_map` where no GPU has room for a layer: accelerate's hooks bring the weights and move data."""
+    """Offloaded layers, as with `device_map` when no GPU has room: accelerate's hooks load weights and move data."""
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
     for part in (*spread.adapter.layers[1:4], spread.adapter.decoder.norm, spread.adapter.projector):
         cpu_offload(part, execution_device=torch.device("cpu"))
     assert spread.adapter.layers[2].self_attn.q_proj.weight.is_meta
     for method in METHODS:
-        assert said(answer(spread, method, 2, 2)) == said(answer(whole, method, 2, 2)), method
+        assert texts(answer(spread, method, 2, 2)) == texts(answer(whole, method, 2, 2)), method
 
 
 @pytest.mark.parametrize("method", ["none", "fastv", "sparsevlm"])
 @pytest.mark.parametrize("forward", [1, 2], ids=["prefill", "decode"])
-def test_memory_that_runs_out_behind_a_pruning_point_costs_nothing_but_time(
+def test_memory_that_runs_out_after_a_pruning_point_costs_nothing_but_time(
     method: str, forward: int, checkpoint: Checkpoint
 ) -> None:
     loaded = open_model(checkpoint("llava"))
@@ -88,7 +88,7 @@ def test_memory_that_runs_out_behind_a_pruning_point_costs_nothing_but_time(
             handle.remove()
     assert [one.batch for one in expected] == [4, 4, 4, 4, 1]
     assert [one.batch for one in answers] == [2, 2, 2, 2, 1]
-    assert said(answers) == said(expected)
+    assert texts(answers) == texts(expected)
     assert all(one.spans and one.spans["total"] > 0 for one in answers)
 
 
@@ -100,7 +100,7 @@ def test_layers_on_two_devices_give_the_same(family: str, checkpoint: Checkpoint
     for method in (*METHODS, "mustdrop", "pyramiddrop", "zspaprune", "fitprune"):
         with places:
             answers = answer(spread, method, 2, 2)
-        assert said(answers) == said(answer(whole, method, 2, 2)), method
+        assert texts(answers) == texts(answer(whole, method, 2, 2)), method
 
 
 def test_the_pretended_devices_do_refuse_to_be_mixed() -> None:
@@ -109,5 +109,5 @@ def test_the_pretended_devices_do_refuse_to_be_mixed() -> None:
         assert ((one + 1).device, two.sum().device, one[cpu].device) == (ONE, TWO, ONE)
         assert one.to(two).device == TWO
         for wrong in (lambda: one + two, lambda: one + cpu, lambda: two[one.long()], lambda: one.numpy()):
-            with pytest.raises(AssertionError):
+            with pytest.raises(AssertionError, match=r"of (tensors|a tensor) on"):
                 wrong()

@@ -1,4 +1,4 @@
-"""Grids of runs: planned, asked model by model, resumed; failures stay with their run."""
+"""Grids of runs: planned, evaluated model by model, resumed; a failure concerns its run only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch.nn.modules.module import register_module_forward_hook
 from tests.cli.test_cli import PLUGINS, predictions, start, wait_for_rows
 from uniprune.cli.main import main
 from uniprune.evaluation.config import Block
-from uniprune.evaluation.sweep import seeded
 from uniprune.registry import METHODS
 
 Checkpoint = Callable[[str], Path]
@@ -49,25 +48,25 @@ def test_a_grid_is_planned_asked_once_and_skipped_when_done(
     )
     assert main(words(file, output, "--dry-run")) == 0
     shown = capsys.readouterr().out
-    assert "7 runs, 0 done; 24 rows to ask" in shown
+    assert "7 runs, 0 done; 24 rows left" in shown
     assert "7 runs without an estimate" in shown
     assert not output.exists()
 
     assert main(words(file, output)) == 0
-    told = capsys.readouterr()
-    assert "7 runs, 0 of them done before" in told.err
-    assert [told.err.count(f"{model} (float32") for model in models] == [1, 1]
+    printed = capsys.readouterr()
+    assert "7 runs, 0 of them done before" in printed.err
+    assert [printed.err.count(f"{model} (float32") for model in models] == [1, 1]
     board = list(csv.DictReader((output / "leaderboard.csv").open()))
     assert Counter(row["method"] for row in board) == {"none": 2, "divprune": 4, "fastv": 1}
-    assert "divprune" in told.out
+    assert "divprune" in printed.out
     before = contents(output)
     assert len(before) == 8
 
     assert main(words(file, output)) == 0
-    told = capsys.readouterr()
-    assert "7 runs, 7 of them done before" in told.err
-    assert "(float32" not in told.err
-    assert "divprune" in told.out
+    printed = capsys.readouterr()
+    assert "7 runs, 7 of them done before" in printed.err
+    assert "(float32" not in printed.err
+    assert "divprune" in printed.out
     assert contents(output) == before
 
     more = sweep_file(
@@ -75,8 +74,8 @@ def test_a_grid_is_planned_asked_once_and_skipped_when_done(
     )
     assert main(words(more, output, "--dry-run")) == 0
     shown = capsys.readouterr().out
-    assert "4 runs, 2 done; 6 rows to ask" in shown
-    assert "answering takes about 0:00:" in shown
+    assert "4 runs, 2 done; 6 rows left" in shown
+    assert "evaluation takes about 0:00:" in shown
     assert "without an estimate" not in shown
 
 
@@ -93,7 +92,7 @@ def test_runs_of_a_model_share_image_features(checkpoint: Checkpoint, tmp_path: 
         assert looks.count("CLIPVisionModel") > 5 * 2
     finally:
         hook.remove()
-    told = [
+    printed = [
         {
             (path.parent.name, row["index"], row["prediction"])
             for path, lines in contents(tmp_path / folder).items()
@@ -101,8 +100,8 @@ def test_runs_of_a_model_share_image_features(checkpoint: Checkpoint, tmp_path: 
         }
         for folder in ("shared", "alone")
     ]
-    assert told[0] == told[1]
-    assert len(told[0]) == 5 * 12
+    assert printed[0] == printed[1]
+    assert len(printed[0]) == 5 * 12
 
 
 def test_a_run_that_fails_does_not_stop_the_others(
@@ -119,15 +118,15 @@ def test_a_run_that_fails_does_not_stop_the_others(
         {"model": str(checkpoint("llava")), "method": methods, "ratio": 0.5, "data": "small", "limit": 2},
     )
     assert main(words(file, tmp_path / "out", "--plugin", str(lazy))) == 1
-    told = capsys.readouterr()
-    errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    printed = capsys.readouterr()
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 3
     for part in ("path of an existing folder", "layer 9 is outside", "lazy 0.5: PruningError"):
         assert any(part in line for line in errors), part
     records = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/record.json")]
     scored = {r["setup"]["method"]["name"] for r in records if r["datasets"]["small"]["score"]}
     assert scored == {"divprune"}
-    assert "divprune" in told.out
+    assert "divprune" in printed.out
 
 
 @pytest.mark.slow
@@ -138,9 +137,9 @@ def test_an_interrupted_sweep_resumes(checkpoint: Checkpoint, tmp_path: Path) ->
     stopped = start(arguments)
     wait_for_rows(tmp_path / "out", 16)
     stopped.send_signal(signal.SIGINT)
-    _, told = stopped.communicate(timeout=200)
+    _, printed = stopped.communicate(timeout=200)
     assert stopped.returncode == 130
-    assert "run the same command again to resume" in told
+    assert "run the same command again to resume" in printed
     before = contents(tmp_path / "out")
     assert 16 <= len(predictions(tmp_path / "out")) < 36
     assert main(arguments) == 0
@@ -155,8 +154,7 @@ def test_seeds_are_runs_of_random_methods_only(monkeypatch: pytest.MonkeyPatch) 
     for name, random in (("divprune", False), ("random-pre", True)):
         monkeypatch.setattr(METHODS.get(name), "random", random, raising=False)
     block = Block(model="m", method=["divprune", "random-pre", "divprune+random-intra"], ratio=0.5, seed=[1, 2])
-    seeds = [(cell.choice.name, seeded(cell).choice.seed) for cell in block.cells()]
-    assert set(seeds) == {
+    assert {(cell.choice.name, cell.choice.seed) for cell in block.cells()} == {
         ("divprune", 0),
         ("random-pre", 1),
         ("random-pre", 2),

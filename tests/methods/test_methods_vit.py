@@ -201,7 +201,7 @@ def test_a_name_that_ends_in_plus_composes() -> None:
     both = MethodSpec("prumerge++fastv", ratio=0.25, settings={"prumerge+.heads": "mean"}).pruner()
     assert isinstance(both, Compose)
     assert both.parts == (PruMergePlus(ratio=0.5, heads="mean"), FastV(ratio=0.5))
-    assert list(MethodSpec("prumerge+fastv").classes()) == ["prumerge", "fastv"]
+    assert list(MethodSpec("prumerge+fastv").classes) == ["prumerge", "fastv"]
 
 
 # --- decisions against direct readings of the rules --------------------------------------------------------------

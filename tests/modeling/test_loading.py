@@ -36,7 +36,7 @@ def load_folder(folder: Path, **settings: object) -> LoadedModel:
 
 def request(index: str, text: str, images: int = 1, side: int = 96) -> Request:
     pictures = tuple(Part(image=Image.new("RGB", (side, side // (1 + i)), (40 * i, 90, 200))) for i in range(images))
-    return Request(index, (*pictures, Part(text=text)), question=text, max_new_tokens=4)
+    return Request(index, lambda: (*pictures, Part(text=text)), question=text, max_new_tokens=4)
 
 
 @pytest.mark.parametrize("family", ["llava", "llava-next", "internvl", "qwen2.5-vl"])
@@ -56,7 +56,8 @@ def test_a_picture_the_processor_refuses_is_a_row_that_says_so(checkpoint: Check
     """Qwen2.5-VL takes none that is over 200 times as wide as high; the other rows of a run must be asked."""
     encoder = RequestEncoder(load_folder(checkpoint("qwen2.5-vl")).processor)
     line = Part(image=Image.new("RGB", (3000, 10)))
-    row = encoder.encode(Request("7", (line, Part(text="what is it ?")), question="what is it ?", max_new_tokens=4))
+    parts = (line, Part(text="what is it ?"))
+    row = encoder.encode(Request("7", lambda: parts, question="what is it ?", max_new_tokens=4))
     assert "aspect ratio" in str(row.error)
     assert not row.inputs
 
@@ -66,7 +67,7 @@ def test_text_only_rows_and_start_token(checkpoint: Checkpoint) -> None:
     row = RequestEncoder(loaded.processor).encode(request("0", "is there a circle ?", images=0))
     assert row.inputs["input_ids"][0].tolist().count(loaded.processor.tokenizer.bos_token_id) == 1
     assert loaded.processor.tokenizer.decode(row.question).strip() == "is there a circle?"
-    assert (row.pictures, row.visual) == ((), {})
+    assert (row.images, row.visual) == ((), {})
     assert Generator(loaded).generate([row])[0].tokens <= 4
 
 
@@ -76,7 +77,7 @@ def test_answers_stop_at_each_rows_own_length(checkpoint: Checkpoint) -> None:
     chat._ends = set()  # an untrained model may end early; lengths are what is tested
     chat.model.generation_config.eos_token_id = None
     short, long = request("0", "a"), request("1", "b")
-    short = Request(short.index, short.parts, short.question, max_new_tokens=2)
+    short = Request(short.index, short.load, short.question, max_new_tokens=2)
     assert [reply.tokens for reply in chat.generate([encoder.encode(short), encoder.encode(long)])] == [2, 4]
 
 

@@ -74,8 +74,8 @@ def test_the_adapter_leaves_no_trace_and_sees_what_eager_attention_sees(monkeypa
 def test_methods_keep_their_rules_on_it(name: str) -> None:
     checks = [check for check in CHECKS if title(check) != "cost"]
     findings = list(examine(MethodUnderTest(MethodSpec(name).pruner(), FAMILY, Models()), checks))
-    assert [f"{one.check}: {one.verdict.detail}" for one in findings if one.verdict.word == "FAIL"] == []
-    assert sum(one.verdict.word == "pass" for one in findings) > 15
+    assert [f"{one.check}: {one.result.detail}" for one in findings if one.result.outcome == "FAIL"] == []
+    assert sum(one.result.outcome == "pass" for one in findings) > 15
 
 
 def test_the_command_has_a_column_for_it(

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from uniprune.engine import prune
-from uniprune.evaluation.dataset import DatasetCollection
+from uniprune.evaluation.collection import DatasetCollection
 from uniprune.evaluation.generation import Generator
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import RequestEncoder

@@ -63,11 +63,12 @@ def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
     The best of some rounds, taken in turn, on the first `limit` rows of every benchmark of the mini suite.
     """
     from uniprune.engine import prune
-    from uniprune.evaluation.dataset import DatasetCollection, dataset_names
+    from uniprune.evaluation.collection import DatasetCollection, dataset_names
     from uniprune.evaluation.feature_cache import sharing
-    from uniprune.evaluation.generation import Generator, Runner
+    from uniprune.evaluation.generation import Generator
     from uniprune.evaluation.method_spec import MethodSpec
     from uniprune.evaluation.processing import RequestEncoder
+    from uniprune.evaluation.runner import Runner
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
 
@@ -88,7 +89,7 @@ def batches(model: str, limit: int, rounds: int = 5) -> dict[str, list[float]]:
 
     def evaluate(pruner: Any, size: int, known: Any = None) -> None:
         with Runner(loaded, pruner, size, shared=known) as answerer:
-            assert not any(one.error for answers in answerer.answers(requests, "mini") for one in answers)
+            assert not any(one.error for answers in answerer.predictions(requests, "mini") for one in answers)
 
     kinds = {"generate": generate, "all": evaluate, "all, images known": partial(evaluate, known=shared)}
     least: dict[str, list[float]] = {}
@@ -118,8 +119,9 @@ def engine(model: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
     torch.set_num_threads(1)
     loaded = load(find_model(model), place())
     chat = Generator(loaded)
-    image = Part(image=Image.effect_noise((96, 96), 60).convert("RGB"))
-    request = Request("0", (image, Part(text="What is the word?")), "What is the word?", max_new_tokens=8)
+    picture = Part(image=Image.effect_noise((96, 96), 60).convert("RGB"))
+    parts = (picture, Part(text="What is the word?"))
+    request = Request("0", lambda: parts, "What is the word?", max_new_tokens=8)
     row = RequestEncoder(loaded.processor).encode(request)
     found = {model: in_turn(loaded.model, lambda: chat.generate([row]), rounds)}
     small = tiny_model(loaded.model.config.model_type, (12, 12))

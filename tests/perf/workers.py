@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ def photos(count: int) -> list[Request]:
     requests = []
     for i in range(count):
         image, text = Image.open(io.BytesIO(_photo(i % 8))), f"question {i}: what is the word ?"
-        requests.append(Request(str(i), (Part(image=image), Part(text=text)), text, max_new_tokens=4))
+        requests.append(Request(str(i), partial(tuple, (Part(image=image), Part(text=text))), text, max_new_tokens=4))
     return requests
 
 
@@ -44,8 +44,8 @@ def workers(model: str, rows: int = 96, repeats: int = 5) -> dict[str, tuple[flo
     """Measure the least (wall-clock, CPU seconds of the process that runs the model) by number of workers, in turn."""
     import torch
 
-    from uniprune.evaluation.generation import Runner
     from uniprune.evaluation.processing import RequestEncoder, windows
+    from uniprune.evaluation.runner import Runner
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
     from uniprune.registry import METHODS as REGISTRY
@@ -57,7 +57,7 @@ def workers(model: str, rows: int = 96, repeats: int = 5) -> dict[str, tuple[flo
 
     def answer(count: int) -> None:
         with Runner(loaded, REGISTRY.get("none")(), batch_size=8, workers=count) as answerer:
-            assert sum(map(len, answerer.answers(photos(rows)))) == rows
+            assert sum(map(len, answerer.predictions(photos(rows)))) == rows
 
     def prepare(count: int) -> None:
         for portion in windows(RequestEncoder(large.processor), photos(rows), 8, count):

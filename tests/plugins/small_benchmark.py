@@ -1,4 +1,4 @@
-"""Two small benchmarks registered from outside: coloured pictures and one question each."""
+"""Two small benchmarks registered by a plugin: coloured images and one question each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLORS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (40, 60, 210)}
 
 
 class Small:
-    """Twelve rows; with `broken`, row 3 is a damaged picture that only decoding reveals, row 12 cannot be asked."""
+    """Twelve rows; with `broken`, the image of row 3 cannot be decoded, and row 12 is faulty from the start."""
 
     ability = "perception"
     fingerprint = "small-1"
@@ -37,12 +37,16 @@ class Small:
         return Score(value, "answered", len(credit), per_item=credit)
 
     def _request(self, i: int) -> Request:
-        file = io.BytesIO()
         color = list(COLORS)[i % 3]
-        Image.new("RGB", (96, 96), COLORS[color]).save(file, "PNG")
-        data = file.getvalue()[:60] if self.broken and i == 3 else file.getvalue()
         question = f"is there a {color} circle ?"
-        return Request(str(i), (Part(image=Image.open(io.BytesIO(data))), Part(text=question)), question, 4)
+
+        def load() -> list[Part]:
+            file = io.BytesIO()
+            Image.new("RGB", (96, 96), COLORS[color]).save(file, "PNG")
+            data = file.getvalue()[:60] if self.broken and i == 3 else file.getvalue()
+            return [Part(image=Image.open(io.BytesIO(data))), Part(text=question)]
+
+        return Request(str(i), load, question, max_new_tokens=4)
 
 
 @register_benchmark("small", suite="small", ability="perception", metric="answered", judge=False)
@@ -53,5 +57,5 @@ def small(options: DataOptions) -> Small:
 
 @register_benchmark("small-broken", suite="small", ability="perception", metric="answered", judge=False)
 def small_broken(options: DataOptions) -> Small:
-    """A row with a damaged picture, and one that cannot be asked."""
+    """A row with a damaged image, and one without an image."""
     return Small("small-broken", broken=True)

@@ -24,13 +24,13 @@ class Wordy(PreLLM):
 
 
 class Silent(Small):
-    """Pictures without a word."""
+    """Images without a question."""
 
     def _request(self, i: int) -> Request:
-        return Request(str(i), (Part(image=Image.new("RGB", (96, 96))),), "", 4)
+        return Request(str(i), lambda: [Part(image=Image.new("RGB", (96, 96)))], "", max_new_tokens=4)
 
 
 @register_benchmark("silent", suite="small", ability="perception", metric="answered", judge=False)
 def silent(options: DataOptions) -> Silent:
-    """Twelve pictures without a question."""
+    """Twelve images without a question."""
     return Silent("silent", broken=False)

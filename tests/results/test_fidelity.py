@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uniprune.evaluation.generation import Runner
+from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import RequestEncoder, collate
@@ -66,7 +66,7 @@ def test_rows_are_compared_that_both_answered() -> None:
 def test_runs_store_the_distribution_behind_the_prompt(loaded: LoadedModel, small: Dataset) -> None:
     """In a batch too: each row's own, and that of its own first token."""
     with Runner(loaded, MethodSpec("none").pruner(), batch_size=3) as answerer:
-        answers = [answer for batch in answerer.answers(small.requests(3)) for answer in batch]
+        answers = [answer for batch in answerer.predictions(small.requests(3)) for answer in batch]
     encoder = RequestEncoder(loaded.processor)
     for answer, request in zip(sorted(answers, key=lambda answer: answer.index), small.requests(3), strict=True):
         inputs = collate([encoder.encode(request)], 0)

@@ -1,8 +1,8 @@
 """The commands of `python run.py`, one module each.
 
-Every module named in `COMMANDS` is a command. It defines `HELP` (one line), `arguments(parser)`, which adds its
-options, and `act(options)`, which does it and returns the exit code. Modules are imported to build the parser, so what
-is heavy (torch, transformers, pandas) is imported inside `act`.
+A command's module defines `HELP` (one line), `arguments(parser)`, which adds its options, and `act(options)`, which
+executes it and returns the exit code. Modules are imported to build the parser, so heavy packages (torch, transformers,
+pandas) are imported inside `act`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import importlib
 from types import ModuleType
 
 COMMANDS = (
-    "run",
-    "analyse", "bench", "calibrate", "cards", "check", "compare", "download", "leaderboard", "list", "sweep", "tune",
-)  # fmt: skip
+    *("run", "sweep", "list", "download", "leaderboard", "compare", "analyse"),
+    *("check", "cards", "calibrate", "bench", "tune"),
+)
+"""In the order of the help text: evaluation, then methods, then speed and fine-tuning."""
 
 
 def discover() -> dict[str, ModuleType]:
-    """Import every command: name -> module, `run` first, the others by name."""
+    """Import every command: name -> module."""
     return {name: importlib.import_module(f"{__name__}.{name}") for name in COMMANDS}

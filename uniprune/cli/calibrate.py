@@ -1,4 +1,4 @@
-"""`python run.py calibrate METHOD`: find a method's settings on prompts of the un-pruned model."""
+"""`python run.py calibrate METHOD`: search a method's settings on prompts of the un-pruned model."""
 
 from __future__ import annotations
 
@@ -7,36 +7,40 @@ from pathlib import Path
 
 from uniprune.cli.run import fill_in
 
-HELP = "find a method's settings on a few prompts"
+HELP = "search a method's settings on a few prompts"
 SAMPLES = 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `calibrate`."""
-    parser.add_argument("method", metavar="METHOD", help="name of a method that has something to find")
+    parser.add_argument("method", metavar="METHOD", help="name of a method with a search")
     parser.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
-    parser.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks to take prompts from; * matches")
+    parser.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks to take prompts from; * is a wildcard")
     parser.add_argument("--suite", help="all benchmarks of a suite")
     parser.add_argument(
         "--limit", type=int, default=SAMPLES, metavar="N", help=f"prompts with images in all (default: {SAMPLES})"
     )
-    parser.add_argument("--search", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="of the search")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write what was found; `--set @FILE` reads it")
+    parser.add_argument(
+        "--search", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="fields of the search"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the result; `--set @FILE` reads it")
     parser.add_argument(
         "--keep",
         type=Path,
         default=Path("results/calibration"),
         metavar="DIR",
-        help="what prompts showed, kept: an interrupted search goes on (default: results/calibration)",
+        help="observations by prompt, with which an interrupted search resumes (default: results/calibration)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
     parser.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="the benchmarks' files")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
+    )
 
 
 def act(options: argparse.Namespace) -> int:
-    """Show prompts to the method's search and print what it found."""
+    """Run the method's search on prompts and print its result."""
     import json
     import shlex
     from contextlib import ExitStack
@@ -46,7 +50,7 @@ def act(options: argparse.Namespace) -> int:
 
     from uniprune.errors import UserError
     from uniprune.evaluation.code_hash import code_hash
-    from uniprune.evaluation.dataset import DatasetCollection, dataset_names
+    from uniprune.evaluation.collection import DatasetCollection, dataset_names
     from uniprune.evaluation.generation import Generator
     from uniprune.evaluation.method_spec import parse_settings, plain, search_of
     from uniprune.evaluation.processing import RequestEncoder
@@ -59,14 +63,13 @@ def act(options: argparse.Namespace) -> int:
     if options.limit < 1:
         raise UserError(f"limit {options.limit} must be at least 1")
     search: Calibration = search_of(options.method, parse_settings(options.search))
-    options.ratio, method = [], options.method  # what the configuration gives other commands
+    options.ratio, method = [], options.method  # not to be filled in from the configuration
     fill_in(options)
     entry = find_model(options.model)
-    library = DatasetCollection(options.data_dir, judge="rule")  # nothing is scored here
-    datasets = library.all(dataset_names(options.data, options.suite or entry.suite))
-    # Benchmarks take turns, so that a few prompts show all of them.
-    each = -(-options.limit // len(datasets))
-    asked = [(dataset, request) for dataset in datasets for request in dataset.requests(each)][: options.limit]
+    collection = DatasetCollection(options.data_dir, judge="rule")  # nothing is scored here
+    datasets = collection.all(dataset_names(options.data, options.suite or entry.suite))
+    each = -(-options.limit // len(datasets))  # equal parts, so that a few prompts cover all benchmarks
+    requests = [(dataset, request) for dataset in datasets for request in dataset.requests(each)][: options.limit]
     loaded = load(entry, place(options.dtype, options.attn, options.device))
     setup = {
         "search": type(search).__name__,
@@ -77,31 +80,32 @@ def act(options: argparse.Namespace) -> int:
         "prompts": entry.prompts,
         "placement": [loaded.placement.dtype, loaded.placement.attention, loaded.placement.kind],
     }
-    chat, encoder, notes, seen = Generator(loaded), RequestEncoder(loaded.processor), Notes(options.keep, setup), []
+    generator, encoder, notes = Generator(loaded), RequestEncoder(loaded.processor), Notes(options.keep, setup)
+    observed = []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
-        progress = stack.enter_context(RunProgress(len(asked), Console(stderr=True)))
-        progress.say(f"{entry.name} ({loaded.placement}), {len(asked)} prompts")
-        progress.begin(f"{method} looks")
-        for dataset, request in asked:
+        progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
+        progress.say(f"{entry.name} ({loaded.placement}), {len(requests)} prompts")
+        progress.begin(f"{method} search")
+        for dataset, request in requests:
             prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
             if (noted := notes.read(prompt)) is None:
                 row = encoder.encode(worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request)
                 if row.error is not None:
                     progress.say(f"row {row.index} is left out: {row.error}")
                 elif row.visual:
-                    noted = notes.write(prompt, search.observe(loaded.model, chat.tensors(row.inputs)))
+                    noted = notes.write(prompt, search.observe(loaded.model, generator.tensors(row.inputs)))
             if noted is not None:
-                seen.append(noted)
+                observed.append(noted)
             progress.advance(1)
-    if not seen:
-        raise UserError(f"none of the {len(asked)} prompts has an image; choose another --data or a larger --limit")
-    found = search.result(seen)
+    if not observed:
+        raise UserError(f"none of the {len(requests)} prompts has an image; choose another --data or a larger --limit")
+    found = search.result(observed)
     if options.output is not None:
         content = {
             "method": method,
             "model": {"name": entry.name, "weights": loaded.weights},
-            "prompts": {dataset.name: dataset.fingerprint for dataset in datasets} | {"seen": len(seen)},
+            "prompts": {dataset.name: dataset.fingerprint for dataset in datasets} | {"seen": len(observed)},
             "search": dict(parse_settings(options.search)),
             "ratio": found.ratio,
             "settings": dict(found.settings),

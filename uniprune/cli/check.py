@@ -15,18 +15,18 @@ from uniprune.registry import METHODS, MODELS, load_plugin
 if TYPE_CHECKING:
     from uniprune.conformance.suite import CheckedFamily
 
-HELP = "run the conformance checks on a method, in seconds, on tiny random models"
+HELP = "run the conformance checks on a method"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
     parser.add_argument("target", metavar="FILE_OR_NAME", help="Python file that registers methods, or a method's name")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def act(options: argparse.Namespace) -> int:
-    """Check one method, or every method a file registers, on every registered family; return 1 if anything fails."""
+    """Check a method, or every method that a file registers, on tiny models of all families; return 1 on a failure."""
     from rich.console import Console
 
     from uniprune.conformance.suite import examine_all
@@ -37,7 +37,7 @@ def act(options: argparse.Namespace) -> int:
     choices = [MethodSpec(name, settings=parse_settings(options.set)) for name in targets(options.target)]
     pruners = {choice.name: choice.pruner() for choice in choices}
     for pruner in pruners.values():
-        pruner.schedule(LAYERS)  # a layer that the tiny models do not have is the user's to change
+        pruner.schedule(LAYERS)  # raises UserError for a layer that the tiny models do not have
     console = Console(width=None if sys.stdout.isatty() else 180)
     listed: list[dict[str, Any]] = []
     found: list[CheckedFamily] = []
@@ -53,13 +53,13 @@ def act(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps(listed, indent=1) + "\n")
     else:
-        console.print(verdict(found), highlight=False)
-    return int(any(finding.verdict.word == "FAIL" for finding in found))
+        console.print(summary(found), highlight=False)
+    return int(any(finding.result.outcome == "FAIL" for finding in found))
 
 
-def verdict(findings: Sequence[CheckedFamily]) -> str:
-    """The last line."""
-    words = [finding.verdict.word for finding in findings]
+def summary(findings: Sequence[CheckedFamily]) -> str:
+    """Return the last line: the number of checks that passed or failed."""
+    words = [finding.result.outcome for finding in findings]
     failures = words.count("FAIL")
     return (
         f"{failures} of {len(words)} checks failed" if failures else f"{words.count('pass')} checks passed, none failed"
@@ -67,7 +67,7 @@ def verdict(findings: Sequence[CheckedFamily]) -> str:
 
 
 def targets(target: str) -> list[str]:
-    """Names of the methods a file registers, or the name itself.
+    """Return the names of the methods that a file registers, or the name itself.
 
     Raises:
         UserError: the file does not exist, fails to import or registers no method.
@@ -84,6 +84,6 @@ def targets(target: str) -> list[str]:
 
 
 def _registered(path: Path) -> list[str]:
-    """Methods whose class is defined in that file."""
+    """Return the methods whose class is defined in a file."""
     files = {name: getattr(sys.modules.get(METHODS.get(name).__module__), "__file__", None) for name in METHODS.names()}
     return [name for name, file in files.items() if file and Path(file).resolve() == path.resolve()]

@@ -1,4 +1,4 @@
-"""`python run.py download`: the files of benchmarks, checked."""
+"""`python run.py download`: download the files of benchmarks and check them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from uniprune.errors import UserError
-from uniprune.evaluation.dataset import dataset_names
+from uniprune.evaluation.collection import dataset_names
 from uniprune.registry import BENCHMARKS
 from uniprune.utils.console import say
 
@@ -18,13 +18,13 @@ HELP = "download the files of benchmarks"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `download`."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; * matches")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks; * is a wildcard")
     parser.add_argument("--suite", help="all benchmarks of a suite")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where to put them")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the files")
 
 
 def act(options: argparse.Namespace) -> int:
-    """Download what is missing; what cannot be had does not keep the rest from being downloaded."""
+    """Download missing files; one that fails does not stop the others."""
     if not options.names and options.suite is None:
         raise UserError("nothing to download; name benchmarks or a --suite (`python run.py list benchmarks`)")
     failures = []

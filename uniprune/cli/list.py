@@ -1,4 +1,4 @@
-"""`python run.py list`: what is registered."""
+"""`python run.py list`: list registered methods, models, benchmarks and strategies."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from uniprune.registry import BENCHMARKS, METHODS, MODELS
 from uniprune.reports.method_cards import needs
 from uniprune.utils.console import say, stdout
 
-HELP = "what there is"
+HELP = "list registered methods, models, benchmarks and strategies"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `list`."""
     parser.add_argument("what", choices=tuple(LISTINGS))
-    parser.add_argument("pattern", nargs="?", default="*", help="only names that match, e.g. 'random*'")
+    parser.add_argument("pattern", nargs="?", default="*", help="only matching names, e.g. 'random*'")
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def act(options: argparse.Namespace) -> int:
-    """Print what is registered."""
+    """Print the registered entries of a kind."""
     rows = LISTINGS[options.what](options)
     if not rows:
         raise UserError(f"no {options.what} match {options.pattern!r}")
@@ -50,7 +50,7 @@ def act(options: argparse.Namespace) -> int:
 
 
 def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Registered methods: where they act, what they need, their paper and their fields."""
+    """List methods: where they act, what they need, paper and fields."""
     rows = []
     for name in METHODS.names(options.pattern):
         entry = METHODS.entry(name)
@@ -71,7 +71,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Names of configs/models.yaml and the families that are supported."""
+    """List the names in configs/models.yaml and the supported families."""
     named = [e for e in catalog().values() if fnmatch(e.name, options.pattern)]
     rows = [{"model": e.name, "source": e.source, "suite": e.suite, "idea": "configs/models.yaml"} for e in named]
     for name in MODELS.names(options.pattern):
@@ -87,11 +87,11 @@ def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def list_benchmarks(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Registered benchmarks, and what the data folder holds of them."""
+    """List benchmarks and the state of their files in the data folder."""
     rows = []
     for name in BENCHMARKS.names(options.pattern):
         entry = BENCHMARKS.entry(name)
-        told = {key: entry.metadata.get(key, "") for key in ("suite", "ability", "metric", "judge", "rows")}
+        metadata = {key: entry.metadata.get(key, "") for key in ("suite", "ability", "metric", "judge", "rows")}
         estimated = not entry.metadata.get("rows_known", True)
         source = entry.metadata.get("source")
         file = source.inspect(options.data_dir) if source else None
@@ -101,12 +101,12 @@ def list_benchmarks(options: argparse.Namespace) -> list[dict[str, Any]]:
             "md5": file.md5 if file else None,
             "file": str(file.path) if file else "",
         }
-        rows.append({"benchmark": name, **told, "estimated": estimated, **local, "idea": entry.summary})
+        rows.append({"benchmark": name, **metadata, "estimated": estimated, **local, "idea": entry.summary})
     return rows
 
 
 def list_strategies(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Registered strategies of fine-tuning, for samples and for tokens."""
+    """List strategies of fine-tuning, for samples and for tokens."""
     from uniprune.tuning.strategy import SAMPLES, TOKENS
 
     rows = []
@@ -120,7 +120,7 @@ def list_strategies(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _cell(value: object) -> str:
-    """A listing's value as text."""
+    """Format a value as text."""
     match value:
         case None:
             return ""

@@ -1,4 +1,4 @@
-"""The command line: what may be typed, and how failures are told. Heavy imports wait until a command runs."""
+"""Entry point of the command line: parser, exit codes, one-line errors. Commands import heavy packages themselves."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DONE, FAILED, USER, INTERRUPTED = 0, 1, 2, 130
 
 _EXAMPLES = """\
 examples:
-  python run.py                                          what configs/default.yaml says, on the embedded model
+  python run.py                                          the run of configs/default.yaml, on the embedded model
   python run.py --method A B --ratio 0.111 0.333         two methods at two ratios
   python run.py --model FOLDER --method A+B --layer 2    first A, then B before decoder layer 2
   python run.py list methods                             names for A and B
   python run.py leaderboard --csv board.csv
-  python run.py check my_method.py                       does it keep the rules of a method?
+  python run.py check my_method.py                       check a new method on tiny models
 
-exit codes: 0 done, 1 the work failed, 2 something you must change, 130 interrupted
+exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted
 """
 
 
@@ -40,22 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         prepare(options.plugin, debug=options.debug)
         return int(commands[options.command].act(options))
     except KeyboardInterrupt:
-        return _tell("interrupted; every finished batch is stored: run the same command again to resume", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has left (`… | head`); nothing can be told it any more
+        return _exit("interrupted; every finished batch is stored: run the same command again to resume", INTERRUPTED)
+    except BrokenPipeError:  # the reader of stdout has exited (`… | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
         if options.debug:
             traceback.print_exc()
         if isinstance(error, UserError):
-            return _tell(f"error: {error}", USER)
-        return _tell(f"error: {type(error).__name__}: {error}\n(--debug shows where)", FAILED)
+            return _exit(f"error: {error}", USER)
+        return _exit(f"error: {type(error).__name__}: {error}\n(--debug shows where)", FAILED)
 
 
 def build_parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
-    """The parser of all commands; `run` may be left out."""
+    """Build the parser of all commands."""
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--plugin", action="append", default=[], metavar="FILE", help="Python file that registers more")
+    shared.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that registers methods, models or benchmarks",
+    )
     shared.add_argument("--debug", action="store_true", help="show tracebacks and library messages")
 
     parser = argparse.ArgumentParser(
@@ -67,7 +73,7 @@ def build_parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"uniprune {__version__}")
     named = parser.add_subparsers(dest="command", required=True)
     for name, command in commands.items():
-        one = named.add_parser(
+        subparser = named.add_parser(
             name,
             parents=[shared],
             help=command.HELP,
@@ -76,11 +82,11 @@ def build_parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.arguments(one)
+        command.arguments(subparser)
     return parser
 
 
-def _tell(message: str, code: int) -> int:
-    """Say it on stderr; the exit code passes through."""
+def _exit(message: str, code: int) -> int:
+    """Print a message to stderr and return the exit code."""
     sys.stderr.write(message + "\n")
     return code

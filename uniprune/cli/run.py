@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,13 @@ from uniprune.cli.terminal_table import show
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
-from uniprune.modeling.catalog import find_model
 from uniprune.results.records import Store
+from uniprune.results.table import Leaderboard
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import ROOT
 
 if TYPE_CHECKING:  # importing it imports torch
-    from uniprune.evaluation.sweep import PlannedRun, RunSettings
+    from uniprune.evaluation.plan import PlannedRun, RunSettings
 
 HELP = "evaluate methods on benchmarks"
 DEFAULTS = ROOT / "configs" / "default.yaml"
@@ -34,10 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to run")
     what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
     what.add_argument(
-        "--method", nargs="+", metavar="NAME", help="one or more; a+b prunes with a, then with b the tokens a left"
+        "--method", nargs="+", metavar="NAME", help="one or more; a+b prunes with a, then the remaining tokens with b"
     )
     what.add_argument("--ratio", nargs="+", type=float, help="share of visual tokens to keep, in (0, 1]")
-    what.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks; * matches")
+    what.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks; * is a wildcard")
     what.add_argument("--suite", help="all benchmarks of a suite (default: mini for the tiny models, ten otherwise)")
     what.add_argument("--limit", type=int, metavar="N", help="only the first N rows of each benchmark")
     how = parser.add_argument_group("how to prune")
@@ -49,22 +49,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=[0],
         metavar="N",
-        help="seeds of random choices; each is a run of every method that makes any, averaged on the leaderboard",
+        help="seeds of random choices; methods with any run once per seed, averaged on the leaderboard",
     )
     how.add_argument(
-        "--protocol", choices=("site", "average"), default="site", help="the ratio holds at the layer / over all layers"
+        "--protocol",
+        choices=("site", "average"),
+        default="site",
+        help="the ratio holds at the pruning layer, or over all",
     )
     machine_arguments(parser)
 
 
 def machine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options about where and how runs are asked, which `run` and `sweep` share."""
+    """Options that `run` and `sweep` share: machine, prompts, files and judges."""
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
     machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
-    machine.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows answered together (default: 8)")
-    machine.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the benchmark's)")
+    machine.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows per batch (default: 8)")
+    machine.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="longest prediction (default: the benchmark's)"
+    )
     machine.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that prepare rows ahead of the model"
     )
@@ -73,13 +78,13 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0,
         metavar="GB",
-        help="compute image features once for all methods and questions, keeping up to this much; times are not taken",
+        help="compute image features once for all methods and questions, caching up to this much; no times are stored",
     )
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
         choices=("benchmark", "family"),
-        help="who words the prompts: the benchmark, or the model's family as VLMEvalKit does (default: see "
+        help="wording of the prompts: the benchmark's, or that of VLMEvalKit for the model's family (default: see "
         "configs/models.yaml)",
     )
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
@@ -97,14 +102,13 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.utils.console import RunProgress
 
     fill_in(options)
-    find_model(options.model)
     data = tuple(options.data) if options.data is not None else None
     cells = [
         RunSpec(options.model, choice, data, options.suite, options.protocol, options.limit)
         for choice in method_choices(options)
     ]
     with ProcessGroup.join() as team:
-        sweep = Sweep(machine(options), team)
+        sweep = Sweep(run_settings(options), team)
         items = sweep.plan(cells)
         failures = [(item, item.failure) for item in items if item.failure]
         if not failures:
@@ -114,13 +118,13 @@ def act(options: argparse.Namespace) -> int:
             if team.main:
                 show_results(sweep.store, items)
     if team.main:
-        tell(failures, options.debug)
+        print_failures(failures, len(items), options.debug)
     return (2 if all(failure.user for _, failure in failures) else 1) if failures else 0
 
 
-def machine(options: argparse.Namespace) -> RunSettings:
-    """The options of `machine_arguments` as one object."""
-    from uniprune.evaluation.sweep import RunSettings
+def run_settings(options: argparse.Namespace) -> RunSettings:
+    """Return the options of `machine_arguments` as one object."""
+    from uniprune.evaluation.plan import RunSettings
 
     return RunSettings(
         output=options.output,
@@ -139,64 +143,73 @@ def machine(options: argparse.Namespace) -> RunSettings:
 
 
 def rows_of(items: Sequence[PlannedRun]) -> int:
-    """Rows of all runs, stored ones included."""
+    """Count the rows of all runs, stored ones included."""
     return sum(rows or 0 for item in items for rows in item.rows.values())
 
 
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
-    """The leaderboard of these runs, that of all runs as a file, and where everything is."""
+    """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
 
-    mine = {item.identity for item in items}
-    records, likeness = list(store.records()), FidelityCache(store)
+    mine = {str(item.identity) for item in items}
+    records = list(store.records())
     if not any(record.identity in mine for record in records):
         return
-    show(leaderboard(records, lambda record: record.identity in mine, likeness))
-    board = store.root / "leaderboard.csv"
-    write(board, leaderboard(records, likeness=likeness).csv())
-    say(f"leaderboard of all runs: {board}")
+    board, path = leaderboard(records, likeness=FidelityCache(store)), store.root / "leaderboard.csv"
+    show(rows_with(board, mine))
+    write(path, board.csv())
+    say(f"leaderboard of all runs: {path}")
     say(f"records and predictions: {store.root}/<identity>/")
 
 
-def tell(failures: Sequence[tuple[PlannedRun, Failure]], debug: bool) -> None:
-    """What went wrong, on stderr: each reason once, with the runs it concerns."""
+def rows_with(board: Leaderboard, identities: Set[str]) -> Leaderboard:
+    """Return the leaderboard with only the rows of these runs, without columns of benchmarks that none of them has."""
+    rows = [row for row in board.rows if not identities.isdisjoint(str(row["identity"]).split())]
+    empty = {name for name in board.benchmarks if all(row.get(name) is None for row in rows)}
+    return dataclasses.replace(
+        board,
+        columns=tuple(name for name in board.columns if name not in empty),
+        rows=rows,
+        benchmarks=[name for name in board.benchmarks if name not in empty],
+    )
+
+
+def print_failures(failures: Sequence[tuple[PlannedRun, Failure]], runs: int, debug: bool) -> None:
+    """Print each reason once to stderr, with the runs it concerns unless it concerns all `runs` of the command."""
     reasons: dict[Failure, list[str]] = {}
     for item, failure in failures:
         reasons.setdefault(failure, []).append(item.label)
     for failure, labels in reasons.items():
-        runs = ", ".join(labels[:3]) + f" and {len(labels) - 3} more" * (len(labels) > 3)
-        sys.stderr.write(failure.trace * debug + f"error: {runs}: {failure.message}\n")
+        names = ", ".join(labels[:3]) + f" and {len(labels) - 3} more" * (len(labels) > 3)
+        concerned = "" if len(labels) == runs else f"{names}: "
+        sys.stderr.write(failure.trace * debug + f"error: {concerned}{failure.message}\n")
 
 
 def fill_in(options: argparse.Namespace, path: Path = DEFAULTS) -> None:
-    """Give the options that were left out the values of configs/default.yaml."""
+    """Set the options that were left out to the values of configs/default.yaml."""
     for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
 
 
 def method_choices(options: argparse.Namespace) -> list[MethodSpec]:
-    """Every method at every ratio, checked; the un-pruned model once, methods that choose by chance once per seed.
+    """Return every method at every ratio and seed, normalised and checked, each once.
 
-    Of several methods, `--layer` and `--set` reach those they concern; one that concerns none of them is refused.
+    Of several methods, `--layer` and `--set` apply to those that have the field; one that no method has is refused.
+
+    Raises:
+        UserError: an unknown method or field, or a value that a method refuses.
     """
     settings = parse_settings(options.set)
-    names = [MethodSpec(name) for name in dict.fromkeys(options.method)]
-    inside = [one.name for one in names if one.prunes_inside()] or [one.name for one in names]
-    lost = {key for key in settings if not any(one.has(key) for one in names)}
-    choices: dict[tuple[str, float, int], MethodSpec] = {}
-    for one in names:
-        # Without random choices the seed would only give the same answers another identity.
-        for ratio, seed in product(options.ratio, options.seed if one.random() else [0]):
-            choice = dataclasses.replace(
-                one,
-                ratio=ratio,
-                layer=options.layer if one.name in inside else None,
-                seed=seed,
-                settings={key: text for key, text in settings.items() if one.has(key) or key in lost},
-            )
-            pruner = choice.pruner()
-            choice = dataclasses.replace(choice, ratio=pruner.ratio) if pruner.kind == "none" else choice
-            choices[choice.name, choice.ratio, choice.seed] = choice
-    return list(choices.values())
+    methods = [MethodSpec(name) for name in dict.fromkeys(options.method)]
+    inside = [method.name for method in methods if method.prunes_inside] or [method.name for method in methods]
+    unused = {key for key in settings if not any(method.has(key) for method in methods)}
+    specs: dict[tuple[str, float, int], MethodSpec] = {}
+    for method in methods:
+        layer = options.layer if method.name in inside else None
+        own = {key: text for key, text in settings.items() if method.has(key) or key in unused}
+        for ratio, seed in product(options.ratio, options.seed):
+            spec = MethodSpec(method.name, ratio, layer, seed, own).normalised()
+            specs.setdefault((spec.name, spec.ratio, spec.seed), spec).pruner()
+    return list(specs.values())

@@ -1,4 +1,4 @@
-"""`python run.py sweep`: a grid of runs from a file, here or on Ray."""
+"""`python run.py sweep`: evaluate a grid of runs from a file, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from uniprune.cli.run import machine, machine_arguments, rows_of, show_results, tell
+from uniprune.cli.run import machine_arguments, print_failures, rows_of, run_settings, show_results
 from uniprune.errors import UserError
 from uniprune.evaluation.config import RunSpec, read_sweep
 from uniprune.reports.papers.mini import read_stand_ins
@@ -21,12 +21,12 @@ from uniprune.results.records import RunRecord, Store
 from uniprune.utils.console import say, stdout
 
 if TYPE_CHECKING:  # importing it imports torch
-    from uniprune.evaluation.sweep import PlannedRun, RunOutcome
+    from uniprune.evaluation.plan import PlannedRun, RunOutcome
     from uniprune.utils.console import RunProgress
 
     Execute = Callable[[Sequence[PlannedRun], RunProgress], list[RunOutcome]]
 
-HELP = "evaluate a grid of runs written in a file"
+HELP = "evaluate a grid of runs from a file"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE.yaml", help="the grid; uniprune/evaluation/config.py shows the form"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would be asked, and ask nothing")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows, whatever the file says")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, evaluate nothing")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N rows of each benchmark, instead of the file's limit"
+    )
     parser.add_argument("--mini", action="store_true", help="on embedded models and benchmarks (configs/mini.yaml)")
     ray = parser.add_argument_group("ray")
     ray.add_argument(
@@ -43,44 +45,44 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="local",
         metavar="ADDRESS",
-        help="run as Ray tasks: on this machine, or on the cluster at ADDRESS (auto finds one that runs here)",
+        help="run as Ray tasks: on this machine, or on the cluster at ADDRESS (auto: a running one)",
     )
-    ray.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as there is room for)")
+    ray.add_argument("--jobs", type=int, metavar="N", help="tasks at a time (default: as many as fit)")
     ray.add_argument("--task-cpus", type=float, default=1, metavar="N", help="CPUs of each task (default: 1)")
     ray.add_argument("--task-gpus", type=float, metavar="N", help="GPUs of each task (default: 1 if there are any)")
     machine_arguments(parser)
 
 
 def act(options: argparse.Namespace) -> int:
-    """Evaluate a grid of runs. Those that are done are skipped; one that fails does not stop the others."""
+    """Evaluate a grid of runs; runs that are done are skipped, a run that fails does not stop the others."""
     from uniprune.evaluation.distributed import ProcessGroup
     from uniprune.evaluation.ray import Cluster, Resources
     from uniprune.evaluation.sweep import Sweep
 
-    cells = wanted(options)
+    cells = read_cells(options)
     if options.ray is None and options.jobs is not None:
         raise UserError("--jobs is the number of Ray tasks at a time; add --ray")
-    where = dataclasses.replace(machine(options), local=options.dry_run)
+    shared = dataclasses.replace(run_settings(options), local=options.dry_run)
     with ProcessGroup.join() as team:
         if options.ray is None:
-            sweep = Sweep(where, team)
-            return ask(sweep.plan(cells), sweep.execute, options, team.main)
+            sweep = Sweep(shared, team)
+            return execute_plan(sweep.plan(cells), sweep.execute, options, team.main)
         if team.size > 1:
             raise UserError("--ray under accelerate launch would start every task several times; use one of the two")
         resources = Resources(options.ray, options.task_cpus, options.task_gpus, options.jobs)
-        with Cluster(resources, where, options.plugin, options.debug) as cluster:
-            return ask(cluster.plan(cells), cluster.execute, options)
+        with Cluster(resources, shared, options.plugin, options.debug) as cluster:
+            return execute_plan(cluster.plan(cells), cluster.execute, options)
 
 
-def wanted(options: argparse.Namespace) -> list[RunSpec]:
-    """The runs of the file, on stand-ins or fewer rows if asked."""
+def read_cells(options: argparse.Namespace) -> list[RunSpec]:
+    """Read the runs of the file, with `--mini` on embedded stand-ins, with `--limit` on fewer rows."""
     sweep = read_sweep(options.file)
     cells = (read_stand_ins().sweep(sweep) if options.mini else sweep).cells()
     return [cell if options.limit is None else dataclasses.replace(cell, limit=options.limit) for cell in cells]
 
 
-def ask(items: Sequence[PlannedRun], execute: Execute, options: argparse.Namespace, main: bool = True) -> int:
-    """Ask what is not done, or only show it. Only the `main` process of several says anything."""
+def execute_plan(items: Sequence[PlannedRun], execute: Execute, options: argparse.Namespace, main: bool = True) -> int:
+    """Execute the runs that are not done, or print the plan; of several processes only the `main` one prints."""
     from uniprune.utils.console import RunProgress
 
     store = Store(options.output)
@@ -95,19 +97,19 @@ def ask(items: Sequence[PlannedRun], execute: Execute, options: argparse.Namespa
     failures = [(outcome.item, outcome.failure) for outcome in outcomes if outcome.failure]
     if main:
         show_results(store, items)
-        tell(failures, options.debug)
+        print_failures(failures, len(items), options.debug)
     return 1 if failures else 0
 
 
 def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None:
-    """Every run with its rows, what is stored of them, and how long the others will take."""
+    """Print every run with its rows, those stored, and the time the others will take."""
     from uniprune.evaluation.sweep import forecast
 
     times = [forecast(item, records) for item in items]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("run", "settings", "benchmarks", "identity"):
         table.add_column(column)
-    for column in ("rows", "stored", "to ask", "time"):
+    for column in ("rows", "stored", "left", "time"):
         table.add_column(column, justify="right")
     for item, seconds in zip(items, times, strict=True):
         names = list(item.rows)
@@ -123,16 +125,16 @@ def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None
     left = sum(rows or 0 for item in items for rows in item.left.values())
     open_ = [seconds for item, seconds in zip(items, times, strict=True) if not item.done]
     known = [seconds for seconds in open_ if seconds is not None]
-    say(f"{len(items)} runs, {sum(item.done for item in items)} done; {left} rows to ask")
+    say(f"{len(items)} runs, {sum(item.done for item in items)} done; {left} rows left")
     if known:
-        say(f"answering takes about {duration(sum(known))}")
+        say(f"evaluation takes about {duration(sum(known))}")
     if len(known) < len(open_):
         say(f"{len(open_) - len(known)} runs without an estimate: no run of their model is stored, or rows are unknown")
-    tell([(item, item.failure) for item in items if item.failure], debug=False)
+    print_failures([(item, item.failure) for item in items if item.failure], len(items), debug=False)
 
 
 def settings(cell: RunSpec) -> str:
-    """What else a cell says, as it would be typed."""
+    """Return the other settings of a run, as on the command line."""
     words = [f"layer={cell.choice.layer}"] * (cell.choice.layer is not None)
     words += [f"{name}={text}" for name, text in cell.choice.settings.items()]
     words += [cell.protocol] * (cell.protocol != "site") + [f"limit={cell.limit}"] * (cell.limit is not None)
@@ -140,10 +142,10 @@ def settings(cell: RunSpec) -> str:
 
 
 def total(counts: Mapping[str, int | None]) -> str:
-    """Sum of the counts, as text; "–" where one is unknown."""
+    """Return the sum of the counts as text; "–" if one is unknown."""
     return str(sum(n or 0 for n in counts.values())) if counts and None not in counts.values() else "–"
 
 
 def duration(seconds: float | None) -> str:
-    """Hours, minutes and seconds."""
+    """Format as hours, minutes and seconds."""
     return "–" if seconds is None else str(timedelta(seconds=ceil(seconds)))

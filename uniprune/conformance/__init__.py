@@ -1,8 +1,8 @@
-"""The rules every pruning method keeps, as checks on tiny random-weight models: `python run.py check METHOD`."""
+"""Conformance checks: the rules of a pruning method, verified on tiny random-weight models (`run.py check METHOD`)."""
 
-from uniprune.conformance.subject import MethodUnderTest, Models
-from uniprune.conformance.suite import CHECKS, CheckedFamily, examine, examine_all, proves, title
-from uniprune.conformance.verdicts import CheckResult
+from uniprune.conformance.check_result import CheckResult
+from uniprune.conformance.method_under_test import MethodUnderTest, Models
+from uniprune.conformance.suite import CHECKS, CheckedFamily, examine, examine_all, rule, title
 
 __all__ = [
     "CHECKS",
@@ -12,6 +12,6 @@ __all__ = [
     "Models",
     "examine",
     "examine_all",
-    "proves",
+    "rule",
     "title",
 ]

@@ -1,4 +1,4 @@
-"""Numbers that are reported, not judged."""
+"""Measurements that are reported without judgement."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import statistics
 
 import torch
 
-from uniprune.conformance.subject import RATIO, MethodUnderTest
-from uniprune.conformance.verdicts import CheckResult, reported, skipped
+from uniprune.conformance.check_result import CheckResult, reported, skipped
+from uniprune.conformance.method_under_test import RATIO, MethodUnderTest
 from uniprune.engine import PromptInfo, prune
 from uniprune.engine.timer import Timer
 
@@ -15,9 +15,9 @@ LARGE = (24, 24)
 REPEATS = 3
 
 
-def bfloat16(subject: MethodUnderTest) -> CheckResult:
-    """How many picks stay the same when the whole model runs in bfloat16 instead of float32."""
-    one, other = subject.baseline.picks, subject.variant(dtype=torch.bfloat16).run().picks
+def bfloat16(method: MethodUnderTest) -> CheckResult:
+    """Share of picks that are the same if the model runs in bfloat16 instead of float32."""
+    one, other = method.baseline.picks, method.variant(dtype=torch.bfloat16).run().picks
     pairs = [(set(a), set(b)) for name in one if one[name] for a, b in zip(one[name][-1], other[name][-1], strict=True)]
     total = sum(len(a) for a, _ in pairs)
     if not total:
@@ -26,14 +26,14 @@ def bfloat16(subject: MethodUnderTest) -> CheckResult:
 
 
 @torch.no_grad()
-def cost(subject: MethodUnderTest) -> CheckResult:
+def cost(method: MethodUnderTest) -> CheckResult:
     """Milliseconds that pruning adds to the prefill of one image of 576 tokens or more."""
-    if not subject.stages():
+    if not method.stages():
         return skipped("prunes nothing")
-    large = subject.variant(size=LARGE, batch=1)
+    large = method.variant(size=LARGE, batch=1)
     prompt = large.prompt("large")
     inputs, times = large.inputs([prompt]), []
-    with Timer(large.layout) as timer, prune(large.model, large.at(RATIO), timer=timer) as session:
+    with Timer(large.adapter) as timer, prune(large.model, large.at(RATIO), timer=timer) as session:
         for _ in range(REPEATS + 1):
             session.samples = (PromptInfo(prompt.name, torch.tensor(prompt.question)),)
             large.model(**inputs, use_cache=True)

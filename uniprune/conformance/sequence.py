@@ -1,4 +1,4 @@
-"""Checks of what the language model sees: which tokens, at which positions, in which caches."""
+"""Checks of the sequence in the language model: its tokens, positions and caches."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from uniprune.conformance.subject import RATIO, MethodUnderTest, generate, traced, with_positions
-from uniprune.conformance.verdicts import CheckResult, failed, judged, passed, reported, skipped
+from uniprune.conformance.check_result import CheckResult, failed, judged, passed, reported, skipped
+from uniprune.conformance.method_under_test import RATIO, MethodUnderTest, generate, traced, with_positions
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.tiny import IMAGE, LAYERS, TinyPrompt
@@ -18,81 +18,81 @@ from uniprune.pruning.budget import tokens_per_layer
 STEPS = 3
 
 
-def ratio_1(subject: MethodUnderTest) -> CheckResult:
-    """Keeping everything leaves every logit, of prompt and answer, bit-identical to the un-pruned model."""
-    everything = subject.at(1.0)
-    if all(torch.equal(a, b) for a, b in zip(_logits(subject, None), _logits(subject, everything), strict=True)):
+def ratio_1(method: MethodUnderTest) -> CheckResult:
+    """At ratio 1 every logit, of prompt and prediction, is bit-identical to the un-pruned model."""
+    everything = method.at(1.0)
+    if all(torch.equal(a, b) for a, b in zip(_logits(method, None), _logits(method, everything), strict=True)):
         return passed()
-    rows = subject.run(everything).rows
+    rows = method.run(everything).rows
     share = sum(row.average_ratio for row in rows) / len(rows)
-    if subject.adaptive:
+    if method.adaptive:
         return reported(f"chooses its own number: {share:.0%} of the tokens at ratio 1")
     return failed(f"logits differ; {share:.0%} of the tokens are left")
 
 
-def text_kept(subject: MethodUnderTest) -> CheckResult:
-    """Every layer sees all text and exactly the visual tokens the report says."""
-    row, cosines, _ = _trace(subject, subject.at(RATIO))
-    wanted = [len(_survivors(subject, row, layer)) for layer in range(LAYERS)]
+def text_kept(method: MethodUnderTest) -> CheckResult:
+    """Every layer receives all text and exactly the visual tokens of the report."""
+    row, cosines, _ = _trace(method, method.at(RATIO))
+    wanted = [len(_survivors(method, row, layer)) for layer in range(LAYERS)]
     seen = [cosines[layer].shape[1] for layer in range(LAYERS)]
-    return judged([f"layers see {seen} tokens, expected {wanted}"] * (seen != wanted), f"{seen} tokens per layer")
+    return judged([f"layers receive {seen} tokens, expected {wanted}"] * (seen != wanted), f"{seen} tokens per layer")
 
 
-def original_positions(subject: MethodUnderTest) -> CheckResult:
-    """What is kept keeps its rotary position."""
-    if subject.pruner.positions != "original":
-        return skipped(f'positions="{subject.pruner.positions}"')
-    row, cosines, whole = _trace(subject, subject.at(RATIO))
+def original_positions(method: MethodUnderTest) -> CheckResult:
+    """Kept tokens keep their rotary positions."""
+    if method.pruner.positions != "original":
+        return skipped(f'positions="{method.pruner.positions}"')
+    row, cosines, whole = _trace(method, method.at(RATIO))
     moved = [
-        layer for layer in range(LAYERS) if not torch.equal(cosines[layer][0], whole[_survivors(subject, row, layer)])
+        layer for layer in range(LAYERS) if not torch.equal(cosines[layer][0], whole[_survivors(method, row, layer)])
     ]
     return judged([f"positions differ in layers {moved}"] * bool(moved))
 
 
-def compact_positions(subject: MethodUnderTest) -> CheckResult:
+def compact_positions(method: MethodUnderTest) -> CheckResult:
     """`positions="compact"` renumbers from the start, or is refused by name."""
-    if not subject.stages():
+    if not method.stages():
         return skipped("prunes nothing")
     try:
-        _, cosines, whole = _trace(subject, with_positions(subject.at(RATIO), "compact"))
+        _, cosines, whole = _trace(method, with_positions(method.at(RATIO), "compact"))
     except UnsupportedError as error:
         return passed(f"refused: {str(error).split(',')[0]}")
     moved = [layer for layer, cos in cosines.items() if not torch.equal(cos[0], whole[: cos.shape[1]])]
     return judged([f"layers {moved} are not numbered from the start"] * bool(moved), "renumbered")
 
 
-def kv_lengths(subject: MethodUnderTest) -> CheckResult:
+def kv_lengths(method: MethodUnderTest) -> CheckResult:
     """Each layer caches the text and the tokens that the schedule declares and the report counts."""
     problems = []
-    run = subject.baseline
-    for start, cached in zip(range(0, len(run.rows), subject.batch), run.caches, strict=True):
-        rows = run.rows[start : start + subject.batch]
-        lengths = [_cached(subject, row, prompt) for row, prompt in zip(rows, subject.prompts[start:], strict=False)]
+    run = method.baseline
+    for start, cached in zip(range(0, len(run.rows), method.batch), run.caches, strict=True):
+        rows = run.rows[start : start + method.batch]
+        lengths = [_cached(method, row, prompt) for row, prompt in zip(rows, method.prompts[start:], strict=False)]
         wanted = tuple(map(max, zip(*lengths, strict=True)))
         if cached != wanted:
-            problems.append(f"layers cache {list(cached)} tokens, the report says {list(wanted)}")
-    if not subject.adaptive:
+            problems.append(f"layers cache {list(cached)} tokens, the report counts {list(wanted)}")
+    if not method.adaptive:
         problems += [
             f"{row.entering} visual tokens enter the layers, the schedule declares {declared}"
             for row in run.rows
-            if row.entering != (declared := _declared(subject, row))
+            if row.entering != (declared := _declared(method, row))
         ]
     return judged(problems, f"{list(run.caches[0])} tokens per layer")
 
 
-def text_only(subject: MethodUnderTest) -> CheckResult:
-    """A prompt without images is left alone, and the method is not asked."""
-    prompts = [subject.prompt("words", images=0)]
-    asked = len(subject.witness().decisions)
-    kept, plain = subject.run(subject.witness(), prompts), subject.plain(prompts)
-    if len(subject.witness().decisions) != asked:
-        return failed("the method was asked about a prompt without images")
-    return judged(["logits differ"] * (not torch.equal(kept.logits, plain.logits)))
+def text_only(method: MethodUnderTest) -> CheckResult:
+    """A prompt without images is unchanged, and `select` is not called."""
+    prompts = [method.prompt("words", images=0)]
+    calls = len(method.recording().decisions)
+    kept, unpruned = method.run(method.recording(), prompts), method.unpruned(prompts)
+    if len(method.recording().decisions) != calls:
+        return failed("select was called for a prompt without images")
+    return judged(["logits differ"] * (not torch.equal(kept.logits, unpruned.logits)))
 
 
-def one_token(subject: MethodUnderTest) -> CheckResult:
+def one_token(method: MethodUnderTest) -> CheckResult:
     """An image that is a single token works."""
-    small = subject.variant(size=(1, 1))
+    small = method.variant(size=(1, 1))
     run = small.run(prompts=[small.prompt("dot")])
     if run.rows[0].initial > 1:
         return skipped(f"the smallest image of the family has {run.rows[0].initial} tokens")
@@ -103,29 +103,29 @@ def one_token(subject: MethodUnderTest) -> CheckResult:
 
 
 @torch.no_grad()
-def _logits(subject: MethodUnderTest, pruner: Pruner | None) -> tuple[Tensor, ...]:
-    """[B, L, V] logits of the first prompts and [B, V] of each step of their greedy answers."""
-    inputs = subject.inputs(subject.prompts[: subject.batch])
-    with nullcontext() if pruner is None else prune(subject.model, pruner):
-        return subject.model(**inputs).logits, *generate(subject.model, inputs, STEPS).logits
+def _logits(method: MethodUnderTest, pruner: Pruner | None) -> tuple[Tensor, ...]:
+    """Return [B, L, V] logits of the first prompts and [B, V] logits of each greedy step."""
+    inputs = method.inputs(method.prompts[: method.batch])
+    with nullcontext() if pruner is None else prune(method.model, pruner):
+        return method.model(**inputs).logits, *generate(method.model, inputs, STEPS).logits
 
 
 @torch.no_grad()
-def _trace(subject: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int, Tensor], Tensor]:
-    """Report of the prompt with two images, rotary cosines per layer, and [L, d] those of the whole prompt."""
-    prompt = subject.prompts[1]
-    inputs = subject.inputs([prompt])
-    with traced(subject.layout.layers) as seen:
-        subject.model(**inputs)
-    with prune(subject.model, pruner) as session, traced(subject.layout.layers) as pruned:
+def _trace(method: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int, Tensor], Tensor]:
+    """Return report and rotary cosines per layer of the prompt with two images, and its un-pruned [L, d] cosines."""
+    prompt = method.prompts[1]
+    inputs = method.inputs([prompt])
+    with traced(method.adapter.layers) as seen:
+        method.model(**inputs)
+    with prune(method.model, pruner) as session, traced(method.adapter.layers) as pruned:
         session.samples = (PromptInfo(prompt.name, torch.tensor(prompt.question)),)
-        subject.model(**inputs)
+        method.model(**inputs)
     return session.reports[0].rows[0], pruned, seen[0][0]
 
 
-def _survivors(subject: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
-    """Positions of all text and of the visual tokens that the report lets enter `layer`."""
-    ids = torch.tensor(subject.prompts[1].ids)
+def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
+    """Return the positions of all text and of the visual tokens that enter `layer` by the report."""
+    ids = torch.tensor(method.prompts[1].ids)
     kept = ids != IMAGE
     stage = max((s for s in row.stages if s.layer <= layer), key=lambda s: s.layer, default=None)
     if stage is None:
@@ -137,15 +137,15 @@ def _survivors(subject: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
     return kept.nonzero()[:, 0]
 
 
-def _cached(subject: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list[int]:
-    """Tokens every layer should hold after the prefill."""
-    visual, first = list(map(sum, zip(row.entering, row.markers, strict=True))), subject.at(RATIO).evict_from(LAYERS)
+def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list[int]:
+    """Return the tokens that every layer should cache after the prefill."""
+    visual, first = list(map(sum, zip(row.entering, row.markers, strict=True))), method.at(RATIO).evict_from(LAYERS)
     if first is not None:
         visual[first:] = [min(count, visual[-1]) for count in visual[first:]]
     return [len(prompt.ids) - prompt.ids.count(IMAGE) + count for count in visual]
 
 
-def _declared(subject: MethodUnderTest, row: RowReport) -> list[int]:
-    """Visual tokens that should enter every layer by the schedule, each unit of the scope counted apart."""
-    counts = [tokens_per_layer(len(unit.ranks), subject.stages(), LAYERS) for unit in row.units]
+def _declared(method: MethodUnderTest, row: RowReport) -> list[int]:
+    """Return the visual tokens that should enter every layer by the schedule, each group of the scope rounded apart."""
+    counts = [tokens_per_layer(len(unit.ranks), method.stages(), LAYERS) for unit in row.units]
     return [sum(layer) for layer in zip(*counts, strict=True)]

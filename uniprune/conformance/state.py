@@ -1,4 +1,4 @@
-"""Everything outside a method that asking it must leave as it was, and everything inside it."""
+"""Snapshots of process, model and method state, to verify that `select` has no side effects."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ PLAIN = (int, float, str, list, dict, set, tuple, type(None))
 
 
 def snapshot(model: Any, pruner: Pruner) -> State:
-    """The state of random generators, process, model and method now."""
+    """Return the present state of random generators, process, model and method."""
     return {"random": generators(), "process": process(), "model": weights(model), "method": memory(pruner)}
 
 
 def changes(before: State, after: State, group: str) -> list[str]:
-    """Names of what differs in one group."""
+    """Return the names that differ in one group."""
     return [name for name, value in before[group].items() if after[group][name] != value]
 
 
 def generators() -> dict[str, Any]:
-    """Global random numbers."""
+    """Return the states of the global random generators."""
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002  the global state is what is looked at
+        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002  the global state is checked
         "random": random.getstate(),
     }
 
 
 def process() -> dict[str, Any]:
-    """Settings that hold for the whole process."""
+    """Return the settings of the process."""
     return {
         "gradient mode": torch.is_grad_enabled(),
         "default dtype": torch.get_default_dtype(),
@@ -55,7 +55,7 @@ def process() -> dict[str, Any]:
 
 
 def weights(model: Any) -> dict[str, Any]:
-    """What the model is made of: sums stand for its tensors."""
+    """Return weights (as addresses and sums), hooks, replaced forwards, modes and gradients of the model."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return {
         "weights": {name: (t.data_ptr(), float(t.detach().double().sum())) for name, t in tensors},
@@ -67,7 +67,7 @@ def weights(model: Any) -> dict[str, Any]:
 
 
 def memory(pruner: Pruner) -> dict[str, str]:
-    """Everything the method, or another its schedule names, can remember in its object, its class and its module."""
+    """Return the plain values in object, class and module of the method and of all pruners of its schedule."""
     parts = {id(one): one for one in (pruner, *(stage.pruner for stage in pruner.schedule(LAYERS)))}
     return {
         f"{type(one).__name__} {number}": repr(
@@ -82,7 +82,7 @@ def memory(pruner: Pruner) -> dict[str, str]:
 
 @contextmanager
 def scrambled_randomness(seed: int) -> Iterator[None]:
-    """Inside the block all global random numbers are others; afterwards they go on as before."""
+    """Replace all global random states inside the block; restore them afterwards."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are made and shown."""
+"""All checks, in the order in which they are run and shown."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 import torch
 
-from uniprune.conformance import answers, independence, measures, sequence
-from uniprune.conformance.subject import MethodUnderTest, Models
-from uniprune.conformance.verdicts import CheckResult, failed, skipped
+from uniprune.conformance import decisions, independence, measures, sequence
+from uniprune.conformance.check_result import CheckResult, failed, skipped
+from uniprune.conformance.method_under_test import MethodUnderTest, Models
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.pruning.base import Pruner
 
 Check = Callable[[MethodUnderTest], CheckResult]
 
 CHECKS: tuple[Check, ...] = (
-    answers.runs,
-    answers.well_formed,
-    answers.unique,
-    answers.in_range,
-    answers.in_place,
-    answers.exact_count,
-    answers.follows_the_ratio,
-    answers.view_untouched,
-    answers.scale_invariance,
-    answers.float32_scores,
+    decisions.runs,
+    decisions.well_formed,
+    decisions.unique,
+    decisions.in_range,
+    decisions.in_place,
+    decisions.exact_count,
+    decisions.follows_the_ratio,
+    decisions.view_untouched,
+    decisions.scale_invariance,
+    decisions.float32_scores,
     sequence.ratio_1,
     sequence.text_kept,
     sequence.original_positions,
@@ -54,65 +54,67 @@ class CheckedFamily:
     """One check of one method on one family.
 
     Attributes:
-        check: its name. family: the model family. verdict: the outcome.
+        check: name of the check.
+        family: the model family.
+        result: its result.
     """
 
     check: str
     family: str
-    verdict: CheckResult
+    result: CheckResult
 
 
 def title(check: Check) -> str:
-    """A check's name as users read it."""
+    """Return a check's name as shown to users."""
     return check.__name__.replace("_", " ")
 
 
-def proves(check: Check) -> str:
-    """What it proves, in one line."""
+def rule(check: Check) -> str:
+    """Return the rule that a check verifies, in one line."""
     return (inspect.getdoc(check) or "").split("\n", 1)[0].rstrip(".")
 
 
-def examine(subject: MethodUnderTest, checks: Sequence[Check] = CHECKS) -> Iterator[CheckedFamily]:
-    """Make all checks on one subject.
+def examine(method: MethodUnderTest, checks: Sequence[Check] = CHECKS) -> Iterator[CheckedFamily]:
+    """Run checks on one method.
 
-    A check that an exception ends has failed, unless an earlier one did: then nothing more is to be learnt.
+    A check that raises has failed, unless an earlier one failed: its exception is then a likely consequence.
 
     Raises:
-        UserError: the method as it was configured fits no model.
+        UserError: the method, as configured, fits no model.
     """
-    refusal, broken = refused(subject), False
+    refusal, broken = refused(method), False
     for check in checks:
         if refusal:
-            verdict = skipped(refusal)
+            result = skipped(refusal)
         else:
             try:
-                verdict = check(subject)
+                result = check(method)
             except Exception as error:
-                told = f"{type(error).__name__}: {error}"
-                verdict = skipped("no result after what failed above") if broken else failed(told)
-        broken = broken or verdict.word == "FAIL"
-        yield CheckedFamily(title(check), subject.family, verdict)
+                reason = f"{type(error).__name__}: {error}"
+                result = skipped("no result after the failure above") if broken else failed(reason)
+        broken = broken or result.outcome == "FAIL"
+        yield CheckedFamily(title(check), method.family, result)
 
 
-def refused(subject: MethodUnderTest) -> str:
-    """Why the method refuses this family; empty if it does not.
+def refused(method: MethodUnderTest) -> str:
+    """Return why the method refuses this family; empty if it does not.
 
     Raises:
-        UserError: the method as it was configured fits no model.
+        UserError: the method, as configured, fits no model.
     """
     try:
-        subject.run(prompts=subject.prompts[:1])
+        method.run(prompts=method.prompts[:1])
     except UnsupportedError as error:
         return f"refuses this family: {error}"
     except UserError:
         raise
     except Exception:
-        return ""  # a check will tell
+        return ""  # a check will fail
     return ""
 
 
 def examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check] = CHECKS) -> list[CheckedFamily]:
-    """Make all checks on several families with models of their own, on one thread: more only slow tiny models down."""
+    """Run checks on several families, on one thread: more threads only slow tiny models down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -125,8 +127,8 @@ def _examine_all(pruner: Pruner, families: Sequence[str], checks: Sequence[Check
     models = Models()
     for family in families:
         try:
-            subject = MethodUnderTest(pruner, family, models)
+            method = MethodUnderTest(pruner, family, models)
         except UnsupportedError as error:  # a family without a tiny model
             yield from (CheckedFamily(title(check), family, skipped(str(error))) for check in checks)
         else:
-            yield from examine(subject, checks)
+            yield from examine(method, checks)

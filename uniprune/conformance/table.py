@@ -1,4 +1,4 @@
-"""What `check` shows: one table per method, the reasons of failures below it."""
+"""Output of `check`: one table per method, reasons of failures below it, rows for JSON."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from typing import Any
 
 from rich.table import Table
 
-from uniprune.conformance.suite import CHECKS, CheckedFamily, proves, title
+from uniprune.conformance.suite import CHECKS, CheckedFamily, rule, title
 
 STYLES = {"pass": "green", "FAIL": "bold red", "reported": "cyan", "n.a.": "dim"}
 
 
 def table(name: str, findings: Sequence[CheckedFamily]) -> Table:
-    """Checks by families."""
+    """Return a table of checks by families."""
     families = list(dict.fromkeys(finding.family for finding in findings))
-    words = {(finding.check, finding.family): finding.verdict.word for finding in findings}
-    shown = Table("check", *families, "what it proves", title=name, title_justify="left", box=None, pad_edge=False)
+    outcomes = {(finding.check, finding.family): finding.result.outcome for finding in findings}
+    shown = Table("check", *families, "rule", title=name, title_justify="left", box=None, pad_edge=False)
     for check in CHECKS:
-        verdicts = [words[title(check), family] for family in families]
-        shown.add_row(title(check), *(f"[{STYLES[word]}]{word}[/]" for word in verdicts), proves(check))
+        row = [outcomes[title(check), family] for family in families]
+        shown.add_row(title(check), *(f"[{STYLES[outcome]}]{outcome}[/]" for outcome in row), rule(check))
     return shown
 
 
 def notes(findings: Iterable[CheckedFamily]) -> list[str]:
-    """One line per failure, then per measurement and per reason why there is nothing to check."""
-    told: dict[tuple[str, str, str], list[str]] = {}
+    """Return one line per failure, then per measurement and per reason why there is nothing to check."""
+    notes: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:
-        if finding.verdict.word != "pass":
-            key = (finding.verdict.word, finding.check, finding.verdict.detail)
-            told.setdefault(key, []).append(finding.family)
+        if finding.result.outcome != "pass":
+            key = (finding.result.outcome, finding.check, finding.result.detail)
+            notes.setdefault(key, []).append(finding.family)
     order = list(STYLES)
-    lines = sorted(told.items(), key=lambda item: order.index(item[0][0]))
-    return [f"{word:<9} {check} ({', '.join(families)}): {detail}" for (word, check, detail), families in lines]
+    lines = sorted(notes.items(), key=lambda item: order.index(item[0][0]))
+    return [f"{outcome:<9} {check} ({', '.join(names)}): {detail}" for (outcome, check, detail), names in lines]
 
 
 def rows(name: str, findings: Iterable[CheckedFamily]) -> list[dict[str, Any]]:
-    """The same for machines."""
-    meaning = {title(check): proves(check) for check in CHECKS}
+    """Return one row per check and family, for JSON."""
+    rules = {title(check): rule(check) for check in CHECKS}
     return [
         {
             "method": name,
             "family": finding.family,
             "check": finding.check,
-            "verdict": finding.verdict.word,
-            "detail": finding.verdict.detail,
-            "proves": meaning[finding.check],
+            "outcome": finding.result.outcome,
+            "detail": finding.result.detail,
+            "rule": rules[finding.check],
         }
         for finding in findings
     ]

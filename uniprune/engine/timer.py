@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from uniprune.modeling.adapter import ModelAdapter
-
-SpanName = Literal["vision", "projector", "method", "prefill", "decode"]
+from uniprune.results.spans import PARTS, SpanName
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Timer:
         """
         if not self._forwards:
             raise RuntimeError("nothing was timed: run model.generate inside `with Timer(family)` before sample()")
-        seconds = dict.fromkeys(("vision", "projector", "method", "prefill", "decode"), 0.0)
+        seconds = dict.fromkeys(PARTS, 0.0)
         marks = self._marks
         for gpu in self._gpus:
             torch.cuda.synchronize(gpu)

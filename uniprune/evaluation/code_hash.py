@@ -1,4 +1,4 @@
-"""Which source files decide what a method does, so that a run's identity changes with any of them."""
+"""Hash of the source files that determine a method's decisions; part of a run's identity."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from uniprune.utils.paths import PACKAGE, ROOT
 RULES = tuple(
     f"uniprune.pruning.{name}" for name in ("functional", "greedy", "greedy_triton", "clustering", "schedules")
 )
-"""Modules of this package that make decisions for methods; the others carry them out."""
+"""Modules of this package that make decisions for methods; the others execute them."""
 
 
 def code_hash(classes: Iterable[type]) -> str:
-    """Hash of the files that decide for the given classes, 16 hex digits; folders do not count."""
+    """Hash the files that decide for the given classes, 16 hex digits; folders do not count."""
     files = {file for kind in classes for file in sources(kind)}
     return files_hash((file.name, file) for file in files)
 
 
 def sources(kind: type) -> set[Path]:
-    """The file that defines a class, and all files it imports, directly or not, that make decisions.
+    """Return the file that defines a class and all files it imports, directly or not, that make decisions.
 
-    These are the embedded methods and their helpers, `RULES`, and what lies beside the class's own file. Of all but
-    `RULES`, modules that have not been imported by now have decided nothing.
+    These are the embedded methods and their helpers, `RULES`, and files in the folder of the class's own file. Except
+    for `RULES`, modules that are not imported yet have decided nothing.
     """
     own = _file(kind.__module__)
     found: dict[str, Path] = {}
@@ -46,7 +46,7 @@ def sources(kind: type) -> set[Path]:
 
 
 def _imported(file: Path, name: str) -> Iterator[str]:
-    """Names of modules that a file mentions in import statements, wherever they stand; some may be no modules."""
+    """Yield the names in all import statements of a file; some may be no modules."""
     for node in ast.walk(ast.parse(file.read_bytes())):
         match node:
             case ast.Import(names=names):
@@ -59,9 +59,9 @@ def _imported(file: Path, name: str) -> Iterator[str]:
 
 
 def package_hash() -> str:
-    """Hash the files that carry out a measurement: this package and the model families, 16 hex digits.
+    """Hash the files that execute a measurement: this package and the model families, 16 hex digits.
 
-    Equal in a checkout and in a wheel, where methods, families and benchmarks lie inside the package.
+    Equal in a checkout and in a wheel, where methods, families and benchmarks are inside the package.
     """
     apart = tuple(ROOT / name for name in ("methods", "models", "benchmarks"))
     files = [file for file in PACKAGE.rglob("*.py") if not any(file.is_relative_to(folder) for folder in apart)]
@@ -71,8 +71,8 @@ def package_hash() -> str:
 
 
 def _file(name: str) -> Path | None:
-    """The source file of a module that has been imported or is one of `RULES`, None if it has none."""
-    if name in RULES:  # some are imported when they are first used, which must not change what a run is
+    """Return the source file of an imported module or of one of `RULES`, None if it has none."""
+    if name in RULES:  # some are imported on first use, which must not change a run's identity
         path = getattr(find_spec(name), "origin", None)
     else:
         path = getattr(sys.modules.get(name), "__file__", None)

@@ -1,4 +1,4 @@
-"""A grid of runs as a YAML file: blocks, each the cross product of its lists, like one `run` command line.
+"""Sweep files: a grid of runs in YAML as blocks, each the cross product of its lists, like one `run` command line.
 
 title: Two methods at two ratios
 paper: arXiv 0000.00000          # optional
@@ -30,12 +30,15 @@ from uniprune.evaluation.method_spec import MethodSpec
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run of a sweep.
+    """One run as specified by a user.
 
     Attributes:
-        model: what `--model` would say. choice: the method with ratio, layer, seed and fields.
-        data: benchmarks by name or pattern; None asks those of `suite`, and the model's own suite if that is None too.
-        protocol, limit: as the options of `run`.
+        model: value of `--model`.
+        choice: the method with ratio, layer, seed and fields, normalised.
+        data: benchmarks by name or pattern; None for those of `suite`.
+        suite: None for the model's own.
+        protocol: as in `RunOptions`.
+        limit: as in `RunOptions`.
     """
 
     model: str
@@ -47,17 +50,17 @@ class RunSpec:
 
 
 def _listed(value: Any) -> Any:
-    """A single value as a list of one."""
+    """Return a single value as a list of one."""
     return value if isinstance(value, list) else [value]
 
 
 def _named(value: Any) -> Any:
-    """A bare method name in the long form."""
+    """Return a bare method name in its long form."""
     return {"name": value} if isinstance(value, str) else value
 
 
 class _Strict(BaseModel):
-    """Unknown fields are mistakes."""
+    """A model that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
 
@@ -73,11 +76,15 @@ class MethodConfig(_Strict):
     """As `--set`: "field" or "part.field" -> value."""
 
     def choice(self, ratio: float, seed: int) -> MethodSpec:
-        """The method at a ratio, checked; the un-pruned model has ratio 1. Raises UserError."""
+        """Return the method at a ratio and seed, normalised.
+
+        Raises:
+            UserError: an unknown method or field, or a value that the method refuses.
+        """
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.fields.items()}
-        choice = MethodSpec(self.name, ratio, self.layer, seed, texts)
-        pruner = choice.pruner()
-        return MethodSpec(self.name, pruner.ratio, self.layer, seed, texts) if pruner.kind == "none" else choice
+        spec = MethodSpec(self.name, ratio, self.layer, seed, texts).normalised()
+        spec.pruner()
+        return spec
 
 
 class Block(_Strict):
@@ -109,24 +116,32 @@ class Block(_Strict):
         return self
 
     def cells(self) -> Iterator[RunSpec]:
-        """Its runs. Raises UserError for what the registry does not know."""
+        """Yield the block's runs.
+
+        Raises:
+            UserError: an unknown method or field.
+        """
         data = tuple(self.data) if self.data is not None else None
-        for model, wish, ratio, seed in product(self.model, self.method, self.ratio, self.seed):
-            yield RunSpec(model, wish.choice(ratio, seed), data, self.suite, self.protocol, self.limit)
+        for model, method, ratio, seed in product(self.model, self.method, self.ratio, self.seed):
+            yield RunSpec(model, method.choice(ratio, seed), data, self.suite, self.protocol, self.limit)
 
 
 class SweepFile(_Strict):
-    """A whole file."""
+    """A sweep file."""
 
     title: str
-    """What the runs are for."""
+    """Purpose of the runs."""
     paper: str | None = None
-    """Source, where the grid is a paper's."""
+    """Source, if the grid is a paper's."""
     runs: Annotated[list[Block], Field(min_length=1)]
     """The blocks."""
 
     def cells(self) -> list[RunSpec]:
-        """All runs in file order, each once. Raises UserError for an unknown method or field."""
+        """Return all runs in file order, each once.
+
+        Raises:
+            UserError: an unknown method or field.
+        """
         unique: list[RunSpec] = []
         for cell in (cell for block in self.runs for cell in block.cells()):
             if cell not in unique:
@@ -135,10 +150,10 @@ class SweepFile(_Strict):
 
 
 def read_sweep(path: Path) -> SweepFile:
-    """Read and check a file.
+    """Read and check a sweep file.
 
     Raises:
-        UserError: it is missing or not in the form above; the message names the field.
+        UserError: it is missing or has another form; the message names the field.
     """
     try:
         return SweepFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

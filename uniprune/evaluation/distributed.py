@@ -1,8 +1,7 @@
-"""The processes of one `accelerate launch`, which share the rows of every benchmark.
+"""Process group of one `accelerate launch`: its processes share the rows of every benchmark.
 
-Every process does the same runs in the same order, so that they only have to agree after each step: whether it went
-well everywhere. Answers never travel between processes; each appends to a file of its own
-(uniprune/results/predictions.py).
+Every process executes the same runs in the same order; all they exchange is, after each step, whether it succeeded.
+Predictions are never sent between processes; each appends to a file of its own (uniprune/results/predictions.py).
 """
 
 from __future__ import annotations
@@ -19,19 +18,20 @@ from uniprune.errors import Failure, UserError
 
 T = TypeVar("T")
 LONGEST_STEP = timedelta(days=30)
-"""How long processes wait for the slowest of them; one that dies is noticed at once."""
+"""Longest time processes wait for the slowest; the death of one is noticed at once."""
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the launch has ended in the middle of the work."""
+    """Another process of the launch ended before its work was done."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that work together.
+    """This process among those that share the rows.
 
     Attributes:
-        rank: number of this process, from 0; process 0 alone scores, prints and writes records. size: how many.
+        rank: number of this process, from 0; process 0 alone scores, prints and writes records.
+        size: number of processes.
         local: number of this process on its machine, from 0.
     """
 
@@ -42,10 +42,10 @@ class ProcessGroup:
     @classmethod
     @contextmanager
     def join(cls) -> Iterator[ProcessGroup]:
-        """The processes started together, as accelerate tells them; a team of one without `accelerate launch`."""
+        """Join the processes started together; without `accelerate launch` a group of one."""
         from accelerate import PartialState
 
-        # Gloo, on GPUs too: all that is exchanged is a few words after each step.
+        # Gloo, on GPUs too: processes exchange one short message after each step.
         state = PartialState(cpu=True, timeout=LONGEST_STEP)
         try:
             yield cls(state.process_index, state.num_processes, state.local_process_index)
@@ -58,18 +58,22 @@ class ProcessGroup:
         """Whether this process scores, prints and writes records."""
         return self.rank == 0
 
-    def device(self, wish: str) -> str:
-        """What `--device` means here: of several processes on a machine with GPUs, each takes one."""
-        if self.size > 1 and wish in ("auto", "cuda") and torch.cuda.is_available():
+    def device(self, requested: str) -> str:
+        """Resolve `--device` for this process: of several processes on a machine with GPUs, each takes one."""
+        if self.size > 1 and requested in ("auto", "cuda") and torch.cuda.is_available():
             return f"cuda:{self.local % torch.cuda.device_count()}"
-        return wish
+        return requested
 
     def share(self, rows: Sequence[T]) -> Sequence[T]:
-        """This process's part of what all processes have in hand."""
+        """Return this process's part of the rows."""
         return rows[self.rank :: self.size]
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank. Raises LostProcessError when one has ended."""
+        """Return the values of all processes, by rank.
+
+        Raises:
+            LostProcessError: another process has ended.
+        """
         if self.size == 1:
             return [value]
         from accelerate.utils import gather_object
@@ -85,10 +89,10 @@ class ProcessGroup:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """A block that all processes do and leave together: all go on, or all raise.
+        """Run a block in all processes and leave it together: all continue, or all raise.
 
         Raises:
-            Exception: what the block raised here, or else in the first process where it failed.
+            Exception: the exception of the block here, or else of the first process where it failed.
             LostProcessError: a process has ended.
         """
         own: Exception | None = None
@@ -108,4 +112,4 @@ class ProcessGroup:
 
 
 ALONE = ProcessGroup()
-"""A process that nobody shares its work with."""
+"""The group of a single process."""

@@ -1,4 +1,4 @@
-"""What a run record says about the software and the machine."""
+"""Software and machine, for run records."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ PACKAGES = (
 
 
 def environment(device: str) -> Environment:
-    """This process's software and machine. `device` is "cpu", "cuda" (torch's current one), "cuda:N" or "balanced"."""
+    """Collect versions and machine; `device` is "cpu", "cuda" (torch's current one), "cuda:N" or "balanced"."""
     versions = {"python": platform.python_version(), "uniprune": uniprune.__version__}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    versions["torch"] = torch.__version__  # also says for which CUDA it was built
+    versions["torch"] = torch.__version__  # with the CUDA version of the build
     return Environment(
         versions=versions,
         git=git_revision(),
@@ -45,7 +45,7 @@ def environment(device: str) -> Environment:
 
 
 def device_name(device: str) -> str:
-    """Name of a GPU, of all of them if layers are spread, or of the processor."""
+    """Return the name of the GPU, of all of them for "balanced", or of the processor."""
     if device == "cpu":
         return processor_name()
     if device == "balanced":
@@ -54,7 +54,7 @@ def device_name(device: str) -> str:
 
 
 def processor_name() -> str:
-    """Model of the processor where the system tells it, as Linux does, else its architecture."""
+    """Return the processor model from /proc/cpuinfo, or the architecture on other systems."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
@@ -64,7 +64,7 @@ def processor_name() -> str:
 
 
 def git_revision() -> str | None:
-    """Commit of this checkout, "+dirty" with uncommitted changes; None outside a checkout or without git."""
+    """Return the commit of this checkout, "+dirty" with uncommitted changes; None without checkout or git."""
     if not (ROOT / ".git").exists():
         return None
     try:
@@ -75,6 +75,6 @@ def git_revision() -> str | None:
 
 
 def _git(*words: str) -> str:
-    """Output of a git command in the checkout."""
+    """Run a git command in the checkout and return its output."""
     command = ["git", "-C", str(ROOT), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

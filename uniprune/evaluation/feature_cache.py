@@ -1,4 +1,4 @@
-"""Encoded rows and image features that the methods of one command share, within a bound on memory."""
+"""Cache of encoded rows and image features for all methods of one command, within a memory limit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ V = TypeVar("V", EncodedRequest, VisionCapture)
 
 
 class FeatureCache:
-    """What was encoded once: image features by what one picture shows, and prompts by row.
+    """Image features by image, and encoded prompts by row.
 
-    Nothing is thrown out: methods go through the same rows in the same order, so of a store that cannot hold them all
-    the part that came first serves every method, while a store that makes room for the latest would serve none.
+    Nothing is evicted: methods read the same rows in the same order, so the entries that came first serve every method
+    of a command, while a cache that made room for the latest would serve none.
 
     Args:
-        limit: bytes to keep; what comes when they are used up is encoded again by every method.
+        limit: bytes to keep; what exceeds them is encoded again by every method.
     """
 
     def __init__(self, limit: int) -> None:
@@ -33,28 +33,28 @@ class FeatureCache:
         self._sizes: dict[object, int] = {}
 
     def prompt(self, data: str, request: Request, blocks: frozenset[int]) -> EncodedRequest | None:
-        """The encoded prompt of a row of the benchmark with fingerprint `data`, if its features are here, too."""
+        """Return the prompt of a row of the benchmark with fingerprint `data`, if it and its features are cached."""
         row = self._rows.get((data, request.index))
         if row is None or row.length != request.max_new_tokens:
             return None
-        return row if all(self.features(one.key, blocks) for one in row.pictures) else None
+        return row if all(self.features(image.key, blocks) for image in row.images) else None
 
-    def features(self, picture: str, blocks: frozenset[int]) -> VisionCapture | None:
-        """Features of the picture of this key, if they were kept together with what `blocks` of the tower showed."""
-        call = self._calls.get(picture)
+    def features(self, key: str, blocks: frozenset[int]) -> VisionCapture | None:
+        """Return the features of an image, if they are cached together with the outputs of these `blocks`."""
+        call = self._calls.get(key)
         return call if call is not None and blocks <= call.blocks.keys() else None
 
     def keep(self, data: str, rows: Sequence[EncodedRequest], calls: Mapping[str, VisionCapture]) -> None:
-        """Remember the tower's calls on pictures, by key, and prompts, without pixels, whose pictures are all here."""
+        """Store the vision tower's calls by image key, and the prompts, without pixels, whose images are all cached."""
         for key, call in calls.items():
-            call.forget()  # else it would grow with every method that looks at it
+            call.forget()  # else it would grow with every method that reads it
             self._keep(self._calls, key, call)
         for row in rows:
-            if all(one.key in self._calls for one in row.pictures):
+            if all(image.key in self._calls for image in row.images):
                 self._keep(self._rows, (data, row.index), row.without_pixels())
 
     def _keep(self, kept: dict[K, V], key: K, value: V) -> None:
-        """Put a value in the place of an older one, while there is room."""
+        """Store a value in place of an older one, while there is room."""
         needed = value.memory - self._sizes.get(key, 0)
         if needed <= self._free:
             self._free -= needed
@@ -63,7 +63,7 @@ class FeatureCache:
 
 
 def sharing(loaded: LoadedModel, gigabytes: float) -> FeatureCache | None:
-    """What the methods of one command share on a model; None for no gigabytes.
+    """Return the cache for a model; None for 0 GB.
 
     Raises:
         UserError: a negative amount, or a version of transformers whose `generate` takes no image features.

@@ -1,4 +1,4 @@
-"""From the words of the command line to a method object: names, compositions and `--set field=value`."""
+"""Method specifications: names, compositions and `--set field=value`, resolved to pruner objects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -23,7 +24,7 @@ from uniprune.results.records import MethodRecord
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method as its user asked for it.
+    """A method with its budget, seed and fields, as given by a user.
 
     Attributes:
         name: a registered name, or several joined by "+" to act one after the other.
@@ -39,61 +40,99 @@ class MethodSpec:
     seed: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def pruner(self) -> Pruner:
-        """The method object.
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out cached classes: another process loads plugins only after it has received the specification."""
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+
+    @cached_property
+    def classes(self) -> dict[str, type[Pruner]]:
+        """Part -> its class.
 
         Raises:
-            UserError: an unknown method or field, or a value the method refuses.
+            UserError: an unknown or repeated part.
         """
-        check_ratio(self.ratio)
-        parts: list[Pruner] = [
-            method(seed=self.seed, **fields)
-            for method, fields in zip(self.classes().values(), self.fields().values(), strict=True)
-        ]
-        return (parts[0] if len(parts) == 1 else Compose(*parts)).with_ratio(self.ratio)
-
-    def classes(self) -> dict[str, type[Pruner]]:
-        """Part -> its class. Raises UserError for an unknown or repeated part."""
         names = re.split(r"\+(?=[^+])", self.name)  # a "+" that ends a name belongs to it
         if len(set(names)) < len(names):
             raise UserError(f"method {self.name!r} names a part twice; a composition needs different methods")
         return {name: METHODS.get(name) for name in names}
 
-    def has(self, key: str) -> bool:
-        """Whether some part has the field called "field" or "part.field"."""
-        part, _, name = key.rpartition(".")
-        return any(part in ("", owner) and name in settable(method) for owner, method in self.classes().items())
+    def normalised(self) -> MethodSpec:
+        """Return the specification that equal runs share: ratio 1 without pruning, seed 0 without random choices.
 
+        Raises:
+            UserError: an unknown method, or a ratio outside (0, 1].
+        """
+        check_ratio(self.ratio)
+        ratio, seed = 1.0 if self.unpruned else self.ratio, self.seed if self.random else 0
+        return self if (ratio, seed) == (self.ratio, self.seed) else dataclasses.replace(self, ratio=ratio, seed=seed)
+
+    def pruner(self) -> Pruner:
+        """Return the method object; it is constructed once.
+
+        Raises:
+            UserError: an unknown method or field, or a value that the method refuses.
+        """
+        return self._pruner
+
+    @cached_property
+    def _pruner(self) -> Pruner:
+        check_ratio(self.ratio)
+        parts: list[Pruner] = [
+            method(seed=self.seed, **fields)
+            for method, fields in zip(self.classes.values(), self.fields().values(), strict=True)
+        ]
+        return (parts[0] if len(parts) == 1 else Compose(*parts)).with_ratio(self.ratio)
+
+    @property
+    def label(self) -> str:
+        """Name and ratio for progress and plans, and the seed of a method that makes random choices."""
+        return self.name if self.unpruned else f"{self.name} {self.ratio:g}" + f" seed {self.seed}" * self.random
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether this is the un-pruned model."""
+        return all(method.kind == "none" for method in self.classes.values())
+
+    @property
     def random(self) -> bool:
-        """Whether some part chooses by chance, so that a seed means something to it."""
-        return any(method.random for method in self.classes().values())
+        """Whether some part makes random choices, which depend on the seed."""
+        return any(method.random for method in self.classes.values())
 
+    @property
     def prunes_inside(self) -> bool:
-        """Whether some part acts inside the language model, so that a layer means something to it."""
-        return any(method.layer > 0 for method in self.classes().values())
+        """Whether some part acts inside the language model, where it has a layer."""
+        return any(method.layer > 0 for method in self.classes.values())
+
+    def has(self, key: str) -> bool:
+        """Check whether some part has the field "field" or "part.field"."""
+        part, _, name = key.rpartition(".")
+        return any(part in ("", owner) and name in settable(method) for owner, method in self.classes.items())
 
     def fields(self) -> dict[str, dict[str, Any]]:
-        """Part -> the fields the user set, as validated values. Raises UserError for a field that no part has."""
-        classes = self.classes()
-        chosen: dict[str, dict[str, Any]] = {name: {} for name in classes}
+        """Return the fields the user set, part -> field -> validated value.
+
+        Raises:
+            UserError: no part has a field of that name, or its value is of another type.
+        """
+        chosen: dict[str, dict[str, Any]] = {name: {} for name in self.classes}
         for key, text in self.settings.items():
             part, _, name = key.rpartition(".")
-            if part and part not in classes:
-                raise unknown(f"part of method {self.name!r}:", part, classes)
-            asked = {part: classes[part]} if part else classes
-            owners = [owner for owner, method in asked.items() if name in settable(method)]
+            if part and part not in self.classes:
+                raise unknown(f"part of method {self.name!r}:", part, self.classes)
+            candidates = {part: self.classes[part]} if part else self.classes
+            owners = [owner for owner, method in candidates.items() if name in settable(method)]
             if not owners:
-                known = {field for method in asked.values() for field in settable(method)}
+                known = {field for method in candidates.values() for field in settable(method)}
                 raise unknown(f"field of method {self.name!r}:", name, known)
             for owner in owners:
-                chosen[owner][name] = parse_field(classes[owner], name, text)
+                chosen[owner][name] = parse_field(self.classes[owner], name, text)
         if self.layer is not None:
-            for name in [n for n, method in classes.items() if method.layer > 0] or classes:
+            for name in [n for n, method in self.classes.items() if method.layer > 0] or self.classes:
                 chosen[name].setdefault("layer", self.layer)
         return chosen
 
     def record(self, resolved: Pruner, num_layers: int) -> MethodRecord:
-        """What the run record says of the method; `resolved` is the object that runs, in a decoder of `num_layers`."""
+        """Return the method's part of a run record; `resolved` is the pruner used, in a decoder of `num_layers`."""
         parts = resolved.parts if isinstance(resolved, Compose) else (resolved,)
         passed = {f"{part}.{name}": value for part, fields in self.fields().items() for name, value in fields.items()}
         return MethodRecord(
@@ -107,15 +146,15 @@ class MethodSpec:
 
 
 def settable(method: type[Pruner]) -> list[str]:
-    """Fields `--set` may name; the budget and the seed have options of their own."""
+    """Return the fields that `--set` accepts; the budget and the seed have options of their own."""
     return [f.name for f in dataclasses.fields(method) if f.init and f.name not in ("ratio", "seed")]
 
 
 def parse_field(method: type, name: str, text: str, option: str = "--set") -> Any:
-    """The text after `name=` as a value of the field's annotated type.
+    """Convert the text after `name=` to the field's annotated type.
 
     Raises:
-        UserError: it is not one.
+        UserError: the text is no such value.
     """
     kind = get_type_hints(method)[name]
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
@@ -129,10 +168,10 @@ def parse_field(method: type, name: str, text: str, option: str = "--set") -> An
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, str]:
-    """`["a=1", "b.c=x", "@found.json"]` as a table; a file is what `calibrate` wrote.
+    """Parse `["a=1", "b.c=x", "@found.json"]` to field -> text; a file is one written by `calibrate`.
 
     Raises:
-        UserError: an item without "=", or a file that cannot be read as such.
+        UserError: an item without "=", or a file of another form.
     """
     table: dict[str, str] = {}
     for item in items:
@@ -147,7 +186,11 @@ def parse_settings(items: Iterable[str]) -> dict[str, str]:
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """The settings in a file that `calibrate` wrote. Raises UserError when it is not one."""
+    """Read the settings from a file written by `calibrate`.
+
+    Raises:
+        UserError: the file cannot be read or has another form.
+    """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
         return {name: json.dumps(value) for name, value in settings.items()}
@@ -159,10 +202,10 @@ def read_settings(path: Path) -> dict[str, str]:
 
 
 def search_of(name: str, settings: Mapping[str, str]) -> Any:
-    """The search of a method, see `uniprune.pruning.calibration`. `settings` are its fields, from `--search`.
+    """Construct the search of a method (`uniprune.pruning.calibration`) with fields from `--search`.
 
     Raises:
-        UserError: the method has nothing to search for, or the search has no such field.
+        UserError: the method has no search, or the search has no such field.
     """
     search = METHODS.get(name).calibration
     if search is None:
@@ -176,13 +219,13 @@ def search_of(name: str, settings: Mapping[str, str]) -> Any:
 
 
 def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Field values as plain JSON values."""
+    """Convert field values to plain JSON values."""
     result: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dict(fields), mode="json", fallback=str)
     return result
 
 
 def _yaml(text: str) -> Any:
-    """YAML reading of a value ("0.5", "[1, 2]", "true", "null"), or the text itself."""
+    """Parse a value as YAML ("0.5", "[1, 2]", "true", "null"); return the text itself if it is no YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,7 +1,7 @@
-"""Runs as Ray tasks: on this machine, or on a cluster whose machines share the output folder.
+"""Runs as Ray tasks, on this machine or on a cluster whose machines share the output folder.
 
-A task asks some runs of one model, so that each task loads one model once. Answers and records go to the store as they
-come, and the driver reads progress from there. A task whose worker dies is started again by Ray, and resumes.
+A task executes some runs of one model, so that it loads one model once. Predictions and records are stored at once,
+and the driver reads progress from the store. A task whose worker dies is restarted by Ray, and resumes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from rich.console import Console
 
 from uniprune.errors import Failure, UserError
 from uniprune.evaluation.config import RunSpec
-from uniprune.evaluation.sweep import PlannedRun, RunOutcome, RunSettings, Sweep
+from uniprune.evaluation.plan import PlannedRun, RunOutcome, RunSettings
+from uniprune.evaluation.sweep import Sweep
 from uniprune.results.comparison import scored
 from uniprune.results.predictions import stored_rows
 from uniprune.results.records import Store
@@ -29,17 +30,18 @@ from uniprune.utils.console import RunProgress
 from uniprune.utils.setup import prepare
 
 RETRIES = 3
-"""How often a task whose worker died is started again."""
+"""Restarts of a task whose worker died."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What tasks take.
+    """Resources of tasks.
 
     Attributes:
         address: of a running cluster, "auto" to find it; "local" starts one on this machine for this command.
-        cpus, gpus: that each task occupies; None is one GPU wherever the cluster has any.
-        jobs: tasks at a time, None for as many as there is room for.
+        cpus: CPUs per task.
+        gpus: GPUs per task; None is one if the cluster has any.
+        jobs: tasks at a time, None for as many as fit.
     """
 
     address: str = "local"
@@ -57,37 +59,45 @@ class Resources:
 
 
 class Cluster:
-    """Ray, started or connected to inside the block (a context manager); what was started ends with it.
+    """A Ray cluster, started or connected to inside the block (a context manager); a started one ends with it.
 
     Args:
-        resources: of every task. machine: as for `Sweep`. plugins, debug: as on the command line.
+        resources: of every task.
+        settings: as for `Sweep`.
+        plugins: value of `--plugin`.
+        debug: value of `--debug`.
     """
 
     def __init__(
-        self, resources: Resources, machine: RunSettings, plugins: Sequence[str] = (), debug: bool = False
+        self, resources: Resources, settings: RunSettings, plugins: Sequence[str] = (), debug: bool = False
     ) -> None:
         # Workers have working directories of their own.
-        machine = dataclasses.replace(machine, output=machine.output.resolve(), data_dir=machine.data_dir.resolve())
-        self.resources, self._store = resources, Store(machine.output)
-        self._shared = (machine, [str(Path(plugin).resolve()) for plugin in plugins], debug)
+        settings = dataclasses.replace(settings, output=settings.output.resolve(), data_dir=settings.data_dir.resolve())
+        self.resources, self._store = resources, Store(settings.output)
+        self._shared = (settings, [str(Path(plugin).resolve()) for plugin in plugins], debug)
 
     def __enter__(self) -> Self:
-        """Raises UserError where Ray is not installed, not reachable, or too small for a task."""
+        """Start Ray or connect to it.
+
+        Raises:
+            UserError: Ray is not installed, not reachable, or too small for a task.
+        """
         try:
             import ray
         except ImportError as error:
             raise UserError("--ray needs Ray: pip install -c constraints.txt -e '.[ray]'") from error
         self._ray: Any = ray
-        want = self.resources
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray's own switch: nothing is sent home
-        cpus = ceil(want.jobs * want.cpus) if want.address == "local" and want.jobs else None
+        resources = self.resources
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray's own switch: no usage statistics are sent
+        cpus = ceil(resources.jobs * resources.cpus) if resources.address == "local" and resources.jobs else None
+        options = {"num_cpus": cpus, "include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
         try:
-            ray.init(want.address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init(resources.address, **options)
         except ConnectionError as error:
-            raise UserError(f"no Ray cluster at {want.address!r}: {error}") from error
+            raise UserError(f"no Ray cluster at {resources.address!r}: {error}") from error
         try:
-            gpus = want.gpus if want.gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
-            self._takes = {"num_cpus": want.cpus, "num_gpus": gpus}
+            gpus = resources.gpus if resources.gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
+            self._per_task = {"num_cpus": resources.cpus, "num_gpus": gpus}
             self.slots()
         except BaseException:
             ray.shutdown()
@@ -97,11 +107,11 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave the cluster; tasks of this command end, and a cluster that was started for it."""
+        """Disconnect; tasks of this command end, and so does a cluster that was started for it."""
         self._ray.shutdown()
 
     def plan(self, cells: Sequence[RunSpec]) -> list[PlannedRun]:
-        """`Sweep.plan` where the runs will be asked: the kind of device there is part of what they are."""
+        """Plan on a worker (`Sweep.plan`): its kind of device is part of a run's identity."""
         try:
             items: list[PlannedRun] = self._ray.get(self._start(plan, cells))
         except self._ray.exceptions.RayTaskError as error:
@@ -109,12 +119,12 @@ class Cluster:
         return items
 
     def execute(self, items: Sequence[PlannedRun], progress: RunProgress) -> list[RunOutcome]:
-        """Ask and score runs in tasks. A run whose worker dies again and again fails; the others go on."""
+        """Evaluate and score runs in tasks. A run whose worker dies after all `RETRIES` fails; the others continue."""
         outcomes = [RunOutcome(item, item.failure) for item in items if item.failure]
         waiting = groups([item for item in items if not item.failure], self.slots())
         running: dict[Any, list[PlannedRun]] = {}
         ended: list[PlannedRun] = []
-        with contextlib.redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+        with contextlib.redirect_stdout(sys.stderr):  # Ray reports dead workers on stdout
             while waiting or running:
                 while waiting and len(running) < self.slots():
                     group = waiting.pop(0)
@@ -128,23 +138,27 @@ class Cluster:
         return outcomes
 
     def slots(self) -> int:
-        """Tasks that run at a time. Raises UserError if there is no room for one."""
-        has, takes = self._ray.cluster_resources(), self._takes
-        cpus, gpus = has.get("CPU", 0), has.get("GPU", 0)
-        room = min(there // n for there, n in ((cpus, takes["num_cpus"]), (gpus, takes["num_gpus"])) if n)
-        if room < 1:
+        """Return the number of tasks that run at a time.
+
+        Raises:
+            UserError: the cluster is too small for a task.
+        """
+        total, task = self._ray.cluster_resources(), self._per_task
+        cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
+        slots = min(there // n for there, n in ((cpus, task["num_cpus"]), (gpus, task["num_gpus"])) if n)
+        if slots < 1:
             raise UserError(
-                f"a task takes {takes['num_cpus']:g} CPUs and {takes['num_gpus']:g} GPUs, more than the {cpus:g} and "
+                f"a task takes {task['num_cpus']:g} CPUs and {task['num_gpus']:g} GPUs, more than the {cpus:g} and "
                 f"{gpus:g} of the Ray cluster; lower --task-cpus or --task-gpus"
             )
-        return int(min(room, self.resources.jobs or room))
+        return int(min(slots, self.resources.jobs or slots))
 
     def _start(self, function: Any, work: Sequence[Any]) -> Any:
-        """A task with the resources asked for."""
-        return self._ray.remote(**self._takes, max_retries=RETRIES)(function).remote(work, *self._shared)
+        """Start a task with its resources."""
+        return self._ray.remote(**self._per_task, max_retries=RETRIES)(function).remote(work, *self._shared)
 
     def _outcomes(self, task: Any, group: Sequence[PlannedRun]) -> list[RunOutcome]:
-        """How the runs of a task ended."""
+        """Return the outcomes of a finished task."""
         try:
             outcomes: list[RunOutcome] = self._ray.get(task)
         except self._ray.exceptions.RayError as error:
@@ -154,13 +168,13 @@ class Cluster:
         return outcomes
 
     def _stored(self, item: PlannedRun) -> int:
-        """Rows of a run that are stored by now."""
+        """Count the stored rows of a run."""
         folder = self._store.root / str(item.identity)
         return sum(min(stored_rows(folder / f"{name}.jsonl"), rows or 0) for name, rows in item.rows.items())
 
 
 def groups(items: Sequence[PlannedRun], slots: int) -> list[list[PlannedRun]]:
-    """Runs as tasks: those of one model together, split only where tasks would be fewer than can run at a time."""
+    """Group runs to tasks: those of one model together, split only if there were fewer tasks than slots."""
     models: dict[str, list[PlannedRun]] = {}
     for item in items:
         models.setdefault(item.cell.model, []).append(item)
@@ -168,14 +182,16 @@ def groups(items: Sequence[PlannedRun], slots: int) -> list[list[PlannedRun]]:
     return [part for runs in models.values() for i in range(share) if (part := runs[i::share])]
 
 
-def plan(cells: Sequence[RunSpec], machine: RunSettings, plugins: Sequence[str], debug: bool) -> list[PlannedRun]:
-    """`Sweep.plan` as a task."""
+def plan(cells: Sequence[RunSpec], settings: RunSettings, plugins: Sequence[str], debug: bool) -> list[PlannedRun]:
+    """Call `Sweep.plan` in a task."""
     prepare(plugins, debug)
-    return Sweep(machine).plan(cells)
+    return Sweep(settings).plan(cells)
 
 
-def execute(items: Sequence[PlannedRun], machine: RunSettings, plugins: Sequence[str], debug: bool) -> list[RunOutcome]:
-    """`Sweep.execute` as a task."""
+def execute(
+    items: Sequence[PlannedRun], settings: RunSettings, plugins: Sequence[str], debug: bool
+) -> list[RunOutcome]:
+    """Call `Sweep.execute` in a task."""
     prepare(plugins, debug)
     with RunProgress(0, Console(quiet=True)) as silent:
-        return Sweep(machine).execute(items, silent)
+        return Sweep(settings).execute(items, silent)

@@ -1,4 +1,4 @@
-"""One run: a loaded model under one pruner answers benchmarks, resumes where it stopped, and is scored."""
+"""One run: predictions of a loaded model under one pruner on several benchmarks, resumed and scored."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from uniprune.evaluation.dataset import Dataset, Request, Score
 from uniprune.evaluation.distributed import ALONE, ProcessGroup
 from uniprune.evaluation.environment import environment
 from uniprune.evaluation.feature_cache import FeatureCache
-from uniprune.evaluation.generation import Runner
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.processing import told_of_workers
+from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import Policy, prompts_hash, worded
+from uniprune.evaluation.runner import Runner
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
@@ -31,14 +31,15 @@ from uniprune.utils.console import RunProgress
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Settings of a run beside model and method.
+    """Settings of a run apart from model and method.
 
     Attributes:
-        protocol: "site" reads the ratio at the pruning point, "average" over all decoder layers.
-        limit: rows per benchmark; None for all. batch_size: rows answered together (speed only).
-        max_new_tokens: longest answer of every row; None leaves it to each benchmark.
-        workers: processes that decode pictures and process prompts ahead of the model (speed only).
-        prompts: who words them; a family without words for a row leaves it to the benchmark.
+        protocol: "site" if the ratio holds at the pruning point, "average" if over all decoder layers.
+        limit: rows per benchmark; None for all.
+        batch_size: rows per batch (speed only).
+        max_new_tokens: longest prediction of every row; None for the benchmark's own.
+        workers: processes that decode images and process prompts ahead of the model (speed only).
+        prompts: wording by "benchmark" or "family"; a family without words for a row leaves it to the benchmark.
     """
 
     protocol: Literal["site", "average"] = "site"
@@ -54,29 +55,31 @@ class RunOptions:
             if value is not None and value < 1:
                 raise UserError(f"{name.replace('_', '-')} {value} must be at least 1")
         if self.workers < 0:
-            raise UserError(f"workers {self.workers} must be at least 0; 0 prepares rows in between")
+            raise UserError(f"workers {self.workers} must be at least 0; 0 prepares rows in the main process")
 
 
 class Run:
-    """One set-up, ready to be asked.
+    """One model under one method, ready to be evaluated.
 
     Args:
-        loaded: the model. choice: the method as asked for. options: the rest.
+        loaded: the model.
+        method: the method, normalised.
+        options: other settings.
 
     Raises:
-        UserError: an unknown method or field, or a layer the model does not have.
+        UserError: an unknown method or field, or a layer that the model does not have.
     """
 
-    def __init__(self, loaded: LoadedModel, choice: MethodSpec, options: RunOptions) -> None:
-        self.loaded, self.choice, self.options = loaded, choice, options
+    def __init__(self, loaded: LoadedModel, method: MethodSpec, options: RunOptions) -> None:
+        self.loaded, self.method, self.options = loaded, method, options
         self.pruner = self._pruner()
         setup = Setup(
             weights=loaded.weights,
             processor=loaded.image_processor,
-            method=choice.record(self.pruner, loaded.num_layers),
-            ratio=self.pruner.ratio if self.pruner.kind == "none" else choice.ratio,
+            method=method.record(self.pruner, loaded.num_layers),
+            ratio=method.ratio,
             protocol=options.protocol,
-            seed=choice.seed,
+            seed=method.seed,
             max_new_tokens=options.max_new_tokens,
             prompts=options.prompts,
             limit=options.limit,
@@ -94,16 +97,8 @@ class Run:
                 parameters=sum(weight.numel() for weight in loaded.model.parameters()),
             ),
             setup=setup,
-            random=tuple(part.random for part in choice.classes().values()),
+            random=tuple(part.random for part in method.classes.values()),
         )
-
-    @property
-    def label(self) -> str:
-        """Method and ratio, as shown beside a progress bar, and the seed where it means something."""
-        if self.pruner.kind == "none":
-            return self.choice.name
-        seed = f" seed {self.choice.seed}" if self.choice.random() else ""
-        return f"{self.choice.name} {self.choice.ratio:g}{seed}"
 
     def evaluate(
         self,
@@ -113,30 +108,30 @@ class Run:
         shared: FeatureCache | None = None,
         team: ProcessGroup = ALONE,
     ) -> RunRecord:
-        """Ask and score every benchmark, storing each answer as it comes; stored rows are not asked again.
+        """Evaluate and score every benchmark, storing each prediction at once; stored rows are not evaluated again.
 
-        Image features and prompts in `shared` are used and added to; answers then carry no times.
+        Image features and prompts in `shared` are used and added to; predictions then carry no times.
 
         Raises:
-            UserError: a stored answer belongs to other data, something cannot be written, a judge fails, …
+            UserError: a stored prediction belongs to other data, a file cannot be written, a judge fails, …
         """
-        average = self.choice.ratio if self.options.protocol == "average" else None
+        average = self.method.ratio if self.options.protocol == "average" else None
         speed = (self.options.batch_size, average, self.options.workers, shared)
         with ExitStack() as stack:
             with team.step():
-                answerer = stack.enter_context(Runner(self.loaded, self.pruner, *speed))
+                runner = stack.enter_context(Runner(self.loaded, self.pruner, *speed))
                 each = [DatasetRun(self, dataset, store, progress, team) for dataset in datasets]
             environments = team.gather(environment(self.record.setup.device))
             for one in each:
-                progress.begin(f"{self.label} · {one.dataset.name}")
-                self.record = one.complete(answerer, environments)
+                progress.begin(f"{self.method.label} · {one.dataset.name}")
+                self.record = one.complete(runner, environments)
         return self.record
 
     def _pruner(self) -> Pruner:
-        """The method at the ratio that the protocol asks for."""
-        pruner = self.choice.pruner()
+        """Return the method at the ratio that the protocol requires."""
+        pruner = self.method.pruner()
         if self.options.protocol == "average":
-            pruner = with_average(pruner, self.choice.ratio, self.loaded.num_layers)
+            pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers)
         return pruner
 
 
@@ -158,10 +153,10 @@ class DatasetRun:
             rows=len(self._requests),
         )
 
-    def complete(self, answerer: Runner, environments: Sequence[Environment]) -> RunRecord:
-        """Ask what is missing, then score. An interrupt leaves a record of what is stored.
+    def complete(self, runner: Runner, environments: Sequence[Environment]) -> RunRecord:
+        """Evaluate the rows without a stored prediction, then score. An interrupt leaves a record of what is stored.
 
-        Of several processes, the first opens the file, scores and writes; each asks its share of what is missing.
+        Of several processes, the first opens the file, scores and writes; each evaluates its share of the rows.
         """
         path = self.store.predictions(self.record.identity, self.dataset.name)
         self._environments = environments
@@ -177,13 +172,14 @@ class DatasetRun:
                     stored = files.enter_context(Predictions(part(path, self.team.rank), self._waiting))
                     stored.know(path)
             try:
-                with self.team.step(), told_of_workers():
-                    self._ask(answerer, stored)
+                with self.team.step(), explain_worker_failure():
+                    self._evaluate(runner, stored)
                     if not self.team.main:
                         files.close()
             except BaseException:
                 if self.team.main:
-                    with contextlib.suppress(UserError):  # a full disk has been reported by what failed first
+                    # A full disk, or the signal of a dead worker, must not replace the first error.
+                    with contextlib.suppress(UserError), explain_worker_failure():
                         self._write(stored.answers)
                 raise
             with self.team.step():
@@ -191,23 +187,23 @@ class DatasetRun:
                     self._finish(stored)
         return self.record
 
-    def _ask(self, answerer: Runner, stored: Predictions) -> None:
-        """Answer this process's share of the rows without a stored answer, batch by batch."""
+    def _evaluate(self, runner: Runner, stored: Predictions) -> None:
+        """Evaluate this process's share of the rows without a stored prediction, batch by batch."""
         missing = [request for request in self._requests if request.index not in stored.answers]
         self.progress.advance(len(self._requests) - len(missing))
         mine, left = self.team.share(missing), len(missing)
-        for answers in answerer.answers(mine, self.dataset.fingerprint):
-            for answer in answers:
-                if answer.error:
-                    self.progress.say(f"  {self.dataset.name}: row {answer.index} is left out: {answer.error}")
-            stored.append(answers)
-            done = min(len(answers) * self.team.size, left)  # the others are about as fast
+        for batch in runner.predictions(mine, self.dataset.fingerprint):
+            for prediction in batch:
+                if prediction.error:
+                    self.progress.say(f"  {self.dataset.name}: row {prediction.index} is left out: {prediction.error}")
+            stored.append(batch)
+            done = min(len(batch) * self.team.size, left)  # the other processes are about as fast
             self.progress.advance(done)
             left -= done
         self.progress.advance(left)
 
     def _finish(self, stored: Predictions) -> None:
-        """Bring everything together, score it and say so."""
+        """Collect the predictions of all processes, score them and print the score."""
         stored.take_in()
         self._write(stored.answers)
         score = self._score(stored.answers)
@@ -218,13 +214,13 @@ class DatasetRun:
             + f", {faulty} faulty rows left out" * bool(faulty)
         )
 
-    def _score(self, answers: Mapping[str, Prediction]) -> ScoreRecord:
+    def _score(self, stored: Mapping[str, Prediction]) -> ScoreRecord:
         """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""
-        wanted = {request.index for request in self._requests}
-        predictions = {index: a.prediction for index, a in answers.items() if index in wanted and a.error is None}
+        indices = {request.index for request in self._requests}
+        predictions = {i: one.prediction for i, one in stored.items() if i in indices and one.error is None}
         workdir = self.store.folder(self.record.identity) / "judge" / self.dataset.name
         score = self.dataset.score(predictions, workdir, limit=self.options.limit)
-        with contextlib.suppress(OSError):  # kept only when a judge's replies lie in it
+        with contextlib.suppress(OSError):  # not empty if it holds a judge's replies
             workdir.rmdir()
             workdir.parent.rmdir()
         return ScoreRecord(
@@ -237,23 +233,23 @@ class DatasetRun:
             details=dict(score.details),
         )
 
-    def _write(self, answers: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
-        """Store what is known so far."""
-        asked = [answers[request.index] for request in self._requests if request.index in answers]
-        faulty = dict(self.dataset.faulty) | {a.index: a.error for a in asked if a.error}
+    def _write(self, stored: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
+        """Write the record of all predictions so far."""
+        predictions = [stored[request.index] for request in self._requests if request.index in stored]
+        faulty = dict(self.dataset.faulty) | {one.index: one.error for one in predictions if one.error}
         entry = self._blank.model_copy(
             update={
-                "answered": len(asked),
+                "answered": len(predictions),
                 "faulty": faulty,
-                "timing": timing(asked),
-                "ledger": ledger(asked),
+                "timing": timing(predictions),
+                "ledger": ledger(predictions),
                 "score": score,
             }
         )
         self.record = self.store.update(self.record, self.dataset.name, entry, *self._environments)
 
     def _refuse_other_data(self) -> None:
-        """Refuse to add to answers that were given to other rows."""
+        """Raise UserError if the stored predictions are those of other rows."""
         record = self.store.read(self.record.identity)
         old = record.datasets.get(self.dataset.name) if record else None
         for name, what in (("data", "the data file"), ("prompts", "the prompts")):
@@ -261,24 +257,24 @@ class DatasetRun:
             if before not in (None, now):
                 path = self.store.predictions(self.record.identity, self.dataset.name)
                 raise UserError(
-                    f"{self.dataset.name}: {what} changed since answers were stored in {path} ({before} then, {now} "
-                    "now); choose another --output, or delete that file and the record beside it to start again"
+                    f"{self.dataset.name}: {what} changed since predictions were stored in {path} ({before} then, "
+                    f"{now} now); choose another --output, or delete that file and its record.json to start again"
                 )
 
     def _shortened(self, request: Request) -> Request:
-        """The request with the run's own longest answer, if it has one."""
+        """Return the request with the run's own `max_new_tokens`, if it has one."""
         length = self.options.max_new_tokens
         return request if length is None else dataclasses.replace(request, max_new_tokens=length)
 
     def _waiting(self, path: object) -> None:
-        """Another process is on it."""
-        self.progress.say(f"  another process is answering {path}; waiting for it (Ctrl-C stops waiting)")
+        """Print that another process holds the file."""
+        self.progress.say(f"  another process is writing {path}; waiting for it (Ctrl-C stops waiting)")
 
 
 def uncertainty(score: Score, name: str) -> dict[str, Any]:
-    """The fields of a `ScoreRecord` about items: what they contributed, and the interval this gives.
+    """Return the fields of a `ScoreRecord` about items: their contributions and the interval.
 
-    Where the headline does not follow from the items, the interval is of their mean credit and says so.
+    If the headline does not follow from the items, the interval is that of their mean credit (`interval_of`).
     """
     parts = {part: dict(added) for part, added in score.parts.items()}
     fields = {"per_item": dict(score.per_item), "clusters": dict(score.clusters), "parts": parts}

@@ -18,13 +18,14 @@ from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
-from uniprune.latency.rows import SPANS, BenchFile, BenchResult, BenchRow, BenchSetup, Reference
+from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference
 from uniprune.latency.timed_model import TimedModel, check_tokens
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.greedy import greedy
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
 from uniprune.results.aggregate import mean_flops
+from uniprune.results.spans import TIMES
 from uniprune.utils.console import RunProgress
 
 OUT_OF_MEMORY = "out of memory"
@@ -173,7 +174,7 @@ class Bench:
             model=model.name,
             weights=model.weights,
             method=choice.record(pruner, len(model.adapter.layers)),
-            ratio=pruner.ratio if pruner.kind == "none" else choice.ratio,
+            ratio=choice.ratio,
             protocol=options.protocol,
             batch=batch,
             visual=visual,
@@ -246,7 +247,7 @@ class Bench:
         """Summarise a case; None if it was given up."""
         if case.error is not None or case.report is None:
             return None
-        seconds = {name: [getattr(spans, name) for spans in case.spans] for name in SPANS}
+        seconds = {name: [getattr(spans, name) for spans in case.spans] for name in TIMES}
         rows = case.report.rows
         kept = [row.kv_bytes for row in rows if row.kv_bytes is not None]
         peaks = [spans.peak_bytes for spans in case.spans if spans.peak_bytes is not None]

@@ -12,9 +12,6 @@ from uniprune.results.records import Environment, Flops, MethodRecord, Strict
 from uniprune.utils.files import JsonLines
 from uniprune.utils.hashing import stable_hash
 
-SPANS = ("vision", "projector", "method", "prefill", "decode", "total", "ttft", "tpot")
-"""Disjoint spans, their total, time to first token and per further token."""
-
 
 class BenchSetup(Strict):
     """Everything that determines a measurement; its hash names it."""
@@ -84,7 +81,7 @@ class BenchResult(Strict):
     """Numbers of one case. Times are of the whole batch, all others of one prompt."""
 
     seconds: dict[str, list[float]]
-    """Span -> one value per repeat; see `SPANS`. "tpot" is missing when one token was generated."""
+    """Span (`uniprune.results.spans.TIMES`) -> one value per repeat; no "tpot" when one token was generated."""
     layers: list[float]
     """Visual tokens entering each decoder layer."""
     flops: Flops

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from uniprune.latency.rows import SPANS, BenchRow
+from uniprune.latency.rows import BenchRow
+from uniprune.results.spans import TIMES
 
 CellValue = str | float | int | None
 
@@ -49,7 +50,7 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
         "device": setup.environment.device,
         "kept tokens": sum(measured.layers) / len(measured.layers) if measured else None,
     }
-    for span in SPANS:
+    for span in TIMES:
         known = measured is not None and span in measured.seconds
         cells[f"{span} ms"] = 1000 * measured.median(span) if known and measured else None
         cells[f"{span} iqr ms"] = 1000 * measured.iqr(span) if known and measured else None

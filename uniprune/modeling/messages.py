@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,7 +27,7 @@ class RawQuestion:
         text: the question as in the data file.
         hint: text before it.
         options: letter -> text.
-        pictures: all images of the row, in order; decoded at every access.
+        images: functions that decode the images of the row, in order.
     """
 
     benchmark: str
@@ -35,4 +35,4 @@ class RawQuestion:
     text: str
     hint: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
-    pictures: Sequence[Image] = ()
+    images: Sequence[Callable[[], Image]] = ()

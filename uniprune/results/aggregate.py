@@ -8,8 +8,7 @@ import numpy as np
 
 from uniprune.results.predictions import Prediction
 from uniprune.results.records import Flops, TokenLedger, Quantity, Timing
-
-SPANS = ("vision", "projector", "method", "prefill", "decode", "total")
+from uniprune.results.spans import SPANS
 
 
 def timing(answers: Iterable[Prediction]) -> Timing | None:

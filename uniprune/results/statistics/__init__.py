@@ -6,7 +6,7 @@ from uniprune.results.statistics.estimate import Estimate, mean, resample, resam
 __all__ = [
     "Comparison",
     "Estimate",
-    "Standing",
+    "RankInterval",
     "holm",
     "mcnemar",
     "mean",

@@ -1,8 +1,9 @@
-"""Image features and prompts that methods share, and rows prepared by other processes: the same answers, less work."""
+"""Image features and prompts shared by methods, and rows prepared by workers: the same predictions, less work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -12,16 +13,16 @@ from PIL import Image
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache, sharing, supports_sharing
-from uniprune.evaluation.generation import Runner
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.processing import RequestEncoder, hashed, windows
+from uniprune.evaluation.processing import RequestEncoder, explain_worker_failure, hashed, windows
+from uniprune.evaluation.runner import Runner
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.modeling.messages import Part
 from uniprune.results.predictions import Prediction
 
 METHODS = ("none", "divprune", "fastv", "visionzip", "prumerge", "mustdrop")
-"""Without needs, by features, by attention of the language model, by several looks at the tower, merging, hybrid."""
+"""Without needs, by features, by attention of the language model, by several vision layers, merging, hybrid."""
 
 
 TILES = {"crop_to_patches": True, "max_patches": 3}
@@ -39,33 +40,32 @@ def loaded(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) ->
 
 def rows() -> list[Request]:
     sizes = [(96, 96), (192, 96), (96, 96)]
-    pictures = [Image.effect_noise(size, 40 + 20 * i).convert("RGB") for i, size in enumerate(sizes)]
+    images = [Image.effect_noise(size, 40 + 20 * i).convert("RGB") for i, size in enumerate(sizes)]
     shown = [(0,), (1,), (0,), (), (1, 2), (2, 0), (1,)]
-    asked = [(Part(image=pictures[i]) for i in images) for images in shown]
     texts = [f"question {i} " + "word " * (7 * i % 5) for i in range(len(shown))]
+    messages = [[*(Part(image=images[n]) for n in row), Part(text=texts[i])] for i, row in enumerate(shown)]
     return [
-        Request(str(i), (*parts, Part(text=text)), question=text, max_new_tokens=3)
-        for i, (parts, text) in enumerate(zip(asked, texts, strict=True))
+        Request(str(i), partial(list, parts), question=texts[i], max_new_tokens=3) for i, parts in enumerate(messages)
     ]
 
 
 REQUESTS = rows()
-"""Seven rows about three pictures, one of them wide; two rows have two pictures, one has none."""
+"""Seven rows about three images, one of them wide; two rows have two images, one has none."""
 
 
 def answers(
     loaded: LoadedModel, method: str, shared: FeatureCache | None = None, workers: int = 0
 ) -> dict[str, Prediction]:
     pruner = MethodSpec(method, ratio=1.0 if method == "none" else 0.25).pruner()
-    with Runner(loaded, pruner, batch_size=2, workers=workers, shared=shared) as answerer:
-        found = [answer for batch in answerer.answers(REQUESTS, "data") for answer in batch]
+    with Runner(loaded, pruner, batch_size=2, workers=workers, shared=shared) as runner:
+        found = [answer for batch in runner.predictions(REQUESTS, "data") for answer in batch]
     assert len(found) == len(REQUESTS)
     return {answer.index: answer for answer in found}
 
 
 @pytest.fixture
 def looks(loaded: LoadedModel) -> Iterator[list[int]]:
-    """One entry per run of the vision tower."""
+    """One entry per call of the vision tower."""
     calls: list[int] = []
     handle = loaded.adapter.vision.register_forward_hook(lambda *_: calls.append(1))
     yield calls
@@ -112,26 +112,40 @@ def test_the_limit_covers_everything_that_is_kept(loaded: LoadedModel) -> None:
     assert kept(everything) == everything
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel, apart: bool) -> None:
+@pytest.mark.parametrize("per_image", [False, True])
+def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel, per_image: bool) -> None:
     def rows(workers: int) -> list[tuple[object, ...]]:
-        portions = windows(RequestEncoder(loaded.processor, apart), REQUESTS, 3, workers)
+        portions = windows(RequestEncoder(loaded.processor, per_image), REQUESTS, 3, workers)
         return [
             (
                 row.index,
                 hashed({"question": row.question, **row.inputs}),
-                [(p.key, hashed(p.visual)) for p in row.pictures],
+                [(p.key, hashed(p.visual)) for p in row.images],
             )
             for row in chain.from_iterable(portions)
         ]
 
     assert rows(0) == rows(2)
-    methods = (FeatureCache(10**9), FeatureCache(10**9)) if apart else (None, None)
+    methods = (FeatureCache(10**9), FeatureCache(10**9)) if per_image else (None, None)
     alone, helped = (answers(loaded, "divprune", shared, n) for n, shared in zip((0, 2), methods, strict=True))
     times = {"spans": None, "ttft": None, "tpot": None}
     assert {i: a.model_copy(update=times) for i, a in alone.items()} == {
         i: a.model_copy(update=times) for i, a in helped.items()
     }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), EOFError(), ConnectionResetError()],
+)
+def test_a_dead_worker_is_explained_however_it_is_noticed(error: Exception) -> None:
+    with pytest.raises(UserError, match="run the same command again"), explain_worker_failure():
+        raise error
+
+
+def test_other_errors_are_left_to_others() -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"), explain_worker_failure():
+        raise RuntimeError("shape mismatch")
 
 
 def test_sharing_is_refused_with_a_reason(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:

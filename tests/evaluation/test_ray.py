@@ -35,8 +35,8 @@ def test_a_killed_worker_costs_no_row(checkpoint: Callable[[str], Path], tmp_pat
         assert sorted(len(data.splitlines()) for data in before.values()) == [3, 3, 12, 12]
         workers[0].kill()
         gate.touch()
-        shown, told = driver.communicate(timeout=250)
-        assert driver.returncode == 0, told
+        shown, printed = driver.communicate(timeout=250)
+        assert driver.returncode == 0, printed
     finally:
         if driver.poll() is None:  # whatever failed must not leave a cluster behind
             driver.send_signal(signal.SIGINT)
@@ -48,7 +48,7 @@ def test_a_killed_worker_costs_no_row(checkpoint: Callable[[str], Path], tmp_pat
         assert sorted(int(json.loads(line)["index"]) for line in data.splitlines()) == list(range(12))
     assert len(predictions(tmp_path / "out")) == 48
     assert shown.startswith("model ")
-    assert "A worker died" in told
+    assert "A worker died" in printed
     deadline = time.monotonic() + 20
     while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in started):
         assert time.monotonic() < deadline, "Ray left processes behind"

@@ -1,4 +1,4 @@
-"""A pruner that asks another one and remembers every question and answer."""
+"""A pruner that delegates to another one and records every call of `select`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View
 
 WATCHED = ("tokens", "cells", "prompt", "text", "after")
-"""Tensors of a view that a method must leave as they are."""
+"""Tensors of a view that a method must not change."""
 
 
 @dataclass(frozen=True)
@@ -22,45 +22,48 @@ class RecordedDecision:
     """One call of `select`.
 
     Attributes:
-        pruner: the method. view: what it saw, as it was before the call. keep: how many tokens were asked for.
-        answer: what it returned. changed: names of the view's attributes it changed.
+        pruner: the method.
+        view: copy of its view before the call.
+        keep: requested number of tokens.
+        returned: its return value.
+        changed: names of the view's attributes that it changed.
     """
 
     pruner: Pruner
     view: View
     keep: int
-    answer: Any
+    returned: Any
     changed: tuple[str, ...]
 
     @property
     def indices(self) -> Any:
-        """The indices of the answer, whatever they are."""
-        return self.answer.indices if isinstance(self.answer, Selection) else self.answer
+        """Returned indices, of any type."""
+        return self.returned.indices if isinstance(self.returned, Selection) else self.returned
 
     @property
     def picks(self) -> list[int]:
-        """The kept tokens, sorted; empty when the answer is not a list of integers."""
+        """Kept tokens, sorted; empty if the indices are not one-dimensional integers."""
         indices = self.indices
         if not isinstance(indices, Tensor) or indices.dim() != 1 or indices.is_floating_point():
             return []
         return sorted(map(int, indices.tolist()))
 
     def again(self, **changes: Any) -> RecordedDecision:
-        """The same question once more, with some attributes of the view replaced."""
-        return ask(self.pruner, dataclasses.replace(pristine(self.view), **changes), self.keep)
+        """Call `select` again, with some attributes of the view replaced."""
+        return decide(self.pruner, dataclasses.replace(copy_of(self.view), **changes), self.keep)
 
 
-def ask(pruner: Pruner, view: View, keep: int) -> RecordedDecision:
-    """Ask and note what changed."""
-    before = pristine(view)
-    answer = pruner.select(view, keep)
+def decide(pruner: Pruner, view: View, keep: int) -> RecordedDecision:
+    """Call `select` and record which attributes of the view changed."""
+    before = copy_of(view)
+    returned = pruner.select(view, keep)
     changed = [name for name in WATCHED if not torch.equal(getattr(view, name), getattr(before, name))]
     changed += [name for name in ("grids", "layer", "initial") if getattr(view, name) != getattr(before, name)]
-    return RecordedDecision(pruner, before, keep, answer, tuple(changed))
+    return RecordedDecision(pruner, before, keep, returned, tuple(changed))
 
 
-def pristine(view: View) -> View:
-    """A copy whose tensors, scratch and generator are its own."""
+def copy_of(view: View) -> View:
+    """Return a copy with its own tensors, scratch and generator."""
     generator = torch.Generator()
     generator.set_state(view.generator.get_state())
     tensors = {name: getattr(view, name).clone() for name in WATCHED}
@@ -70,10 +73,12 @@ def pristine(view: View) -> View:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingPruner(Pruner):
-    """`inner`, under observation.
+    """A pruner that behaves as `inner` and records its decisions.
 
     Attributes:
-        inner: the method. decisions: every question and answer so far. errors: what it raised instead of answering.
+        inner: the method.
+        decisions: calls of `select` so far.
+        errors: exceptions of `select` so far.
     """
 
     inner: Pruner
@@ -81,36 +86,46 @@ class RecordingPruner(Pruner):
     errors: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """What the engine asks a method about itself is answered by `inner`, which has checked it."""
-        for name in ("ratio", "layer", "seed", "positions", "scope"):
+        """Copy the attributes that the engine reads from `inner`, which has validated them."""
+        for name in ("ratio", "layer", "seed", "positions", "scope", "order"):
             object.__setattr__(self, name, getattr(self.inner, name))
-        for name in ("exact", "in_place", "llm_attention", "upcoming_attention", "needs_text"):
+        for name in ("llm_attention", "upcoming_attention", "needs_text"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     @property
+    def exact(self) -> bool:
+        """Whether the method keeps the requested number of tokens."""
+        return self.inner.exact
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the method leaves tokens in their places."""
+        return self.inner.in_place
+
+    @property
     def vision_layers(self) -> tuple[int | None, ...]:
-        """Those of the method."""
+        """Vision layers of the method."""
         return self.inner.vision_layers
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """The method's stages, each under observation; one witness per pruner, as the engine counts by pruner."""
-        witnesses: dict[int, RecordingPruner] = {}
+        """Return the method's stages, recorded; one recorder per pruner, because the engine counts by pruner."""
+        recorders: dict[int, RecordingPruner] = {}
         stages = []
         for stage in self.inner.schedule(num_layers):
             own = RecordingPruner(inner=stage.pruner, decisions=self.decisions, errors=self.errors)
-            stages.append(Stage(stage.layer, stage.ratio, witnesses.setdefault(id(stage.pruner), own)))
+            stages.append(Stage(stage.layer, stage.ratio, recorders.setdefault(id(stage.pruner), own)))
         return tuple(stages)
 
     def evict_from(self, num_layers: int) -> int | None:
-        """As the method."""
+        """Return the method's layer."""
         return self.inner.evict_from(num_layers)
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
-        """The method's answer."""
+        """Return the method's selection and record the call."""
         try:
-            self.decisions.append(ask(self.inner, view, keep))
+            self.decisions.append(decide(self.inner, view, keep))
         except Exception as error:
             self.errors.append(error)
             raise
-        answer: Tensor | Selection = self.decisions[-1].answer
-        return answer
+        returned: Tensor | Selection = self.decisions[-1].returned
+        return returned

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,10 +42,11 @@ def test_helpers_and_shared_rules_count() -> None:
 
 
 def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
-    """What shared rules are made of counts, too, also where it is imported only when it is used."""
+    """Imports of shared rules count as well, even those inside functions."""
     plain = {
         "uniprune",
         "uniprune.errors",
+        "uniprune.pruning",
         "uniprune.pruning.base",
         "uniprune.pruning.view",
         "uniprune.pruning.budget",
@@ -71,7 +74,7 @@ def test_every_rule_exists_and_is_used() -> None:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A method in a folder of its user's, with a helper that has a helper."""
+    """A method in a user's folder, with a helper that imports another helper."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "deep_helper.py").write_text("OFFSET = 0\n")
     (tmp_path / "near_helper.py").write_text("from deep_helper import OFFSET\n")
@@ -113,7 +116,12 @@ def test_an_edit_of_a_helper_is_another_run(plugin: Path) -> None:
 
 
 def test_an_edit_of_a_shared_rule_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
     codes = {name: code_hash([METHODS.get(name)]) for name in ("none", "divprune", "sparsevlm", "vtw")}
-    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + b"\n" * (self.name == "clustering.py"))
+    path_open = Path.open
+
+    def edited(path: Path, *arguments: Any, **options: Any) -> Any:
+        file = path_open(path, *arguments, **options)
+        return io.BytesIO(file.read() + b"\n") if path.name == "clustering.py" else file
+
+    monkeypatch.setattr(Path, "open", edited)
     assert {name for name, code in codes.items() if code_hash([METHODS.get(name)]) != code} == {"sparsevlm"}

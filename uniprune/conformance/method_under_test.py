@@ -1,4 +1,4 @@
-"""One method on one tiny model: what checks ask of it, with the answers that several of them need remembered."""
+"""One method on one tiny model, with cached runs that several checks need."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uniprune.conformance.recording import RecordedDecision, RecordingPruner
 from uniprune.conformance.state import State, snapshot
-from uniprune.conformance.witness import RecordedDecision, RecordingPruner
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
 from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
@@ -23,25 +23,26 @@ from uniprune.pruning.base import Compose, Pruner, Stage
 
 RATIO = 0.3
 RATIOS = (0.02, RATIO, 0.6, 0.98)
-"""Of 36 tokens they leave 1, 11, 22 and 35."""
+"""Of 36 tokens these keep 1, 11, 22 and 35."""
 SIZE = (6, 6)
 OTHER = (4, 7)
-"""Size of every second image where a model takes several sizes."""
+"""Size of every second image on models that accept several sizes."""
 
 Picks = tuple[tuple[tuple[int, ...], ...], ...]
 
 
 class Models:
-    """Tiny models, each built when first asked for and kept as long as this object."""
+    """Tiny models, each built on first use and cached by this object."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[Any, ...], tuple[TinyModel, Any]] = {}
 
     def get(self, family: str, attention: str, dtype: torch.dtype, size: Size) -> tuple[TinyModel, Any]:
-        """Return the `TinyModel` of a family and its model.
+        """Return the tiny model of a family, as prompt factory and as module.
 
         Raises:
-            UserError: an unknown family. UnsupportedError: it has no tiny model.
+            UserError: an unknown family.
+            UnsupportedError: a family without a tiny model.
         """
         key = (family, attention, dtype, size)
         if key not in self._models:
@@ -52,10 +53,11 @@ class Models:
 
 @dataclass(frozen=True)
 class PrefillResult:
-    """What came out of one prefill per batch.
+    """Result of one prefill per batch.
 
     Attributes:
-        rows: one report per prompt. logits: [P, V] behind the last token of every prompt.
+        rows: one report per prompt.
+        logits: [P, V] after the last token of every prompt.
         caches: per batch, the cached length of every layer.
     """
 
@@ -65,7 +67,7 @@ class PrefillResult:
 
     @property
     def picks(self) -> dict[str, Picks]:
-        """Sample -> for every stage, for every image, the kept cells."""
+        """Prompt -> for every stage, for every image, the kept cells."""
         return {
             row.sample: tuple(tuple(tuple(kept.tolist()) for kept in stage.kept) for stage in row.stages)
             for row in self.rows
@@ -77,9 +79,14 @@ class MethodUnderTest:
     """One method on one family.
 
     Attributes:
-        pruner: the method; checks choose the ratio. family: name of the model family. models: where models come from.
-        attention, dtype, size: of the model. batch: prompts per forward.
-        before: state of process, model and method when this object was made.
+        pruner: the method; checks choose the ratio.
+        family: name of the model family.
+        models: cache of tiny models.
+        attention: kernel of the model.
+        batch: prompts per forward.
+        dtype: precision of the model.
+        size: tokens of an image.
+        before: state of process, model and method at construction.
     """
 
     pruner: Pruner
@@ -92,19 +99,19 @@ class MethodUnderTest:
     before: State = field(init=False)
     _pruners: dict[float, Pruner] = field(init=False, default_factory=dict)
     _rows: dict[float, tuple[RowReport, ...]] = field(init=False, default_factory=dict)
-    _decisions: dict[float, RecordingPruner] = field(init=False, default_factory=dict)
+    _recordings: dict[float, RecordingPruner] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.plain(self.prompts[:1])  # transformers adds hooks of its own in a model's first forward
+        self.unpruned(self.prompts[:1])  # transformers adds hooks of its own in a model's first forward
         self.before = snapshot(self.model, self.at(RATIO))
 
     def variant(self, **changes: Any) -> MethodUnderTest:
-        """The method on another model of the family."""
+        """Return the method on another model of the family."""
         return dataclasses.replace(self, **changes)
 
     @cached_property
-    def specimen(self) -> TinyModel:
-        """What makes prompts."""
+    def tiny(self) -> TinyModel:
+        """Factory of prompts."""
         return self.models.get(self.family, self.attention, self.dtype, self.size)[0]
 
     @cached_property
@@ -113,8 +120,8 @@ class MethodUnderTest:
         return self.models.get(self.family, self.attention, self.dtype, self.size)[1]
 
     @cached_property
-    def layout(self) -> ModelAdapter:
-        """The model's parts."""
+    def adapter(self) -> ModelAdapter:
+        """The model's adapter."""
         return find_adapter(self.model)
 
     # --- prompts ------------------------------------------------------------------------------------------------
@@ -127,25 +134,25 @@ class MethodUnderTest:
 
     def prompt(self, name: str, images: int = 1, extra: int = 0) -> TinyPrompt:
         """A prompt whose content follows from its name; `extra` words make it longer."""
-        other = OTHER if self.specimen.dynamic and self.size == SIZE else self.size
+        other = OTHER if self.tiny.dynamic and self.size == SIZE else self.size
         generator = torch.Generator().manual_seed(sum(name.encode()))
         sizes = [(self.size, other)[i % 2] for i in range(images)]
-        return self.specimen.prompt(generator, sizes, before=4 + extra, question=6 + extra // 2, name=name)
+        return self.tiny.prompt(generator, sizes, before=4 + extra, question=6 + extra // 2, name=name)
 
     def inputs(self, prompts: Sequence[TinyPrompt]) -> dict[str, Tensor]:
-        """The model's arguments, in its precision."""
+        """Return the model's arguments, in its precision."""
         return {
             name: value.to(self.dtype) if value.is_floating_point() else value
-            for name, value in self.specimen.batch(prompts).items()
+            for name, value in self.tiny.batch(prompts).items()
         }
 
     # --- runs ---------------------------------------------------------------------------------------------------
     def at(self, ratio: float) -> Pruner:
-        """The method at another ratio; always the same object, so that what it remembers shows."""
+        """Return the method at another ratio; always the same object, so that hidden state is noticed."""
         return self._pruners.setdefault(ratio, self.pruner.with_ratio(ratio))
 
     def stages(self, ratio: float = RATIO) -> tuple[Stage, ...]:
-        """Its pruning points."""
+        """Return the pruning points."""
         return self.at(ratio).schedule(LAYERS)
 
     @property
@@ -154,13 +161,13 @@ class MethodUnderTest:
         return any(not stage.pruner.exact for stage in self.stages())
 
     def run(self, pruner: Pruner | None = None, prompts: Sequence[TinyPrompt] | None = None) -> PrefillResult:
-        """Prefill some prompts (by default all three) under a pruner (by default the method at the usual ratio)."""
+        """Prefill some prompts (default: all three) under a pruner (default: the method at the ratio `RATIO`)."""
         with prune(self.model, pruner or self.at(RATIO)) as session:
             found = self._forward(self.prompts if prompts is None else prompts, session)
             return dataclasses.replace(found, rows=tuple(row for report in session.reports for row in report.rows))
 
-    def plain(self, prompts: Sequence[TinyPrompt] | None = None) -> PrefillResult:
-        """The un-pruned model; no reports."""
+    def unpruned(self, prompts: Sequence[TinyPrompt] | None = None) -> PrefillResult:
+        """Prefill some prompts with the un-pruned model; no reports."""
         return self._forward(self.prompts if prompts is None else prompts)
 
     def _forward(self, prompts: Sequence[TinyPrompt], session: Any = None) -> PrefillResult:
@@ -176,41 +183,41 @@ class MethodUnderTest:
 
     @cached_property
     def baseline(self) -> PrefillResult:
-        """The usual prompts at the usual ratio."""
+        """All prompts under the method at the ratio `RATIO`."""
         return self.run()
 
     # --- decisions ----------------------------------------------------------------------------------------------
-    def witness(self, ratio: float = RATIO) -> RecordingPruner:
-        """What the method was asked and answered for all prompts; answers the engine refused end the run."""
-        if ratio not in self._decisions:
-            witness = RecordingPruner(inner=self.at(ratio))
+    def recording(self, ratio: float = RATIO) -> RecordingPruner:
+        """Return the method's recorded decisions on all prompts; one that the engine refuses ends the run."""
+        if ratio not in self._recordings:
+            recording = RecordingPruner(inner=self.at(ratio))
             try:
-                self._rows[ratio] = self.run(witness).rows
+                self._rows[ratio] = self.run(recording).rows
             except Exception as error:
-                if error not in witness.errors and not isinstance(error, PruningError):
+                if error not in recording.errors and not isinstance(error, PruningError):
                     raise
-            self._decisions[ratio] = witness
-        return self._decisions[ratio]
+            self._recordings[ratio] = recording
+        return self._recordings[ratio]
 
-    def left(self, ratio: float) -> float:
-        """Measured share of the visual tokens left, averaged over layers and prompts; NaN after a failure."""
-        self.witness(ratio)
+    def kept_share(self, ratio: float) -> float:
+        """Return the measured share of kept visual tokens, mean over layers and prompts; NaN after a failure."""
+        self.recording(ratio)
         rows = self._rows.get(ratio, ())
         return sum(row.average_ratio for row in rows) / len(rows) if rows else float("nan")
 
     @property
     def decisions(self) -> list[RecordedDecision]:
         """All decisions at all ratios."""
-        return [decision for ratio in RATIOS for decision in self.witness(ratio).decisions]
+        return [decision for ratio in RATIOS for decision in self.recording(ratio).decisions]
 
 
 def generate(model: Any, inputs: dict[str, Tensor], steps: int) -> Any:
-    """Greedy answers as a user gets them, with logits and cache: `generate` derives positions from the padding."""
+    """Generate greedily and return logits and cache, too; `generate` derives positions from the padding."""
     return model.generate(**inputs, **greedy(steps), return_dict_in_generate=True, output_logits=True)
 
 
 def with_positions(pruner: Pruner, positions: str) -> Pruner:
-    """The same method with another way of numbering positions."""
+    """Return the method with another value of `positions`."""
     if isinstance(pruner, Compose):
         return Compose(*(with_positions(part, positions) for part in pruner.parts))
     changed: Pruner = dataclasses.replace(pruner, positions=positions)  # type: ignore[arg-type]
@@ -219,7 +226,7 @@ def with_positions(pruner: Pruner, positions: str) -> Pruner:
 
 @contextmanager
 def traced(layers: Sequence[Any]) -> Iterator[dict[int, Tensor]]:
-    """Layer -> [B, n, d] rotary cosines it was called with, for forwards inside the block."""
+    """Record the [B, n, d] rotary cosines of every layer for forwards inside the block."""
     seen: dict[int, Tensor] = {}
 
     def hook(number: int) -> Any:

@@ -1,48 +1,48 @@
-"""What a check may say."""
+"""Result of a conformance check."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Word = Literal["pass", "FAIL", "reported", "n.a."]
+Outcome = Literal["pass", "FAIL", "reported", "n.a."]
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The outcome of one check of one method on one family.
+    """Result of one check of one method on one family.
 
     Attributes:
-        word: "pass", "FAIL", "reported" (a number, no judgement) or "n.a." (nothing to check).
-        detail: what was seen, or why there is nothing to see.
+        outcome: "pass", "FAIL", "reported" (a measurement without judgement) or "n.a." (nothing to check).
+        detail: observation, or the reason why there is nothing to check.
     """
 
-    word: Word
+    outcome: Outcome
     detail: str = ""
 
 
 def passed(detail: str = "") -> CheckResult:
-    """The method keeps the rule."""
+    """Return the result of a method that keeps the rule."""
     return CheckResult("pass", detail)
 
 
 def failed(detail: str) -> CheckResult:
-    """The method breaks the rule."""
+    """Return the result of a method that breaks the rule."""
     return CheckResult("FAIL", detail)
 
 
 def reported(detail: str) -> CheckResult:
-    """A measurement, or a rule the method declares not to follow."""
+    """Return a measurement, or a declared exception from the rule."""
     return CheckResult("reported", detail)
 
 
 def skipped(reason: str) -> CheckResult:
-    """The rule does not apply."""
+    """Return the result where the rule does not apply."""
     return CheckResult("n.a.", reason)
 
 
 def judged(problems: list[str], detail: str = "") -> CheckResult:
-    """Passed with `detail` when there are no problems; else failed with the first and the number of others."""
+    """Return a pass with `detail` if there are no problems, else a failure with the first and the number of others."""
     if not problems:
         return passed(detail)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -1,4 +1,4 @@
-"""Runs on real (untrained, tiny) models: answers, resuming, budgets, records, leaderboards."""
+"""Runs on untrained tiny models: predictions, resuming, budgets, records, leaderboards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rich.console import Console
 from tests.helpers.paths import PLUGINS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions, Dataset, Score
-from uniprune.evaluation.generation import Runner, is_out_of_memory
+from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.run import Run, RunOptions, uncertainty
+from uniprune.evaluation.runner import Runner
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.leaderboard import leaderboard
@@ -175,13 +176,13 @@ def test_too_large_batches_are_halved_until_they_fit(loaded: LoadedModel) -> Non
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     requests = dataset().requests(5)
-    with Runner(loaded, MethodSpec("none").pruner(), batch_size=4) as answerer:
+    with Runner(loaded, MethodSpec("none").pruner(), batch_size=4) as runner:
         handle = loaded.model.register_forward_pre_hook(refuse_more_than_two, with_kwargs=True)
         try:
-            batches = list(answerer.answers(requests))
+            batches = list(runner.predictions(requests))
         finally:
             handle.remove()
-        assert answerer.batch_size == 2
+        assert runner.batch_size == 2
         assert sorted(answer.index for answers in batches for answer in answers) == ["0", "1", "2", "3", "4"]
         assert [[answer.batch for answer in answers] for answers in batches] == [[2, 2], [2, 2], [1]]
 
@@ -190,11 +191,11 @@ def test_one_row_too_large_says_what_to_do(loaded: LoadedModel) -> None:
     def refuse(module: object, args: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    with Runner(loaded, MethodSpec("none").pruner(), batch_size=1) as answerer:
+    with Runner(loaded, MethodSpec("none").pruner(), batch_size=1) as runner:
         handle = loaded.model.register_forward_pre_hook(refuse)
         try:
             with pytest.raises(UserError, match=r"row 0 alone does not fit .*--dtype"):
-                list(answerer.answers(dataset().requests(1)))
+                list(runner.predictions(dataset().requests(1)))
         finally:
             handle.remove()
     assert not is_out_of_memory(RuntimeError("shape mismatch"))

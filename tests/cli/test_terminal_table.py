@@ -1,4 +1,4 @@
-"""The leaderboard as it is printed: whole into files, in terminals as far as it fits."""
+"""The printed leaderboard: all columns into files, those that fit into terminals."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_terminals_show_what_fits(
 
 
 def test_files_get_every_column_whole() -> None:
-    code = "from tests.cli.test_console import board; from uniprune.cli.terminal_table import show; show(board(30))"
+    code = "from tests.cli.test_terminal_table import board, terminal_table; terminal_table.show(board(30))"
     root = ROOT
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

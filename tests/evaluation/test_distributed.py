@@ -1,4 +1,4 @@
-"""Several processes on one run: shares, parts, steps, and a process that dies."""
+"""Several processes on one run: shares, part files, steps, and a process that dies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def launch(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def places(number: int) -> list[dict[str, str]]:
-    """What a launcher tells its processes."""
+    """Environment variables of a launcher, by process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -63,21 +63,21 @@ def test_two_processes_share_the_rows_and_go_on_where_one_stopped(checkpoint: Ch
     path.write_bytes(kept)
 
     pair = launch(words(checkpoint("llava"), tmp_path / "two", *arguments))
-    shown, told = pair.communicate(timeout=200)
-    assert pair.returncode == 0, told
+    shown, printed = pair.communicate(timeout=200)
+    assert pair.returncode == 0, printed
     assert path.read_bytes().startswith(kept)
     order = [row["index"] for row in predictions(tmp_path / "two")]
     assert order == ["0", "1", "2", "3", "5", "7", "9", "11", "4", "6", "8", "10"], "every other row was the other's"
     assert rows(tmp_path / "two") == rows(tmp_path / "one")
     assert score(tmp_path / "two") == score(tmp_path / "one")
     assert shown.count("leaderboard of all runs") == 1
-    assert told.count("small: ") == 1
+    assert printed.count("small: ") == 1
     assert not list(path.parent.glob("*.part*"))
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_loses_no_stored_row(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Without a launcher that would end the other one too: it finishes its share, then says what happened."""
+    """Without a launcher, which would end the other process too: it finishes its share and exits with an error."""
     plugin = str(PLUGINS / "gated.py")
     gate = tmp_path / "gate"
     arguments = ["--plugin", plugin, "--method", "gated", "--set", f"gate={gate}", "--ratio", "0.25"]
@@ -87,10 +87,10 @@ def test_a_process_that_dies_loses_no_stored_row(checkpoint: Checkpoint, tmp_pat
     wait_for_rows(tmp_path, 6)
     second.kill()
     gate.touch()
-    told = [process.communicate(timeout=200)[1] for process in pair]
+    printed = [process.communicate(timeout=200)[1] for process in pair]
     assert second.returncode == -signal.SIGKILL
     assert first.returncode == 1
-    assert "another process of this launch has ended" in told[0]
+    assert "another process of this launch has ended" in printed[0]
     path = next(tmp_path.glob("*/small.jsonl"))
     before, lost = path.read_bytes(), part(path, 1).read_bytes()
     assert (len(before.splitlines()), len(lost.splitlines())) == (6, 1)
@@ -162,8 +162,11 @@ def test_steps_end_alike_in_every_process() -> None:
         pass
     with pytest.raises(RuntimeError, match="process 1: KeyError"), Pair(failure=Failure.of(KeyError("a"))).step():
         pass
-    with pytest.raises(ZeroDivisionError), Pair(failure=Failure.of(UserError("disk full"))).step():
-        raise ZeroDivisionError
+    with (
+        pytest.raises(ZeroDivisionError, match="own error"),
+        Pair(failure=Failure.of(UserError("disk full"))).step(),
+    ):
+        raise ZeroDivisionError("own error")
 
 
 def test_every_row_has_one_owner() -> None:

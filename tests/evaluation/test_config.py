@@ -1,4 +1,4 @@
-"""Sweep files: what they expand to, and what is told about mistakes in them."""
+"""Sweep files: their expansion to runs, and messages for mistakes in them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""Data of a plan: settings of a command, its runs with their identities, and their outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from uniprune.errors import Failure
+from uniprune.evaluation.config import RunSpec
+from uniprune.evaluation.prompts import Policy
+from uniprune.modeling.catalog import ModelEntry
+from uniprune.results.records import Setup
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings that all runs of a command share: folders, machine and judge.
+
+    Attributes:
+        output: folder of the runs.
+        data_dir: folder of the benchmarks' files.
+        device: as for `place`.
+        dtype: as for `place`.
+        attention: as for `place`.
+        batch_size: rows per batch.
+        max_new_tokens: longest prediction, None for each benchmark's own.
+        workers: processes that prepare rows ahead of the model.
+        share_vision: GB of image features kept for all runs of a model.
+        prompts: wording policy, None for the catalogue's default of the model.
+        judge: as in `DataOptions`.
+        judge_model: as in `DataOptions`.
+        local: use only checkpoints that need no download.
+    """
+
+    output: Path
+    data_dir: Path
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str = "auto"
+    batch_size: int = 8
+    max_new_tokens: int | None = None
+    workers: int = 0
+    share_vision: float = 0
+    prompts: Policy | None = None
+    judge: str | None = None
+    judge_model: str | None = None
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run with its identity and progress, before it is executed.
+
+    Attributes:
+        cell: the run as specified.
+        label: model, method and ratio.
+        entry: the model's catalogue entry; None if there is none.
+        setup: settings that determine its predictions; None if they could not be determined.
+        rows: benchmark -> rows in all, None where unknown.
+        stored: benchmark -> rows with a stored prediction.
+        done: whether every benchmark is complete and scored.
+        failure: why it cannot be run, None if it can.
+    """
+
+    cell: RunSpec
+    label: str
+    entry: ModelEntry | None = None
+    setup: Setup | None = None
+    rows: dict[str, int | None] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
+    done: bool = False
+    failure: Failure | None = None
+
+    @property
+    def left(self) -> dict[str, int | None]:
+        """Benchmark -> rows left to evaluate, None where unknown."""
+        return {name: None if n is None else max(n - self.stored.get(name, 0), 0) for name, n in self.rows.items()}
+
+    @property
+    def identity(self) -> str | None:
+        """Name of the run's folder; None if it could not be determined."""
+        return self.setup.identity() if self.setup else None
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """Result of executing a run: `failure` is None if all its benchmarks were evaluated and scored."""
+
+    item: PlannedRun
+    failure: Failure | None = None

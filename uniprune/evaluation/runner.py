@@ -1,0 +1,181 @@
+"""Predictions of a pruned model: batches formed by length, measured, halved when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from uniprune.engine import PromptInfo, RowReport, prune
+from uniprune.engine.timer import Spans, Timer
+from uniprune.engine.vision import VisionCapture
+from uniprune.errors import UserError
+from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.feature_cache import FeatureCache
+from uniprune.evaluation.generation import Generator, is_out_of_memory
+from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
+from uniprune.modeling.flops import CostModel
+from uniprune.modeling.loading import LoadedModel
+from uniprune.pruning.base import Pruner
+from uniprune.pruning.budget import tokens_per_layer
+from uniprune.results.predictions import Prediction
+from uniprune.results.spans import SPANS
+
+WINDOW = 4
+"""Batches per window; the rows of a window are sorted by length."""
+
+
+class Runner:
+    """A loaded model under one pruner (a context manager: hooks exist inside the block only).
+
+    Args:
+        loaded: the model.
+        pruner: the method.
+        batch_size: rows per batch; halved for good when memory runs out.
+        average: requested layer average as a share of all visual tokens, None for the protocol "site".
+        workers: processes that decode images and process prompts ahead; 0 does it in this process.
+        shared: features shared with other methods. Predictions then carry no times: these would not be the method's.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        pruner: Pruner,
+        batch_size: int,
+        average: float | None = None,
+        workers: int = 0,
+        shared: FeatureCache | None = None,
+    ) -> None:
+        self.batch_size = batch_size
+        self._loaded, self._pruner, self._average = loaded, pruner, average
+        self._generator = Generator(loaded)
+        self._encoder = RequestEncoder(loaded.processor, per_image=shared is not None)
+        self._workers, self._shared = workers, shared
+        self._stages = pruner.schedule(loaded.num_layers)
+        self._costs = CostModel(loaded.adapter)
+        self._warm = shared is not None  # no times are stored then
+
+    def __enter__(self) -> Self:
+        """Attach timer and engine."""
+        with ExitStack() as stack:
+            self._timer = stack.enter_context(Timer(self._loaded.adapter))
+            self._session = stack.enter_context(prune(self._loaded.model, self._pruner, timer=self._timer))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Detach timer and engine."""
+        self._stack.close()
+
+    def predictions(self, requests: Sequence[Request], data: str = "") -> Iterator[list[Prediction]]:
+        """Yield predictions of rows of the benchmark with fingerprint `data`, batch by batch.
+
+        Rows of similar length among a few batches form a batch. The first batch is generated twice and measured the
+        second time.
+
+        Raises:
+            UserError: one row alone does not fit into memory.
+        """
+        for rows in self._encoded(requests, data):
+            if faulty := [row for row in rows if row.error is not None]:
+                yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
+            waiting = sorted((row for row in rows if row.error is None), key=lambda row: row.tokens)
+            while waiting:
+                batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+                try:
+                    predictions = self._batch(batch, data)
+                except RuntimeError as error:
+                    self._shrink(batch, error)
+                    waiting = batch + waiting
+                    continue
+                yield predictions
+
+    def _encoded(self, requests: Sequence[Request], data: str) -> Iterator[list[EncodedRequest]]:
+        """Yield encoded rows in windows of a few batches; those in the cache come first."""
+        window = WINDOW * self.batch_size if self.batch_size > 1 else 1
+        if self._shared is not None:
+            blocks = self._session.looks_at
+            known = {request.index: self._shared.prompt(data, request, blocks) for request in requests}
+            rows = [row for row in known.values() if row is not None]
+            for start in range(0, len(rows), window):
+                yield rows[start : start + window]
+            requests = [request for request in requests if known[request.index] is None]
+        yield from windows(self._encoder, requests, window, self._workers)
+
+    def _batch(self, rows: list[EncodedRequest], data: str) -> list[Prediction]:
+        """Generate and measure one batch."""
+        calls = self._calls(rows)
+        images = [calls[image.key] for row in rows for image in row.images]
+        for _ in range(1 if self._warm else 2):
+            self._session.reports.clear()
+            self._session.samples = tuple(PromptInfo(row.index, torch.from_numpy(row.question)) for row in rows)
+            texts = self._generator.generate(rows, self._session.present(images) if images else None)
+            spans = self._timer.sample()
+            self._warm = True
+        if self._shared is not None:
+            self._shared.keep(data, rows, calls)
+        reports = self._session.reports[-1].rows
+        times = {} if self._shared is not None else measured(spans, len(rows))
+        return [
+            Prediction(
+                index=row.index,
+                prediction=text.text,
+                **times,
+                new_tokens=text.tokens,
+                first=text.first,
+                batch=len(rows),
+                visual_tokens=list(report.entering),
+                requested=self._requested(report),
+                initial=report.initial,
+                text_tokens=report.text,
+                flops=self._costs.prompt(report.encoded, report.lengths),
+                kv_bytes=report.kv_bytes,
+            )
+            for row, text, report in zip(rows, texts, reports, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _calls(self, rows: Sequence[EncodedRequest]) -> dict[str, VisionCapture]:
+        """Return the vision tower's calls by image key: cached by an earlier method or row, or made now."""
+        calls: dict[str, VisionCapture] = {}
+        if self._shared is None:
+            return calls
+        for image in chain.from_iterable(row.images for row in rows):
+            if image.key not in calls:
+                cached = self._shared.features(image.key, self._session.looks_at)
+                calls[image.key] = cached or self._session.encode(self._generator.tensors(image.visual))
+        return calls
+
+    def _requested(self, report: RowReport) -> float | None:
+        """Return the mean of `report.entering` that the budget requests; None if the method chooses its own number."""
+        if not all(stage.pruner.exact for stage in self._stages):
+            return None
+        if self._average is not None and self._stages:
+            return self._average * report.initial
+        layers, sizes = self._loaded.num_layers, [len(unit.ranks) for unit in report.units]
+        return sum(sum(tokens_per_layer(size, self._stages, layers)) for size in sizes) / layers
+
+    def _shrink(self, batch: list[EncodedRequest], error: RuntimeError) -> None:
+        """Halve the batch size if memory ran out; re-raise any other error."""
+        if not is_out_of_memory(error):
+            raise error
+        if len(batch) == 1:
+            raise UserError(
+                f"row {batch[0].index} alone does not fit into memory ({str(error).splitlines()[0]}); use --dtype "
+                "float16 or bfloat16, a smaller --ratio, or a device with more memory"
+            ) from error
+        self.batch_size = len(batch) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def measured(spans: Spans, rows: int) -> dict[str, Any]:
+    """Return a row's times and memory in a batch of `rows`: a share of every span, but TTFT and TPOT of the batch."""
+    share = {name: getattr(spans, name) / rows for name in SPANS}
+    return {"spans": share, "ttft": spans.ttft, "tpot": spans.tpot, "peak_bytes": spans.peak_bytes}
