@@ -14,9 +14,9 @@ from uniprune.methods.divprune import DivPrune
 import uniprune.engine.prefill as prefill
 from uniprune.conformance import Models, Subject
 from uniprune.conformance import sequence as checks
-from uniprune.engine.cache import KeptTokens
-from uniprune.engine.ledger import Ledger
+from uniprune.engine.compaction import KeptTokens
 from uniprune.engine.prefill import Prefill
+from uniprune.engine.report import PrefillReport
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,11 @@ def test_text_that_is_dropped(subject: Callable[[], Subject], monkeypatch: pytes
 
 
 def test_a_report_that_counts_wrong(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
-    def more(report: Any, ledger: Ledger, *prompt: Any) -> Any:
-        return dataclasses.replace(report, entering=[count + 1 for count in report.entering])
+    def more(row: Any, report: PrefillReport, *prompt: Any) -> Any:
+        return dataclasses.replace(row, entering=[count + 1 for count in row.entering])
 
     one = subject()
-    wrap(monkeypatch, Ledger, "_row", more)
+    wrap(monkeypatch, PrefillReport, "_row", more)
     verdict = checks.kv_lengths(one)
     assert verdict.word == "FAIL"
     assert "the report says" in verdict.detail

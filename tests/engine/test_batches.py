@@ -12,7 +12,7 @@ from tests.helpers.oracles import dropped_by, masked
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video_inputs, visual
 from uniprune.engine import PromptInfo, prune
-from uniprune.engine.cache import KeptTokens
+from uniprune.engine.compaction import KeptTokens
 from uniprune.pruning.base import Pruner, Selection
 from uniprune.pruning.view import View
 

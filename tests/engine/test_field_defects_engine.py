@@ -165,13 +165,13 @@ def test_batches_depend_on_their_first_row(monkeypatch: pytest.MonkeyPatch) -> N
     """Most released selections look at batch element 0 only."""
     for pruner in (DivPrune(ratio=0.3), FastV(ratio=0.3)):
         check_rows_do_not_depend_on_their_batch(pruner)
-    start = Prefill.start
+    construct = Prefill.__init__
 
-    def begin(run: Prefill, *given: Any) -> None:
+    def clearing(prefill: Prefill, *given: Any) -> None:
         FirstOfTheBatch.chosen.clear()
-        start(run, *given)
+        construct(prefill, *given)
 
-    monkeypatch.setattr(Prefill, "start", begin)
+    monkeypatch.setattr(Prefill, "__init__", clearing)
     with noticed():
         check_rows_do_not_depend_on_their_batch(FirstOfTheBatch(ratio=0.3))
 

@@ -102,7 +102,7 @@ class Runner:
         """The rows in portions of a few batches; those that another method has encoded come first."""
         portion = WINDOW * self.batch_size if self.batch_size > 1 else 1
         if self._shared is not None:
-            blocks = self._session.looks_at
+            blocks = self._session.vision_blocks
             known = {request.index: self._shared.prompt(data, request, blocks) for request in requests}
             rows = [row for row in known.values() if row is not None]
             for start in range(0, len(rows), portion):
@@ -150,7 +150,7 @@ class Runner:
             return calls
         for one in chain.from_iterable(row.pictures for row in rows):
             if one.key not in calls:
-                known = self._shared.features(one.key, self._session.looks_at)
+                known = self._shared.features(one.key, self._session.vision_blocks)
                 calls[one.key] = known or self._session.encode(self._chat.tensors(one.visual))
         return calls
 
@@ -160,7 +160,7 @@ class Runner:
             return None
         if self._average is not None and self._stages:
             return self._average * report.initial
-        layers, sizes = self._loaded.num_layers, [len(unit.ranks) for unit in report.units]
+        layers, sizes = self._loaded.num_layers, [len(unit.ranks) for unit in report.groups]
         return sum(sum(tokens_per_layer(size, self._stages, layers)) for size in sizes) / layers
 
     def _shrink(self, batch: list[EncodedRequest], error: RuntimeError) -> None:
