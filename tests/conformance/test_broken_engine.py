@@ -12,7 +12,7 @@ from torch import Tensor
 from uniprune.methods.divprune import DivPrune
 
 import uniprune.engine.prefill as prefill
-from uniprune.conformance import Models, Subject
+from uniprune.conformance import MethodUnderTest, Models
 from uniprune.conformance import sequence as checks
 from uniprune.engine.compaction import KeptTokens
 from uniprune.engine.prefill import Prefill
@@ -20,9 +20,9 @@ from uniprune.engine.report import PrefillReport
 
 
 @pytest.fixture(scope="module")
-def subject() -> Callable[[], Subject]:
+def subject() -> Callable[[], MethodUnderTest]:
     models = Models()
-    return lambda: Subject(DivPrune(), "llava", models)
+    return lambda: MethodUnderTest(DivPrune(), "llava", models)
 
 
 def wrap(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[..., Any]) -> None:
@@ -31,13 +31,13 @@ def wrap(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[...,
     patch.setattr(owner, name, lambda *arguments: change(whole(*arguments), *arguments))
 
 
-def test_they_pass_on_the_engine_as_it_is(subject: Callable[[], Subject]) -> None:
+def test_they_pass_on_the_engine_as_it_is(subject: Callable[[], MethodUnderTest]) -> None:
     for check in (checks.text_kept, checks.original_positions, checks.compact_positions, checks.kv_lengths):
         assert check(subject()).word == "pass"
     assert checks.text_only(subject()).word == "pass"
 
 
-def test_positions_counted_from_the_start(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_counted_from_the_start(subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
     def first(arguments: dict[str, Any], run: Prefill, kept: KeptTokens, hidden: Tensor, rotary: Any) -> dict[str, Any]:
         return arguments | {"position_embeddings": tuple(table[:, : hidden.shape[1]] for table in rotary)}
 
@@ -46,19 +46,19 @@ def test_positions_counted_from_the_start(subject: Callable[[], Subject], monkey
     assert checks.original_positions(one).detail == "positions differ in layers [0, 1, 2, 3, 4]"
 
 
-def test_compact_positions_that_are_not(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compact_positions_that_are_not(subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
     one = subject()
     wrap(monkeypatch, prefill, "renumbered", lambda result, kept, real: (kept.index, result[1]))
     assert checks.compact_positions(one).word == "FAIL"
 
 
-def test_text_that_is_dropped(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_is_dropped(subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
     one, pack = subject(), prefill.pack
     monkeypatch.setattr(prefill, "pack", lambda layer, rows, index: pack(layer, [row[1:] for row in rows], index))
     assert "layers see" in checks.text_kept(one).detail
 
 
-def test_a_report_that_counts_wrong(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_counts_wrong(subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
     def more(row: Any, report: PrefillReport, *prompt: Any) -> Any:
         return dataclasses.replace(row, entering=[count + 1 for count in row.entering])
 
@@ -69,7 +69,7 @@ def test_a_report_that_counts_wrong(subject: Callable[[], Subject], monkeypatch:
     assert "the report says" in verdict.detail
 
 
-def test_text_only_prompts_that_change(subject: Callable[[], Subject], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_only_prompts_that_change(subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
     def louder(result: Any, run: Prefill, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
         return (hidden * 1.01, {}) if not run.has_images else result
 

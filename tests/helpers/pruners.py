@@ -34,7 +34,7 @@ class Probe(Plan):
 
     look: Callable[[View], Any]
     llm: bool = False
-    layers: tuple[int, ...] = ()
+    layers: tuple[int | None, ...] = ()
     seen: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     @property
@@ -42,7 +42,7 @@ class Probe(Plan):
         return self.llm
 
     @property
-    def vision_layers(self) -> tuple[int, ...]:
+    def vision_layers(self) -> tuple[int | None, ...]:
         return self.layers
 
     def select(self, view: View, keep: int) -> Tensor | Selection:

@@ -67,7 +67,8 @@ class AttentionCapture:
         """Return [R, N] scaled dot products of rotated all-ones vectors at positions `queries` and `columns`."""
         ones = self.cos.new_ones(self.cos.shape[-1], dtype=torch.float32)
         query, key = (self._rotate(ones.expand(len(at), -1), row, at) for at in (queries, columns))
-        return query @ key.T * self.module.scaling
+        prior: Tensor = query @ key.T * self.module.scaling
+        return prior
 
     def _keys(self, row: int) -> Tensor:
         """Return [key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""
@@ -82,7 +83,8 @@ class AttentionCapture:
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return [heads, n, d] from [n, heads * d], normalised where the module does."""
         x = x.unflatten(-1, (-1, self.module.head_dim))
-        return getattr(self.module, norm, torch.nn.Identity())(x).transpose(-3, -2)
+        heads: Tensor = getattr(self.module, norm, torch.nn.Identity())(x)
+        return heads.transpose(-3, -2)
 
     def _rotate(self, x: Tensor, row: int, positions: Tensor) -> Tensor:
         item = row if self.cos.shape[0] > 1 else 0

@@ -1,5 +1,7 @@
 """One prompt of a prefill: its token groups and survivors, and the view a method gets of a group at a stage."""
 
+# mypy: disable-error-code="override"
+# StageView computes fields of View lazily: cached_property can be set like a field, which mypy does not know.
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -149,7 +149,7 @@ class Timer:
         return spans
 
     def _between(self, before: Any, after: Any) -> float:
-        return before.elapsed_time(after) / 1000 if len(self._gpus) == 1 else after - before
+        return float(before.elapsed_time(after) / 1000 if len(self._gpus) == 1 else after - before)
 
     def _mark(self, name: SpanName | None = None) -> None:
         """Attribute the time since the last mark to `name`, by default to the innermost open span."""

@@ -65,7 +65,8 @@ def placeholders(adapter: ModelAdapter, kwargs: dict[str, Any]) -> Tensor:
     """Return [B, L], True at image and video placeholders, on the device of the forward's inputs."""
     if kwargs.get("input_ids") is not None:
         return marked(kwargs["input_ids"], adapter.visual_token_ids)
-    embeds, table = kwargs["inputs_embeds"], adapter.model.get_input_embeddings().weight
+    embeds: Tensor = kwargs["inputs_embeds"]
+    table: Tensor = adapter.model.get_input_embeddings().weight
     return (embeds.unsqueeze(2) == table[adapter.visual_token_ids].to(embeds.device)).all(-1).any(-1)
 
 
@@ -79,8 +80,10 @@ def valid_tokens(mask: Any, length: int) -> Tensor | None:
     if isinstance(mask, dict):
         mask = next(iter(mask.values()))
     if mask is None or mask.dim() == 2:
-        return mask
-    last = mask[:, 0, -1, :length]  # already built (static cache): the last query row sees exactly the valid tokens
+        valid: Tensor | None = mask
+        return valid
+    # Already built (static cache): the last query row sees exactly the valid tokens.
+    last: Tensor = mask[:, 0, -1, :length]
     return last.clone() if last.dtype == torch.bool else last == 0
 
 

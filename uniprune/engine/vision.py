@@ -149,8 +149,9 @@ class VisionCapture:
     def _joint_cls(self, layer: int) -> Tensor:
         self._require_cls("CLS attention")
         query, key, _ = self._projections(layer)
-        query, key = (x.transpose(1, 2).flatten(2).float() for x in (query[:, :, :1], key))
-        return (key @ query.transpose(1, 2) * key.shape[-1] ** -0.5).softmax(1)
+        cls, keys = (x.transpose(1, 2).flatten(2).float() for x in (query[:, :, :1], key))
+        scores: Tensor = (keys @ cls.transpose(1, 2) * keys.shape[-1] ** -0.5).softmax(1)
+        return scores
 
     def _exchanged(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
