@@ -37,7 +37,9 @@ def test_they_pass_on_the_engine_as_it_is(subject: Callable[[], MethodUnderTest]
     assert checks.text_only(subject()).word == "pass"
 
 
-def test_positions_counted_from_the_start(subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_counted_from_the_start(
+    subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def first(arguments: dict[str, Any], run: Prefill, kept: KeptTokens, hidden: Tensor, rotary: Any) -> dict[str, Any]:
         return arguments | {"position_embeddings": tuple(table[:, : hidden.shape[1]] for table in rotary)}
 
@@ -46,7 +48,9 @@ def test_positions_counted_from_the_start(subject: Callable[[], MethodUnderTest]
     assert checks.original_positions(one).detail == "positions differ in layers [0, 1, 2, 3, 4]"
 
 
-def test_compact_positions_that_are_not(subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compact_positions_that_are_not(
+    subject: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = subject()
     wrap(monkeypatch, prefill, "renumbered", lambda result, kept, real: (kept.index, result[1]))
     assert checks.compact_positions(one).word == "FAIL"
