@@ -11,7 +11,7 @@ from uniprune.pruning.view import View
 
 
 def make_view(tokens: Tensor, **given: Any) -> View:
-    """A view of `tokens` [N, D] as one 1 x N image before layer 0; `given` replaces any other attribute."""
+    """Return a view of `tokens` [N, D] as one 1 x N image before layer 0; `given` replaces any other attribute."""
     count, width = tokens.shape
     defaults: dict[str, Any] = {
         "grids": [(1, 1, count)],
