@@ -132,9 +132,6 @@ def choose(stage: Stage, sample: str, ordinal: int, view: View, keep: int) -> De
     problem = _malformed(selection, view.tokens, keep if stage.pruner.exact else None)
     if problem:
         raise decision.error(problem)
-    if stage.pruner.order == "release":
-        tokens = view.tokens[selection.indices] if selection.tokens is None else selection.tokens
-        decision = replace(decision, selection=Selection(selection.indices.sort().values, tokens))
     return decision
 
 
@@ -143,7 +140,8 @@ def settle(decisions: Sequence[Decision]) -> list[Decision]:
 
     Returns:
         The decisions, with sorted int64 indices on the CPU, and replacement tokens (if any) in that order, on the
-        device and in the dtype of the tokens before.
+        device and in the dtype of the tokens before. Under order "release" every decision has replacement tokens, in
+        the order in which the method returned them.
 
     Raises:
         PruningError: naming the method, layer, sample and problem.
@@ -161,7 +159,9 @@ def settle(decisions: Sequence[Decision]) -> list[Decision]:
             problem = "replacement tokens that contain NaN or infinity"
         if problem:
             raise decision.error(problem)
-        if tokens is not None:
+        if decision.stage.pruner.order == "release":
+            tokens = before[to_device(unsorted, before.device)] if tokens is None else tokens.to(before)
+        elif tokens is not None:
             tokens = tokens.to(before)[to_device(order, before.device)]
         settled.append(replace(decision, selection=Selection(ordered, tokens)))
     return settled
