@@ -14,9 +14,9 @@ from uniprune.methods.divprune import DivPrune
 import uniprune.engine.prefill as prefill
 from uniprune.conformance import MethodUnderTest, Models
 from uniprune.conformance import sequence as checks
-from uniprune.engine.cache import KeptTokens
-from uniprune.engine.ledger import Ledger
+from uniprune.engine.compaction import KeptTokens
 from uniprune.engine.prefill import Prefill
+from uniprune.engine.report import PrefillReport
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,11 @@ def test_text_that_is_dropped(method: Callable[[], MethodUnderTest], monkeypatch
 
 
 def test_a_report_that_counts_wrong(method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
-    def more(report: Any, ledger: Ledger, *prompt: Any) -> Any:
-        return dataclasses.replace(report, entering=[count + 1 for count in report.entering])
+    def more(row: Any, report: PrefillReport, *prompt: Any) -> Any:
+        return dataclasses.replace(row, entering=[count + 1 for count in row.entering])
 
     one = method()
-    wrap(monkeypatch, Ledger, "_row", more)
+    wrap(monkeypatch, PrefillReport, "_row", more)
     result = checks.kv_lengths(one)
     assert result.outcome == "FAIL"
     assert "the report counts" in result.detail

@@ -71,7 +71,7 @@ LOOKS = {
 
 
 def seen(family: str, what: str, layers: tuple[int, ...], x: dict[str, Tensor]) -> dict[int, list[Tensor]]:
-    """{layer: one result per image} as a method sees it."""
+    """Return {layer: one result per image} as a method reads it."""
     model = build(family)
     probe = Probe(look=lambda view: {n: LOOKS[what](view, n) for n in layers}, layers=layers, plan={0: 0.5})
     with prune(model, probe):
@@ -80,7 +80,7 @@ def seen(family: str, what: str, layers: tuple[int, ...], x: dict[str, Tensor]) 
 
 
 def pooled(family: str, patches: Tensor) -> Tensor:
-    """[images, patches, C] to [images, tokens, C]: InternVL merges 2 x 2 patches of its 8 x 8 grid."""
+    """Pool [images, patches, C] to [images, tokens, C]: InternVL merges 2 x 2 patches of its 8 x 8 grid."""
     if family == "llava":
         return patches
     return patches.view(len(patches), 4, 2, 4, 2, -1).mean((2, 4)).flatten(1, 2)
@@ -120,7 +120,7 @@ def test_clip_like_towers_equal_eager(family: str, what: str, monkeypatch: pytes
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])  # 1 and 3 attend to the whole image, 0 and 2 to windows
 @pytest.mark.parametrize("what", ["received", "keys", "hidden"])
 def test_qwen_tower_equals_eager(layer: int, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference spies on the eager attention function and undoes the window order with the model's own index."""
+    """The reference replaces the eager attention function and undoes the window order with the model's own index."""
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
     from transformers.vision_utils import get_vision_window_index
 
@@ -154,7 +154,7 @@ def test_qwen_tower_equals_eager(layer: int, what: str, monkeypatch: pytest.Monk
 
 
 def test_scores_follow_the_survivors() -> None:
-    """At a later stage the vision quantities are those of the tokens that are left."""
+    """At a later stage the vision quantities are those of the remaining tokens."""
     x = inputs("internvl", (1,), tiles=2)
     probe = Probe(
         look=lambda v: (v.cells, v.vision.received(-1), v.vision.cls(-1)), layers=(-1,), plan={0: 0.5, 2: 0.2}

@@ -12,7 +12,7 @@ from tests.helpers.oracles import dropped_by, masked
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video_inputs, visual
 from uniprune.engine import PromptInfo, prune
-from uniprune.engine.cache import KeptTokens
+from uniprune.engine.compaction import KeptTokens
 from uniprune.pruning.base import Pruner, Selection
 from uniprune.pruning.view import View
 
@@ -43,7 +43,7 @@ def test_a_first_token_behind_padding_is_found() -> None:
 
 
 def merge_neighbours(view: View) -> Selection:
-    """Keeps every other token, each averaged with the next one and weighed by received vision attention."""
+    """Keep every other token, averaged with the next one and weighed by received vision attention."""
     even = torch.arange(0, len(view.tokens) - 1, 2)
     weight = view.vision.received(-1)[even + 1, None]
     return Selection(even.flip(0), ((view.tokens[even] + weight * view.tokens[even + 1]) / (1 + weight)).flip(0))
@@ -98,7 +98,7 @@ def test_text_only_is_untouched(family: str, image_id: bool) -> None:
 
 
 def test_tiles_of_a_run_are_one_image() -> None:
-    """InternVL: the tiles of an image are decided about together, those of the next image apart."""
+    """InternVL: the tiles of an image share one decision, those of the next image another."""
     model, x = build("internvl"), inputs("internvl", (2,), tiles=3)
     look = Probe(look=lambda view: (len(view.grids), view.cells, view.tokens), plan={0: 0.5})
     with prune(model, look) as session:

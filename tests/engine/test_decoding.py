@@ -74,7 +74,7 @@ def test_beams_decide_once_per_prompt(family: str, given: bool) -> None:
 
 
 def loop(model: Any, x: dict[str, torch.Tensor], style: str) -> torch.Tensor:
-    """Step logits of a hand-written greedy loop."""
+    """Return the step logits of a hand-written greedy loop."""
     y = dict(x)
     mask = y.pop("attention_mask")
     if style == "mask":
@@ -127,7 +127,7 @@ def test_second_turn(family: str, name: str) -> None:
 @family
 @pytest.mark.parametrize("pruner", [DivPrune(ratio=0.3), FastV(ratio=0.3)], ids=["pre", "intra"])
 def test_copied_cache_continues(family: str, pruner: Pruner) -> None:
-    """One prefill, several continuations: a deep copy of the cache knows how it was pruned."""
+    """One prefill, several continuations: a deep copy of the cache carries its pruning."""
     model, x = build(family), inputs(family)
     with prune(model, pruner), torch.no_grad():
         tokens, logits = generate(model, x, 2)
@@ -159,7 +159,7 @@ def test_static_cache(family: str, name: str, attention: str, images: tuple[int,
 
 @family
 def test_without_a_cache(family: str) -> None:
-    """Every step prunes the whole prompt again; gaps in positions must not look like packed sequences."""
+    """Every step prunes the whole prompt again; gaps in positions must not count as packed sequences."""
     model, x = build(family), inputs(family)
     with prune(model, PRUNERS["both"]), torch.no_grad():
         want = model.generate(**x, **GREEDY)

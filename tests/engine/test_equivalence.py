@@ -1,4 +1,4 @@
-"""Pruning by hooks equals what it stands for: a shorter prompt before the decoder, masked columns inside it."""
+"""Pruning by hooks equals its definition: a shorter prompt before the decoder, masked columns inside it."""
 
 import pytest
 import torch

@@ -32,12 +32,12 @@ family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def noticed() -> Any:
-    """The check fails inside this block."""
-    return pytest.raises(AssertionError)
+    """Expect the check to fail inside this block."""
+    return pytest.raises(AssertionError, match=r"^assert |not close")
 
 
 def visual(x: dict[str, Tensor]) -> Tensor:
-    """[L] True at the visual tokens of a single prompt."""
+    """Return [L], True at the visual tokens of a single prompt."""
     return tiny.visual(x)[0]
 
 
@@ -56,12 +56,12 @@ def test_key_value_pairs_cached_twice(family: str, monkeypatch: pytest.MonkeyPat
     """Calling the layer's attention again for its weights, with the live cache, stores layer K - 1 twice."""
     for pruner in (FastV(ratio=0.3), FitPrune(ratio=0.4), PyramidDrop(ratio=0.4), DART(ratio=0.3)):
         check_caches_hold_each_token_once(family, pruner)
-    look = AttentionCapture.probabilities
+    probabilities = AttentionCapture.probabilities
 
-    def with_live_cache(tap: AttentionCapture, *asked: Any) -> Any:
-        rows = list(look(tap, *asked))
-        layer = tap.cache.layers[tap.layer]
-        tap.cache.update(layer.keys, layer.values, tap.layer)
+    def with_live_cache(capture: AttentionCapture, *arguments: Any) -> Any:
+        rows = list(probabilities(capture, *arguments))
+        layer = capture.cache.layers[capture.layer]
+        capture.cache.update(layer.keys, layer.values, capture.layer)
         return iter(rows)
 
     monkeypatch.setattr(AttentionCapture, "probabilities", with_live_cache)
@@ -94,7 +94,7 @@ def check_order_and_positions(family: str, pruner: Pruner) -> None:
 
 @family
 def test_order_and_positions_scrambled(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """UniPruneBench on InternVL hands tokens over by falling score and renumbers them from K on."""
+    """UniPruneBench on InternVL orders tokens by falling score and renumbers them from K on."""
     check_order_and_positions(family, FastV(ratio=0.4))
     with noticed():
         check_order_and_positions(family, FastV(ratio=0.4, order="release"))
@@ -141,7 +141,7 @@ def test_text_between_images_lost(family: str, monkeypatch: pytest.MonkeyPatch) 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstOfTheBatch(IntraLLM):
-    """Ranks by whatever row came first."""
+    """Apply the ranking of the first row to all rows."""
 
     chosen: ClassVar[list[Tensor]] = []
 
@@ -162,16 +162,16 @@ def check_rows_do_not_depend_on_their_batch(pruner: Pruner) -> None:
 
 
 def test_batches_depend_on_their_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most released selections look at batch element 0 only."""
+    """Most released selections read batch element 0 only."""
     for pruner in (DivPrune(ratio=0.3), FastV(ratio=0.3)):
         check_rows_do_not_depend_on_their_batch(pruner)
-    start = Prefill.start
+    construct = Prefill.__init__
 
-    def begin(run: Prefill, *given: Any) -> None:
+    def clearing(prefill: Prefill, *given: Any) -> None:
         FirstOfTheBatch.chosen.clear()
-        start(run, *given)
+        construct(prefill, *given)
 
-    monkeypatch.setattr(Prefill, "start", begin)
+    monkeypatch.setattr(Prefill, "__init__", clearing)
     with noticed():
         check_rows_do_not_depend_on_their_batch(FirstOfTheBatch(ratio=0.3))
 

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: decisions as on the CPU, spans from events, peak memory. Skipped without one."""
+"""Tests that need a CUDA device: decisions as on the CPU, spans from events, peak memory. Skipped without one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def on(device: torch.device, batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The batch on a device, its pixels in the model's precision."""
+    """Return the batch on a device, its pixels in the model's precision."""
     return {name: x.to(device, dtype if x.is_floating_point() else x.dtype) for name, x in batch.items()}
 
 
 def answer(model: Any, batch: dict[str, Tensor], name: str) -> tuple[list[list[int]], PrefillReport]:
-    """New tokens, and what the prefill did."""
+    """Return the new tokens and the report of the prefill."""
     with torch.inference_mode(), prune(model, MethodSpec(name, ratio=0.34).pruner()) as session:
         ids, _ = generate(model, batch, 4)
     return ids.tolist(), session.reports[-1]
@@ -88,7 +88,7 @@ def test_spans_come_from_events_and_fill_the_call(family: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_events_are_those_of_the_models_gpu() -> None:
-    """Torch's current device stays another one: its stream would show when work was handed over, not when it ran."""
+    """Torch's current device stays another one: its stream would show when work was queued, not when it ran."""
     second = torch.device("cuda", 1)
     model, batch = fresh_model("llava").to(second), on(second, inputs("llava", (1, 2)), torch.float32)
     timer = Timer(find_adapter(model))
@@ -103,7 +103,7 @@ def test_events_are_those_of_the_models_gpu() -> None:
 
 
 def waits(model: Any, batch: dict[str, Tensor]) -> bool:
-    """Whether the second decode step of a user's own loop reads something back from the device."""
+    """Check whether the second decode step of a user's own loop reads something back from the device."""
     first = model(**batch, use_cache=True)
     token = first.logits[:, -1:].argmax(-1)
     step: dict[str, Any] = {"input_ids": token, "past_key_values": first.past_key_values, "use_cache": True}

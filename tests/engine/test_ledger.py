@@ -37,7 +37,7 @@ METHODS: list[Pruner] = [
 
 
 def held(cache: Any) -> int:
-    """Bytes of everything a cache holds."""
+    """Return the bytes of all tensors a cache holds."""
     return sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))
 
 
@@ -109,7 +109,7 @@ ADAPTIVE = [
 
 
 def run(model: Path, output: Path, *more: str) -> dict[str, Any]:
-    """One run by the command line; its benchmark's entry in record.json."""
+    """Do one run by the command line and return its benchmark's entry in record.json."""
     words = ["--model", str(model), "--data", "small", "--plugin", str(PLUGIN), "--output", str(output)]
     assert main(["run", *words, "--limit", "2", *more]) == 0
     (path,) = output.glob("*/record.json")
@@ -118,7 +118,7 @@ def run(model: Path, output: Path, *more: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("words", ADAPTIVE, ids=lambda words: words[0])
-def test_adaptive_methods_declare_themselves_and_say_what_they_kept(
+def test_adaptive_methods_declare_themselves_and_report_what_they_kept(
     words: list[str], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     ledger = run(checkpoint("llava"), tmp_path, "--ratio", "0.5", "--method", *words)["ledger"]
@@ -169,7 +169,7 @@ def test_a_missed_budget_is_marked_and_explained(checkpoint: Callable[[str], Pat
 
 
 def test_shared_features_change_nothing_in_the_ledger(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    """The tower's work is the prompt's, whoever did it; times would not be, so there are none."""
+    """The tower's operations count for every method; its time would not be the method's own, so there is none."""
     words = ("--method", "divprune", "--ratio", "0.5")
     alone = run(checkpoint("qwen2.5-vl"), tmp_path / "alone", *words)
     shared = run(checkpoint("qwen2.5-vl"), tmp_path / "shared", *words, "--share-vision", "1")

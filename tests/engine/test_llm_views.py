@@ -1,4 +1,4 @@
-"""What views offer methods inside the language model, and cache eviction, against eager references."""
+"""Views inside the language model, and cache eviction, against eager references."""
 
 from dataclasses import dataclass
 
@@ -90,7 +90,7 @@ def test_keys_are_those_of_the_cache(family: str) -> None:
 
 @family
 def test_embeddings_norm_and_following_text(family: str) -> None:
-    """After pruning at layer 1, a view of layer 3 still knows what entered layer 0 at its tokens."""
+    """After pruning at layer 1, a view of layer 3 still has the inputs of layer 0 at its tokens."""
     model, x = build(family), inputs(family, (3,))
     probe = Probe(look=lambda view: view, plan={1: 0.5, 3: 0.5})
     with prune(model, probe) as session, torch.no_grad():

@@ -1,4 +1,4 @@
-"""No method makes the GPU wait once per picked token: what needs a value on the host does not grow with the budget."""
+"""No method waits for the GPU once per selected token: reads of device values do not grow with the budget."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,11 +22,11 @@ SIZED_BY_VALUES = {
 }
 MASKED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 MOST = 10
-"""Waits of a whole decision that no method exceeds."""
+"""Largest number of waits of one decision."""
 
 
 class Waits(TorchDispatchMode):
-    """Counts operations that read a value, or whose result has as many entries as values decide."""
+    """Count operations that read a value, or the size of whose result depends on values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Waits(TorchDispatchMode):
 
 
 class Reads(TorchFunctionMode):
-    """Counts tensors that Python asks for all values of."""
+    """Count tensors whose values are all copied to Python."""
 
     def __init__(self) -> None:
         super().__init__()

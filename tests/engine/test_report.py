@@ -1,4 +1,4 @@
-"""The report says how many visual tokens really entered each layer; the timer says where the time went."""
+"""Reports count the visual tokens that entered each layer; the timer splits the time into spans."""
 
 import time
 from dataclasses import fields
@@ -114,7 +114,7 @@ def test_method_time_is_the_methods(family: str) -> None:
 
 
 def test_sleeping_modules_are_charged_to_their_span() -> None:
-    """Nested modules too: Qwen's projector lies inside its tower."""
+    """Nested modules too: Qwen's projector is inside its tower."""
     model, x = build("qwen2_5_vl"), inputs("qwen2_5_vl")
     slow = model.base_model.visual.merger.mlp.register_forward_pre_hook(lambda module, args: time.sleep(0.2))
     with Timer(find_adapter(model)) as timer:
@@ -127,7 +127,7 @@ def test_sleeping_modules_are_charged_to_their_span() -> None:
 
 
 def test_no_time_of_a_pruned_decode_step_is_lost() -> None:
-    """What happens before the language model starts is part of the step too."""
+    """Work before the language model starts is part of the step, too."""
     model, x = build("llava"), inputs("llava")
 
     def wait(module: torch.nn.Module, args: object, kwargs: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ def test_timer_describes_the_last_call() -> None:
         with pytest.raises(RuntimeError, match="nothing was timed"):
             timer.sample()
         fails = FixedAnswer(answer=lambda view, keep: None)
-        with prune(model, fails, timer), pytest.raises(RuntimeError):
+        with prune(model, fails, timer), pytest.raises(RuntimeError, match="NoneType instead of a tensor"):
             generate(model, x, 3)
         generate(model, x, 1)
         spans = timer.sample()

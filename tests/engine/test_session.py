@@ -36,7 +36,7 @@ def test_model_is_as_before_after_exit_and_exceptions(family: str) -> None:
         assert hooks_on(model) > hooks
     assert hooks_on(model) == hooks
     broken = Probe(look=explode, plan={0: 0.5, 2: 0.1})
-    with pytest.raises(ZeroDivisionError), prune(model, broken):
+    with pytest.raises(ZeroDivisionError, match="in select"), prune(model, broken):
         generate(model, x)
     assert hooks_on(model) == hooks
     with pytest.raises(UserError, match="vision layers"), prune(model, Probe(look=len, layers=(77,), plan={0: 0.5})):
@@ -54,7 +54,7 @@ def test_session_survives_a_caught_exception(family: str) -> None:
     model, x, fuse = build(family), inputs(family), [explode]
     probe = Probe(look=lambda view: fuse[0](view), plan={0: 0.5, 2: 0.1})
     with prune(model, probe) as session:
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="in select"):
             generate(model, x)
         assert session.reports == []
         fuse[0] = lambda view: None
@@ -129,7 +129,7 @@ def test_question_defaults_to_plain_text_after_the_image() -> None:
         assert torch.equal(text, table(ids[real & (ids != IMAGE)]))
 
 
-def test_question_is_what_the_sample_says() -> None:
+def test_question_is_that_of_the_prompt_info() -> None:
     model, x, question = build("llava"), inputs("llava"), torch.tensor([7, 8, 9])
     probe = Probe(look=lambda view: view.prompt, plan={2: 0.5})
     with prune(model, probe) as session:
@@ -289,7 +289,7 @@ def test_images_and_videos_together_are_refused() -> None:
 
 def test_peft_wrappers_are_looked_through() -> None:
     class Wrapper(torch.nn.Module):
-        """What the engine relies on of `peft.PeftModel`."""
+        """The part of `peft.PeftModel` that the engine uses."""
 
         def __init__(self, model: Any) -> None:
             super().__init__()

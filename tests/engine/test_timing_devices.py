@@ -1,4 +1,4 @@
-"""On which GPU a timer's marks are set. Where they lead on a real GPU: tests/engine/test_gpu.py."""
+"""The GPU on which a timer sets its marks. On a real GPU: tests/engine/test_gpu.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Event:
 
 
 def timer(*devices: str) -> Timer:
-    """Of a model with one weight on each device."""
+    """Return the timer of a model with one weight on each device."""
     places = [torch.device(name) for name in devices]
     weights = [SimpleNamespace(is_cuda=place.type == "cuda", device=place) for place in places]
     family: Any = SimpleNamespace(model=SimpleNamespace(parameters=lambda: iter(weights)))
@@ -31,7 +31,7 @@ def timer(*devices: str) -> Timer:
 
 @pytest.fixture
 def synchronised(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """Devices that were waited for."""
+    """Devices that were synchronised."""
     seen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: ("stream of", device))
@@ -47,7 +47,7 @@ def test_one_gpu_gets_events_on_its_own_stream(devices: tuple[str, ...], synchro
 
 
 def test_several_gpus_are_waited_for_at_every_mark(synchronised: list[torch.device]) -> None:
-    """An event on one of them would say nothing of a layer on another."""
+    """An event on one of them would not measure a layer on another."""
     assert isinstance(timer("cuda:0", "cuda:1", "cuda:0")._now(), float)
     assert sorted(map(str, synchronised)) == ["cuda:0", "cuda:1"]
 

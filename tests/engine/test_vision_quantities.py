@@ -1,4 +1,4 @@
-"""What methods may ask of the vision tower beyond plain attention equals what the eager tower computes."""
+"""Vision-tower quantities beyond plain attention equal those of the eager tower."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ Layer = int | None
 
 
 def seen(family: str, look: Callable[[View], Any], layers: tuple[Layer, ...], x: dict[str, Tensor], **more: Any) -> Any:
-    """What `look` returns for every image of x."""
+    """Return the result of `look` for every image of x."""
     probe = Probe(look=look, layers=layers, plan={0: 0.5}, **more)  # type: ignore[arg-type]
     with prune(build(family), probe):
         generate(build(family), x, 1)
@@ -26,14 +26,14 @@ def seen(family: str, look: Callable[[View], Any], layers: tuple[Layer, ...], x:
 
 
 def pooled(family: str, patches: Tensor) -> Tensor:
-    """[images, patches, C] to [images, tokens, C]: InternVL merges 2 x 2 patches of its 8 x 8 grid."""
+    """Pool [images, patches, C] to [images, tokens, C]: InternVL merges 2 x 2 patches of its 8 x 8 grid."""
     if family == "llava":
         return patches
     return patches.view(len(patches), 4, 2, 4, 2, -1).mean((2, 4)).flatten(1, 2)
 
 
 def eager_tower(family: str, layer: int, x: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(attention [B, H, S, S], block output, joint q, joint k) of one block of a CLIP-like tower."""
+    """Return (attention [B, H, S, S], block output, joint q, joint k) of one block of a CLIP-like tower."""
     tower = build(family, "eager").base_model.vision_tower
     block = (tower.encoder.layers if family == "llava" else tower.encoder.layer)[layer]
     module = block.self_attn if family == "llava" else block.attention

@@ -1,7 +1,6 @@
-"""How often the engine makes the host wait for a GPU: once for the prompt, once per stage, and never in a decode step.
+"""The engine waits for a GPU once for the prompt, once per stage, and never in a decode step.
 
-Counted on pretended devices (tests/helpers/devices.py). What the model itself waits for is not counted, nor what a
-method does.
+Counted on simulated devices (tests/helpers/devices.py). Waits of the model itself and of methods are not counted.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from uniprune.pruning.view import View
 
 
 class Merge(PreLLM):
-    """Keeps the first tokens and doubles them."""
+    """Keep the first tokens and double them."""
 
     def select(self, view: View, keep: int) -> Selection:
         return Selection(torch.arange(keep, device=view.tokens.device), 2 * view.tokens[:keep])
 
 
 def waits(family: str, pruner: Pruner, images: Sequence[int], look: bool = False) -> list[list[str]]:
-    """What the host waited for inside the engine in each forward of a `generate` call of four tokens."""
+    """Return the operations the CPU waited for in the engine, per forward of a `generate` call of four tokens."""
     model, x, places = fresh_model(family), inputs(family, tuple(images)), Places()
     places.put(model, ONE)
     starts: list[int] = []
@@ -57,7 +56,7 @@ def waits(family: str, pruner: Pruner, images: Sequence[int], look: bool = False
 
 
 def engine(files: Sequence[str]) -> bool:
-    """Whether the engine asked, and not a method it asked."""
+    """Check whether the engine waited, and not a method it called."""
     ours = next((file for file in files if "/uniprune/engine/" in file or "/methods/" in file), "")
     return "/uniprune/engine/" in ours
 

@@ -1,11 +1,11 @@
-"""Two pretended accelerators on a machine without any: every tensor is told where it lies, mixing places is an error.
+"""Two simulated accelerators on a machine without any: every tensor has a place, and mixing places is an error.
 
-All data stays on the CPU. Inside the mode `tensor.device` answers with the pretended place ("cpu" for the real CPU,
-"cpu:1" and "cpu:2" for the two), `to` and factories move and create there, results lie where their inputs do, and what
+All data stays on the CPU. Inside the mode `tensor.device` answers with the simulated place ("cpu" for the real CPU,
+"cpu:1" and "cpu:2" for the two), `to` and factories move and create there, results are where their inputs are, and what
 a GPU would refuse is refused: inputs from two places (a number and indices may come from the CPU), `numpy()`.
 
-The mode also notes where a host would have to wait for a GPU: numbers and sizes that depend on values there, and copies
-from or to it, except those to it that are marked `non_blocking`.
+The mode also records where the CPU would have to wait for a GPU: numbers and sizes that depend on values there, and
+copies from or to it, except those to it that are marked `non_blocking`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ LOOKS = (
     *(Tensor.nonzero, Tensor.unique, Tensor.masked_select, Tensor.equal, Tensor.allclose, Tensor.unique_consecutive),
     *(torch.nonzero, torch.unique, torch.masked_select, torch.equal, torch.allclose, torch.unique_consecutive),
 )
-"""What cannot be answered without the values."""
+"""Functions whose result needs the values."""
 
 
 class Places(TorchFunctionMode):
-    """The mode; `put` says where a module's weights and buffers lie.
+    """The mode; `put` sets the place of a module's weights and buffers.
 
     Attributes:
-        waits: what the host would have waited for, as (function, names of the callers' files, innermost first).
+        waits: operations the CPU would have waited for, as (function, names of the callers' files, innermost first).
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Places(TorchFunctionMode):
         return result
 
     def _waits(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
-        """Whether the host would wait for a GPU here."""
+        """Check whether the CPU would wait for a GPU here."""
         away = any(self._place.get(x, CPU) != CPU for x in tensors)
         if func is Tensor.to:
             source, target = self._place.get(args[0], CPU), self._target(func, args, kwargs, tensors)
@@ -94,7 +94,7 @@ class Places(TorchFunctionMode):
             self._place[value] = device
 
     def _target(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> torch.device:
-        """Where the result of `to` or of a factory lies."""
+        """Return the place of the result of `to` or of a factory."""
         named = [x for x in (kwargs.get("device"), *args[1:]) if isinstance(x, torch.device | str)]
         if named:
             return torch.device(named[0])
@@ -102,7 +102,11 @@ class Places(TorchFunctionMode):
         return self._place.get((others or tensors)[0], CPU) if tensors else CPU
 
     def _common(self, func: Any, args: Any, tensors: list[Tensor]) -> torch.device:
-        """Where all inputs lie. Raises AssertionError for inputs from several places."""
+        """Return the place of all inputs.
+
+        Raises:
+            AssertionError: inputs from several places.
+        """
         places = [(self._place.get(x, CPU), x) for x in tensors]
         strict = {place for place, x in places if not (place == CPU and (x.ndim == 0 or func in INDEXED))}
         name = resolve_name(func) or func
@@ -114,7 +118,7 @@ class Places(TorchFunctionMode):
 
 
 class Move(ModelHook):  # type: ignore[misc]
-    """What accelerate's dispatch does at a module: inputs are brought to it, behind all forward hooks."""
+    """Accelerate's dispatch at a module: moves the inputs to it, after all forward hooks."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -124,7 +128,7 @@ class Move(ModelHook):  # type: ignore[misc]
 
 
 def split(places: Places, model: Any, layers: Any, at: int) -> None:
-    """The decoder layers from `at` on and the last norm on the second place, all else on the first."""
+    """Put the decoder layers from `at` on and the last norm on the second place, all else on the first."""
     places.put(model, ONE)
     for module in (*layers[at:], model.get_decoder().norm):
         places.put(module, TWO)
@@ -134,7 +138,7 @@ def split(places: Places, model: Any, layers: Any, at: int) -> None:
 
 
 def dispatch(module: nn.Module, device: torch.device) -> None:
-    """Hooks on the module and, as accelerate does, on everything in it that has weights."""
+    """Add hooks to the module and, as accelerate does, to everything in it that has weights."""
     for part in module.modules():
         if part is module or part.state_dict():
             add_hook_to_module(part, Move(device))

@@ -1,5 +1,4 @@
-"""Do the engine's tests notice a broken engine? `python -m tests.helpers.mutations` breaks it on purpose, one line at a
-time.
+"""Deliberate breaks of the engine, one line at a time, that its tests must notice: `python -m tests.helpers.mutations`.
 
 Each mutation patches a temporary copy of the sources and runs one file of the engine's tests on it, which must fail.
 """
@@ -20,7 +19,15 @@ COPIED = ("uniprune", "methods", "models", "tests", "pyproject.toml")
 
 @dataclass(frozen=True)
 class Mutation:
-    """`old` becomes `new` in `file`; tests/engine/test_`caught_by`.py must notice."""
+    """One line broken on purpose.
+
+    Attributes:
+        name: the broken behaviour.
+        file: the source file.
+        old: text that occurs once in it.
+        new: its replacement.
+        caught_by: tests/engine/test_`caught_by`.py must fail.
+    """
 
     name: str
     file: str
@@ -52,15 +59,15 @@ MUTATIONS = (
         "batches",
     ),
     Mutation(
-        "decode steps change the layers behind a stage no more",
+        "decode steps leave the layers after a stage unchanged",
         "uniprune/engine/decode.py",
         "self.layers = range(own, config.num_hidden_layers)",
         "self.layers = range(0)",
         "equivalence",
     ),
     Mutation(
-        "padding stands before position 0",
-        "uniprune/engine/cache.py",
+        "padding comes before position 0",
+        "uniprune/engine/compaction.py",
         "positions, right=True) - 1)",
         "positions))",
         "batches",
@@ -73,17 +80,17 @@ MUTATIONS = (
         "decoding",
     ),
     Mutation(
-        "masks are sized on layer 0", "uniprune/engine/cache.py", "layer_idx=layer,", "layer_idx=0,", "equivalence"
+        "masks are sized on layer 0", "uniprune/engine/compaction.py", "layer_idx=layer,", "layer_idx=0,", "equivalence"
     ),
     Mutation(
         "a cache does not remember how it was pruned",
-        "uniprune/engine/cache.py",
+        "uniprune/engine/compaction.py",
         "setattr(cache, ATTRIBUTE, state)",
         "pass",
         "decoding",
     ),
     Mutation(
-        "markers go at the first stage",
+        "markers are dropped at the first stage",
         "uniprune/engine/prompt.py",
         "if not len(after):",
         "if True:",
@@ -119,14 +126,14 @@ MUTATIONS = (
     ),
     Mutation(
         "kept tokens are not sorted",
-        "uniprune/engine/views.py",
+        "uniprune/engine/checks.py",
         "selection=Selection(ordered, tokens)",
         "selection=Selection(unsorted, tokens)",
         "report",
     ),
     Mutation(
         "merged tokens do not follow the sort",
-        "uniprune/engine/views.py",
+        "uniprune/engine/checks.py",
         "tokens.to(before)[to_device(order, before.device)]",
         "tokens.to(before)",
         "session",
@@ -134,7 +141,7 @@ MUTATIONS = (
     Mutation(
         "every beam decides for itself",
         "uniprune/engine/prefill.py",
-        "return repeated_rows(embeds) if batch > 1 and self.has_images else 1",
+        "return repeated_rows(self._embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1",
         "return 1",
         "decoding",
     ),
@@ -162,26 +169,26 @@ MUTATIONS = (
     Mutation(
         "a generated image token is an image",
         "uniprune/engine/session.py",
-        "if visual_inputs(kwargs) and bool(placeholders(self.family, kwargs).any()):",
-        "if bool(placeholders(self.family, kwargs).any()):",
+        "if visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):",
+        "if bool(placeholders(self._adapter, kwargs).any()):",
         "decoding",
     ),
     Mutation(
         "an image token in a prompt without images is an image",
-        "uniprune/engine/compaction.py",
-        "if not carried:",
+        "uniprune/engine/prefill.py",
+        "if not self.has_visual:",
         "if False:",
         "batches",
     ),
     Mutation(
-        "answers come to the host one by one",
-        "uniprune/engine/views.py",
+        "answers are copied to the CPU one by one",
+        "uniprune/engine/checks.py",
         "found = to_host([*indices, *finite])",
         "found = [to_host([one])[0] for one in (*indices, *finite)]",
         "waiting",
     ),
     Mutation(
-        "the host waits for what it hands to a device",
+        "the CPU waits for copies to a device",
         "uniprune/engine/compaction.py",
         "non_blocking=tensor.device == HOST",
         "non_blocking=False",
@@ -198,10 +205,11 @@ MUTATIONS = (
 
 
 def survives(mutation: Mutation) -> bool:
-    """Whether the tests still pass on the broken sources.
+    """Check whether the tests still pass on the broken sources.
 
     Raises:
-        ValueError: the line to break is not there exactly once. RuntimeError: the tests could not run.
+        ValueError: the line to break does not occur exactly once.
+        RuntimeError: the tests could not run.
     """
     with tempfile.TemporaryDirectory() as folder:
         for name in COPIED:
@@ -228,7 +236,7 @@ def survives(mutation: Mutation) -> bool:
 
 
 def main() -> int:
-    """Run all mutations; 1 if any goes unnoticed."""
+    """Run all mutations and return 1 if any goes unnoticed."""
     unnoticed = 0
     for mutation in MUTATIONS:
         alive = survives(mutation)

@@ -15,7 +15,7 @@ from uniprune.engine import PrefillReport
 
 
 def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(embeddings, original position ids) as the un-pruned model feeds its language model; batch 1 without padding."""
+    """Return the embeddings and position ids the un-pruned language model receives; batch 1 without padding."""
     ids = x["input_ids"]
     embeds = model.get_input_embeddings()(ids)
     vision = {name: x[name] for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x}
@@ -32,7 +32,7 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def physically_short(
     model: Any, embeds: Tensor, positions: Tensor, keep: Tensor, steps: int
 ) -> tuple[list[int], Tensor]:
-    """Greedy decoding of a prompt that really is shorter; kept tokens keep their `positions`."""
+    """Decode greedily after a prompt that really is shorter; kept tokens keep their `positions`."""
     decoder, head, cache = (
         model.get_decoder(),
         model.get_output_embeddings(),
@@ -63,11 +63,12 @@ def layerwise_masked(
     steps: int,
     forgotten: dict[int, Tensor] | None = None,
 ) -> tuple[list[int], Tensor, Tensor]:
-    """Nothing is removed: layer i gives -inf to the columns dropped at or before it. `dropped` is {K: bool [L]}.
+    """Mask instead of dropping: layer i gives -inf to the columns dropped at or before it. `dropped` is {K: bool [L]}.
 
     `forgotten` is the same for decode steps, where eviction drops more than the prefill did.
 
-    Returns tokens, step logits and the final hidden states of the prompt.
+    Returns:
+        Tokens, step logits and the final hidden states of the prompt.
     """
     decoder, head, cache = (
         model.get_decoder(),
@@ -102,7 +103,7 @@ def layerwise_masked(
 
 @contextlib.contextmanager
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
-    """Inside the block an *eager* model masks `dropped[K]` ([B, L] bool) in layers >= K, in any decoding mode."""
+    """Mask `dropped[K]` ([B, L] bool) in layers >= K of an *eager* model inside the block, in any decoding mode."""
 
     def hook(layer: int) -> Any:
         def mask_columns(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -125,7 +126,7 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
 
 
 def dropped_by(report: PrefillReport, x: dict[str, Tensor], visual_id: int = IMAGE) -> dict[int, Tensor]:
-    """{K: bool [B, L]} of the visual positions each stage has lost, from the report's cells.
+    """Return {K: bool [B, L]} of the visual positions each stage has dropped, from the report's cells.
 
     Placeholders without a token, which follow the first cells of their image, stay while the image keeps a cell.
     """

@@ -15,7 +15,7 @@ from uniprune.pruning.view import View
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Pruner):
-    """Before layer K, keeps a random `plan[K]` of each unit's *initial* tokens, in random order; 0 drops them all."""
+    """Before layer K, keep a random `plan[K]` of each group's *initial* tokens, in random order; 0 drops them all."""
 
     plan: dict[int, float] = field(default_factory=dict)
     exact: ClassVar[bool] = False
@@ -30,11 +30,11 @@ class Plan(Pruner):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Plan):
-    """A plan that also calls `look(view)` and keeps what it returns in `seen[layer, number of the call]`."""
+    """A plan that also calls `look(view)` and stores the result in `seen[layer, number of the call]`."""
 
     look: Callable[[View], Any]
     llm: bool = False
-    layers: tuple[int, ...] = ()
+    layers: tuple[int | None, ...] = ()
     seen: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     @property
@@ -42,7 +42,7 @@ class Probe(Plan):
         return self.llm
 
     @property
-    def vision_layers(self) -> tuple[int, ...]:
+    def vision_layers(self) -> tuple[int | None, ...]:
         return self.layers
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
@@ -53,7 +53,7 @@ class Probe(Plan):
 
 @dataclass(frozen=True, kw_only=True)
 class FixedAnswer(Pruner):
-    """Returns whatever `answer(view, keep)` returns."""
+    """A pruner that returns `answer(view, keep)`, right or wrong."""
 
     answer: Callable[[View, int], Any]
     ratio: float = 0.5
@@ -63,14 +63,14 @@ class FixedAnswer(Pruner):
 
 
 def generate(model: Any, x: dict[str, Tensor], steps: int = 10, **options: Any) -> tuple[Tensor, Tensor]:
-    """Greedy new tokens [B, steps] and their logits [B, steps, V]."""
+    """Return greedy new tokens [B, steps] and their logits [B, steps, V]."""
     settings = {"do_sample": False, "max_new_tokens": steps, "return_dict_in_generate": True, "output_logits": True}
     out = model.generate(**x, **settings | options)
     return out.sequences[:, x["input_ids"].shape[1] :], torch.stack(out.logits, 1)
 
 
 def hooks_on(model: torch.nn.Module) -> int:
-    """Number of hooks anywhere in the model."""
+    """Count the hooks anywhere in the model."""
     return sum(
         len(m._forward_pre_hooks) + len(m._forward_hooks) + len(m._forward_hooks_always_called) for m in model.modules()
     )

@@ -1,4 +1,4 @@
-"""A `View` without a model, for testing one decision on given numbers."""
+"""A `View` without a model, and the engine's handling of one decision on it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uniprune.engine.checks import choose, settle
+from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View
 
 
 def make_view(tokens: Tensor, **given: Any) -> View:
-    """A view of `tokens` [N, D] as one 1 x N image before layer 0; `given` replaces any other attribute."""
+    """Return a view of `tokens` [N, D] as one 1 x N image before layer 0; `given` replaces any other attribute."""
     count, width = tokens.shape
     defaults: dict[str, Any] = {
         "grids": [(1, 1, count)],
@@ -26,3 +28,8 @@ def make_view(tokens: Tensor, **given: Any) -> View:
         "vision": None,
     }
     return View(tokens=tokens, **defaults | given)
+
+
+def decide(pruner: Pruner, view: View, keep: int) -> Selection:
+    """Return a method's checked and sorted answer, in the order of its field `order`, as the engine applies it."""
+    return settle([choose(Stage(view.layer, 1.0, pruner), "0", 0, view, keep)])[0].selection

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers.views import make_view
-from uniprune.engine.views import choose, settle
+from uniprune.engine.checks import choose, settle
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.pruning.base import Stage
 from uniprune.pruning.view import Grid, View

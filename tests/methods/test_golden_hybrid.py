@@ -20,8 +20,7 @@ from uniprune.methods.sparsevlm_v2 import SparseVLMv2, priority_heads
 
 from tests.helpers.golden_cases import Case, Rows, ascending, golden, rotary, same
 from tests.helpers.views import make_view
-from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.views import UnitAttention
+from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.functional import group_means
@@ -102,8 +101,8 @@ def test_sparsevlm_v2(case: Case) -> None:
     length = start + case.N + text
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     module = SimpleNamespace(scaling=case.head_dim**-0.5)
-    prior = UnitAttention(
-        tap=AttentionCapture(module, 0, torch.zeros(1, length, 1), cos, sin, None),
+    prior = ViewAttention(
+        captured=AttentionCapture(module, 0, torch.zeros(1, length, 1), cos, sin, None),
         row=0,
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(start, start + case.N),

@@ -22,9 +22,8 @@ from uniprune.methods.random_intra import RandomIntra
 
 from tests.helpers.golden_cases import FOLDER, Case, Rows, ascending, golden, rotary, same
 from tests.helpers.views import make_view
-from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.engine.compaction import pack, renumbered, replace_tokens, take
-from uniprune.engine.views import UnitAttention
 from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count, tokens_per_layer
 from uniprune.pruning.functional import in_order
@@ -142,8 +141,8 @@ def test_pyramiddrop(case: Case) -> None:
         q_proj=linear(case.wq), k_proj=linear(case.wk), head_dim=case.head_dim, scaling=case.head_dim**-0.5
     )
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
-    attention = UnitAttention(
-        tap=AttentionCapture(module, 0, case.features[None], cos, sin, None),
+    attention = ViewAttention(
+        captured=AttentionCapture(module, 0, case.features[None], cos, sin, None),
         row=0,
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(case.sys, case.sys + case.n_vis_in),

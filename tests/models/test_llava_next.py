@@ -25,8 +25,8 @@ from tests.helpers.tiny import IMAGE, build, inputs, row, tiny_model, visual
 from tests.models.test_llava_next_layouts import ANYRES, numbered, tile_counts
 from uniprune.cli.main import main
 from uniprune.engine import RowReport, prune
-from uniprune.engine.shared import supports_sharing
-from uniprune.engine.token_map import image_units, scoped
+from uniprune.engine.token_map import image_groups, scoped
+from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.tiny import TEXT, spread
 from uniprune.pruning.base import Scope
@@ -45,7 +45,7 @@ def kept_of(row: RowReport, x: dict[str, Tensor], model: Any = None) -> Tensor:
     keep = x["input_ids"][0] != IMAGE
     places = (~keep).nonzero()[:, 0]
     keep[places] = numbered(model or build("llava_next"), x["image_sizes"]) < 0
-    for unit, cells in zip(row.units, row.stages[0].kept, strict=True):
+    for unit, cells in zip(row.groups, row.stages[0].kept, strict=True):
         keep[places[unit.ranks[cells]]] = True
     return keep
 
@@ -62,7 +62,7 @@ def test_a_budget_per_tile(ratio: float) -> None:
     left = keep[placeholders]
     for tile in range(int(tiles.max()) + 1):
         assert int(left[tiles == tile].sum()) == keep_count(int((tiles == tile).sum()), ratio)
-    assert len(report.units) == len(tiles.unique()) - 1
+    assert len(report.groups) == len(tiles.unique()) - 1
     assert report.entering == [int((left & (tiles >= 0)).sum())] * 5
     want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, 8)
     assert tokens[0].tolist() == want_tokens
@@ -127,7 +127,7 @@ def test_tiles_of_one_prompt_only() -> None:
     x = inputs("llava_next", (0, 2, 1))
     with prune(build("llava_next"), Plan(plan={0: 0.5}, scope="tile")) as session:
         generate(build("llava_next"), x, 1)
-    assert [len(one.units) for one in session.reports[-1].rows] == [0, 5, 3]
+    assert [len(one.groups) for one in session.reports[-1].rows] == [0, 5, 3]
 
 
 @pytest.mark.parametrize("scope", ["grid", "tile"])
@@ -170,7 +170,7 @@ def test_tiles_are_unknown_where_features_come_from_outside() -> None:
     tokens = torch.randn(36, 64, generator=torch.Generator().manual_seed(0))
     tokens[16 + 4 :: 5] = newline
     pictures = LlavaNext(model).pictures(None, lambda: None, lambda columns: tokens[:, columns])
-    ((unit,),) = image_units(places, pictures, tiled=False)
+    ((unit,),) = image_groups(places, pictures, tiled=False)
     assert unit.grids == ((1, 4, 4), (1, 4, 4))
     assert unit.markers.tolist() == [20, 25, 30, 35]
     assert [len(part.ranks) for part in scoped([unit], "grid", None)] == [16, 16]

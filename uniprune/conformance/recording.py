@@ -68,7 +68,8 @@ def copy_of(view: View) -> View:
     generator.set_state(view.generator.get_state())
     tensors = {name: getattr(view, name).clone() for name in WATCHED}
     own: dict[str, Any] = {"scratch": copy.deepcopy(view.scratch), "generator": generator, "grids": list(view.grids)}
-    return dataclasses.replace(view, **tensors, **own)
+    values = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}  # the engine's are lazy
+    return View(**values | tensors | own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,7 +131,7 @@ def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
     if stage is None:
         return torch.arange(len(ids))
     places = (~kept).nonzero()[:, 0]
-    for cells, unit in zip(stage.kept, row.units, strict=True):
+    for cells, unit in zip(stage.kept, row.groups, strict=True):
         kept[places[unit.ranks[cells]]] = True
         kept[places[unit.markers]] = bool(len(cells))
     return kept.nonzero()[:, 0]
@@ -147,5 +147,5 @@ def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list
 
 def _declared(method: MethodUnderTest, row: RowReport) -> list[int]:
     """Return the visual tokens that should enter every layer by the schedule, each group of the scope rounded apart."""
-    counts = [tokens_per_layer(len(unit.ranks), method.stages(), LAYERS) for unit in row.units]
+    counts = [tokens_per_layer(len(group.ranks), method.stages(), LAYERS) for group in row.groups]
     return [sum(layer) for layer in zip(*counts, strict=True)]

@@ -1,19 +1,22 @@
 """Attention probabilities on demand: recomputed from captured module inputs, a block of query rows at a time.
 
-No attention kernel is asked for its weights, so eager, sdpa and flash attention all work, and only the rows a method
-looks at are computed.
+No attention kernel has to return its weights, so eager, sdpa and flash attention all work, and only the rows a method
+reads are computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from uniprune.engine.compaction import to_device
+from uniprune.errors import PruningError
 from uniprune.modeling.adapter import Span, rotate_half
+from uniprune.pruning.view import Rows
 
 BLOCK = 256
 """Query rows of a decoder per block: bounds memory at heads x BLOCK x context."""
@@ -21,13 +24,18 @@ CPU_BYTES, GPU_BYTES = 2**20, 2**25
 """Size of a block of a tower's attention: what a cache holds, so that passing over it several times is cheap."""
 
 
+# --- decoder ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class AttentionCapture:
-    """What one decoder self-attention saw in the prefill.
+    """Inputs of one decoder self-attention in the prefill.
 
     Attributes:
-        module: the attention. layer: its index. hidden: [B, n, D] normalised input. cos, sin: [B or 1, n, d].
-        cache: the KV cache, whose keys are already rotated.
+        module: the attention.
+        layer: its index.
+        hidden: [B, n, D] normalised input.
+        cos: [B or 1, n, d] rotary cosines.
+        sin: [B or 1, n, d] rotary sines.
+        cache: the KV cache, whose keys are already rotated; None to project keys again.
     """
 
     module: Any
@@ -38,7 +46,7 @@ class AttentionCapture:
     cache: Any
 
     def probabilities(self, row: int, queries: Tensor, columns: Tensor, valid: Tensor) -> Iterator[Tensor]:
-        """[heads, r, N] attention from positions `queries` [R] to `columns` [N] of batch item `row`, block by block.
+        """Yield [heads, r, N] attention from positions `queries` [R] to `columns` [N] of batch item `row`, by blocks.
 
         The softmax runs over all earlier valid positions; `valid` is [n].
         """
@@ -52,17 +60,18 @@ class AttentionCapture:
             yield logits.float().masked_fill(~allowed, -torch.inf).softmax(-1)[..., columns]
 
     def keys(self, row: int, positions: Tensor) -> Tensor:
-        """[R, key heads * d] rotated keys at `positions` [R] of batch item `row`."""
+        """Return [R, key heads * d] rotated keys at `positions` [R] of batch item `row`."""
         return self._keys(row)[:, positions].transpose(0, 1).flatten(1)
 
     def rotary_prior(self, row: int, queries: Tensor, columns: Tensor) -> Tensor:
-        """[R, N] scaled dot product of rotated all-ones vectors at positions `queries` and `columns`."""
+        """Return [R, N] scaled dot products of rotated all-ones vectors at positions `queries` and `columns`."""
         ones = self.cos.new_ones(self.cos.shape[-1], dtype=torch.float32)
         query, key = (self._rotate(ones.expand(len(at), -1), row, at) for at in (queries, columns))
-        return query @ key.T * self.module.scaling
+        prior: Tensor = query @ key.T * self.module.scaling
+        return prior
 
     def _keys(self, row: int) -> Tensor:
-        """[key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""
+        """Return [key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""
         layer = None if self.cache is None else self.cache.layers[self.layer]
         keys = getattr(layer, "keys", None)
         length = self.hidden.shape[1]
@@ -72,17 +81,84 @@ class AttentionCapture:
         return self._rotate(projected, row, torch.arange(length, device=projected.device))
 
     def _heads(self, x: Tensor, norm: str) -> Tensor:
-        """[heads, n, d] from [n, heads * d], normalised where the module does."""
+        """Return [heads, n, d] from [n, heads * d], normalised where the module does."""
         x = x.unflatten(-1, (-1, self.module.head_dim))
-        return getattr(self.module, norm, torch.nn.Identity())(x).transpose(-3, -2)
+        heads: Tensor = getattr(self.module, norm, torch.nn.Identity())(x)
+        return heads.transpose(-3, -2)
 
     def _rotate(self, x: Tensor, row: int, positions: Tensor) -> Tensor:
         item = row if self.cos.shape[0] > 1 else 0
         return x * self.cos[item, positions] + rotate_half(x) * self.sin[item, positions]
 
 
+@dataclass(frozen=True)
+class ViewAttention:
+    """`view.attention` and `view.upcoming`: attention of one decoder layer to the tokens of one view.
+
+    Attributes:
+        captured: the layer's attention inputs; None if the method did not declare that it reads them.
+        row: batch item.
+        valid: [n] False at padding; all tensors on the CPU.
+        visual: [N] positions of the view's tokens in the current sequence.
+        text: [T] positions of all text tokens.
+        prompt: computes the positions of the question's tokens, which few methods read.
+    """
+
+    captured: AttentionCapture | None
+    row: int
+    valid: Tensor
+    visual: Tensor
+    text: Tensor
+    prompt: Callable[[], Tensor]
+
+    def __call__(self, rows: Rows | Tensor) -> Tensor:
+        """Return [heads, R, N] probabilities; see `uniprune.pruning.view.Attention`."""
+        return torch.cat(list(self.blocks(rows)), dim=1)
+
+    def blocks(self, rows: Rows | Tensor) -> Iterator[Tensor]:
+        """Return an iterator over [heads, r, N] probabilities, a few rows at a time."""
+        device = self._capture.hidden.device
+        queries, columns, valid = (to_device(x, device) for x in (self._queries(rows), self.visual, self.valid))
+        return self._capture.probabilities(self.row, queries, columns, valid)
+
+    def keys(self, rows: Rows | Tensor) -> Tensor:
+        """Return [R, key heads * d] keys after rotary embedding."""
+        return self._capture.keys(self.row, to_device(self._queries(rows), self._capture.hidden.device))
+
+    def rotary_prior(self, rows: Rows | Tensor) -> Tensor:
+        """Return [R, N] scaled dot products of all-ones queries and keys after rotary embedding."""
+        device = self._capture.hidden.device
+        queries, columns = (to_device(x, device) for x in (self._queries(rows), self.visual))
+        return self._capture.rotary_prior(self.row, queries, columns)
+
+    @property
+    def _capture(self) -> AttentionCapture:
+        if self.captured is None:
+            raise PruningError(
+                "LLM attention was not captured; set the class variable llm_attention = True for view.attention, "
+                "upcoming_attention = True for view.upcoming"
+            )
+        return self.captured
+
+    def _queries(self, rows: Rows | Tensor) -> Tensor:
+        """Return the positions [R] that `rows` name."""
+        if isinstance(rows, Tensor):
+            return to_device(self.text, rows.device)[rows]
+        match rows:
+            case "last":
+                return self.valid.nonzero()[-1]
+            case "prompt":
+                return self.prompt()
+            case "text":
+                return self.text
+            case "visual":
+                return self.visual
+        raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor, last, prompt, text or visual")
+
+
+# --- vision tower -----------------------------------------------------------------------------------------------
 def exchanged(query: Tensor, key: Tensor, scale: float, spans: list[Span], skip: int) -> Tensor:
-    """[B, S, 2] attention each position emits to, and receives from, the positions of its span; heads averaged.
+    """Return [B, S, 2] attention each position emits to, and receives from, positions of its span; heads averaged.
 
     The first `skip` positions take part in the softmax but in neither mean (nothing is renormalised); their own two
     values are 0. Arguments as in `received`.
@@ -100,7 +176,7 @@ def exchanged(query: Tensor, key: Tensor, scale: float, spans: list[Span], skip:
 
 
 def received(query: Tensor, key: Tensor, scale: float, spans: list[Span]) -> Tensor:
-    """[B, S] attention each position receives, mean over heads and over the queries of its span.
+    """Return [B, S] attention each position receives, mean over heads and over the queries of its span.
 
     `query` and `key` are [B, heads, S, d] and not yet scaled; `spans` are ranges of S that attend to each other only.
     """
@@ -114,7 +190,7 @@ def received(query: Tensor, key: Tensor, scale: float, spans: list[Span]) -> Ten
 
 
 def _attention(query: Tensor, key: Tensor, scale: float) -> Iterator[Tensor]:
-    """[B, heads, r, n] probabilities in float32 of successive rows of `query` [B, heads, R, d] on `key` [.., n, d]."""
+    """Yield [B, heads, r, n] float32 probabilities of a few rows of `query` [B, heads, R, d] on `key` [.., n, d]."""
     batch, heads, length = key.shape[:3]
     step = (GPU_BYTES if key.is_cuda else CPU_BYTES) // (4 * batch * heads * length)
     keys, nothing = key.flatten(0, 1).transpose(-1, -2), key.new_empty(1, 1, 1)

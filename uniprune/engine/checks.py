@@ -1,22 +1,30 @@
-"""What cannot give right results is refused here, by name, before anything runs."""
+"""Refusals: of models, calls and method answers that cannot give right results, with the reason."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from uniprune.errors import UnsupportedError, UserError
+import torch
+from torch import Tensor
+
+from uniprune.engine.compaction import to_device, to_host
+from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.pruning.base import Pruner, Stage
+from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.view import View
 
 
-def checked_stages(family: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
-    """The pruner's stages by layer.
+# --- at entry ---------------------------------------------------------------------------------------------------
+def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
+    """Return the pruner's stages by layer.
 
     Raises:
-        UserError: a stage lies outside the decoder, layers repeat, or a vision layer does not exist.
+        UserError: a stage is outside the decoder, layers repeat, or a vision layer does not exist.
         UnsupportedError: the model or the combination cannot give right results.
     """
-    count = len(family.layers)
+    count = len(adapter.layers)
     stages = pruner.schedule(count)
     layers = [stage.layer for stage in stages]
     name = type(pruner).__name__
@@ -26,17 +34,17 @@ def checked_stages(family: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         raise UserError(f"{name} prunes at layers {layers}; they must increase")
     if any(stage.layer == 0 and stage.pruner.llm_attention for stage in stages):
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
-    depth = len(family.vision_blocks())
+    depth = len(adapter.vision_blocks())
     beyond = [layer for layer in pruner.vision_layers if layer is not None and not -depth <= layer < depth]
     if beyond:
-        raise UserError(f"{name} looks at vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
-    _check_decoder(family)
-    _check_positions(family, pruner, layers)
+        raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
+    _check_decoder(adapter)
+    _check_positions(adapter, pruner, layers)
     return {stage.layer: stage for stage in stages}
 
 
-def _check_decoder(family: ModelAdapter) -> None:
-    config = family.decoder.config
+def _check_decoder(adapter: ModelAdapter) -> None:
+    config = adapter.decoder.config
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds and getattr(config, "sliding_window", None) is not None:
         kinds = {"sliding_attention"}
@@ -45,21 +53,21 @@ def _check_decoder(family: ModelAdapter) -> None:
             f"the decoder has {', '.join(sorted(kinds))} layers; only decoders with full attention in every layer are "
             "supported, because a window counted over pruned tokens would cover more of the prompt"
         )
-    if getattr(getattr(family.model.config, "vision_config", None), "deepstack_visual_indexes", None):
+    if getattr(getattr(adapter.model.config, "vision_config", None), "deepstack_visual_indexes", None):
         raise UnsupportedError(
             "the model adds deepstack visual features inside its decoder layers, indexed by un-pruned positions; "
             "such decoders are not supported"
         )
-    if family.is_compiled():
+    if adapter.is_compiled():
         raise UnsupportedError(
             "the model was wrapped by torch.compile, which ignores hooks added later; pass the un-compiled model"
         )
 
 
-def _check_positions(family: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:
+def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:
     if pruner.positions != "compact":
         return
-    rope = getattr(family.decoder.config, "rope_parameters", None) or {}
+    rope = getattr(adapter.decoder.config, "rope_parameters", None) or {}
     if "mrope_section" in rope:
         raise UnsupportedError(
             'positions="compact" is defined for one-dimensional rotary positions only, and this model has M-RoPE; '
@@ -72,9 +80,121 @@ def _check_positions(family: ModelAdapter, pruner: Pruner, layers: list[int]) ->
         )
 
 
-def check_call(training: bool, kwargs: dict[str, Any]) -> None:
-    """Refuse forwards whose outputs could not line up with what the caller passed."""
-    if training:
-        raise UnsupportedError("the model is in training mode; call model.eval() before pruning")
+# --- before a forward -------------------------------------------------------------------------------------------
+def check_labels(kwargs: dict[str, Any]) -> None:
+    """Refuse labels: they could not line up with the logits."""
     if kwargs.get("labels") is not None:
         raise UnsupportedError("labels cannot be used while pruning: the logits of pruned tokens do not exist")
+
+
+def check_mode(training: bool) -> None:
+    """Refuse models in training mode."""
+    if training:
+        raise UnsupportedError("the model is in training mode; call model.eval() before pruning")
+
+
+# --- of a method's answers --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Decision:
+    """A method's answer for one token group.
+
+    Attributes:
+        stage: the pruning point.
+        sample: the prompt's id.
+        ordinal: the group's number in its prompt.
+        before: [N, D] the tokens to choose from.
+        selection: the answer.
+    """
+
+    stage: Stage
+    sample: str
+    ordinal: int
+    before: Tensor
+    selection: Selection
+
+    def error(self, problem: str) -> PruningError:
+        """Return an error that names the method, layer, sample and problem."""
+        return PruningError(
+            f"{type(self.stage.pruner).__name__} at layer {self.stage.layer}, sample {self.sample!r}: select() "
+            f"returned {problem}"
+        )
+
+
+def choose(stage: Stage, sample: str, ordinal: int, view: View, keep: int) -> Decision:
+    """Call the stage's method on a view and check the types and shapes of its answer, without reading values.
+
+    Raises:
+        PruningError: naming the method, layer, sample and problem.
+    """
+    answer = stage.pruner.select(view, keep)
+    selection = answer if isinstance(answer, Selection) else Selection(answer)
+    decision = Decision(stage, sample, ordinal, view.tokens, selection)
+    problem = _malformed(selection, view.tokens, keep if stage.pruner.exact else None)
+    if problem:
+        raise decision.error(problem)
+    return decision
+
+
+def settle(decisions: Sequence[Decision]) -> list[Decision]:
+    """Bring the answers of one stage to the CPU in one transfer, check their values, and sort them.
+
+    Returns:
+        The decisions, with sorted int64 indices on the CPU, and replacement tokens (if any) in that order, on the
+        device and in the dtype of the tokens before. Under order "release" every decision has replacement tokens, in
+        the order in which the method returned them.
+
+    Raises:
+        PruningError: naming the method, layer, sample and problem.
+    """
+    indices = [decision.selection.indices for decision in decisions]
+    finite = [d.selection.tokens.isfinite().all() for d in decisions if d.selection.tokens is not None]
+    found = to_host([*indices, *finite])
+    are_finite = iter(found[len(indices) :])
+    settled = []
+    for decision, unsorted in zip(decisions, found, strict=False):
+        ordered, order = unsorted.sort()
+        tokens, before = decision.selection.tokens, decision.before
+        problem = _impossible(ordered, len(before))
+        if problem is None and tokens is not None and not bool(next(are_finite)):
+            problem = "replacement tokens that contain NaN or infinity"
+        if problem:
+            raise decision.error(problem)
+        if decision.stage.pruner.order == "release":
+            tokens = before[to_device(unsorted, before.device)] if tokens is None else tokens.to(before)
+        elif tokens is not None:
+            tokens = tokens.to(before)[to_device(order, before.device)]
+        settled.append(replace(decision, selection=Selection(ordered, tokens)))
+    return settled
+
+
+def _malformed(selection: Selection, before: Tensor, keep: int | None) -> str | None:
+    """Return the problem with an answer's types and shapes, None if there is none."""
+    indices: Any = selection.indices
+    tokens: Any = selection.tokens
+    if not isinstance(indices, Tensor):
+        return f"{type(indices).__name__} instead of a tensor of indices or a Selection"
+    if indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex():
+        return f"indices of dtype {indices.dtype}; expected integers (turn a mask into indices with .nonzero())"
+    if indices.dim() != 1:
+        return f"indices of shape {tuple(indices.shape)}; expected one dimension"
+    count, total = len(indices), len(before)
+    if keep is not None and count != keep:
+        return f"{count} indices; exactly {keep} of {total} were requested (set exact = False if the method decides)"
+    expected = (count, before.shape[1])
+    if tokens is None:
+        return None
+    if not isinstance(tokens, Tensor) or tuple(tokens.shape) != expected or not tokens.is_floating_point():
+        got = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
+        return f"replacement tokens {got}; expected floating point {expected}"
+    return None
+
+
+def _impossible(indices: Tensor, total: int) -> str | None:
+    """Return the problem with sorted indices [k] into `total` tokens, None if there is none."""
+    if not len(indices):
+        return None
+    least, most = int(indices[0]), int(indices[-1])
+    if least < 0 or most >= total:
+        return f"indices from {least} to {most}; expected 0 to {total - 1}"
+    repeated = int((indices[1:] == indices[:-1]).sum())
+    return f"{repeated} duplicate indices; every token can be kept once" if repeated else None

@@ -1,32 +1,73 @@
-"""Compaction: dropping tokens from a padded batch and giving the decoder layers masks and positions that fit."""
+"""Compaction: the tokens each decoder layer holds, and the hidden states, positions, masks and caches that fit them.
+
+The bookkeeping is kept on the CPU: one device-to-host copy per batch and stage, and nothing waits on the way back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers.masking_utils import create_causal_mask
 
-from uniprune.engine.cache import KeptTokens, active
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import ModelAdapter
+
+ATTRIBUTE = "uniprune_state"
+"""Attribute of a KV cache that holds its `CacheState`."""
+HOST = torch.device("cpu")
+
+
+# --- bookkeeping ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class KeptTokens:
+    """The tokens that enter decoder layer `layer` and all later ones; tensors on the CPU.
+
+    Attributes:
+        layer: first layer that holds this sequence.
+        index: [B, n] positions in the un-pruned sequence, left-padded with 0, ascending.
+        valid: [B, n] False at padding.
+        lengths: valid tokens of every row.
+    """
+
+    layer: int
+    index: Tensor
+    valid: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def padded(self) -> bool:
+        """Whether rows have different lengths."""
+        return min(self.lengths) < self.index.shape[1]
+
+    def columns(self, positions: Tensor, row: int | slice = slice(None)) -> Tensor:
+        """Return the columns of un-pruned `positions`, [m] in one row or [B, m] in all; any column for absent ones."""
+        # Padding counts as position 0 and comes first: the last of equal entries is the token.
+        return (torch.searchsorted(self.index[row], positions, right=True) - 1).clamp(min=0)
+
+
+def active(stages: Sequence[KeptTokens], layer: int) -> KeptTokens | None:
+    """Return the stage in force at `layer`: the last one at or before it; `stages` are in layer order."""
+    found = None
+    for stage in stages:
+        if stage.layer <= layer:
+            found = stage
+    return found
 
 
 def pack(layer: int, rows: Sequence[Tensor], index: Tensor) -> tuple[KeptTokens, Tensor]:
     """Repack the surviving columns of every row, left-padded to the longest row.
 
     Args:
-        layer: the first layer that sees the new sequence.
+        layer: the first layer that holds the new sequence.
         rows: per batch item, the sorted columns of the current sequence that survive.
         index: [B, n] un-pruned position of every current column.
 
     Returns:
-        the new sequence, and [B, n'] the current column each new column is gathered from.
+        The new sequence, and [B, n'] the current column each new column is gathered from.
     """
     width, lengths = max(map(len, rows)), tuple(map(len, rows))
     columns = pad_sequence(list(rows), batch_first=True, padding_side="left")
@@ -34,28 +75,15 @@ def pack(layer: int, rows: Sequence[Tensor], index: Tensor) -> tuple[KeptTokens,
     return KeptTokens(layer, index.gather(1, columns).where(valid, 0), valid, lengths), columns
 
 
-def take(x: Tensor, columns: Tensor) -> Tensor:
-    """Rows `columns` [B, n'] of `x` [B or 1, n, D], on the device of `x`."""
-    where = to_device(columns, x.device)[..., None].expand(-1, -1, x.shape[-1])
-    return x.expand(columns.shape[0], -1, -1).gather(1, where)
-
-
-def replace_tokens(hidden: Tensor, replaced: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
-    """`hidden` [B, n, D] with (row, columns, new tokens) written in; the input is left as it is."""
-    if replaced:
-        hidden = hidden.clone()
-    for row, columns, tokens in replaced:
-        hidden[row, to_device(columns, hidden.device)] = tokens
-    return hidden
-
-
 def renumbered(kept: KeptTokens, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Compact positions: survivors take the first positions of their row, as if the prompt had always been short.
+    """Return compact positions: survivors take the first positions of their row, as in a prompt that was always short.
 
-    `real` [B, L] is the validity of the un-pruned prompt.
+    Args:
+        kept: the surviving tokens.
+        real: [B, L] validity of the un-pruned prompt.
 
     Returns:
-        [B, n] un-pruned positions whose rotary rows to use, and [B, 1] what later positions must be lowered by.
+        [B, n] un-pruned positions whose rotary rows to use, and [B, 1] the decrement of all later positions.
     """
     index, shift = torch.zeros_like(kept.index), []
     for b, length in enumerate(kept.lengths):
@@ -65,26 +93,9 @@ def renumbered(kept: KeptTokens, real: Tensor) -> tuple[Tensor, Tensor]:
     return index, torch.tensor(shift)[:, None]
 
 
-HOST = torch.device("cpu")
-PIXELS = ("pixel_values", "pixel_values_videos")
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A batch's sequences, on the host.
-
-    Attributes:
-        ids: [B, L] input ids, None for prompts given as embeddings.
-        visual: [B, L] True at visual placeholders. real: [B, L] False at padding.
-    """
-
-    ids: Tensor | None
-    visual: Tensor
-    real: Tensor
-
-
+# --- tensors of the model ---------------------------------------------------------------------------------------
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Integer or boolean tensors as int64 on the host; those of one device in one transfer."""
+    """Return integer or boolean tensors as int64 on the CPU; those of one device in one transfer."""
     found = list(tensors)
     groups: dict[torch.device, list[int]] = {}
     for place, tensor in enumerate(tensors):
@@ -100,78 +111,120 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; from the host without waiting: memory that is not pinned is copied out at once."""
+    """Return a tensor on a device; from the CPU without waiting: memory that is not pinned is copied out at once."""
     return tensor.to(device, non_blocking=tensor.device == HOST)
 
 
-def reader(family: ModelAdapter, kwargs: dict[str, Any]) -> Callable[[], Tokens]:
-    """What brings the tokens of a forward on an empty cache to the host. Holds no more than their ids and mask.
+def take(x: Tensor, columns: Tensor) -> Tensor:
+    """Gather rows `columns` [B, n'] of `x` [B or 1, n, D], on the device of `x`."""
+    where = to_device(columns, x.device)[..., None].expand(-1, -1, x.shape[-1])
+    return x.expand(columns.shape[0], -1, -1).gather(1, where)
 
-    Raises:
-        UnsupportedError: the forward carries images and videos.
+
+def replace_tokens(hidden: Tensor, replaced: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """Return `hidden` [B, n, D] with (row, columns, new tokens) written in; the input is not changed."""
+    if replaced:
+        hidden = hidden.clone()
+    for row, columns, tokens in replaced:
+        hidden[row, to_device(columns, hidden.device)] = tokens
+    return hidden
+
+
+def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, layer: int) -> Any:
+    """Return the attention mask of `layer` for `hidden` [B, q, D], in the format of the active attention kernel.
+
+    `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
+    the flash kernels would take one pruned sequence for several packed ones.
+
+    Args:
+        config: the decoder's config.
+        hidden: [B, q, D] inputs of the layer.
+        valid: [B, cached + q] False at padding; None without padding, so that no value is read from a device.
+        cache: the KV cache or None.
+        layer: the layer's index.
     """
-    carried = visual_inputs(kwargs)
-    if len(carried) > 1:
-        raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
-    ids = kwargs.get("input_ids")
-    first = placeholders(family, kwargs) if ids is None else ids
-    mask = valid_tokens(kwargs.get("attention_mask"), first.shape[1])
-    wanted = family.visual_token_ids
-
-    def read() -> Tokens:
-        found, *masks = to_host([first] if mask is None else [first, mask])
-        visual = found.bool() if ids is None else marked(found, wanted)
-        if not carried:  # a model can *generate* the image id: without image inputs it is text
-            visual = torch.zeros_like(visual)
-        real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)
-        return Tokens(None if ids is None else found, visual, real)
-
-    return read
+    return create_causal_mask(
+        config=config,
+        inputs_embeds=hidden,
+        attention_mask=valid,
+        past_key_values=cache,
+        position_ids=None,
+        layer_idx=layer,
+        allow_is_causal_skip=valid is None,
+    )
 
 
-def visual_inputs(kwargs: dict[str, Any]) -> list[str]:
-    """Names of the visual inputs a forward carries: pixels, or features encoded before it."""
-    encoded = [name for name, output in (kwargs.get("mm_encoder_outputs") or {}).items() if output is not None]
-    return encoded + [name for name in PIXELS if kwargs.get(name) is not None]
+# --- KV cache ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class CacheState:
+    """The pruning of each layer of one KV cache; an attribute of the cache, so a deep copy keeps it.
+
+    Attributes:
+        stages: pruned sequences in layer order.
+        prompt_length: length of the un-pruned prompt, padding included.
+        next_position: [..., B, 1] position ids of the first generated token.
+        shift: [B, 1] decrement of every later position id under compact positions, else None.
+    """
+
+    stages: tuple[KeptTokens, ...]
+    prompt_length: int
+    next_position: Tensor
+    shift: Tensor | None
+
+    @property
+    def first_length(self) -> int:
+        """Entries of layer 0 at the end of the prefill."""
+        first = active(self.stages, 0)
+        return self.prompt_length if first is None else first.index.shape[1]
 
 
-def placeholders(family: ModelAdapter, kwargs: dict[str, Any]) -> Tensor:
-    """[B, L] True at image and video placeholders, where the forward's inputs lie."""
-    if kwargs.get("input_ids") is not None:
-        return marked(kwargs["input_ids"], family.visual_token_ids)
-    embeds, table = kwargs["inputs_embeds"], family.model.get_input_embeddings().weight
-    return (embeds.unsqueeze(2) == table[family.visual_token_ids].to(embeds.device)).all(-1).any(-1)
+def remember(cache: Any, state: CacheState) -> None:
+    """Attach a state to a cache."""
+    setattr(cache, ATTRIBUTE, state)
 
 
-def marked(ids: Tensor, wanted: Sequence[int]) -> Tensor:
-    """True where `ids` are among a few `wanted` ones."""
-    return reduce(or_, [ids == one for one in wanted])
+def recall(cache: Any) -> CacheState | None:
+    """Return the state of a cache that an earlier prefill pruned, None for other caches."""
+    return getattr(cache, ATTRIBUTE, None)
 
 
-def valid_tokens(mask: Any, length: int) -> Tensor | None:
-    """[B or 1, L] False (or 0) at padding, from whatever form of attention mask the caller passed; None without one."""
-    if isinstance(mask, dict):
-        mask = next(iter(mask.values()))
-    if mask is None or mask.dim() == 2:
-        return mask
-    last = mask[:, 0, -1, :length]  # already built (static cache): the last query row sees exactly the valid tokens
-    return last.clone() if last.dtype == torch.bool else last == 0
+def forget(cache: Any) -> None:
+    """Detach the state, when an emptied cache is used again."""
+    if recall(cache) is not None:
+        delattr(cache, ATTRIBUTE)
+
+
+def token_bytes(cache: Any) -> list[int] | None:
+    """Return the bytes of one token's key and value in each layer of a cache, from the tensors that hold them.
+
+    None if some layer is not held as tensors [B, heads, n, d] (quantised caches).
+    """
+    sizes = []
+    for layer in cache.layers if cache is not None else ():
+        size = 0
+        for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+            if not isinstance(part, Tensor) or part.dim() != 4:
+                return None
+            _, heads, _, width = part.shape
+            size += heads * width * part.element_size()
+        sizes.append(size)
+    return sizes
 
 
 def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptTokens) -> list[KeptTokens]:
     """Gather the keys and values of layers `first` and later down to the survivors of the last stage.
 
     Keys keep the rotary phase of their original position, and generated tokens continue the original positions, so
-    distances between what remains are those of the full prompt.
+    distances between the remaining tokens are those of the full prompt.
 
     Args:
         cache: KV cache of a finished prefill.
         first: first layer to cut.
-        stages: what each stage kept, in layer order.
+        stages: the tokens each stage kept, in layer order.
         whole: the un-pruned prompt, which layers before the first stage hold.
 
     Returns:
-        The stages as decoding must see them: from `first` on, every layer holds the same tokens.
+        The stages for decoding: from `first` on, every layer holds the same tokens.
 
     Raises:
         UnsupportedError: a layer's keys are not a plain growing tensor (static or quantised caches).

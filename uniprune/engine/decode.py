@@ -1,4 +1,4 @@
-"""Decode steps that continue a pruned cache: right positions and, per stage, the right mask."""
+"""Decode steps that continue a pruned cache: positions of the un-pruned prompt and, per stage, a mask that fits."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.cache import CacheState, KeptTokens, active, causal_mask
-from uniprune.engine.compaction import to_device
-from uniprune.engine.vision import Vision
+from uniprune.engine.compaction import CacheState, KeptTokens, active, causal_mask, to_device
+from uniprune.engine.forward import Forward
 from uniprune.errors import UnsupportedError
 
 
-class Decode:
-    """One forward on a pruned cache; has the methods of `Prefill`.
+class Decode(Forward):
+    """One forward on a pruned cache.
 
     Args:
-        state: how the cache was pruned. cache: the cache. config: the decoder's config.
+        state: how the cache was pruned.
+        cache: the cache.
+        config: the decoder's config.
     """
-
-    tap: AttentionCapture | None = None
 
     def __init__(self, state: CacheState, cache: Any, config: Any) -> None:
         self.state, self.cache, self.config = state, cache, config
-        # Before the first stage behind layer 0 the model's own mask fits, once it is told what layer 0 holds.
+        # Before the first stage after layer 0 the model's own mask fits, once `before_model` has sized it on layer 0.
         own = next((stage.layer for stage in state.stages if stage.layer > 0), config.num_hidden_layers)
         self.layers = range(own, config.num_hidden_layers)
         self._masks: dict[int, Any] = {}
 
-    def repair(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The model's arguments with position ids counted from the un-pruned prompt.
+    def before_model(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the model's arguments with position ids counted from the un-pruned prompt.
 
-        A caller that passes all ids of the conversation has them cut by the pruned length of layer 0, so some tokens
-        come twice; their position ids give them away and they are dropped.
+        If a caller passes all ids of the conversation, `generate` cuts them by the pruned length of layer 0, so some
+        tokens are passed again; they are recognised by their position ids and dropped.
         """
         kwargs = dict(kwargs)
         name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
@@ -57,7 +55,7 @@ class Decode:
         return kwargs
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
-        """The hidden states and changed arguments of one of `layers`; None when the layer was not pruned."""
+        """Return the hidden states and changed arguments of one of `layers`; None if the layer was not pruned."""
         kept = active(self.state.stages, layer)
         if kept is None:
             return None
@@ -65,17 +63,17 @@ class Decode:
             self._masks[kept.layer] = self._mask(kept, hidden)
         return hidden, {"attention_mask": self._masks[kept.layer], "position_ids": None}
 
-    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: Vision | None) -> None:
-        """Nothing to prepare."""
-
-    def finish(self) -> None:
-        """Nothing to remember or report."""
-
     def _mask(self, kept: KeptTokens, hidden: Tensor) -> Any:
         return causal_mask(self.config, hidden, self._valid(kept, hidden), self.cache, kept.layer)
 
     def _valid(self, kept: KeptTokens, inputs: Tensor) -> Tensor | None:
-        """[B, cached + q] False at padding in the layers from a stage on, for `inputs` [B, q, ...]; None without."""
+        """Return [B, cached + q], False at padding in the layers from a stage on, for `inputs` [B, q, ...].
+
+        None without padding.
+
+        Raises:
+            UnsupportedError: the batch is not that of the prefill.
+        """
         batch, new = inputs.shape[:2]
         if batch != kept.valid.shape[0]:
             raise UnsupportedError(
@@ -89,5 +87,5 @@ class Decode:
 
 
 def _text_row(positions: Tensor) -> Tensor:
-    """[B, q] of position ids that may have leading M-RoPE rows."""
+    """Return [B, q] from position ids that may have leading M-RoPE rows."""
     return positions[-1] if positions.dim() == 3 else positions

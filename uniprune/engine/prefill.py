@@ -1,166 +1,289 @@
-"""One prefill from the first hook to the last: what survives each stage, and what to remember of it."""
+"""A prefill from the moment the decoder is about to run: what survives each stage, and what decoding needs to know."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.cache import CacheState, KeptTokens, causal_mask, remember, token_bytes
-from uniprune.engine.compaction import evict, pack, reader, renumbered, replace_tokens, take, to_device, visual_inputs
-from uniprune.engine.ledger import Ledger
-from uniprune.engine.prompt import PromptInfo, StageInput
+from uniprune.engine.checks import settle
+from uniprune.engine.compaction import (
+    CacheState,
+    KeptTokens,
+    causal_mask,
+    evict,
+    pack,
+    remember,
+    renumbered,
+    replace_tokens,
+    take,
+    to_device,
+    to_host,
+    token_bytes,
+)
+from uniprune.engine.forward import Forward
+from uniprune.engine.prompt import Prompt, PromptInfo, StageInput
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_map import repeated_rows
-from uniprune.engine.views import settle
+from uniprune.engine.token_map import (
+    Tokens,
+    image_groups,
+    marked,
+    placeholders,
+    repeated_rows,
+    scoped,
+    valid_tokens,
+    visual_inputs,
+)
 from uniprune.engine.vision import Vision
-from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter
-from uniprune.pruning.base import Pruner, Stage
+from uniprune.errors import UnsupportedError, UserError
+from uniprune.modeling.adapter import ImageLayout, ModelAdapter
+from uniprune.pruning.base import Pruner, Scope, Stage
+from uniprune.pruning.view import Grid
 
 
-class Prefill:
-    """One forward on an empty cache.
+class PrefillInputs:
+    """Ids, mask and kind of visual input of a forward on an empty cache; holds nothing else of it.
 
     Args:
-        family: the model's layout. pruner, stages: the method and its pruning points by layer.
-        samples: one per prompt, or none. inputs: arguments of the forward. method_time: opens the timer's method span.
+        adapter: the model's adapter.
+        infos: identities of the prompts, or none.
+        kwargs: arguments of the forward.
 
     Attributes:
-        layers: decoder layers to be called before; the first one when nothing can be pruned.
-        tap: what the attention before the next stage saw.
-        ledger: what the batch consists of and what survives.
+        infos: as given.
+        has_visual: whether the forward carries images or videos.
 
     Raises:
         UnsupportedError: the forward carries images and videos.
     """
 
-    def __init__(
-        self,
-        family: ModelAdapter,
-        pruner: Pruner,
-        stages: dict[int, Stage],
-        samples: tuple[PromptInfo, ...],
-        inputs: dict[str, Any],
-        method_time: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self.family, self.pruner, self.method_time = family, pruner, method_time
-        self.tap: AttentionCapture | None = None
-        self.ledger = Ledger(family.tiled, pruner, tuple(stages.values()), samples, reader(family, inputs))
-        self._carries = bool(visual_inputs(inputs))
-        idle = not self._carries or all(stage.keeps_all for stage in stages.values())
-        self._stages = {} if idle else stages
-        self.layers = range(1 if idle else len(family.layers))
-        self._arguments: dict[str, Any] | None = None
-        self._cache: Any = None
-        self._shift: Tensor | None = None
+    def __init__(self, adapter: ModelAdapter, infos: tuple[PromptInfo, ...], kwargs: dict[str, Any]) -> None:
+        carried = visual_inputs(kwargs)
+        if len(carried) > 1:
+            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
+        self.infos, self.has_visual = infos, bool(carried)
+        self._has_ids = kwargs.get("input_ids") is not None
+        self._first = kwargs["input_ids"] if self._has_ids else placeholders(adapter, kwargs)
+        self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
+        self._visual_ids = adapter.visual_token_ids
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The batch's tokens, copied to the CPU on first use: a prefill that cannot prune costs no transfer."""
+        first, *masks = to_host([self._first] if self._mask is None else [self._first, self._mask])
+        visual = marked(first, self._visual_ids) if self._has_ids else first.bool()
+        if not self.has_visual:  # a model can *generate* the image id: without image inputs it is text
+            visual = torch.zeros_like(visual)
+        real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)
+        return Tokens(first if self._has_ids else None, visual, real)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The prompts of a prefill. Holds no tensor of a layer and nothing of the model, so that reports may keep it.
+
+    Attributes:
+        inputs: ids and mask of the forward, copied to the CPU on first use.
+        copies: rows per prompt: beams or returned sequences, which share one decision.
+        scope: tokens of one decision.
+        tiled: whether one image may be several tiles.
+        grids: (t, h, w) of the tower's call, None if unknown.
+        layouts: the encoded images in prompt order, None if unknown.
+    """
+
+    inputs: PrefillInputs
+    copies: int
+    scope: Scope
+    tiled: bool
+    grids: list[Grid] | None
+    layouts: list[ImageLayout] | None
+
+    @property
+    def tokens(self) -> Tokens:
+        """The un-pruned sequences."""
+        return self.inputs.tokens
 
     @property
     def has_images(self) -> bool:
         """Whether there is anything to prune."""
-        return self.ledger.has_images
+        return any(self.tokens.visual_counts)
 
-    def start(self, embeds: Tensor, position_ids: Tensor | None, vision: Vision | None) -> None:
-        """The language model is about to run on `embeds` [B, L, D]; by now the vision tower has.
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """One per `copies` rows.
 
-        `position_ids` are [..., B or 1, L]; `vision` is the tower call behind the image features, None if unknown.
+        Raises:
+            UnsupportedError: the encoded images do not fill the placeholders.
         """
+        images = image_groups(self.tokens.visual, self.layouts if self.has_images else None, self.tiled)
+        rows = range(0, len(images), self.copies)
+        infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
+        return [
+            Prompt(info, row, scoped(images[row], self.scope, self.grids), self.tokens)
+            for row, info in zip(rows, infos, strict=True)
+        ]
+
+
+class Prefill(Forward):
+    """One forward on an empty cache. Complete when constructed; layers append to `widths` and `kept`.
+
+    Args:
+        adapter: the model's adapter.
+        pruner: the method.
+        stages: its pruning points by layer.
+        inputs: the forward's prompts, ids and mask.
+        embeds: [B, L, D] inputs of the language model.
+        position_ids: [..., B or 1, L], None for 0, 1, …
+        vision: the tower's call of the images; None if unknown.
+        method_time: opens the timer's method span.
+
+    Attributes:
+        layers: decoder layers whose `before_layer` is needed; the first one when nothing can be pruned.
+        batch: the prompts.
+        widths: columns that entered each of `layers` so far.
+        kept: the tokens that each stage that pruned has left so far.
+
+    Raises:
+        UserError: the number of infos does not fit the batch.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        pruner: Pruner,
+        stages: dict[int, Stage],
+        inputs: PrefillInputs,
+        embeds: Tensor,
+        position_ids: Tensor | None,
+        vision: Vision | None,
+        method_time: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        idle = not inputs.has_visual or all(stage.keeps_all for stage in stages.values())
+        self.layers = range(1 if idle else len(adapter.layers))
+        self.widths: list[int] = []
+        self.kept: list[KeptTokens] = []
+        self._adapter, self._pruner, self._method_time = adapter, pruner, method_time
+        self._scheduled, self._stages = tuple(stages.values()), {} if idle else stages
         self._embeds, self._vision = embeds, vision
-        if position_ids is None:
-            position_ids = torch.arange(embeds.shape[1], device=embeds.device)[None]
-        self._position_ids = position_ids
-        self.ledger.copies = self._rows_per_prompt(embeds)
-        if self._carries:
-            grids = None if vision is None else vision.grids
-            self.ledger.grids = grids
-            self.ledger.pictures = self.family.pictures(
-                grids, lambda: vision.projected if vision else None, lambda columns: self._held(embeds[..., columns])
-            )
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if position_ids is None else position_ids
+        self._next_position = positions[..., -1:] + 1
+        self._captured: AttentionCapture | None = None
+        self._arguments: dict[str, Any] | None = None
+        self._cache: Any = None
+        self._shift: Tensor | None = None
+        grids = None if vision is None or not inputs.has_visual else vision.grids
+        copies = self._rows_per_prompt(inputs)
+        layouts = self._layouts(grids, inputs) if inputs.has_visual else None
+        self.batch = Batch(inputs, copies, pruner.scope, adapter.tiled, grids, layouts)
 
-    def _held(self, embeds: Tensor) -> Tensor:
-        """[P, D] what the placeholders of all rows hold."""
-        rows, columns = (to_device(x, embeds.device) for x in self.ledger.tokens.visual.nonzero(as_tuple=True))
-        return embeds[rows, columns]
+    @property
+    def has_images(self) -> bool:
+        """Whether there is anything to prune."""
+        return self.batch.has_images
 
-    def _rows_per_prompt(self, embeds: Tensor) -> int:
-        """1, or the number of beams or returned sequences, which are decided about once."""
-        batch, prompts = len(embeds), len(self.ledger.samples)
+    def _rows_per_prompt(self, inputs: PrefillInputs) -> int:
+        """Return 1, or the number of beams or returned sequences of each prompt."""
+        batch, prompts = len(self._embeds), len(inputs.infos)
         if not prompts:
-            return repeated_rows(embeds) if batch > 1 and self.has_images else 1
+            return repeated_rows(self._embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1
         copies, rest = divmod(batch, prompts)
         if rest or not copies:
             raise UserError(
-                f"session.samples has {prompts} entries for a batch of {batch} rows; set one Sample per prompt"
+                f"session.samples has {prompts} entries for a batch of {batch} rows; set one PromptInfo per prompt"
             )
         return copies
 
+    def _layouts(self, grids: list[Grid] | None, inputs: PrefillInputs) -> list[ImageLayout] | None:
+        """Return the encoded images in prompt order, None if unknown."""
+
+        def projected() -> Tensor | None:
+            return None if self._vision is None else self._vision.projected
+
+        def features(columns: slice) -> Tensor:
+            places = inputs.tokens.visual.nonzero(as_tuple=True)
+            rows, positions = (to_device(place, self._embeds.device) for place in places)
+            return self._embeds[..., columns][rows, positions]
+
+        return self._adapter.pictures(grids, projected, features)
+
+    # --- before each layer --------------------------------------------------------------------------------------
+    def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        """Capture the attention of the layer before a stage, for its method."""
+        cos, sin = kwargs["position_embeddings"]
+        self._captured = AttentionCapture(module, layer, hidden, cos, sin, kwargs.get("past_key_values"))
+
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
-        """Hidden states [B, n, D] and changed arguments of a layer; None while nothing has been pruned."""
+        """Run the layer's stage, if any; return hidden states [B, n, D] and arguments once something was pruned."""
         self._cache = kwargs.get("past_key_values")
         if layer in self._stages and self.has_images:
-            with self.method_time():
+            with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
-        self.ledger.widths.append(hidden.shape[1])
+        self.widths.append(hidden.shape[1])
         return None if self._arguments is None else (hidden, self._arguments)
 
     def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """Let every prompt decide; unless all keep everything, compact `hidden` and the layer arguments."""
-        now, prompts = self.ledger.now, self.ledger.prompts
+        """Decide for every prompt; unless all keep everything, compact `hidden` and the layer arguments."""
+        now = self.kept[-1] if self.kept else self.batch.tokens.unpruned
         upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
-        arriving = StageInput(self.family, hidden, now, self._embeds, self._vision, self.tap, upcoming)
-        asked = [prompt.ask(stage, arriving) for prompt in prompts]
-        self.tap = None
-        answers = iter(settle(list(chain.from_iterable(asked))))
-        new = [prompt.keep(stage, islice(answers, len(own))) for prompt, own in zip(prompts, asked, strict=True)]
-        rows = [b // self.ledger.copies for b in range(len(hidden))]
-        columns = [now.columns(prompts[number].survivors, b) for b, number in enumerate(rows)]
+        arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
+        self._captured = None
+        prompts = self.batch.prompts
+        decided = [prompt.decide(arriving) for prompt in prompts]
+        settled = iter(settle(list(chain.from_iterable(decided))))
+        new = [
+            prompt.apply(stage.layer, islice(settled, len(own))) for prompt, own in zip(prompts, decided, strict=True)
+        ]
+        owners = [b // self.batch.copies for b in range(len(hidden))]
+        columns = [now.columns(prompts[number].survivors, b) for b, number in enumerate(owners)]
         if not any(new) and tuple(map(len, columns)) == now.lengths:
             return hidden
-        replaced = [(b, now.columns(at, b), tokens) for b, number in enumerate(rows) for at, tokens in new[number]]
-        hidden = replace_tokens(hidden, replaced)
+        replaced = [(b, now.columns(at, b), tokens) for b, number in enumerate(owners) for at, tokens in new[number]]
         kept, gathered = pack(stage.layer, columns, now.index)
-        hidden = take(hidden, gathered)
-        self.ledger.kept.append(kept)
+        hidden = take(replace_tokens(hidden, replaced), gathered)
+        self.kept.append(kept)
         self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
         return hidden
 
     def _upcoming(self, layer: int, hidden: Tensor, now: KeptTokens, kwargs: dict[str, Any]) -> AttentionCapture:
-        """What the attention of `layer` would see if it ran on `hidden` as it arrives."""
-        module = self.family.layers[layer]
+        """Return the inputs that the attention of `layer` would have if it ran on `hidden`."""
+        module = self._adapter.layers[layer]
         normalised = module.input_layernorm(hidden)  # may bring it to the device of this layer
         cos, sin = (take(table, now.index).to(normalised.device) for table in kwargs["position_embeddings"])
         return AttentionCapture(module.self_attn, layer, normalised, cos, sin, cache=None)
 
     def _layer_arguments(self, kept: KeptTokens, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        """What every layer from this stage on is called with; `rotary` are the tables of the whole prompt."""
+        """Return the arguments of every layer from this stage on; `rotary` are the tables of the un-pruned prompt."""
         rows = kept.index
-        if self.pruner.positions == "compact":
-            rows, shift = renumbered(kept, self.ledger.tokens.real)
+        if self._pruner.positions == "compact":
+            rows, shift = renumbered(kept, self.batch.tokens.real)
             self._shift = to_device(shift, self._embeds.device)
         valid = to_device(kept.valid, hidden.device) if kept.padded else None
         return {
             "position_embeddings": tuple(take(table, rows) for table in rotary),
-            "attention_mask": causal_mask(self.family.decoder.config, hidden, valid, self._cache, kept.layer),
+            "attention_mask": causal_mask(self._adapter.decoder.config, hidden, valid, self._cache, kept.layer),
             "position_ids": None,
         }
 
-    def finish(self) -> PrefillReport:
-        """The forward succeeded: remember the stages on the cache, report what happened."""
-        with self.method_time():
-            ledger = self.ledger
-            ledger.cached = ledger.kept
-            if ledger.kept and self._cache is not None:
-                first = self.pruner.evict_from(len(self.family.layers))
+    # --- at the end ---------------------------------------------------------------------------------------------
+    def after_model(self) -> PrefillReport:
+        """Store the stages on the cache for decoding, and return the report."""
+        with self._method_time():
+            cached = self.kept
+            if self.kept and self._cache is not None:
+                unpruned = self.batch.tokens.unpruned
+                first = self._pruner.evict_from(len(self._adapter.layers))
                 if first is not None:
-                    ledger.cached = evict(self._cache, first, ledger.kept, ledger.whole)
-                after, length = self._position_ids[..., -1:] + 1, ledger.whole.index.shape[1]
-                remember(self._cache, CacheState(tuple(ledger.cached), length, after, self._shift))
-            ledger.sizes = token_bytes(self._cache)
-            if len(self.layers) == 1:  # what entered the first layer entered them all
-                ledger.widths *= len(self.family.layers)
-            return PrefillReport(bool(ledger.kept), ledger.rows)
+                    cached = evict(self._cache, first, self.kept, unpruned)
+                length = unpruned.index.shape[1]
+                remember(self._cache, CacheState(tuple(cached), length, self._next_position, self._shift))
+            # If only the first layer was hooked, what entered it entered them all.
+            widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)
+            layers = tuple(stage.layer for stage in self._scheduled)
+            return PrefillReport(self.batch, layers, widths, self.kept, cached, token_bytes(self._cache))

@@ -1,5 +1,7 @@
-"""One prompt of a prefill: its images, its question, and the view a method gets of it at each stage."""
+"""One prompt of a prefill: its token groups and survivors, and the view a method gets of a group at a stage."""
 
+# mypy: disable-error-code="override"
+# StageView computes fields of View lazily: cached_property can be set like a field, which mypy does not know.
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -10,28 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.cache import KeptTokens
-from uniprune.engine.compaction import Tokens, to_device
+from uniprune.engine.attention import AttentionCapture, ViewAttention
+from uniprune.engine.checks import Decision, choose
+from uniprune.engine.compaction import KeptTokens, to_device
 from uniprune.engine.report import StageReport
-from uniprune.engine.token_map import TokenGroup
-from uniprune.engine.views import Decision, UnitAttention, UnitEmbedded, choose, question
-from uniprune.engine.vision import UnitVision, Vision
+from uniprune.engine.token_map import TokenGroup, Tokens, question_positions
+from uniprune.engine.vision import ViewVision, Vision
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Stage
 from uniprune.pruning.budget import keep_count
-from uniprune.pruning.view import Later, View
+from uniprune.pruning.view import View
 from uniprune.utils.hashing import seeded_generator
 
 
 @dataclass(frozen=True)
 class PromptInfo:
-    """Who a prompt is.
+    """Identity of a prompt.
 
     Attributes:
         id: seeds the prompt's randomness, so that a result depends on neither batch nor order.
-        question: [M] token ids of the bare question, what prompt-aware methods look at.
+        question: [M] token ids of the bare question, for methods that read `view.prompt`.
     """
 
     id: str
@@ -40,22 +41,27 @@ class PromptInfo:
 
 @dataclass(frozen=True)
 class StageInput:
-    """A batch as it arrives at a stage.
+    """A batch arriving at a stage; a snapshot, so that views stay valid when the prefill goes on.
 
     Attributes:
-        family: the model's layout.
-        hidden: [B, n, D] with padding, on the layer's device. kept: which tokens these are.
-        embeds: [B, L, D] what entered the language model. vision: the vision-tower call behind the images.
-        tap: attention of the layer before, if captured. upcoming: of the layer about to run, if asked for.
+        stage: the pruning point.
+        adapter: the model's adapter.
+        hidden: [B, n, D] with padding, on the layer's device.
+        kept: the tokens of `hidden`.
+        embeds: [B, L, D] inputs of the language model.
+        vision: the vision-tower call of the images, None if unknown.
+        attention: of the layer before, if captured.
+        upcoming: attention of the layer about to run, if the method declared it.
     """
 
-    family: ModelAdapter
+    stage: Stage
+    adapter: ModelAdapter
     hidden: Tensor
     kept: KeptTokens
     embeds: Tensor
     vision: Vision | None
-    tap: AttentionCapture | None
-    upcoming: AttentionCapture | None = None
+    attention: AttentionCapture | None
+    upcoming: AttentionCapture | None
 
 
 @dataclass
@@ -63,25 +69,27 @@ class Prompt:
     """One prompt during one prefill.
 
     Attributes:
-        sample: who it is. row: its first batch row. units: what decisions are about.
-        tokens: those of the batch. reports: one per stage so far.
+        info: the prompt's identity.
+        row: its first batch row.
+        groups: its token groups; one decision each.
+        tokens: those of the batch.
+        reports: one per stage so far.
     """
 
-    sample: PromptInfo
+    info: PromptInfo
     row: int
-    units: list[TokenGroup]
+    groups: list[TokenGroup]
     tokens: Tokens
     reports: list[StageReport] = field(default_factory=list)
     _scratch: dict[int, dict[str, Any]] = field(default_factory=dict)
     _first: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Nothing has been pruned."""
-        self._cells = [torch.arange(len(unit.ranks)) for unit in self.units]
+        self._cells = [torch.arange(len(group.ranks)) for group in self.groups]
 
     @property
     def cells(self) -> tuple[Tensor, ...]:
-        """[N] for every unit, the sorted cells whose tokens have survived so far."""
+        """[N] for every group, the sorted cells whose tokens have survived so far."""
         return tuple(self._cells)
 
     @property
@@ -91,67 +99,75 @@ class Prompt:
 
     @cached_property
     def placeholders(self) -> Tensor:
-        """[P] positions of the prompt's visual placeholders."""
+        """[P] positions of the visual placeholders."""
         return self.tokens.visual[self.row].nonzero()[:, 0]
 
     @cached_property
     def text(self) -> Tensor:
-        """[T] positions of its text."""
+        """[T] positions of the text."""
         return self._text_mask.nonzero()[:, 0]
 
     @property
     def markers(self) -> Tensor:
         """[M] positions of placeholders that hold no visual token."""
-        return self.placeholders[torch.cat([unit.markers for unit in self.units])]
+        return self.placeholders[torch.cat([group.markers for group in self.groups])]
+
+    def positions(self, group: TokenGroup) -> Tensor:
+        """Return the positions [N] of the group's surviving tokens in the un-pruned prompt."""
+        return self.placeholders[group.ranks[self._cells[group.ordinal]]]
+
+    def scratch(self, group: TokenGroup) -> dict[str, Any]:
+        """Return the dictionary that methods keep from stage to stage for a group."""
+        return self._scratch.setdefault(group.ordinal, {})
 
     def question(self, special: list[int]) -> Tensor:
-        """[M] positions of the question's tokens, none of which is among the `special` ids."""
+        """Return the positions [M] of the question's tokens, none of which is among the `special` ids."""
         ids = None if self.tokens.ids is None else self.tokens.ids[self.row]
-        text, first = self._text_mask, int(self.placeholders[0])
-        return question(ids, text, first, self.sample.question, special)
-
-    def embedded_question(self, arriving: StageInput) -> Tensor:
-        """[M, D] input embeddings of the question."""
-        if self.sample.question is None:
-            positions = self.question(arriving.family.special_token_ids)
-            return arriving.embeds[self.row, to_device(positions, arriving.embeds.device)]
-        table = arriving.family.model.get_input_embeddings()
-        return table(to_device(self.sample.question, table.weight.device))
+        return question_positions(ids, self._text_mask, int(self.placeholders[0]), self.info.question, special)
 
     @torch.no_grad()
-    def ask(self, stage: Stage, arriving: StageInput) -> list[Decision]:
-        """Ask the stage's method once per unit, unless it keeps everything anyway."""
-        choices = []
-        for unit, cells in zip(self.units, self._cells, strict=True):
-            first = self._first.setdefault((unit.ordinal, id(stage.pruner)), len(cells))
+    def decide(self, arriving: StageInput) -> list[Decision]:
+        """Call the stage's method once per group, unless everything is kept anyway."""
+        stage, decisions = arriving.stage, []
+        for group, cells in zip(self.groups, self._cells, strict=True):
+            first = self._first.setdefault((group.ordinal, id(stage.pruner)), len(cells))
             keep = min(len(cells), keep_count(first, stage.ratio))
             if len(cells) and (keep < len(cells) or not stage.pruner.exact):
-                view = self._view(stage, arriving, unit)
-                choices.append(choose(stage, self.sample.id, unit.ordinal, view, keep))
-        return choices
+                view = StageView(arriving, self, group)
+                if stage.pruner.needs_text and not len(view.prompt):
+                    raise UserError(
+                        f"{type(stage.pruner).__name__} needs the question, but sample {self.info.id!r} has no text "
+                        "after its first image; set PromptInfo.question or put the question after the image"
+                    )
+                decisions.append(choose(stage, self.info.id, group.ordinal, view, keep))
+        return decisions
 
-    def keep(self, stage: Stage, choices: Iterable[Decision]) -> list[tuple[Tensor, Tensor]]:
-        """Of the units that were asked about only what was chosen survives; new tokens and their positions, if any.
+    def apply(self, layer: int, decisions: Iterable[Decision]) -> list[tuple[Tensor, Tensor]]:
+        """Drop what the decisions at `layer` did not select; groups without a decision keep everything.
 
-        No method is asked about markers: they stay as long as their unit has a token left.
+        Markers are not up for selection: they stay as long as their group has a token left.
+
+        Returns:
+            Positions and replacement tokens of every decision that has some.
         """
         replaced = []
-        for choice in choices:
-            unit, before = self.units[choice.ordinal], self._positions(choice.ordinal)
-            self._cells[choice.ordinal] = self._cells[choice.ordinal][choice.selection.indices]
-            after = before[choice.selection.indices]
+        for decision in decisions:
+            number, selection = decision.ordinal, decision.selection
+            before = self.positions(self.groups[number])
+            after = before[selection.indices]
+            self._cells[number] = self._cells[number][selection.indices]
             self._alive[before] = False
             self._alive[after] = True
             if not len(after):
-                self._alive[self.placeholders[unit.markers]] = False
-            if choice.selection.tokens is not None:
-                replaced.append((after, choice.selection.tokens))
-        self.reports.append(StageReport(stage.layer, self.cells))
+                self._alive[self.placeholders[self.groups[number].markers]] = False
+            if selection.tokens is not None:
+                replaced.append((after, selection.tokens))
+        self.reports.append(StageReport(layer, self.cells))
         return replaced
 
     @cached_property
     def _alive(self) -> Tensor:
-        """[L] True at what has survived so far."""
+        """[L] True at tokens that have survived so far."""
         return self.tokens.real[self.row].clone()
 
     @cached_property
@@ -159,50 +175,116 @@ class Prompt:
         """[L] True at text."""
         return self.tokens.real[self.row] & ~self.tokens.visual[self.row]
 
-    def _positions(self, ordinal: int) -> Tensor:
-        """[N] where the unit's surviving tokens stand in the un-pruned prompt."""
-        return self.placeholders[self.units[ordinal].ranks[self._cells[ordinal]]]
 
-    def _view(self, stage: Stage, arriving: StageInput, unit: TokenGroup) -> View:
-        """What the method sees of the unit's surviving tokens."""
-        family, kept = arriving.family, arriving.kept
-        hidden, device = arriving.hidden[self.row], arriving.hidden.device
-        visual, cells = self._positions(unit.ordinal), self._cells[unit.ordinal]
+@dataclass(frozen=True)
+class ViewEmbedded:
+    """`view.embedded`: embeddings that entered layer 0.
 
-        def columns(positions: Tensor) -> Tensor:
-            return kept.columns(positions, self.row)
+    Attributes:
+        embeds: [L, D] of the whole row.
+        visual: [N] positions of the view's tokens, on the CPU.
+        written: [T] positions of the text, on the CPU.
+        device: device of the results.
+    """
 
-        def attention(tap: AttentionCapture | None) -> UnitAttention:
-            return UnitAttention(
-                tap=tap,
-                row=self.row,
-                valid=kept.valid[self.row],
-                visual=columns(visual),
-                text=columns(self.text),
-                prompt=lambda: columns(self.question(family.special_token_ids)),
-            )
+    embeds: Tensor
+    visual: Tensor
+    written: Tensor
+    device: torch.device
 
-        view = View(
-            tokens=hidden[to_device(columns(visual), device)],
-            grids=list(unit.grids),
-            cells=Later(lambda: to_device(cells, device)),
-            layer=stage.layer,
-            num_layers=len(family.layers),
-            initial=len(unit.ranks),
-            prompt=Later(lambda: self.embedded_question(arriving).to(device)),
-            text=Later(lambda: hidden[to_device(columns(self.text), device)]),
-            generator=Later(lambda: seeded_generator(stage.pruner.seed, self.sample.id, unit.ordinal, stage.layer)),
-            attention=Later(lambda: attention(arriving.tap)),
-            vision=UnitVision(arriving.vision, unit.origins, cells, device),
-            scratch=self._scratch.setdefault(unit.ordinal, {}),
-            after=Later(lambda: to_device((self.text > visual[-1]).nonzero()[:, 0], device)),
-            upcoming=Later(lambda: attention(arriving.upcoming)),
-            embedded=Later(lambda: UnitEmbedded(arriving.embeds[self.row], visual, self.text, device)),
-            norm=family.final_norm,
+    @property
+    def tokens(self) -> Tensor:
+        """[N, D] at the view's tokens."""
+        return self._at(self.visual)
+
+    @property
+    def text(self) -> Tensor:
+        """[T, D] at the text tokens."""
+        return self._at(self.written)
+
+    def _at(self, positions: Tensor) -> Tensor:
+        return self.embeds[to_device(positions, self.embeds.device)].to(self.device)
+
+
+class StageView(View):
+    """The view of a group's surviving tokens at a stage; most attributes are computed when they are first read."""
+
+    def __init__(self, arriving: StageInput, prompt: Prompt, group: TokenGroup) -> None:
+        adapter, cells = arriving.adapter, prompt.cells[group.ordinal]
+        self._arriving, self._prompt, self._group, self._cells = arriving, prompt, group, cells
+        self._device, self._positions = arriving.hidden.device, prompt.positions(group)
+        self.tokens = self._hidden(self._positions)
+        self.grids, self.initial = list(group.grids), len(group.ranks)
+        self.layer, self.num_layers = arriving.stage.layer, len(adapter.layers)
+        self.vision = ViewVision(arriving.vision, group.origins, cells, self._device)
+        self.scratch, self.norm = prompt.scratch(group), adapter.final_norm
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """See `View`, as for all attributes here."""
+        return to_device(self._cells, self._device)
+
+    @cached_property
+    def prompt(self) -> Tensor:
+        """The question's tokens in this prompt, or those of `PromptInfo.question`, which may be worded differently."""
+        if self._prompt.info.question is None:
+            embeds, positions = self._arriving.embeds, self._question()
+            return embeds[self._prompt.row, to_device(positions, embeds.device)].to(self._device)
+        table = self._arriving.adapter.model.get_input_embeddings()
+        embedded: Tensor = table(to_device(self._prompt.info.question, table.weight.device))
+        return embedded.to(self._device)
+
+    @cached_property
+    def text(self) -> Tensor:
+        """[T, D]."""
+        return self._hidden(self._prompt.text)
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """On the CPU."""
+        stage = self._arriving.stage
+        return seeded_generator(stage.pruner.seed, self._prompt.info.id, self._group.ordinal, stage.layer)
+
+    @cached_property
+    def attention(self) -> ViewAttention:
+        """Of layer K - 1."""
+        return self._attention(self._arriving.attention)
+
+    @cached_property
+    def upcoming(self) -> ViewAttention:
+        """Of layer K."""
+        return self._attention(self._arriving.upcoming)
+
+    @cached_property
+    def after(self) -> Tensor:
+        """[F]."""
+        return to_device((self._prompt.text > self._positions[-1]).nonzero()[:, 0], self._device)
+
+    @cached_property
+    def embedded(self) -> ViewEmbedded:
+        """Inputs of layer 0."""
+        embeds = self._arriving.embeds[self._prompt.row]
+        return ViewEmbedded(embeds, self._positions, self._prompt.text, self._device)
+
+    def _columns(self, positions: Tensor) -> Tensor:
+        """Return the current columns of un-pruned positions."""
+        return self._arriving.kept.columns(positions, self._prompt.row)
+
+    def _hidden(self, positions: Tensor) -> Tensor:
+        """Return the hidden states [m, D] at un-pruned positions."""
+        return self._arriving.hidden[self._prompt.row][to_device(self._columns(positions), self._device)]
+
+    def _question(self) -> Tensor:
+        """Return the positions [M] of the question's tokens."""
+        return self._prompt.question(self._arriving.adapter.special_token_ids)
+
+    def _attention(self, captured: AttentionCapture | None) -> ViewAttention:
+        """Return the attention on demand of a captured layer."""
+        return ViewAttention(
+            captured=captured,
+            row=self._prompt.row,
+            valid=self._arriving.kept.valid[self._prompt.row],
+            visual=self._columns(self._positions),
+            text=self._columns(self._prompt.text),
+            prompt=lambda: self._columns(self._question()),
         )
-        if stage.pruner.needs_text and not len(view.prompt):
-            raise UserError(
-                f"{type(stage.pruner).__name__} needs the question, but sample {self.sample.id!r} has no text after "
-                "its first image; set Sample.question or put the question after the image"
-            )
-        return view

@@ -1,16 +1,21 @@
-"""What one prefill really did, measured from tensor shapes."""
+"""Reports of a prefill, measured from tensor shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from uniprune.engine.compaction import KeptTokens, active
 from uniprune.engine.token_map import TokenGroup, image_of
 from uniprune.pruning.view import Grid
+
+if TYPE_CHECKING:
+    from uniprune.engine.prefill import Batch
+    from uniprune.engine.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -18,8 +23,9 @@ class StageReport:
     """One pruning point of one prompt.
 
     Attributes:
-        layer: K. kept: for every unit of the scope (image, prompt, grid or tile) the sorted indices of the cells that
-            enter layer K, counted in the unit's concatenated grids.
+        layer: K.
+        kept: for every token group (image, prompt, grid or tile) the sorted indices of the cells that enter layer K,
+            counted in the group's concatenated grids.
     """
 
     layer: int
@@ -31,21 +37,23 @@ class RowReport:
     """One prompt of the batch; the beams or returned sequences of a prompt share one report.
 
     Attributes:
-        sample: the sample's id. initial: visual tokens before any pruning.
+        sample: the sample's id.
+        initial: visual tokens before any pruning.
         entering: visual tokens entering each decoder layer.
         markers: placeholders without a token of their own, such as row ends, entering each layer; not in `entering`.
-        units: what was decided about apart, and where it lies.
+        groups: token groups that were pruned separately, with their placement.
         tower: (t, h, w) of every image or tile in the vision tower's call; None if unknown.
         stages: the pruning points, in layer order.
-        text: text tokens, which enter every layer. kv_bytes: what its keys and values take up in the KV cache once the
-            prefill is over, padding not counted; None where the cache is no plain tensors, 0 without one.
+        text: text tokens, which enter every layer.
+        kv_bytes: bytes of its keys and values in the KV cache after the prefill, padding not counted; None if the
+            cache is not plain tensors, 0 without a cache.
     """
 
     sample: str
     initial: int
     entering: list[int]
     markers: list[int]
-    units: tuple[TokenGroup, ...]
+    groups: tuple[TokenGroup, ...]
     tower: tuple[Grid, ...] | None
     stages: tuple[StageReport, ...]
     text: int
@@ -54,9 +62,9 @@ class RowReport:
     @cached_property
     def encoded(self) -> tuple[Grid, ...]:
         """(t, h, w) of every image or tile the vision tower encoded for this prompt, as far as known."""
-        origins = [unit.origins for unit in self.units if unit.origins is not None]
+        origins = [group.origins for group in self.groups if group.origins is not None]
         if self.tower is None or not origins:
-            return tuple(grid for unit in self.units for grid in unit.grids)
+            return tuple(grid for group in self.groups for grid in group.grids)
         return tuple(self.tower[i] for i in image_of(torch.cat(origins), self.tower).unique().tolist())
 
     @property
@@ -66,12 +74,12 @@ class RowReport:
 
     @property
     def grids(self) -> tuple[tuple[Grid, ...], ...]:
-        """(t, h, w) of every grid of every unit."""
-        return tuple(unit.grids for unit in self.units)
+        """(t, h, w) of every grid of every group."""
+        return tuple(group.grids for group in self.groups)
 
     @property
     def average(self) -> float:
-        """Visual tokens a decoder layer sees on average: what attention and MLP compute follow."""
+        """Visual tokens per decoder layer on average, which attention and MLP compute follow."""
         return sum(self.entering) / len(self.entering)
 
     @property
@@ -82,16 +90,63 @@ class RowReport:
 
 @dataclass(frozen=True)
 class PrefillReport:
-    """One prefill.
+    """One prefill. Holds no tensor of a layer and nothing of the model.
 
     Attributes:
-        pruned: whether any layer saw fewer tokens than it would have without pruning. make: what `rows` is made by.
+        batch: the prompts.
+        layers: the scheduled pruning points.
+        widths: columns that entered each decoder layer.
+        kept: the tokens left by each stage that pruned.
+        cached: the same in the KV cache.
+        token_bytes: bytes of a token in each layer of the cache, None if unknown.
     """
 
-    pruned: bool
-    make: Callable[[], tuple[RowReport, ...]]
+    batch: Batch
+    layers: tuple[int, ...]
+    widths: list[int]
+    kept: list[KeptTokens]
+    cached: list[KeptTokens]
+    token_bytes: list[int] | None
+
+    @property
+    def pruned(self) -> bool:
+        """Whether any layer had fewer tokens than without pruning."""
+        return bool(self.kept)
 
     @cached_property
     def rows(self) -> tuple[RowReport, ...]:
-        """One report per prompt, made when it is first looked at: the time is not the prefill's."""
-        return self.make()
+        """One report per prompt, made when first read: the time is not the prefill's."""
+        return tuple(map(self._row, self.batch.prompts))
+
+    def _row(self, prompt: Prompt) -> RowReport:
+        tokens, row = self.batch.tokens, prompt.row
+        text = tokens.unpruned.lengths[row] - tokens.visual_counts[row]
+        initial = sum(len(group.ranks) for group in prompt.groups)
+        has_markers = initial < tokens.visual_counts[row]
+        entering, markers = [], []
+        for layer, width in enumerate(self.widths):
+            kept = active(self.kept, layer) or tokens.unpruned
+            left = kept.index[row, kept.valid[row]] if has_markers else None
+            markers.append(0 if left is None else int(torch.isin(left, prompt.markers).sum()))
+            entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text - markers[-1])
+        return RowReport(
+            sample=prompt.info.id,
+            initial=initial,
+            entering=entering,
+            markers=markers,
+            groups=tuple(prompt.groups),
+            tower=None if self.batch.grids is None else tuple(self.batch.grids),
+            stages=tuple(prompt.reports) or self._skipped(prompt),
+            text=text,
+            kv_bytes=self._kv_bytes(row),
+        )
+
+    def _skipped(self, prompt: Prompt) -> tuple[StageReport, ...]:
+        """Return the reports of stages that were not run, because everything was kept."""
+        return tuple(StageReport(layer, prompt.cells) for layer in self.layers if self.batch.has_images)
+
+    def _kv_bytes(self, row: int) -> int | None:
+        if self.token_bytes is None:
+            return None
+        held = (active(self.cached, layer) or self.batch.tokens.unpruned for layer in range(len(self.token_bytes)))
+        return sum(size * kept.lengths[row] for size, kept in zip(self.token_bytes, held, strict=True))

@@ -1,4 +1,7 @@
-"""The context manager: installs the hooks, routes each forward to a prefill or a decode step, removes everything."""
+"""The context manager: installs the hooks, routes each forward to a prefill or a decode step, removes everything.
+
+docs/engine.md lists the hooks along the time line of a prefill and of a decode step.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.cache import forget, recall
-from uniprune.engine.checks import check_call, checked_stages
-from uniprune.engine.compaction import placeholders, visual_inputs
+from uniprune.engine.checks import check_labels, check_mode, checked_stages
+from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
-from uniprune.engine.prefill import Prefill
+from uniprune.engine.forward import Forward
+from uniprune.engine.prefill import Prefill, PrefillInputs
 from uniprune.engine.prompt import PromptInfo
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.shared import VisionBatch, encode, join
+from uniprune.engine.token_map import placeholders, visual_inputs
 from uniprune.engine.vision import Vision, VisionCapture
+from uniprune.engine.vision_batch import VisionBatch, encode, join
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.base import Pruner, Stage
@@ -29,12 +32,15 @@ from uniprune.pruning.base import Pruner, Stage
 if TYPE_CHECKING:
     from uniprune.engine.timer import Timer
 
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
 
 def prune(model: Any, pruner: Pruner, timer: Timer | None = None) -> Session:
-    """Prune visual tokens of everything `model` does inside the `with` block.
+    """Prune visual tokens in every forward of `model` inside the `with` block.
 
         with prune(model, FastV(ratio=0.111)) as session:
-            session.samples = (Sample("17"),)
+            session.samples = (PromptInfo("17"),)
             model.generate(**inputs)
         session.reports[-1].rows[0].entering
 
@@ -44,46 +50,48 @@ def prune(model: Any, pruner: Pruner, timer: Timer | None = None) -> Session:
     Args:
         model: a loaded Hugging Face vision-language model of a registered family, in eval mode.
         pruner: the method.
-        timer: receives the time the method takes, see `uniprune.engine.timer`.
+        timer: receives the method's time, see `uniprune.engine.timer`.
 
     Raises:
         UserError: unknown family, or a layer the model does not have.
-        UnsupportedError: model or call cannot give right results under pruning; the message says why.
-        PruningError: the method returned something else than it was asked for.
+        UnsupportedError: model or call cannot give right results under pruning; the message gives the reason.
+        PruningError: the method's answer breaks its contract.
     """
     return Session(model, pruner, timer)
 
 
 class Session:
-    """What `prune` returns.
+    """A pruned model, returned by `prune`.
 
     Attributes:
-        samples: one `PromptInfo` per prompt of the next batch, used and cleared by the next prefill; ids are "0", "1",
-        …
-            by default.
+        samples: one `PromptInfo` per prompt of the next batch, used and cleared by the next prefill; by default the
+            ids are "0", "1", …
         reports: one `PrefillReport` per prefill so far.
     """
 
     def __init__(self, model: Any, pruner: Pruner, timer: Timer | None = None) -> None:
-        self.family, self.pruner = find_adapter(model), pruner
         self.samples: tuple[PromptInfo, ...] = ()
         self.reports: list[PrefillReport] = []
-        self._timer = timer
+        self._adapter, self._pruner, self._timer = find_adapter(model), pruner, timer
+        self._stages: dict[int, Stage] = {}
         self._handles: list[Any] = []
         self._layer_handles: list[Any] = []
-        self._listening = range(0)
-        self._run: Prefill | Decode | None = None
-        self._vision: Vision | None = None
-        self._call: VisionCapture | None = None
-        self._features: Any = None
-        self._stages: dict[int, Stage] = {}
+        self._hooked_layers = range(0)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget the current forward."""
+        self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
+        self._forward: Forward | None = None
+        self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
+        self._vision: Vision | None = None  # for the next prefill: that capture, or what `present` was given
 
     # --- lifecycle ----------------------------------------------------------------------------------------------
     def __enter__(self) -> Self:
-        base = self.family.base
+        base = self._adapter.base
         if any(isinstance(getattr(hook, "__self__", None), Session) for hook in base._forward_pre_hooks.values()):
             raise UnsupportedError("this model is already being pruned; leave that session first, or compose methods")
-        self._stages = checked_stages(self.family, self.pruner)
+        self._stages = checked_stages(self._adapter, self._pruner)
         try:
             self._attach()
         except BaseException:
@@ -97,170 +105,169 @@ class Session:
         self._detach()
 
     def _attach(self) -> None:
-        family = self.family
-        self._before(family.model, self._check)
-        self._before(family.base, self._begin)
-        self._handles.append(family.base.register_forward_hook(self._end, always_call=True))
-        self._before(family.decoder, self._merged)
+        adapter = self._adapter
+        self._before(adapter.model, self._before_call)
+        self._before(adapter.base, self._before_model)
+        self._after(adapter.base, self._after_model, always_call=True)
+        self._before(adapter.decoder, self._before_decoder)
         for layer, stage in self._stages.items():
             if stage.pruner.llm_attention:
-                self._before(family.layers[layer - 1].self_attn, partial(self._tap_decoder, layer - 1))
-        self._before(family.vision, self._encode)
-        self._handles.append(family.vision.register_forward_hook(self._encoded))
-        self._before(family.projector, self._tap_projector)
-        self._handles.append(family.projector.register_forward_hook(self._projected))
-        blocks = family.vision_blocks()
-        for layer in {family.block_index(layer) for layer in self.pruner.vision_layers}:
-            self._before(blocks[layer], partial(self._tap_block, layer))
-            self._handles.append(blocks[layer].register_forward_hook(partial(self._tap_block_output, layer)))
-            self._before(family.vision_attention(blocks[layer]), partial(self._tap_vision, layer))
+                self._before(adapter.layers[layer - 1].self_attn, partial(self._before_attention, layer - 1))
+        self._before(adapter.vision, self._before_vision)
+        self._after(adapter.vision, self._after_vision)
+        self._before(adapter.projector, self._before_projector)
+        self._after(adapter.projector, self._after_projector)
+        blocks = adapter.vision_blocks()
+        for number in self.vision_blocks:
+            self._before(blocks[number], partial(self._before_vision_block, number))
+            self._after(blocks[number], partial(self._after_vision_block, number))
+            attention = adapter.vision_attention(blocks[number])
+            self._before(attention, partial(self._before_vision_attention, number))
 
     def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
-    def _listen(self, layers: range) -> None:
-        """Have hooks on these decoder layers only, ahead of all others: what other hooks see is what the layer gets."""
-        if layers == self._listening:
+    def _after(self, module: nn.Module, hook: Callable[..., Any], always_call: bool = False) -> None:
+        self._handles.append(module.register_forward_hook(hook, always_call=always_call))
+
+    def _hook_layers(self, layers: range) -> None:
+        """Hook these decoder layers only, ahead of all other hooks, which so receive what the layer receives."""
+        if layers == self._hooked_layers:
             return
         while self._layer_handles:
             self._layer_handles.pop().remove()
         for layer in layers:
-            hook = partial(self._layer, layer)
-            handle = self.family.layers[layer].register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
+            hook = partial(self._before_layer, layer)
+            handle = self._adapter.layers[layer].register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
             self._layer_handles.append(handle)
-        self._listening = layers
+        self._hooked_layers = layers
 
     def _detach(self) -> None:
-        self._listen(range(0))
+        self._hook_layers(range(0))
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._run = self._vision = self._call = self._features = None
+        self._reset()
 
     def _method_time(self) -> AbstractContextManager[None]:
         return self._timer.span("method") if self._timer is not None else nullcontext()
 
-    # --- shared pictures ----------------------------------------------------------------------------------------
-    def encode(self, visual: dict[str, Tensor]) -> VisionCapture:
-        """Run the vision tower now, outside any prefill, on a prompt's visual inputs; `present` uses the result.
-
-        The call holds what this session's method looks at in the tower, so it serves any session whose method looks
-        at the same blocks or fewer.
-        """
-        features = encode(self.family, visual)
-        call = self._call
-        self._vision = self._call = None
-        assert call is not None  # the tower has just run
-        call.output = BaseModelOutputWithPooling(pooler_output=features.pooler_output)
-        return call
-
+    # --- shared image features ----------------------------------------------------------------------------------
     @property
-    def looks_at(self) -> frozenset[int]:
-        """Blocks of the tower that the method looks at."""
-        return frozenset(self.family.block_index(layer) for layer in self.pruner.vision_layers)
+    def vision_blocks(self) -> frozenset[int]:
+        """Blocks of the tower that the method reads."""
+        return frozenset(self._adapter.block_index(layer) for layer in self._pruner.vision_layers)
+
+    def encode(self, visual: dict[str, Tensor]) -> VisionCapture:
+        """Run the vision tower on a prompt's visual inputs, outside any prefill; `present` uses the result.
+
+        The capture holds what this session's method reads of the tower, so it serves any session whose method reads
+        the same blocks or fewer.
+        """
+        features = encode(self._adapter, visual)
+        capture = self._capture
+        self._vision = self._capture = None
+        assert capture is not None  # the tower has just run
+        capture.output = BaseModelOutputWithPooling(pooler_output=features.pooler_output)
+        return capture
 
     def present(self, calls: Sequence[VisionCapture]) -> dict[str, Any]:
-        """Argument `mm_encoder_outputs` of the next `generate`: pictures of `calls`, in the order of the prompts."""
+        """Return argument `mm_encoder_outputs` of the next `generate`: the images of `calls` in prompt order."""
         output = join([call.output for call in calls])
-        self._vision = VisionBatch(self.family, tuple(calls), output)
+        self._vision = VisionBatch(self._adapter, tuple(calls), output)
         return {"image": output}
 
-    # --- whole model --------------------------------------------------------------------------------------------
-    def _check(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        check_call(module.training, kwargs)
+    # --- hooks: model -------------------------------------------------------------------------------------------
+    def _before_call(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        check_labels(kwargs)
 
-    def _begin(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[()], dict[str, Any]]:
-        """Prefill (an empty cache) or decode (a cache that was pruned)?"""
+    def _before_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[tuple[()], Kwargs]:
+        """Begin a prefill (empty cache) or a decode step (cache that was pruned)."""
+        check_mode(module.training)
         if args:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
-        check_call(module.training, kwargs)
-        self._run = None
+        self._inputs = self._forward = None
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
             with self._method_time():
                 forget(cache)
-                self._run = self._prefill(kwargs)
-                self._listen(self._run.layers)
+                infos, self.samples = tuple(self.samples), ()
+                self._inputs = PrefillInputs(self._adapter, infos, kwargs)
+                features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
+                if features is not None and self._vision is not None and features is not self._vision.output:
+                    self._vision = None  # the features are of other images than the tower's latest call
             return (), kwargs
         state = recall(cache)
         if state is None:
             return (), kwargs
-        if visual_inputs(kwargs) and bool(placeholders(self.family, kwargs).any()):
+        if visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):
             raise UnsupportedError(
                 "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
                 "supported; start again with an empty cache and the whole conversation"
             )
-        self._run = Decode(state, cache, self.family.decoder.config)
-        self._listen(self._run.layers)
-        return (), self._run.repair(kwargs)
+        self._forward = decode = Decode(state, cache, self._adapter.decoder.config)
+        self._hook_layers(decode.layers)
+        return (), decode.before_model(kwargs)
 
-    def _prefill(self, kwargs: dict[str, Any]) -> Prefill:
-        samples, self.samples = tuple(self.samples), ()
-        self._features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
-        return Prefill(self.family, self.pruner, self._stages, samples, kwargs, self._method_time)
-
-    def _merged(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The language model is about to run. The tower has run inside this forward, or before it, un-repeated."""
-        if self._run is None:
+    def _before_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        """Construct the prefill: the tower has run, inside this forward, or before it on un-repeated images."""
+        inputs, self._inputs = self._inputs, None
+        if inputs is None:
             return
-        call = self._vision
-        if call is not None and self._features is not None and self._features is not call.output:
-            call = None  # features from elsewhere: the last tower call was about other images
+        embeds, positions = kwargs["inputs_embeds"], kwargs.get("position_ids")
         with self._method_time():
-            self._run.start(kwargs["inputs_embeds"], kwargs.get("position_ids"), call)
+            self._forward = prefill = Prefill(
+                self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision, self._method_time
+            )
+            self._hook_layers(prefill.layers)
 
-    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        run, self._run = self._run, None
-        if run is None:
-            return
-        self._vision = self._call = self._features = None
-        report = run.finish() if output is not None else None
+    def _after_model(self, module: nn.Module, args: Args, output: Any) -> None:
+        """Complete the forward; `output` is None after an exception."""
+        forward = self._forward
+        self._reset()
+        report = forward.after_model() if forward is not None and output is not None else None
         if report is not None:
             self.reports.append(report)
 
-    # --- decoder ------------------------------------------------------------------------------------------------
-    def _layer(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._run is None:
+    # --- hooks: decoder -----------------------------------------------------------------------------------------
+    def _before_layer(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        if self._forward is None:
             return None
         hidden = args[0] if args else kwargs["hidden_states"]
-        changed = self._run.before_layer(layer, hidden, kwargs)
+        changed = self._forward.before_layer(layer, hidden, kwargs)
         if changed is None:
             return None
         hidden, kwargs = changed[0], kwargs | changed[1]
         return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
-    def _tap_decoder(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._run is not None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            cos, sin = kwargs["position_embeddings"]
-            self._run.tap = AttentionCapture(module, layer, hidden, cos, sin, kwargs.get("past_key_values"))
+    def _before_attention(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if self._forward is not None:
+            self._forward.before_attention(layer, module, args[0] if args else kwargs["hidden_states"], kwargs)
 
-    # --- vision tower -------------------------------------------------------------------------------------------
-    def _encode(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._vision = self._call = VisionCapture(self.family, self.family.grids(args, kwargs))
+    # --- hooks: vision tower and projector ----------------------------------------------------------------------
+    def _before_vision(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        self._vision = self._capture = VisionCapture(self._adapter, self._adapter.grids(args, kwargs))
 
-    def _encoded(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._call is not None:
-            self._call.output = output
+    def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
+        if self._capture is not None:
+            self._capture.output = output
 
-    def _tap_block(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._call is not None:
-            self._call.blocks[layer] = args[0] if args else kwargs["hidden_states"]
+    def _before_vision_block(self, number: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if self._capture is not None:
+            self._capture.blocks[number] = args[0] if args else kwargs["hidden_states"]
 
-    def _tap_block_output(self, layer: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._call is not None:
-            self._call.leaving[layer] = output[0] if isinstance(output, tuple) else output
+    def _after_vision_block(self, number: int, module: nn.Module, args: Args, output: Any) -> None:
+        if self._capture is not None:
+            self._capture.leaving[number] = output[0] if isinstance(output, tuple) else output
 
-    def _tap_projector(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._call is not None:
-            self._call.entered = args[0] if args else next(iter(kwargs.values()))
+    def _before_vision_attention(self, number: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if self._capture is not None:
+            self._capture.attentions[number] = (args[0] if args else kwargs["hidden_states"], kwargs)
 
-    def _projected(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._call is not None:
-            self._call.projected = output
+    def _before_projector(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        if self._capture is not None:
+            self._capture.entered = args[0] if args else next(iter(kwargs.values()))
 
-    def _tap_vision(self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._call is not None:
-            self._call.attentions[layer] = (args[0] if args else kwargs["hidden_states"], kwargs)
+    def _after_projector(self, module: nn.Module, args: Args, output: Any) -> None:
+        if self._capture is not None:
+            self._capture.projected = output

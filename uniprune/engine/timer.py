@@ -1,4 +1,4 @@
-"""Where the time of one `generate` call goes, as spans that never overlap.
+"""The time of one `generate` call, split into spans that never overlap.
 
 A timer is a stack of open spans and a list of marks. Whenever a span opens or closes, one mark is set and the time
 since the last mark belongs to the span that was on top. So nested work (the method inside the prefill, a projector
@@ -30,11 +30,14 @@ class Spans:
     """Seconds of one `generate` call; the five parts are disjoint and sum to at most `total`.
 
     Attributes:
-        vision: vision tower. projector: between tower and language model.
-        method: everything pruning causes during prefill: token mapping, scores, selection, gathering, masks. What the
-            hooks cost a decode step is part of `decode`.
-        prefill: the model's first forward without the parts above. decode: from its end to the end of the last forward.
-        total: from the first of these to the last. new_tokens: forwards, so generated tokens of a row.
+        vision: vision tower.
+        projector: between tower and language model.
+        method: everything pruning causes during prefill: token mapping, scores, selection, gathering, masks. The cost
+            of the hooks in a decode step is part of `decode`.
+        prefill: the model's first forward without the parts above.
+        decode: from its end to the end of the last forward.
+        total: from the start of the first span to the end of the last.
+        new_tokens: forwards, so generated tokens of a row.
         peak_bytes: most memory in use on the model's GPUs meanwhile, together; None on the CPU.
     """
 
@@ -49,29 +52,29 @@ class Spans:
 
     @property
     def ttft(self) -> float:
-        """Time to first token: all that happens before decoding."""
+        """Time to first token: all spans before decoding."""
         return self.total - self.decode
 
     @property
     def tpot(self) -> float | None:
-        """Time per output token after the first; None when there is none."""
+        """Time per output token after the first; None if there is none."""
         return self.decode / (self.new_tokens - 1) if self.new_tokens > 1 else None
 
 
 class Timer:
     """Records one `generate` call at a time.
 
-        with Timer(family) as timer, prune(model, pruner, timer):
+        with Timer(adapter) as timer, prune(model, pruner, timer):
             model.generate(**inputs)
             spans = timer.sample()
 
     Args:
-        family: the model's layout (`find_adapter(model)`).
+        adapter: the model's adapter (`find_adapter(model)`).
     """
 
-    def __init__(self, family: ModelAdapter) -> None:
-        self.family = family
-        self._gpus = tuple({parameter.device for parameter in family.model.parameters() if parameter.is_cuda})
+    def __init__(self, adapter: ModelAdapter) -> None:
+        self.adapter = adapter
+        self._gpus = tuple({parameter.device for parameter in adapter.model.parameters() if parameter.is_cuda})
         self._handles: list[Any] = []
         self._reset()
 
@@ -82,12 +85,12 @@ class Timer:
 
     # --- lifecycle ----------------------------------------------------------------------------------------------
     def __enter__(self) -> Self:
-        family = self.family
-        self._around(family.vision, "vision")
-        self._around(family.projector, "projector")
+        adapter = self.adapter
+        self._around(adapter.vision, "vision")
+        self._around(adapter.projector, "projector")
         self._handles += [
-            family.model.register_forward_pre_hook(self._forward_starts, with_kwargs=True),
-            family.model.register_forward_hook(self._forward_ends, always_call=True),
+            adapter.model.register_forward_pre_hook(self._before_call, with_kwargs=True),
+            adapter.model.register_forward_hook(self._after_call, always_call=True),
         ]
         return self
 
@@ -100,14 +103,14 @@ class Timer:
 
     def _around(self, module: nn.Module, span: SpanName) -> None:
         self._handles += [
-            module.register_forward_pre_hook(partial(self._module_starts, span)),
-            module.register_forward_hook(self._module_ends, always_call=True),
+            module.register_forward_pre_hook(partial(self._before_part, span)),
+            module.register_forward_hook(self._after_part, always_call=True),
         ]
 
     # --- recording ----------------------------------------------------------------------------------------------
     @contextmanager
     def span(self, name: SpanName) -> Iterator[None]:
-        """Time of the block belongs to `name`, unless an inner span claims it; in a decode step, to `decode`."""
+        """Attribute the time of the block to `name`, except inner spans; in a decode step, to `decode`."""
         if self._forwards:
             yield
             return
@@ -121,13 +124,13 @@ class Timer:
                 self._open.pop()
 
     def sample(self) -> Spans:
-        """Spans of the `generate` call that just ended; the timer is then ready for the next one.
+        """Return the spans of the `generate` call that just ended; the timer is then ready for the next one.
 
         Raises:
             RuntimeError: no forward was recorded since the last sample.
         """
         if not self._forwards:
-            raise RuntimeError("nothing was timed: run model.generate inside `with Timer(family)` before sample()")
+            raise RuntimeError("nothing was timed: run model.generate inside `with Timer(adapter)` before sample()")
         seconds = dict.fromkeys(PARTS, 0.0)
         marks = self._marks
         for gpu in self._gpus:
@@ -145,17 +148,17 @@ class Timer:
         return spans
 
     def _between(self, before: Any, after: Any) -> float:
-        return before.elapsed_time(after) / 1000 if len(self._gpus) == 1 else after - before
+        return float(before.elapsed_time(after) / 1000 if len(self._gpus) == 1 else after - before)
 
     def _mark(self, name: SpanName | None = None) -> None:
-        """The time since the last mark belongs to `name`, by default to the innermost open span."""
+        """Attribute the time since the last mark to `name`, by default to the innermost open span."""
         if not self._marks:
             for gpu in self._gpus:
                 torch.cuda.reset_peak_memory_stats(gpu)
         self._marks.append((self._now(), name or (self._open[-1] if self._open else None)))
 
     def _now(self) -> Any:
-        """An event of the model's one GPU, whichever device is torch's current one; else seconds."""
+        """Return an event of the model's one GPU, whichever device is torch's current one; else seconds."""
         if len(self._gpus) == 1:
             now = torch.cuda.Event(enable_timing=True)
             now.record(torch.cuda.current_stream(self._gpus[0]))
@@ -165,20 +168,20 @@ class Timer:
         return time.perf_counter()
 
     # --- hooks --------------------------------------------------------------------------------------------------
-    def _module_starts(self, span: SpanName, module: nn.Module, args: Any) -> None:
-        if self._forwards:  # a finished call that nobody sampled
+    def _before_part(self, span: SpanName, module: nn.Module, args: Any) -> None:
+        if self._forwards:  # a finished call that was not sampled
             self._reset()
         self._mark()
         self._open.append(span)
 
-    def _module_ends(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _after_part(self, module: nn.Module, args: Any, output: Any) -> None:
         self._mark()
         if output is None:  # an exception: what was recorded means nothing
             self._reset()
         else:
             self._open.pop()
 
-    def _forward_starts(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _before_call(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
             if self._forwards:
@@ -186,7 +189,7 @@ class Timer:
             self._mark()
             self._open.append("prefill")
 
-    def _forward_ends(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _after_call(self, module: nn.Module, args: Any, output: Any) -> None:
         self._mark("prefill" if self._open else "decode")
         self._open.clear()
         self._forwards += 1

@@ -1,34 +1,140 @@
-"""Which visual token of a prompt belongs to which image, and to which cell of its grids.
+"""Map of a batch: its visual tokens, the image each belongs to, and its cell in the image's grids.
 
-Placeholders of a row appear image after image. So one number, the placeholder's rank among those of its row, says
-everything once the images' layouts are known.
+Placeholders of a row appear image after image. So one number, the placeholder's rank among those of its row, identifies
+a token once the images' layouts are known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from itertools import accumulate
 from math import prod
+from operator import or_
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from uniprune.engine.compaction import HOST, KeptTokens
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import ImageLayout
+from uniprune.modeling.adapter import ImageLayout, ModelAdapter
 from uniprune.pruning.base import Scope
 from uniprune.pruning.view import Grid
 
+PIXELS = ("pixel_values", "pixel_values_videos")
+"""Arguments of a forward that carry images or videos."""
 
+
+# --- from arguments of a forward to tokens ----------------------------------------------------------------------
 @dataclass(frozen=True)
-class TokenGroup:
-    """The visual tokens that one decision is about: an image, a part of one, or all images of a prompt.
+class Tokens:
+    """A batch's un-pruned sequences, on the CPU.
 
     Attributes:
-        ordinal: number of the unit in its prompt. grids: its grids.
-        ranks: [N] for every cell of the grids, which placeholder of the prompt holds it.
-        origins: [N] for every cell, which token of the vision tower's call it is; None if unknown.
-        markers: ranks of the unit's placeholders that belong to no cell.
+        ids: [B, L] input ids, None for prompts given as embeddings.
+        visual: [B, L] True at visual placeholders.
+        real: [B, L] False at padding.
+    """
+
+    ids: Tensor | None
+    visual: Tensor
+    real: Tensor
+
+    @cached_property
+    def visual_counts(self) -> list[int]:
+        """Visual placeholders of every row."""
+        counts: list[int] = self.visual.sum(1).tolist()
+        return counts
+
+    @cached_property
+    def unpruned(self) -> KeptTokens:
+        """All columns, padding included."""
+        batch, width = self.real.shape
+        return KeptTokens(0, torch.arange(width).repeat(batch, 1), self.real, tuple(self.real.sum(1).tolist()))
+
+
+def visual_inputs(kwargs: dict[str, Any]) -> list[str]:
+    """Return the names of the visual inputs a forward carries: pixels, or features encoded before it."""
+    encoded = [name for name, output in (kwargs.get("mm_encoder_outputs") or {}).items() if output is not None]
+    return encoded + [name for name in PIXELS if kwargs.get(name) is not None]
+
+
+def placeholders(adapter: ModelAdapter, kwargs: dict[str, Any]) -> Tensor:
+    """Return [B, L], True at image and video placeholders, on the device of the forward's inputs."""
+    if kwargs.get("input_ids") is not None:
+        return marked(kwargs["input_ids"], adapter.visual_token_ids)
+    embeds: Tensor = kwargs["inputs_embeds"]
+    table: Tensor = adapter.model.get_input_embeddings().weight
+    return (embeds.unsqueeze(2) == table[adapter.visual_token_ids].to(embeds.device)).all(-1).any(-1)
+
+
+def marked(ids: Tensor, wanted: Sequence[int]) -> Tensor:
+    """Return True where `ids` are among a few `wanted` ones."""
+    return reduce(or_, [ids == one for one in wanted])
+
+
+def valid_tokens(mask: Any, length: int) -> Tensor | None:
+    """Return [B or 1, L], False (or 0) at padding, from any form of attention mask; None without one."""
+    if isinstance(mask, dict):
+        mask = next(iter(mask.values()))
+    if mask is None or mask.dim() == 2:
+        valid: Tensor | None = mask
+        return valid
+    # Already built (static cache): the last query row sees exactly the valid tokens.
+    last: Tensor = mask[:, 0, -1, :length]
+    return last.clone() if last.dtype == torch.bool else last == 0
+
+
+def question_positions(
+    ids: Tensor | None, text: Tensor, image: int, question: Tensor | None, special: list[int]
+) -> Tensor:
+    """Return the positions [M] of the question's tokens in one row.
+
+    Args:
+        ids: [L] input ids, None for a prompt given as embeddings; all tensors on the CPU.
+        text: [L] True at text tokens.
+        image: position of the first visual token.
+        question: [M] ids to search for: their first occurrence after the image, else anywhere. Without one, all text
+            after the image that is no special token.
+        special: ids of special tokens.
+    """
+    after = torch.arange(len(text)) > image
+    if ids is None:
+        return (text & after).nonzero()[:, 0]
+    if question is not None and 0 < len(question) <= len(ids):
+        hits = (ids.unfold(0, len(question), 1) == question.to(HOST)).all(1).nonzero()[:, 0]
+        if len(hits):
+            later = hits[hits > image]
+            start = int(later[0] if len(later) else hits[0])
+            return start + text[start : start + len(question)].nonzero()[:, 0]
+    return (text & after & ~torch.isin(ids, torch.tensor(special))).nonzero()[:, 0]
+
+
+def repeated_rows(embeds: Tensor) -> int:
+    """Return how many copies of each prompt follow one another in `embeds` [B, L, D], as beams and samples do.
+
+    Equal inputs must get equal decisions in any case; the tolerance covers images encoded once per copy.
+    """
+    batch = embeds.shape[0]
+    near = torch.isclose(embeds[1:], embeds[:-1], rtol=1e-3, atol=1e-5).flatten(1).all(1)
+    same = [False, *near.tolist()]
+    fits = (k for k in range(batch, 0, -1) if batch % k == 0 and all(same[b] for b in range(batch) if b % k))
+    return next(fits)
+
+
+# --- from tokens to images and their cells ----------------------------------------------------------------------
+@dataclass(frozen=True)
+class TokenGroup:
+    """The visual tokens of one decision: an image, a part of one, or all images of a prompt.
+
+    Attributes:
+        ordinal: number of the group in its prompt.
+        grids: (t, h, w) of its grids.
+        ranks: [N] for every cell of the grids, the rank of the placeholder that holds it.
+        origins: [N] for every cell, its token in the vision tower's call; None if unknown.
+        markers: ranks of the group's placeholders that belong to no cell.
     """
 
     ordinal: int
@@ -39,7 +145,7 @@ class TokenGroup:
 
 
 def runs(visual: Tensor) -> list[list[int]]:
-    """Lengths of the contiguous runs of True in every row of `visual` [B, L], which lies on the host."""
+    """Return the lengths of the contiguous runs of True in every row of `visual` [B, L], on the CPU."""
     found = []
     for row in visual:
         _, lengths = torch.unique_consecutive(row, return_counts=True)
@@ -48,22 +154,22 @@ def runs(visual: Tensor) -> list[list[int]]:
     return found
 
 
-def image_units(visual: Tensor, pictures: Sequence[ImageLayout] | None, tiled: bool) -> list[list[TokenGroup]]:
-    """Units of every row, one per image.
+def image_groups(visual: Tensor, layouts: Sequence[ImageLayout] | None, tiled: bool) -> list[list[TokenGroup]]:
+    """Return the groups of every row, one per image.
 
     Args:
-        visual: [B, L] True at placeholders, on the host.
-        pictures: the encoded images in prompt order; images may have been encoded before rows were repeated for beams.
+        visual: [B, L] True at placeholders, on the CPU.
+        layouts: the encoded images in prompt order; images may have been encoded before rows were repeated for beams.
             None when the features came from outside: then every contiguous run is an image of unknown grid.
-        tiled: whether the pictures within one contiguous run are tiles of one image.
+        tiled: whether the images within one contiguous run are tiles of one image.
 
     Raises:
         UnsupportedError: the encoded images do not fill the placeholders.
     """
     rows = runs(visual)
-    if pictures is None:
-        return [list(_number([[ImageLayout(((1, 1, n),))] for n in row])) for row in rows]
-    sizes = [picture.placeholders for picture in pictures]
+    if layouts is None:
+        return [list(_numbered([[ImageLayout(((1, 1, n),))] for n in row])) for row in rows]
+    sizes = [layout.placeholders for layout in layouts]
     wanted, encoded = sum(map(sum, rows)), sum(sizes)
     repeats, rest = divmod(wanted, encoded) if encoded else (0, wanted)
     if rest or not repeats or len(rows) % repeats:
@@ -71,110 +177,98 @@ def image_units(visual: Tensor, pictures: Sequence[ImageLayout] | None, tiled: b
             f"{wanted} visual placeholders do not match {encoded} encoded visual tokens; "
             "encode exactly the images of the prompt"
         )
-    units: list[list[TokenGroup]] = []
+    found: list[list[TokenGroup]] = []
     position = 0
     for b, row in enumerate(rows):
         if b % repeats:
-            units.append(units[-1])
+            found.append(found[-1])
             continue
-        groups: list[list[ImageLayout]] = []
+        images: list[list[ImageLayout]] = []
         for length in row:
-            found: list[ImageLayout] = []
+            parts: list[ImageLayout] = []
             while length > 0 and position < len(sizes):
-                found.append(pictures[position])
+                parts.append(layouts[position])
                 length -= sizes[position]
                 position += 1
             if length:
                 raise UnsupportedError(
                     f"row {b} of the batch has a run of visual placeholders that no whole number of images fills"
                 )
-            groups += [found] if tiled else [[picture] for picture in found]
-        units.append(list(_number(groups)))
-    return units
+            images += [parts] if tiled else [[part] for part in parts]
+        found.append(list(_numbered(images)))
+    return found
 
 
-def _number(groups: Sequence[Sequence[ImageLayout]]) -> Iterator[TokenGroup]:
-    """Units from groups of pictures, placed one after the other."""
+def _numbered(images: Sequence[Sequence[ImageLayout]]) -> Iterator[TokenGroup]:
+    """Yield one group per image, given as the layouts of its parts, placed one after the other."""
     start = 0
-    for ordinal, group in enumerate(groups):
+    for ordinal, layouts in enumerate(images):
         parts = []
-        for picture in group:
-            ranks = torch.arange(start, start + picture.placeholders)
-            start += picture.placeholders
-            marked = picture.markers
-            cells, markers = (ranks, ranks[:0]) if marked is None else (ranks[~marked], ranks[marked])
-            parts.append(TokenGroup(ordinal, picture.grids, cells, picture.origins, markers))
+        for layout in layouts:
+            ranks = torch.arange(start, start + layout.placeholders)
+            start += layout.placeholders
+            is_marker = layout.markers
+            cells, markers = (ranks, ranks[:0]) if is_marker is None else (ranks[~is_marker], ranks[is_marker])
+            parts.append(TokenGroup(ordinal, layout.grids, cells, layout.origins, markers))
         yield _joined(ordinal, parts)
 
 
-def scoped(units: Sequence[TokenGroup], scope: Scope, encoded: Sequence[Grid] | None) -> list[TokenGroup]:
-    """What decisions are about under a scope: `units` are a row's images, `encoded` the grids of the tower's call."""
+def scoped(images: Sequence[TokenGroup], scope: Scope, encoded: Sequence[Grid] | None) -> list[TokenGroup]:
+    """Return the groups of a scope from a row's `images`; `encoded` are the grids of the tower's call."""
     if scope == "prompt":
-        return [_joined(0, units)] if units else []
+        return [_joined(0, images)] if images else []
     if scope == "image":
-        return list(units)
+        return list(images)
     split = _grids_of if scope == "grid" else _tiles_of
-    parts = [part for unit in units for part in split(unit, encoded or ())]
-    return [TokenGroup(i, part.grids, part.ranks, part.origins, part.markers) for i, part in enumerate(parts)]
+    parts = [part for image in images for part in split(image, encoded or ())]
+    return [replace(part, ordinal=number) for number, part in enumerate(parts)]
 
 
-def _joined(ordinal: int, units: Sequence[TokenGroup]) -> TokenGroup:
-    """Several units as one."""
-    if len(units) == 1:
-        return replace(units[0], ordinal=ordinal)
-    origins = [unit.origins for unit in units if unit.origins is not None]
+def _joined(ordinal: int, groups: Sequence[TokenGroup]) -> TokenGroup:
+    """Join several groups into one."""
+    if len(groups) == 1:
+        return replace(groups[0], ordinal=ordinal)
+    origins = [group.origins for group in groups if group.origins is not None]
     return TokenGroup(
         ordinal,
-        tuple(grid for unit in units for grid in unit.grids),
-        torch.cat([unit.ranks for unit in units]),
-        torch.cat(origins) if len(origins) == len(units) else None,
-        torch.cat([unit.markers for unit in units]),
+        tuple(grid for group in groups for grid in group.grids),
+        torch.cat([group.ranks for group in groups]),
+        torch.cat(origins) if len(origins) == len(groups) else None,
+        torch.cat([group.markers for group in groups]),
     )
 
 
-def _grids_of(unit: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup]:
-    """One part per grid; markers go with the last."""
+def _grids_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup]:
+    """Yield one part per grid; markers go with the last."""
     start = 0
-    for grid, stop in zip(unit.grids, accumulate(map(prod, unit.grids)), strict=True):
-        yield _part(unit, torch.arange(start, stop), grid, last=stop == len(unit.ranks))
+    for grid, stop in zip(image.grids, accumulate(map(prod, image.grids)), strict=True):
+        yield _part(image, torch.arange(start, stop), grid, last=stop == len(image.ranks))
         start = stop
 
 
-def _tiles_of(unit: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup]:
-    """One part per grid of the tower, as large as what is left of it; markers go with the last."""
-    if unit.origins is None:
+def _tiles_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup]:
+    """Yield one part per grid of the tower, cropped to what the prompt holds of it; markers go with the last."""
+    if image.origins is None:
         raise UnsupportedError(
             "the image features were computed outside this session, so their tiles are unknown; pass pixel values, or "
             'use scope="image"'
         )
     stops = torch.tensor(list(accumulate(map(prod, encoded))))
-    tile = image_of(unit.origins, encoded)
+    tile = image_of(image.origins, encoded)
     numbers = tile.unique().tolist()
     for number in numbers:
         frames, height, width = encoded[number]
         cells = (tile == number).nonzero()[:, 0]
-        inside = unit.origins[cells] - (stops[number] - frames * height * width)
+        inside = image.origins[cells] - (stops[number] - frames * height * width)
         rows, columns = len((inside // width).unique()) // frames, len((inside % width).unique())
-        yield _part(unit, cells, (frames, rows, columns), last=number == numbers[-1])
+        yield _part(image, cells, (frames, rows, columns), last=number == numbers[-1])
 
 
-def _part(unit: TokenGroup, cells: Tensor, grid: Grid, last: bool) -> TokenGroup:
-    origins = None if unit.origins is None else unit.origins[cells]
-    return TokenGroup(unit.ordinal, (grid,), unit.ranks[cells], origins, unit.markers if last else unit.markers[:0])
+def _part(image: TokenGroup, cells: Tensor, grid: Grid, last: bool) -> TokenGroup:
+    origins = None if image.origins is None else image.origins[cells]
+    return TokenGroup(image.ordinal, (grid,), image.ranks[cells], origins, image.markers if last else image.markers[:0])
 
 
 def image_of(origins: Tensor, grids: Sequence[Grid]) -> Tensor:
-    """Which of `grids`, those of a call, each of its tokens `origins` belongs to."""
+    """Return the number of the grid that each token `origins` of a call with these `grids` belongs to."""
     return torch.bucketize(origins, torch.tensor(list(accumulate(map(prod, grids)))), right=True)
-
-
-def repeated_rows(embeds: Tensor) -> int:
-    """How many copies of each prompt follow one another in `embeds` [B, L, D], as beams and returned sequences do.
-
-    Equal inputs must get equal decisions in any case; the tolerance covers images encoded once per copy.
-    """
-    batch = embeds.shape[0]
-    near = torch.isclose(embeds[1:], embeds[:-1], rtol=1e-3, atol=1e-5).flatten(1).all(1)
-    same = [False, *near.tolist()]
-    fits = (k for k in range(batch, 0, -1) if batch % k == 0 and all(same[b] for b in range(batch) if b % k))
-    return next(fits)

@@ -1,4 +1,4 @@
-"""Vision-tower quantities on demand, from what one call of the tower showed to hooks."""
+"""Vision-tower quantities on demand, computed from what hooks captured of one call of the tower."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 class Vision(Protocol):
-    """What a prefill knows of the tower's work on its images: one call, or several read as one."""
+    """The tower's work on the images of a prefill: one call, or several read as one."""
 
     @property
-    def family(self) -> ModelAdapter:
-        """The model's family."""
+    def adapter(self) -> ModelAdapter:
+        """The model's adapter."""
 
     @property
     def grids(self) -> list[Grid]:
@@ -34,23 +34,23 @@ class Vision(Protocol):
 
     @property
     def output(self) -> Any:
-        """What the tower returned, or the features handed to the model in its place."""
-
-    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
-        """[N, C] per image of a quantity of a captured layer."""
-
-    def features(self) -> list[Tensor]:
-        """[N, C] per image of what entered the projector."""
+        """The tower's output, or the features passed to the model in its place."""
 
     @property
     def projected(self) -> Tensor | None:
-        """What left the projector."""
+        """The projector's output."""
+
+    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
+        """Return [N, C] per image of a quantity of a captured layer."""
+
+    def features(self) -> list[Tensor]:
+        """Return [N, C] per image of the projector's input."""
 
     def project(self, features: Tensor) -> Tensor:
-        """[N, D] LLM tokens of features [N, C]."""
+        """Return [N, D] LLM tokens of features [N, C]."""
 
     def cls_tokens(self, layer: int | None) -> Tensor:
-        """[images, C] CLS states leaving a captured layer."""
+        """Return [images, C] CLS states leaving a captured layer."""
 
 
 @dataclass
@@ -58,13 +58,17 @@ class VisionCapture:
     """One call of the vision tower.
 
     Attributes:
-        family: the model's family. grids: (t, h, w) per image or tile. output: what the tower returned.
-        blocks, leaving: layer -> hidden states entering and leaving the block.
+        adapter: the model's adapter.
+        grids: (t, h, w) per image or tile.
+        output: the tower's output.
+        entered: the projector's input.
+        projected: the projector's output.
+        leaving: layer -> hidden states leaving the block.
+        blocks: layer -> hidden states entering the block.
         attentions: layer -> (hidden, kwargs) of its attention.
-        entered, projected: what entered and what left the projector.
     """
 
-    family: ModelAdapter
+    adapter: ModelAdapter
     grids: list[Grid]
     output: Any = None
     entered: Tensor | None = None
@@ -76,26 +80,30 @@ class VisionCapture:
 
     @property
     def memory(self) -> int:
-        """Bytes of all tensors it keeps."""
+        """Bytes of all tensors held."""
         pooled = None if self.output is None else self.output.pooler_output
         kept = [pooled, self.entered, self.projected, self.leaving, self.blocks, self.attentions, self._known]
         storages = [leaf.untyped_storage() for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def forget(self) -> None:
-        """Drop the quantities that were asked for: they can be made again."""
+        """Drop the computed quantities: they can be computed again."""
         self._known.clear()
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
-        """[N, C] per image, `name` being a method of this class without its underscore, `layer` a captured one."""
+        """Return [N, C] per image; `name` is a method of this class without its underscore, `layer` a captured one."""
         index = self.captured(layer)
         if (name, index) not in self._known:
-            self._known[name, index] = self.family.to_tokens(getattr(self, f"_{name}")(index), self.grids)
+            self._known[name, index] = self.adapter.to_tokens(getattr(self, f"_{name}")(index), self.grids)
         return self._known[name, index]
 
     def captured(self, layer: int | None) -> int:
-        """Number of the block that `layer` names. Raises PruningError if hooks did not look at it."""
-        index = self.family.block_index(layer)
+        """Return the number of the block that `layer` names.
+
+        Raises:
+            PruningError: hooks did not capture it.
+        """
+        index = self.adapter.block_index(layer)
         if index not in self.blocks:
             raise PruningError(
                 f"vision layer {index} was not captured; name it in the method's vision_layers (captured: "
@@ -104,34 +112,34 @@ class VisionCapture:
         return index
 
     def features(self) -> list[Tensor]:
-        """[N, C] per image: what entered the projector."""
+        """Return [N, C] per image of the projector's input."""
         if self.entered is None:
             raise PruningError("the projector did not run after the vision tower, so its input is unknown")
-        return self.family.features(self.entered, self.grids)
+        return self.adapter.features(self.entered, self.grids)
 
     def project(self, features: Tensor) -> Tensor:
-        """[N, D] from [N, C], in the projector's dtype."""
-        return self.family.project(features if self.entered is None else features.to(self.entered))
+        """Return [N, D] from [N, C], in the projector's dtype."""
+        return self.adapter.project(features if self.entered is None else features.to(self.entered))
 
     def cls_tokens(self, layer: int | None) -> Tensor:
-        """[images, C] CLS states leaving a captured layer."""
+        """Return [images, C] CLS states leaving a captured layer."""
         self._require_cls("a CLS token")
         return self.leaving[self.captured(layer)][:, 0]
 
-    def _require_cls(self, what: str) -> None:
-        if not self.family.has_cls:
+    def _require_cls(self, quantity: str) -> None:
+        if not self.adapter.has_cls:
             raise UnsupportedError(
-                f"the vision tower of {type(self.family).__name__} has no CLS token, so {what} does not exist; "
+                f"the vision tower of {type(self.adapter).__name__} has no CLS token, so {quantity} does not exist; "
                 "use a method based on received attention"
             )
 
     def _projections(self, layer: int) -> tuple[Tensor, Tensor, float]:
-        attention = self.family.vision_attention(self.family.vision_blocks()[layer])
-        return self.family.vision_qk(attention, *self.attentions[layer])
+        attention = self.adapter.vision_attention(self.adapter.vision_blocks()[layer])
+        return self.adapter.vision_qk(attention, *self.attentions[layer])
 
     def _received(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
-        return received(query, key, scale, self.family.vision_spans(*self.attentions[layer]))[..., None]
+        return received(query, key, scale, self.adapter.vision_spans(*self.attentions[layer]))[..., None]
 
     def _cls(self, layer: int) -> Tensor:
         self._require_cls("CLS attention")
@@ -141,13 +149,14 @@ class VisionCapture:
     def _joint_cls(self, layer: int) -> Tensor:
         self._require_cls("CLS attention")
         query, key, _ = self._projections(layer)
-        query, key = (x.transpose(1, 2).flatten(2).float() for x in (query[:, :, :1], key))
-        return (key @ query.transpose(1, 2) * key.shape[-1] ** -0.5).softmax(1)
+        cls, keys = (x.transpose(1, 2).flatten(2).float() for x in (query[:, :, :1], key))
+        scores: Tensor = (keys @ cls.transpose(1, 2) * keys.shape[-1] ** -0.5).softmax(1)
+        return scores
 
     def _exchanged(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
-        spans = self.family.vision_spans(*self.attentions[layer])
-        return exchanged(query, key, scale, spans, skip=int(self.family.has_cls))
+        spans = self.adapter.vision_spans(*self.attentions[layer])
+        return exchanged(query, key, scale, spans, skip=int(self.adapter.has_cls))
 
     def _keys(self, layer: int) -> Tensor:
         return self._projections(layer)[1].transpose(1, 2).flatten(2)
@@ -161,14 +170,14 @@ class VisionCapture:
 
 
 @dataclass(frozen=True)
-class UnitVision:
-    """`view.vision`: the quantities of one call at the tokens one view holds.
+class ViewVision:
+    """`view.vision`: the quantities of the tower's work at the tokens of one view.
 
     Attributes:
-        call: the tower's work, None when the features came from outside.
-        origins: [U] tokens of that work that the view's grids are made of, on the host; None if unknown.
-        cells: [N] cells of the surviving tokens in the concatenated grids, on the host.
-        device: where results are wanted.
+        call: the tower's work, None if the features were computed outside the session.
+        origins: [U] tokens of that work that form the view's grids, on the CPU; None if unknown.
+        cells: [N] cells of the surviving tokens in the concatenated grids, on the CPU.
+        device: device of the results.
     """
 
     call: Vision | None
@@ -179,49 +188,57 @@ class UnitVision:
     @property
     def patches(self) -> int:
         """Vision patches per token."""
-        return self._call.family.merge**2
+        return self._call.adapter.merge**2
 
     def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
-        """[N] CLS attention (mean over heads, or one joint head), or received attention where there is no CLS."""
-        if not self._call.family.has_cls:
+        """Return [N] CLS attention (mean over heads, or one joint head); received attention without a CLS token."""
+        if not self._call.adapter.has_cls:
             return self.received(layer)
         return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
 
     def received(self, layer: int | None = None) -> Tensor:
-        """[N] attention each token receives, mean over heads and queries."""
+        """Return [N] attention each token receives, mean over heads and queries."""
         return self._tokens("received", layer)[:, 0]
 
     def exchanged(self, layer: int | None = None) -> Tensor:
-        """[2, N] mean attention each token emits to and receives from patches, mean over heads."""
+        """Return [2, N] mean attention each token emits to and receives from patches, mean over heads."""
         return self._tokens("exchanged", layer).T
 
     def cls(self, layer: int | None = None) -> Tensor:
-        """[heads, N] attention of the CLS query; raises UnsupportedError where the tower has none."""
+        """Return [heads, N] attention of the CLS query.
+
+        Raises:
+            UnsupportedError: the tower has no CLS token.
+        """
         return self._tokens("cls", layer).T
 
     def cls_tokens(self, layer: int | None = None) -> Tensor:
-        """[images, C] CLS states leaving the layer; raises UnsupportedError where they cannot be projected."""
+        """Return [images, C] CLS states leaving the layer.
+
+        Raises:
+            UnsupportedError: the tower has no CLS token, or it cannot be projected.
+        """
         if self.patches > 1:
             raise UnsupportedError(
-                f"the projector of {type(self._call.family).__name__} takes {self.patches} patches at a time, so a "
+                f"the projector of {type(self._call.adapter).__name__} takes {self.patches} patches at a time, so a "
                 "single CLS token cannot be projected; leave it out"
             )
         return self._call.cls_tokens(layer)[self._place[0]].to(self.device)
 
     def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
-        """[N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
+        """Return [N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
         return self._tokens("head_mean_keys" if head_mean else "keys", layer)
 
     def hidden(self, layer: int | None = None) -> Tensor:
-        """[N, C] hidden states entering the layer."""
+        """Return [N, C] hidden states entering the layer."""
         return self._tokens("hidden", layer)
 
     def features(self) -> Tensor:
-        """[N, C] what entered the projector, the patches of a token side by side."""
+        """Return [N, C] inputs of the projector, the patches of a token side by side."""
         return self._of_view(self._call.features())
 
     def project(self, features: Tensor) -> Tensor:
-        """[k, D] LLM tokens of features [k, C]."""
+        """Return [k, D] LLM tokens of features [k, C]."""
         return self._call.project(features).to(self.device)
 
     @property
@@ -238,7 +255,7 @@ class UnitVision:
 
     @cached_property
     def _place(self) -> tuple[list[int], Tensor]:
-        """Images of the call that the view's tokens come from, and [U] where in these, joined, each token is."""
+        """Images of the call that the view's tokens come from, and [U] each token's index in these images joined."""
         origins, sizes = _known(self.origins), torch.tensor(list(map(prod, self._call.grids)))
         number = image_of(origins, self._call.grids)
         images = number.unique()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from uniprune.engine.shared import supports_sharing
 from uniprune.engine.vision import VisionCapture
+from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.processing import EncodedRequest

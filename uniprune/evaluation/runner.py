@@ -100,7 +100,7 @@ class Runner:
         """Yield encoded rows in windows of a few batches; those in the cache come first."""
         window = WINDOW * self.batch_size if self.batch_size > 1 else 1
         if self._shared is not None:
-            blocks = self._session.looks_at
+            blocks = self._session.vision_blocks
             known = {request.index: self._shared.prompt(data, request, blocks) for request in requests}
             rows = [row for row in known.values() if row is not None]
             for start in range(0, len(rows), window):
@@ -148,7 +148,7 @@ class Runner:
             return calls
         for image in chain.from_iterable(row.images for row in rows):
             if image.key not in calls:
-                cached = self._shared.features(image.key, self._session.looks_at)
+                cached = self._shared.features(image.key, self._session.vision_blocks)
                 calls[image.key] = cached or self._session.encode(self._generator.tensors(image.visual))
         return calls
 
@@ -158,7 +158,7 @@ class Runner:
             return None
         if self._average is not None and self._stages:
             return self._average * report.initial
-        layers, sizes = self._loaded.num_layers, [len(unit.ranks) for unit in report.units]
+        layers, sizes = self._loaded.num_layers, [len(group.ranks) for group in report.groups]
         return sum(sum(tokens_per_layer(size, self._stages, layers)) for size in sizes) / layers
 
     def _shrink(self, batch: list[EncodedRequest], error: RuntimeError) -> None:

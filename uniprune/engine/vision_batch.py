@@ -1,4 +1,4 @@
-"""Vision-tower calls that several prompts and methods share: encoded once, handed to many prefills."""
+"""Image features that several prompts and methods share: encoded once, passed to many prefills."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ class VisionBatch:
     """Several calls of the tower, read as if they had been one call on all their images.
 
     Attributes:
-        family: the model's layout. calls: in the order of the images. output: the features handed to the model.
+        adapter: the model's adapter.
+        calls: in the order of the images.
+        output: the features passed to the model.
     """
 
-    family: ModelAdapter
+    adapter: ModelAdapter
     calls: Sequence[VisionCapture]
     output: Any
 
@@ -37,7 +39,7 @@ class VisionBatch:
 
     @cached_property
     def projected(self) -> Tensor | None:
-        """What left the projector, of all calls."""
+        """The projector's output of all calls; None if one has none."""
         made = [call.projected for call in self.calls if call.projected is not None]
         return torch.cat(made) if len(made) == len(self.calls) else None
 
@@ -59,18 +61,18 @@ class VisionBatch:
 
 
 def supports_sharing(model: Any) -> bool:
-    """Whether `generate` takes features in place of pixels (transformers since 5.23 does for the families here)."""
+    """Check whether `generate` accepts features in place of pixels, as transformers does since 5.23."""
     return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
 
 
-def encode(family: ModelAdapter, visual: dict[str, Tensor]) -> Any:
-    """Features of pictures, as the model itself makes them from its visual inputs."""
-    known = inspect.signature(family.base.get_image_features).parameters
-    return family.base.get_image_features(**{k: v for k, v in visual.items() if k in known}, return_dict=True)
+def encode(adapter: ModelAdapter, visual: dict[str, Tensor]) -> Any:
+    """Return the features of images, as the model itself computes them from its visual inputs."""
+    known = inspect.signature(adapter.base.get_image_features).parameters
+    return adapter.base.get_image_features(**{k: v for k, v in visual.items() if k in known}, return_dict=True)
 
 
-def join(features: Sequence[Any]) -> Any:
-    """What the model makes of all pictures together, from what it makes of each."""
-    pooled = [one.pooler_output for one in features]
+def join(outputs: Sequence[Any]) -> Any:
+    """Join the features of several calls into those of one call on all images."""
+    pooled = [output.pooler_output for output in outputs]
     together = torch.cat(pooled) if isinstance(pooled[0], Tensor) else tuple(chain.from_iterable(pooled))
     return BaseModelOutputWithPooling(pooler_output=together)
