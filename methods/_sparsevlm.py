@@ -1,6 +1,8 @@
-"""What the versions of SparseVLM share: text raters, their scores, and recycling of what is dropped."""
+"""Shared by the versions of SparseVLM: text raters, published schedules, and recycling of dropped tokens."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,9 +10,18 @@ from torch import Tensor
 from uniprune.pruning.base import Selection
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.functional import at_least_float32, group_means, top_k
+from uniprune.pruning.schedules import between
 from uniprune.pruning.view import View
 
 TOKENS = 576
+"""Tokens of an image in LLaVA-1.5-7B, for which the schedules are published."""
+RECYCLED, CLUSTER = 0.3, 10
+"""As released: share of the dropped tokens that is recycled, and how many of these make a cluster."""
+
+
+def published(schedules: Mapping[int, Sequence[int]], level: float, stages: int) -> list[float]:
+    """Return the shares left after each stage, interpolated from schedules: average tokens -> tokens after each."""
+    return between({n / TOKENS: [m / TOKENS for m in row] for n, row in schedules.items()}, level)[:stages]
 
 
 def text_raters(visual: Tensor, text: Tensor) -> Tensor:
@@ -34,13 +45,13 @@ def raters(view: View) -> Tensor:
 
 
 def recycled(dropped: int) -> tuple[int, int]:
-    """How many of `dropped` tokens are recycled, and into how many clusters: 30 % and a tenth of these, plus one."""
-    candidates = int(0.3 * dropped) + 1
-    return candidates, candidates // 10 + 1
+    """Return how many of `dropped` tokens are recycled, and into how many clusters; one more of each than the share."""
+    candidates = int(RECYCLED * dropped) + 1
+    return candidates, candidates // CLUSTER + 1
 
 
 def split_budget(tokens: int, keep: int) -> tuple[int, int]:
-    """(kept, clusters) that sum to `keep`: as many kept as leave room for the clusters of what is dropped.
+    """Return (kept, clusters) that sum to `keep`: as many kept as leave room for the clusters of the dropped tokens.
 
     309 of 576 are 300 and 9 clusters. Budgets below the clusters of everything recycle nothing.
     """

@@ -1,4 +1,4 @@
-"""A `View` without a model, for testing one decision on given numbers."""
+"""A `View` without a model, and what the engine makes of one decision on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uniprune.engine.views import choose, settle
+from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View
 
 
@@ -26,3 +28,8 @@ def make_view(tokens: Tensor, **given: Any) -> View:
         "vision": None,
     }
     return View(tokens=tokens, **defaults | given)
+
+
+def decide(pruner: Pruner, view: View, keep: int) -> Selection:
+    """Checked and sorted answer of a method, in the order that its field `order` names, as the engine applies it."""
+    return settle([choose(Stage(view.layer, 1.0, pruner), "0", 0, view, keep)])[0].selection

@@ -82,10 +82,20 @@ class RecordingPruner(Pruner):
 
     def __post_init__(self) -> None:
         """What the engine asks a method about itself is answered by `inner`, which has checked it."""
-        for name in ("ratio", "layer", "seed", "positions", "scope"):
+        for name in ("ratio", "layer", "seed", "positions", "scope", "order"):
             object.__setattr__(self, name, getattr(self.inner, name))
-        for name in ("exact", "in_place", "llm_attention", "upcoming_attention", "needs_text"):
+        for name in ("llm_attention", "upcoming_attention", "needs_text"):
             object.__setattr__(self, name, getattr(self.inner, name))
+
+    @property
+    def exact(self) -> bool:
+        """Whether the method keeps the requested number."""
+        return self.inner.exact
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the method leaves tokens in their places."""
+        return self.inner.in_place
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:

@@ -152,9 +152,6 @@ def choose(stage: Stage, sample: str, ordinal: int, view: Any, keep: int) -> Dec
     """
     answer = stage.pruner.select(view, keep)
     selection = answer if isinstance(answer, Selection) else Selection(answer)
-    if stage.pruner.order == "release":
-        tokens = view.tokens[selection.indices] if selection.tokens is None else selection.tokens
-        selection = Selection(selection.indices.sort().values, tokens)
     choice = Decision(stage, sample, ordinal, view.tokens, selection)
     problem = _malformed(selection, view.tokens, keep if stage.pruner.exact else None)
     if problem:
@@ -167,7 +164,8 @@ def settle(choices: Sequence[Decision]) -> list[Decision]:
 
     Returns:
         As `choices`, with sorted int64 indices on the host, and replacement tokens (if any) in that order, on the
-        device and in the dtype of the tokens before.
+        device and in the dtype of the tokens before. The order "release" makes every answer one with replacement
+        tokens, in the order in which they were returned.
 
     Raises:
         PruningError: naming the method, layer, sample and what is wrong.
@@ -183,7 +181,9 @@ def settle(choices: Sequence[Decision]) -> list[Decision]:
         problem = _impossible(ordered, len(before)) or (None if tokens is None else _infinite(bool(next(whole))))
         if problem:
             raise choice.error(problem)
-        if tokens is not None:
+        if choice.stage.pruner.order == "release":  # fills the kept places in the order of the answer
+            tokens = before[to_device(unsorted, before.device)] if tokens is None else tokens.to(before)
+        elif tokens is not None:
             tokens = tokens.to(before)[to_device(order, before.device)]
         settled.append(replace(choice, selection=Selection(ordered, tokens)))
     return settled

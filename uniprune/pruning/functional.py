@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniprune.pruning.base import Selection
 from uniprune.pruning.view import Grid
-
-Order = Literal["raster", "release"]
-"""Kept tokens in their own places, or in the order in which a release hands them over (`in_order`)."""
 
 ROWS = 128
 """Rows of a pairwise matrix worked on at a time on a CPU: they stay in the processor's cache."""
@@ -51,14 +46,6 @@ def complement(tokens: int, taken: Tensor) -> Tensor:
     """[tokens - taken] indices that are not in `taken` [T] (unique), ascending. O(tokens)."""
     free = torch.ones(tokens, dtype=torch.bool, device=taken.device)
     return free.index_fill(0, taken, False).nonzero()[:, 0]
-
-
-def in_order(slots: Tensor, tokens: Tensor) -> Selection:
-    """`tokens` [k, D] one after the other in the kept `slots` [k], whichever slot a token came from.
-
-    For releases that hand tokens over in another order than the raster: a token takes the position of its new slot.
-    """
-    return Selection(slots.sort().values, tokens)
 
 
 def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
