@@ -46,6 +46,7 @@ def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
     plain = {
         "uniprune",
         "uniprune.errors",
+        "uniprune.pruning",
         "uniprune.pruning.base",
         "uniprune.pruning.view",
         "uniprune.pruning.budget",
@@ -114,8 +115,9 @@ def test_an_edit_of_a_helper_is_another_run(plugin: Path) -> None:
     assert code_hash([METHODS.get("divprune")]) == others
 
 
-def test_an_edit_of_a_shared_rule_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
+def test_an_edit_of_a_shared_rule_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = {name: code_hash([METHODS.get(name)]) for name in ("none", "divprune", "sparsevlm", "vtw")}
-    monkeypatch.setattr(Path, "read_bytes", lambda self: read(self) + b"\n" * (self.name == "clustering.py"))
+    find, edited = sources._file, tmp_path / "clustering.py"
+    edited.write_bytes((ROOT / "uniprune" / "pruning" / "clustering.py").read_bytes() + b"\n")
+    monkeypatch.setattr(sources, "_file", lambda name: edited if name.endswith(".clustering") else find(name))
     assert {name for name, code in codes.items() if code_hash([METHODS.get(name)]) != code} == {"sparsevlm"}
