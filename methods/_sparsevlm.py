@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from uniprune.pruning.base import Selection
 from uniprune.pruning.clustering import density_peaks
+from uniprune.pruning.fields import NonNegative
 from uniprune.pruning.functional import at_least_float32, group_means, top_k
-from uniprune.pruning.schedules import between
+from uniprune.pruning.schedules import MultiStage, between
 from uniprune.pruning.view import View
 
 TOKENS = 576
@@ -19,9 +22,19 @@ RECYCLED, CLUSTER = 0.3, 10
 """As released: share of the dropped tokens that is recycled, and how many of these make a cluster."""
 
 
-def published(schedules: Mapping[int, Sequence[int]], level: float, stages: int) -> list[float]:
-    """Return the shares left after each stage, interpolated from schedules: average tokens -> tokens after each."""
-    return between({n / TOKENS: [m / TOKENS for m in row] for n, row in schedules.items()}, level)[:stages]
+@dataclass(frozen=True, kw_only=True)
+class Scheduled(MultiStage):
+    """A version with published schedules: average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B."""
+
+    layer: NonNegative = 3
+    llm_attention: ClassVar[bool] = True
+    reference: ClassVar[tuple[int, ...]] = (3, 7, 16)
+    published: ClassVar[dict[int, tuple[int, ...]]]
+
+    def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
+        """The published schedules, interpolated."""
+        table = {average / TOKENS: [count / TOKENS for count in row] for average, row in self.published.items()}
+        return between(table, level)[: len(layers)]
 
 
 def text_raters(visual: Tensor, text: Tensor) -> Tensor:
@@ -48,18 +61,6 @@ def recycled(dropped: int) -> tuple[int, int]:
     """Return how many of `dropped` tokens are recycled, and into how many clusters; one more of each than the share."""
     candidates = int(RECYCLED * dropped) + 1
     return candidates, candidates // CLUSTER + 1
-
-
-def split_budget(tokens: int, keep: int) -> tuple[int, int]:
-    """Return (kept, clusters) that sum to `keep`: as many kept as leave room for the clusters of the dropped tokens.
-
-    309 of 576 are 300 and 9 clusters. Budgets below the clusters of everything recycle nothing.
-    """
-    for kept in range(keep, -1, -1):
-        clusters = recycled(tokens - kept)[1]
-        if kept + clusters == keep:
-            return kept, clusters
-    return keep, 0
 
 
 def recycle(tokens: Tensor, scores: Tensor, kept: int, clusters: int, noise: Tensor | None = None) -> Selection:

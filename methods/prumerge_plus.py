@@ -37,21 +37,19 @@ class PruMergePlus(Merging):
 
     def anchors(self, attention: Tensor, count: int) -> Tensor:
         """Outliers, best first, then spaced tokens."""
-        return released_anchors(attention) if self.adaptive else spaced_anchors(attention, count)
+        outliers = top_k(attention, max(1, count_outliers(attention)))
+        return released(outliers, len(attention)) if self.adaptive else spaced(outliers[:count], len(attention), count)
 
 
-def spaced_anchors(attention: Tensor, count: int) -> Tensor:
-    """[count] outliers by falling attention (at least one), then tokens evenly spaced among the others."""
-    outliers = top_k(attention, min(count, max(1, count_outliers(attention))))
-    others, spaced = complement(len(attention), outliers), count - len(outliers)
-    places = (2 * torch.arange(spaced, device=others.device) + 1) * len(others) // (2 * max(1, spaced))
+def spaced(outliers: Tensor, tokens: int, count: int) -> Tensor:
+    """[count] the outliers, then tokens evenly spaced among the others."""
+    others, more = complement(tokens, outliers), count - len(outliers)
+    places = (2 * torch.arange(more, device=others.device) + 1) * len(others) // (2 * max(1, more))
     return torch.cat((outliers, others[places]))
 
 
-def released_anchors(attention: Tensor) -> Tensor:
-    """[A] outliers by falling attention, then every s-th token that is none; s is a third of tokens per outlier."""
-    total, count = len(attention), max(1, count_outliers(attention))
-    stride = max(1, int(int(1 / (count / total)) / 3))
-    outliers = top_k(attention, count)
-    spaced = torch.arange(0, total - 1, stride, device=attention.device)
-    return torch.cat((outliers, spaced[~torch.isin(spaced, outliers)]))
+def released(outliers: Tensor, tokens: int) -> Tensor:
+    """[A] the outliers, then every s-th token that is none; s is a third of tokens per outlier."""
+    stride = max(1, int(int(1 / (len(outliers) / tokens)) / 3))
+    regular = torch.arange(0, tokens - 1, stride, device=outliers.device)
+    return torch.cat((outliers, regular[~torch.isin(regular, outliers)]))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from uniprune.pruning.base import Selection
-from uniprune.pruning.fields import NonNegative
-from uniprune.pruning.schedules import MultiStage
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._sparsevlm import TOKENS, published, raters, recycle, split_budget
+from ._sparsevlm import TOKENS, Scheduled, raters, recycle, recycled
 
-# Average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B, recycled ones included.
+# Recycled tokens included.
 PUBLISHED: dict[int, tuple[int, ...]] = {
     0: (0, 0, 0), 64: (82, 32, 18), 96: (249, 55, 27), 128: (312, 117, 39), 192: (309, 204, 113), TOKENS: (TOKENS,) * 3
 }  # fmt: skip
@@ -32,7 +29,7 @@ PUBLISHED: dict[int, tuple[int, ...]] = {
     ],
 )
 @dataclass(frozen=True, kw_only=True)
-class SparseVLM(MultiStage):
+class SparseVLM(Scheduled):
     """Ranks visual tokens by the attention of selected text tokens (Zhang et al., ICML 2025, arXiv 2410.04417), v1.5.
 
     Text raters are the tokens after the image to which its embeddings are most similar. After layers 2, 6 and 15 of
@@ -45,14 +42,20 @@ class SparseVLM(MultiStage):
     Cost: a few attention rows and one clustering per stage.
     """
 
-    layer: NonNegative = 3
-    llm_attention: ClassVar[bool] = True
-    reference: ClassVar[tuple[int, ...]] = (3, 7, 16)
-
-    def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
-        """Return the published schedules, interpolated."""
-        return published(PUBLISHED, level, len(layers))
+    published: ClassVar[dict[int, tuple[int, ...]]] = PUBLISHED
 
     def select(self, view: View, keep: int) -> Selection:
         scores = view.attention(raters(view)).mean((0, 1))
         return recycle(view.tokens, scores, *split_budget(len(view.tokens), keep))
+
+
+def split_budget(tokens: int, keep: int) -> tuple[int, int]:
+    """Return (kept, clusters) that sum to `keep`: as many kept as leave room for the clusters of the dropped tokens.
+
+    309 of 576 are 300 and 9 clusters. Budgets below the clusters of everything recycle nothing.
+    """
+    for kept in range(keep, -1, -1):
+        clusters = recycled(tokens - kept)[1]
+        if kept + clusters == keep:
+            return kept, clusters
+    return keep, 0

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.pruning.fields import NonNegative, Share
+from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import top_k
-from uniprune.pruning.schedules import MultiStage
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._sparsevlm import TOKENS, published, raters
+from ._sparsevlm import TOKENS, Scheduled, raters
 
-# Average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B.
 PUBLISHED: dict[int, tuple[int, ...]] = {
     0: (0, 0, 0), 64: (66, 34, 20), 96: (246, 54, 28), 128: (238, 108, 60), 192: (300, 200, 118), TOKENS: (TOKENS,) * 3
 }  # fmt: skip
@@ -29,7 +26,7 @@ PUBLISHED: dict[int, tuple[int, ...]] = {
     deviations=["Paper: unknown; it does not describe this version, whose released code is followed."],
 )
 @dataclass(frozen=True, kw_only=True)
-class SparseVLMv2(MultiStage):
+class SparseVLMv2(Scheduled):
     """SparseVLM+, the second version of SparseVLM (Zhang et al., ICML 2025, arXiv 2410.04417), without recycling.
 
     Attention is divided by what rotary positions alone contribute (the scaled dot product of rotated all-ones vectors),
@@ -45,14 +42,8 @@ class SparseVLMv2(MultiStage):
         heads: share of the heads that count; the release takes 14 of 32.
     """
 
-    layer: NonNegative = 3
     heads: Share = 14 / 32
-    llm_attention: ClassVar[bool] = True
-    reference: ClassVar[tuple[int, ...]] = (3, 7, 16)
-
-    def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
-        """Return the published schedules, interpolated."""
-        return published(PUBLISHED, level, len(layers))
+    published: ClassVar[dict[int, tuple[int, ...]]] = PUBLISHED
 
     def select(self, view: View, keep: int) -> Tensor:
         rows = raters(view)

@@ -55,8 +55,8 @@ class VisPruner(PreLLM):
 
     def select(self, view: View, keep: int) -> Tensor:
         importance = view.vision.importance(self.vision_layer)
-        features = view.features(self.space)
-        return important_and_diverse(features, importance, int(keep * self.important), keep, self.step)
+        important = int(keep * self.important)
+        return important_and_diverse(view.features(self.space), importance, important, keep, self.step)
 
 
 def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:

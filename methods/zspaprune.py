@@ -54,9 +54,8 @@ class ZSPAPrune(PreLLM):
 def relevance(tokens: Tensor, prompt: Tensor, pooling: Pooling) -> Tensor:
     """[N] similarity of `tokens` [N, D] to `prompt` [M, D]."""
     prompt = at_least_float32(prompt)
-    if pooling == "none":
-        return cosine_similarity(tokens, prompt).amax(1)
-    return cosine_similarity(tokens, (prompt.mean(0) if pooling == "mean" else prompt.amax(0))[None])[:, 0]
+    pooled = {"mean": prompt.mean(0, keepdim=True), "max": prompt.amax(0, keepdim=True), "none": prompt}[pooling]
+    return cosine_similarity(tokens, pooled).amax(1)
 
 
 def core_and_diverse(tokens: Tensor, scores: Tensor, core: int, keep: int) -> Tensor:

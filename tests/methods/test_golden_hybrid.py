@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 from uniprune.methods._mustdrop import KEYS, WindowMerge, passes, similar_windows
-from uniprune.methods._sparsevlm import raters, recycle, recycled, split_budget, text_raters
+from uniprune.methods._sparsevlm import raters, recycle, recycled, text_raters
 from uniprune.methods.mustdrop import MustDrop
-from uniprune.methods.sparsevlm import SparseVLM
+from uniprune.methods.sparsevlm import SparseVLM, split_budget
 from uniprune.methods.sparsevlm_v1 import SparseVLMv1, kept_by_rank
 from uniprune.methods.sparsevlm_v2 import SparseVLMv2, priority_heads
 

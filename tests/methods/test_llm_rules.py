@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from uniprune.methods._mustdrop import similar_windows
-from uniprune.methods._sparsevlm import recycle, recycled, split_budget, text_raters
+from uniprune.methods._sparsevlm import recycle, recycled, text_raters
 from uniprune.methods.calibration.fitprune import RecipeSearch, Statistics
 from uniprune.methods.calibration.vtw import LayerSearch, divergences, earliest
 from uniprune.methods.dart import least_similar, quotas
 from uniprune.methods.fitprune import FitPrune
 from uniprune.methods.mustdrop import MustDrop
+from uniprune.methods.sparsevlm import split_budget
 from uniprune.methods.vtw import VTW
 
 from tests.helpers.oracles import layerwise_masked, merged_inputs

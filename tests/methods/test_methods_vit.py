@@ -13,7 +13,7 @@ from uniprune.methods.fopru import FoPru, best_rows, significance
 from uniprune.methods.gprune import GPrune, graph_scores
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
-from uniprune.methods.prumerge_plus import PruMergePlus, released_anchors, spaced_anchors
+from uniprune.methods.prumerge_plus import PruMergePlus
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.zspaprune import ZSPAPrune, relevance
@@ -275,7 +275,7 @@ def attention(outliers: int, total: int = 100) -> Tensor:
 
 def test_spaced_anchors() -> None:
     """Outliers first; then evenly spread over the others, down to the bottom of the image."""
-    picks = spaced_anchors(attention(4), 24).tolist()
+    picks = PruMergePlus().anchors(attention(4), 24).tolist()
     assert picks[:4] == [24, 17, 10, 3]
     assert picks[4:] == sorted(picks[4:])
     gaps = torch.tensor(picks[4:]).diff()
@@ -283,15 +283,15 @@ def test_spaced_anchors() -> None:
     assert (int(gaps.min()), int(gaps.max())) == (4, 6)
     assert picks[4] <= 5
     assert picks[-1] >= 94
-    assert spaced_anchors(attention(4), 2).tolist() == [24, 17]
-    assert sorted(spaced_anchors(torch.ones(10), 10).tolist()) == list(range(10))
+    assert PruMergePlus().anchors(attention(4), 2).tolist() == [24, 17]
+    assert sorted(PruMergePlus().anchors(torch.ones(10), 10).tolist()) == list(range(10))
 
 
 def test_released_anchors_stop_before_the_last_token() -> None:
     """4 outliers of 100: every 25 // 3 = 8th token; no outlier at all still keeps something."""
-    assert released_anchors(attention(4)).tolist() == [24, 17, 10, 3, 0, 8, 16, *range(32, 99, 8)]
-    assert released_anchors(torch.ones(100)).tolist() == [0, 33, 66]
-    assert released_anchors(torch.tensor([1.0, 2.0])).tolist() == [1, 0]
+    assert PruMergePlus(adaptive=True).anchors(attention(4), 1).tolist() == [24, 17, 10, 3, 0, 8, 16, *range(32, 99, 8)]
+    assert PruMergePlus(adaptive=True).anchors(torch.ones(100), 1).tolist() == [0, 33, 66]
+    assert PruMergePlus(adaptive=True).anchors(torch.tensor([1.0, 2.0]), 1).tolist() == [1, 0]
 
 
 def test_split_tokens() -> None:

@@ -84,7 +84,7 @@ def test_refused_values_are_named_with_what_was_expected(fields: dict[str, Any],
 
 @dataclass(frozen=True, kw_only=True)
 class Half(Many):
-    """A method whose author imports a type for the type checker only, and bounds a number by another library's means."""
+    """A method whose author imports a type for the type checker only, and bounds a number with foreign metadata."""
 
     unseen: Imagined = 0.5
     bounded: Annotated[float, "at most 3"] = 7.0
