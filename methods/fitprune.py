@@ -33,8 +33,8 @@ from .calibration.fitprune import RecipeSearch
 class FitPrune(MultiStage):
     """Deletes the least attended tokens layer by layer, by a fitted recipe (Ye et al., AAAI 2025, arXiv 2409.10197).
 
-    A token's importance in a layer is what visual rows give it times what text rows give it, heads combined by maximum.
-    Recipes say how many tokens to delete where; `python run.py calibrate fitprune` searches one for a model.
+    A token's importance in a layer is its attention from visual rows times that from text rows, heads combined by
+    maximum. Recipes are numbers of tokens to delete; `python run.py calibrate fitprune` searches one for a model.
 
     The ratio is the average share from layer 1 on. With `budget="paper"` it is the share of visual FLOPs left: 0.4 is
     the published recipe "60 %". A recipe of one's own stands for its own average share.

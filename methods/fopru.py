@@ -60,7 +60,8 @@ class FoPru(PreLLM):
         return self.strategy == "rank"
 
     def select(self, view: View, keep: int) -> Tensor:
-        scores = significance(*view.vision.exchanged(self.vision_layer), self.significance)
+        emitted, received = view.vision.exchanged(self.vision_layer)
+        scores = significance(emitted, received, self.significance)
         return top_k(scores, keep) if self.strategy == "rank" else best_rows(scores, view.grids, self.ratio)
 
 

@@ -62,7 +62,7 @@ def graph_scores(tokens: Tensor, similarity: float, temperature: float, iteratio
         apart = (rows < similarity).logical_or_(rows.abs() < FAINT * temperature)
         rows.copy_(rows.div_(temperature).masked_fill_(apart, APART).softmax(-1))
         neighbours.append(rows.count_nonzero(-1))
-    information = at_least_float32(tokens).norm(dim=-1)
+    information: Tensor = at_least_float32(tokens).norm(dim=-1)
     for _ in range(iterations):
         information = information @ flow
     return information / torch.cat(neighbours)

@@ -51,7 +51,8 @@ def validate(owner: Any) -> None:
     Raises:
         UserError: a value is not one that the field's annotation allows.
     """
-    kinds = field_types(type(owner))
+    owning: type = type(owner)
+    kinds = field_types(owning)
     for field in dataclasses.fields(owner):
         kind, value = kinds.get(field.name, Any), getattr(owner, field.name)
         if not allows(kind, value):

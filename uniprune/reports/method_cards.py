@@ -137,7 +137,7 @@ def shared_parameters() -> list[Parameter]:
     return _parameters(Pruner)
 
 
-def _parameters(method: type[Pruner]) -> list[Parameter]:
+def _parameters(method: type) -> list[Parameter]:
     kinds, texts = field_types(method), meanings(method)
     fields = [field for field in dataclasses.fields(method) if field.init]
     return [
