@@ -86,7 +86,7 @@ class MultiStage(Staged):
 
     @property
     def exact(self) -> bool:
-        """True: the schedule says how many."""
+        """True: the schedule gives the number."""
         return True
 
     def shares(self, level: float, layers: Sequence[int], num_layers: int) -> Sequence[float]:
