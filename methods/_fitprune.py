@@ -1,8 +1,11 @@
-"""FitPrune's recipes: how many tokens to delete in every layer, as published, and on other depths."""
+"""FitPrune's recipes (tokens to delete in every layer, as published, and on other depths) and received attention."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
 
 TOKENS = 576
 # Share of the language model's FLOPs on visual tokens that is left -> tokens deleted in each of 32 layers, as published
@@ -24,7 +27,7 @@ PUBLISHED: dict[float, tuple[int, ...]] = {
 
 
 def retention(deletions: Sequence[int], tokens: int) -> list[float]:
-    """Share of `tokens` that leaves each layer."""
+    """Return the share of `tokens` that leaves each layer."""
     left, shares = tokens, []
     for count in deletions:
         left -= count
@@ -33,7 +36,7 @@ def retention(deletions: Sequence[int], tokens: int) -> list[float]:
 
 
 def resampled(shares: Sequence[float], layers: Sequence[int], num_layers: int) -> list[float]:
-    """Shares that enter `layers` of a decoder with `num_layers`, from the shares that leave each layer of another.
+    """Return the shares that enter `layers` of `num_layers`, from the shares that leave each layer of another decoder.
 
     Linear in relative depth; the same numbers where the depths agree.
     """
@@ -44,3 +47,8 @@ def resampled(shares: Sequence[float], layers: Sequence[int], num_layers: int) -
         low = min(int(place), len(shares) - 1)
         result.append(curve[low] + (place - low) * (curve[low + 1] - curve[low]))
     return result
+
+
+def received(blocks: Iterable[Tensor]) -> Tensor:
+    """[N] sum over rows of the largest probability over heads, from blocks [heads, r, N] of attention rows."""
+    return torch.stack([block.amax(0).sum(0) for block in blocks]).sum(0)

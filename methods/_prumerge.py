@@ -1,4 +1,4 @@
-"""What PruMerge and PruMerge+ share: anchors get their neighbours added, one further token sums up the rest."""
+"""Shared by PruMerge and PruMerge+: anchors get their neighbours added, one further token sums up the rest."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import Count, PreLLM, Selection
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.fields import Count
 from uniprune.pruning.functional import at_least_float32, complement, merge_with_background
 from uniprune.pruning.view import Space, View
 
 Heads = Literal["joint", "mean"]
+DEVIATIONS = (
+    "Paper: merged tokens are sums, as released, not weighted averages.",
+    "Paper: without a CLS token (Qwen2.5-VL), attention is that which a token receives; in every family it is read in "
+    "the last block and multiplied by the patches per token, whose keys are averaged.",
+    "Release: tokens stay in raster order at the positions of their anchors (`order=release` puts anchors in the "
+    "order in which they were chosen; with `positions=compact` that is the released sequence).",
+    "Release: fewer than 33 tokens do not crash; a ratio means round(N ratio) tokens in all, not floor(N ratio) + 1.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +32,6 @@ class Merging(PreLLM):
         adaptive: let the attention decide how many tokens stay; the keep ratio is then ignored and `exact` is False.
         neighbours: tokens added to an anchor.
         heads: "joint" treats all attention heads as one, as the release does; "mean" averages the real ones.
-        order: "raster" keeps tokens at the positions of their anchors, the further token at the last free position;
-            "release" puts anchors in the order in which they were chosen, then the further token.
         space: "vision" merges before the projector, "llm" after it.
         vision_layer: block whose queries and keys are used; the default -1 reads LLaVA's features.
     """
@@ -37,11 +44,11 @@ class Merging(PreLLM):
 
     @property
     def exact(self) -> bool:
-        """Unless the attention decides."""
+        """False if the attention decides."""
         return not self.adaptive
 
     def anchors(self, attention: Tensor, count: int) -> Tensor:
-        """[A] distinct tokens to merge into, at least one: `count` by `attention` [N], or as many as it says."""
+        """[A] distinct tokens to merge into, at least one: `count` by `attention` [N], or as many as that suggests."""
         raise NotImplementedError(f"{type(self).__name__} must implement anchors(attention, count)")
 
     def select(self, view: View, keep: int) -> Selection:
@@ -52,5 +59,4 @@ class Merging(PreLLM):
         slots = torch.cat((anchors, free[-1:] if self.adaptive or keep > 1 else free[:0]))
         features, keys = at_least_float32(view.features(self.space)), view.vision.keys(self.vision_layer)
         merged = merge_with_background(features, anchors, keys, attention, self.neighbours)
-        tokens = view.project(merged[: len(slots)], self.space)
-        return Selection(slots, tokens)
+        return Selection(slots, view.project(merged[: len(slots)], self.space))

@@ -1,16 +1,40 @@
-"""What the versions of SparseVLM share: text raters, their scores, and recycling of what is dropped."""
+"""Shared by the versions of SparseVLM: text raters, published schedules, and recycling of dropped tokens."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from uniprune.pruning.base import Selection
 from uniprune.pruning.clustering import density_peaks
+from uniprune.pruning.fields import NonNegative
 from uniprune.pruning.functional import at_least_float32, group_means, top_k
+from uniprune.pruning.schedules import MultiStage, between
 from uniprune.pruning.view import View
 
 TOKENS = 576
+"""Tokens of an image in LLaVA-1.5-7B, for which the schedules are published."""
+RECYCLED, CLUSTER = 0.3, 10
+"""As released: share of the dropped tokens that is recycled, and how many of these make a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduled(MultiStage):
+    """A version with published schedules: average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B."""
+
+    layer: NonNegative = 3
+    llm_attention: ClassVar[bool] = True
+    reference: ClassVar[tuple[int, ...]] = (3, 7, 16)
+    published: ClassVar[dict[int, tuple[int, ...]]]
+
+    def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
+        """The published schedules, interpolated."""
+        table = {average / TOKENS: [count / TOKENS for count in row] for average, row in self.published.items()}
+        return between(table, level)[: len(layers)]
 
 
 def text_raters(visual: Tensor, text: Tensor) -> Tensor:
@@ -34,21 +58,9 @@ def raters(view: View) -> Tensor:
 
 
 def recycled(dropped: int) -> tuple[int, int]:
-    """How many of `dropped` tokens are recycled, and into how many clusters: 30 % and a tenth of these, plus one."""
-    candidates = int(0.3 * dropped) + 1
-    return candidates, candidates // 10 + 1
-
-
-def split_budget(tokens: int, keep: int) -> tuple[int, int]:
-    """(kept, clusters) that sum to `keep`: as many kept as leave room for the clusters of what is dropped.
-
-    309 of 576 are 300 and 9 clusters. Budgets below the clusters of everything recycle nothing.
-    """
-    for kept in range(keep, -1, -1):
-        clusters = recycled(tokens - kept)[1]
-        if kept + clusters == keep:
-            return kept, clusters
-    return keep, 0
+    """Return how many of `dropped` tokens are recycled, and into how many clusters; one more of each than the share."""
+    candidates = int(RECYCLED * dropped) + 1
+    return candidates, candidates // CLUSTER + 1
 
 
 def recycle(tokens: Tensor, scores: Tensor, kept: int, clusters: int, noise: Tensor | None = None) -> Selection:

@@ -13,8 +13,27 @@ from uniprune.pruning.greedy import dpp_map
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
+STEP = 1e-6
+"""Least relevance, as released: keeps the kernel's diagonal above 0 and a constant relevance from dividing by 0."""
 
-@register_method("cdpruner", paper="arXiv 2506.10967")
+
+@register_method(
+    "cdpruner",
+    paper="arXiv 2506.10967",
+    code="Theia-4869/CDPruner",
+    deviations=[
+        "Paper: relevance is the mean cosine between a projected token and the input embeddings of the question's "
+        "tokens, in every family, since checkpoints carry no CLIP text tower; the authors advise the same for models "
+        "without one.",
+        "Paper: the relevance scale spans the whole view, one image with all its tiles.",
+        "Release: relevance is not negated; the release negates it, because CLIP's patch-text similarity is inverted "
+        "(`invert=true`).",
+        "Release: picks stay distinct when the budget exceeds the kernel's rank; the kernel is float32.",
+        "Release: LLaVA-NeXT's tiles get one budget and kernel, not one each (`scope=tile`, which scales relevance "
+        "per tile, too).",
+        "Release: original positions are kept (`positions=compact` renumbers as released).",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class CDPruner(PreLLM):
     """Conditional diversity: a determinantal point process weighted by relevance (NeurIPS 2025, arXiv 2506.10967).
@@ -22,14 +41,6 @@ class CDPruner(PreLLM):
     The kernel is the cosine similarity of projected tokens, scaled on both sides by each token's relevance to the
     question; its greedy MAP set trades diversity for relevance without a coefficient.
 
-    Differs from the paper in: relevance is the mean cosine between a projected token and the input embeddings of the
-    question's tokens, in every family, since checkpoints carry no CLIP text tower; the authors advise the same space
-    for models without one. The relevance scale spans the whole view (one image with all its tiles).
-    Differs from the release in: it negates relevance, because CLIP's patch-text similarity is inverted (`invert`);
-    picks stay distinct when the budget exceeds the kernel's rank; the kernel is float32; LLaVA-NeXT's tiles get one
-    budget and kernel, not one each (`scope="tile"`, which scales relevance per tile, too); original positions are kept
-    (`positions="compact"` renumbers as released).
-    Families: CLS tokens, grids and system prompts play no role.
     Cost: O(N^2 D + N keep^2).
 
     Args:
@@ -46,9 +57,9 @@ class CDPruner(PreLLM):
 
 
 def unit_range(relevance: Tensor) -> Tensor:
-    """`relevance`, of any shape, moved and scaled to just above 0 up to 1; all ones if it is constant."""
+    """Shift and scale `relevance`, of any shape, to (0, 1]; all ones if it is constant."""
     low, high = relevance.min(), relevance.max()
-    return (relevance - low + 1e-6) / (high - low).clamp(min=1e-6)
+    return (relevance - low + STEP) / (high - low).clamp(min=STEP)
 
 
 def conditional_kernel(tokens: Tensor, relevance: Tensor) -> Tensor:

@@ -14,24 +14,29 @@ from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
 
-@register_method("divprune", paper="arXiv 2503.02175")
+@register_method(
+    "divprune",
+    paper="arXiv 2503.02175",
+    code="vbdi/divprune",
+    deviations=[
+        "Release: distances are computed in float32. In the model's dtype, as released, they decide little (about "
+        "half of the picks change in bfloat16), so that is not offered.",
+        "Release: a chosen token is never chosen again when only duplicates remain.",
+        "Release: every image is one problem of its own; the release prunes the first image only.",
+        "Release: LLaVA-NeXT's newline tokens, all alike, are neither candidates nor counted.",
+        "Release: original positions are kept (`positions=compact` renumbers as released).",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class DivPrune(PreLLM):
     """Max-min diversity of projected visual tokens in cosine distance (Alvar et al., CVPR 2025, arXiv 2503.02175).
 
     Starts from the token whose nearest neighbour is farthest, then adds the token farthest from all chosen ones.
 
-    Differs from the paper in: nothing.
-    Differs from the release in: distances are computed in float32, not in the model's dtype, in which they decide
-    little (about half of the picks change in bfloat16), so that is not offered; a chosen token is never chosen again
-    when only duplicates remain; every image is one problem of its own, where it prunes the first image only;
-    LLaVA-NeXT's newline tokens, all alike, are neither candidates nor counted; original positions are kept
-    (`positions="compact"` renumbers as released).
     Cost: O(N^2 D + N keep).
     """
 
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
-        """Greedy farthest points."""
         return farthest_points(cosine_distance(view.tokens), keep)

@@ -10,39 +10,45 @@ from torch import Tensor
 
 from uniprune.errors import UserError
 from uniprune.pruning.calibration import Calibration
+from uniprune.pruning.fields import Count, NonNegative
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.schedules import MultiStage, between, site_share
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._fitprune import PUBLISHED, TOKENS, resampled, retention
-from ._fitprune_search import RecipeSearch, received
+from ._fitprune import PUBLISHED, TOKENS, received, resampled, retention
+from .calibration.fitprune import RecipeSearch
 
 
-@register_method("fitprune", paper="arXiv 2409.10197")
+@register_method(
+    "fitprune",
+    paper="arXiv 2409.10197",
+    code="ywh187/FitPrune",
+    deviations=[
+        "Paper: a token deleted in layer l still passes that layer's MLP, which changes nothing for the others.",
+        "UniPruneBench: the most important tokens are kept; its port keeps the least important ones.",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class FitPrune(MultiStage):
     """Deletes the least attended tokens layer by layer, by a fitted recipe (Ye et al., AAAI 2025, arXiv 2409.10197).
 
-    A token's importance in a layer is what visual rows give it times what text rows give it, heads combined by maximum.
-    Recipes say how many tokens to delete where; `python run.py calibrate fitprune` searches one for a model.
+    A token's importance in a layer is its attention from visual rows times that from text rows, heads combined by
+    maximum. Recipes are numbers of tokens to delete; `python run.py calibrate fitprune` searches one for a model.
+
+    The ratio is the average share from layer 1 on. With `budget="paper"` it is the share of visual FLOPs left: 0.4 is
+    the published recipe "60 %". A recipe of one's own stands for its own average share.
+
+    Cost: all visual and text attention rows of every layer that deletes, as much as the attention itself.
 
     Args:
-        recipe: tokens to delete in each layer of this very model out of `recipe_tokens`; by default the published
-            recipes of LLaVA-1.5-7B, interpolated in budget and stretched to the depth.
+        recipe: tokens to delete in each layer; by default as published for LLaVA-1.5-7B, interpolated and stretched.
         recipe_tokens: tokens of an image that `recipe` counts from.
-
-    Budget: the average share from layer 1 on. With `budget="paper"` it is the share of visual FLOPs left: 0.4 is the
-    published recipe "60 %". A recipe of one's own stands for its own average share.
-
-    Differs from the paper in: a token deleted in layer l still passes that layer's MLP, which changes nothing for the
-    others. Differs from the release in: nothing else; UniPruneBench's port keeps the least important tokens. Cost: all
-    visual and text attention rows of every layer that deletes, which is as much as the attention itself.
     """
 
-    layer: int = 1
-    recipe: tuple[int, ...] = ()
-    recipe_tokens: int = TOKENS
+    layer: NonNegative = 1
+    recipe: tuple[NonNegative, ...] = ()
+    recipe_tokens: Count = TOKENS
     llm_attention: ClassVar[bool] = True
     calibration: ClassVar[type[Calibration]] = RecipeSearch
 
@@ -50,15 +56,13 @@ class FitPrune(MultiStage):
         super().__post_init__()
         if self.layers or self.layer != 1:
             raise UserError(f"{type(self).__name__} acts in every layer of its recipe; leave out layer and layers")
-        if min(self.recipe, default=0) < 0 or sum(self.recipe) >= self.recipe_tokens:
+        if sum(self.recipe) >= self.recipe_tokens:
             raise UserError(f"the recipe deletes {sum(self.recipe)} of {self.recipe_tokens} tokens; it must leave some")
 
     def pruning_layers(self, num_layers: int) -> list[int]:
-        """Every layer but the first: deleting in layer l is seen by layer l + 1."""
-        return list(range(1, num_layers))
+        return list(range(1, num_layers))  # tokens deleted in layer l are missing from layer l + 1 on
 
     def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
-        """Retention curves of the recipes around `level`, interpolated."""
         recipes = {level: retention(counts, TOKENS) for level, counts in PUBLISHED.items()}
         if self.recipe:
             own = retention(self.recipe, self.recipe_tokens)
@@ -67,11 +71,10 @@ class FitPrune(MultiStage):
         return between({0.0: [0.0] * len(layers), **table, 1.0: [1.0] * len(layers)}, level)
 
     def select(self, view: View, keep: int) -> Tensor:
-        """The most important tokens by all rows of layer K - 1."""
         own, cross = received(view.attention.blocks("visual")), received(view.attention.blocks(view.following))
         return top_k(importance(own, cross), keep)
 
 
 def importance(own: Tensor, cross: Tensor) -> Tensor:
-    """[N] mean attention received from visual rows times summed attention received from text rows."""
+    """[N] mean attention from visual rows times summed attention from text rows."""
     return own / len(own) * cross

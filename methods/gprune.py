@@ -8,13 +8,29 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import Cosine, Count, Positive, PreLLM
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.fields import Cosine, Count, Positive
 from uniprune.pruning.functional import at_least_float32, cosine_similarity, rows_at_a_time, top_k
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
+FAINT, APART = 1e-6, -5000
+"""As released, a logit below `FAINT` in size makes no neighbour, and tokens that are none get the logit `APART`: its
+exponential is 0 in float64, too, and a zero vector, which has no neighbour at all, gives equal shares, not NaN."""
 
-@register_method("gprune", paper="arXiv 2501.02268")
+
+@register_method(
+    "gprune",
+    paper="arXiv 2501.02268",
+    code="jytmelon/G-Prune",
+    deviations=[
+        "Paper: one graph per image in every family; the paper has one for LLaVA-NeXT's base tile and one for its "
+        "detail grid (`scope=grid`).",
+        "Release: scores are float32, and counts rounded instead of floored.",
+        "Release: the row of norms is propagated instead of raising the N x N matrix to a power (equal in exact "
+        "arithmetic).",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class GPrune(PreLLM):
     """Information flow on the graph of similar projected tokens (Jiang et al., AAAI 2025, arXiv 2501.02268).
@@ -22,11 +38,6 @@ class GPrune(PreLLM):
     Every token starts with its norm and passes it on to similar tokens a few times; what has arrived, divided by the
     number of neighbours, ranks the tokens, so that isolated ones beat members of a large background cluster.
 
-    Differs from the paper in: one graph per image in every family (the paper has one for LLaVA-NeXT's base tile and
-    one for its detail grid: `scope="grid"`).
-    Differs from the release in: scores in float32, counts rounded instead of floored, the row of norms is propagated
-    instead of raising the N x N matrix to a power (equal in exact arithmetic). Positions are the original ones in both.
-    Families: needs projected tokens only, so CLS tokens, grids and system prompts play no role.
     Cost: O(N^2 (D + iterations)).
 
     Args:
@@ -47,11 +58,11 @@ class GPrune(PreLLM):
 def graph_scores(tokens: Tensor, similarity: float, temperature: float, iterations: int) -> Tensor:
     """[N] information that arrives at each of `tokens` [N, D], per neighbour."""
     flow, neighbours = cosine_similarity(tokens), []
-    for rows in flow.split(rows_at_a_time(flow)):  # in place: from cosines to what is passed on
-        apart = (rows < similarity).logical_or_(rows.abs() < 1e-6 * temperature)
-        rows.copy_(rows.div_(temperature).masked_fill_(apart, -5000).softmax(-1))
+    for rows in flow.split(rows_at_a_time(flow)):  # in place: from cosines to the shares that are passed on
+        apart = (rows < similarity).logical_or_(rows.abs() < FAINT * temperature)
+        rows.copy_(rows.div_(temperature).masked_fill_(apart, APART).softmax(-1))
         neighbours.append(rows.count_nonzero(-1))
-    information = at_least_float32(tokens).norm(dim=-1)
+    information: Tensor = at_least_float32(tokens).norm(dim=-1)
     for _ in range(iterations):
         information = information @ flow
     return information / torch.cat(neighbours)

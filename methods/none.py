@@ -1,9 +1,9 @@
-"""The un-pruned model, as a method: the reference every other method is compared with."""
+"""The un-pruned model as a method: the baseline of every comparison."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.registry import register_method
@@ -12,17 +12,19 @@ from uniprune.registry import register_method
 @register_method("none")
 @dataclass(frozen=True, kw_only=True)
 class NoPruning(Pruner):
-    """Keeps every visual token: the vanilla model, whatever ratio is asked for.
+    """Keeps every visual token: the un-pruned model, whatever the ratio.
 
-    There is no paper to differ from; the model takes its own path and its outputs are bit-identical. Cost: none.
+    The model takes its own path, and its outputs are bit-identical.
+
+    Cost: none.
     """
 
     kind: ClassVar[str] = "none"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratio", 1.0)
-        super().__post_init__()
+    def with_ratio(self, ratio: float) -> Self:
+        """Return the same method: every ratio keeps everything."""
+        return self
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """No pruning point at all."""
+        """Return no pruning point."""
         return ()

@@ -10,45 +10,46 @@ from torch import Tensor
 from uniprune.pruning.functional import complement, count_outliers, top_k
 from uniprune.registry import register_method
 
-from ._prumerge import Merging
+from ._prumerge import DEVIATIONS, Merging
 
 
-@register_method("prumerge+", paper="arXiv 2403.15388")
+@register_method(
+    "prumerge+",
+    paper="arXiv 2403.15388",
+    code="42Shawn/LLaVA-PruMerge",
+    deviations=[
+        "Paper: the number of tokens is the budget, further token included, unless `adaptive`: outliers come first, "
+        "the rest of the budget is spaced evenly over the other tokens, along the raster.",
+        *DEVIATIONS,
+        "Release: its fixed-ratio variant, made for training, is not offered: it picks tokens twice.",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class PruMergePlus(Merging):
     """PruMerge with evenly spaced anchors beside the outliers (Shang et al., ICCV 2025, arXiv 2403.15388).
 
     Anchors are the outliers of CLS attention and, so that no region is lost, tokens at even distances; each adds the
-    attention-weighted sum of the tokens whose keys are most similar, and one further token sums up all others.
+    attention-weighted sum of the tokens whose keys are most similar, and one further token sums up all others. With
+    `adaptive` the count is the release's, about 25 % on LLaVA-1.5, spaced as there, up to the last token but one.
 
-    Differs from the paper in: the number of tokens is the budget, further token included, unless `adaptive`: outliers
-    come first, the rest of the budget is spaced evenly over the other tokens; merged tokens are sums, not averages.
-    Differs from the release in: as PruMerge here (raster order unless `order="release"`, counts, short sequences). Its
-    fixed-ratio variant, made for training, is not offered: it picks tokens twice. `adaptive` has the release's count,
-    about 25 % on LLaVA-1.5, and spaces tokens as it does, up to the last token but one, in any size of grid.
-    Families: CLS attention in LLaVA and InternVL, received attention in Qwen2.5-VL, each from the last block, times the
-    patches per token; keys averaged over a token's patches; merging happens before the projector. Spacing runs along
-    the raster, whatever the grid; system prompts play no role.
     Cost: O(N C) for attention, O(K N C) for merging.
     """
 
     def anchors(self, attention: Tensor, count: int) -> Tensor:
         """Outliers, best first, then spaced tokens."""
-        return released_anchors(attention) if self.adaptive else spaced_anchors(attention, count)
+        outliers = top_k(attention, max(1, count_outliers(attention)))
+        return released(outliers, len(attention)) if self.adaptive else spaced(outliers[:count], len(attention), count)
 
 
-def spaced_anchors(attention: Tensor, count: int) -> Tensor:
-    """[count] outliers by falling attention (at least one), then tokens evenly spaced among the others."""
-    outliers = top_k(attention, min(count, max(1, count_outliers(attention))))
-    others, spaced = complement(len(attention), outliers), count - len(outliers)
-    places = (2 * torch.arange(spaced, device=others.device) + 1) * len(others) // (2 * max(1, spaced))
+def spaced(outliers: Tensor, tokens: int, count: int) -> Tensor:
+    """[count] the outliers, then tokens evenly spaced among the others."""
+    others, more = complement(tokens, outliers), count - len(outliers)
+    places = (2 * torch.arange(more, device=others.device) + 1) * len(others) // (2 * max(1, more))
     return torch.cat((outliers, others[places]))
 
 
-def released_anchors(attention: Tensor) -> Tensor:
-    """[A] outliers by falling attention, then every s-th token that is none; s is a third of tokens per outlier."""
-    total, count = len(attention), max(1, count_outliers(attention))
-    stride = max(1, int(int(1 / (count / total)) / 3))
-    outliers = top_k(attention, count)
-    spaced = torch.arange(0, total - 1, stride, device=attention.device)
-    return torch.cat((outliers, spaced[~torch.isin(spaced, outliers)]))
+def released(outliers: Tensor, tokens: int) -> Tensor:
+    """[A] the outliers, then every s-th token that is none; s is a third of tokens per outlier."""
+    stride = max(1, int(int(1 / (len(outliers) / tokens)) / 3))
+    regular = torch.arange(0, tokens - 1, stride, device=outliers.device)
+    return torch.cat((outliers, regular[~torch.isin(regular, outliers)]))

@@ -8,13 +8,26 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.pruning.fields import NonNegative
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.schedules import MultiStage
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
 
-@register_method("pyramiddrop", paper="arXiv 2410.17247")
+@register_method(
+    "pyramiddrop",
+    paper="arXiv 2410.17247",
+    code="Cooperx521/PyramidDrop",
+    deviations=[
+        "Release: counts are rounded instead of floored.",
+        "Release: original positions are kept; the release renumbers at every stage, which is not offered: decode "
+        "steps have one position for all layers, and would need another in every part of the decoder.",
+        "Release: several images and grouped-query attention work.",
+        "UniPruneBench: tokens are ranked by the layer about to run; its port is its FastV at three layers, on the "
+        "scores of the layer before.",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class PyramidDrop(MultiStage):
     """Keeps the same share at several layers, ranked by the last prompt token (Xing et al., arXiv 2410.17247).
@@ -22,24 +35,19 @@ class PyramidDrop(MultiStage):
     Before layers 8, 16 and 24 of 32, the query of the last prompt token is compared with the visual keys in the layer
     about to run, computed on that layer's input, heads averaged.
 
-    Budget: the average share from the first pruning layer on. With `budget="paper"` it is what is left at the end: the
-    paper halves three times, ratio 0.125, which is 0.292 from layer 8 on and 46.9 % over all layers.
+    The ratio is the average share from the first pruning layer on. With `budget="paper"` it is the share left at the
+    end: the paper halves three times, ratio 0.125, which is 0.292 from layer 8 on and 46.9 % over all layers.
 
-    Differs from the paper in: nothing. Differs from the release in: counts are rounded instead of floored; original
-    positions are kept instead of renumbered at every stage (not offered: decode steps have one position for all layers,
-    and would need another in every part of the decoder); several images and grouped-query attention work.
-    UniPruneBench's port is its FastV at three layers, on the scores of the layer before. Cost: one attention row and
-    one key projection per stage.
+    Cost: one attention row and one key projection per stage.
     """
 
-    layer: int = 8
+    layer: NonNegative = 8
     upcoming_attention: ClassVar[bool] = True
     reference: ClassVar[tuple[int, ...]] = (8, 16, 24)
 
     def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
-        """A geometric sequence that ends at `level`."""
+        """Return a geometric sequence that ends at `level`."""
         return [level ** ((stage + 1) / len(layers)) for stage in range(len(layers))]
 
     def select(self, view: View, keep: int) -> Tensor:
-        """Top tokens by the upcoming layer's last row."""
         return top_k(view.upcoming("last").mean(0)[0], keep)

@@ -13,18 +13,24 @@ from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
 
-@register_method("random-intra", paper="arXiv 2511.02650")
+@register_method(
+    "random-intra",
+    paper="arXiv 2511.02650",
+    code="TianfanPeng/VLMUniPruneBench",
+    deviations=[
+        "Release: the draw is seeded per sample; the release takes the global generator.",
+        "Release: original positions are kept in every family; on InternVL the release renumbers the prefill only.",
+        "Release: the count is rounded instead of floored.",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class RandomIntra(IntraLLM):
     """Keeps a uniformly random subset of the visual tokens before decoder layer K (UniPruneBench, arXiv 2511.02650).
 
-    Differs from the paper in: nothing it says. Differs from the release in: the draw is seeded per sample, where it
-    takes the global generator; original positions are kept in every family, where it renumbers on InternVL without
-    telling the decode steps; the count is rounded instead of floored. Cost: none.
+    Cost: none.
     """
 
     random: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
-        """A random `keep` of the tokens."""
         return random_subset(len(view.tokens), keep, view.generator)

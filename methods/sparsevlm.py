@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from uniprune.pruning.base import Selection
-from uniprune.pruning.schedules import MultiStage, between
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._sparsevlm import TOKENS, raters, recycle, split_budget
+from ._sparsevlm import TOKENS, Scheduled, raters, recycle, recycled
 
-# Average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B, recycled ones included.
+# Recycled tokens included.
 PUBLISHED: dict[int, tuple[int, ...]] = {
     0: (0, 0, 0), 64: (82, 32, 18), 96: (249, 55, 27), 128: (312, 117, 39), 192: (309, 204, 113), TOKENS: (TOKENS,) * 3
 }  # fmt: skip
 
 
-@register_method("sparsevlm", paper="arXiv 2410.04417")
+@register_method(
+    "sparsevlm",
+    paper="arXiv 2410.04417",
+    code="Gumpest/SparseVLMs",
+    deviations=[
+        "Paper: ranks do not decide how many tokens stay, as in the released v1.5 (`sparsevlm-v1` has that).",
+        "Release: a merged token takes the slot and position of its cluster's centre instead of the end of the image.",
+        "Release: original positions are kept instead of renumbered (see `pyramiddrop`).",
+        "Release: ties between mutual nearest neighbours go to the lower index instead of to random noise.",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
-class SparseVLM(MultiStage):
+class SparseVLM(Scheduled):
     """Ranks visual tokens by the attention of selected text tokens (Zhang et al., ICML 2025, arXiv 2410.04417), v1.5.
 
-    Text raters are the tokens behind the image to which its embeddings are most similar. After layers 2, 6 and 15 of
+    Text raters are the tokens after the image to which its embeddings are most similar. After layers 2, 6 and 15 of
     32, the best tokens stay, the best of the others are clustered, and each cluster's mean stays too.
 
-    Budget: kept and recycled tokens together, on average from the first pruning layer on. With `budget="paper"` the
-    ratio names a published schedule, 1/3, 2/9, 1/6 or 1/9 for 192, 128, 96 or 64 tokens (averages of what leaves each
-    layer); others are interpolated, layer numbers and counts are scaled with depth and image size.
+    The ratio counts kept and recycled tokens together, on average from the first pruning layer on. With
+    `budget="paper"` it names a published schedule, 1/3, 2/9, 1/6 or 1/9 for 192, 128, 96 or 64 tokens (averages of what
+    leaves each layer); others are interpolated, layer numbers and counts are scaled with depth and image size.
 
-    Differs from the paper in: ranks do not decide how many tokens stay, as in the released v1.5 (`sparsevlm-v1` has
-    that). Differs from the release in: a merged token takes the slot and position of its cluster's centre instead of
-    the end of the image, original positions are kept instead of renumbered (see `pyramiddrop`), and ties between mutual
-    nearest neighbours go to the lower index instead of to random noise. Cost: a few attention rows and one clustering
-    per stage.
+    Cost: a few attention rows and one clustering per stage.
     """
 
-    layer: int = 3
-    llm_attention: ClassVar[bool] = True
-    reference: ClassVar[tuple[int, ...]] = (3, 7, 16)
-
-    def shares(self, level: float, layers: Sequence[int], num_layers: int) -> list[float]:
-        """The published schedules, interpolated."""
-        table = {budget / TOKENS: [count / TOKENS for count in row] for budget, row in PUBLISHED.items()}
-        return between(table, level)[: len(layers)]
+    published: ClassVar[dict[int, tuple[int, ...]]] = PUBLISHED
 
     def select(self, view: View, keep: int) -> Selection:
-        """Top tokens by the raters' mean attention, and means of the next ones."""
         scores = view.attention(raters(view)).mean((0, 1))
         return recycle(view.tokens, scores, *split_budget(len(view.tokens), keep))
+
+
+def split_budget(tokens: int, keep: int) -> tuple[int, int]:
+    """Return (kept, clusters) that sum to `keep`: as many kept as leave room for the clusters of the dropped tokens.
+
+    309 of 576 are 300 and 9 clusters. Budgets below the clusters of everything recycle nothing.
+    """
+    for kept in range(keep, -1, -1):
+        clusters = recycled(tokens - kept)[1]
+        if kept + clusters == keep:
+            return kept, clusters
+    return keep, 0

@@ -8,13 +8,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.pruning.base import Count, PreLLM, Share
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.fields import Count, Share
 from uniprune.pruning.functional import cosine_similarity, drop_most_similar
 from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
 
 
-@register_method("vispruner", paper="arXiv 2412.01818")
+@register_method(
+    "vispruner",
+    paper="arXiv 2412.01818",
+    code="Theia-4869/VisPruner",
+    deviations=[
+        "Paper: without a CLS token (Qwen2.5-VL), importance is the mean attention a token receives, as the authors "
+        "advise; scores of merged patches are averaged.",
+        "Release: an odd number of candidates gives its odd one to the half that is thinned out; the release crashes "
+        "there, and wherever it runs the choice is the same.",
+        "Release: similarities are float64, because the rule is chaotic: one swap of nearly equal similarities "
+        "changes many picks, so half precision makes another choice.",
+        "Release: one budget per image instead of per LLaVA-NeXT tile (`scope=tile`).",
+        "Release: original positions are kept (`positions=compact` renumbers as released).",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class VisPruner(PreLLM):
     """Important tokens by CLS attention, diverse ones by removing duplicates (ICCV 2025, arXiv 2412.01818).
@@ -22,14 +37,6 @@ class VisPruner(PreLLM):
     A share of the budget goes to the tokens with the most attention of the vision tower; the others, ranked by
     attention, are thinned out by similarity, a few at a time, until the rest of the budget is left.
 
-    Differs from the paper in: nothing where a CLS token exists. Without one, importance is the mean attention a token
-    receives, as the authors advise; scores of merged patches are averaged.
-    Differs from the release in: an odd number of candidates gives its odd one to the half that is thinned out (there it
-    crashes; wherever it runs the choice is the same); similarities in float64, because the rule is chaotic: one swap of
-    nearly equal similarities changes many picks, so half precision makes another choice; one budget per image instead
-    of per LLaVA-NeXT tile (`scope="tile"`); original positions are kept (`positions="compact"` renumbers as released).
-    Families: CLS attention in LLaVA and InternVL, received attention in Qwen2.5-VL; grids and system prompts play no
-    role.
     Cost: O(N^2 C), then (N - keep) / step rounds of O(N^2).
 
     Args:
@@ -48,12 +55,12 @@ class VisPruner(PreLLM):
 
     def select(self, view: View, keep: int) -> Tensor:
         importance = view.vision.importance(self.vision_layer)
-        features = view.features(self.space)
-        return important_and_diverse(features, importance, int(keep * self.important), keep, self.step)
+        important = int(keep * self.important)
+        return important_and_diverse(view.features(self.space), importance, important, keep, self.step)
 
 
 def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:
-    """[keep] indices: the `important` best by `importance` [N], then what `features` [N, C] say is no duplicate."""
+    """[keep] indices: the `important` best by `importance` [N], then those least alike by `features` [N, C]."""
     ranked = importance.argsort(descending=True, stable=True)
     similarity = cosine_similarity(features.double())
     diverse = drop_most_similar(similarity, ranked[important:], keep - important, step)

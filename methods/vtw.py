@@ -6,30 +6,43 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from uniprune.errors import UserError
-from uniprune.pruning.base import Stage
+from uniprune.pruning.base import IntraLLM, Stage
 from uniprune.pruning.calibration import Calibration
+from uniprune.pruning.fields import NonNegative
+from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._vtw import LayerSearch, Withdrawal
+from .calibration.vtw import LayerSearch
 
 LAYER = 16
+"""The middle of LLaVA-1.5-7B. It only orders the parts of a composition; K follows from the ratio."""
 
 
-@register_method("vtw", paper="arXiv 2405.05803")
+@register_method(
+    "vtw",
+    paper="arXiv 2405.05803",
+    code="lzhxmu/VTW",
+    deviations=[
+        "Release: text keeps its positions (its default, too); its mode that renumbers is not offered, as decode "
+        "steps would share one position id across layers.",
+        "Release: its control that drops random positions of the whole sequence is left out.",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
-class VTW(Withdrawal):
+class VTW(IntraLLM):
     """Withdraws all visual tokens before decoder layer K (Lin et al., AAAI 2025, arXiv 2405.05803).
 
     By then, it is argued, the text has absorbed them. K follows from the ratio, K = round(ratio x layers) and at least
     1, so the ratio is the average over layers; `python run.py calibrate vtw` finds K as the paper does.
 
-    Differs from the paper in: nothing. Differs from the release in: text keeps its positions (its default too; its mode
-    that renumbers is not offered, as decode steps would share one position id across layers), and its control that
-    drops random positions of the whole sequence is left out. Cost: none, no score is computed.
+    Cost: none, no score is computed.
     """
 
-    layer: int = LAYER
+    layer: NonNegative = LAYER
     calibration: ClassVar[type[Calibration]] = LayerSearch
 
     def __post_init__(self) -> None:
@@ -41,6 +54,10 @@ class VTW(Withdrawal):
             )
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """One stage that leaves nothing; none when K lies behind the last layer."""
+        """One stage that leaves nothing; none when K is past the last layer."""
         layer = max(1, math.floor(self.ratio * num_layers + 0.5))
         return (Stage(layer, 0.0, self),) if layer < num_layers else ()
+
+    def select(self, view: View, keep: int) -> Tensor:
+        """Nothing: `keep` is 0."""
+        return torch.arange(keep)

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from uniprune.pruning.base import PreLLM, Share
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import at_least_float32, cosine_distance, cosine_similarity, top_k
 from uniprune.pruning.greedy import farthest_points
 from uniprune.pruning.view import View
@@ -16,19 +17,23 @@ from uniprune.registry import register_method
 Pooling = Literal["mean", "max", "none"]
 
 
-@register_method("zspaprune", paper="arXiv 2510.17197")
+@register_method(
+    "zspaprune",
+    paper="arXiv 2510.17197",
+    deviations=[
+        "Paper: `k` is fixed instead of tuned on each benchmark's test set (the paper's best values are 0.1 to 0.4).",
+        "Paper: chosen diverse tokens count as chosen; its equation 8 alone says core tokens only.",
+        "Paper, where it is silent: the prompt is the bare question's input embeddings, without system prompt and "
+        "template; similarities are cosines; `k=0` starts as DivPrune does.",
+    ],
+)
 @dataclass(frozen=True, kw_only=True)
 class ZSPAPrune(PreLLM):
     """Prompt-relevant core plus farthest points from it (ZSPAPrune, arXiv 2510.17197).
 
     The share `k` of the budget goes to the projected tokens most similar to the pooled prompt; the rest is filled by
-    always adding the token whose most similar chosen token is least similar.
+    always adding the token whose most similar chosen token is least similar. No code was released.
 
-    Differs from the paper in: `k` is fixed instead of tuned on each benchmark's test set (the paper's best values are
-    0.1 to 0.4); chosen diverse tokens count as chosen (its equation 8 alone says core tokens only). No code exists.
-    Where the paper is silent: the prompt is the bare question's input embeddings, without system prompt and template;
-    similarities are cosines; `k=0` starts as DivPrune does.
-    Families: CLS tokens and grids play no role.
     Cost: O(M D + N^2 D + keep N).
 
     Args:
@@ -49,9 +54,8 @@ class ZSPAPrune(PreLLM):
 def relevance(tokens: Tensor, prompt: Tensor, pooling: Pooling) -> Tensor:
     """[N] similarity of `tokens` [N, D] to `prompt` [M, D]."""
     prompt = at_least_float32(prompt)
-    if pooling == "none":
-        return cosine_similarity(tokens, prompt).amax(1)
-    return cosine_similarity(tokens, (prompt.mean(0) if pooling == "mean" else prompt.amax(0))[None])[:, 0]
+    pooled = {"mean": prompt.mean(0, keepdim=True), "max": prompt.amax(0, keepdim=True), "none": prompt}[pooling]
+    return cosine_similarity(tokens, pooled).amax(1)
 
 
 def core_and_diverse(tokens: Tensor, scores: Tensor, core: int, keep: int) -> Tensor:

@@ -39,6 +39,8 @@ def test_helpers_and_shared_rules_count() -> None:
         "uniprune/pruning/schedules.py", rules
     }  # fmt: skip
     assert "methods/_mustdrop.py" in names("mustdrop")
+    assert {"methods/_fitprune.py", "methods/calibration/fitprune.py"} <= names("fitprune")
+    assert names("vtw") == {"methods/vtw.py", "methods/calibration/vtw.py", rules}
 
 
 def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
@@ -50,7 +52,7 @@ def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
         "uniprune.pruning.base",
         "uniprune.pruning.view",
         "uniprune.pruning.budget",
-        "uniprune.pruning.validation",
+        "uniprune.pruning.fields",
     }
     for rule in sources.RULES:
         file = sources._file(rule)

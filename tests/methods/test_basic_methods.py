@@ -73,5 +73,5 @@ def test_registered_names_and_kinds() -> None:
     for name, (kind, method, layer) in want.items():
         assert METHODS.get(name) is method
         assert (method.kind, method().layer) == (kind, layer)
-    assert NoPruning(ratio=0.1).ratio == 1
+    assert NoPruning().with_ratio(0.1) == NoPruning()
     assert NoPruning(ratio=0.1).schedule(28) == ()

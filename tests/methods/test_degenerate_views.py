@@ -10,21 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers.views import make_view
-from uniprune.engine.checks import choose, settle
+from tests.helpers.views import decide, make_view
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.pruning.base import Stage
 from uniprune.pruning.view import Grid, View
 from uniprune.registry import METHODS
 
 WIDTH, TEXT = 12, 5
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cdpruner": ("", "invert=true"),
-    "dart": ("", "released_count=true", "text_pivots=0", "visual_pivots=50"),
+    "dart": ("", "text_pivots=0", "visual_pivots=50"),
     "divprune": ("",),
     "fastv": ("", "order=release"),
     "fitprune": ("",),
-    "fopru": ("", "strategy=row", "strategy=row-exact", "significance=pooling", "reorder=false"),
+    "fopru": ("", "strategy=row", "significance=low-variance", "order=release"),
     "gprune": ("", "similarity=-1"),
     "pooling": ("", "space=vision"),
     "prumerge": ("", "adaptive=true", "order=release"),
@@ -32,7 +30,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
-    "sparsevlm": ("",),
+    "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
     "sparsevlm-v2": ("",),
     "visionzip": ("", "contextual=0", "contextual=1", "order=release", "cls=true"),
@@ -137,7 +135,7 @@ def test_the_answer_is_what_was_asked_for(name: str, setting: str, kind: str) ->
         view = degenerate(grids, kind)
         count = len(view.tokens)
         for keep in sorted({1, 2, count // 2, count - 1, count} & set(range(1, count + 1))):
-            settle([choose(Stage(view.layer, 1.0, method), "0", 0, view, keep)])
+            decide(method, view, keep)
 
 
 @pytest.mark.parametrize("name", ["fastv", "fitprune", "gprune", "pyramiddrop", "sparsevlm-v2"])

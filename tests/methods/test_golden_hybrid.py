@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor
-from uniprune.methods._mustdrop import dual_filter, key_tokens, similar_windows
-from uniprune.methods._sparsevlm import raters, recycle, recycled, split_budget, text_raters
+from uniprune.methods._mustdrop import KEYS, WindowMerge, passes, similar_windows
+from uniprune.methods._sparsevlm import raters, recycle, recycled, text_raters
 from uniprune.methods.mustdrop import MustDrop
-from uniprune.methods.sparsevlm import SparseVLM
+from uniprune.methods.sparsevlm import SparseVLM, split_budget
 from uniprune.methods.sparsevlm_v1 import SparseVLMv1, kept_by_rank
 from uniprune.methods.sparsevlm_v2 import SparseVLMv2, priority_heads
 
@@ -145,7 +145,12 @@ def test_mustdrop_merges_windows(case: Case) -> None:
 
 @golden("llm_mustdrop_prefill")
 def test_mustdrop_filters(case: Case) -> None:
-    keys = ascending(key_tokens(case.cls_attn.mean(0), 0.08))
+    seen = make_view(torch.zeros(case.N, 1), grids=[(1, 1, case.N)])  # one row of tokens: no window to merge
+    seen.vision = SimpleNamespace(  # type: ignore[assignment]
+        hidden=lambda layer: torch.zeros(case.N, 1), importance=lambda layer: case.cls_attn.mean(0)
+    )
+    assert len(WindowMerge(similarity=1.0, window=3, key_share=0.08).select(seen, 1).indices) == case.N
+    keys = ascending(seen.scratch[KEYS])
     same(keys, case.keyset0)
     cells, scale = torch.arange(case.N), case.N / 576
     method = MustDrop(
@@ -153,7 +158,7 @@ def test_mustdrop_filters(case: Case) -> None:
     )
     for number in range(4):
         stage = case.at(number)
-        filtered = dual_filter(stage.attn_text2vis.mean(0), case.global_thr, case.individual_thr)
+        filtered = passes(stage.attn_text2vis.mean(0), case.global_thr, case.individual_thr)
         same(filtered.nonzero()[:, 0], stage.filter_keep)
         view = make_view(
             torch.zeros(len(cells), 1),
@@ -161,7 +166,7 @@ def test_mustdrop_filters(case: Case) -> None:
             initial=case.N,
             attention=Rows(stage.attn_text2vis),
             after=torch.arange(case.text),
-            scratch={"key cells": keys},
+            scratch={KEYS: keys},
         )
         kept = method.select(view, 1)
         same(kept, stage.keep)

@@ -12,21 +12,20 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch import Tensor
-from uniprune.methods._fitprune_search import received
-from uniprune.methods._vtw import divergences, find_k
-from uniprune.methods.dart import DART, largest_keys, least_similar, quotas
+from uniprune.methods._fitprune import received
+from uniprune.methods.calibration.vtw import divergences, earliest
+from uniprune.methods.dart import DART, largest_keys, least_similar
 from uniprune.methods.fastv import FastV
 from uniprune.methods.fitprune import FitPrune, importance
 from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.random_intra import RandomIntra
 
 from tests.helpers.golden_cases import FOLDER, Case, Rows, ascending, golden, rotary, same
-from tests.helpers.views import make_view
+from tests.helpers.views import decide, make_view
 from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.engine.compaction import pack, renumbered, replace_tokens, take
 from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count, tokens_per_layer
-from uniprune.pruning.functional import in_order
 
 
 # --- FastV, random ----------------------------------------------------------------------------------------------
@@ -39,8 +38,7 @@ def test_fastv(case: Case) -> None:
     keep = keep_count(case.N, case.ratio)
     assert keep == case.k_official
     same(ascending(FastV().select(view, keep)), case.keep)
-    ported = FastV(order="release").select(view, case.upb_k)
-    assert isinstance(ported, Selection)
+    ported = decide(FastV(order="release"), view, case.upb_k)
     assert ported.tokens is not None
     same(ported.indices, case.upb_keep)
     same(ported.tokens[:, 0], case.upb_keep_unsorted)
@@ -62,7 +60,7 @@ def test_order_and_positions_of_the_port(case: Case) -> None:
     hidden, order = case.hidden, case.keep_unsorted
     visual = torch.arange(case.sys, case.sys + case.N)
     text = torch.cat([torch.arange(case.sys), torch.arange(case.sys + case.N, hidden.shape[1])])
-    answer = in_order(order, hidden[0, visual[order]])
+    answer = Selection(ascending(order), hidden[0, visual[order]])
     columns = ascending(torch.cat([text, visual[answer.indices]]))
     everything = torch.arange(hidden.shape[1])[None]
     kept, gathered = pack(2, [columns], everything)
@@ -88,7 +86,7 @@ def test_dart(case: Case) -> None:
 
     def kept(order: Tensor, count: float) -> Tensor:
         pivots = order[(order >= case.sys) & (order < case.sys + case.N)] - case.sys
-        return least_similar(hidden[visual], hidden[order], pivots, quotas(int(count), 0, len(order), released=True))
+        return least_similar(hidden[visual], hidden[order], pivots, [int(count) // len(order)] * len(order))
 
     same(kept(case.iter_order_abs, case.max_num_trunction), case.keep)
     same(kept(case.iter_order_abs, case.max_num_trunction), case.keep_llava_trunc)
@@ -113,10 +111,8 @@ def test_dart_meets_the_budget_the_release_misses(case: Case) -> None:
     )
     for keep in (2, case.max_num_trunction, case.N - 1):
         assert len(set(DART().select(view, keep).tolist())) == keep
-    released = DART(released_count=True)
-    assert not released.exact
-    assert len(released.select(view, case.max_num_trunction)) == len(case.keep)
-    assert set(case.img_pivots.tolist()) <= set(released.select(view, case.max_num_trunction).tolist())
+    assert set(case.img_pivots.tolist()) <= set(DART().select(view, case.max_num_trunction).tolist())
+    assert len(case.keep) == 4 + 8 * (case.max_num_trunction // 8)
 
 
 # --- VTW --------------------------------------------------------------------------------------------------------
@@ -125,11 +121,11 @@ def test_vtw_search(case: Case) -> None:
     torch.testing.assert_close(divergences(case.logits_full_last, case.logits_withdrawn), case.kl, rtol=1e-4, atol=1e-6)
     for eta in (0.003, 0.0005):
         want = getattr(case, f"K_eta{eta}")
-        found = find_k(case.logits_full_last, case.logits_withdrawn, eta, case.first_candidate_layer)
+        found = earliest(divergences(case.logits_full_last, case.logits_withdrawn), eta, case.first_candidate_layer)
         assert found == (None if want < 0 else want)
-    same_twice = find_k(case.logits_full_last.repeat(2, 1), case.logits_withdrawn.repeat(2, 1, 1), 0.003)
-    assert same_twice == getattr(case, "K_eta0.003")
-    assert find_k(case.logits_full_last, case.logits_withdrawn, -1.0) is None
+    twice = divergences(case.logits_full_last.repeat(2, 1), case.logits_withdrawn.repeat(2, 1, 1))
+    assert earliest(twice, 0.003) == getattr(case, "K_eta0.003")
+    assert earliest(twice, -1.0) is None
 
 
 # --- PyramidDrop ------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.zspaprune import ZSPAPrune, relevance
 
 from tests.helpers.golden_cases import Case, golden
-from tests.helpers.views import make_view
+from tests.helpers.views import decide, make_view
 from uniprune.engine.attention import exchanged
 from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count
@@ -62,8 +62,7 @@ def test_random_pre(case: Case) -> None:
     generator, start, picks = torch.Generator().manual_seed(case.seed), 0, []
     for count in [case.tokens_per_tile, case.tokens_per_tile * (case.tiles - 1)][: min(case.tiles, 2)]:
         view = make_view(torch.arange(count)[:, None].to(case.dtype), generator=generator)
-        answer = RandomPre(order="release").select(view, max(1, int(case.ratio * count)))
-        assert isinstance(answer, Selection)
+        answer = decide(RandomPre(order="release"), view, max(1, int(case.ratio * count)))
         assert answer.tokens is not None
         same(answer, answer.tokens[:, 0].sort().values)
         picks.append(start + answer.tokens[:, 0])
@@ -111,7 +110,7 @@ def test_prumerge(case: Case) -> None:
     view, keep = prumerge_view(case), len(case.merged)
     method = PruMerge(adaptive=case.adaptive, order="release")
     assert method.exact is not case.adaptive
-    check_merged(method.select(view, keep), case)
+    check_merged(decide(method, view, keep), case)
     raster = PruMerge(adaptive=case.adaptive).select(view, keep)
     assert raster.indices[:-1].tolist() == case.order.tolist()
     assert int(raster.indices[-1]) == max(set(range(len(case.features))) - set(case.order.tolist()))
@@ -124,7 +123,7 @@ def test_prumerge(case: Case) -> None:
 )
 def test_prumerge_plus(case: Case) -> None:
     view = prumerge_view(case)
-    check_merged(PruMergePlus(adaptive=True, order="release").select(view, 1), case)
+    check_merged(decide(PruMergePlus(adaptive=True, order="release"), view, 1), case)
     raster = PruMergePlus(adaptive=True).select(view, 1)
     assert raster.indices[:-1].tolist() == case.order.tolist()
     check_merged(raster, case)
@@ -144,7 +143,7 @@ def test_visionzip(case: Case) -> None:
     )
     keep = case.dominant + case.contextual
     share = case.contextual / keep
-    released = VisionZip(contextual=share, cls=True, order="release").select(view, keep)
+    released = decide(VisionZip(contextual=share, cls=True, order="release"), view, keep)
     check_merged(released, case)
     raster = VisionZip(contextual=share, cls=True).select(view, keep)
     check_merged(raster, case)
@@ -204,7 +203,7 @@ def test_fopru(case: Case) -> None:
     scores = significance(emitted, received, "high-variance").double()
     torch.testing.assert_close(scores, case.significance64, rtol=1e-4, atol=0)
     assert case.keep_num == keep_count(len(scores), case.ratio)
-    for strategy, keep in (("rank", case.rank_keep), ("row", case.row_keep), ("row-exact", case.rowexact_keep)):
+    for strategy, keep in (("rank", case.rank_keep), ("row", case.row_keep)):
         method = FoPru(strategy=strategy, ratio=case.ratio)  # type: ignore[arg-type]
         same(method.select(view, case.keep_num), keep)
-        assert method.exact is (strategy != "row")
+        assert method.exact is (strategy == "rank")

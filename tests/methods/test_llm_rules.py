@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
-from uniprune.methods._fitprune_search import Statistics
 from uniprune.methods._mustdrop import similar_windows
-from uniprune.methods._sparsevlm import recycle, recycled, split_budget, text_raters
-from uniprune.methods._vtw import LayerSearch, find_k
+from uniprune.methods._sparsevlm import recycle, recycled, text_raters
+from uniprune.methods.calibration.fitprune import RecipeSearch, Statistics
+from uniprune.methods.calibration.vtw import LayerSearch, divergences, earliest
 from uniprune.methods.dart import least_similar, quotas
 from uniprune.methods.fitprune import FitPrune
 from uniprune.methods.mustdrop import MustDrop
+from uniprune.methods.sparsevlm import split_budget
 from uniprune.methods.vtw import VTW
 
 from tests.helpers.oracles import layerwise_masked, merged_inputs
@@ -20,6 +22,7 @@ from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, visual
 from uniprune.engine import prune
 from uniprune.errors import UserError
 from uniprune.pruning.budget import tokens_per_layer
+from uniprune.pruning.calibration import Calibration
 from uniprune.pruning.clustering import density_peaks
 
 family = pytest.mark.parametrize("family", FAMILIES)
@@ -27,8 +30,8 @@ family = pytest.mark.parametrize("family", FAMILIES)
 
 # --- DART -------------------------------------------------------------------------------------------------------
 def test_dart_quotas() -> None:
-    assert quotas(192, 4, 8, released=False) == [24, 24, 24, 24, 23, 23, 23, 23]
-    assert [4 + sum(quotas(keep, 4, 8, released=True)) for keep in (192, 128, 64)] == [196, 132, 68]
+    assert quotas(192 - 4, 8) == [24, 24, 24, 24, 23, 23, 23, 23]
+    assert [sum(quotas(tokens, 8)) for tokens in (0, 1, 60)] == [0, 1, 60]
 
 
 def test_dart_takes_duplicates_of_pivots_last() -> None:
@@ -48,7 +51,7 @@ def test_vtw_layer_follows_from_the_ratio() -> None:
 
 
 def test_vtw_search_runs_the_model() -> None:
-    """What the driver finds is what masked forwards say."""
+    """The search finds the layer that masked forwards give."""
     model, samples = build("llava"), [inputs("llava", seed=seed) for seed in range(2)]
     full, withdrawn = [], []
     for x in samples:
@@ -61,13 +64,26 @@ def test_vtw_search_runs_the_model() -> None:
     for eta in (1e9, 0.5, 0.05, 1e-9):
         search = LayerSearch(eta=eta, first=2)
         seen = [search.observe(model, x) for x in samples]
-        want = find_k(torch.cat(full), torch.cat(withdrawn), eta, first=2)
+        want = earliest(divergences(torch.cat(full), torch.cat(withdrawn)), eta, first=2)
         if want is None:
             with pytest.raises(UserError, match=r"no layer from 2 on .* --search eta="):
                 search.result(seen)
         else:
             assert search.result(seen).ratio == want / LAYERS
             assert VTW(ratio=float(f"{search.result(seen).ratio:.6g}")).schedule(LAYERS)[0].layer == want
+
+
+@pytest.mark.parametrize(
+    ("search", "fields", "says"),
+    [
+        (LayerSearch, {"eta": 0.0}, "eta 0.0 must be a finite number above 0"),
+        (LayerSearch, {"first": 0}, "first 0 must be a whole number of at least 1 or None"),
+        (RecipeSearch, {"flops": 1.5}, r"flops 1.5 is outside \[0, 1\]"),
+    ],
+)
+def test_refused_fields_of_searches(search: type[Calibration], fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        search(**fields)
 
 
 def test_vtw_search_refuses_what_no_layer_can_be() -> None:
@@ -115,7 +131,7 @@ def test_recipe_deletes_what_both_sums_can_spare() -> None:
     stats = Statistics(cross, own, width=8, inner=8)
     assert stats.deletions(0.1, 0.0) == ([2], False)
     assert stats.deletions(0.0, 0.0) == ([0], False)
-    with pytest.raises(UserError, match="layer 0 sees all"):
+    with pytest.raises(UserError, match="all of them enter layer 0"):
         stats.search(0.01)
 
 

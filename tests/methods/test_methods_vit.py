@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from uniprune.methods.cdpruner import CDPruner, conditional_kernel, unit_range
 from uniprune.methods.fastv import FastV
-from uniprune.methods.fopru import FoPru, row_ranks, rows_and_tokens, whole_rows
+from uniprune.methods.fopru import FoPru, best_rows, significance
 from uniprune.methods.gprune import GPrune, graph_scores
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
-from uniprune.methods.prumerge_plus import PruMergePlus, released_anchors, spaced_anchors
+from uniprune.methods.prumerge_plus import PruMergePlus
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.zspaprune import ZSPAPrune, relevance
 
 from tests.helpers.pruners import FixedAnswer, generate
 from tests.helpers.tiny import FAMILIES, build, fresh_model, inputs
-from tests.helpers.views import make_view
+from tests.helpers.views import decide, make_view
 from uniprune.engine import PrefillReport, prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.evaluation.method_spec import MethodSpec
@@ -55,11 +55,8 @@ OPTIONS: list[PreLLM] = [
     ZSPAPrune(k=0),
     ZSPAPrune(k=1, pooling="max"),
     ZSPAPrune(pooling="none"),
-    FoPru(strategy="row-exact", significance="low-variance"),
-    FoPru(significance="emitted", order="release"),
-    FoPru(significance="received"),
-    FoPru(significance="pooling"),
-    FoPru(strategy="row", significance="pooling"),
+    FoPru(significance="low-variance"),
+    FoPru(order="release"),
     Pooling(space="vision"),
 ]
 CHOOSING: list[PreLLM] = [
@@ -162,7 +159,7 @@ def test_a_class_token_reaches_the_language_model_in_llava_only() -> None:
     seen: dict[str, Tensor] = {}
 
     def spy(view: View, keep: int) -> Any:
-        answer = VisionZip(cls=True, order="release").select(view, keep)
+        answer = decide(VisionZip(cls=True, order="release"), view, keep)
         state = view.vision.cls_tokens(None)
         seen.update(got=answer.tokens[:1], want=view.vision.project(state))
         return answer
@@ -278,7 +275,7 @@ def attention(outliers: int, total: int = 100) -> Tensor:
 
 def test_spaced_anchors() -> None:
     """Outliers first; then evenly spread over the others, down to the bottom of the image."""
-    picks = spaced_anchors(attention(4), 24).tolist()
+    picks = PruMergePlus().anchors(attention(4), 24).tolist()
     assert picks[:4] == [24, 17, 10, 3]
     assert picks[4:] == sorted(picks[4:])
     gaps = torch.tensor(picks[4:]).diff()
@@ -286,15 +283,15 @@ def test_spaced_anchors() -> None:
     assert (int(gaps.min()), int(gaps.max())) == (4, 6)
     assert picks[4] <= 5
     assert picks[-1] >= 94
-    assert spaced_anchors(attention(4), 2).tolist() == [24, 17]
-    assert sorted(spaced_anchors(torch.ones(10), 10).tolist()) == list(range(10))
+    assert PruMergePlus().anchors(attention(4), 2).tolist() == [24, 17]
+    assert sorted(PruMergePlus().anchors(torch.ones(10), 10).tolist()) == list(range(10))
 
 
 def test_released_anchors_stop_before_the_last_token() -> None:
     """4 outliers of 100: every 25 // 3 = 8th token; no outlier at all still keeps something."""
-    assert released_anchors(attention(4)).tolist() == [24, 17, 10, 3, 0, 8, 16, *range(32, 99, 8)]
-    assert released_anchors(torch.ones(100)).tolist() == [0, 33, 66]
-    assert released_anchors(torch.tensor([1.0, 2.0])).tolist() == [1, 0]
+    assert PruMergePlus(adaptive=True).anchors(attention(4), 1).tolist() == [24, 17, 10, 3, 0, 8, 16, *range(32, 99, 8)]
+    assert PruMergePlus(adaptive=True).anchors(torch.ones(100), 1).tolist() == [0, 33, 66]
+    assert PruMergePlus(adaptive=True).anchors(torch.tensor([1.0, 2.0]), 1).tolist() == [1, 0]
 
 
 def test_split_tokens() -> None:
@@ -308,10 +305,17 @@ def test_split_tokens() -> None:
 def test_rows() -> None:
     """Rows of grids of different widths compete by their means."""
     scores = torch.tensor([1.0, 2, 3, 9, 0, 0, 4, 4, 5, 4.5])
-    ranks = row_ranks(scores, [(1, 2, 3), (1, 2, 2)])
-    assert ranks.tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 0, 0]
-    assert whole_rows(ranks, 2).tolist() == [8, 9, 6, 7]
-    assert rows_and_tokens(scores, ranks, 5).tolist() == [8, 9, 6, 7, 3]
+    for ratio, kept in ((0.01, [8, 9]), (0.5, [8, 9, 6, 7]), (0.7, [8, 9, 6, 7, 3, 4, 5])):
+        assert best_rows(scores, [(1, 2, 3), (1, 2, 2)], ratio).tolist() == kept
+
+
+def test_significance_varies_most_and_ties_go_to_what_is_received() -> None:
+    flat, steep = torch.tensor([1.0, 1, 1]), torch.tensor([0.0, 1, 2])
+    assert significance(steep, flat, "high-variance") is steep
+    assert significance(flat, steep, "high-variance") is steep
+    assert significance(steep, flat, "low-variance") is flat
+    for choice in ("high-variance", "low-variance"):
+        assert significance(flat, received := flat + 1, choice) is received  # type: ignore[arg-type]
 
 
 def test_fopru_without_reordering_hands_tokens_over_by_significance() -> None:
@@ -319,11 +323,11 @@ def test_fopru_without_reordering_hands_tokens_over_by_significance() -> None:
     scores = torch.tensor([0.1, 0.5, 0.2, 0.9, 0.3, 0.4])
     view = make_view(tokens)
     view.vision = Scores(torch.stack((scores * 0, scores)))  # type: ignore[assignment]
-    answer = FoPru(order="release").select(view, 3)
+    answer = decide(FoPru(order="release"), view, 3)
     assert answer.indices.tolist() == [1, 3, 5]
     assert answer.tokens is not None
     assert answer.tokens.flatten().tolist() == [3, 1, 5]
-    assert FoPru(significance="low-variance").select(view, 3).indices.tolist() == [0, 1, 2]  # all emit nothing
+    assert FoPru(significance="low-variance").select(view, 3).tolist() == [0, 1, 2]  # all emit nothing
 
 
 class Scores:
@@ -351,19 +355,21 @@ class Scores:
 @pytest.mark.parametrize(
     ("method", "fields", "says"),
     [
-        (GPrune, {"similarity": 1.5}, "similarity 1.5 is outside"),
+        (GPrune, {"similarity": 1.5}, r"similarity 1.5 is outside \[-1, 1\]"),
         (GPrune, {"temperature": 0}, "temperature 0 must be a finite number above 0"),
         (GPrune, {"iterations": 0}, "iterations 0 must be a whole number of at least 1"),
-        (PruMerge, {"neighbours": 0}, "neighbours 0"),
+        (PruMerge, {"neighbours": 0}, "neighbours 0 must be a whole number of at least 1"),
         (PruMerge, {"heads": "max"}, "heads 'max' is unknown; expected one of joint, mean"),
         (PruMergePlus, {"order": "random"}, "order 'random' is unknown"),
         (PruMergePlus, {"space": "text"}, "space 'text' is unknown; expected one of vision, llm"),
-        (VisPruner, {"important": float("nan")}, "important nan is outside"),
-        (VisPruner, {"step": 2.5}, "step 2.5 must be a whole number"),
+        (VisPruner, {"important": float("nan")}, r"important nan is outside \[0, 1\]"),
+        (VisPruner, {"step": 2.5}, "step 2.5 must be a whole number of at least 1"),
+        (VisPruner, {"vision_layer": "last"}, "vision_layer 'last' must be a whole number or None"),
         (VisionZip, {"contextual": -0.1}, "contextual -0.1 is outside"),
+        (VisionZip, {"cls": 1}, "cls 1 must be true or false"),
         (ZSPAPrune, {"k": 1.1}, "k 1.1 is outside"),
         (ZSPAPrune, {"pooling": "sum"}, "pooling 'sum' is unknown"),
-        (FoPru, {"strategy": "column"}, "strategy 'column' is unknown; expected one of rank, row, row-exact"),
+        (FoPru, {"strategy": "column"}, "strategy 'column' is unknown; expected one of rank, row"),
         (FoPru, {"significance": "none"}, "significance 'none' is unknown"),
         (Pooling, {"space": ""}, "space '' is unknown"),
     ],
@@ -371,10 +377,3 @@ class Scores:
 def test_refused_fields(method: type[PreLLM], fields: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         method(**fields)
-
-
-@pytest.mark.parametrize("name", NAMED)
-def test_cards_say_what_users_must_know(name: str) -> None:
-    card = METHODS.get(name).__doc__ or ""
-    for part in ("arXiv", "Differs from the paper in:", "Families:", "Cost: O("):
-        assert part in card

@@ -153,7 +153,7 @@ def contests(tokens: int, width: int, device: torch.device) -> Iterator[Contest]
     )
     yield Contest(
         "dart",
-        lambda: least_similar(x, pivots, visual, quotas(keep, 4, 8, released=False)),
+        lambda: least_similar(x, pivots, visual, quotas(keep - len(visual), len(pivots))),
         lambda: published.dart(x, pivots, visual.tolist(), keep),
         lambda: pivots @ x.T,
     )

@@ -28,11 +28,14 @@ class Attentive(IntraLLM):
     [
         ({"ratio": 0.0}, r"outside \(0, 1\]"),
         ({"ratio": float("nan")}, r"outside \(0, 1\]"),
-        ({"layer": -1}, "whole number >= 0"),
-        ({"layer": 1.5}, "whole number >= 0"),
+        ({"ratio": "half"}, "ratio 'half' must be a number"),
+        ({"layer": -1}, "layer -1 must be a whole number of at least 0"),
+        ({"layer": 1.5}, "layer 1.5 must be a whole number of at least 0"),
+        ({"seed": None}, "seed None must be a whole number"),
         ({"layer": 0}, "LLM attention, which does not exist before layer 0"),
         ({"positions": "shuffled"}, "expected one of original, compact"),
         ({"scope": "world"}, "expected one of image, prompt"),
+        ({"order": "random"}, "order 'random' is unknown; expected one of raster, release"),
     ],
 )
 def test_construction_refuses(fields: dict[str, object], message: str) -> None:

@@ -21,7 +21,6 @@ from uniprune.pruning.functional import (
     gram,
     grid_blocks,
     group_means,
-    in_order,
     inverse_norms,
     largest_in_rows,
     merge_into_nearest,
@@ -249,12 +248,8 @@ def test_group_means() -> None:
     assert group_means(x[:0], torch.tensor([], dtype=torch.long), 2).tolist() == [[0, 0], [0, 0]]
 
 
-def test_complement_and_order() -> None:
+def test_complement() -> None:
     assert complement(6, torch.tensor([4, 1])).tolist() == [0, 2, 3, 5]
-    tokens = torch.tensor([[1.0], [2.0], [3.0]])
-    answer = in_order(torch.tensor([5, 0, 2]), tokens)
-    assert answer.indices.tolist() == [0, 2, 5]
-    assert answer.tokens is tokens
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""docs/methods.md is what the methods say of themselves, and they say enough."""
+"""docs/methods.md is made of the methods' docstrings, fields and metadata, and these are complete."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,11 +11,23 @@ from typing import Literal
 import pytest
 
 from tests.helpers.paths import ROOT
+from uniprune.cli.main import main
 from uniprune.pruning.base import PreLLM
+from uniprune.pruning.fields import Share
 from uniprune.registry import METHODS
-from uniprune.reports.method_cards import cards, embedded, parameters, sections, shared_parameters
+from uniprune.reports.method_cards import (
+    cards,
+    description,
+    embedded,
+    meanings,
+    needs,
+    parameters,
+    shared_parameters,
+)
 
 NAMES = [entry.name for entry in embedded()]
+SOURCES = ("Paper", "Release", "UniPruneBench")
+"""What a deviation departs from: the first word of each."""
 
 
 def test_the_page_is_fresh() -> None:
@@ -25,13 +38,16 @@ def test_the_page_is_fresh() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_is_complete(name: str) -> None:
     entry = METHODS.entry(name)
-    told = sections(inspect.getdoc(entry.target) or "")
-    assert told[""].count("\n\n") >= 1 or told.keys() > {""}, "an idea in one line is no card"
-    assert "Cost" in told
+    assert "\n\nCost: " in description(entry.target)
     if entry.metadata.get("paper"):
-        assert "Differs from the paper in" in told
-    unexplained = [p.name for p in [*parameters(entry.target), *shared_parameters()] if not p.meaning]
-    assert not unexplained
+        assert entry.metadata["deviations"]
+        assert entry.metadata["paper"] in description(entry.target)
+        for deviation in entry.metadata["deviations"]:
+            assert deviation.startswith(SOURCES)
+            assert deviation.endswith(".")
+    known = [p.name for p in [*parameters(entry.target), *shared_parameters()]]
+    assert [p.name for p in [*parameters(entry.target), *shared_parameters()] if not p.meaning] == []
+    assert set(meanings(entry.target)) <= {*known, "parts"}, "explains a field that does not exist"
 
 
 def test_links_lead_to_headings_and_files() -> None:
@@ -43,27 +59,41 @@ def test_links_lead_to_headings_and_files() -> None:
         assert f"[{path}](../{path})" in page
 
 
-def test_what_a_docstring_may_look_like() -> None:
-    doc = "Idea, on\ntwo lines.\n\nMore. Differs from the\npaper in: one\nthing. Cost: none.\n\nArgs:\n  a, b: two."
-    assert sections(doc) == {
-        "": "Idea, on two lines.\n\nMore.",
-        "Differs from the paper in": "one thing.",
-        "Cost": "none.",
-        "Args": "a, b: two.",
+def test_needs_follow_from_what_a_method_declares() -> None:
+    told = {name: needs(METHODS.get(name)) for name in ("divprune", "fastv", "visionzip", "mustdrop", "cdpruner")}
+    assert told == {
+        "divprune": [],
+        "fastv": ["LLM attention"],
+        "visionzip": ["vision tower"],
+        "mustdrop": ["LLM attention", "vision tower"],
+        "cdpruner": ["text"],
     }
+
+
+def test_listings_show_deviations_to_machines_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods", "fastv", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["deviations"] == METHODS.entry("fastv").metadata["deviations"]
+    assert row["fields"] == {}
+    assert main(["list", "methods", "fastv"]) == 0
+    assert "deviations" not in capsys.readouterr().out
 
 
 def test_parameters_take_their_meaning_from_the_class_that_explains_them() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Base(PreLLM):
-        """Base.
+        """Base, on
+        two lines.
+
+        More.
 
         Args:
-            width, height: of the window. depth: how deep, for example `width: 3`.
+            width: of the window.
+            depth: how deep, for example
+                `width: 3`.
         """
 
         width: int = 1
-        height: int = 2
         depth: float | None = None
 
     @dataclass(frozen=True, kw_only=True)
@@ -75,8 +105,11 @@ def test_parameters_take_their_meaning_from_the_class_that_explains_them() -> No
         """
 
         mode: Literal["a", "b"] = "a"
+        share: Share = 0.5
 
     rows = {p.name: (p.kind, p.default, p.meaning) for p in parameters(Child)}
-    assert rows["width"] == (rows["height"][0], "1", "of the window.")
-    assert rows["depth"][:2] == ("`float or None`", "null")
+    assert description(Base) == "Base, on two lines.\n\nMore."
+    assert rows["width"] == ("`int`", "1", "of the window.")
+    assert rows["depth"] == ("`float` or `None`", "null", "how deep, for example `width: 3`.")
     assert rows["mode"] == ("`a`, `b`", "a", '"a" or "b".')
+    assert rows["share"] == ("`float` in [0, 1]", "0.5", "")

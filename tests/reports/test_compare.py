@@ -171,7 +171,7 @@ def test_other_ratios_fields_and_protocols_are_not_joined(records: list[RunRecor
     )
     found = compare([line], Runs(records))[0].ours
     assert found is not None
-    for change in ({"ratio": 0.26}, {"settings": "strategy=row scope=tile reorder=false"}, {"model": "tiny-internvl"}):
+    for change in ({"ratio": 0.26}, {"settings": "strategy=row scope=tile order=release"}, {"model": "tiny-internvl"}):
         assert compare([line.model_copy(update=change)], Runs(records))[0].ours is None
     average = [r.model_copy(update={"setup": r.setup.model_copy(update={"protocol": "average"})}) for r in records]
     assert compare([line], Runs(average))[0].ours is None

@@ -1,4 +1,4 @@
-"""`python run.py cards`: docs/methods.md on standard output."""
+"""`python run.py cards`: print docs/methods.md."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import argparse
 from uniprune.reports.method_cards import cards
 from uniprune.utils.console import say
 
-HELP = "a card per method, as Markdown"
+HELP = "print a card per method as Markdown"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes no options."""
+    """Add no options."""
 
 
 def act(options: argparse.Namespace) -> int:

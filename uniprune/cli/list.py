@@ -14,11 +14,10 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from uniprune.errors import UserError
-from uniprune.evaluation.method_spec import settable
 from uniprune.modeling.catalog import catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs
+from uniprune.reports.method_cards import needs, parameters
 from uniprune.utils.console import say, stdout
 
 HELP = "list registered methods, models, benchmarks and strategies"
@@ -55,16 +54,18 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
     for name in METHODS.names(options.pattern):
         entry = METHODS.entry(name)
         method: type[Pruner] = entry.target
-        defaults = {field.name: field.default for field in dataclasses.fields(method)}
+        # The text table has no room for deviations, and fields that every method has would hide a method's own.
+        details = {key: entry.metadata.get(key, "") for key in ("code", "deviations")} if options.json else {}
         rows.append(
             {
                 "method": name,
                 "kind": method.kind,
-                "layer": defaults["layer"],
+                "layer": method.layer,
                 "needs": needs(method),
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
-                "fields": {field: str(defaults[field]) for field in settable(method) if field != "layer"},
+                "fields": {field.name: field.default for field in parameters(method)},
+                **details,
             }
         )
     return rows

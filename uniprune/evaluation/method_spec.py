@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +18,7 @@ from uniprune.errors import UserError, unknown
 from uniprune.evaluation.code_hash import code_hash
 from uniprune.pruning.base import Compose, Pruner
 from uniprune.pruning.budget import check_ratio
+from uniprune.pruning.fields import field_types
 from uniprune.registry import METHODS
 from uniprune.results.records import MethodRecord
 
@@ -156,7 +157,7 @@ def parse_field(method: type, name: str, text: str, option: str = "--set") -> An
     Raises:
         UserError: the text is no such value.
     """
-    kind = get_type_hints(method)[name]
+    kind = field_types(method).get(name, Any)
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     for value in (_yaml(text), text):
         try:

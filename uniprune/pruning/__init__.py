@@ -1,1 +1,1 @@
-"""."""
+"""The interface of pruning methods, and selection rules that they share."""

@@ -1,22 +1,20 @@
-"""What a pruning method is: a frozen dataclass with one pure decision, `select`.
+"""Base classes of pruning methods: frozen dataclasses with one pure decision, `select`.
 
 Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
 language model (ViT-only methods), larger means inside it. Methods never round, sort, touch a model or keep state: the
-engine asks them for exactly `keep` indices and does the rest.
+engine requests exactly `keep` indices and does the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_type_hints
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from uniprune.errors import UserError
 from uniprune.pruning.budget import check_ratio
 from uniprune.pruning.calibration import Calibration
+from uniprune.pruning.fields import NonNegative, validate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,29 +24,6 @@ if TYPE_CHECKING:
 Positions = Literal["original", "compact"]
 Scope = Literal["image", "prompt", "grid", "tile"]
 Order = Literal["raster", "release"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Cosine = Annotated[float, Field(ge=-1, le=1)]
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-
-
-@cache
-def _adapters(method: type) -> dict[str, TypeAdapter[Any]]:
-    """Validator of every field, from its annotation."""
-    hints = get_type_hints(method, include_extras=True)
-    names = (field.name for field in dataclasses.fields(method) if field.init and field.repr)
-    return {n: TypeAdapter(hints[n], config=ConfigDict(arbitrary_types_allowed=True, strict=True)) for n in names}
-
-
-def validate(method: Any) -> None:
-    """Raise UserError for the first field whose value its annotation does not allow."""
-    for name, adapter in _adapters(type(method)).items():
-        try:
-            adapter.validate_python(getattr(method, name))
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise UserError(f"{name} {getattr(method, name)!r}: {reason[0].lower()}{reason[1:]}") from error
 
 
 @dataclass(frozen=True)
@@ -69,10 +44,10 @@ class Stage:
     """One pruning point.
 
     Attributes:
-        layer: the first decoder layer that sees fewer tokens.
-        ratio: share of the tokens that arrived at the pruner's first stage to be left; 0 drops them all. Counting from
-            the first stage keeps the roundings of a long schedule from adding up.
-        pruner: the method asked.
+        layer: the first decoder layer that receives fewer tokens.
+        ratio: share to keep of the tokens that arrived at the pruner's first stage; 0 drops them all. Counting from the
+            first stage keeps the roundings of a long schedule from adding up.
+        pruner: the method that decides.
     """
 
     layer: int
@@ -81,7 +56,7 @@ class Stage:
 
     @property
     def keeps_all(self) -> bool:
-        """Whether there is nothing to decide."""
+        """Whether no token can be dropped here."""
         return self.ratio >= 1 and self.pruner.exact
 
 
@@ -89,75 +64,80 @@ class Stage:
 class Pruner:
     """Base of all methods. Subclass `PreLLM` or `IntraLLM` and write `select`.
 
+    The values of all fields are checked against their annotations, see `uniprune.pruning.fields`.
+
     Args:
         ratio: share of the visual tokens to keep at the pruning point, in (0, 1]; 1 leaves the model untouched.
-        layer: K, the first decoder layer that sees the pruned sequence.
+        layer: K, the first decoder layer that receives the pruned sequence.
         seed: seed of `view.generator`, mixed with the sample's id.
         positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short.
-        scope: what the ratio holds for and a decision sees: each "image", all images of a "prompt" together, each
-            "grid" of an image, or each "tile" the vision tower encoded apart (as much of it as the prompt holds).
+        scope: tokens that share a ratio and a decision: those of each "image", of all images of a "prompt", of each
+            "grid" of an image, or of each "tile" that the vision tower encodes apart (as much of it as the prompt has).
+        order: "raster" keeps every token in its place; "release" fills the kept places in the order in which `select`
+            returns the tokens, as some released codes do. The same thing for methods that return ascending indices.
     """
 
     ratio: float = 1.0
-    layer: int = 0
+    layer: NonNegative = 0
     seed: int = 0
     positions: Positions = "original"
     scope: Scope = "image"
     order: Order = "raster"
 
     kind: ClassVar[str] = "pre-llm"
-    """Where it acts, as users read it: "none", "pre-llm", "intra-llm" or "hybrid"."""
+    """Where it acts: "none", "pre-llm", "intra-llm" or "hybrid"."""
     llm_attention: ClassVar[bool] = False
-    """Whether `view.attention` is asked for; needs a layer before K, so K >= 1."""
+    """Whether `select` reads `view.attention`, which needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False
-    """Whether `view.upcoming` is asked for."""
+    """Whether `select` reads `view.upcoming`."""
     needs_text: ClassVar[bool] = False
     """Whether `view.prompt` must not be empty."""
     calibration: ClassVar[type[Calibration] | None] = None
     """A search for settings on prompts of the un-pruned model; see `uniprune.pruning.calibration`."""
     random: ClassVar[bool] = False
-    """Whether `view.generator` decides: several seeds are then several runs, averaged on the leaderboard."""
+    """Whether `select` draws from `view.generator`; several seeds are several runs, averaged on the leaderboard."""
     scale_invariant: ClassVar[bool] = False
     """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
 
     def __post_init__(self) -> None:
+        validate(self)
         check_ratio(self.ratio)
-        if not (isinstance(self.layer, int) and self.layer >= 0):
-            raise UserError(f"layer {self.layer!r} must be a whole number >= 0; 0 prunes before the language model")
         if self.llm_attention and self.layer == 0:
             raise UserError(
                 f"{type(self).__name__} ranks tokens by LLM attention, which does not exist before layer 0; "
                 "use layer >= 1 (the paper's default is 2)"
             )
-        validate(self)
 
     @property
     def exact(self) -> bool:
-        """Whether it keeps the number of tokens it is asked for."""
+        """Whether exactly the requested number of tokens is kept; False if the method chooses its own."""
         return True
 
     @property
     def in_place(self) -> bool:
-        """Whether tokens stay in their places."""
+        """Whether every token stays in its place."""
         return self.order == "raster"
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:
-        """Vision-tower layers `view.vision` will be asked for; negative counts from the end, None is the default."""
+        """Vision-tower layers that `select` reads through `view.vision`: by default the field `vision_layer`, if any.
+
+        Negative numbers count from the end, None is the layer that makes the projector's features.
+        """
         return (self.vision_layer,) if hasattr(self, "vision_layer") else ()
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """The pruning points, in order, for a decoder of `num_layers` layers.
+        """Return the pruning points, in order, for a decoder of `num_layers` layers.
 
         Raises:
-            UserError: a layer lies outside the decoder.
+            UserError: a layer is outside the decoder.
         """
-        if self.layer >= num_layers:
+        if not 0 <= self.layer < num_layers:
             raise UserError(f"layer {self.layer} is outside the model's decoder layers 0..{num_layers - 1}")
         return (Stage(self.layer, self.ratio, self),)
 
     def evict_from(self, num_layers: int) -> int | None:
-        """First decoder layer whose KV cache is cut, after the prefill, to the tokens that survive the last stage.
+        """Return the first decoder layer whose KV cache is cut, after the prefill, to what the last stage leaves.
 
         None, the rule, leaves every layer the keys and values of the tokens that entered it.
         """
@@ -168,11 +148,11 @@ class Pruner:
         raise NotImplementedError(f"{type(self).__name__} must implement select(view, keep)")
 
     def with_ratio(self, ratio: float) -> Self:
-        """The same method with another keep ratio."""
+        """Return the same method with another keep ratio."""
         return dataclasses.replace(self, ratio=ratio)
 
     def __rshift__(self, other: Pruner) -> Compose:
-        """`DivPrune(ratio=1/3) >> FastV(ratio=1/3, layer=2)`: first prune, then prune the survivors."""
+        """Compose: `DivPrune(ratio=1/3) >> FastV(ratio=1/3, layer=2)` prunes, then prunes what is left."""
         return Compose(self, other)
 
 
@@ -192,13 +172,16 @@ class PreLLM(Pruner):
 class IntraLLM(Pruner):
     """A method that decides before decoder layer K >= 1, by default K = 2."""
 
-    layer: int = 2
+    layer: NonNegative = 2
     kind: ClassVar[str] = "intra-llm"
 
 
 @dataclass(frozen=True, init=False, kw_only=True)
 class Compose(Pruner):
-    """Several methods one after the other; each keeps its ratio of what the one before left."""
+    """Several methods one after the other; each keeps its ratio of what the one before left.
+
+    Positions, scope and seed are those of the whole prompt, so the parts must agree on them; each has its own `order`.
+    """
 
     parts: tuple[Pruner, ...] = ()
     kind: ClassVar[str] = "hybrid"
@@ -210,7 +193,7 @@ class Compose(Pruner):
         layers = [p.layer for p in flat]
         if layers != sorted(set(layers)):
             raise UserError(f"composed methods must act at increasing layers, got {layers}; reorder them or set layer")
-        for field in ("positions", "scope", "order", "seed"):
+        for field in ("positions", "scope", "seed"):
             values = {getattr(p, field) for p in flat}
             if len(values) > 1:
                 raise UserError(f"composed methods must agree on {field}, got {', '.join(map(str, sorted(values)))}")
@@ -220,20 +203,20 @@ class Compose(Pruner):
         set_ = object.__setattr__
         set_(self, "parts", flat)
         set_(self, "ratio", product)
-        for field in ("layer", "seed", "positions", "scope", "order"):
+        for field in ("layer", "seed", "positions", "scope"):
             set_(self, field, getattr(flat[0], field))
 
     @property
     def vision_layers(self) -> tuple[int | None, ...]:
-        """All vision layers any part asks for."""
+        """All vision layers that any part reads."""
         return tuple(dict.fromkeys(layer for part in self.parts for layer in part.vision_layers))
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """The parts' pruning points in order."""
+        """Return the parts' pruning points in order."""
         return tuple(stage for part in self.parts for stage in part.schedule(num_layers))
 
     def evict_from(self, num_layers: int) -> int | None:
-        """The first layer any part evicts from."""
+        """Return the first layer from which any part evicts."""
         return min((k for part in self.parts if (k := part.evict_from(num_layers)) is not None), default=None)
 
     def with_ratio(self, ratio: float) -> Self:

@@ -16,14 +16,18 @@ T = TypeVar("T", int, float)
 
 
 def check_ratio(ratio: float) -> float:
-    """The keep ratio itself when it lies in (0, 1]. Raises UserError otherwise (NaN included)."""
+    """Return the keep ratio.
+
+    Raises:
+        UserError: it is outside (0, 1] (NaN included).
+    """
     if not 0.0 < ratio <= 1.0:
         raise UserError(f"keep ratio {ratio!r} is outside (0, 1]; 0.111 keeps one visual token in nine, 1 keeps all")
     return float(ratio)
 
 
 def keep_count(tokens: int, ratio: float) -> int:
-    """How many of `tokens` visual tokens a keep ratio leaves: round half up, at least one, at most all.
+    """Return how many of `tokens` visual tokens a keep ratio leaves: round half up, at least one, at most all.
 
     A ratio of 0, which only schedules that withdraw all visual tokens contain, leaves none.
 
@@ -33,7 +37,7 @@ def keep_count(tokens: int, ratio: float) -> int:
 
 
 def floor_count(items: int, ratio: float) -> int:
-    """How many of `items` samples or answer tokens a keep ratio leaves in fine-tuning: rounded down, at least one.
+    """Return how many of `items` samples or answer tokens a ratio leaves in fine-tuning: rounded down, at least one.
 
     8 samples at 0.125 give 1, 7 tokens at 0.5 give 3. The small addend undoes binary rounding (100 x 0.29 is 29).
     """
@@ -41,10 +45,10 @@ def floor_count(items: int, ratio: float) -> int:
 
 
 def site_ratio(average: float, layer: int, num_layers: int) -> float:
-    """The keep ratio to use at decoder layer `layer` so that the average over all layers is `average`.
+    """Return the keep ratio at decoder layer `layer` with which the average over all layers is `average`.
 
-    Layers before `layer` see every visual token, so the average is (K + (L - K) r) / L. With 11.1 % on 28 layers,
-    pruning at K = 2 must keep 4.3 %.
+    Every visual token enters the layers before `layer`, so the average is (K + (L - K) r) / L. With 11.1 % on 28
+    layers, pruning at K = 2 must keep 4.3 %.
 
     Raises:
         UserError: the layers before `layer` alone already exceed the average.
@@ -60,17 +64,17 @@ def site_ratio(average: float, layer: int, num_layers: int) -> float:
 
 
 def tokens_per_layer(tokens: int, stages: Iterable[Stage], num_layers: int) -> list[int]:
-    """Visual tokens that should enter each decoder layer when `tokens` reach the language model and `stages` prune."""
+    """Count the visual tokens that enter each decoder layer when `tokens` reach the language model."""
     return _entering(tokens, stages, num_layers, keep_count)
 
 
 def layer_average(stages: Iterable[Stage], num_layers: int) -> float:
-    """Share of the visual tokens left, averaged over decoder layers, before any rounding."""
+    """Return the share of visual tokens left, averaged over decoder layers, before any rounding."""
     return sum(_entering(1.0, stages, num_layers, operator.mul)) / num_layers
 
 
 def _entering(tokens: T, stages: Iterable[Stage], num_layers: int, part: Callable[[T, float], T]) -> list[T]:
-    """What enters each layer when a stage leaves `part(what arrived at its pruner's first stage, ratio)`."""
+    """List what enters each layer if a stage leaves `part(x, ratio)` of the x at its pruner's first stage."""
     plan = {stage.layer: stage for stage in stages}
     first: dict[int, T] = {}
     counts = []
@@ -83,13 +87,13 @@ def _entering(tokens: T, stages: Iterable[Stage], num_layers: int, part: Callabl
 
 
 def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
-    """The same method with the total keep ratio at which its layer average is `average` (protocol "average").
+    """Return the same method with the total keep ratio at which its layer average is `average` (protocol "average").
 
     Works for any schedule, since the average grows with the ratio: for one pruning point the result is `site_ratio`.
     Where the average grows in steps, the nearest one is taken.
 
     Raises:
-        UserError: even the smallest ratio leaves more than `average`, because layers before the pruning point see all.
+        UserError: even the smallest ratio leaves more than `average`, because of the layers before the first stage.
     """
     check_ratio(average)
     stages = pruner.with_ratio(1e-9).schedule(num_layers)
@@ -110,7 +114,7 @@ def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
 
 
 def inverse(growing: Callable[[float], float], value: float) -> float:
-    """The x in (0, 1] at which a growing function takes `value`; where it grows in steps, the nearest one."""
+    """Return the x in (0, 1] at which a growing function takes `value`; where it grows in steps, the nearest one."""
     low, high = 1e-9, 1.0
     for _ in range(60):
         middle = (low + high) / 2

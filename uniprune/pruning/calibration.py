@@ -1,8 +1,8 @@
-"""Settings that a method finds by looking at prompts of the un-pruned model: what `python run.py calibrate` runs.
+"""Searches for a method's settings on prompts of the un-pruned model, run by `python run.py calibrate`.
 
-A method opts in by naming a dataclass as its class variable `calibration`. Its fields are what the search can be told
-(`--search field=value`); it is shown one prompt at a time, then everything it saw. What a prompt showed is stored at
-once, so that a search goes on where it was interrupted.
+A method opts in by naming a subclass of `Calibration` as its class variable `calibration`. The search observes one
+prompt at a time and then draws its conclusion from all observations. Each observation is stored at once, so that an
+interrupted search resumes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from uniprune.pruning.fields import validate
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
 
@@ -26,8 +27,10 @@ class Found:
     """The outcome of a search.
 
     Attributes:
-        ratio: keep ratio to run the method with. settings: field -> value, as `--set` takes them.
-        summary: one line for people. evidence: what the outcome rests on, JSON values.
+        ratio: keep ratio to run the method with.
+        settings: field -> value, as `--set` takes them.
+        summary: the outcome in one line.
+        evidence: observations that led to it, as JSON values.
     """
 
     ratio: float
@@ -36,41 +39,48 @@ class Found:
     evidence: Mapping[str, Any]
 
     def words(self, method: str, file: str | None = None) -> str:
-        """What to type to run the method as found; settings come from `file` when they were written to one."""
+        """Return the command-line options that run the method as found, with settings from `file` if they are there."""
         texts = [f"{name}={json.dumps(value)}" for name, value in self.settings.items()]
         chosen = [f"@{file}"] if file and texts else texts
         return shlex.join(["--method", method, "--ratio", f"{self.ratio:.6g}", *["--set"] * bool(chosen), *chosen])
 
 
-class Calibration(Protocol):
-    """A search, made with its own settings. Holds nothing else.
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Base of all searches. Its fields are set by `--search field=value` and checked as those of methods are."""
 
-    Attributes:
-        decides: fields that only `result` reads; what was seen under other values of them is used again.
-    """
+    decides: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only `result` reads; observations made under other values of them are used again."""
 
-    decides: ClassVar[frozenset[str]]
+    def __post_init__(self) -> None:
+        validate(self)
 
     def observe(self, model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """What one prompt with images shows, at most some megabytes; `inputs` are the model's for a batch of one."""
+        """Observe one prompt with images: at most some megabytes. `inputs` are the model's for a batch of one."""
+        raise NotImplementedError(f"{type(self).__name__} must implement observe(model, inputs)")
 
     def result(self, seen: Sequence[Mapping[str, Tensor]]) -> Found:
-        """What follows from the prompts seen. Raises UserError when nothing does, saying what to change."""
+        """Conclude from the observations of all prompts.
+
+        Raises:
+            UserError: nothing follows from them, with the setting to change.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement result(seen)")
 
 
 class Notes:
-    """What prompts showed to a search, one file each; whole or absent, whatever interrupts.
+    """Stored observations of a search, one file per prompt, complete or absent after any interruption.
 
     Args:
         root: folder of all notes.
-        setup: all that they depend on beside the prompt, as JSON values; notes of another setup are never mixed in.
+        setup: everything but the prompt that they depend on, as JSON values; notes of other setups are never mixed in.
     """
 
     def __init__(self, root: Path, setup: Mapping[str, Any]) -> None:
         self.folder = root / stable_hash(setup)
 
     def read(self, prompt: str) -> dict[str, Tensor] | None:
-        """What is stored of a prompt; None if nothing is, or nothing readable."""
+        """Load the observation of a prompt; None if none is stored or it cannot be read."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -80,7 +90,11 @@ class Notes:
             return None
 
     def write(self, prompt: str, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Store what a prompt showed, and return it as `read` will. Raises UserError when it cannot be written."""
+        """Store the observation of a prompt, and return it as `read` will.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         from safetensors.torch import save
 
         path, kept = self._path(prompt), {name: value.cpu().contiguous() for name, value in seen.items()}

@@ -9,7 +9,7 @@ from uniprune.pruning.functional import at_least_float32, gram, top_k
 
 
 def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cluster centres are dense tokens that lie far from any denser one (Rodriguez & Laio, Science 2014).
+    """Cluster tokens around centres: dense tokens that are far from any denser one (Rodriguez & Laio, Science 2014).
 
     Density is exp(-mean of the `clusters` smallest squared distances, the token's own 0 included); distances are
     L2 / sqrt(D). Mutual nearest neighbours have equal densities; the lower index counts as the denser one.
@@ -25,7 +25,7 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
     """
     x = at_least_float32(tokens)
     distance = _squared_distances(x - x.mean(0))
-    # In float64 the sum of a few float32 is exact, so that equal distances make ties in whichever order `topk` says.
+    # In float64 the sum of a few float32 is exact, so that equal distances make ties in any order of `topk`.
     spread = distance.topk(clusters, largest=False, sorted=False).values.mean(1, dtype=torch.float64)
     density = (spread / -x.shape[1]).exp()
     if noise is None:
@@ -43,7 +43,7 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
 def _squared_distances(x: Tensor) -> Tensor:
     """[N, N] squared L2 distances of `x` [N, D] from inner products; exactly symmetric: mutual nearest neighbours tie.
 
-    The nearer `x` is to 0, the fewer digits cancel: hand it over centred.
+    The nearer `x` is to 0, the fewer digits cancel: pass it centred.
     """
     products = gram(x)
     square = products.diagonal()

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniprune.pruning.base import Selection
 from uniprune.pruning.view import Grid
-
-Order = Literal["raster", "release"]
-"""Kept tokens in their own places, or in the order in which a release hands them over (`in_order`)."""
 
 ROWS = 128
 """Rows of a pairwise matrix worked on at a time on a CPU: they stay in the processor's cache."""
@@ -23,7 +18,10 @@ GPU_ROWS = 4096
 """The same on a GPU, where starting an operation costs more than fetching its data."""
 
 MANY, LISTED = 600, 24
-"""Candidates from which on lists of the most similar ones save time, and how many such a list names."""
+"""Candidates from which on lists of the most similar ones save time, and the length of such a list."""
+
+LEAST_NORM = 1e-12
+"""Norm below which a vector counts as this long, as in `F.normalize`, so that zero vectors have cosine 0."""
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -37,7 +35,7 @@ def top_k(scores: Tensor, keep: int) -> Tensor:
 
 
 def count_outliers(scores: Tensor) -> int:
-    """How many of `scores` [N] lie above Tukey's fence Q3 + 1.5 (Q3 - Q1), quartiles interpolated. O(N log N)."""
+    """Count `scores` [N] above Tukey's fence Q3 + 1.5 (Q3 - Q1), quartiles interpolated. O(N log N)."""
     low, high = scores.quantile(torch.tensor([0.25, 0.75]).to(scores))
     return int((scores > high + 1.5 * (high - low)).sum())
 
@@ -53,14 +51,6 @@ def complement(tokens: int, taken: Tensor) -> Tensor:
     return free.index_fill(0, taken, False).nonzero()[:, 0]
 
 
-def in_order(slots: Tensor, tokens: Tensor) -> Selection:
-    """`tokens` [k, D] one after the other in the kept `slots` [k], whichever slot a token came from.
-
-    For releases that hand tokens over in another order than the raster: a token takes the position of its new slot.
-    """
-    return Selection(slots.sort().values, tokens)
-
-
 def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
     """[N, M] cosines of `a` [N, D] and `b` [M, D], or of `a` and itself; those of a zero vector are 0. O(N M D)."""
     left = F.normalize(at_least_float32(a), dim=-1)
@@ -71,12 +61,13 @@ def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def inverse_norms(x: Tensor) -> Tensor:
-    """[N] what the rows of `x` [N, D] have to be multiplied by to become unit vectors, these not written. O(N D)."""
-    return torch.linalg.vector_norm(x, dim=1).clamp_(min=1e-12).reciprocal_()
+    """[N] factors that make the rows of `x` [N, D] unit vectors, without writing these. O(N D)."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1)
+    return norms.clamp_(min=LEAST_NORM).reciprocal_()
 
 
 def rows_at_a_time(matrix: Tensor) -> int:
-    """How many rows of `matrix` to work on at a time, by where it lies."""
+    """Return how many rows of `matrix` to work on at a time, by its device."""
     return GPU_ROWS if matrix.is_cuda else ROWS
 
 
@@ -103,7 +94,7 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
 
     Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
     most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); on a CPU, where
-    asking for a value is no wait, most of them find what they need in short lists while many candidates are left.
+    reading a value does not synchronise, most of them read short lists only while many candidates are left.
 
     Args:
         similarity: [N, N] similarities.
@@ -130,11 +121,11 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
 
 
 class Shortlists:
-    """For every candidate the others most similar to it, so that its largest similarity to any set is soon found.
+    """Lists of the candidates most similar to each, to find its largest similarity to any set of others soon.
 
     Args:
         similarity: [N, N] similarities.
-        candidates: [R] tokens that are asked about, at least `LISTED`.
+        candidates: [R] tokens that `largest` may be called with, at least `LISTED`.
     """
 
     def __init__(self, similarity: Tensor, candidates: Tensor) -> None:
@@ -159,9 +150,9 @@ def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Ten
     """k-nearest merging: each anchor plus the weighted sum of the tokens most similar to it.
 
     Args:
-        features: [N, C] what is summed.
+        features: [N, C] summed vectors.
         anchors: [A] tokens to merge into.
-        keys: [N, d] what is compared, by cosine.
+        keys: [N, d] vectors compared by cosine.
         weights: [N] of the added tokens.
         neighbours: how many of all other tokens, anchors included, are added to an anchor.
 
@@ -182,9 +173,9 @@ def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
 
 
 def largest_in_rows(values: Tensor, count: int) -> Tensor:
-    """[A, count] where the largest of each row of `values` [A, N] are, ascending; of equal ones the first. O(A N).
+    """[A, count] columns of the largest of each row of `values` [A, N], ascending; of equal ones the first. O(A N).
 
-    What is not a number counts as the smallest.
+    NaN counts as the smallest.
     """
     if not count:
         return values.new_empty(len(values), 0, dtype=torch.long)
@@ -205,8 +196,8 @@ def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: 
     """Each anchor plus the mean of the `others` that are most similar to it, or alone when there are none.
 
     Args:
-        features: [N, C] what is averaged.
-        keys: [N, d] what is compared, by cosine.
+        features: [N, C] averaged vectors.
+        keys: [N, d] vectors compared by cosine.
         anchors: [A] tokens to merge into.
         others: [R] tokens that are each given to their nearest anchor.
 

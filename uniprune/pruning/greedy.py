@@ -22,7 +22,7 @@ def farthest_points(distance: Tensor, keep: int, seeds: Tensor | None = None) ->
 
     Args:
         distance: [N, N] symmetric distances.
-        keep: points wanted in all, seeds included.
+        keep: points to return in all, seeds included.
         seeds: [S] points already selected; without any, the first pick is the one with the farthest nearest neighbour.
 
     Returns:
@@ -66,7 +66,7 @@ def dpp_map(kernel: Tensor, keep: int) -> Tensor:
 
     Args:
         kernel: [N, N] symmetric and positive semi-definite.
-        keep: tokens wanted, at most N.
+        keep: tokens to return, at most N.
 
     Returns:
         [keep] distinct indices in picking order. O(N keep^2), by the incremental Cholesky form (arXiv 1709.05135). Past
@@ -78,7 +78,8 @@ def dpp_map(kernel: Tensor, keep: int) -> Tensor:
     floor = (gain.max() * len(kernel) * info.eps).clamp_(min=info.tiny)
     kernels = fused(kernel)
     if kernels and keep * len(kernel) <= kernels.MOST_WORK:
-        return kernels.dpp_map(kernel, gain, floor, keep)
+        picks: Tensor = kernels.dpp_map(kernel, gain, floor, keep)
+        return picks
     return _dpp_map(kernel, gain, floor, keep)
 
 
@@ -98,7 +99,7 @@ def _dpp_map(kernel: Tensor, gain: Tensor, floor: Tensor, count: int) -> Tensor:
 
 
 def fused(matrix: Tensor) -> ModuleType | None:
-    """The module with the GPU kernels if they can serve this matrix [N, N], else None.
+    """Return the module of GPU kernels if they support this matrix [N, N], else None.
 
     They need a CUDA device, Triton (part of torch's CUDA builds), and tokens that one block of threads can hold.
     """

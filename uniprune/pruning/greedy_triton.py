@@ -33,7 +33,7 @@ def farthest_points(distance: Tensor, nearest: Tensor, count: int, room: int = 0
     Args:
         distance: [N, N] symmetric distances, rows contiguous.
         nearest: [N] distance of every point to the nearest selected one; -inf for selected points.
-        count: picks wanted, at most as many as there are unselected points.
+        count: picks to return, at most as many as there are unselected points.
         room: least size of the kernel to use.
     """
     picks = torch.empty(count, dtype=torch.int64, device=distance.device)
@@ -52,7 +52,7 @@ def dpp_map(kernel: Tensor, gain: Tensor, floor: Tensor, count: int, room: int =
         kernel: [N, N] symmetric and positive semi-definite, rows contiguous.
         gain: [N] its diagonal.
         floor: [] gain below which a row is rounding noise.
-        count: picks wanted, at most N.
+        count: picks to return, at most N.
         room: least size of the kernel to use.
     """
     picks = torch.empty(count, dtype=torch.int64, device=kernel.device)
@@ -76,7 +76,7 @@ def dpp_map(kernel: Tensor, gain: Tensor, floor: Tensor, count: int, room: int =
 
 
 def disagreement(farthest_loop: Loop, dpp_loop: Loop, device: torch.device, dtype: torch.dtype) -> str:
-    """What the kernels of every size do otherwise than the loops on random points, "" for nothing.
+    """Compare the kernels of every size with the loops on random points; return the first difference, "" for none.
 
     Raises:
         Exception: a kernel cannot be compiled or run here.
@@ -102,7 +102,8 @@ def _size(tokens: int) -> int:
 
 
 # Numbers of tokens and picks change from prompt to prompt: a kernel must not be compiled for each.
-@triton.jit(do_not_specialize=["tokens", "stride", "count"])
+# Triton has no types: its decorator and its language count as untyped.
+@triton.jit(do_not_specialize=["tokens", "stride", "count"])  # type: ignore[untyped-decorator]
 def _farthest_points(distance, nearest, picks, tokens, stride, count, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.arange(0, SIZE)
     inside = at < tokens
@@ -114,7 +115,7 @@ def _farthest_points(distance, nearest, picks, tokens, stride, count, SIZE: tl.c
         near = tl.where(at == pick, float("-inf"), tl.minimum(near, row))
 
 
-@triton.jit(do_not_specialize=["tokens", "stride", "count"])
+@triton.jit(do_not_specialize=["tokens", "stride", "count"])  # type: ignore[untyped-decorator]
 def _dpp_map(  # type: ignore[no-untyped-def]
     kernel, gain, floor, factor, picks, tokens, stride, count, SIZE: tl.constexpr, ROWS: tl.constexpr
 ):

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from uniprune.errors import UserError
 from uniprune.pruning.base import IntraLLM, Stage
 from uniprune.pruning.budget import inverse
-from uniprune.pruning.validation import check_choice
+from uniprune.pruning.fields import NonNegative, validate
 
 Budget = Literal["site", "paper"]
 DEPTH = 32
@@ -20,30 +20,36 @@ DEPTH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Staged(IntraLLM):
-    """A method that prunes before several layers, at each as many tokens as it likes; its ratio is nominal.
+    """A method that prunes before several layers and chooses how many tokens it keeps; its ratio is nominal.
 
     Args:
         layer: the first pruning layer. The default belongs to a 32-layer decoder and is scaled with the depth, like
-            `reference`; any other number is taken as it is, and the others keep their relative place behind it.
-        layers: all pruning layers, as they are; overrides `layer`.
+            `reference`; any other number is used unscaled, and the others keep their relative place after it.
+        layers: all pruning layers, unscaled; overrides `layer`.
     """
 
-    layers: tuple[int, ...] = ()
+    layers: tuple[NonNegative, ...] = ()
     reference: ClassVar[tuple[int, ...]] = ()
     """The paper's pruning layers (first layers with fewer tokens) on a decoder of 32 layers."""
 
     def __post_init__(self) -> None:
+        validate(self)
         if self.layers:
             if list(self.layers) != sorted(set(self.layers)):
                 raise UserError(f"layers {list(self.layers)} must increase, for example [2, 6, 15]")
             object.__setattr__(self, "layer", self.layers[0])
         super().__post_init__()
 
+    @property
+    def exact(self) -> bool:
+        """False: the method chooses its own number."""
+        return False
+
     def pruning_layers(self, num_layers: int) -> list[int]:
-        """The pruning layers on a decoder of `num_layers` layers; late ones fall away where it is too shallow.
+        """Return the pruning layers on a decoder of `num_layers` layers; late ones fall away where it is too shallow.
 
         Raises:
-            UserError: a chosen layer lies outside the decoder.
+            UserError: a chosen layer is outside the decoder.
         """
         if self.layers:
             chosen = list(self.layers)
@@ -58,7 +64,7 @@ class Staged(IntraLLM):
         return chosen
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """Every pruning layer; none at ratio 1."""
+        """Return a stage for every pruning layer; none at ratio 1."""
         if self.ratio == 1.0:
             return ()
         return tuple(Stage(layer, self.ratio, self) for layer in self.pruning_layers(num_layers))
@@ -73,24 +79,25 @@ class MultiStage(Staged):
     like any other method's.
 
     Args:
-        budget: "site", or "paper": the ratio is the level itself, what the paper calls a setting.
+        budget: "site", or "paper": the ratio is the level itself, which the paper calls a setting.
     """
 
     budget: Budget = "site"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("budget", self.budget, Budget)
+    @property
+    def exact(self) -> bool:
+        """True: the schedule gives the number."""
+        return True
 
     def shares(self, level: float, layers: Sequence[int], num_layers: int) -> Sequence[float]:
-        """Share of the tokens left from each of `layers` on; grows with `level` from all 0 at 0 to all 1 at 1."""
+        """Return the share of tokens left from each of `layers` on; grows with `level`, all 0 at 0 and all 1 at 1."""
         raise NotImplementedError(f"{type(self).__name__} must implement shares(level, layers, num_layers)")
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """One stage per pruning layer at which something is to be dropped.
+        """Return one stage per pruning layer that drops tokens.
 
         Raises:
-            UserError: more layers were chosen than the method has shares for, or one lies outside the decoder.
+            UserError: more layers were chosen than the method has shares for, or one is outside the decoder.
         """
         layers = self.pruning_layers(num_layers)
         stages = len(self.shares(1.0, layers, num_layers))
@@ -105,13 +112,13 @@ class MultiStage(Staged):
 
 
 def site_share(shares: Sequence[float], layers: Sequence[int], num_layers: int) -> float:
-    """Mean of the shares left in the decoder layers from `layers[0]` on."""
+    """Return the mean of the shares left in the decoder layers from `layers[0]` on."""
     widths = [stop - start for start, stop in pairwise([*layers, num_layers])]
     return sum(share * width for share, width in zip(shares, widths, strict=True)) / (num_layers - layers[0])
 
 
 def between(table: Mapping[float, Sequence[float]], x: float) -> list[float]:
-    """Row `x` of a table of rows, linear between neighbouring rows and constant outside them."""
+    """Return row `x` of a table of rows, linear between neighbouring rows and constant outside them."""
     keys = sorted(table)
     if x in table or not keys[0] < x < keys[-1]:
         return list(table[min(max(x, keys[0]), keys[-1])])
@@ -121,7 +128,7 @@ def between(table: Mapping[float, Sequence[float]], x: float) -> list[float]:
 
 
 def _distinct(places: Iterable[float], num_layers: int) -> list[int]:
-    """Places rounded half up to different layers, from 1 on; what does not fit below `num_layers` is left out."""
+    """Round places half up to different layers, from 1 on; those that do not fit below `num_layers` are left out."""
     layers = [0]
     for place in places:
         layers.append(max(math.floor(place + 0.5), layers[-1] + 1))

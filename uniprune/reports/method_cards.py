@@ -1,24 +1,26 @@
-"""A card per registered method, from its docstring, its fields and what the registry knows: docs/methods.md.
+"""One card per registered method, as Markdown: `python run.py cards > docs/methods.md`.
 
-`python run.py cards > docs/methods.md` writes them.
+A card consists of the method's class docstring, its fields and the metadata of its registry entry (`paper`, `code`,
+`deviations`). Docstrings describe the idea and the cost, and end with the section "Args:", one line group per field.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from textwrap import dedent
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from uniprune.pruning.base import Pruner
+from uniprune.pruning.fields import Bound, field_types
 from uniprune.registry import METHODS, Entry
 from uniprune.utils.paths import ROOT
 
 DEPTH, RATIO = 32, 1 / 3
-"""Decoder layers and keep ratio of the example that a card gives."""
-HEADINGS = ("Differs from the paper in", "Differs from the release in", "Budget", "Families", "Cost", "Args")
+"""Decoder layers and keep ratio of the example in a card."""
 ACTS = {
     "none": "does not prune",
     "pre-llm": "before the language model",
@@ -28,16 +30,24 @@ ACTS = {
 _INTRO = """\
 # Methods
 
-Generated from the methods' own docstrings by `python run.py cards > docs/methods.md`; edit those instead.
+Generated from the methods' files by `python run.py cards > docs/methods.md`; edit those instead.
 `--set field=value` sets a parameter. All methods round counts in one way, halves up and at least one token; where a
-release floors N r, the ratio floor(N r) / N gives its count. Every method also has these:
+release floors N r, the ratio floor(N r) / N gives its count. Deviations say what is different here from the paper, from
+the authors' released code, or from another port. Every method also has these parameters:
 
 """
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One field of a method: its type and default as one would write them, and what it means."""
+    """One field of a method, as Markdown.
+
+    Attributes:
+        name: of the field.
+        kind: its type.
+        default: as `--set` takes it.
+        meaning: its entry in the section "Args:".
+    """
 
     name: str
     kind: str
@@ -46,13 +56,13 @@ class Parameter:
 
 
 def embedded() -> list[Entry]:
-    """The methods that come with the repository, without those of plugins."""
+    """Return the methods of this repository, without those of plugins."""
     entries = [METHODS.entry(name) for name in METHODS.names()]
-    return [entry for entry in entries if entry.target.__module__.split(".")[0] == METHODS.package]
+    return [entry for entry in entries if entry.target.__module__.startswith(f"{METHODS.package}.")]
 
 
 def cards() -> str:
-    """The whole page."""
+    """Return the page: an index and a card per method."""
     entries = embedded()
     links = _anchors([entry.name for entry in entries])
     index = [
@@ -69,69 +79,74 @@ def cards() -> str:
 
 
 def card(entry: Entry) -> str:
-    """One method's section."""
+    """Return one method's section."""
     method: type[Pruner] = entry.target
-    told, own = sections(inspect.getdoc(method) or ""), parameters(method)
+    own, deviations = parameters(method), entry.metadata.get("deviations", ())
     facts = {
-        "Paper": _paper(str(entry.metadata.get("paper", ""))),
-        "Code": f"[{_source(method)}](../{_source(method)})",
+        "Paper": _paper(entry.metadata.get("paper", "")),
+        "Released code": _repository(entry.metadata.get("code", "")),
+        "Source": f"[{_source(method)}](../{_source(method)})",
         "Acts": _where(method),
         "Tokens": _count(method),
         "Needs beside the tokens": ", ".join(needs(method)) or "nothing",
     }
-    parts = [f"## {entry.name}", told[""], "\n".join(f"* {name}: {fact}" for name, fact in facts.items() if fact)]
+    listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
+    parts = [f"## {entry.name}", description(method), _bullets(listed)]
     parts += [_parameter_table(own).rstrip()] * bool(own)
-    parts += [f"**{heading}:** {told[heading]}" for heading in HEADINGS[:-1] if heading in told]
+    parts += ["**Deviations:**", _bullets(deviations)] * bool(deviations)
     return "\n\n".join(parts) + "\n"
 
 
 def needs(method: type[Pruner]) -> list[str]:
-    """What a method looks at beside the projected tokens."""
+    """List what a method reads beside the projected tokens."""
+    tower = method.vision_layers is not Pruner.vision_layers or "vision_layer" in method.__dataclass_fields__
     return [
         *["LLM attention"] * (method.llm_attention or method.upcoming_attention),
-        *["vision tower"] * (method.vision_layers is not Pruner.vision_layers),
+        *["vision tower"] * tower,
         *["text"] * method.needs_text,
     ]
 
 
-def sections(doc: str) -> dict[str, str]:
-    """Heading -> text of a docstring; "" is what stands before the first heading. Paragraphs stay, lines are joined."""
-    any_heading = "|".join(heading.replace(" ", r"\s+") for heading in HEADINGS)
-    pieces = re.split(rf"(?:^|(?<=\s))({any_heading}):\s", doc)
-    texts = {"": pieces[0]} | dict(zip(pieces[1::2], pieces[2::2], strict=True))
-    return {" ".join(heading.split()): _joined(text) for heading, text in texts.items()}
+def description(method: type) -> str:
+    """Return a class docstring without its section "Args:", each paragraph in one line."""
+    text = inspect.cleandoc(method.__doc__ or "").partition("\n\nArgs:\n")[0]
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
-def parameters(method: type[Pruner]) -> list[Parameter]:
-    """The fields a method adds to those of every method."""
-    return [one for one in _fields(method) if one.name not in {f.name for f in dataclasses.fields(Pruner)}]
-
-
-def shared_parameters() -> list[Parameter]:
-    """The fields of every method."""
-    return _fields(Pruner)
-
-
-def _fields(method: type[Pruner]) -> list[Parameter]:
-    fields = [field for field in dataclasses.fields(method) if field.init]
-    kinds, meaning = get_type_hints(method), _meanings(method, [field.name for field in fields])
-    return [Parameter(f.name, _kind(kinds[f.name]), _literal(f.default), meaning.get(f.name, "")) for f in fields]
-
-
-def _meanings(method: type[Pruner], names: list[str]) -> dict[str, str]:
-    """Field -> its line under "Args:", of the method's own class or the base that explains it."""
-    one = "|".join(map(re.escape, names))
+def meanings(method: type) -> dict[str, str]:
+    """Return field -> text from the sections "Args:" of a class and its bases, where the class itself comes first."""
     found: dict[str, str] = {}
     for owner in reversed(method.__mro__):
-        text = sections(inspect.cleandoc(owner.__doc__ or "")).get("Args", "")
-        pieces = re.split(rf"(?:^|(?<=\s))((?:{one})(?:, (?:{one}))*): ", text)
-        for group, meaning in zip(pieces[1::2], pieces[2::2], strict=True):
-            found |= dict.fromkeys(group.split(", "), meaning.strip())
+        name = ""
+        for line in dedent(inspect.cleandoc(owner.__doc__ or "").partition("\n\nArgs:\n")[2]).splitlines():
+            if line.startswith(" "):
+                found[name] += f" {line.strip()}"
+            else:
+                name, _, found[name] = line.partition(": ")
     return found
 
 
+def parameters(method: type[Pruner]) -> list[Parameter]:
+    """Return the fields that a method adds to those of every method."""
+    shared = {field.name for field in dataclasses.fields(Pruner)}
+    return [parameter for parameter in _parameters(method) if parameter.name not in shared]
+
+
+def shared_parameters() -> list[Parameter]:
+    """Return the fields of every method."""
+    return _parameters(Pruner)
+
+
+def _parameters(method: type) -> list[Parameter]:
+    kinds, texts = field_types(method), meanings(method)
+    fields = [field for field in dataclasses.fields(method) if field.init]
+    return [
+        Parameter(f.name, _kind(kinds.get(f.name, Any)), _literal(f.default), texts.get(f.name, "")) for f in fields
+    ]
+
+
 def _where(method: type[Pruner]) -> str:
-    """Stage, with the layers of an example."""
+    """Describe where a method acts, with the layers of an example."""
     layers = [stage.layer for stage in method().with_ratio(RATIO).schedule(DEPTH)]
     if layers in ([], [0]):
         return ACTS[method.kind]
@@ -145,13 +160,22 @@ def _count(method: type[Pruner]) -> str:
     if not stages:
         return "all"
     exact = all(stage.pruner.exact for stage in stages)
-    return "exactly what the ratio says" if exact else "as many as the method likes; the ratio is nominal"
+    return "exactly as many as the ratio gives" if exact else "a number that the method chooses; the ratio is nominal"
 
 
 def _paper(text: str) -> str:
-    """A link to arXiv where an id is given."""
-    number = re.fullmatch(r"arXiv (\d{4}\.\d{4,5})", text)
-    return f"[{text}](https://arxiv.org/abs/{number[1]})" if number else text
+    """Link to arXiv where an id is given."""
+    number = text.removeprefix("arXiv ")
+    return f"[{text}](https://arxiv.org/abs/{number})" if number != text else text
+
+
+def _repository(name: str) -> str:
+    """Link to a repository given as owner/name."""
+    return f"[{name}](https://github.com/{name})" if name else ""
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"* {line}" for line in lines)
 
 
 def _parameter_table(rows: list[Parameter]) -> str:
@@ -160,30 +184,31 @@ def _parameter_table(rows: list[Parameter]) -> str:
 
 
 def _kind(kind: Any) -> str:
-    """A type as a reader expects it; "|" would end a table's cell."""
-    if get_origin(kind) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(kind))
-    return f"`{kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind}`".replace(" | ", " or ")
+    """Describe a type without "|", which would end a table's cell."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return " ".join([_kind(parts[0]), *(str(bound) for bound in parts[1:] if isinstance(bound, Bound))])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in parts)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_kind, parts))
+    if origin is tuple:
+        return f"`tuple` of {', '.join(_kind(part) for part in parts if part is not ...)}"
+    return f"`{'None' if kind is type(None) else getattr(kind, '__name__', kind)}`"
 
 
 def _literal(default: Any) -> str:
-    """A default as `--set` takes it."""
+    """Write a default as `--set` takes it."""
     return "null" if default is None else str(list(default)) if isinstance(default, tuple) else str(default)
 
 
 def _source(method: type[Pruner]) -> str:
-    """Path of the defining file in the repository."""
+    """Return the path of the defining file in the repository."""
     path = Path(inspect.getsourcefile(method) or "").resolve()
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
 def _anchors(names: list[str]) -> list[str]:
-    """The ids that GitHub gives headings: signs are dropped, and what then repeats is numbered."""
-    plain = [re.sub(r"[^\w-]", "", name) for name in names]
+    """Return the ids that GitHub gives headings: signs are dropped, and repeated ids are numbered."""
+    plain = ["".join(c for c in name if c.isalnum() or c in "-_") for name in names]
     return [f"{name}-{plain[:i].count(name)}" if name in plain[:i] else name for i, name in enumerate(plain)]
-
-
-def _joined(text: str) -> str:
-    """Paragraphs with their lines joined."""
-    paragraphs = re.split(r"\n\s*\n", text.strip())
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

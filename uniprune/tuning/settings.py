@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from uniprune.errors import UserError, unknown
-from uniprune.pruning.base import Count, NonNegative, Positive
 from uniprune.results.records import Strict
 from uniprune.tuning.pruning import Pair
 from uniprune.tuning.strategy import SAMPLES, TOKENS
 
 Removal = Literal["physical", "mask"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
+FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
                    "inverse_sqrt"]  # fmt: skip
 
@@ -35,7 +35,7 @@ class PairChoice(Strict):
     """Share of an answer's tokens to keep, in samples that lose tokens."""
     removal: Removal | None = None
     """Whether removed tokens leave the sequence or only the loss."""
-    rescore: Count | None = None
+    rescore: PositiveInt | None = None
     """Epochs between two scorings of a sample."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Strategy fields: "samples.drop", "tokens.keep", …"""
@@ -73,43 +73,43 @@ class Settings(Strict):
     """Whether removed tokens leave the sequence ("physical") or only the loss ("mask")."""
     reference: str | None = None
     """Folder or hub id of the reference model, for strategies that need one."""
-    epochs: Count = 3
+    epochs: PositiveInt = 3
     """Passes over the data."""
-    rate: Positive = 1e-4
+    rate: FinitePositive = 1e-4
     """Highest learning rate."""
     schedule: Schedule = "cosine"
     """Learning rate schedule of transformers."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the steps with a rising learning rate."""
-    batch: Count = 8
+    batch: PositiveInt = 8
     """Samples per process that are pruned together; over all processes they form one batch."""
-    accumulation: Count = 4
+    accumulation: PositiveInt = 4
     """Batches per optimizer step."""
     cutoff: int = Field(2048, ge=2)
     """Longest sample in tokens."""
-    rank: NonNegative = 8
+    rank: NonNegativeInt = 8
     """LoRA rank, on all linear layers but the output; 0 trains every weight."""
-    alpha: Count = 16
+    alpha: PositiveInt = 16
     """LoRA scale, divided by the rank."""
-    row_tokens: Count = 4096
+    row_tokens: PositiveInt = 4096
     """Tokens per packed row of training, which takes one forward and backward."""
-    score_tokens: Count = 16384
+    score_tokens: PositiveInt = 16384
     """Tokens in one scoring forward."""
     score_dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of the scoring forward; null is the model's own."""
-    rescore: Count = 1
+    rescore: PositiveInt = 1
     """Epochs between two scorings of a sample; 1 scores at every visit, as the paper does, more reuses old scores."""
-    save_every: Count = 50
+    save_every: PositiveInt = 50
     """Optimizer steps between checkpoints."""
     tasks: list[str] = Field(default_factory=list)
     """Tasks of lm-evaluation-harness for the tuned models, by its names."""
     task_folder: str | None = None
     """Folder of additional tasks in its format."""
-    task_limit: Count | None = None
+    task_limit: PositiveInt | None = None
     """Number of items of each task, from its first; null for all."""
-    probe: NonNegative = 100
+    probe: NonNegativeInt = 100
     """Number of fixed random training samples whose perplexity and entropy are tracked (Figure 8)."""
-    probe_points: Count = 12
+    probe_points: PositiveInt = 12
     """Measurements of them in a training."""
 
     def pair(self, choice: PairChoice) -> Pair:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import PruningError
-from uniprune.pruning.base import validate
+from uniprune.pruning.fields import validate
 from uniprune.registry import Registry
 
 SAMPLES = Registry("sample strategy", "uniprune.methods.tuning.samples")

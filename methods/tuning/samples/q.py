@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from uniprune.pruning.base import Count
+from uniprune.pruning.fields import Count
 from uniprune.pruning.functional import top_k
 from uniprune.tuning.plane import KNOWN, NOISE, Corner, bisect, supplement, within
 from uniprune.tuning.strategy import Picks, SampleStrategy, SampleView, register_samples

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from uniprune.pruning.base import Share
+from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import top_k
 from uniprune.tuning.strategy import TokenStrategy, TokenView, register_tokens, smoothed
 

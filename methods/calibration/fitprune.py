@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,17 +12,12 @@ from torch import Tensor
 
 from uniprune.errors import UserError
 from uniprune.pruning.base import Pruner, Stage
-from uniprune.pruning.calibration import Found
+from uniprune.pruning.calibration import Calibration, Found
+from uniprune.pruning.fields import Share
 from uniprune.pruning.schedules import site_share
-from uniprune.pruning.validation import check_within
 from uniprune.pruning.view import View
 
-from ._fitprune import retention
-
-
-def received(blocks: Iterable[Tensor]) -> Tensor:
-    """[N] sum over rows of the largest probability over heads, from blocks [heads, r, N] of attention rows."""
-    return torch.stack([block.amax(0).sum(0) for block in blocks]).sum(0)
+from .._fitprune import received, retention
 
 
 @dataclass(frozen=True)
@@ -30,9 +25,10 @@ class Statistics:
     """Attention that visual tokens received in the un-pruned model.
 
     Attributes:
-        cross, own: [S, L, N] of S samples and L layers: sum over the text rows behind the image, and over the visual
-            rows, of the largest probability over heads. See `received`.
-        width, inner: hidden size of the decoder and of its MLP.
+        cross: [S, L, N] of S samples and L layers: `received` of the text rows after the image.
+        own: [S, L, N] `received` of the visual rows.
+        width: hidden size of the decoder.
+        inner: hidden size of its MLP.
     """
 
     cross: Tensor
@@ -41,14 +37,14 @@ class Statistics:
     inner: int
 
     def flops(self, tokens: float) -> float:
-        """Multiply-adds of one layer on `tokens` visual tokens."""
+        """Return the multiply-adds of one layer on `tokens` visual tokens."""
         return 4 * tokens * self.width**2 + 2 * tokens**2 * self.width + 3 * tokens * self.width * self.inner
 
     def deletions(self, alpha: float, budget: float) -> tuple[list[int], bool]:
-        """Tokens to delete in every layer if each may lose a share `alpha` of both sums, until the FLOPs fit `budget`.
+        """Count tokens to delete per layer if each may lose a share `alpha` of both sums, until FLOPs fit `budget`.
 
-        In every sample, the least attended tokens go first; what both sums allow to delete is deleted. Counts are means
-        over samples, rounded down.
+        In every sample, the least attended tokens go first; those that both sums can spare are deleted. Counts are
+        means over samples, rounded down.
 
         Returns:
             One count per layer, and whether the budget was met.
@@ -59,8 +55,8 @@ class Statistics:
         counts = [0] * layers
         for layer in range(layers):
             doomed = alive
-            for received in (self.cross[:, layer], self.own[:, layer]):
-                doomed = doomed & _expendable(received, alive, alpha)
+            for attention in (self.cross[:, layer], self.own[:, layer]):
+                doomed = doomed & _expendable(attention, alive, alpha)
             counts[layer] = int(doomed.sum()) // samples
             alive = alive & ~doomed
             spent += self.flops(left)
@@ -70,15 +66,18 @@ class Statistics:
         return counts, False
 
     def search(self, left: float, precision: float = 0.01) -> list[int]:
-        """The mildest recipe (smallest alpha) that leaves at most a share `left` of the visual FLOPs.
+        """Return the mildest recipe (smallest alpha) that leaves at most a share `left` of the visual FLOPs.
 
         Raises:
-            UserError: no recipe does, as layer 0 sees every token.
+            UserError: no recipe does, as every token enters layer 0.
         """
         budget = left * self.cross.shape[1] * self.flops(self.cross.shape[2])
         best, met = self.deletions(1.0, budget)
         if not met:
-            raise UserError(f"no recipe leaves {left:g} of the FLOPs on visual tokens, for layer 0 sees all of them")
+            raise UserError(
+                f"no recipe leaves {left:g} of the FLOPs on visual tokens, as all of them enter layer 0; "
+                f"allow more than 1 / layers, --search flops={1.5 / self.cross.shape[1]:.2g}"
+            )
         low, high = 0.0, 1.0
         while high - low > precision:
             alpha = (low + high) / 2
@@ -90,32 +89,36 @@ class Statistics:
         return best
 
 
-def _expendable(received: Tensor, alive: Tensor, alpha: float) -> Tensor:
+def _expendable(attention: Tensor, alive: Tensor, alpha: float) -> Tensor:
     """[S, N] True at the most living tokens, least attended first, without which (1 - alpha) of the sum remains."""
-    order = received.masked_fill(~alive, torch.inf).argsort(dim=1, stable=True)
-    slack = (received * alive).sum(1, keepdim=True) - (1 - alpha) * received.sum(1, keepdim=True)
-    ranked = (received * alive).gather(1, order).cumsum(1) <= slack
+    order = attention.masked_fill(~alive, torch.inf).argsort(dim=1, stable=True)
+    slack = (attention * alive).sum(1, keepdim=True) - (1 - alpha) * attention.sum(1, keepdim=True)
+    ranked = (attention * alive).gather(1, order).cumsum(1) <= slack
     return torch.zeros_like(alive).scatter(1, order, ranked & alive.gather(1, order))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder(Pruner):
-    """Keeps everything and notes, image by image, what every layer's attention gives the visual tokens.
+    """Keeps everything and records, image by image, the attention that visual tokens receive in every layer.
 
     Attributes:
         seen: per image, one pair [N] (from text rows, from visual rows) for each layer.
     """
 
     seen: list[list[tuple[Tensor, Tensor]]] = field(default_factory=list)
-    exact: ClassVar[bool] = False
     upcoming_attention: ClassVar[bool] = True
 
+    @property
+    def exact(self) -> bool:
+        """False, so that `select` is called although all tokens stay."""
+        return False
+
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """Every layer, so that each is asked about the tokens that arrive there."""
+        """Return a stage for every layer."""
         return tuple(Stage(layer, 1.0, self) for layer in range(num_layers))
 
     def select(self, view: View, keep: int) -> Tensor:
-        """Everything."""
+        """Record, and keep everything."""
         if "layers" not in view.scratch:
             view.scratch["layers"] = []
             self.seen.append(view.scratch["layers"])
@@ -124,23 +127,20 @@ class Recorder(Pruner):
         return torch.arange(len(view.tokens))
 
 
-@dataclass
-class RecipeSearch:
+@dataclass(frozen=True, kw_only=True)
+class RecipeSearch(Calibration):
     """The paper's search: the mildest recipe within a budget of FLOPs, from attention in the un-pruned model.
 
     Args:
         flops: share of the language model's FLOPs on visual tokens to leave; the paper's "60 %" is 0.4.
     """
 
-    flops: float = 0.4
+    flops: Share = 0.4
     decides: ClassVar[frozenset[str]] = frozenset({"flops"})
-
-    def __post_init__(self) -> None:
-        check_within("flops", self.flops, 0, 1)
 
     @torch.no_grad()
     def observe(self, model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """By number, [2, L, N] of every image: what its tokens get in each layer, from text rows and from visual rows.
+        """Return, by number, [2, L, N] of every image: attention received in each layer from text and from visual rows.
 
         `sizes` [2] are the widths of the decoder and of its MLP.
         """
@@ -153,7 +153,7 @@ class RecipeSearch:
         return {"sizes": torch.tensor([config.hidden_size, config.intermediate_size]), **images}
 
     def result(self, seen: Sequence[Mapping[str, Tensor]]) -> Found:
-        """The recipe, from the images of the commonest size.
+        """Return the recipe, from the images of the commonest size.
 
         Raises:
             UserError: no recipe leaves so few FLOPs.

@@ -1,4 +1,4 @@
-"""VTW's search for the layer from which on visual tokens are not missed."""
+"""VTW's search for the layer from which on the next token does not depend on visual tokens."""
 
 from __future__ import annotations
 
@@ -10,26 +10,12 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UserError
-from uniprune.pruning.base import IntraLLM, Stage
-from uniprune.pruning.calibration import Found
+from uniprune.pruning.calibration import Calibration, Found
+from uniprune.pruning.fields import Count, Positive
 from uniprune.pruning.functional import at_least_float32
-from uniprune.pruning.validation import check_count, check_positive
-from uniprune.pruning.view import View
 
 FIRST = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Withdrawal(IntraLLM):
-    """Withdraws all visual tokens before decoder layer `layer`."""
-
-    def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """One stage that leaves nothing; none when the layer lies behind the last one."""
-        return (Stage(self.layer, 0.0, self),) if self.layer < num_layers else ()
-
-    def select(self, view: View, keep: int) -> Tensor:
-        """Nothing."""
-        return torch.arange(keep)
+"""The paper's first candidate."""
 
 
 def divergences(logits_full: Tensor, logits_withdrawn: Tensor) -> Tensor:
@@ -44,23 +30,15 @@ def divergences(logits_full: Tensor, logits_withdrawn: Tensor) -> Tensor:
     return (withdrawn.exp() * (withdrawn - full[:, None])).sum(-1).mean(0)
 
 
-def find_k(logits_full: Tensor, logits_withdrawn: Tensor, eta: float, first: int = 5) -> int | None:
-    """The earliest layer whose divergence is at most `eta`, None if there is none; candidates are `first`, ….
-
-    The paper's eta is 0.003 (LLaVA-1.5-7B) or 0.0005 (13B). Shapes as in `divergences`.
-    """
-    return earliest(divergences(logits_full, logits_withdrawn), eta, first)
-
-
-def earliest(divergence: Tensor, eta: float, first: int) -> int | None:
-    """The earliest candidate from `first` on whose divergence [C] is at most `eta`, None if there is none."""
+def earliest(divergence: Tensor, eta: float, first: int = FIRST) -> int | None:
+    """Return the earliest layer from `first` on whose divergence [C] is at most `eta`, None if there is none."""
     enough = (divergence <= eta).nonzero()[:, 0]
     return first + int(enough[0]) if len(enough) else None
 
 
-@dataclass
-class LayerSearch:
-    """The paper's search for K: the earliest layer whose withdrawal leaves the next token's distribution as it is.
+@dataclass(frozen=True, kw_only=True)
+class LayerSearch(Calibration):
+    """The paper's search for K: the earliest layer whose withdrawal leaves the next token's distribution unchanged.
 
     About twenty prompts are enough; each takes a forward per candidate.
 
@@ -69,22 +47,20 @@ class LayerSearch:
         first: first candidate; by default the paper's 5, or the middle of a decoder of fewer than ten layers.
     """
 
-    eta: float = 0.003
-    first: int | None = None
+    eta: Positive = 0.003
+    first: Count | None = None
     decides: ClassVar[frozenset[str]] = frozenset({"eta"})
-
-    def __post_init__(self) -> None:
-        check_positive("eta", self.eta)
-        check_count("first", 1 if self.first is None else self.first)
 
     @torch.no_grad()
     def observe(self, model: Any, inputs: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """`divergence` [C] of the token behind the prompt, a candidate each; the decoder's `layers`; the `first` one.
+        """Return `divergence` [C] of the first new token, one per candidate, `layers` of the decoder, and `first`.
 
         Raises:
-            UserError: no candidate lies inside the decoder.
+            UserError: no candidate is inside the decoder.
         """
         from uniprune.engine import prune  # loads transformers, which naming the method does not need
+
+        from ..vtw import VTW  # imports this module
 
         layers = len(model.get_decoder().layers)
         first = min(FIRST, layers // 2) if self.first is None else self.first
@@ -92,13 +68,17 @@ class LayerSearch:
             raise UserError(f"first {first} is outside the model's decoder layers 1..{layers - 1}")
         rows = []
         for layer in range(first, layers):
-            with prune(model, Withdrawal(layer=layer)):
+            with prune(model, VTW(ratio=layer / layers)):
                 rows.append(model(**inputs).logits[:, -1])
         divergence = divergences(model(**inputs).logits[:, -1], torch.stack(rows, dim=1))
         return {"divergence": divergence, "layers": torch.tensor(layers), "first": torch.tensor(first)}
 
     def result(self, seen: Sequence[Mapping[str, Tensor]]) -> Found:
-        """K as a ratio, with the mean divergence at every candidate. Raises UserError when all exceed `eta`."""
+        """Return K as a ratio, with the mean divergence at every candidate.
+
+        Raises:
+            UserError: the divergence of every candidate exceeds `eta`.
+        """
         layers, first = int(seen[0]["layers"]), int(seen[0]["first"])
         mean = torch.stack([one["divergence"] for one in seen]).mean(0)
         at = {first + i: float(kl) for i, kl in enumerate(mean)}
