@@ -211,13 +211,13 @@ def test_rho_keeps_excess_loss_and_fastv_the_last_row() -> None:
 def test_contracts_are_checked() -> None:
     with pytest.raises(PruningError, match="does not declare"):
         SAMPLES.get("entropy")().select(SampleView(torch.ones(3), 0.5, None, seeded_generator(0)), 1)
-    with pytest.raises(UserError, match=r"drop \(1, 2, 3, 4\): tuple should have at most 3 items"):
+    with pytest.raises(UserError, match=r"drop \(1, 2, 3, 4\) must leave one of the quadrants"):
         QuadrantSamples(drop=(1, 2, 3, 4))
-    with pytest.raises(UserError, match="iterations 0: input should be greater than or equal to 1"):
+    with pytest.raises(UserError, match="iterations 0 must be a whole number of at least 1"):
         QuadrantSamples(iterations=0)
-    with pytest.raises(UserError, match=r"smoothing 2.0: input should be less than or equal to 1"):
+    with pytest.raises(UserError, match=r"smoothing 2.0 is outside \[0, 1\]"):
         QuadrantTokens(smoothing=2.0)
-    with pytest.raises(UserError, match=r"prune \(5,\): input should be 0, 1, 2, 3 or 4"):
+    with pytest.raises(UserError, match=r"prune \(5,\) must be"):
         QuadrantTokens(prune=(5,))  # type: ignore[arg-type]
 
     class Wrong(QuadrantSamples):

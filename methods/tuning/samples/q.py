@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
-
+from uniprune.errors import UserError
 from uniprune.pruning.fields import Count
 from uniprune.pruning.functional import top_k
 from uniprune.tuning.plane import KNOWN, NOISE, Corner, bisect, supplement, within
@@ -29,9 +28,14 @@ class QuadrantSamples(SampleStrategy):
         iterations: bisection steps; the paper needs fewer than 10.
     """
 
-    drop: Annotated[tuple[Corner, ...], Field(max_length=3)] = (NOISE, KNOWN)
+    drop: tuple[Corner, ...] = (NOISE, KNOWN)
     iterations: Count = 10
     scores: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if {*self.drop} >= {1, 2, 3, 4}:
+            raise UserError(f"drop {self.drop!r} must leave one of the quadrants 1, 2, 3, 4")
 
     def select(self, view: SampleView, keep: int) -> Picks:
         kept = {1, 2, 3, 4} - set(self.drop)
