@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uniprune.engine import PrefillReport, PromptInfo, Session, prune
     from uniprune.errors import PruningError, UnsupportedError, UserError
-    from uniprune.modeling.adapter import ModelAdapter, PatchGridAdapter
+    from uniprune.modeling.adapter import ModelAdapter
     from uniprune.pruning.base import Compose, IntraLLM, PreLLM, Pruner, Selection, Stage
     from uniprune.pruning.load import load_method
     from uniprune.pruning.view import View
@@ -27,7 +27,6 @@ __all__ = [
     "Compose",
     "IntraLLM",
     "ModelAdapter",
-    "PatchGridAdapter",
     "PreLLM",
     "PrefillReport",
     "PromptInfo",
@@ -51,7 +50,7 @@ __all__ = [
 _EXPORTS = {
     "engine": ("PrefillReport", "PromptInfo", "Session", "prune"),
     "errors": ("PruningError", "UnsupportedError", "UserError"),
-    "modeling.adapter": ("ModelAdapter", "PatchGridAdapter"),
+    "modeling.adapter": ("ModelAdapter",),
     "pruning.base": ("Compose", "IntraLLM", "PreLLM", "Pruner", "Selection", "Stage"),
     "pruning.load": ("load_method",),
     "pruning.view": ("View",),
