@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from collections.abc import Callable
@@ -43,19 +44,28 @@ class First(PreLLM):
 Run = Callable[..., str]
 
 
+def build(kind: str, source: Path, folder: Path) -> None:
+    """Build a distribution of a source folder, without the isolated environment that needs the network."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", str(folder)]
+    subprocess.run(command, cwd=source, check=True, timeout=200)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
+    """Build the wheel from the source distribution of this checkout."""
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=200)
-    (file,) = folder.glob("uniprune-*-py3-none-any.whl")
-    return file
+    build("sdist", ROOT, folder)
+    (archive,) = folder.glob("uniprune-*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    build("wheel", folder / archive.name.removesuffix(".tar.gz"), folder)
+    (built,) = folder.glob("uniprune-*-py3-none-any.whl")
+    return built
 
 
 @pytest.fixture(scope="module")
 def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run a program of the fresh environment in the hostile project; returns its output."""
+    """Return a function that runs a program of the fresh environment in the hostile project and returns its output."""
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment)
     python = environment / "bin" / "python"
