@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\]\(\.\./([^)#]+)")
 REPEATED = re.compile(r"(\]\(#[^)]*)-(\d+)\)")
 """A link to a heading whose slug occurs before: GitHub numbers it `name-1`, Python-Markdown `name_1`."""
-IN_NAVIGATION = ("CONTRIBUTING.md", "CHANGELOG.md")
+IN_NAVIGATION = ("AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md")
 
 
 def on_files(files: Files, config: Any) -> Files:
