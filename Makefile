@@ -1,50 +1,57 @@
-# make demo   the embedded default: three methods on the mini suite
-# make test   all tests        make test-fast   without the slow ones
 PYTHON ?= python3
 VENV := .venv
 MIN := .venv-min
 TORCH := torch==2.13.0
 ARGS ?=
+# One process per core; every test uses one thread.
+PYTEST := $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-fast test-min lint format clean
+.PHONY: help demo test test-fast test-min wheel-test lint format docs clean
 
-demo: $(VENV)/.installed
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.installed ## evaluate three methods on the embedded mini suite
 	$(VENV)/bin/python run.py $(ARGS)
 
-# One process per core; every test uses one thread.
-test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+test: $(VENV)/.installed ## run all tests
+	$(PYTEST) $(ARGS)
 
-test-fast: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+test-fast: $(VENV)/.installed ## run the unit tests
+	$(PYTEST) -m "not slow and not end_to_end" $(ARGS)
 
-# The engine on the oldest supported transformers.
-test-min: $(MIN)/.installed
-	$(MIN)/bin/python -m pytest tests/engine $(ARGS)
+test-min: $(MIN)/.installed ## run the engine's tests on the oldest supported transformers
+	$(MIN)/bin/python -m pytest -n auto --dist worksteal -m "not slow" tests/engine tests/test_public.py $(ARGS)
 
-lint: $(VENV)/.installed
+wheel-test: $(VENV)/.installed ## build the wheel and use it outside the checkout (part of `test`)
+	$(VENV)/bin/python -m pytest tests/packaging $(ARGS)
+
+lint: $(VENV)/.installed ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(VENV)/.installed
+format: $(VENV)/.installed ## repair style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean:
-	rm -rf $(VENV) $(MIN) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+docs: $(VENV)/.installed ## build the documentation in site/; a broken link is an error
+	$(VENV)/bin/python -m mkdocs build --strict $(ARGS)
+
+clean: ## remove environments, caches and what was built
+	rm -rf $(VENV) $(MIN) .pytest_cache .mypy_cache .ruff_cache build dist site *.egg-info
 
 # torch goes first and by itself: with it in place no other package can pull in a newer release.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install $(TORCH)
-	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,dev]'
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,docs,dev]'
 	touch $@
 
 $(MIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(MIN)
 	grep -vE '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(MIN)/constraints.txt
 	$(MIN)/bin/python -m pip install $(TORCH)
-	$(MIN)/bin/python -m pip install -c $(MIN)/constraints.txt transformers==5.17.0 pytest pytest-timeout -e .
+	$(MIN)/bin/python -m pip install -c $(MIN)/constraints.txt transformers==5.17.0 pytest pytest-timeout pytest-xdist -e .
 	touch $@

@@ -1,4 +1,4 @@
-"""`python run.py`: see `python run.py --help`."""
+"""The command line from a checkout; see `python run.py --help`."""
 
 import sys
 

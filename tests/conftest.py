@@ -1,4 +1,4 @@
-"""Shared fixtures: untrained tiny checkpoints of every family, saved as a user would find them."""
+"""Shared fixtures: untrained tiny checkpoints of every family, saved as users find them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--golden DIR`."""
+    """Add `--golden DIR`."""
     parser.addoption(
         "--golden", type=Path, default=golden_cases.FOLDER, metavar="DIR", help="folder of the reference vectors"
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Cases for the tests marked by `golden_cases.golden`."""
+    """Parametrise the tests marked by `golden_cases.golden`."""
     for marker in metafunc.definition.iter_markers("golden"):
         metafunc.parametrize("case", golden_cases.cases(metafunc.config.getoption("--golden"), *marker.args))
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of an untrained tiny model ("llava", "llava-next", "internvl" or "qwen2.5-vl") with its processor."""
+    """Return the folder of an untrained tiny model ("llava", "llava-next", "internvl", "qwen2.5-vl") and processor."""
     from uniprune.models.tiny.build import build_model, build_processor
 
     from tests.helpers.llava_next_checkpoint import save
@@ -57,7 +57,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 @pytest.fixture(scope="module")
 def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
-    """An untrained tiny LLaVA on the CPU."""
+    """Load an untrained tiny LLaVA on the CPU."""
     from uniprune.modeling.catalog import ModelEntry
     from uniprune.modeling.loading import Placement, load
 
@@ -66,7 +66,7 @@ def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def small() -> Dataset:
-    """Twelve coloured pictures with one question each."""
+    """Load twelve coloured images with one question each."""
     from uniprune.evaluation.dataset import DataOptions
     from uniprune.registry import BENCHMARKS, load_plugin
 
@@ -77,7 +77,7 @@ def small() -> Dataset:
 
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the hub unreachable at once, whatever the network here is."""
+    """Make the hub unreachable at once, with or without a network."""
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

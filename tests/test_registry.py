@@ -1,9 +1,10 @@
-"""Names: registration, suggestions, plugins and lazy discovery."""
+"""Registries: registration, suggestions, plugins and lazy discovery."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,22 @@ import pytest
 from tests.helpers.paths import ROOT
 from uniprune.errors import UserError, unknown
 from uniprune.registry import METHODS, Registry, load_plugin
+from uniprune.tuning.strategy import SAMPLES, TOKENS
 
 
-def test_entries_carry_summary_and_metadata() -> None:
-    registry = Registry("thing", "methods")
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty package that can be imported."""
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "things"
+    for name in [name for name in sys.modules if name.split(".")[0] == "things"]:
+        del sys.modules[name]
+
+
+def test_entries_carry_summary_and_metadata(package: str) -> None:
+    registry = Registry("thing", package)
 
     @registry.register("first", paper="arXiv 1")
     class First:
@@ -27,8 +40,8 @@ def test_entries_carry_summary_and_metadata() -> None:
     assert (entry.target, entry.summary, entry.metadata) == (First, "The first thing.", {"paper": "arXiv 1"})
 
 
-def test_a_taken_name_is_refused_but_the_same_definition_is_not() -> None:
-    registry = Registry("thing", "methods")
+def test_a_taken_name_is_refused_but_the_same_definition_is_not(package: str) -> None:
+    registry = Registry("thing", package)
 
     def one() -> None: ...
     def two() -> None: ...
@@ -39,11 +52,41 @@ def test_a_taken_name_is_refused_but_the_same_definition_is_not() -> None:
         registry.register("name")(two)
 
 
+def test_discovery_imports_public_modules_and_packages_only(package: str, tmp_path: Path) -> None:
+    (tmp_path / "things" / "module.py").touch()
+    (tmp_path / "things" / "_private.py").touch()
+    (tmp_path / "things" / "folder").mkdir()
+    (tmp_path / "things" / "folder" / "__init__.py").touch()
+    (tmp_path / "things" / "folder" / "deeper.py").touch()
+    assert Registry("thing", package).names() == []
+    imported = {name for name in sys.modules if name.startswith("things")}
+    assert imported == {"things", "things.module", "things.folder"}
+
+
+def test_a_module_that_fails_to_import_fails_at_every_look_up(package: str, tmp_path: Path) -> None:
+    (tmp_path / "things" / "broken.py").write_text("import no_such_module\n")
+    registry = Registry("thing", package)
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+            registry.names()
+
+
+def test_packages_among_the_methods_have_registries_of_their_own() -> None:
+    assert SAMPLES.names()
+    assert TOKENS.names()
+    assert all(METHODS.get(name).__module__.count(".") == 2 for name in METHODS.names() if name not in plugins())
+
+
 @pytest.mark.parametrize(
     ("name", "hint"), [("divprun", "did you mean 'divprune'"), ("zzz", "known: divprune, fastv"), ("", "known: ")]
 )
-def test_unknown_names_are_answered_with_names(name: str, hint: str) -> None:
+def test_unknown_names_lead_to_near_ones(name: str, hint: str) -> None:
     assert hint in str(unknown("method", name, ["fastv", "divprune"]))
+
+
+def plugins() -> set[str]:
+    """Methods that other tests registered from outside."""
+    return {name for name in METHODS.names() if not METHODS.get(name).__module__.startswith("uniprune.methods.")}
 
 
 def test_discovery_finds_methods_and_globs_them() -> None:

@@ -1,4 +1,4 @@
-"""The errors a user may see. Each names the value, what was expected and the remedy."""
+"""Errors that reach users. Each message names the value, the expectation and the remedy."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """The user must change something: printed as one clear message without a traceback, exit code 2."""
+    """An error that the user can mend: printed as one message without a traceback, exit code 2."""
 
 
 class UnsupportedError(UserError):
-    """A combination that cannot give right results (say, a sliding-window decoder) and is therefore refused."""
+    """A combination that is refused because its results would be wrong, such as a sliding-window decoder."""
 
 
 class PruningError(RuntimeError):
-    """A method broke its contract (duplicate indices, wrong count, …). Names the method; exit code 1."""
+    """A method that broke its contract (duplicate indices, wrong count, …): the message names it, exit code 1."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as plain text, to be told later or by another process.
+    """An error as plain text, to be printed later or by another process.
 
     Attributes:
-        message: what to say. user: whether it was a `UserError`. trace: the traceback, for `--debug`.
+        message: one line for the user.
+        user: whether the error was a `UserError`.
+        trace: the traceback, for `--debug`.
     """
 
     message: str
@@ -34,14 +36,14 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """The failure that an error is."""
+        """Convert an exception."""
         user = isinstance(error, UserError)
         message = str(error) if user else f"{type(error).__name__}: {error}\n(--debug shows where)"
         return cls(message, user, "".join(traceback.format_exception(error)))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """`unknown method 'divprun'; did you mean 'divprune'?`, or the whole list when nothing is near."""
+    """Return `unknown method 'divprun'; did you mean 'divprune'?`, or all known names where none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:

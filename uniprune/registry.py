@@ -1,8 +1,8 @@
 """Names for methods, model families and benchmarks.
 
-A class announces itself with a decorator; the packages `uniprune.methods`, `uniprune.models` and `uniprune.benchmarks`
-are imported on the first look-up only, so `run.py --help` stays light and adding a file is all it takes to add an
-entry.
+A decorator registers a class or function. The packages `uniprune.methods`, `uniprune.models` and
+`uniprune.benchmarks` are imported at the first look-up, so `run.py --help` stays light, and a new file is all that a
+new entry takes.
 
     @register_method("divprune", paper="arXiv 2503.02175")
     @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,14 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: the object itself, the first line of its docstring and what the decorator was told."""
+    """One registered name.
+
+    Attributes:
+        name: the name.
+        target: the registered class or function.
+        summary: first line of its docstring.
+        metadata: keyword arguments of the decorator.
+    """
 
     name: str
     target: Any
@@ -39,11 +46,11 @@ class Entry:
 
 
 class Registry:
-    """A lazily filled table of names.
+    """A table of names, filled at the first look-up.
 
     Args:
-        kind: what an entry is called in messages ("method").
-        package: the package whose modules register the entries; imported on first use.
+        kind: noun for an entry in messages ("method").
+        package: package whose public modules and packages register the entries.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -52,10 +59,10 @@ class Registry:
         self._discovered = False
 
     def register(self, name: str, **metadata: Any) -> Callable[[C], C]:
-        """Decorator that adds a class or function under `name`.
+        """Return a decorator that adds a class or function as `name`.
 
         Raises:
-            UserError: the name is taken by something else (importing the very same definition again is harmless).
+            UserError: another definition has the name; registering the same definition again is harmless.
         """
 
         def add(target: C) -> C:
@@ -72,34 +79,42 @@ class Registry:
         return add
 
     def discover(self) -> None:
-        """Import every public module of the package once."""
+        """Import every public module and package of `package`, once."""
         if self._discovered:
             return
-        self._discovered = True
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("_"):
                 importlib.import_module(f"{self.package}.{module.name}")
+        self._discovered = True  # last: if an import fails, the next look-up reports that again
 
     def entry(self, name: str) -> Entry:
-        """The entry called `name`. Raises UserError with the nearest names otherwise."""
+        """Return the entry of a name.
+
+        Raises:
+            UserError: the name is unknown; the message lists the nearest ones.
+        """
         self.discover()
         if name not in self._entries:
             raise unknown(self.kind, name, self._entries)
         return self._entries[name]
 
     def get(self, name: str) -> Any:
-        """The registered object called `name`. Raises UserError with the nearest names otherwise."""
+        """Return the class or function of a name.
+
+        Raises:
+            UserError: the name is unknown; the message lists the nearest ones.
+        """
         return self.entry(name).target
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Sorted names that match a glob pattern."""
+        """Return the names that match a glob pattern, sorted."""
         self.discover()
         return sorted(fnmatch.filter(self._entries, pattern))
 
 
 def _origin(target: Any) -> str:
-    """Where a definition lives, as "file:line" (or its qualified name when the source is gone)."""
+    """Return "file:line" of a definition, or its qualified name if its source is unavailable."""
     try:
         return f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
     except (OSError, TypeError):
@@ -107,15 +122,15 @@ def _origin(target: Any) -> str:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Import one Python file of a user, so that what it registers can be named (`--plugin my_method.py`).
+    """Import a Python file that registers methods, models or benchmarks (`--plugin my_method.py`).
 
     Raises:
-        UserError: the file does not exist, or fails to import (the reason is in the message).
+        UserError: the file does not exist or fails to import; the message gives the reason.
     """
     file = Path(path).resolve()
     if not file.is_file():
         raise UserError(f"plugin {str(path)!r} is not a file; give the path of a Python file that registers something")
-    # Files of one name in different folders are different modules.
+    # The hash separates files of one name in different folders.
     name = f"uniprune_plugin_{file.stem}_{hashlib.sha256(bytes(file)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
