@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uniprune.evaluation.generation import Runner
 from uniprune.evaluation.dataset import Dataset
+from uniprune.evaluation.generation import Runner
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import RequestEncoder, collate
-from uniprune.results.fidelity import divergence, fidelity, first_tokens
 from uniprune.modeling.loading import LoadedModel
+from uniprune.results.fidelity import compare_predictions, divergence, first_tokens
 
 LOGITS = torch.randn(2, 500, generator=torch.Generator().manual_seed(0)) * 3
 
@@ -53,14 +53,14 @@ def test_equal_distributions_have_no_divergence_and_opposite_ones_a_finite_one()
 def test_rows_are_compared_that_both_answered() -> None:
     [one, other] = first_tokens(LOGITS)
     reference = {"a": ("yes", one), "b": ("no", one), "c": ("no", one)}
-    found = fidelity(reference, {"a": ("yes", one), "b": ("yes", other)})
+    found = compare_predictions(reference, {"a": ("yes", one), "b": ("yes", other)})
     assert found is not None
     assert (found.rows, found.same) == (["a", "b"], [1, 0])
     assert found.kl == pytest.approx([0, divergence(one, other)], abs=1e-6)
-    without = fidelity(reference, {"a": ("yes", one), "b": ("yes", None)})
+    without = compare_predictions(reference, {"a": ("yes", one), "b": ("yes", None)})
     assert without is not None
     assert without.kl is None  # rows answered by an earlier version
-    assert fidelity(reference, {"d": ("yes", one)}) is None
+    assert compare_predictions(reference, {"d": ("yes", one)}) is None
 
 
 def test_runs_store_the_distribution_behind_the_prompt(loaded: LoadedModel, small: Dataset) -> None:

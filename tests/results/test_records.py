@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from uniprune.errors import UserError
+from uniprune.results.aggregate import ledger, timing
 from uniprune.results.predictions import Prediction, Predictions
 from uniprune.results.records import (
     DatasetRecord,
     Environment,
     Flops,
-    TokenLedger,
     MethodRecord,
     ModelRecord,
     RunRecord,
     Setup,
     Store,
+    TokenLedger,
 )
-from uniprune.results.aggregate import ledger, timing
 
 METHOD = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[{"layer": 0}], stages=[(0, 0.5)], code="c0de")
 SETUP = Setup(
@@ -143,7 +143,9 @@ def test_a_second_process_waits_and_then_sees_the_answers(tmp_path: Path) -> Non
 
 def answer(index: int, tokens: list[int], requested: float, seconds: float = 0.01) -> Prediction:
     spans = dict.fromkeys(("vision", "projector", "method", "prefill", "decode", "total"), seconds)
-    return Prediction(index=str(index), prediction="", spans=spans, new_tokens=2, visual_tokens=tokens, requested=requested)
+    return Prediction(
+        index=str(index), prediction="", spans=spans, new_tokens=2, visual_tokens=tokens, requested=requested
+    )
 
 
 def test_ledger_flags_a_budget_missed_by_more_than_one_token() -> None:

@@ -31,7 +31,7 @@ def act(options: argparse.Namespace) -> int:
         raise UserError(
             f"no run is stored in {str(options.output)!r}; `python run.py` makes some, --output names their folder"
         )
-    board = leaderboard(records, likeness=FidelityCache(store))
+    board = leaderboard(records, FidelityCache(store))
     show(board)
     for path, content in ((options.csv, board.csv), (options.md, board.markdown), (options.html, board.html)):
         if path is not None:

@@ -149,13 +149,14 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     from uniprune.results.leaderboard import leaderboard
 
     mine = {item.identity for item in items}
-    records, likeness = list(store.records()), FidelityCache(store)
+    records = list(store.records())
     if not any(record.identity in mine for record in records):
         return
-    show(leaderboard(records, lambda record: record.identity in mine, likeness))
-    board = store.root / "leaderboard.csv"
-    write(board, leaderboard(records, likeness=likeness).csv())
-    say(f"leaderboard of all runs: {board}")
+    board = leaderboard(records, FidelityCache(store))
+    show(board.only(mine))
+    path = store.root / "leaderboard.csv"
+    write(path, board.csv())
+    say(f"leaderboard of all runs: {path}")
     say(f"records and predictions: {store.root}/<identity>/")
 
 

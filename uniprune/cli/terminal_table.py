@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from uniprune.results.table import Leaderboard
+from uniprune.results.table import ResultTable
 from uniprune.utils.console import stdout
 
 PRIORITY = (
@@ -30,7 +30,7 @@ PRIORITY = (
 Lines = list[list[str]]
 
 
-def show(board: Leaderboard) -> None:
+def show(board: ResultTable) -> None:
     """Print a leaderboard; in a terminal too narrow for it on its side, or else without its lesser columns."""
     texts = board.texts()
     # A column in which every row says the same tells nothing here; files keep them all.

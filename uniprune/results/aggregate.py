@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from uniprune.results.predictions import Prediction
-from uniprune.results.records import Flops, TokenLedger, Quantity, Timing
+from uniprune.results.records import Flops, Quantity, Timing, TokenLedger
 
 SPANS = ("vision", "projector", "method", "prefill", "decode", "total")
 

@@ -10,22 +10,17 @@ Process 0 takes the parts in at the end; those that a death left behind are take
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import json
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from uniprune.errors import UserError
-from uniprune.utils.files import JsonLines, explain_write
 from uniprune.results.records import Flops
+from uniprune.utils.files import JsonLines, explain_write
 
 
 class FirstToken(BaseModel):
@@ -39,7 +34,6 @@ class FirstToken(BaseModel):
     """Their natural log-probabilities."""
     rest: float
     """Probability of all other tokens together."""
-
 
 
 class Prediction(BaseModel):

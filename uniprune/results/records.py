@@ -15,7 +15,6 @@ benchmark by `DatasetRecord.data` and `.prompts`: a changed data file is refused
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +23,8 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uniprune.errors import UserError
-from uniprune.utils.hashing import stable_hash
 from uniprune.utils.files import explain_write, write_atomically
+from uniprune.utils.hashing import stable_hash
 
 
 class Strict(BaseModel):
