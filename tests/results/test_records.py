@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
 
 from uniprune.errors import UserError
 from uniprune.results.aggregate import ledger, timing
+from uniprune.results.measurements import Flops, TokenLedger
 from uniprune.results.predictions import Prediction, Predictions
 from uniprune.results.records import (
     DatasetRecord,
     Environment,
-    Flops,
     MethodRecord,
     ModelRecord,
     RunRecord,
     Setup,
     Store,
-    TokenLedger,
 )
 
 METHOD = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[{"layer": 0}], stages=[(0, 0.5)], code="c0de")
@@ -78,12 +78,28 @@ def test_updates_keep_what_others_stored(tmp_path: Path) -> None:
     assert [e.versions["torch"] for e in last.environments] == ["0", "1"]
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"format": 99}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}', '{"identity": "abc"}'])
 def test_a_damaged_record_is_named_with_the_remedy(content: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     (store.folder("abc") / "record.json").write_text(content)
     with pytest.raises(UserError, match=r"record\.json is not a run record .*move it away"):
         list(store.records())
+
+
+@pytest.mark.parametrize("found", [1, 99, "x"])
+def test_a_record_of_another_format_is_named_with_both_formats_and_the_remedy(found: object, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record())
+    path = store.folder(record().identity) / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": found}))
+    remedy = r"reads format 2\. Run again into another --output, or move that file away"
+    expected = rf"{re.escape(str(path))} is a run record of format {found!r}, .*{remedy}"
+    with pytest.raises(UserError, match=expected):
+        store.read(record().identity)
+    with pytest.raises(UserError, match=expected):
+        store.update(record(), "pope", ENTRY)
+    path.unlink()  # moved away
+    assert store.read(record().identity) is None
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_message(tmp_path: Path) -> None:
