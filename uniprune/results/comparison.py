@@ -19,6 +19,9 @@ from uniprune.utils.hashing import stable_hash
 SETTINGS = ("weights", "processor", "prompts", "max_new_tokens", "limit", "dtype", "attention", "device")
 """Fields of `Setup` that runs must share to be compared as methods."""
 
+MACHINE = ("weights", "processor", "dtype", "attention", "device")
+"""Fields of `Setup` that runs must share for the time per row of one to be a forecast for the other."""
+
 CompareRuns = Callable[[RunRecord, RunRecord, str], Fidelity | None]
 """Returns the fidelity of the second run to the first on one benchmark."""
 
@@ -154,7 +157,7 @@ class RunComparison:
             return {}
         if key not in self._fidelities:
             runs = [run for group in self.groups if group.settings == baseline.settings for run in group.runs]
-            same = [run for run in runs if name in run.datasets and _rows(run.datasets[name]) == _rows(entry)]
+            same = [run for run in runs if name in run.datasets and same_rows(run.datasets[name], entry)]
             each = {run.identity: one for run in same if (one := self._compare_runs(base, run, name)) is not None}
             # The clusters of rows are stored with the score.
             found = estimate_fidelity(each, entry.score.clusters if entry.score else None, name)
@@ -188,6 +191,16 @@ def comparable(one: SeedGroup, other: SeedGroup, name: str) -> bool:
     """Return whether both groups have a score on the same questions by the same judge."""
     entries = [group.scores.get(name) for group in (one, other)]
     return all(entries) and len({_questions(name, entry) for entry in entries if entry}) == 1
+
+
+def same_machine(one: Setup, other: Setup) -> bool:
+    """Return whether two runs have the same model on the same kind of machine, so that their times compare."""
+    return all(getattr(one, name) == getattr(other, name) for name in MACHINE)
+
+
+def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
+    """Return whether two runs have the same rows with the same prompts."""
+    return _rows(one) == _rows(other)
 
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:

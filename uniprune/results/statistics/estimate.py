@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from zlib import crc32
 
 import numpy as np
@@ -70,11 +71,13 @@ class Estimate:
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
     """Return the plain mean of at least one estimate."""
-    alone = [one.clusters for one in estimates]
+    clusters = [one.clusters for one in estimates]
+    # As fractions: in floating point, the mean of three estimates of 5 clusters would have 14.
+    together = sum(Fraction(1, one) for one in clusters) if all(clusters) else Fraction(0)
     return Estimate(
         float(np.mean([one.value for one in estimates])),
         np.mean([one.draws for one in estimates], axis=0),
-        int(len(alone) ** 2 / sum(1 / clusters for clusters in alone)) if all(alone) else 0,
+        int(len(clusters) ** 2 / together) if together else 0,
         all(one.share for one in estimates),
     )
 
