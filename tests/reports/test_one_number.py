@@ -43,7 +43,8 @@ def run(spec: MethodSpec, **fields: object) -> RunRecord:
     pruner = spec.pruner()
     setup = Setup(
         weights="w", processor={"class": "P"}, method=spec.record(pruner, num_layers=6), ratio=pruner.ratio,
-        protocol="site", seed=spec.seed, max_new_tokens=None, limit=None, dtype="float32", attention="sdpa", device="cpu",
+        protocol="site", seed=spec.seed, max_new_tokens=None,
+        limit=None, dtype="float32", attention="sdpa", device="cpu",
     )  # fmt: skip
     model = ModelRecord(name="tiny-llava", source="s", family="llava", layers=6)
     datasets = {name: scored(name, spec, **fields) for name in CHANCE}
