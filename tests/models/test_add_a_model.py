@@ -108,7 +108,11 @@ def test_the_pages_test_notices(fault: str, adapter: Any, monkeypatch: pytest.Mo
 def test_links_lead_somewhere() -> None:
     for page in ("add-a-model.md", "models.md"):
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
+        targets = re.findall(r"\]\(([^)#]+)\)", text)
+        files = re.findall(r"`((?:uniprune|models|tests|configs)/[\w/.]+)`", text)
+        assert targets
+        assert files
+        for target in targets:
             assert (ROOT / "docs" / target).is_file()
-        for file in re.findall(r"`((?:uniprune|models|tests|configs)/[\w/.]+)`", text):
+        for file in files:
             assert (ROOT / file).exists() or file == "tests/test_vip_llava.py"

@@ -83,6 +83,21 @@ def test_runs_that_differ_in_their_seed_are_one_row(records: list[RunRecord]) ->
     assert len(groups(records)) == 4
 
 
+def test_seeds_are_resampled_the_same_on_every_benchmark(records: list[RunRecord]) -> None:
+    """Of two seeds, one always right and one always wrong, a resample holds both, or one of them twice."""
+    two = []
+    for record in [r for r in records if r.setup.method.name == "random-pre" and r.setup.seed < 2]:
+        right = float(record.setup.seed == 0)
+        entry = with_credits(record, {str(i): right for i in range(60)}).datasets["small"]
+        two.append(record.model_copy(update={"datasets": {"small": entry, "other": entry}}))
+    compared = RunComparison(two)
+    [group] = compared.groups
+    score, average = compared.score(group, "small"), compared.average(group, ["small", "other"])
+    assert score.value == average.value == 50
+    assert set(score.draws) == set(average.draws) == {0, 50, 100}
+    assert np.mean(score.draws == 50) == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_single_benchmarks_interval_is_the_one_stored(store: Store) -> None:
     stored = list(store.records())
     compared = RunComparison(stored)
