@@ -29,10 +29,13 @@ class Leaderboard(ResultTable):
 
     comparison: RunComparison = field(kw_only=True, repr=False, compare=False)
 
-    def only(self, identities: Collection[str]) -> Leaderboard:
+    def only(self, identities: Collection[str | None]) -> Leaderboard:
         """Return the leaderboard of the groups that have one of these runs; nothing is resampled again.
 
         Averages, ranks and notes are those of the groups shown. All other runs still serve as baselines.
+
+        Args:
+            identities: of runs; None, the identity of a planned run that failed, is that of none.
         """
         groups = [group for group in self.comparison.groups if any(run.identity in identities for run in group.runs)]
         return _leaderboard(self.comparison, groups)

@@ -24,7 +24,8 @@ from uniprune.errors import UserError
 from uniprune.evaluation.environment import environment
 from uniprune.evaluation.method_spec import code_hash, plain
 from uniprune.modeling.loading import DTYPES, place
-from uniprune.results.records import Environment, Strict
+from uniprune.results.measurements import Strict
+from uniprune.results.records import Environment
 from uniprune.tuning.data import Sample
 from uniprune.tuning.journal import StepLog
 from uniprune.tuning.material import TuningData, load_model

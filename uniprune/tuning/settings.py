@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from uniprune.errors import UserError, unknown
 from uniprune.pruning.budget import check_ratio
-from uniprune.results.records import Strict
+from uniprune.results.measurements import Strict
 from uniprune.tuning.pruning import Pair
 from uniprune.tuning.strategy import SAMPLES, TOKENS
 
