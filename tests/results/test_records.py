@@ -12,7 +12,7 @@ import pytest
 from uniprune.errors import UserError
 from uniprune.results.aggregate import ledger, timing
 from uniprune.results.measurements import Flops, TokenLedger
-from uniprune.results.predictions import Prediction, Predictions
+from uniprune.results.predictions import Prediction, Predictions, part, stored_rows
 from uniprune.results.records import (
     DatasetRecord,
     Environment,
@@ -120,6 +120,21 @@ def test_answers_come_back_and_a_cut_line_is_dropped(tmp_path: Path) -> None:
     assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == ["0", "1", "2"]
 
 
+def test_parts_of_other_processes_are_moved_into_the_file_each_row_once(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    with Predictions(path) as stored:
+        stored.append([Prediction(index="0", prediction="main")])
+    for rank, rows in ((1, "01"), (2, "12")):
+        with Predictions(part(path, rank)) as stored:
+            stored.append(Prediction(index=index, prediction=f"part {rank}") for index in rows)
+    assert stored_rows(path) == 5
+    with Predictions(path) as stored:
+        stored.take_in()
+        assert {i: a.prediction for i, a in stored.answers.items()} == {"0": "main", "1": "part 1", "2": "part 2"}
+    assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == ["0", "1", "2"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["d.jsonl", "d.lock"]
+
+
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_text('{"index": "0", "prediction": "a"}\ngarbage\n{"index": "1", "prediction": "b"}\n')
@@ -173,6 +188,10 @@ def test_ledger_flags_a_budget_missed_by_more_than_one_token() -> None:
     assert missed is not None
     assert missed.flagged
     assert ledger([Prediction(index="0", prediction="", error="damaged")]) is None
+    for layers, flagged in (([17, 17], False), ([15, 15], False), ([18, 17], True), ([15, 14], True)):
+        off = ledger([*fine, answer(2, layers, 16.0)])
+        assert off is not None
+        assert off.flagged is flagged
 
 
 def test_timing_is_medians_of_milliseconds_and_totals_of_seconds() -> None:

@@ -11,6 +11,7 @@ from scipy.stats import binom, binomtest, ttest_rel
 
 from uniprune.evaluation.dataset import Score
 from uniprune.results.statistics import Estimate, holm, mcnemar, mean, paired, resample, standings
+from uniprune.results.statistics.headline import headline
 
 TRIALS = 400
 
@@ -137,6 +138,17 @@ def test_paired_tests_keep_their_level_and_find_what_is_there(gain: float) -> No
         assert found > 0.7 * TRIALS
     else:
         assert found <= binom.ppf(0.999, TRIALS, 0.05)
+
+
+def test_parts_without_items_are_left_out_of_the_headline() -> None:
+    sums = np.array([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    assert headline(sums).tolist() == [62.5, 50.0, 0.0]
+
+
+def test_a_difference_and_a_ratio_are_as_sure_as_the_less_sure_side() -> None:
+    few, many = (Estimate(50.0, np.full(9, 50.0), clusters, share=True) for clusters in (3, 8))
+    for found in (few - many, many - few, few / many, many / few):
+        assert (found.clusters, found.share) == (3, False)
 
 
 def test_of_items_that_stand_alone_the_paired_test_is_the_t_test() -> None:
