@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
+from tests.helpers.records import dataset, run, timed
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.sweep import PlannedRun, forecast, pace, seconds_left
-from uniprune.results.measurements import Quantity, Timing
-from uniprune.results.records import DatasetRecord, MethodRecord, ModelRecord, RunRecord, Setup
-
-ROWS = 10
+from uniprune.results.records import RunRecord
 
 
 def stored(method: str, ratio: float, device: str = "cpu", **seconds_per_row: float | None) -> RunRecord:
     """A run with these times per row, a benchmark each; None for one that was not timed."""
-    setup = Setup(
-        weights="w", processor={"class": "P"}, ratio=ratio, protocol="site", seed=0, max_new_tokens=None, limit=None,
-        method=MethodRecord(name=method, kind="pre-llm", passed={}, resolved=[{}], stages=[(0, ratio)], code="c"),
-        dtype="float32", attention="sdpa", device=device,
-    )  # fmt: skip
-    datasets = {}
-    for name, seconds in seconds_per_row.items():
-        span = Quantity(median=0, iqr=0, total=ROWS * (seconds or 0))
-        spans = dict.fromkeys(("vision", "projector", "method", "prefill", "decode", "total"), span)
-        timing = Timing(**spans, new_tokens=1, batch_size=1, rows=ROWS)
-        datasets[name] = DatasetRecord(
-            ability="a", suite="s", data="d", prompts="p", rows=ROWS, timing=None if seconds is None else timing
-        )
-    model = ModelRecord(name="m", source="s", family="f", layers=6)
-    return RunRecord(identity=f"{method} {ratio} {device}", model=model, setup=setup, datasets=datasets)
+    times = {name: None if seconds is None else timed(seconds) for name, seconds in seconds_per_row.items()}
+    return run(method, {name: dataset(timing=timing) for name, timing in times.items()}, ratio, device=device)
 
 
 RECORDS = [

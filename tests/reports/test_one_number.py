@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.helpers import records
 from uniprune.cli.main import main
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec
@@ -18,7 +20,7 @@ from uniprune.reports.papers.cost import cost, read_assumptions
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import Printed
 from uniprune.results.leaderboard import leaderboard
-from uniprune.results.records import DatasetRecord, ModelRecord, RunRecord, ScoreRecord, Setup, Store
+from uniprune.results.records import RunRecord, Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import RunProgress
 
@@ -26,29 +28,16 @@ ITEMS = 60
 CHANCE = {"mini-mme": 0.85, "mini-pope": 0.95}
 
 
-def scored(name: str, spec: MethodSpec, **fields: object) -> DatasetRecord:
-    """Sixty items about thirty images, answered by chance."""
-    rng = np.random.default_rng([spec.seed, *f"{name} {spec.name}".encode()])
-    right = rng.random(ITEMS) < CHANCE[name] * (1 if spec.name == "none" else 0.9)
-    score = {"value": 100 * right.mean(), "metric": "accuracy", "judge": "exact", "rows": ITEMS, "unparsed": 0,
-             "interval": None, "per_item": {str(i): float(r) for i, r in enumerate(right)}, "details": {},
-             "clusters": {str(i): str(i // 2) for i in range(ITEMS)}}  # fmt: skip
-    return DatasetRecord(
-        ability="a", suite="mini", data="d", prompts="p", rows=ITEMS, answered=ITEMS,
-        score=ScoreRecord.model_validate(score | fields),
-    )  # fmt: skip
-
-
-def run(spec: MethodSpec, **fields: object) -> RunRecord:
-    pruner = spec.pruner()
-    setup = Setup(
-        weights="w", processor={"class": "P"}, method=spec.record(pruner, num_layers=6), ratio=pruner.ratio,
-        protocol="site", seed=spec.seed, max_new_tokens=None,
-        limit=None, dtype="float32", attention="sdpa", device="cpu",
-    )  # fmt: skip
-    model = ModelRecord(name="tiny-llava", source="s", family="llava", layers=6)
-    datasets = {name: scored(name, spec, **fields) for name in CHANCE}
-    return RunRecord(identity=setup.identity(), model=model, setup=setup, datasets=datasets)
+def run(spec: MethodSpec, limit: int | None = None, names: Iterable[str] = CHANCE, items: int = ITEMS) -> RunRecord:
+    """A run that answers items about images, two per image, by chance."""
+    datasets = {}
+    for name in names:
+        rng = np.random.default_rng([spec.seed, *f"{name} {spec.name}".encode()])
+        right = rng.random(items) < CHANCE[name] * (1 if spec.name == "none" else 0.9)
+        clusters = {str(i): str(i // 2) for i in range(items)}
+        datasets[name] = records.dataset(score=records.score(right.astype(float), clusters=clusters), rows=items)
+    method = spec.record(spec.pruner(), num_layers=6)
+    return records.run(method, datasets, spec.pruner().ratio, spec.seed, "tiny-llava", limit=limit)
 
 
 SPECS = [MethodSpec("none"), *(MethodSpec("random-pre", 0.333, seed=seed) for seed in range(3))]
@@ -66,8 +55,8 @@ LINES = [
 ]
 
 
-def joined(records: list[RunRecord]) -> dict[tuple[str, str], Compared]:
-    return {(one.line.quantity, one.line.benchmark): one for one in compare(LINES, StoredRuns(records))}
+def joined(stored: list[RunRecord]) -> dict[tuple[str, str], Compared]:
+    return {(one.line.quantity, one.line.benchmark): one for one in compare(LINES, StoredRuns(stored))}
 
 
 def test_leaderboard_and_compare_write_the_same_intervals(tmp_path: Path) -> None:
@@ -91,9 +80,9 @@ def test_leaderboard_and_compare_write_the_same_intervals(tmp_path: Path) -> Non
 
 
 def test_averages_and_relatives_are_the_leaderboards_too() -> None:
-    records = [run(spec) for spec in SPECS]
-    [row] = [row for row in leaderboard(records).rows if row["method"] == "random-pre"]
-    ours = {key: one.ours for key, one in joined(records).items()}
+    stored = [run(spec) for spec in SPECS]
+    [row] = [row for row in leaderboard(stored).rows if row["method"] == "random-pre"]
+    ours = {key: one.ours for key, one in joined(stored).items()}
     assert ours["average", ""] == row["average"]
     relative, cell = ours["average relative %", ""], row["relative %"]
     assert isinstance(cell, ScoreCell)
@@ -108,8 +97,8 @@ def test_averages_and_relatives_are_the_leaderboards_too() -> None:
 
 
 def test_a_number_is_inside_by_the_leaderboards_interval() -> None:
-    records = [run(spec) for spec in SPECS]
-    one = joined(records)["score", "mini-mme"]
+    stored = [run(spec) for spec in SPECS]
+    one = joined(stored)["score", "mini-mme"]
     assert one.ours is not None
     assert one.ours.interval is not None
     low, high = one.ours.interval
@@ -119,9 +108,9 @@ def test_a_number_is_inside_by_the_leaderboards_interval() -> None:
 
 
 def test_a_row_without_all_its_benchmarks_has_no_average() -> None:
-    records = [run(spec) for spec in SPECS]
+    stored = [run(spec) for spec in SPECS]
     lines = [*LINES, printed("score", "mini-ocrbench")]
-    means = {one.line.quantity: one.ours for one in compare(lines, StoredRuns(records)) if not one.line.benchmark}
+    means = {one.line.quantity: one.ours for one in compare(lines, StoredRuns(stored)) if not one.line.benchmark}
     assert means["average"] is None
     assert means["average relative %"] is not None  # of what the paper prints as relative
 
@@ -130,6 +119,23 @@ def test_without_the_unpruned_run_there_are_scores_but_no_relatives() -> None:
     found = joined([run(spec) for spec in SPECS if spec.name != "none"])
     assert {key[0] for key, one in found.items() if one.ours} == {"score", "average"}
     assert found["relative %", "mini-mme"].sources == ()
+
+
+def test_of_several_set_ups_the_one_with_most_rows_then_with_most_seeds_counts() -> None:
+    spec, other = (MethodSpec("random-pre", 0.333, seed=seed) for seed in (0, 1))
+    full, short = run(spec), [run(one, limit=20, items=20) for one in (spec, other)]
+    assert (joined([*short, full])["score", "mini-mme"].rows, joined(short)["score", "mini-mme"].runs) == (ITEMS, 2)
+    alone = run(MethodSpec("random-pre", 0.333, seed=5), limit=20, items=20).model_copy(
+        update={"setup": short[0].setup.model_copy(update={"dtype": "float16"}), "identity": "x"}
+    )
+    found = joined([alone, *short])["score", "mini-mme"]
+    assert (found.runs, found.rows) == (2, 20)
+
+
+def test_done_is_a_benchmark_that_the_same_seed_has_scored() -> None:
+    specs = [RunSpec("tiny-llava", MethodSpec("random-pre", 0.333, seed=seed), (*CHANCE,)) for seed in (0, 1)]
+    left = cost(specs, StoredRuns([run(specs[0].choice, names=["mini-pope"])]), read_assumptions())
+    assert (left.pairs, left.done) == (4, 1)
 
 
 def interrupted(store: Store, record: RunRecord, rows: int) -> None:
@@ -151,14 +157,14 @@ def test_a_forecast_is_the_same_before_a_sweep_and_in_a_table(tmp_path: Path) ->
         assert not [one.failure for one in sweep.execute(sweep.plan(specs), progress) if one.failure]
     [record] = [one for one in sweep.store.records() if one.setup.method.name == "divprune"]
     interrupted(sweep.store, record, 3)
-    records = list(sweep.store.records())
+    stored = list(sweep.store.records())
 
     data = ("mini-pope", "mini-mme")
     left_open = ((MethodSpec("random-pre", 0.222), 40), (MethodSpec("divprune", 0.2), 4))
     open_ = [RunSpec("tiny-llava", choice, data, None, "site", limit) for choice, limit in left_open]
     for item, rows in zip(sweep.plan(open_), (80, 5), strict=True):
-        left = cost([item.cell], StoredRuns(records), read_assumptions())
-        seconds = forecast(item, records)
+        left = cost([item.cell], StoredRuns(stored), read_assumptions())
+        seconds = forecast(item, stored)
         assert seconds is not None
         assert seconds > 0
         assert left.seconds == seconds
