@@ -150,8 +150,9 @@ def test_the_policy_is_part_of_the_run(checkpoint, tmp_path):
     assert len(records) == len(hashes) == 2
     board = csv.DictReader((tmp_path / "out" / "leaderboard.csv").open())
     assert sorted("prompts=family" in row["settings"] for row in board) == [False, True]
-    panel = RunComparison(list(Store(tmp_path / "out").records()))
-    assert [panel.vanilla(group) for group in panel.groups] == panel.groups  # neither is measured against the other
+    comparison = RunComparison(list(Store(tmp_path / "out").records()))
+    # Neither is measured against the other.
+    assert [comparison.baseline(group) for group in comparison.groups] == comparison.groups
 
 
 def test_the_catalogue_asks_real_models_as_the_kit_does():

@@ -10,16 +10,16 @@ from rich.console import Console
 
 from tests.helpers.paths import ROOT
 from uniprune.cli import terminal_table
-from uniprune.results.table import Leaderboard
+from uniprune.results.table import ResultTable
 
 BENCHMARKS = [f"benchmark-{i}" for i in range(10)]
 COLUMNS = ("model", "method", "ratio", *BENCHMARKS, "average", "rows", "identity")
 
 
-def board(runs: int) -> Leaderboard:
+def board(runs: int) -> ResultTable:
     row = {"model": "tiny", "ratio": 0.111, "average": 50.0, "rows": 10, "identity": "0123456789abcdef"}
     rows = [row | {"method": f"method-{i}"} | dict.fromkeys(BENCHMARKS, 12.5) for i in range(runs)]
-    return Leaderboard(COLUMNS, rows, ())
+    return ResultTable(COLUMNS, rows, ())
 
 
 @pytest.mark.parametrize(

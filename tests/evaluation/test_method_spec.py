@@ -58,7 +58,7 @@ def test_span_names_are_those_of_timer_and_record() -> None:
     from dataclasses import fields
 
     from uniprune.engine.timer import Spans
-    from uniprune.results.records import Timing
+    from uniprune.results.measurements import Timing
 
     assert [field.name for field in fields(Spans)][: len(SPANS)] == [*SPANS]
     assert set(SPANS) <= Timing.model_fields.keys()

@@ -51,7 +51,9 @@ def test_the_method_is_evaluated(method: Path, checkpoint: Callable[[str], Path]
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (ROOT / "docs" / target).is_file()
-    for module in re.findall(r"`(uniprune/[\w/]+\.py)`", TEXT):
-        assert (ROOT / module).is_file()
+    targets = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    modules = re.findall(r"`(uniprune/[\w/]+\.py)`", TEXT)
+    assert targets
+    assert modules
+    for path in (*(ROOT / "docs" / target for target in targets), *(ROOT / module for module in modules)):
+        assert path.is_file(), path

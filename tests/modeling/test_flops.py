@@ -20,7 +20,7 @@ from uniprune.modeling.random_weights import architectures, random_model
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import keep_count, site_ratio
 from uniprune.pruning.view import Grid
-from uniprune.results.records import Flops
+from uniprune.results.measurements import Flops
 
 family = pytest.mark.parametrize("family", FAMILIES)
 METHODS = (NoPruning(), RandomPre(ratio=0.3), RandomIntra(ratio=0.3), RandomPre(ratio=0.6) >> RandomIntra(ratio=0.3))

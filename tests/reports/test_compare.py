@@ -1,4 +1,4 @@
-"""`compare` on real runs of the tiny models: every paper's sweep, scaled down, joined with the printed numbers."""
+"""`compare` on runs of the tiny models: every paper's sweep, scaled down, joined with the printed numbers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from uniprune.modeling.loading import load, place
 from uniprune.registry import BENCHMARKS
 from uniprune.reports.papers.compare import Compared, compare
 from uniprune.reports.papers.cost import cost, read_assumptions
-from uniprune.reports.papers.measures import Ours, mean
 from uniprune.reports.papers.mini import read_stand_ins
-from uniprune.reports.papers.runs import Runs
+from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import read_table, table_names
 from uniprune.results.records import RunRecord, Store
+from uniprune.results.table import ScoreCell
 from uniprune.utils.console import RunProgress
 
 ROWS = 2
@@ -68,7 +68,7 @@ def records(output: Path) -> list[RunRecord]:
 
 
 def on_stand_ins(name: str, records: list[RunRecord]) -> list[Compared]:
-    return compare([read_stand_ins().line(line) for line in read_table(name).lines], Runs(records))
+    return compare([read_stand_ins().line(line) for line in read_table(name).lines], StoredRuns(records))
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -113,8 +113,10 @@ def test_seeds_of_a_random_method_are_one_number(records: list[RunRecord]) -> No
         if name == "mini-mme" and entry.score
     ]
     assert len(known) == 2
-    assert one.ours.values == tuple(value for _, value in sorted(known))
-    assert one.ours.spread == pytest.approx(stdev(one.ours.values))
+    values = [value for _, value in sorted(known)]
+    assert one.runs == 2
+    assert one.ours.value == pytest.approx(fmean(values))
+    assert one.ours.spread == pytest.approx(stdev(values))
 
 
 def test_times_follow_from_the_stored_spans(records: list[RunRecord]) -> None:
@@ -169,31 +171,22 @@ def test_other_ratios_fields_and_protocols_are_not_joined(records: list[RunRecor
     line = read_stand_ins().line(
         next(x for x in read_table("fopru-table5").lines if x.settings == "strategy=row scope=tile" and x.ratio == 0.25)
     )
-    found = compare([line], Runs(records))[0].ours
+    found = compare([line], StoredRuns(records))[0].ours
     assert found is not None
     for change in ({"ratio": 0.26}, {"settings": "strategy=row scope=tile order=release"}, {"model": "tiny-internvl"}):
-        assert compare([line.model_copy(update=change)], Runs(records))[0].ours is None
+        assert compare([line.model_copy(update=change)], StoredRuns(records))[0].ours is None
     average = [r.model_copy(update={"setup": r.setup.model_copy(update={"protocol": "average"})}) for r in records]
-    assert compare([line], Runs(average))[0].ours is None
-
-
-def test_a_mean_needs_the_whole_row_and_adds_errors_in_squares() -> None:
-    whole = mean([Ours((80.0, 90.0), 10, (79.0, 91.0)), Ours((40.0, 50.0), 20, (37.0, 53.0))])
-    assert whole.values == (60.0, 70.0)
-    assert whole.spread == pytest.approx(stdev([60.0, 70.0]))
-    assert whole.value == fmean([60.0, 70.0])
-    assert whole.interval == pytest.approx((65 - 5, 65 + 5))  # half-widths 6 and 8
-    assert mean([Ours((80.0,), 10, (79.0, 91.0)), Ours((40.0,), 20)]).interval is None
+    assert compare([line], StoredRuns(average))[0].ours is None
 
 
 def test_a_printed_number_is_inside_or_outside_or_neither() -> None:
     line = read_table("uniprunebench-table3").lines[0]
     assert line.number == 82.5
-    assert Compared(line, Ours((80.0,), 5, (78.0, 83.0))).inside is True
-    assert Compared(line, Ours((80.0,), 5, (78.0, 82.0))).inside is False
-    assert Compared(line, Ours((80.0,), 5)).inside is None
-    assert Compared(line, Ours((80.0,), 5)).difference == -2.5
-    assert Compared(line, None).difference is None
+    assert Compared(line, ScoreCell(80.0, (78.0, 83.0))).inside is True
+    assert Compared(line, ScoreCell(80.0, (78.0, 82.0))).inside is False
+    assert Compared(line, ScoreCell(80.0)).inside is None
+    assert Compared(line, ScoreCell(80.0)).difference == -2.5
+    assert Compared(line).difference is None
 
 
 def test_what_is_not_run_is_told_with_command_and_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,9 +208,9 @@ def test_what_is_not_run_is_told_with_command_and_cost(tmp_path: Path, capsys: p
 def test_stored_runs_lower_what_is_left_and_give_measured_times(records: list[RunRecord]) -> None:
     sweep = read_stand_ins().sweep(read_table("fopru-table5").sweep)
     cells = [replace(cell, limit=ROWS) for cell in sweep.cells()]
-    before = cost(cells, Runs([]), read_assumptions())
-    after = cost(cells, Runs(records), read_assumptions())
-    assert (before.done, before.cells) == (0, 4)
+    before = cost(cells, StoredRuns([]), read_assumptions())
+    after = cost(cells, StoredRuns(records), read_assumptions())
+    assert (before.done, before.pairs) == (0, 4)
     assert 0 < after.done < 4
     assert after.rows == before.rows - ROWS * after.done
     assert after.measured == after.rows

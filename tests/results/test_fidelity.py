@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import pytest
 import torch
 
@@ -9,8 +11,9 @@ from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import RequestEncoder, collate
-from uniprune.results.fidelity import divergence, fidelity, first_tokens
 from uniprune.modeling.loading import LoadedModel
+from uniprune.results.fidelity import compare_predictions, divergence, first_tokens
+from uniprune.results.predictions import FirstToken
 
 LOGITS = torch.randn(2, 500, generator=torch.Generator().manual_seed(0)) * 3
 
@@ -41,6 +44,16 @@ def test_over_all_tokens_it_is_the_divergence_and_over_few_a_lower_bound() -> No
         assert values[2] > 0
 
 
+def test_tokens_that_only_one_side_stored_are_one_bucket_with_all_others() -> None:
+    """Half of the probability here: without the bucket the divergence would be far larger."""
+    one = FirstToken(ids=[1, 2], logs=[log(0.5), log(0.3)], rest=0.2)
+    other = FirstToken(ids=[1, 3], logs=[log(0.25), log(0.35)], rest=0.4)
+    assert divergence(one, other) == pytest.approx(0.5 * log(0.5 / 0.25) + 0.5 * log(0.5 / 0.75))
+    assert divergence(other, one) == pytest.approx(0.25 * log(0.25 / 0.5) + 0.75 * log(0.75 / 0.5))
+    sure = FirstToken(ids=[1], logs=[0.0], rest=0.0)
+    assert divergence(one, sure) == pytest.approx(0.5 * log(0.5) + 0.5 * log(0.5 / 1e-6))
+
+
 def test_equal_distributions_have_no_divergence_and_opposite_ones_a_finite_one() -> None:
     [one, other] = first_tokens(LOGITS)
     assert divergence(one, one) == pytest.approx(0, abs=1e-6)
@@ -53,14 +66,14 @@ def test_equal_distributions_have_no_divergence_and_opposite_ones_a_finite_one()
 def test_rows_are_compared_that_both_answered() -> None:
     [one, other] = first_tokens(LOGITS)
     reference = {"a": ("yes", one), "b": ("no", one), "c": ("no", one)}
-    found = fidelity(reference, {"a": ("yes", one), "b": ("yes", other)})
+    found = compare_predictions(reference, {"a": ("yes", one), "b": ("yes", other)})
     assert found is not None
     assert (found.rows, found.same) == (["a", "b"], [1, 0])
     assert found.kl == pytest.approx([0, divergence(one, other)], abs=1e-6)
-    without = fidelity(reference, {"a": ("yes", one), "b": ("yes", None)})
+    without = compare_predictions(reference, {"a": ("yes", one), "b": ("yes", None)})
     assert without is not None
     assert without.kl is None  # rows answered by an earlier version
-    assert fidelity(reference, {"d": ("yes", one)}) is None
+    assert compare_predictions(reference, {"d": ("yes", one)}) is None
 
 
 def test_runs_store_the_distribution_behind_the_prompt(loaded: LoadedModel, small: Dataset) -> None:

@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from uniprune.evaluation.dataset import Dataset
-from uniprune.results.table import Leaderboard, ScoreCell
-from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.cli.run import method_choices
+from uniprune.evaluation.dataset import Dataset
+from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.run import Run, RunOptions
-from uniprune.results.leaderboard import leaderboard
-from uniprune.results.fidelity import FidelityCache
 from uniprune.modeling.loading import LoadedModel
+from uniprune.results import comparison
 from uniprune.results.comparison import RunComparison, groups
-from uniprune.utils.console import RunProgress
+from uniprune.results.fidelity import FidelityCache
+from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord, ScoreRecord, Store
 from uniprune.results.statistics import RankInterval
+from uniprune.results.table import ResultTable, ScoreCell
+from uniprune.utils.console import RunProgress
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def records(store: Store) -> list[RunRecord]:
     return found
 
 
-def row(board: Leaderboard, method: str) -> dict[str, object]:
+def row(board: ResultTable, method: str) -> dict[str, object]:
     [found] = [row for row in board.rows if row["method"] == method]
     return dict(found)
 
@@ -82,14 +83,29 @@ def test_runs_that_differ_in_their_seed_are_one_row(records: list[RunRecord]) ->
     assert len(groups(records)) == 4
 
 
+def test_seeds_are_resampled_the_same_on_every_benchmark(records: list[RunRecord]) -> None:
+    """Of two seeds, one always right and one always wrong, a resample holds both, or one of them twice."""
+    two = []
+    for record in [r for r in records if r.setup.method.name == "random-pre" and r.setup.seed < 2]:
+        right = float(record.setup.seed == 0)
+        entry = with_credits(record, {str(i): right for i in range(60)}).datasets["small"]
+        two.append(record.model_copy(update={"datasets": {"small": entry, "other": entry}}))
+    compared = RunComparison(two)
+    [group] = compared.groups
+    score, average = compared.score(group, "small"), compared.average(group, ["small", "other"])
+    assert score.value == average.value == 50
+    assert set(score.draws) == set(average.draws) == {0, 50, 100}
+    assert np.mean(score.draws == 50) == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_single_benchmarks_interval_is_the_one_stored(store: Store) -> None:
     stored = list(store.records())
-    panel = RunComparison(stored)
-    for group in panel.groups:
+    compared = RunComparison(stored)
+    for group in compared.groups:
         score = group.runs[0].datasets["small"].score
         assert score is not None
         if len(group.runs) == 1:
-            assert panel.score(group, "small").interval() == pytest.approx(score.interval)
+            assert compared.score(group, "small").interval() == pytest.approx(score.interval)
 
 
 def test_ranks_are_among_pruned_runs_with_ties_marked(records: list[RunRecord]) -> None:
@@ -109,8 +125,26 @@ def test_other_ratios_and_protocols_are_not_rivals(records: list[RunRecord]) -> 
     assert ranks == [RankInterval(1, 1, 1, tied=True)]
 
 
+def test_a_selection_has_its_own_ranks_and_resamples_nothing_again(
+    records: list[RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    resample = comparison.resample
+    monkeypatch.setattr(comparison, "resample", lambda scores, name: calls.append(name) or resample(scores, name))
+    board = leaderboard(records)
+    chosen = {r.identity for r in records if r.setup.method.name in ("fastv", "random-pre") and r.setup.seed == 0}
+    selection = board.only(chosen)
+    assert calls == ["small"]
+    assert [line["method"] for line in selection.rows] == ["fastv", "random-pre"]
+    assert row(selection, "random-pre")["seed"] == "3 seeds"  # the other seeds belong to the row
+    assert row(selection, "fastv")["rank"] == RankInterval(1, 1, 1, tied=True)
+    for name in ("small", "average", "relative %"):  # the un-pruned run that is not shown is still the baseline
+        assert row(selection, "fastv")[name] == row(board, "fastv")[name]
+    assert board.only([]).rows == []
+
+
 def test_fidelity_needs_no_label(store: Store) -> None:
-    board = leaderboard(list(store.records()), likeness=FidelityCache(store))
+    board = leaderboard(list(store.records()), fidelity=FidelityCache(store))
     vanilla, pruned = row(board, "none"), row(board, "random-pre")
     assert (vanilla["agreement %"], vanilla["first-token KL"]) == (ScoreCell(100), ScoreCell(0, form=".3g"))
     agreement, kl = pruned["agreement %"], pruned["first-token KL"]
@@ -129,25 +163,25 @@ def test_fidelity_needs_no_label(store: Store) -> None:
 
 def test_fidelity_is_that_of_the_rows_and_its_interval_of_the_pictures(store: Store) -> None:
     """Means of what the stored answers say; wider where rows share pictures; none where that is not known."""
-    records, likeness = list(store.records()), FidelityCache(store)
+    records, cache = list(store.records()), FidelityCache(store)
     none, fastv = (next(r for r in records if r.setup.method.name == name) for name in ("none", "fastv"))
-    told = likeness(none, fastv, "small")
-    assert told is not None
-    assert told.kl is not None
+    found_by_row = cache(none, fastv, "small")
+    assert found_by_row is not None
+    assert found_by_row.kl is not None
 
     def found(clusters: dict[str, str], scored: bool = True) -> tuple[ScoreCell, ScoreCell]:
         entry = none.datasets["small"]
         assert entry.score is not None
         score = entry.score.model_copy(update={"clusters": clusters}) if scored else None
         base = none.model_copy(update={"datasets": {"small": entry.model_copy(update={"score": score})}})
-        line = row(leaderboard([base, fastv], likeness=likeness), "fastv")
+        line = row(leaderboard([base, fastv], fidelity=cache), "fastv")
         return line["agreement %"], line["first-token KL"]  # type: ignore[return-value]
 
     alone, paired = found({}), found({str(i): str(i // 4) for i in range(12)})
     for agreement, kl in (alone, paired, found({}, scored=False)):
-        assert agreement.value == pytest.approx(100 * np.mean(told.same))
-        assert kl.value == pytest.approx(np.mean(told.kl))
-    spread = np.std(told.kl) / 12**0.5
+        assert agreement.value == pytest.approx(100 * np.mean(found_by_row.same))
+        assert kl.value == pytest.approx(np.mean(found_by_row.kl))
+    spread = np.std(found_by_row.kl) / 12**0.5
     assert alone[1].interval is not None
     assert np.diff(alone[1].interval) == pytest.approx(2 * 1.96 * spread, rel=0.15)
     assert paired[1].interval is not None
@@ -277,8 +311,8 @@ def test_the_page_sorts_filters_and_draws(records: list[RunRecord], browse: Call
 
 
 def test_seeds_are_runs_of_methods_that_choose_by_chance_only() -> None:
-    from uniprune.cli.main import build_parser
     from uniprune.cli import discover
+    from uniprune.cli.main import build_parser
 
     words = "run --method none random-pre divprune divprune+random-intra --ratio 0.1 0.2 --seed 0 1 2"
     choices = method_choices(build_parser(discover()).parse_args(words.split()))

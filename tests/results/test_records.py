@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
 
 from uniprune.errors import UserError
-from uniprune.results.predictions import Prediction, Predictions
+from uniprune.results.aggregate import ledger, timing
+from uniprune.results.measurements import Flops, TokenLedger
+from uniprune.results.predictions import Prediction, Predictions, part, stored_rows
 from uniprune.results.records import (
     DatasetRecord,
     Environment,
-    Flops,
-    TokenLedger,
     MethodRecord,
     ModelRecord,
     RunRecord,
     Setup,
     Store,
 )
-from uniprune.results.aggregate import ledger, timing
 
 METHOD = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[{"layer": 0}], stages=[(0, 0.5)], code="c0de")
 SETUP = Setup(
@@ -78,12 +78,28 @@ def test_updates_keep_what_others_stored(tmp_path: Path) -> None:
     assert [e.versions["torch"] for e in last.environments] == ["0", "1"]
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"format": 99}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}', '{"identity": "abc"}'])
 def test_a_damaged_record_is_named_with_the_remedy(content: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     (store.folder("abc") / "record.json").write_text(content)
     with pytest.raises(UserError, match=r"record\.json is not a run record .*move it away"):
         list(store.records())
+
+
+@pytest.mark.parametrize("found", [1, 99, "x"])
+def test_a_record_of_another_format_is_named_with_both_formats_and_the_remedy(found: object, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record())
+    path = store.folder(record().identity) / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": found}))
+    remedy = r"reads format 2\. Run again into another --output, or move that file away"
+    expected = rf"{re.escape(str(path))} is a run record of format {found!r}, .*{remedy}"
+    with pytest.raises(UserError, match=expected):
+        store.read(record().identity)
+    with pytest.raises(UserError, match=expected):
+        store.update(record(), "pope", ENTRY)
+    path.unlink()  # moved away
+    assert store.read(record().identity) is None
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_message(tmp_path: Path) -> None:
@@ -102,6 +118,21 @@ def test_answers_come_back_and_a_cut_line_is_dropped(tmp_path: Path) -> None:
         assert {i: a.prediction for i, a in stored.answers.items()} == {"0": "a\nb\u2028c", "1": ""}
         stored.append([Prediction(index="2", prediction="x")])
     assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == ["0", "1", "2"]
+
+
+def test_parts_of_other_processes_are_moved_into_the_file_each_row_once(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    with Predictions(path) as stored:
+        stored.append([Prediction(index="0", prediction="main")])
+    for rank, rows in ((1, "01"), (2, "12")):
+        with Predictions(part(path, rank)) as stored:
+            stored.append(Prediction(index=index, prediction=f"part {rank}") for index in rows)
+    assert stored_rows(path) == 5
+    with Predictions(path) as stored:
+        stored.take_in()
+        assert {i: a.prediction for i, a in stored.answers.items()} == {"0": "main", "1": "part 1", "2": "part 2"}
+    assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == ["0", "1", "2"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["d.jsonl", "d.lock"]
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
@@ -143,7 +174,9 @@ def test_a_second_process_waits_and_then_sees_the_answers(tmp_path: Path) -> Non
 
 def answer(index: int, tokens: list[int], requested: float, seconds: float = 0.01) -> Prediction:
     spans = dict.fromkeys(("vision", "projector", "method", "prefill", "decode", "total"), seconds)
-    return Prediction(index=str(index), prediction="", spans=spans, new_tokens=2, visual_tokens=tokens, requested=requested)
+    return Prediction(
+        index=str(index), prediction="", spans=spans, new_tokens=2, visual_tokens=tokens, requested=requested
+    )
 
 
 def test_ledger_flags_a_budget_missed_by_more_than_one_token() -> None:
@@ -155,6 +188,10 @@ def test_ledger_flags_a_budget_missed_by_more_than_one_token() -> None:
     assert missed is not None
     assert missed.flagged
     assert ledger([Prediction(index="0", prediction="", error="damaged")]) is None
+    for layers, flagged in (([17, 17], False), ([15, 15], False), ([18, 17], True), ([15, 14], True)):
+        off = ledger([*fine, answer(2, layers, 16.0)])
+        assert off is not None
+        assert off.flagged is flagged
 
 
 def test_timing_is_medians_of_milliseconds_and_totals_of_seconds() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, ttest_rel
 
 from uniprune.evaluation.dataset import Score
 from uniprune.results.statistics import Estimate, holm, mcnemar, mean, paired, resample, standings
+from uniprune.results.statistics.headline import headline
 
 TRIALS = 400
 
@@ -137,6 +138,35 @@ def test_paired_tests_keep_their_level_and_find_what_is_there(gain: float) -> No
         assert found > 0.7 * TRIALS
     else:
         assert found <= binom.ppf(0.999, TRIALS, 0.05)
+
+
+def test_parts_without_items_are_left_out_of_the_headline() -> None:
+    sums = np.array([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    assert headline(sums).tolist() == [62.5, 50.0, 0.0]
+
+
+def test_a_difference_and_a_ratio_are_as_sure_as_the_less_sure_side() -> None:
+    few, many = (Estimate(50.0, np.full(9, 50.0), clusters, share=True) for clusters in (3, 8))
+    for found in (few - many, many - few, few / many, many / few):
+        assert (found.clusters, found.share) == (3, False)
+
+
+def test_of_items_that_stand_alone_the_paired_test_is_the_t_test() -> None:
+    """Of few, where the bootstrap's standard error would be too small by the square root of (n - 1) / n."""
+    first, second = np.array([1.0, 1.0, 0.0, 1.0, 0.5, 0.9]), np.array([0.0, 0.8, 0.1, 0.2, 0.5, 0.4])
+    one, other = resample([credits(first), credits(second)], "x", resamples=20_000)
+    test, expected = paired(one - other), ttest_rel(first, second)
+    low, high = expected.confidence_interval(0.95)
+    assert test.p == pytest.approx(expected.pvalue, rel=0.03)
+    assert test.high - test.low == pytest.approx(100 * (high - low), rel=0.03)
+
+
+def test_a_mean_of_benchmarks_is_as_sure_as_their_clusters_together() -> None:
+    [five] = resample([credits(np.ones(5))], "x")
+    assert [mean([five] * n).clusters for n in (1, 2, 3)] == [5, 10, 15]
+    [many] = resample([credits(np.ones(93))], "x")
+    assert mean([many]).clusters == 93
+    assert mean([five, many]).clusters == 18  # little more than twice the smaller one's
 
 
 def test_where_every_item_differs_alike_the_sign_test_decides() -> None:

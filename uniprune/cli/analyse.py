@@ -1,4 +1,4 @@
-"""`python run.py analyse`: the paper's findings, tested on the stored runs."""
+"""`analyse`: the paper's findings, tested on the stored runs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from uniprune.errors import UserError
 from uniprune.results.records import Store
 from uniprune.utils.console import say, write
 
-HELP = "the paper's findings as tests on the stored runs"
+HELP = "test the paper's findings on the stored runs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `analyse`."""
+    """Add the options of `analyse`."""
     parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     parser.add_argument("--lines", type=int, default=12, metavar="N", help="tests shown per finding (default: 12)")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="also write every paired comparison as CSV")
 
 
 def act(options: argparse.Namespace) -> int:
-    """Print each finding with its verdict and its tests, the surest first, or with the command that it lacks."""
+    """Print each finding with its verdict and tests, the surest first, or with the command that adds its runs."""
     from uniprune.reports.findings import FINDINGS, Study, pairs_csv
 
     records = list(Store(options.output).records())

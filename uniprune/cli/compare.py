@@ -1,23 +1,23 @@
-"""`python run.py compare`: ours beside the numbers a paper prints."""
+"""`compare`: our results and the numbers that papers print."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "our results beside the tables of papers"
+HELP = "compare stored runs with the tables of papers"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `compare`."""
-    parser.add_argument("--paper", metavar="TABLE", help="a table, e.g. uniprunebench-table3 (without it: all tables)")
+    """Add the options of `compare`."""
+    parser.add_argument("--paper", metavar="TABLE", help="a table, e.g. uniprunebench-table3 (default: list them)")
     parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write every number of the table as CSV")
-    parser.add_argument("--mini", action="store_true", help="join with runs of `sweep --mini`: embedded stand-ins")
+    parser.add_argument("--mini", action="store_true", help="use the runs of `sweep --mini`, on embedded stand-ins")
 
 
 def act(options: argparse.Namespace) -> int:
-    """List the tables, or print one beside ours with what is missing and what that would cost."""
+    """List the tables, or print one with our numbers, the runs that are missing and their cost."""
     from uniprune.errors import UserError
     from uniprune.reports.papers.report import list_tables, show_table
 

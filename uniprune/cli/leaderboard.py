@@ -1,4 +1,4 @@
-"""`python run.py leaderboard`: the table of the stored runs."""
+"""`leaderboard`: the table of the stored runs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from uniprune.errors import UserError
 from uniprune.results.records import Store
 from uniprune.utils.console import say, write
 
-HELP = "table of the stored runs"
+HELP = "print the table of the stored runs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `leaderboard`."""
+    """Add the options of `leaderboard`."""
     parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     for kind in ("csv", "md", "html"):
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"also write it as {kind.upper()}")
 
 
 def act(options: argparse.Namespace) -> int:
-    """Print the leaderboard of all stored runs and write it where asked."""
+    """Print the leaderboard of all stored runs and write the requested files."""
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
 
@@ -31,7 +31,7 @@ def act(options: argparse.Namespace) -> int:
         raise UserError(
             f"no run is stored in {str(options.output)!r}; `python run.py` makes some, --output names their folder"
         )
-    board = leaderboard(records, likeness=FidelityCache(store))
+    board = leaderboard(records, FidelityCache(store))
     show(board)
     for path, content in ((options.csv, board.csv), (options.md, board.markdown), (options.html, board.html)):
         if path is not None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
 from uniprune.results.records import Store
-from uniprune.results.table import Leaderboard
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import ROOT
 
@@ -152,27 +150,16 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
 
-    mine = {str(item.identity) for item in items}
+    mine = {item.identity for item in items}
     records = list(store.records())
     if not any(record.identity in mine for record in records):
         return
-    board, path = leaderboard(records, likeness=FidelityCache(store)), store.root / "leaderboard.csv"
-    show(rows_with(board, mine))
+    board = leaderboard(records, FidelityCache(store))
+    show(board.only(mine))
+    path = store.root / "leaderboard.csv"
     write(path, board.csv())
     say(f"leaderboard of all runs: {path}")
     say(f"records and predictions: {store.root}/<identity>/")
-
-
-def rows_with(board: Leaderboard, identities: Set[str]) -> Leaderboard:
-    """Return the leaderboard with only the rows of these runs, without columns of benchmarks that none of them has."""
-    rows = [row for row in board.rows if not identities.isdisjoint(str(row["identity"]).split())]
-    empty = {name for name in board.benchmarks if all(row.get(name) is None for row in rows)}
-    return dataclasses.replace(
-        board,
-        columns=tuple(name for name in board.columns if name not in empty),
-        rows=rows,
-        benchmarks=[name for name in board.benchmarks if name not in empty],
-    )
 
 
 def print_failures(failures: Sequence[tuple[PlannedRun, Failure]], runs: int, debug: bool) -> None:

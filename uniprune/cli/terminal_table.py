@@ -1,10 +1,10 @@
-"""The leaderboard as a terminal shows it, within the width there is."""
+"""The leaderboard in a terminal, fitted to its width."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from uniprune.results.table import Leaderboard
+from uniprune.results.table import ResultTable
 from uniprune.utils.console import stdout
 
 PRIORITY = (
@@ -24,16 +24,15 @@ PRIORITY = (
     "TTFT ms",
     "KV MB",
 )
-"""Columns of a leaderboard that stay longest where there is no room for all."""
-
+"""Columns of a leaderboard that are dropped last where there is no room for all."""
 
 Lines = list[list[str]]
 
 
-def show(board: Leaderboard) -> None:
-    """Print a leaderboard; in a terminal too narrow for it on its side, or else without its lesser columns."""
+def show(board: ResultTable) -> None:
+    """Print a leaderboard; if the terminal is too narrow, transposed, or else without its least important columns."""
     texts = board.texts()
-    # A column in which every row says the same tells nothing here; files keep them all.
+    # These columns are left out where all rows agree; files keep them.
     same = {"seed", "settings", "protocol", "layer", "judge"}
     keep = [i for i, column in enumerate(board.columns) if column not in same or len({line[i] for line in texts}) > 1]
     lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
@@ -52,19 +51,19 @@ def show(board: Leaderboard) -> None:
         table.add_row(*line)
     console.print(table)
     if dropped:
-        told = f"{dropped} columns do not fit here; leaderboard.csv has them, and a wider terminal shows them."
-        console.print(told, highlight=False)
+        hint = f"{dropped} columns do not fit here; leaderboard.csv has them, and a wider terminal shows them."
+        console.print(hint, highlight=False)
     for note in board.notes:
         console.print(note, highlight=False, markup=False)
 
 
 def _width(lines: Lines) -> int:
-    """Characters that a table of these lines takes."""
+    """Return the characters that a table of these lines takes."""
     return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
 
 
 def _narrowed(lines: Lines, room: int) -> tuple[Lines, int]:
-    """The columns that fit, most important ones first chosen, in their own order; and how many do not."""
+    """Return the most important columns that fit, in their own order, and the number of the others."""
     order = [lines[0].index(name) for name in PRIORITY if name in lines[0]]
     chosen: list[int] = []
     for i in order:

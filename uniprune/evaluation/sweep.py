@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -21,8 +21,9 @@ from uniprune.evaluation.plan import PlannedRun, RunOutcome, RunSettings
 from uniprune.evaluation.run import Run, RunOptions
 from uniprune.modeling.catalog import ModelEntry, find_model
 from uniprune.modeling.loading import LoadedModel, outline, place, with_weights
+from uniprune.results.comparison import same_machine
 from uniprune.results.predictions import stored_rows
-from uniprune.results.records import RunRecord, Setup, Store
+from uniprune.results.records import RunRecord, Store
 from uniprune.utils.console import RunProgress
 
 
@@ -180,30 +181,46 @@ class Sweep:
 
 
 def forecast(item: PlannedRun, records: Sequence[RunRecord]) -> float | None:
-    """Seconds of answering that are left of a run; None where no stored run of its model can tell.
-
-    Every benchmark is taken at the time per row of the nearest stored one: the same benchmark before others, the same
-    method before others, the nearest ratio. Loading, reading pictures and scoring come on top.
-    """
-    if item.setup is None or None in item.left.values():
+    """Return the seconds left of a planned run; None where its rows or all times of its model are unknown."""
+    if item.setup is None:
         return None
-    paces = {name: pace(item.setup, name, records) for name, rows in item.left.items() if rows}
-    known = [seconds * (item.left[name] or 0) for name, seconds in paces.items() if seconds is not None]
+    near = [record for record in records if same_machine(record.setup, item.setup)]
+    return seconds_left(item.left, item.setup.method.name, item.setup.ratio, near)
+
+
+def seconds_left(
+    left: Mapping[str, int | None], method: str, ratio: float, records: Sequence[RunRecord]
+) -> float | None:
+    """Return the seconds that a method takes for rows of some benchmarks, without loading, preparing and scoring.
+
+    Args:
+        left: benchmark -> rows, None where unknown.
+        method: name of the method.
+        ratio: its keep ratio.
+        records: stored runs of the model on the same kind of machine.
+
+    Returns:
+        None where the rows are unknown, or no stored run was timed.
+    """
+    if None in left.values():
+        return None
+    paces = {name: pace(name, method, ratio, records) for name, rows in left.items() if rows}
+    known = [seconds * (left[name] or 0) for name, seconds in paces.items() if seconds is not None]
     return sum(known) if len(known) == len(paces) else None
 
 
-def pace(setup: Setup, benchmark: str, records: Sequence[RunRecord]) -> float | None:
-    """Seconds per row of the stored run that is most like this one; None without one of the same model and kernel."""
-    same = ("weights", "processor", "dtype", "attention", "device")
-    near = [
-        (name != benchmark, other.method.name != setup.method.name, abs(other.ratio - setup.ratio), entry.timing)
+def pace(benchmark: str, method: str, ratio: float, records: Sequence[RunRecord]) -> float | None:
+    """Return seconds per row of the nearest timed run; None without any.
+
+    The same benchmark is nearer than another, then the same method than another, then the nearer ratio.
+    """
+    timed = [
+        (name != benchmark, record.setup.method.name != method, abs(record.setup.ratio - ratio), entry.timing)
         for record in records
-        for other in [record.setup]
-        if all(getattr(other, field) == getattr(setup, field) for field in same)
         for name, entry in record.datasets.items()
         if entry.timing is not None
     ]
-    if not near:
+    if not timed:
         return None
-    timing = min(near, key=lambda one: one[:3])[3]
+    timing = min(timed, key=lambda one: one[:3])[3]
     return timing.total.total / timing.rows

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from uniprune.results.records import Environment, Flops, MethodRecord, Strict
+from uniprune.results.measurements import Flops, Strict
+from uniprune.results.records import Environment, MethodRecord
 from uniprune.utils.files import JsonLines
 from uniprune.utils.hashing import stable_hash
 

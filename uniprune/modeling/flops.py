@@ -16,7 +16,7 @@ from torch import nn
 
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.view import Grid
-from uniprune.results.records import Flops
+from uniprune.results.measurements import Flops
 
 
 class CostModel:

@@ -1,4 +1,4 @@
-"""What the stored answers of one benchmark add up to: timings and the token ledger."""
+"""Timings and token ledger of one benchmark, from its stored predictions."""
 
 from __future__ import annotations
 
@@ -6,68 +6,69 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from uniprune.results.measurements import Flops, Quantity, Timing, TokenLedger
 from uniprune.results.predictions import Prediction
-from uniprune.results.records import Flops, TokenLedger, Quantity, Timing
+from uniprune.results.measurements import Flops, TokenLedger, Quantity, Timing
 from uniprune.results.spans import SPANS
 
 
-def timing(answers: Iterable[Prediction]) -> Timing | None:
-    """Medians, quartile distances and totals of every span. None when nothing was measured."""
-    measured = [answer for answer in answers if answer.spans is not None]
-    if not measured:
+def timing(predictions: Iterable[Prediction]) -> Timing | None:
+    """Return medians, quartile distances and totals of every span; None if nothing was timed."""
+    timed = [one for one in predictions if one.spans is not None]
+    if not timed:
         return None
-    spans = {name: quantity([answer.spans[name] for answer in measured if answer.spans]) for name in SPANS}
-    first = [answer.ttft for answer in measured if answer.ttft is not None]
-    further = [answer.tpot for answer in measured if answer.tpot is not None]
-    peaks = [answer.peak_bytes for answer in measured if answer.peak_bytes is not None]
+    spans = {name: quantity([one.spans[name] for one in timed if one.spans]) for name in SPANS}
+    ttft = [one.ttft for one in timed if one.ttft is not None]
+    tpot = [one.tpot for one in timed if one.tpot is not None]
+    peaks = [one.peak_bytes for one in timed if one.peak_bytes is not None]
     return Timing(
         **spans,
-        ttft=quantity(first) if first else None,
-        tpot=quantity(further) if further else None,
+        ttft=quantity(ttft) if ttft else None,
+        tpot=quantity(tpot) if tpot else None,
         peak_mib=max(peaks) / 2**20 if peaks else None,
-        new_tokens=float(np.mean([answer.new_tokens or 0 for answer in measured])),
-        batch_size=float(np.mean([answer.batch for answer in measured])),
-        rows=len(measured),
+        new_tokens=float(np.mean([one.new_tokens or 0 for one in timed])),
+        batch_size=float(np.mean([one.batch for one in timed])),
+        rows=len(timed),
     )
 
 
 def quantity(seconds: Sequence[float]) -> Quantity:
-    """Distribution of a span over rows."""
+    """Return the distribution of a span over rows."""
     low, median, high = np.percentile(seconds, [25, 50, 75]) * 1000
     return Quantity(median=float(median), iqr=float(high - low), total=float(np.sum(seconds)))
 
 
-def ledger(answers: Iterable[Prediction]) -> TokenLedger | None:
-    """Means over rows with images: tokens per layer against what the budget asked, operations, cache.
+def ledger(predictions: Iterable[Prediction]) -> TokenLedger | None:
+    """Return means over rows with images: tokens per layer against the budget, operations, cache; None without any.
 
-    None without such rows. Answers without a requested average are those of adaptive methods, which cannot miss it.
+    Predictions without a requested average are those of adaptive methods, which cannot miss it.
     """
-    rows = [answer for answer in answers if answer.visual_tokens and any(answer.visual_tokens)]
+    rows = [one for one in predictions if one.visual_tokens and any(one.visual_tokens)]
     if not rows:
         return None
-    tokens = np.array([answer.visual_tokens for answer in rows])
+    tokens = np.array([one.visual_tokens for one in rows])
     layers = tokens.mean(axis=0)
-    pairs = [(measured, answer.requested) for measured, answer in zip(tokens.mean(axis=1), rows, strict=True)]
-    flops = [answer.flops for answer in rows if answer.flops is not None]
+    pairs = [(measured, one.requested) for measured, one in zip(tokens.mean(axis=1), rows, strict=True)]
+    flops = [one.flops for one in rows if one.flops is not None]
     return TokenLedger(
         layers=layers.tolist(),
         average=float(layers.mean()),
         requested=_mean([requested for _, requested in pairs]),
         flagged=any(requested is not None and abs(measured - requested) > 1 for measured, requested in pairs),
         adaptive=any(requested is None for _, requested in pairs),
-        initial=_mean([answer.initial for answer in rows]),
-        text=_mean([answer.text_tokens for answer in rows]),
+        initial=_mean([one.initial for one in rows]),
+        text=_mean([one.text_tokens for one in rows]),
         flops=mean_flops(flops) if len(flops) == len(rows) else None,
-        kv_bytes=_mean([answer.kv_bytes for answer in rows]),
+        kv_bytes=_mean([one.kv_bytes for one in rows]),
     )
 
 
-def mean_flops(each: Sequence[Flops]) -> Flops:
-    """Part by part, of at least one."""
-    return Flops(**{part: float(np.mean([getattr(one, part) for one in each])) for part in Flops.model_fields})
+def mean_flops(flops: Sequence[Flops]) -> Flops:
+    """Return the mean of each part, of at least one."""
+    return Flops(**{part: float(np.mean([getattr(one, part) for one in flops])) for part in Flops.model_fields})
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of values that are all known, else None."""
+    """Return the mean of values that are all known, else None."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import stdev
-from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from uniprune.results.fidelity import FidelityEstimate, closeness
-from uniprune.results.fidelity import Fidelity
+from uniprune.results.fidelity import Fidelity, FidelityEstimate, estimate_fidelity
 from uniprune.results.records import DatasetRecord, RunRecord, ScoreRecord, Setup
 from uniprune.results.statistics import Estimate, mean, resample
 from uniprune.results.statistics.estimate import RESAMPLES
+from uniprune.utils.hashing import stable_hash
 
 SETTINGS = ("weights", "processor", "prompts", "max_new_tokens", "limit", "dtype", "attention", "device")
 """Fields of `Setup` that runs must share to be compared as methods."""
 
-Compare = Callable[[RunRecord, RunRecord, str], Fidelity | None]
-"""Fidelity of the second run to the first on one benchmark."""
+MACHINE = ("weights", "processor", "dtype", "attention", "device")
+"""Fields of `Setup` that runs must share for the time per row of one to be a forecast for the other."""
+
+CompareRuns = Callable[[RunRecord, RunRecord, str], Fidelity | None]
+"""Returns the fidelity of the second run to the first on one benchmark."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ class SeedGroup:
     """Runs that differ in their seed only.
 
     Attributes:
-        runs: at least one, by seed.
+        runs: at least one, ordered by seed.
     """
 
     runs: tuple[RunRecord, ...]
 
     @property
     def setup(self) -> Setup:
-        """What they share, but for the seed."""
+        """The setup of the runs, with the first one's seed."""
         return self.runs[0].setup
 
     @property
     def settings(self) -> str:
-        """What two groups must share to be compared as methods; says nothing to a reader."""
-        return _plain({name: getattr(self.setup, name) for name in SETTINGS})
+        """A hash that two groups share if they can be compared as methods."""
+        return stable_hash(self.setup.model_dump(mode="json", include=set(SETTINGS)))
 
     @property
     def scores(self) -> dict[str, DatasetRecord]:
@@ -57,84 +58,87 @@ class SeedGroup:
         """Scored benchmarks of all runs."""
         return [entry for run in self.runs for entry in scored(run).values()]
 
+    def credit_interval(self, name: str) -> bool:
+        """Return whether the interval of this score is that of the mean credit, not of the headline."""
+        score = self.scores[name].score
+        return score is not None and score.interval_of != "headline"
+
     def spread(self, names: Iterable[str]) -> float | None:
-        """Standard deviation over the seeds of the mean score on `names`; None of a single run."""
-        wanted = list(names)
-        means = [float(np.mean([_score(run, name).value for name in wanted])) for run in self.runs]
+        """Return the standard deviation over seeds of the mean score on `names`; None for a single run."""
+        names = list(names)
+        means = [float(np.mean([_score(run, name).value for name in names])) for run in self.runs]
         return stdev(means) if len(means) > 1 else None
 
 
 def scored(record: RunRecord) -> dict[str, DatasetRecord]:
-    """The run's benchmarks that have a score."""
+    """Return the run's benchmarks that have a score."""
     return {name: entry for name, entry in record.datasets.items() if entry.score is not None}
 
 
 def groups(records: Iterable[RunRecord]) -> list[SeedGroup]:
-    """The runs, those that differ in their seed only together, in the order in which they first appear."""
+    """Group runs that differ in their seed only, in the order of their first appearance."""
     found: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         setup = record.setup.model_dump(mode="json")
         setup["seed"] = setup["method"]["resolved"] = None
         parts = [{**part, "seed": None} for part in record.setup.method.resolved]
-        found[_plain({**setup, "parts": parts})].append(record)
+        found[stable_hash({**setup, "parts": parts})].append(record)
     return [SeedGroup(tuple(sorted(runs, key=lambda run: run.setup.seed))) for runs in found.values()]
 
 
 class RunComparison:
-    """Estimates of every group's scores. All runs that were asked the same questions are resampled together.
+    """Estimates of every group's scores, computed when first used. Runs on the same questions are resampled together.
 
     Args:
-        records: all runs that may be looked at. likeness: compares their stored answers; without it nothing is said
-            about fidelity.
+        records: all runs to compare.
+        fidelity: compares their stored predictions; without it there are no fidelity estimates.
     """
 
-    def __init__(self, records: Sequence[RunRecord], likeness: Compare | None = None) -> None:
+    def __init__(self, records: Sequence[RunRecord], fidelity: CompareRuns | None = None) -> None:
         self.groups = groups(records)
-        self._likeness = likeness
-        self._asked: dict[tuple[str, ...], dict[str, ScoreRecord]] = defaultdict(dict)
+        self._compare_runs = fidelity
+        self._scores: dict[tuple[str, ...], dict[str, ScoreRecord]] = defaultdict(dict)
         for record in records:
             for name, entry in record.datasets.items():
                 if entry.score is not None:
-                    self._asked[_questions(name, entry)][record.identity] = entry.score
+                    self._scores[_questions(name, entry)][record.identity] = entry.score
         self._estimates: dict[tuple[str, ...], dict[str, Estimate]] = {}
-        self._closeness: dict[tuple[str, str], dict[str, FidelityEstimate]] = {}
+        self._fidelities: dict[tuple[str, str], dict[str, FidelityEstimate]] = {}
 
     def score(self, group: SeedGroup, name: str) -> Estimate:
-        """A group's score on one benchmark: the mean over its seeds, which are resampled as well as the items."""
-        return _over_seeds(group, [self._run(run, name) for run in group.runs])
+        """Return a group's score on a benchmark: the mean over its seeds, which are resampled as well as the items."""
+        return _over_seeds(group, [self._run_score(run, name) for run in group.runs])
 
     def average(self, group: SeedGroup, names: Iterable[str]) -> Estimate:
-        """The plain mean of a group's scores over some benchmarks."""
+        """Return the plain mean of a group's scores over some benchmarks."""
         return mean([self.score(group, name) for name in names])
 
-    def vanilla(self, group: SeedGroup) -> SeedGroup | None:
-        """The un-pruned runs that a group is measured against: same weights, processor, settings and rows."""
-        same = (one for one in self.groups if one.setup.method.kind == "none" and one.settings == group.settings)
-        return next(same, None)
+    def baseline(self, group: SeedGroup) -> SeedGroup | None:
+        """Return the un-pruned runs of the same weights, processor, settings and rows, if there are any."""
+        unpruned = (one for one in self.groups if one.setup.method.kind == "none")
+        return next((one for one in unpruned if one.settings == group.settings), None)
 
     def relative(self, group: SeedGroup, names: Iterable[str]) -> Estimate | None:
-        """Mean over benchmarks of score / un-pruned score, in percent; None unless every one was asked of both.
+        """Return the mean over benchmarks of score / baseline score, in percent.
 
-        A benchmark on which the un-pruned model scores zero is left out.
+        A benchmark on which the baseline scores zero is left out. None if any of the benchmarks is not scored, on the
+        same questions by the same judge, in both.
         """
-        reference = self.vanilla(group)
-        if reference is None:
+        baseline, names = self.baseline(group), list(names)
+        if baseline is None or any(not comparable(group, baseline, name) for name in names):
             return None
-        wanted = list(names)
-        if any(not comparable(group, reference, name) for name in wanted):
-            return None
-        bases = {name: self.score(reference, name) for name in wanted}
+        bases = {name: self.score(baseline, name) for name in names}
         shares = [self.score(group, name) / base for name, base in bases.items() if base.value > 0]
         return mean(shares) if shares else None
 
-    def closeness(self, group: SeedGroup) -> FidelityEstimate | None:
-        """Agreement and first-token KL with the un-pruned model: means over benchmarks, each counting once."""
-        reference = self.vanilla(group)
-        if self._likeness is None or reference is None:
+    def fidelity(self, group: SeedGroup) -> FidelityEstimate | None:
+        """Return agreement and first-token KL with the baseline: means over benchmarks, each counting once."""
+        baseline = self.baseline(group)
+        if baseline is None:
             return None
         names = dict.fromkeys(name for run in group.runs for name in run.datasets)
-        each = {name: self._compared(reference, name) for name in names}
-        found = [[one[run.identity] for run in group.runs if run.identity in one] for one in each.values()]
+        each = [self._run_fidelities(baseline, name) for name in names]
+        found = [[known[run.identity] for run in group.runs if run.identity in known] for known in each]
         found = [runs for runs in found if runs]
         if not found:
             return None
@@ -145,57 +149,67 @@ class RunComparison:
             kl=mean([_over_seeds(group, runs) for runs in kls]) if complete else None,
         )
 
-    def _compared(self, reference: SeedGroup, name: str) -> dict[str, FidelityEstimate]:
-        """Identity -> closeness on one benchmark of all runs that are measured against `reference`."""
-        base, compare = reference.runs[0], self._likeness
+    def _run_fidelities(self, baseline: SeedGroup, name: str) -> dict[str, FidelityEstimate]:
+        """Map the identity of every run with this baseline to its fidelity on one benchmark."""
+        base = baseline.runs[0]
         entry, key = base.datasets.get(name), (base.identity, name)
-        if entry is None or compare is None:
+        if entry is None or self._compare_runs is None:
             return {}
-        if key not in self._closeness:
-            runs = [run for group in self.groups if group.settings == reference.settings for run in group.runs]
-            same = [run for run in runs if name in run.datasets and _asked(run.datasets[name]) == _asked(entry)]
-            told = {run.identity: one for run in same if (one := compare(base, run, name)) is not None}
-            # Which rows share a picture is stored with the score.
-            found = closeness(told, entry.score.clusters if entry.score else None, name)
-            if base.identity in found:  # it agrees with itself, whatever is drawn
+        if key not in self._fidelities:
+            runs = [run for group in self.groups if group.settings == baseline.settings for run in group.runs]
+            same = [run for run in runs if name in run.datasets and same_rows(run.datasets[name], entry)]
+            each = {run.identity: one for run in same if (one := self._compare_runs(base, run, name)) is not None}
+            # The clusters of rows are stored with the score.
+            found = estimate_fidelity(each, entry.score.clusters if entry.score else None, name)
+            if base.identity in found:  # the baseline agrees with itself in every resample
                 found[base.identity] = found[base.identity].certain()
-            self._closeness[key] = found
-        return self._closeness[key]
+            self._fidelities[key] = found
+        return self._fidelities[key]
 
-    def _run(self, run: RunRecord, name: str) -> Estimate:
-        """One run's score."""
+    def _run_score(self, run: RunRecord, name: str) -> Estimate:
+        """Return one run's score."""
         questions = _questions(name, run.datasets[name])
         if questions not in self._estimates:
-            asked = self._asked[questions]
-            self._estimates[questions] = dict(zip(asked, resample(list(asked.values()), name), strict=True))
-        estimate, value = self._estimates[questions][run.identity], _score(run, name).value
+            scores = self._scores[questions]
+            self._estimates[questions] = dict(zip(scores, resample(list(scores.values()), name), strict=True))
         # An interval of the mean credit, where the headline does not follow from items, is moved to the headline.
-        return replace(estimate, value=value, draws=estimate.draws + (value - estimate.value))
+        return self._estimates[questions][run.identity].moved(_score(run, name).value)
 
 
 def _over_seeds(group: SeedGroup, runs: Sequence[Estimate]) -> Estimate:
-    """The mean over a group's seeds, which are resampled as well as the items."""
+    """Return the mean over a group's seeds, which are resampled as well as the items."""
     if len(runs) == 1:
         return runs[0]
     rng = np.random.default_rng([crc32(run.identity.encode()) for run in group.runs])
     times = rng.multinomial(len(runs), [1 / len(runs)] * len(runs), RESAMPLES).T / len(runs)
+    average = mean(runs)
     draws = (times * np.stack([run.draws for run in runs])).sum(0)
-    return replace(mean(runs), draws=draws, clusters=min(run.clusters for run in runs))
+    return Estimate(average.value, draws, min(run.clusters for run in runs), average.share)
 
 
 def comparable(one: SeedGroup, other: SeedGroup, name: str) -> bool:
-    """Whether both groups have a score of the same questions by the same judge."""
+    """Return whether both groups have a score on the same questions by the same judge."""
     entries = [group.scores.get(name) for group in (one, other)]
     return all(entries) and len({_questions(name, entry) for entry in entries if entry}) == 1
 
 
+def same_machine(one: Setup, other: Setup) -> bool:
+    """Return whether two runs have the same model on the same kind of machine, so that their times compare."""
+    return all(getattr(one, name) == getattr(other, name) for name in MACHINE)
+
+
+def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
+    """Return whether two runs have the same rows with the same prompts."""
+    return _rows(one) == _rows(other)
+
+
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:
-    """What two runs must share for their items to be pairs."""
-    return (name, *_asked(entry), entry.score.judge if entry.score else "")
+    """Return what two runs share if their items are pairs: benchmark, rows and judge."""
+    return (name, *_rows(entry), entry.score.judge if entry.score else "")
 
 
-def _asked(entry: DatasetRecord) -> tuple[str, ...]:
-    """Which rows in which words."""
+def _rows(entry: DatasetRecord) -> tuple[str, ...]:
+    """Return the hashes of the rows and of their prompts."""
     return entry.data, entry.prompts
 
 
@@ -204,7 +218,3 @@ def _score(run: RunRecord, name: str) -> ScoreRecord:
     if score is None:
         raise ValueError(f"run {run.identity} has no score of {name}")
     return score
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from uniprune.results.records import Strict
+from uniprune.results.measurements import Strict
 from uniprune.tuning.instruction_data import Sample
 from uniprune.tuning.scoring import Scorer
 

@@ -24,7 +24,8 @@ from uniprune.evaluation.code_hash import code_hash
 from uniprune.evaluation.environment import environment
 from uniprune.evaluation.method_spec import plain
 from uniprune.modeling.loading import DTYPES, place
-from uniprune.results.records import Environment, Strict
+from uniprune.results.measurements import Strict
+from uniprune.results.records import Environment
 from uniprune.tuning.accuracy import KindScore, exact_matches
 from uniprune.tuning.checkpoints import last_checkpoint, step_of
 from uniprune.tuning.scoring import Scorer

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from uniprune.errors import UserError, unknown
-from uniprune.results.records import Strict
+from uniprune.results.measurements import Strict
 from uniprune.tuning.pruning import Pair
 from uniprune.tuning.strategy import SAMPLES, TOKENS
 

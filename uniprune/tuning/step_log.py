@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from uniprune.results.records import Strict
+from uniprune.results.measurements import Strict
 from uniprune.utils.files import JsonLines
 
 

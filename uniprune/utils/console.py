@@ -1,20 +1,13 @@
-"""What commands print and write: results to stdout, everything else to stderr, files whole or not at all."""
+"""Output of commands: results on stdout, everything else on stderr, files written atomically."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-
-from uniprune.utils.files import explain_write, write_atomically
-
-if TYPE_CHECKING:
-    pass
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -26,29 +19,36 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from uniprune.utils.files import explain_write, write_atomically
+
 
 def write(path: Path, content: str) -> None:
-    """Write a whole file. Raises UserError when that is not possible."""
+    """Write a file atomically, creating its folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     with explain_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
 
 
 def say(line: str) -> None:
-    """One line of results: those go to stdout, everything else to stderr."""
+    """Print one line of results, to stdout."""
     sys.stdout.write(line + "\n")
 
 
 def stdout(needed: int = 240) -> Console:
-    """Standard output; when it is no terminal, as wide as what will be printed needs."""
+    """Return standard output; if that is no terminal, `needed` characters wide."""
     return Console(width=None if sys.stdout.isatty() else needed)
 
 
 class RunProgress:
-    """Progress over all rows of all runs of one command (a context manager).
+    """A progress bar over all rows of all runs of a command (a context manager).
 
     Args:
-        rows: rows to ask in all, stored ones included. console: where to show it.
+        rows: rows of all runs, those with a prediction included.
+        console: the console to print on.
     """
 
     def __init__(self, rows: int, console: Console) -> None:
@@ -78,24 +78,24 @@ class RunProgress:
         self._bar.stop()
 
     def begin(self, label: str) -> None:
-        """Say what is being asked now."""
+        """Show the current piece of work."""
         self._bar.update(self._task, description=label)
 
     def advance(self, rows: int) -> None:
-        """Count rows as done."""
+        """Add to the rows that are done."""
         self._bar.advance(self._task, rows)
 
     def reach(self, rows: int) -> None:
-        """Set how many rows are done."""
+        """Set the rows that are done."""
         self._bar.update(self._task, completed=rows)
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print a line that stays above the bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def byte_progress(console: Console) -> Progress:
-    """A bar over the bytes of a file with speed and time left, gone when it is done; nothing but on a terminal."""
+    """Return a bar over bytes, with speed and time left; it vanishes when done and is shown on terminals only."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

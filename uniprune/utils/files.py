@@ -1,4 +1,4 @@
-"""Files that survive kills and full disks: written whole or not at all, or read up to their last whole line."""
+"""Files that survive kills and full disks: written completely or not at all, or read up to their last complete line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from filelock import FileLock, Timeout
 from uniprune.errors import UserError
 
 T = TypeVar("T")
+
+BLOCK = 1 << 16
+"""Bytes read at a time when the end of a file is examined."""
 
 
 @contextmanager
@@ -46,15 +49,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 class JsonLines(Generic[T]):
-    """An append-only file of JSON lines: reading never writes, an append is stored whole or not at all.
+    """An append-only file of JSON lines, shared by processes.
 
-    A last line that a kill cut short is skipped by readers and removed by the next append.
+    Reading never writes. A line is stored completely or not at all: a last line that a kill cut short is skipped by
+    readers and removed by the next append.
 
     Args:
-        path: the file; created, with its folder, by the first append.
-        parse: turns a decoded line into what it stores; raises ValueError for a line that is none.
-        what: the noun for a line in messages, as in "is not a stored answer".
-        remedy: ends the message about a damaged line.
+        path: the file; created, with its folder, by the first append. Its lock is a file with the suffix ".lock".
+        parse: converts a decoded line; raises ValueError for a line of another kind.
+        what: noun phrase for a line in messages, as in "is not a stored prediction".
+        remedy: end of the message about a damaged line.
     """
 
     def __init__(self, path: Path, parse: Callable[[Any], T], what: str, remedy: str) -> None:
@@ -65,20 +69,33 @@ class JsonLines(Generic[T]):
         """Return the stored lines in order; none if the file does not exist.
 
         Raises:
-            UserError: the file cannot be read, or a whole line of it is damaged.
+            UserError: the file cannot be read, or a complete line of it is damaged.
         """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         lines = []
-        for number, line in enumerate(self._whole().splitlines(), start=1):
+        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
             try:
                 lines.append(self._parse(json.loads(line)))
-            except ValueError as error:  # pydantic's errors are among them
-                reason = str(error).splitlines()[0]
+            except ValueError as error:  # also pydantic's, which takes several lines
+                reason = ", ".join(part.strip() for part in str(error).splitlines()[:3])
                 raise UserError(f"{self.path} line {number} is not {self._what} ({reason}); {self._remedy}") from error
         return lines
 
     @contextmanager
     def locked(self, waiting: Callable[[Path], None] = lambda _: None) -> Iterator[None]:
-        """Keep other processes from appending inside the block; `waiting` is called once if one of them is at it."""
+        """Keep other processes from writing inside the block.
+
+        Args:
+            waiting: called once before waiting for a process that holds the lock.
+
+        Raises:
+            UserError: the lock cannot be created.
+        """
         with explain_write(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -95,11 +112,10 @@ class JsonLines(Generic[T]):
         """Store some lines: all of them are on disk when this returns.
 
         Raises:
-            UserError: they cannot be written (disk full, …), and the file holds what it held before; or the file ends
-                in something that is no cut line of this kind.
+            UserError: they cannot be written (disk full, …), and the file is left as it was; or the file ends in
+                something else than a JSON line.
         """
-        # ASCII: readers that split at every Unicode line end still see one row per line.
-        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        data = _encoded(lines)
         with self.locked(), explain_write(self.path):
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -108,7 +124,7 @@ class JsonLines(Generic[T]):
                     while data:
                         data = data[os.write(handle, data) :]
                     os.fsync(handle)
-                except OSError:  # an interrupt needs no care: a cut line is skipped, a whole one is stored
+                except OSError:  # after an interrupt nothing is undone: complete lines count, a cut one is skipped
                     with suppress(OSError):
                         os.ftruncate(handle, size)
                     raise
@@ -116,41 +132,58 @@ class JsonLines(Generic[T]):
                 os.close(handle)
 
     def rewrite(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the whole file at once: readers find the old lines or the new ones.
+        """Replace all lines at once: readers find the old ones or the new ones.
 
         Raises:
-            UserError: it cannot be written; the old lines are kept.
+            UserError: they cannot be written; the old lines are kept.
         """
+        data = _encoded(lines)
         with self.locked(), explain_write(self.path):
-            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+            write_atomically(self.path, data)
 
     def remove(self) -> None:
-        """Delete the file and its lock."""
-        self.path.unlink(missing_ok=True)
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        """Delete the file and its lock.
 
-    def _whole(self) -> bytes:
-        """Content up to the last line end."""
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
-        return data[: data.rfind(b"\n") + 1]
+        Raises:
+            UserError: they cannot be deleted.
+        """
+        with self.locked(), explain_write(self.path):
+            self.path.unlink(missing_ok=True)
+            Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _cut(self, handle: int) -> int:
-        """Cut a last line without its end off the open file; return the size of the rest."""
-        size, whole = os.fstat(handle).st_size, len(self._whole())
-        if whole < size:
-            if os.pread(handle, 1, whole) != b"{":
+        """Cut a last line without line end off the open file; return the size of the rest."""
+        size = os.fstat(handle).st_size
+        rest = _end_of_lines(handle, size)
+        if rest < size:
+            if os.pread(handle, 1, rest) != b"{":
                 raise UserError(f"{self.path} ends in something that is no stored line; choose another file")
-            os.ftruncate(handle, whole)
-        return whole
+            os.ftruncate(handle, rest)
+        return rest
+
+
+def _encoded(lines: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return JSON lines, in ASCII: readers that split at every Unicode line end still find one row per line."""
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
+def _end_of_lines(handle: int, size: int) -> int:
+    """Return the offset after the last line end of an open file, reading from its end."""
+    while size > 0:
+        start = max(size - BLOCK, 0)
+        found = os.pread(handle, size - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        size = start
+    return 0
 
 
 def check_writable(path: Path) -> None:
-    """Raise UserError for a file that cannot be written, before anything is computed for it. Creates its folder."""
+    """Check that a file can be written, before anything is computed for it, and create its folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; name a file in it")
     with explain_write(path):

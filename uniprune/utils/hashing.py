@@ -1,4 +1,4 @@
-"""Hashes that name things, and random generators made of names: equal in every process and on every machine."""
+"""Hashes and seeded random generators that are equal in every process and on every machine."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ if TYPE_CHECKING:
 
 
 def stable_hash(value: Any) -> str:
-    """Hash a plain value: first 16 hex digits of the sha256 of its canonical JSON form.
+    """Hash a plain value: the first 16 hex digits of the sha256 of its canonical JSON form.
 
-    Keys are sorted, so that equal mappings have equal hashes.
+    The order of a mapping's keys does not matter. A tuple is hashed as a list, a key as its text, NaN and infinity by
+    their names in Python.
 
     Raises:
-        TypeError: the value holds something that JSON does not have.
+        TypeError: JSON has no such type.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def files_hash(files: Iterable[tuple[str, Path]]) -> str:
-    """Hash files by their given names and their contents, 16 hex digits; neither order nor folder counts."""
+    """Hash files by the given names and their contents: 16 hex digits. Neither order nor folders matter."""
     digests = []
     for name, path in files:
         with path.open("rb") as file:
@@ -34,7 +35,7 @@ def files_hash(files: Iterable[tuple[str, Path]]) -> str:
 
 
 def seeded_generator(*key: object) -> torch.Generator:
-    """Return a CPU generator seeded by a key such as (seed, sample, image, layer)."""
+    """Return a CPU generator seeded by the texts of a key such as (seed, sample, image, layer)."""
     import torch
 
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 
 def prepare(plugins: Sequence[str], debug: bool) -> None:
-    """Make torchvision importable, silence libraries, import the user's files."""
+    """Prepare the process for a command.
+
+    Args:
+        plugins: Python files of the user to import.
+        debug: keep the messages of transformers.
+    """
     from uniprune.registry import load_plugin
     from uniprune.utils.torchvision_compat import ensure_torchvision
 

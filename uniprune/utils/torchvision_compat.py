@@ -1,10 +1,10 @@
-"""Make `import torchvision` work beside a torch build that its compiled operators were not built for.
+"""Make `import torchvision` work with a torch build that its compiled operators were not built for.
 
-A CPU build of torch beside the registry's torchvision (built for CUDA) cannot load torchvision's compiled operators,
-and then transformers cannot import a single image processor. None of those operators is used here: pixels are resized
-by torch itself. Declaring the two operators that torchvision insists on at import is therefore enough, and keeps the
-image processors, and so the pixel values and the answers, those of a machine with a matching build. Falling back to
-the PIL processors instead would change pixels by up to one grey level at every resize.
+A CPU build of torch with the registry's torchvision (built for CUDA) cannot load torchvision's compiled operators, and
+then transformers cannot import a single image processor. None of those operators is used here: pixels are resized by
+torch itself. Declaring the two operators that torchvision requires at import is therefore enough, and keeps the image
+processors, and so the pixel values and the predictions, of a machine with a matching build. Falling back to the PIL
+processors instead would change pixels by up to one grey level at every resize.
 
 Call `ensure_torchvision()` before the first import of transformers' image or vision code.
 """
@@ -20,10 +20,10 @@ _OPERATORS = ("torchvision::nms", "torchvision::qnms")
 
 
 def ensure_torchvision() -> bool:
-    """Import torchvision, declaring its operators only if it fails without. Harmless to call again.
+    """Import torchvision, declaring its operators only if the import fails without. May be called again.
 
     Returns:
-        Whether torchvision can be imported; False when it is not installed.
+        False if torchvision is not installed.
     """
     if importlib.util.find_spec("torchvision") is None:
         return False

@@ -1,4 +1,4 @@
-"""The findings of UniPruneBench (arXiv 2511.02650) as tests on whatever was run."""
+"""The findings of UniPruneBench (arXiv 2511.02650) as tests on stored runs."""
 
 from __future__ import annotations
 

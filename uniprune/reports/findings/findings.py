@@ -1,4 +1,7 @@
-"""One function per finding: the claim, the differences that would show it, and what is needed to see them."""
+"""One function per finding: its claim, the differences that test it, and the command for runs that are missing.
+
+The first line of each docstring describes the differences.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def no_winner(study: Study) -> Finding:
     for field in study.fields():
         for one, other in combinations(field, 2):
             for name in common([one, other]):
-                difference = study.panel.score(one, name) - study.panel.score(other, name)
+                difference = study.comparison.score(one, name) - study.comparison.score(other, name)
                 duels.append((one.setup.method.name, other.setup.method.name, f"{name}, {place(one)}", difference))
     if not duels:
         return Finding(claim, missing=study.command(*named(lambda m: m.kind != "none", 3)))
@@ -58,8 +61,8 @@ def no_winner(study: Study) -> Finding:
         lost[duel[0] if line.test.difference < 0 else duel[1]].append(line)
     lines = [min(found, key=lambda line: line.p) for found in lost.values() if found]
     unbeaten = [name for name, found in lost.items() if not any(line.sign for line in found)]
-    told = f"undecided: never significantly beaten are {', '.join(unbeaten)}" if unbeaten else "holds"
-    return Finding(claim, f"{told} ({len(lost)} methods, {len(family)} comparisons)", lines)
+    summary = f"undecided: never significantly beaten are {', '.join(unbeaten)}" if unbeaten else "holds"
+    return Finding(claim, f"{summary} ({len(lost)} methods, {len(family)} comparisons)", lines)
 
 
 def kinds(study: Study) -> Finding:
@@ -74,7 +77,7 @@ def kinds(study: Study) -> Finding:
         for kind in order:
             members = [group for group in designed if group.setup.method.kind == kind]
             if members and names:
-                means[kind] = mean([study.panel.average(group, names) for group in members])
+                means[kind] = mean([study.comparison.average(group, names) for group in members])
         for one, other in combinations(means, 2):
             differences.append((f"{one} − {other}, {place(designed[0])}", means[one] - means[other]))
     lines = tested(differences)
@@ -92,7 +95,7 @@ def abilities(study: Study) -> Finding:
         names: dict[str, list[str]] = {}
         for name, entry in group.scores.items():
             names.setdefault(entry.ability, []).append(name)
-        relative = {ability: study.panel.relative(group, members) for ability, members in names.items()}
+        relative = {ability: study.comparison.relative(group, members) for ability, members in names.items()}
         if len(relative) > 1 and None not in relative.values():
             for ability, estimate in relative.items():
                 if estimate is not None:
@@ -110,9 +113,9 @@ def abilities(study: Study) -> Finding:
     )
     lines = [line for line in family if worst in line.label.partition(",")[0].split(" − ")]
     surely = sum(bool(line.sign) for line in lines)
-    told = ", ".join(f"{a} {kept[a].value:.1f} %" for a in sorted(kept, key=lambda a: kept[a].value))
+    left = ", ".join(f"{a} {kept[a].value:.1f} %" for a in sorted(kept, key=lambda a: kept[a].value))
     return Finding(
-        claim, f"{worst} falls most, significantly more than {surely} of {len(lines)} others. Left: {told}", lines
+        claim, f"{worst} falls most, significantly more than {surely} of {len(lines)} others. Left: {left}", lines
     )
 
 
@@ -144,7 +147,7 @@ def across_models(study: Study) -> Finding:
             methods = [method for method in one if method in other]
             names = common([group[method] for group in (one, other) for method in methods]) if methods else []
             if len(methods) >= 3 and names:
-                first, second = ([study.panel.average(side[m], names) for m in methods] for side in (one, other))
+                first, second = ([study.comparison.average(side[m], names) for m in methods] for side in (one, other))
                 sides = " and ".join(group[methods[0]].runs[0].model.name for group in (one, other))
                 label = f"tau (-100 to 100) of {len(methods)} methods on {sides}, ratio {field[0].setup.ratio:g}"
                 differences.append((label, _tau(first, second)))
@@ -174,7 +177,7 @@ def stages(study: Study) -> Finding:
 
 
 def sizes(study: Study) -> Finding:
-    """What the larger model of a family keeps minus what the smaller keeps, in percent of their un-pruned scores."""
+    """Share of its un-pruned score that the larger model of a family keeps minus the share that the smaller keeps."""
     claim = "8. Larger models lose less (section 4.3)"
     differences = []
     for field in study.by(
@@ -184,7 +187,7 @@ def sizes(study: Study) -> Finding:
         ordered = sorted(sized, key=lambda group: group.runs[0].model.parameters or 0)
         for small, large in pairwise(ordered):
             names = common([small, large])
-            kept = [study.panel.relative(group, names) if names else None for group in (large, small)]
+            kept = [study.comparison.relative(group, names) if names else None for group in (large, small)]
             if kept[0] is not None and kept[1] is not None and small.setup.weights != large.setup.weights:
                 models = " − ".join(group.runs[0].model.name for group in (large, small))
                 differences.append((f"{models}, {place(large, method=True).partition(', ')[2]}", kept[0] - kept[1]))
@@ -202,12 +205,12 @@ FINDINGS: tuple[Callable[[Study], Finding], ...] = (
 
 
 def _designed(kind: str, count: int) -> list[str]:
-    """Some registered methods of a kind that do not choose by chance."""
+    """Return some registered methods of a kind that do not choose at random."""
     return named(lambda method: method.kind == kind and not method.random, count)
 
 
 def _method(group: SeedGroup) -> object:
-    """What a method is on any model: name, fields set and layers."""
+    """Return a key that a method has on every model: its name and the fields that were set."""
     method = group.setup.method
     return method.name, tuple(sorted((key, str(value)) for key, value in method.passed.items()))
 
@@ -217,7 +220,7 @@ def _but_for_ratio(group: SeedGroup) -> object:
 
 
 def _tau(first: list[Estimate], second: list[Estimate]) -> Estimate:
-    """Kendall's tau-a of two lists, in percent."""
+    """Return Kendall's tau-a of two lists, in percent."""
     pairs = list(combinations(range(len(first)), 2))
     signs = [np.sign((first[i] - first[j]).draws) * np.sign((second[i] - second[j]).draws) for i, j in pairs]
     values = [np.sign((first[i] - first[j]).value) * np.sign((second[i] - second[j]).value) for i, j in pairs]
@@ -226,7 +229,7 @@ def _tau(first: list[Estimate], second: list[Estimate]) -> Estimate:
 
 
 def _variance(study: Study) -> list[tuple[str, Estimate | None]]:
-    """Share of the variance of averages that the ratio explains minus the share of the method, where all pairs ran."""
+    """Return the variance due to the ratio minus that due to the method, in percent, where all pairs of them ran."""
     found: list[tuple[str, Estimate | None]] = []
     for field in study.by(lambda group: (group.settings, group.setup.protocol)):
         cells = {(_method(group), group.setup.ratio): group for group in field}
@@ -235,7 +238,7 @@ def _variance(study: Study) -> list[tuple[str, Estimate | None]]:
         names = common([cells[m, ratio] for m in methods for ratio in columns]) if methods else []
         if len(methods) < 2 or len(columns) < 2 or not names:
             continue
-        table = [[study.panel.average(cells[m, ratio], names) for ratio in columns] for m in methods]
+        table = [[study.comparison.average(cells[m, ratio], names) for ratio in columns] for m in methods]
         values = np.array([[[cell.value, *cell.draws] for cell in row] for row in table])
         off = values - values.mean((0, 1))
         by_ratio = len(methods) * (off.mean(0) ** 2).sum(0)

@@ -1,1 +1,1 @@
-"""Papers' tables: their runs, their printed numbers, and ours beside them."""
+"""Papers' tables: their runs, their printed numbers, and ours."""

@@ -1,16 +1,16 @@
-"""Ours beside theirs: every printed number of a table joined with the stored runs."""
+"""Every printed number of a table joined with the stored runs."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS, Ours, against, direct, mean
-from uniprune.reports.papers.runs import Runs
+from uniprune.reports.papers.measures import MEANS, measured
+from uniprune.reports.papers.runs import Source, StoredRuns
 from uniprune.reports.papers.tables import Printed
+from uniprune.results.table import ScoreCell
+from uniprune.utils.tables import to_csv
 
 COLUMNS = (
     *("row", "model", "method", "settings", "ratio", "benchmark", "column", "quantity", "printed", "printed spread"),
@@ -20,10 +20,27 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Compared:
-    """A printed number and ours, if there is one."""
+    """A printed number and ours.
+
+    Attributes:
+        line: the printed number.
+        ours: our number; None if no such runs are stored.
+        sources: the runs behind it, one source per benchmark.
+    """
 
     line: Printed
-    ours: Ours | None
+    ours: ScoreCell | None = None
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """Runs with different seeds behind our number."""
+        return min(len(source.entries) for source in self.sources)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a run behind our number."""
+        return sum(min(entry.answered for entry in source.entries) for source in self.sources)
 
     @property
     def difference(self) -> float | None:
@@ -33,7 +50,7 @@ class Compared:
 
     @property
     def inside(self) -> bool | None:
-        """Whether the printed number lies in our interval; None without an interval or a number."""
+        """Whether the printed number is in our interval; None without an interval or a number."""
         theirs = self.line.number
         if self.ours is None or self.ours.interval is None or theirs is None:
             return None
@@ -41,49 +58,34 @@ class Compared:
         return low <= theirs <= high
 
     def values(self) -> dict[str, object]:
-        """As a line of a CSV file, numbers unrounded."""
+        """Return column -> value of the CSV file."""
         line, ours = self.line, self.ours
+        theirs = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
         low, high = (ours.interval if ours else None) or (None, None)
-        told = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
-        mine = {"ours": ours.value, "spread": ours.spread, "runs": len(ours.values), "rows": ours.rows} if ours else {}
-        return told | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
+        mine = {"ours": ours.value, "spread": ours.spread, "runs": self.runs, "rows": self.rows} if ours else {}
+        return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
 
 
-def compare(lines: Sequence[Printed], runs: Runs) -> list[Compared]:
-    """Every printed number of a table with ours."""
+def compare(lines: Sequence[Printed], stored: StoredRuns) -> list[Compared]:
+    """Join every printed number of a table with ours."""
     rows: dict[tuple[str, str, float], list[Printed]] = defaultdict(list)
     for line in lines:
         rows[line.place].append(line)
-    return [Compared(line, ours(line, rows[line.place], runs) if line.method else None) for line in lines]
+    return [_compared(line, rows[line.place], stored) for line in lines]
 
 
-def ours(line: Printed, row: Sequence[Printed], runs: Runs) -> Ours | None:
-    """Our counterpart of a number in its row; None where nothing of the kind is stored."""
-    if line.quantity not in MEANS:
-        return measured(line, runs)
-    parts = [measured(part, runs) for part in row if part.quantity == MEANS[line.quantity]]
-    known = [part for part in parts if part is not None]
-    return mean(known) if known and len(known) == len(parts) else None
-
-
-def measured(line: Printed, runs: Runs) -> Ours | None:
-    """Our counterpart of a number about one benchmark."""
-    entries = runs.entries(line.model, line.choice(), line.benchmark)
-    if not entries:
-        return None
-    if line.quantity in DIRECT:
-        return direct(entries, line.quantity)
-    if line.quantity not in AGAINST:
-        return None
-    base = AGAINST[line.quantity][0]
-    pruned, vanilla = direct(entries, base), direct(runs.vanilla(entries[0], line.benchmark), base)
-    return against(pruned, vanilla, line.quantity) if pruned and vanilla else None
+def _compared(line: Printed, row: Sequence[Printed], stored: StoredRuns) -> Compared:
+    """Join a printed number of a row with ours."""
+    if not line.method:
+        return Compared(line)
+    quantity = MEANS.get(line.quantity, line.quantity)
+    parts = [part for part in row if part.quantity == quantity] if line.quantity in MEANS else [line]
+    found = [stored.find(part.model, part.choice(), part.benchmark) for part in parts]
+    sources = tuple(source for source in found if source is not None)
+    ours = measured(sources, quantity, stored) if len(sources) == len(parts) else None
+    return Compared(line, ours, sources if ours else ())
 
 
 def as_csv(compared: Iterable[Compared]) -> str:
-    """Comma-separated values, numbers unrounded, a line per printed number."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(one.values() for one in compared)
-    return file.getvalue()
+    """Return comma-separated values, numbers unrounded, a line per printed number."""
+    return to_csv(COLUMNS, [one.values() for one in compared])

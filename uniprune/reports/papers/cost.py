@@ -1,10 +1,11 @@
-"""What a sweep would still cost, before anything is run: rows, and a rough estimate of GPU hours.
+"""Cost of the runs that a sweep still lacks: rows, and a rough estimate of GPU hours.
 
-    hours = sum over runs and benchmarks of rows x milliseconds per row / 3 600 000
+A model with stored runs takes as long per row as the nearest of them: the forecast of `sweep --dry-run`. A model that
+was never run takes, by configs/cost.yaml,
 
-Milliseconds per row are those measured in stored runs of the same model and benchmark. Where there are none they are
-assumed from configs/cost.yaml: parameters x (time of a prompt + answer length x time of a token). Pruning is not
-credited, so pruned runs are overestimated.
+    milliseconds per row = billions of parameters x (time of a prompt + new tokens x time of a token)
+
+Pruning is not credited in that, so pruned runs are overestimated.
 """
 
 from __future__ import annotations
@@ -12,43 +13,44 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from uniprune.evaluation.config import RunSpec
+from uniprune.evaluation.sweep import seconds_left
 from uniprune.registry import BENCHMARKS
-from uniprune.reports.papers.measures import DIRECT
-from uniprune.reports.papers.runs import Runs
+from uniprune.reports.papers.runs import StoredRuns
 from uniprune.utils.paths import ROOT
 
 COST = ROOT / "configs" / "cost.yaml"
 
 
 class Assumptions(BaseModel):
-    """What is assumed of an unknown run."""
+    """Assumptions about models that were never run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: str
-    """The GPU meant."""
+    """The GPU."""
     prompt_ms_per_billion: float
-    """Milliseconds from the picture to the first token, per billion parameters."""
+    """Milliseconds from the image to the first token, per billion parameters."""
     token_ms_per_billion: float
     """Milliseconds per further token, per billion parameters."""
     answer_tokens: float
-    """Length of an answer."""
+    """New tokens of a row."""
     long_answers: dict[str, float]
-    """Benchmark -> length, where it is another."""
+    """Benchmark -> new tokens, where they are more."""
     billions: dict[str, float]
     """Model -> parameters, in billions."""
 
-    def milliseconds(self, model: str, benchmark: str) -> float | None:
-        """Per row; None for a model of unknown size."""
+    def seconds(self, model: str, benchmark: str) -> float | None:
+        """Return seconds per row; None for a model of unknown size."""
         tokens = self.long_answers.get(benchmark, self.answer_tokens)
         size = self.billions.get(model)
-        return None if size is None else size * (self.prompt_ms_per_billion + tokens * self.token_ms_per_billion)
+        if size is None:
+            return None
+        return size * (self.prompt_ms_per_billion + tokens * self.token_ms_per_billion) / 1000
 
 
 @dataclass
@@ -56,55 +58,78 @@ class Cost:
     """Work left in a sweep.
 
     Attributes:
-        cells, done: pairs of run and benchmark in all, and those scored already. rows: rows left to ask.
-        hours: estimated GPU hours for them. measured: rows among them whose time was measured, not assumed.
-        guessed: benchmarks whose number of rows is not documented. unknown: what the estimate has to leave out.
+        pairs: pairs of run and benchmark in all.
+        done: pairs that are scored.
+        rows: rows left to run.
+        seconds: estimated GPU time for them.
+        measured: rows among them whose time follows from stored runs.
+        guessed: benchmarks whose number of rows is not documented.
+        unknown: reasons why something is left out of the estimate.
     """
 
-    cells: int = 0
+    pairs: int = 0
     done: int = 0
     rows: int = 0
-    hours: float = 0.0
+    seconds: float = 0.0
     measured: int = 0
     guessed: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
 
 
 def read_assumptions(path: Path = COST) -> Assumptions:
-    """configs/cost.yaml."""
+    """Read configs/cost.yaml."""
     return Assumptions.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def cost(cells: Iterable[RunSpec], runs: Runs, assumptions: Assumptions) -> Cost:
-    """What is left of a sweep. Raises UserError for an unknown benchmark."""
+def cost(specs: Iterable[RunSpec], stored: StoredRuns, assumptions: Assumptions) -> Cost:
+    """Return the work left in a sweep.
+
+    Raises:
+        UserError: an unknown benchmark.
+    """
     total = Cost()
-    for cell in cells:
-        for benchmark in cell.data or ():
-            total.cells += 1
-            entries = runs.entries(cell.model, cell.choice, benchmark)
-            if any(run.setup.seed == cell.choice.seed and entry.score for run, entry in entries):
+    for spec in specs:
+        left = {}
+        for benchmark in spec.data or ():
+            total.pairs += 1
+            if _scored(spec, benchmark, stored):
                 total.done += 1
+            elif (rows := _rows_left(spec, benchmark, stored)) is None:
+                total.unknown.add(f"rows of {benchmark}")
             else:
-                _add(total, cell, benchmark, runs, assumptions)
+                left[benchmark] = rows
+                total.rows += rows
+                if not BENCHMARKS.entry(benchmark).metadata.get("rows_known", True):
+                    total.guessed.add(benchmark)
+        _add_time(total, spec, left, stored, assumptions)
     return total
 
 
-def _add(total: Cost, cell: RunSpec, benchmark: str, runs: Runs, assumptions: Assumptions) -> None:
-    """Count what one benchmark of a run will take."""
-    metadata = BENCHMARKS.entry(benchmark).metadata
-    known = metadata.get("rows")
-    rows = min(known, cell.limit or known) if known else cell.limit
-    if rows is None:
-        total.unknown.add(f"rows of {benchmark}")
+def _scored(spec: RunSpec, benchmark: str, stored: StoredRuns) -> bool:
+    """Return whether a benchmark of a run is scored, with any row limit."""
+    source = stored.find(spec.model, spec.choice, benchmark)
+    runs = zip(source.group.runs, source.entries, strict=True) if source else ()
+    return any(run.setup.seed == spec.choice.seed and entry.score for run, entry in runs)
+
+
+def _rows_left(spec: RunSpec, benchmark: str, stored: StoredRuns) -> int | None:
+    """Return the rows of a benchmark without a prediction; None if its number of rows is unknown."""
+    known: int | None = BENCHMARKS.entry(benchmark).metadata.get("rows")
+    rows = min(known, spec.limit or known) if known else spec.limit
+    return None if rows is None else max(rows - stored.answered(spec, benchmark), 0)
+
+
+def _add_time(total: Cost, spec: RunSpec, left: dict[str, int], stored: StoredRuns, assumptions: Assumptions) -> None:
+    """Add the time of a run's rows."""
+    ratio = spec.choice.pruner().ratio
+    seconds = seconds_left(left, spec.choice.name, ratio, stored.on_usual_machine(spec.model))
+    if seconds is not None:
+        total.seconds += seconds
+        total.measured += sum(left.values())
         return
-    total.rows += rows
-    if not metadata.get("rows_known", True):
-        total.guessed.add(benchmark)
-    times = [DIRECT["total ms"](entry) for _, entry in runs.of(cell.model, benchmark)]
-    seen = [time for time in times if time is not None]
-    each = fmean(seen) if seen else assumptions.milliseconds(cell.model, benchmark)
-    if each is None:
-        total.unknown.add(f"size of {cell.model}")
-        return
-    total.hours += rows * each / 3_600_000
-    total.measured += rows * bool(seen)
+    for benchmark, rows in left.items():
+        assumed = assumptions.seconds(spec.model, benchmark)
+        if assumed is None:
+            total.unknown.add(f"size of {spec.model}")
+        else:
+            total.seconds += rows * assumed

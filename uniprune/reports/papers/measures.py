@@ -1,8 +1,8 @@
-"""What a stored run says about a quantity that papers print.
+"""Quantities that papers print, measured in stored runs.
 
 | quantity | ours |
 |---|---|
-| score | headline score, mean over seeds, with its 95 % interval |
+| score | headline score, mean over seeds |
 | average | mean over the benchmarks of the row |
 | relative %, change % | score against the un-pruned run of the same set-up |
 | average relative % | mean of relative % over the row |
@@ -12,48 +12,26 @@
 | GPU GB, peak MB | most memory in use during any batch, in GiB and MiB |
 | visual tokens, visual tokens before | means of those that enter the last decoder layer, and of all |
 | … change, … speed-up | against the un-pruned run |
+
+Scores and what follows from them have the intervals of the leaderboard; all others have none.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from uniprune.reports.papers.runs import Entry
-from uniprune.results.records import DatasetRecord, ScoreRecord, Timing
+from uniprune.reports.papers.runs import Source, StoredRuns
+from uniprune.results.measurements import Timing
+from uniprune.results.records import DatasetRecord
+from uniprune.results.statistics import Estimate, mean
+from uniprune.results.table import ScoreCell
 
 Measure = Callable[[DatasetRecord], float | None]
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Ours:
-    """Our number.
-
-    Attributes:
-        values: the number in every run of the set-up; several where runs differ in their seed.
-        rows: rows of a run behind it. interval: 95 %, or None where none is known.
-    """
-
-    values: tuple[float, ...]
-    rows: int
-    interval: Interval | None = None
-
-    @property
-    def value(self) -> float:
-        """Mean over seeds."""
-        return fmean(self.values)
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds, None of one run."""
-        return stdev(self.values) if len(self.values) > 1 else None
 
 
 def timed(measure: Callable[[Timing], float | None]) -> Measure:
-    """A measure of the spans."""
+    """Return a measure of the time spans."""
     return lambda entry: measure(entry.timing) if entry.timing else None
 
 
@@ -80,46 +58,51 @@ AGAINST: dict[str, tuple[str, Callable[[float, float], float]]] = {
     "TPOT speed-up": ("TPOT ms", lambda pruned, vanilla: vanilla / pruned),
     "peak MB change": ("peak MB", lambda pruned, vanilla: pruned - vanilla),
 }
-"""Quantity -> what of a run it compares, and how, with the same of the un-pruned run."""
+"""Quantity -> quantity of a run, and its comparison with that of the un-pruned run."""
 
 MEANS = {"average": "score", "average relative %": "relative %"}
-"""Quantity -> what it is the mean of over a row."""
+"""Quantity -> the quantity of which it is the mean over a row."""
 
 
-def direct(entries: Sequence[Entry], quantity: str) -> Ours | None:
-    """A quantity of the runs of one set-up; None while some run has none.
+def measured(sources: Sequence[Source], quantity: str, stored: StoredRuns) -> ScoreCell | None:
+    """Return the mean of a quantity over benchmarks, with its interval and its spread over seeds.
 
-    Over seeds the interval is the mean of the runs' intervals: they are about the same questions.
+    None unless every run has it, and the un-pruned run as well where it is compared with that.
     """
-    values = [DIRECT[quantity](entry) for _, entry in entries]
-    known = tuple(value for value in values if value is not None)
-    if not known or len(known) < len(values):
+    each = [by_seed(source, quantity, stored) for source in sources]
+    known = [values for values in each if values]
+    if not known or len(known) < len(each):
         return None
-    scores = [entry.score for _, entry in entries if entry.score] if quantity == "score" else []
-    ends = [ends for score in scores if (ends := of_headline(score))]
-    interval = (fmean(low for low, _ in ends), fmean(high for _, high in ends)) if len(ends) == len(known) else None
-    return Ours(known, min(entry.answered for _, entry in entries), interval)
+    seeds = [fmean(values) for values in zip(*known, strict=False)]  # as many as every benchmark has
+    spread = stdev(seeds) if len(seeds) > 1 else None
+    estimates = [one for source in sources if (one := estimate(source, quantity, stored)) is not None]
+    if len(estimates) < len(sources):
+        return ScoreCell(fmean(seeds), None, spread)
+    average = mean(estimates)
+    return ScoreCell(average.value, average.interval(), spread)
 
 
-def of_headline(score: ScoreRecord) -> Interval | None:
-    """The interval, if it is one of the headline score."""
-    return score.interval if score.interval_of == "headline" else None
-
-
-def against(pruned: Ours, vanilla: Ours, quantity: str) -> Ours | None:
-    """A quantity that compares with the un-pruned run; None where it would divide by zero."""
+def by_seed(source: Source, quantity: str, stored: StoredRuns) -> list[float] | None:
+    """Return a quantity of every run of a group; None while some run lacks it, or where it would divide by zero."""
+    base, against = AGAINST.get(quantity, (quantity, None))
+    measure = DIRECT.get(base)
+    values = [measure(entry) for entry in source.entries] if measure else []
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or against is None:
+        return known if len(known) == len(values) else None
+    baseline = stored.baseline(source)
+    unpruned = by_seed(baseline, base, stored) if baseline else None
     try:
-        values = tuple(AGAINST[quantity][1](value, vanilla.value) for value in pruned.values)
+        return [against(value, fmean(unpruned)) for value in known] if unpruned else None
     except ZeroDivisionError:
         return None
-    return Ours(values, pruned.rows)
 
 
-def mean(parts: Sequence[Ours]) -> Ours:
-    """The mean over benchmarks, seed by seed; their errors are independent, so half-widths add in squares."""
-    runs = min(len(part.values) for part in parts)
-    values = tuple(fmean(part.values[run] for part in parts) for run in range(runs))
-    ends = [part.interval for part in parts if part.interval]
-    half = math.hypot(*((high - low) / 2 for low, high in ends)) / len(parts)
-    interval = (fmean(values) - half, fmean(values) + half) if len(ends) == len(parts) else None
-    return Ours(values, sum(part.rows for part in parts), interval)
+def estimate(source: Source, quantity: str, stored: StoredRuns) -> Estimate | None:
+    """Return the leaderboard's estimate of a quantity; None for quantities that are no scores."""
+    if quantity == "score":
+        return stored.comparison.score(source.group, source.benchmark)
+    if AGAINST.get(quantity, ("",))[0] != "score":
+        return None
+    relative = stored.comparison.relative(source.group, [source.benchmark])
+    return relative and (relative.moved(relative.value - 100) if quantity == "change %" else relative)

@@ -1,4 +1,4 @@
-"""Papers' sweeps on embedded models and benchmarks: they show that a whole table runs, not what it would say."""
+"""Papers' sweeps on embedded models and benchmarks, which show that a table runs; its numbers mean nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MINI = ROOT / "configs" / "mini.yaml"
 
 
 class StandIns(BaseModel):
-    """What stands in for what."""
+    """Stand-ins for models and benchmarks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,7 +27,11 @@ class StandIns(BaseModel):
     """Benchmark -> generated benchmark of its kind."""
 
     def sweep(self, sweep: SweepFile) -> SweepFile:
-        """The same grid on stand-ins. Raises UserError where one is missing."""
+        """Return the same grid on stand-ins.
+
+        Raises:
+            UserError: a stand-in is missing.
+        """
         blocks = [
             block.model_copy(
                 update={
@@ -41,13 +45,13 @@ class StandIns(BaseModel):
         return sweep.model_copy(update={"title": f"{sweep.title} (on stand-ins)", "runs": blocks})
 
     def line(self, line: Printed) -> Printed:
-        """A printed number to be joined with runs on stand-ins."""
+        """Return a printed number to be joined with runs on stand-ins."""
         model = self._all("model", [line.model], self.models)[0]
         data = self._all("benchmark", [line.benchmark], self.data)[0] if line.benchmark else ""
         return line.model_copy(update={"model": model, "benchmark": data})
 
     def _all(self, kind: str, names: Sequence[str], table: Mapping[str, str]) -> list[str]:
-        """Stand-ins, each once."""
+        """Return the stand-ins of names, each once."""
         for name in names:
             if name not in table and name not in table.values():
                 raise UserError(f"{MINI} names no stand-in for {kind} {name!r}; add one")
@@ -55,5 +59,5 @@ class StandIns(BaseModel):
 
 
 def read_stand_ins(path: Path = MINI) -> StandIns:
-    """configs/mini.yaml."""
+    """Read configs/mini.yaml."""
     return StandIns.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,104 +1,120 @@
-"""Finding the stored runs that a paper's number is to be compared with."""
+"""The stored runs that a paper's numbers are compared with."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, plain
 from uniprune.pruning.base import Compose
-from uniprune.results.records import DatasetRecord, RunRecord, Setup
-
-Entry = tuple[RunRecord, DatasetRecord]
-"""A run and one of its benchmarks."""
+from uniprune.results.comparison import RunComparison, SeedGroup, same_machine, same_rows
+from uniprune.results.records import DatasetRecord, RunRecord
 
 RATIO_TOLERANCE = 1e-4
-"""Ratios that differ less are one."""
+"""Ratios that differ less are equal: papers round them."""
 BUDGET = {"ratio", "seed"}
-"""Fields of a method that are told apart by the run's own ratio and seed."""
+"""Fields of a method's parts that follow from the run's own ratio and seed."""
 
 
-class Runs:
-    """Stored runs, asked by model, method and benchmark.
+class Source(NamedTuple):
+    """The runs behind one of our numbers: those of one set-up that differ in their seed, and the benchmark."""
+
+    group: SeedGroup
+    benchmark: str
+
+    @property
+    def entries(self) -> list[DatasetRecord]:
+        """The benchmark's entries, ordered by seed."""
+        return [run.datasets[self.benchmark] for run in self.group.runs]
+
+
+class StoredRuns:
+    """Stored runs, found by model, method and benchmark.
+
+    Runs under the "average" protocol are left out: papers mean the ratio at the layer that prunes.
 
     Args:
-        records: all of them. Those under the "average" protocol are left out: papers mean the ratio where it is pruned.
+        records: all stored runs.
+
+    Attributes:
+        records: the same.
+        comparison: the estimates that the leaderboard of these runs shows.
     """
 
     def __init__(self, records: Iterable[RunRecord]) -> None:
-        self._records = [r for r in records if r.setup.protocol == "site" or r.setup.method.kind == "none"]
+        self.records = list(records)
+        self.comparison = RunComparison(self.records)
+        self._usual: dict[str, list[RunRecord]] = {}
+        self._groups = [
+            group
+            for group in self.comparison.groups
+            if group.setup.protocol == "site" or group.setup.method.kind == "none"
+        ]
 
-    def entries(self, model: str, choice: MethodSpec, benchmark: str) -> list[Entry]:
-        """The runs of one set-up that were asked the benchmark, one per seed; empty where there are none.
+    def find(self, model: str, choice: MethodSpec, benchmark: str) -> Source | None:
+        """Return the runs of a method on a benchmark, one per seed; None without any.
 
-        Of several set-ups (row limits, precisions, devices) the one with the most rows scored counts, and of these the
-        one with the most seeds.
+        Of several set-ups (row limits, precisions, devices) the one with the most rows scored is taken, and of these
+        the one with the most seeds.
         """
-        groups: dict[str, list[Entry]] = defaultdict(list)
-        for record in self._records:
-            entry = record.datasets.get(benchmark)
-            if entry is not None and is_of(record, model, choice):
-                groups[surroundings(record.setup)].append((record, entry))
-        best = max(groups.values(), key=scored_rows, default=[])
-        return sorted(best, key=lambda entry: entry[0].setup.seed)
+        groups = (_on(group, benchmark) for group in self._groups if is_of(group, model, choice))
+        found = [Source(group, benchmark) for group in groups if group is not None]
+        return max(found, key=_scored_rows, default=None)
 
-    def vanilla(self, pruned: Entry, benchmark: str) -> list[Entry]:
-        """The un-pruned run that differs from `pruned` in method, budget and seed only; empty where there is none."""
-        record, entry = pruned
-        return [
-            (other, other.datasets[benchmark])
-            for other in self._records
-            if other.setup.method.kind == "none"
-            and benchmark in other.datasets
-            and comparable(record, other)
-            and (other.datasets[benchmark].data, other.datasets[benchmark].prompts) == (entry.data, entry.prompts)
-        ][:1]
+    def baseline(self, source: Source) -> Source | None:
+        """Return the un-pruned runs of the same settings and rows; None without any."""
+        group = self.comparison.baseline(source.group)
+        group = group and _on(group, source.benchmark)
+        if group is None:
+            return None
+        baseline = Source(group, source.benchmark)
+        return baseline if same_rows(source.entries[0], baseline.entries[0]) else None
 
-    def of(self, model: str, benchmark: str) -> list[Entry]:
-        """Whatever the model was asked of a benchmark."""
-        return [(r, r.datasets[benchmark]) for r in self._records if r.model.name == model and benchmark in r.datasets]
+    def answered(self, spec: RunSpec, benchmark: str) -> int:
+        """Return the rows of a planned run that have a prediction."""
+        groups = [g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice)]
+        runs = [run for group in groups for run in group.runs if run.setup.seed == spec.choice.seed]
+        return max((run.datasets[benchmark].answered for run in runs if benchmark in run.datasets), default=0)
+
+    def on_usual_machine(self, model: str) -> list[RunRecord]:
+        """Return the runs of a model with the precision, kernel and kind of device that most of its runs have."""
+        if model not in self._usual:
+            named = [run.setup for run in self.records if run.model.name == model]
+            usual = max(named, key=lambda one: sum(same_machine(one, other) for other in named), default=None)
+            self._usual[model] = [run for run in self.records if usual and same_machine(run.setup, usual)]
+        return self._usual[model]
 
 
-def is_of(record: RunRecord, model: str, choice: MethodSpec) -> bool:
-    """Whether a run is of this model and method, with all fields and ratio equal, whatever its seed."""
-    setup = record.setup
+def is_of(group: SeedGroup, model: str, choice: MethodSpec) -> bool:
+    """Return whether runs are of this model and method, with all fields and the ratio equal, whatever their seeds."""
+    setup = group.setup
     return (
-        record.model.name == model
+        any(run.model.name == model for run in group.runs)
         and setup.method.name == choice.name
         and abs(setup.ratio - choice.pruner().ratio) < RATIO_TOLERANCE
-        and [without(part, BUDGET) for part in setup.method.resolved] == fields(choice)
+        and [_without_budget(part) for part in setup.method.resolved] == fields(choice)
     )
 
 
 def fields(choice: MethodSpec) -> list[dict[str, Any]]:
-    """Every field of every part but the budget, as a run record has them."""
+    """Return every field of every part but the budget, as a run record stores them."""
     pruner = choice.pruner()
     parts = pruner.parts if isinstance(pruner, Compose) else (pruner,)
-    return [without(plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)}), BUDGET) for part in parts]
+    return [_without_budget(plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)})) for part in parts]
 
 
-def without(table: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """The table without some keys."""
-    return {key: value for key, value in table.items() if key not in names}
+def _without_budget(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name not in BUDGET}
 
 
-def surroundings(setup: Setup) -> str:
-    """What else tells runs of one method apart; equal for runs that differ in their seed only."""
-    told = setup.model_dump(mode="json", exclude={"seed": True, "method": {"resolved", "passed"}})
-    return json.dumps(told, sort_keys=True)
+def _on(group: SeedGroup, benchmark: str) -> SeedGroup | None:
+    """Return the group's runs that have the benchmark; None if there are none."""
+    runs = tuple(run for run in group.runs if benchmark in run.datasets)
+    return SeedGroup(runs) if runs else None
 
 
-def comparable(one: RunRecord, other: RunRecord) -> bool:
-    """Whether two runs differ in method, budget and seed only."""
-    mine, theirs = (
-        run.setup.model_dump(mode="json", exclude={"method", "ratio", "protocol", "seed"}) for run in (one, other)
-    )
-    return bool(mine == theirs)
-
-
-def scored_rows(entries: Sequence[Entry]) -> tuple[int, int]:
-    """Rows scored in a run, and how many runs."""
-    return max(entry.score.rows if entry.score else 0 for _, entry in entries), len(entries)
+def _scored_rows(source: Source) -> tuple[int, int]:
+    """Return the rows scored in a run, and the number of runs."""
+    return max(entry.score.rows if entry.score else 0 for entry in source.entries), len(source.entries)

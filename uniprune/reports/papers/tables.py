@@ -1,4 +1,4 @@
-"""Tables of papers as data: `<name>.yaml` holds a table's runs, `<name>.csv` the numbers it prints."""
+"""Tables of papers as data: `<name>.yaml` holds the runs of a table, `<name>.csv` its printed numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TABLES = ROOT / "configs" / "papers"
 
 
 class Printed(BaseModel):
-    """One number of a table, and what of ours it is to be compared with."""
+    """One number of a table, and the key of our number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -26,7 +26,7 @@ class Printed(BaseModel):
     model: str
     """Our name of the model."""
     method: str
-    """Our name of the method; empty where we have none."""
+    """Our name of the method; empty if we have none."""
     settings: str
     """Fields of the method as `--set` takes them, separated by blanks."""
     ratio: float
@@ -36,19 +36,19 @@ class Printed(BaseModel):
     column: str
     """The column's heading, as printed."""
     quantity: str
-    """What the number is: "score", "average", "TTFT ms", …; see uniprune/reports/papers/measures.py."""
+    """Quantity: "score", "average", "TTFT ms", …; see uniprune/reports/papers/measures.py."""
     value: str
-    """The number as printed; empty where the source prints none or it cannot be read."""
+    """The number as printed; empty if the source prints none or it is illegible."""
     spread: str
-    """The ± beside it, if any."""
+    """The number after its ±, if any."""
     erratum: str
-    """Why it cannot be right, or "suspect: " and why it is doubted; empty otherwise. The value stays as printed."""
+    """Reason why it cannot be right, or "suspect: " and a reason for doubt; else empty. The value stays as printed."""
     note: str
-    """What else a reader must know."""
+    """Remark for the reader."""
 
     @property
     def place(self) -> tuple[str, str, float]:
-        """The row it stands in: label, model and ratio."""
+        """Key of its row: label, model and ratio."""
         return self.row, self.model, self.ratio
 
     @property
@@ -57,8 +57,12 @@ class Printed(BaseModel):
         return float(self.value) if self.value else None
 
     def choice(self) -> MethodSpec:
-        """Our method with its fields. Raises UserError for one we do not have."""
-        return MethodSpec(self.method, self.ratio, settings=parse_settings(self.settings.split()))
+        """Return our method with its fields.
+
+        Raises:
+            UserError: there is no such method or field.
+        """
+        return MethodSpec(self.method, self.ratio, settings=parse_settings(self.settings.split())).normalised()
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,10 @@ class PaperTable:
     """A table of a paper.
 
     Attributes:
-        name: what `--paper` calls it. path: its sweep file. sweep: its runs. lines: its printed numbers.
+        name: its name for `--paper`.
+        path: its sweep file.
+        sweep: its runs.
+        lines: its printed numbers.
     """
 
     name: str
@@ -76,15 +83,15 @@ class PaperTable:
 
 
 def table_names(folder: Path = TABLES) -> list[str]:
-    """Names of all tables."""
+    """Return the names of all tables."""
     return sorted(path.stem for path in folder.glob("*.csv"))
 
 
 def read_table(name: str, folder: Path = TABLES) -> PaperTable:
-    """A table by name.
+    """Read a table by its name.
 
     Raises:
-        UserError: there is none of that name, or its files are not in the expected form.
+        UserError: there is no such table, or its files have another form.
     """
     if name not in table_names(folder):
         raise unknown("paper table", name, table_names(folder))

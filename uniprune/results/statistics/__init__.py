@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap estimates, paired comparisons, ranks. What each is, and is not: docs/statistics.md."""
+"""Uncertainty of scores: bootstrap estimates, paired comparisons, ranks; explained in docs/statistics.md."""
 
 from uniprune.results.statistics.comparisons import Comparison, RankInterval, holm, mcnemar, paired, standings
 from uniprune.results.statistics.estimate import Estimate, mean, resample, resampled_means

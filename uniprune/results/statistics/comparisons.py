@@ -1,4 +1,4 @@
-"""Paired tests on the same items, corrected for how many are made, and the ranks they leave possible."""
+"""Paired tests on the same items, corrected for their number, and the ranks they leave possible."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ class Comparison:
     """Two-sided test of a difference against zero.
 
     Attributes:
-        difference: first minus second. low, high: its 95 % interval. p: chance of a difference as large under equality.
-        test: how p was found.
+        difference: first minus second.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        p: chance of a difference as large under equality.
+        test: name of the test.
     """
 
     difference: float
@@ -34,11 +37,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class RankInterval:
-    """A place among several.
+    """A rank among several estimates, with those that are possible.
 
     Attributes:
-        rank: by the estimates, 1 is best. low, high: ranks that the tests leave possible, all of them at once with
-            95 % confidence. tied: not significantly worse than the first.
+        rank: by the estimates, 1 is best.
+        low: best rank that the tests leave possible, for all estimates at once with 95 % confidence.
+        high: worst such rank.
+        tied: not significantly worse than the first.
     """
 
     rank: int
@@ -47,22 +52,23 @@ class RankInterval:
     tied: bool
 
     def __str__(self) -> str:
-        """`2 [1–3] =`, the sign where it is tied with the first."""
+        """Return `2 [1–3] =`, with the sign if it is tied with the first."""
         return f"{self.rank} [{self.low}–{self.high}]" + " =" * self.tied
 
     def columns(self) -> dict[str, int]:
-        """Ending of a column's name -> number."""
+        """Map the suffix of a CSV column to its number."""
         return {"": self.rank, " low": self.low, " high": self.high, " tied": int(self.tied)}
 
 
 def paired(difference: Estimate) -> Comparison:
-    """Paired bootstrap: the difference against its bootstrap standard error, Student's t with clusters - 1 degrees.
+    """Test a difference against its bootstrap standard error, by Student's t with clusters - 1 degrees of freedom.
 
     The share of draws beyond zero would be coarser than what a correction for hundreds of comparisons leaves of the
-    level. Where every cluster shows the same difference, the sign test over clusters takes its place. A single cluster
-    decides nothing.
+    level. Where every cluster shows the same difference, the sign test over clusters is used. A single cluster decides
+    nothing.
     """
     value, n = difference.value, difference.clusters
+    # The bootstrap's variance is (n - 1) / n of the unbiased one.
     error = difference.error * (n / (n - 1)) ** 0.5 if n > 1 else 0.0
     if error > 1e-9:
         width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
@@ -73,19 +79,19 @@ def paired(difference: Estimate) -> Comparison:
 
 
 def mcnemar(first: Mapping[str, float], second: Mapping[str, float]) -> float:
-    """Exact p of McNemar's test on the credits, 0 or 1, of the same items: only those that differ count."""
+    """Return the exact p of McNemar's test on credits, 0 or 1, of the same items: only those that differ count."""
     gained = sum(first[item] > second[item] for item in first)
     lost = sum(first[item] < second[item] for item in first)
     return float(exact_mcnemar([[0, gained], [lost, 0]], exact=True).pvalue) if gained + lost else 1.0
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of a family of p values."""
+    """Correct a family of p values by Holm's step-down procedure."""
     return [float(p) for p in multipletests(values, method="holm")[1]] if values else []
 
 
 def standings(estimates: Sequence[Estimate]) -> list[RankInterval]:
-    """Ranks, each with those that all paired comparisons, Holm-corrected, leave possible.
+    """Rank estimates, each with the ranks that all paired comparisons, Holm-corrected, leave possible.
 
     After Mogstad, Romano, Shaikh and Wilhelm (Review of Economic Studies, 2024): intervals of resampled ranks are too
     narrow where methods are close; those built from tests hold for all ranks at once.

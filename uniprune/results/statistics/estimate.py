@@ -1,9 +1,10 @@
-"""Estimates that carry their bootstrap draws, so that differences, ratios and means of them have intervals too."""
+"""Estimates with their bootstrap draws, from which differences, ratios and means of them get intervals too."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from zlib import crc32
 
 import numpy as np
@@ -18,10 +19,11 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with what it would have been on other samples of the same kind of questions.
+    """A number with its values on resampled questions.
 
     Attributes:
-        value: the number. draws: [B] its bootstrap replicates; draw b of all estimates belongs to the same resample.
+        value: the number.
+        draws: [B] its bootstrap replicates; draw b of all estimates belongs to the same resample.
         clusters: independent units resampled; of a mean, as many as would make a single benchmark equally sure.
         share: whether it is a share of what could be right, 0-100, and not a difference or ratio of such.
     """
@@ -37,10 +39,10 @@ class Estimate:
         return float(self.draws.std(ddof=1))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
-        """Percentile interval; None of a single cluster, whose spread nobody knows.
+        """Return the percentile interval; None for a single cluster, whose spread is unknown.
 
-        Where all items are right, or all wrong, no resample differs. The exact binomial interval of as many clusters
-        stands in: ten right answers of ten are no proof of a hundred.
+        Where all items are right, or all wrong, no resample differs, and the interval is the exact binomial one of as
+        many clusters: ten right answers of ten are no proof of a hundred.
         """
         if self.clusters < 2:
             return None
@@ -53,29 +55,35 @@ class Estimate:
         return float(low), float(high)
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """The paired difference."""
+        """Return the paired difference."""
         return Estimate(self.value - other.value, self.draws - other.draws, min(self.clusters, other.clusters))
 
     def __truediv__(self, other: Estimate) -> Estimate:
-        """The ratio in percent. A resample in which the other is zero tells nothing and repeats the estimate."""
+        """Return the ratio in percent. A resample in which the other is zero repeats the estimate."""
         value = 100 * self.value / other.value
         draws = np.divide(100 * self.draws, other.draws, out=np.full_like(self.draws, value), where=other.draws > 0)
         return Estimate(value, draws, min(self.clusters, other.clusters))
 
+    def moved(self, value: float) -> Estimate:
+        """Return the estimate moved to another value, with its draws."""
+        return replace(self, value=value, draws=self.draws + (value - self.value))
+
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
-    """The plain mean, of at least one."""
-    alone = [one.clusters for one in estimates]
+    """Return the plain mean of at least one estimate."""
+    clusters = [one.clusters for one in estimates]
+    # As fractions: in floating point, the mean of three estimates of 5 clusters would have 14.
+    together = sum(Fraction(1, one) for one in clusters) if all(clusters) else Fraction(0)
     return Estimate(
         float(np.mean([one.value for one in estimates])),
         np.mean([one.draws for one in estimates], axis=0),
-        int(len(alone) ** 2 / sum(1 / clusters for clusters in alone)) if all(alone) else 0,
+        int(len(clusters) ** 2 / together) if together else 0,
         all(one.share for one in estimates),
     )
 
 
 def resample(scores: Sequence[Itemised], name: str, resamples: int = RESAMPLES) -> list[Estimate]:
-    """The headlines of several scores of the same questions under one cluster bootstrap, seeded by the name.
+    """Estimate the headlines of several scores of the same questions by one cluster bootstrap, seeded by the name.
 
     Clusters are drawn with replacement and bring all their items. The same clusters are drawn for every score, so that
     differences are paired; benchmarks of different names are drawn independently.
@@ -84,7 +92,7 @@ def resample(scores: Sequence[Itemised], name: str, resamples: int = RESAMPLES) 
 
 
 def resampled_means(rows: Sequence[str], clusters: Mapping[str, str], values: Array, name: str) -> list[Estimate]:
-    """Means of [R, rows] values under the bootstrap of `resample`; rows without a cluster stand alone."""
+    """Estimate means of [R, rows] values by the bootstrap of `resample`; a row without a cluster is one of its own."""
     numbers: dict[tuple[bool, str], int] = {}
     of = [numbers.setdefault((row in clusters, clusters.get(row, row)), len(numbers)) for row in rows]
     sums = np.zeros((len(values), len(numbers), 1, 2))
@@ -96,7 +104,7 @@ def resampled_means(rows: Sequence[str], clusters: Mapping[str, str], values: Ar
 
 
 def _bootstrap(sums: Array, name: str, resamples: int) -> list[Estimate]:
-    """The headlines of R scores, from [R, C, P, 2] sums over clusters, with their replicates."""
+    """Estimate the headlines of R scores from [R, C, P, 2] sums over clusters."""
     runs, clusters = sums.shape[:2]
     flat = sums.swapaxes(0, 1).reshape(clusters, runs * sums.shape[2] * 2)
 

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 class Itemised(Protocol):
-    """A score that says what its items contributed (`uniprune.evaluation.dataset.Score` and its stored form)."""
+    """A score with the contributions of its items (`uniprune.evaluation.dataset.Score` and its stored form)."""
 
     @property
     def per_item(self) -> Mapping[str, float]:
@@ -24,22 +24,22 @@ class Itemised(Protocol):
 
     @property
     def clusters(self) -> Mapping[str, str]:
-        """What an item shares with others, a picture for instance; items left out stand alone."""
+        """Item -> cluster, an image for instance; an item left out is a cluster of its own."""
 
     @property
     def parts(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
-        """Part -> item -> what it adds above and below the line; empty where the headline is the mean credit."""
+        """Part -> item -> (numerator, denominator); empty where the headline is the mean credit."""
 
 
 def contributions(score: Itemised) -> Mapping[str, Mapping[str, tuple[float, float]]]:
-    """Part -> item -> (numerator, denominator)."""
+    """Return part -> item -> (numerator, denominator)."""
     return score.parts or {"credit": {item: (credit, 1.0) for item, credit in score.per_item.items()}}
 
 
 def cluster_sums(scores: Sequence[Itemised]) -> Array:
-    """[R, C, P, 2] numerators and denominators of R scores of the same questions, summed over each of C clusters.
+    """Return [R, C, P, 2] numerators and denominators of R scores of the same questions, summed over C clusters.
 
-    A cluster is what several scores share: item names are the questions', so row c means the same pictures in all.
+    Clusters are those of the items, which have the same names in all scores: row c holds the same images in all.
     """
     tables = [contributions(score) for score in scores]
     parts = sorted({part for table in tables for part in table})
@@ -60,7 +60,7 @@ def cluster_sums(scores: Sequence[Itemised]) -> Array:
 
 
 def headline(sums: Array) -> Array:
-    """[...] headlines, 0-100, of [..., P, 2] sums. Parts without items are left out; 0 if there is none at all."""
+    """Return [...] headlines, 0-100, of [..., P, 2] sums. Parts without items are left out; 0 if all are."""
     above, below = sums[..., 0], sums[..., 1]
     there = below > 0
     ratios = np.divide(above, below, out=np.zeros_like(above), where=there)

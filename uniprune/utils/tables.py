@@ -1,0 +1,33 @@
+"""Tables as text: CSV for programs, Markdown for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> str:
+    """Return comma-separated values with a header line, numbers unrounded.
+
+    Args:
+        columns: column names in order.
+        rows: a mapping from column to value, or the values in the order of `columns`. A value that is missing or None
+            is an empty field.
+
+    Raises:
+        ValueError: a row has a value that belongs to none of the columns.
+    """
+    import pandas as pd  # takes half a second: only when a table is written
+
+    table = list(rows)
+    if extra := {name for row in table if isinstance(row, Mapping) for name in row} - {*columns}:
+        raise ValueError(f"no column for {', '.join(sorted(extra))}")
+    # As objects: pandas would make floats of integers in a column with an empty field.
+    frame = pd.DataFrame(table, columns=list(columns), dtype=object)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a GitHub table of texts in the order of `columns`."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
