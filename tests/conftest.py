@@ -37,9 +37,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of an untrained tiny model ("llava", "llava-next", "internvl", "qwen2.5-vl") and processor."""
-    from uniprune.models.tiny.build import build_model, build_processor
-
     from tests.helpers.llava_next_checkpoint import save
+    from uniprune.models.tiny.build import build_model, build_processor
 
     root = tmp_path_factory.mktemp("checkpoints")
 

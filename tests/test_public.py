@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uniprune.methods
 
 import uniprune
+import uniprune.methods
 from tests.helpers.paths import ROOT
 from tests.helpers.readme import PREPARATION, library_example
 from uniprune.pruning.base import Pruner

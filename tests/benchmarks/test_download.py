@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 from rich.filesize import decimal
-from uniprune.benchmarks._kit import official, transfer
-from uniprune.benchmarks._kit.boot import boot
-from uniprune.benchmarks._kit.table import md5
 
 from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
+from uniprune.benchmarks._kit import official, transfer
+from uniprune.benchmarks._kit.boot import boot
+from uniprune.benchmarks._kit.table import md5
 from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from uniprune.benchmarks._kit.boot import replaced, session, untouched
 
 from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
+from uniprune.benchmarks._kit.boot import replaced, session, untouched
 
 PROBE = """
 import logging, os, random, ssl, sys, warnings

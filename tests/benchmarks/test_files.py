@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from uniprune.benchmarks._kit.boot import boot
-from uniprune.benchmarks._kit.dataset import KitDataset
-from uniprune.benchmarks._kit.tasks import TASKS
 
 from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
+from uniprune.benchmarks._kit.boot import boot
+from uniprune.benchmarks._kit.dataset import KitDataset
+from uniprune.benchmarks._kit.tasks import TASKS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.registry import BENCHMARKS

@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.benchmarks._kit import model_judge
 from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
-
-from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.evaluation import sweep

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, markdown, rows, to_csv
 
 from tests.helpers.paths import ROOT
+from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, markdown, rows, to_csv
 
 
 def record(method: str, ratio: float, credit: float, seed: int = 0, tables: int = 10) -> Any:

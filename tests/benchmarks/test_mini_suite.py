@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from uniprune.benchmarks.mini import TASK_OF
 from uniprune.benchmarks.mini.generate import TABLES, write
-
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.registry import BENCHMARKS
 

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.benchmarks._kit.boot import boot, untouched
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
-
-from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.cli.main import main
 from uniprune.evaluation.dataset import DataOptions, Request
 from uniprune.evaluation.prompts import prompts_hash, worded

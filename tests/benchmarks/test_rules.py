@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.kit_tables import EXAMPLES, Row, write
 from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.equality import is_equal
 from uniprune.benchmarks._kit.rules import grade, last_value, uncovered
 from uniprune.benchmarks._kit.tasks import TASKS
-
-from tests.helpers.kit_tables import EXAMPLES, Row, write
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.benchmarks._kit import images
 from uniprune.benchmarks._kit.boot import boot, session
 from uniprune.benchmarks._kit.dataset import KitDataset, bare_question
 from uniprune.benchmarks._kit.tasks import TASKS
-
-from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions, Score
 from uniprune.results.statistics import resample

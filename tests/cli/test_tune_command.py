@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from uniprune.models.tiny.language import FOLDER
 
 from tests.helpers.disk import full_disk
 from uniprune.cli.main import main
 from uniprune.errors import UserError
+from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import training_set
 from uniprune.tuning import comparison, summary
 from uniprune.tuning.settings import load_settings

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from uniprune.methods.divprune import DivPrune
 
 import uniprune.engine.prefill as prefill
 from uniprune.conformance import MethodUnderTest, Models
@@ -17,6 +16,7 @@ from uniprune.conformance import sequence as checks
 from uniprune.engine.compaction import KeptTokens
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.report import PrefillReport
+from uniprune.methods.divprune import DivPrune
 
 
 @pytest.fixture(scope="module")

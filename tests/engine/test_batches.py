@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.random_pre import RandomPre
 
 from tests.helpers.oracles import dropped_by, masked
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video_inputs, visual
 from uniprune.engine import PromptInfo, prune
 from uniprune.engine.compaction import KeptTokens
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import Pruner, Selection
 from uniprune.pruning.view import View
 

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 from transformers import DynamicCache, set_seed
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.random_intra import RandomIntra
-from uniprune.methods.random_pre import RandomPre
 
 from tests.helpers.oracles import dropped_by, masked
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import FAMILIES, INTERLEAVES_BEAMS, build, inputs
 from uniprune.engine import PromptInfo, prune
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.random_intra import RandomIntra
+from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import Pruner
 
 STEPS = 10

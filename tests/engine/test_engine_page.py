@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from uniprune.methods.fastv import FastV
 
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny import build, inputs
 from uniprune.engine import prune
 from uniprune.engine.session import Session
 from uniprune.engine.timer import Timer
+from uniprune.methods.fastv import FastV
 
 MOST_FILES = 12
 OURS = tuple(str(ROOT / folder) + "/" for folder in ("uniprune", "methods", "models"))

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.none import NoPruning
 
 from tests.helpers.oracles import dropped_by, layerwise_masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, generate
 from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, visual
 from uniprune.engine import prune
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.none import NoPruning
 from uniprune.pruning.base import Pruner
 
 STEPS = 10

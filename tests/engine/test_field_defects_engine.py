@@ -8,12 +8,6 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
-from uniprune.methods.dart import DART
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.fitprune import FitPrune
-from uniprune.methods.pyramiddrop import PyramidDrop
-from uniprune.methods.random_pre import RandomPre
 
 import uniprune.engine.prompt as prompt
 from tests.helpers import tiny
@@ -23,6 +17,12 @@ from uniprune.conformance.method_under_test import traced
 from uniprune.engine import PromptInfo, prune
 from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.prefill import Prefill
+from uniprune.methods.dart import DART
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.fitprune import FitPrune
+from uniprune.methods.pyramiddrop import PyramidDrop
+from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.base import IntraLLM, Pruner
 from uniprune.pruning.budget import keep_count

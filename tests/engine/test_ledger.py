@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 from transformers import DynamicCache, StaticCache
+
+from tests.helpers.paths import PLUGINS
+from tests.helpers.tiny import FAMILIES, build, inputs, tiny_model
+from uniprune.cli.main import main
+from uniprune.engine import prune
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
 from uniprune.methods.mustdrop import MustDrop
 from uniprune.methods.none import NoPruning
 from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.vtw import VTW
-
-from tests.helpers.paths import PLUGINS
-from tests.helpers.tiny import FAMILIES, build, inputs, tiny_model
-from uniprune.cli.main import main
-from uniprune.engine import prune
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
 from uniprune.results.leaderboard import leaderboard

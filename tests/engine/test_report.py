@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.none import NoPruning
-from uniprune.methods.random_pre import RandomPre
 
 from tests.helpers.pruners import FixedAnswer, Plan, generate, hooks_on
 from tests.helpers.tiny import FAMILIES, IMAGE, build, inputs, visual
 from uniprune.engine import prune
 from uniprune.engine.timer import Spans, Timer
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.none import NoPruning
+from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.budget import keep_count
 

@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.random_pre import RandomPre
 
 from tests.helpers.pruners import FixedAnswer, Plan, Probe, generate, hooks_on
 from tests.helpers.tiny import FAMILIES, IMAGE, PAD, VISION_START, build, fresh_model, inputs, visual
 from uniprune.engine import PromptInfo, prune
 from uniprune.errors import PruningError, UnsupportedError, UserError
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import PreLLM, Pruner, Selection, Stage
 from uniprune.pruning.view import View
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.none import NoPruning
-from uniprune.methods.random_pre import RandomPre
 
 from tests.helpers.devices import ONE, Places
 from tests.helpers.pruners import generate
 from tests.helpers.tiny import fresh_model, inputs
 from uniprune.engine import PromptInfo, prune
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.none import NoPruning
+from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import PreLLM, Pruner, Selection
 from uniprune.pruning.view import View
 

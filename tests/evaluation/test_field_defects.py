@@ -21,11 +21,6 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor
-from uniprune.methods._fitprune import received
-from uniprune.methods.dart import DART
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
-from uniprune.methods.fitprune import FitPrune, importance
 
 from tests.helpers.paths import PLUGINS
 from tests.helpers.pruners import generate
@@ -36,6 +31,11 @@ from uniprune.errors import PruningError, UserError
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.run import Run, RunOptions
+from uniprune.methods._fitprune import received
+from uniprune.methods.dart import DART
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.fitprune import FitPrune, importance
 from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 from transformers import RepetitionPenaltyLogitsProcessor
-from uniprune.latency.subject import subject
 
 from uniprune.conformance import method_under_test
 from uniprune.evaluation.generation import Generator
@@ -19,6 +18,7 @@ from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import EncodedRequest
 from uniprune.latency.measure import Bench, BenchOptions
 from uniprune.latency.rows import BenchFile
+from uniprune.latency.timed_model import load_timed
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.utils.console import RunProgress
@@ -63,8 +63,8 @@ def test_no_penalty_runs_and_all_three_generate_the_same_tokens(
         return output
 
     monkeypatch.setattr(loaded.model, "generate", recorded)
-    monkeypatch.setattr("uniprune.latency.subject.with_weights", lambda outlined: outlined)
-    timed = subject("tiny", random_weights=False, placement=CPU, outlined=loaded)
+    monkeypatch.setattr("uniprune.latency.timed_model.with_weights", lambda outlined: outlined)
+    timed = load_timed("tiny", random_weights=False, placement=CPU, outlined=loaded)
     options = BenchOptions(new_tokens=TOKENS, repeats=1, warmup=0)
     with RunProgress(1, Console(quiet=True)) as progress:
         [row] = Bench(timed, [MethodSpec("none")], options, BenchFile(tmp_path / "bench.jsonl"), progress).run()

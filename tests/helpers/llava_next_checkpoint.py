@@ -14,6 +14,7 @@ from transformers import (
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
 )
+
 from uniprune.models.tiny.build import build_processor
 
 SIDE, PATCH = 48, 12

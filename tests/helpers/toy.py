@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from uniprune.models.tiny.language import build_model, build_tokenizer
 
+from uniprune.models.tiny.language import build_model, build_tokenizer
 from uniprune.synthetic.letters import training_set
 from uniprune.tuning.instruction_data import Problems, Sample, encode_rows
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+
+from tests.helpers.views import make_view
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
 from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
-
-from tests.helpers.views import make_view
 from uniprune.pruning.functional import cosine_distance, random_subset, top_k
 from uniprune.pruning.greedy import farthest_points
 from uniprune.registry import METHODS

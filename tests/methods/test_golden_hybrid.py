@@ -11,16 +11,16 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor
+
+from tests.helpers.golden_cases import Case, Rows, ascending, golden, rotary, same
+from tests.helpers.views import make_view
+from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.methods._mustdrop import KEYS, WindowMerge, passes, similar_windows
 from uniprune.methods._sparsevlm import raters, recycle, recycled, text_raters
 from uniprune.methods.mustdrop import MustDrop
 from uniprune.methods.sparsevlm import SparseVLM, split_budget
 from uniprune.methods.sparsevlm_v1 import SparseVLMv1, kept_by_rank
 from uniprune.methods.sparsevlm_v2 import SparseVLMv2, priority_heads
-
-from tests.helpers.golden_cases import Case, Rows, ascending, golden, rotary, same
-from tests.helpers.views import make_view
-from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.functional import group_means

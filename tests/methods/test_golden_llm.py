@@ -12,6 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch import Tensor
+
+from tests.helpers.golden_cases import FOLDER, Case, Rows, ascending, golden, rotary, same
+from tests.helpers.views import decide, make_view
+from uniprune.engine.attention import AttentionCapture, ViewAttention
+from uniprune.engine.compaction import pack, renumbered, replace_tokens, take
 from uniprune.methods._fitprune import received
 from uniprune.methods.calibration.vtw import divergences, earliest
 from uniprune.methods.dart import DART, largest_keys, least_similar
@@ -19,11 +24,6 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.fitprune import FitPrune, importance
 from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.random_intra import RandomIntra
-
-from tests.helpers.golden_cases import FOLDER, Case, Rows, ascending, golden, rotary, same
-from tests.helpers.views import decide, make_view
-from uniprune.engine.attention import AttentionCapture, ViewAttention
-from uniprune.engine.compaction import pack, renumbered, replace_tokens, take
 from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count, tokens_per_layer
 

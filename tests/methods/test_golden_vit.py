@@ -13,6 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from tests.helpers.golden_cases import Case, golden
+from tests.helpers.views import decide, make_view
+from uniprune.engine.attention import exchanged
 from uniprune.methods.cdpruner import conditional_kernel, unit_range
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fopru import FoPru, significance
@@ -23,10 +27,6 @@ from uniprune.methods.random_pre import RandomPre
 from uniprune.methods.visionzip import VisionZip
 from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.zspaprune import ZSPAPrune, relevance
-
-from tests.helpers.golden_cases import Case, golden
-from tests.helpers.views import decide, make_view
-from uniprune.engine.attention import exchanged
 from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.functional import cosine_similarity

@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+
+from tests.helpers.oracles import layerwise_masked, merged_inputs
+from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, visual
+from uniprune.engine import prune
+from uniprune.errors import UserError
 from uniprune.methods._mustdrop import similar_windows
 from uniprune.methods._sparsevlm import recycle, recycled, text_raters
 from uniprune.methods.calibration.fitprune import RecipeSearch, Statistics
@@ -16,11 +21,6 @@ from uniprune.methods.fitprune import FitPrune
 from uniprune.methods.mustdrop import MustDrop
 from uniprune.methods.sparsevlm import split_budget
 from uniprune.methods.vtw import VTW
-
-from tests.helpers.oracles import layerwise_masked, merged_inputs
-from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, visual
-from uniprune.engine import prune
-from uniprune.errors import UserError
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.pruning.calibration import Calibration
 from uniprune.pruning.clustering import density_peaks

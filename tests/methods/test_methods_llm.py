@@ -8,6 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from tests.helpers.oracles import dropped_by, layerwise_masked, merged_inputs
+from tests.helpers.pruners import generate
+from tests.helpers.tiny import FAMILIES, IMAGE, INTERLEAVES_BEAMS, LAYERS, build, fresh_model, inputs, row, visual
+from uniprune.engine import PromptInfo, prune
+from uniprune.errors import UserError
+from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.methods.dart import DART
 from uniprune.methods.fastv import FastV
 from uniprune.methods.fitprune import FitPrune
@@ -18,13 +25,6 @@ from uniprune.methods.sparsevlm import SparseVLM
 from uniprune.methods.sparsevlm_v1 import SparseVLMv1
 from uniprune.methods.sparsevlm_v2 import SparseVLMv2
 from uniprune.methods.vtw import VTW
-
-from tests.helpers.oracles import dropped_by, layerwise_masked, merged_inputs
-from tests.helpers.pruners import generate
-from tests.helpers.tiny import FAMILIES, IMAGE, INTERLEAVES_BEAMS, LAYERS, build, fresh_model, inputs, row, visual
-from uniprune.engine import PromptInfo, prune
-from uniprune.errors import UserError
-from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.registry import METHODS

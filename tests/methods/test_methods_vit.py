@@ -7,6 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from tests.helpers.pruners import FixedAnswer, generate
+from tests.helpers.tiny import FAMILIES, build, fresh_model, inputs
+from tests.helpers.views import decide, make_view
+from uniprune.engine import PrefillReport, prune
+from uniprune.errors import UnsupportedError, UserError
+from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.methods.cdpruner import CDPruner, conditional_kernel, unit_range
 from uniprune.methods.fastv import FastV
 from uniprune.methods.fopru import FoPru, best_rows, significance
@@ -17,13 +24,6 @@ from uniprune.methods.prumerge_plus import PruMergePlus
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.zspaprune import ZSPAPrune, relevance
-
-from tests.helpers.pruners import FixedAnswer, generate
-from tests.helpers.tiny import FAMILIES, build, fresh_model, inputs
-from tests.helpers.views import decide, make_view
-from uniprune.engine import PrefillReport, prune
-from uniprune.errors import UnsupportedError, UserError
-from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.pruning.base import Compose, PreLLM, Pruner
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.functional import top_k

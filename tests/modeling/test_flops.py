@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from uniprune.methods.none import NoPruning
-from uniprune.methods.random_intra import RandomIntra
-from uniprune.methods.random_pre import RandomPre
 
 from tests.helpers.tiny import FAMILIES, build, inputs, tiny_model, video_inputs
 from uniprune.engine import prune
 from uniprune.errors import UserError
+from uniprune.methods.none import NoPruning
+from uniprune.methods.random_intra import RandomIntra
+from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.adapter import ModelAdapter, find_adapter
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.random_weights import architectures, random_model

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.fastv import FastV
 
 from tests.engine import test_attention, test_batches, test_decoding, test_equivalence, test_session
 from tests.helpers import tiny
@@ -18,6 +16,8 @@ from uniprune.cli.main import main
 from uniprune.conformance import CHECKS, MethodUnderTest, Models, examine, title
 from uniprune.errors import UnsupportedError
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
 from uniprune.registry import MODELS, load_plugin
 
 TEXT = (ROOT / "docs" / "add-a-model.md").read_text(encoding="utf-8")

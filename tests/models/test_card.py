@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest
+
 from uniprune.models.tiny.build import FAMILIES
 from uniprune.models.tiny.measure import HERE, measure, table, weights_sha256
 

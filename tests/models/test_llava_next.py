@@ -14,10 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, MistralConfig
-from uniprune.methods.divprune import DivPrune
-from uniprune.methods.gprune import GPrune
-from uniprune.methods.vtw import VTW
-from uniprune.models.llava_next import LlavaNext
 
 from tests.helpers.oracles import layerwise_masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, Probe, generate
@@ -28,7 +24,11 @@ from uniprune.engine import RowReport, prune
 from uniprune.engine.token_map import image_groups, scoped
 from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UnsupportedError
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.gprune import GPrune
+from uniprune.methods.vtw import VTW
 from uniprune.modeling.tiny import TEXT, spread
+from uniprune.models.llava_next import LlavaNext
 from uniprune.pruning.base import Scope
 from uniprune.pruning.budget import keep_count
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
-from uniprune.models.llava_next import COLUMNS, PATCH, LlavaNext
 
 from tests.helpers.paths import GOLDEN
 from tests.helpers.tiny import tiny_model
 from uniprune.errors import UnsupportedError
+from uniprune.models.llava_next import COLUMNS, PATCH, LlavaNext
 
 ANYRES = GOLDEN / "vit_gprune.anyres.npz"
 RELEASED = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]

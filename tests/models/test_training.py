@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from uniprune.models.tiny.build import FAMILIES, PREFIX, build_model
 from uniprune.models.tiny.data import Batches
 from uniprune.models.tiny.packing import ATTENTION, answer_states, pack
 from uniprune.models.tiny.tokenizer import build_tokenizer
 from uniprune.models.tiny.train import Recipe, Trainer
 from uniprune.models.tiny.vision import VISION, to_patches
-
 from uniprune.synthetic import GRID
 
 

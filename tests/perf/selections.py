@@ -24,14 +24,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tests.perf import published
 from uniprune.methods._mustdrop import similar_windows
 from uniprune.methods.cdpruner import conditional_kernel
 from uniprune.methods.dart import least_similar, quotas
 from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse
 from uniprune.methods.zspaprune import core_and_diverse, relevance
-
-from tests.perf import published
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.functional import cosine_distance, group_means, merge_with_background, top_k
 from uniprune.pruning.greedy import dpp_map, farthest_points

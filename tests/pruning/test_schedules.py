@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from uniprune.errors import UserError
 from uniprune.methods.dart import DART
 from uniprune.methods.fitprune import FitPrune
 from uniprune.methods.mustdrop import MustDrop
@@ -13,8 +15,6 @@ from uniprune.methods.sparsevlm import SparseVLM
 from uniprune.methods.sparsevlm_v1 import SparseVLMv1
 from uniprune.methods.sparsevlm_v2 import SparseVLMv2
 from uniprune.methods.vtw import VTW
-
-from uniprune.errors import UserError
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import layer_average, tokens_per_layer, with_average
 from uniprune.pruning.schedules import MultiStage, between

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from uniprune.models.tiny.language import FOLDER
 
 from uniprune.cli.main import main
 from uniprune.errors import UserError
+from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import LETTERS, TASKS, training_set
 from uniprune.tuning.harness import task_scores
 from uniprune.tuning.settings import Settings

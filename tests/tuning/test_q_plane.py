@@ -7,10 +7,10 @@ import random
 
 import pytest
 import torch
-from uniprune.methods.tuning.samples.q import QuadrantSamples
-from uniprune.methods.tuning.tokens.q import QuadrantTokens
 
 from uniprune.errors import PruningError, UserError
+from uniprune.methods.tuning.samples.q import QuadrantSamples
+from uniprune.methods.tuning.tokens.q import QuadrantTokens
 from uniprune.pruning.budget import floor_count
 from uniprune.tuning.plane import CALIBRATION, KNOWN, MISCONCEPTION, NOISE, bisect, partition, rank, supplement
 from uniprune.tuning.pruning import Candidate, Pair, choose_samples, choose_tokens

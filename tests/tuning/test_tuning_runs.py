@@ -11,10 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from uniprune.models.tiny.language import FOLDER
 
 from tests.helpers.toy import toy_model, toy_samples
 from uniprune.errors import UserError
+from uniprune.models.tiny.language import FOLDER
 from uniprune.pruning.budget import floor_count
 from uniprune.synthetic.letters import training_set
 from uniprune.tuning.checkpoints import last_checkpoint

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from uniprune.models.tiny.language import FOLDER
 
 from tests.helpers.paths import ROOT
+from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import training_set
 
 pytest.importorskip("peft")

@@ -8,6 +8,7 @@ from pathlib import Path
 from uniprune.errors import UserError
 from uniprune.results.records import Store
 from uniprune.utils.console import say, write
+from uniprune.utils.paths import PROGRAM
 
 HELP = "test the paper's findings on the stored runs"
 
@@ -26,7 +27,7 @@ def act(options: argparse.Namespace) -> int:
     records = list(Store(options.output).records())
     if not records:
         raise UserError(
-            f"no run is stored in {str(options.output)!r}; `python run.py` makes some, --output names their folder"
+            f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
         )
     study = Study(records)
     for examine in FINDINGS:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from uniprune.cli.run import fill_in
+from uniprune.utils.paths import PROGRAM
 
 HELP = "search a method's settings on a few prompts"
 SAMPLES = 20
@@ -115,5 +116,5 @@ def act(options: argparse.Namespace) -> int:
         say(f"written: {options.output}")
     say(found.summary)
     file = None if options.output is None else str(options.output)
-    say(f"python run.py --model {shlex.quote(options.model)} {found.words(method, file)}")
+    say(f"{PROGRAM} --model {shlex.quote(options.model)} {found.words(method, file)}")
     return 0

@@ -12,6 +12,7 @@ from uniprune.errors import UserError
 from uniprune.evaluation.collection import dataset_names
 from uniprune.registry import BENCHMARKS
 from uniprune.utils.console import say
+from uniprune.utils.paths import PROGRAM
 
 HELP = "download the files of benchmarks"
 
@@ -26,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """Download missing files; one that fails does not stop the others."""
     if not options.names and options.suite is None:
-        raise UserError("nothing to download; name benchmarks or a --suite (`python run.py list benchmarks`)")
+        raise UserError(f"nothing to download; name benchmarks or a --suite (`{PROGRAM} list benchmarks`)")
     failures = []
     chosen = dataset_names(options.names, "") + (dataset_names(None, options.suite) if options.suite else [])
     for name in dict.fromkeys(chosen):

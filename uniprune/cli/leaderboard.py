@@ -9,6 +9,7 @@ from uniprune.cli.terminal_table import show
 from uniprune.errors import UserError
 from uniprune.results.records import Store
 from uniprune.utils.console import say, write
+from uniprune.utils.paths import PROGRAM
 
 HELP = "print the table of the stored runs"
 
@@ -29,7 +30,7 @@ def act(options: argparse.Namespace) -> int:
     records = list(store.records())
     if not records:
         raise UserError(
-            f"no run is stored in {str(options.output)!r}; `python run.py` makes some, --output names their folder"
+            f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
         )
     board = leaderboard(records, FidelityCache(store))
     show(board)

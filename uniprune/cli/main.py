@@ -12,18 +12,19 @@ from types import ModuleType
 from uniprune import __version__
 from uniprune.cli import discover
 from uniprune.errors import UserError
+from uniprune.utils.paths import PROGRAM
 from uniprune.utils.setup import prepare
 
 DONE, FAILED, USER, INTERRUPTED = 0, 1, 2, 130
 
-_EXAMPLES = """\
+_EXAMPLES = f"""\
 examples:
-  python run.py                                          the run of configs/default.yaml, on the embedded model
-  python run.py --method A B --ratio 0.111 0.333         two methods at two ratios
-  python run.py --model FOLDER --method A+B --layer 2    first A, then B before decoder layer 2
-  python run.py list methods                             names for A and B
-  python run.py leaderboard --csv board.csv
-  python run.py check my_method.py                       check a new method on tiny models
+  {PROGRAM}                                          the run of configs/default.yaml, on the embedded model
+  {PROGRAM} --method A B --ratio 0.111 0.333         two methods at two ratios
+  {PROGRAM} --model FOLDER --method A+B --layer 2    first A, then B before decoder layer 2
+  {PROGRAM} list methods                             names for A and B
+  {PROGRAM} leaderboard --csv board.csv
+  {PROGRAM} check my_method.py                       check a new method on tiny models
 
 exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted
 """
@@ -65,7 +66,7 @@ def build_parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
     shared.add_argument("--debug", action="store_true", help="show tracebacks and library messages")
 
     parser = argparse.ArgumentParser(
-        prog="run.py",
+        prog=PROGRAM,
         description="Benchmark visual token pruning. Without a command: run.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -9,6 +9,7 @@ from pathlib import Path
 from uniprune.errors import UserError, unknown
 from uniprune.evaluation.dataset import DataOptions, Dataset
 from uniprune.registry import BENCHMARKS
+from uniprune.utils.paths import PROGRAM
 
 
 def dataset_names(patterns: Sequence[str] | None, suite: str) -> list[str]:
@@ -31,7 +32,7 @@ def dataset_names(patterns: Sequence[str] | None, suite: str) -> list[str]:
 
 def download_command(names: Sequence[str], data_dir: Path) -> str:
     """Return the command line that downloads missing files."""
-    return f"python run.py download {' '.join(names)} --data-dir {shlex.quote(str(data_dir))}"
+    return f"{PROGRAM} download {' '.join(names)} --data-dir {shlex.quote(str(data_dir))}"
 
 
 class DatasetCollection:

@@ -21,6 +21,7 @@ from uniprune.pruning.budget import check_ratio
 from uniprune.pruning.fields import field_types
 from uniprune.registry import METHODS
 from uniprune.results.records import MethodRecord
+from uniprune.utils.paths import PROGRAM
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def read_settings(path: Path) -> dict[str, str]:
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(
             f"--set @{path}: no settings can be read from it ({type(error).__name__}: {error}); expected a file that "
-            "`python run.py calibrate METHOD --output FILE` wrote"
+            f"`{PROGRAM} calibrate METHOD --output FILE` wrote"
         ) from error
 
 

@@ -13,6 +13,7 @@ from uniprune.results.comparison import RunComparison, SeedGroup, comparable
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Comparison, Estimate, holm, paired
 from uniprune.results.statistics.comparisons import LEVEL
+from uniprune.utils.paths import PROGRAM
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Study:
         known = sorted({group.setup.ratio for group in self.pruned}) or [0.111]
         model = max(models, key=models.count) if models else "MODEL"
         ratios = ratios or " ".join(f"{ratio:g}" for ratio in known)
-        return f"not enough data: run `python run.py --model {model} --method {' '.join(words)} --ratio {ratios}`"
+        return f"not enough data: run `{PROGRAM} --model {model} --method {' '.join(words)} --ratio {ratios}`"
 
 
 def common(groups: Sequence[SeedGroup]) -> list[str]:

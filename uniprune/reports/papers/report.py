@@ -19,7 +19,7 @@ from uniprune.reports.papers.tables import PaperTable, read_table, table_names
 from uniprune.results.records import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import say, stdout, write
-from uniprune.utils.paths import ROOT
+from uniprune.utils.paths import PROGRAM, ROOT
 
 TIMED = {name for name in (*DIRECT, *AGAINST) if name.endswith((" s", " ms", "ms change", "speed-up"))}
 """Quantities that depend on the machine."""
@@ -129,10 +129,10 @@ def _print_left(table: PaperTable, left: Cost, mini: bool) -> None:
         return
     file = table.path.relative_to(ROOT) if table.path.is_relative_to(ROOT) else table.path
     if mini:
-        say(f"to run the rest:  python run.py sweep {file} --mini")
+        say(f"to run the rest:  {PROGRAM} sweep {file} --mini")
         return
     least = "at least " * bool(left.unknown)
-    say(f"to run the rest, {least}{left.rows:,} rows:  python run.py sweep {file}")
+    say(f"to run the rest, {least}{left.rows:,} rows:  {PROGRAM} sweep {file}")
     say(f"  {least or 'about '}{left.seconds / 3600:.1f} GPU hours: {_assumption(left)}")
     judged = sorted({name for cell in table.sweep.cells() for name in cell.data or () if _judged(name)})
     if judged:
