@@ -17,5 +17,5 @@ class Kernel(IntraLLM):
 
     def select(self, view, keep):
         scores = view.attention("last").mean(0)[0]
-        eager = view.attention.tap.module.config._attn_implementation == "eager"
+        eager = view.attention.captured.module.config._attn_implementation == "eager"
         return top_k(scores if eager else view.tokens.float().norm(dim=-1), keep)
