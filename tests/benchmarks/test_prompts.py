@@ -120,7 +120,8 @@ def test_the_rules_were_not_all_the_same(tmp_path):
 
 
 def test_a_familys_message_shows_the_rows_pictures(tmp_path):
-    _, [first, *_] = asked("mmmu", tmp_path)
+    dataset, [first, *_] = asked("mmmu", tmp_path)
+    assert dataset.requests()[0] is first  # built once for plan and evaluation
     request = worded(first, lambda row: [1, "between", 0])
     parts = request.load()
     assert [part.text for part in parts] == [None, "between", None]

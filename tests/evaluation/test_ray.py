@@ -14,8 +14,8 @@ import pytest
 from tests.cli.test_cli import PLUGINS, predictions, start, wait_for_rows
 from tests.evaluation.test_sweep import contents, sweep_file, words
 from uniprune.evaluation.config import Block
+from uniprune.evaluation.plan import PlannedRun
 from uniprune.evaluation.ray import groups
-from uniprune.evaluation.sweep import PlannedRun
 
 
 @pytest.mark.slow
