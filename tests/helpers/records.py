@@ -7,27 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from uniprune.results.measurements import Quantity, Timing
+from uniprune.results.measurements import Quantity, Timing, TokenLedger
 from uniprune.results.records import DatasetRecord, MethodRecord, ModelRecord, RunRecord, ScoreRecord, Setup
 
 SPANS = ("vision", "projector", "method", "prefill", "decode", "total")
 
 
-def score(credits: Sequence[float], **fields: Any) -> ScoreRecord:
-    """The mean of credits of items 0, 1, …"""
+BASELINE = "none"
+
+
+def score(credits: Sequence[float] | Mapping[str, float], **fields: Any) -> ScoreRecord:
+    """The mean of credits, of items 0, 1, … unless they are named."""
+    items = dict(credits) if isinstance(credits, Mapping) else {str(i): float(c) for i, c in enumerate(credits)}
     values: dict[str, Any] = {
-        "value": 100 * float(np.mean(credits)), "metric": "accuracy", "judge": "exact", "rows": len(credits),
-        "unparsed": 0, "interval": None, "per_item": {str(i): float(c) for i, c in enumerate(credits)}, "details": {},
+        "value": 100 * float(np.mean(list(items.values()))), "metric": "accuracy", "judge": "exact",
+        "rows": len(items), "unparsed": 0, "interval": None, "per_item": items, "details": {},
     }  # fmt: skip
     return ScoreRecord.model_validate(values | fields)
 
 
-def dataset(credits: Sequence[float] | None = None, rows: int = 10, **fields: Any) -> DatasetRecord:
-    """A benchmark, scored if there are credits."""
+def dataset(
+    credits: Sequence[float] | ScoreRecord | None = None, rows: int = 10, **fields: Any
+) -> DatasetRecord:
+    """A benchmark, scored if there are credits or a score."""
     values: dict[str, Any] = {"ability": "a", "suite": "s", "data": "d", "prompts": "p", "rows": rows, "answered": rows}
     if credits is not None:
-        values |= {"rows": len(credits), "answered": len(credits), "score": score(credits)}
+        scored = credits if isinstance(credits, ScoreRecord) else score(credits)
+        values |= {"rows": scored.rows, "answered": scored.rows, "score": scored}
     return DatasetRecord(**values | fields)
+
+
+def tokens(average: float, **fields: Any) -> TokenLedger:
+    """So many visual tokens in each of two layers."""
+    values: dict[str, Any] = {"layers": [average, average], "average": average, "requested": average, "flagged": False}
+    return TokenLedger(**values | fields)
 
 
 def timed(seconds: float, rows: int = 10) -> Timing:

@@ -7,7 +7,15 @@ import pytest
 
 from uniprune.errors import UserError
 from uniprune.pruning.base import IntraLLM, PreLLM, Pruner, Stage
-from uniprune.pruning.budget import check_ratio, keep_count, layer_average, site_ratio, tokens_per_layer, with_average
+from uniprune.pruning.budget import (
+    check_ratio,
+    floor_count,
+    keep_count,
+    layer_average,
+    site_ratio,
+    tokens_per_layer,
+    with_average,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +73,15 @@ def test_expected_tokens_follow_the_stages() -> None:
     stages = (Stage(0, 0.5, PreLLM()), Stage(2, 0.5, IntraLLM()))
     assert tokens_per_layer(10, stages, 4) == [5, 5, 3, 3]
     assert tokens_per_layer(0, stages, 4) == [0, 0, 0, 0]
+
+
+def test_stages_of_one_method_count_from_what_arrived_at_its_first() -> None:
+    """Otherwise the roundings of a long schedule would add up: 10 -> 7 -> 5 -> 3, not 10 -> 7 -> 4 -> 1."""
+    method = IntraLLM()
+    stages = [Stage(layer, share, method) for layer, share in ((0, 0.7), (1, 0.5), (2, 0.3))]
+    assert tokens_per_layer(10, stages, 4) == [7, 5, 3, 3]
+
+
+@pytest.mark.parametrize(("items", "ratio", "kept"), [(8, 0.125, 1), (7, 0.5, 3), (100, 0.29, 29), (3, 0.1, 1)])
+def test_samples_and_answer_tokens_are_rounded_down(items: int, ratio: float, kept: int) -> None:
+    assert floor_count(items, ratio) == kept
