@@ -26,9 +26,7 @@ def score(credits: Sequence[float] | Mapping[str, float], **fields: Any) -> Scor
     return ScoreRecord.model_validate(values | fields)
 
 
-def dataset(
-    credits: Sequence[float] | ScoreRecord | None = None, rows: int = 10, **fields: Any
-) -> DatasetRecord:
+def dataset(credits: Sequence[float] | ScoreRecord | None = None, rows: int = 10, **fields: Any) -> DatasetRecord:
     """A benchmark, scored if there are credits or a score."""
     values: dict[str, Any] = {"ability": "a", "suite": "s", "data": "d", "prompts": "p", "rows": rows, "answered": rows}
     if credits is not None:

@@ -34,9 +34,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     ],
     ids=["append", "rewrite", "write"],
 )
-def test_it_is_synced_whole(
-    write: Callable[[Path], None], content: bytes, tmp_path: Path, synced: list[bytes]
-) -> None:
+def test_it_is_synced_whole(write: Callable[[Path], None], content: bytes, tmp_path: Path, synced: list[bytes]) -> None:
     write(tmp_path / "file.jsonl")
     assert synced == [content]
     assert (tmp_path / "file.jsonl").read_bytes() == content
