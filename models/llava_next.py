@@ -86,7 +86,7 @@ class LlavaNext(Llava):
     their image keeps a token, as in G-Prune's release.
     """
 
-    def pictures(
+    def image_layouts(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
     ) -> list[ImageLayout]:
         """Found from what the placeholders hold: row ends by the newline vector, tiles by their projected tokens.

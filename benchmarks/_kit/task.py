@@ -97,5 +97,5 @@ class Task:
 
     @property
     def judge(self) -> bool:
-        """Whether it cannot be scored without a judge."""
+        """Return whether it cannot be scored without a judge."""
         return self.judging is not None

@@ -59,7 +59,7 @@ class Page:
 
     @property
     def compared(self) -> bool:
-        """Whether methods are compared with random pruning."""
+        """Return whether methods are compared with random pruning."""
         return len(self.seeds) > 1
 
     @property

@@ -169,7 +169,7 @@ def test_tiles_are_unknown_where_features_come_from_outside() -> None:
     newline = model.base_model.image_newline.detach()
     tokens = torch.randn(36, 64, generator=torch.Generator().manual_seed(0))
     tokens[16 + 4 :: 5] = newline
-    pictures = LlavaNext(model).pictures(None, lambda: None, lambda columns: tokens[:, columns])
+    pictures = LlavaNext(model).image_layouts(None, lambda: None, lambda columns: tokens[:, columns])
     ((unit,),) = image_groups(places, pictures, tiled=False)
     assert unit.grids == ((1, 4, 4), (1, 4, 4))
     assert unit.markers.tolist() == [20, 25, 30, 35]

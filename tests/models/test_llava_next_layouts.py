@@ -65,7 +65,7 @@ def test_layouts_are_those_of_the_model(full_size: Any, alike: bool) -> None:
         full_size.base_model.image_newline.data = newline
         held = torch.cat(packed(full_size, list(projected.split(counts)), image_sizes, newline))
         grids = [(1, 24, 24)] * len(projected)
-        pictures = family.pictures(grids, lambda made=projected: made, lambda columns, held=held: held[:, columns])
+        pictures = family.image_layouts(grids, lambda made=projected: made, lambda columns, held=held: held[:, columns])
         markers = torch.cat([picture.markers for picture in pictures])
         origins = torch.cat([picture.origins for picture in pictures])
         want = numbered(full_size, image_sizes)
@@ -90,7 +90,7 @@ def test_features_of_other_tiles_are_refused(full_size: Any) -> None:
     projected = torch.randn(3, 576, 8, generator=generator)
     (held,) = packed(full_size, [projected], torch.tensor([[336, 600]]), torch.zeros(8))
     with pytest.raises(UnsupportedError, match="not made of the tiles"):
-        LlavaNext(full_size).pictures([(1, 24, 24)] * 3, lambda: projected + 1, lambda columns: held[:, columns])
+        LlavaNext(full_size).image_layouts([(1, 24, 24)] * 3, lambda: projected + 1, lambda columns: held[:, columns])
 
 
 def watched(held: Tensor) -> tuple[list[slice], Callable[[slice], Tensor]]:
@@ -121,7 +121,7 @@ def test_equal_images_and_nearly_equal_tiles(full_size: Any, copies: int) -> Non
     full_size.base_model.image_newline.data = newline
     held = torch.cat(packed(full_size, list(projected.split(counts)), sizes, newline) * copies)
     looked, features = watched(held)
-    pictures = LlavaNext(full_size).pictures([(1, 24, 24)] * len(projected), lambda: projected, features)
+    pictures = LlavaNext(full_size).image_layouts([(1, 24, 24)] * len(projected), lambda: projected, features)
     want = numbered(full_size, sizes)
     assert torch.equal(torch.cat([picture.origins for picture in pictures[:3]]), want[want >= 0])
     for picture in pictures:
@@ -140,7 +140,7 @@ def test_few_columns_are_enough_for_different_tiles(full_size: Any) -> None:
     full_size.base_model.image_newline.data = newline
     held = torch.cat(packed(full_size, list(projected.split(counts)), sizes, newline))
     looked, features = watched(held)
-    pictures = LlavaNext(full_size).pictures([(1, 24, 24)] * len(projected), lambda: projected, features)
+    pictures = LlavaNext(full_size).image_layouts([(1, 24, 24)] * len(projected), lambda: projected, features)
     want = numbered(full_size, sizes)
     assert torch.equal(torch.cat([picture.origins for picture in pictures]), want[want >= 0])
     assert looked == [slice(None, None, 4)]

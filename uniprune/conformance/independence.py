@@ -66,8 +66,8 @@ def several_images(method: MethodUnderTest) -> CheckResult:
     both = method.prompts[1]
     other = method.prompt("other", images=2)
     mixed = {
-        0: (both.pictures[0], other.pictures[1]),
-        1: (other.pictures[0], both.pictures[1]),
+        0: (both.images[0], other.images[1]),
+        1: (other.images[0], both.images[1]),
     }
     first = method.run(prompts=[both]).picks[both.name][0]
     problems = []

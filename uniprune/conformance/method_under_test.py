@@ -157,7 +157,7 @@ class MethodUnderTest:
 
     @property
     def adaptive(self) -> bool:
-        """Whether some stage chooses its own number of tokens."""
+        """Return whether some stage chooses its own number of tokens."""
         return any(not stage.pruner.exact for stage in self.stages())
 
     def run(self, pruner: Pruner | None = None, prompts: Sequence[TinyPrompt] | None = None) -> PrefillResult:

@@ -95,12 +95,12 @@ class RecordingPruner(Pruner):
 
     @property
     def exact(self) -> bool:
-        """Whether the method keeps the requested number of tokens."""
+        """Return whether the method keeps the requested number of tokens."""
         return self.inner.exact
 
     @property
     def in_place(self) -> bool:
-        """Whether the method leaves tokens in their places."""
+        """Return whether the method leaves tokens in their places."""
         return self.inner.in_place
 
     @property

@@ -40,7 +40,7 @@ class KeptTokens:
 
     @property
     def padded(self) -> bool:
-        """Whether rows have different lengths."""
+        """Return whether rows have different lengths."""
         return min(self.lengths) < self.index.shape[1]
 
     def columns(self, positions: Tensor, row: int | slice = slice(None)) -> Tensor:

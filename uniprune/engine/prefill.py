@@ -112,7 +112,7 @@ class Batch:
 
     @property
     def has_images(self) -> bool:
-        """Whether there is anything to prune."""
+        """Return whether there is anything to prune."""
         return any(self.tokens.visual_counts)
 
     @cached_property
@@ -185,7 +185,7 @@ class Prefill(Forward):
 
     @property
     def has_images(self) -> bool:
-        """Whether there is anything to prune."""
+        """Return whether there is anything to prune."""
         return self.batch.has_images
 
     def _rows_per_prompt(self, inputs: PrefillInputs) -> int:
@@ -211,7 +211,7 @@ class Prefill(Forward):
             rows, positions = (to_device(place, self._embeds.device) for place in places)
             return self._embeds[..., columns][rows, positions]
 
-        return self._adapter.pictures(grids, projected, features)
+        return self._adapter.image_layouts(grids, projected, features)
 
     # --- before each layer --------------------------------------------------------------------------------------
     def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ class PrefillReport:
 
     @property
     def pruned(self) -> bool:
-        """Whether any layer had fewer tokens than without pruning."""
+        """Return whether any layer had fewer tokens than without pruning."""
         return bool(self.kept)
 
     @cached_property

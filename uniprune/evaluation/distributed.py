@@ -55,7 +55,7 @@ class ProcessGroup:
 
     @property
     def main(self) -> bool:
-        """Whether this process scores, prints and writes records."""
+        """Return whether this process scores, prints and writes records."""
         return self.rank == 0
 
     def device(self, requested: str) -> str:

@@ -92,17 +92,17 @@ class MethodSpec:
 
     @property
     def unpruned(self) -> bool:
-        """Whether this is the un-pruned model."""
+        """Return whether this is the un-pruned model."""
         return all(method.kind == "none" for method in self.classes.values())
 
     @property
     def random(self) -> bool:
-        """Whether some part makes random choices, which depend on the seed."""
+        """Return whether some part makes random choices, which depend on the seed."""
         return any(method.random for method in self.classes.values())
 
     @property
     def prunes_inside(self) -> bool:
-        """Whether some part acts inside the language model, where it has a layer."""
+        """Return whether some part acts inside the language model, where it has a layer."""
         return any(method.layer > 0 for method in self.classes.values())
 
     def has(self, key: str) -> bool:

@@ -119,14 +119,14 @@ class ModelAdapter:
 
     # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
-        """Word the user message as VLMEvalKit's wrapper of the family: texts, and positions in `asked.pictures`.
+        """Word the user message as VLMEvalKit's wrapper of the family: texts, and positions in `asked.images`.
 
         None leaves it to the benchmark. Called under the prompt policy "family" only; must not decode the images.
         """
         return None
 
     # --- image layout: where the language model does not get what the tower made, token for token ---------------
-    def pictures(
+    def image_layouts(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
     ) -> list[ImageLayout] | None:
         """Return the encoded images in prompt order; by default one per grid, whole. None if unknown.

@@ -47,13 +47,13 @@ class TinyPrompt:
     Attributes:
         ids: token ids with placeholders.
         question: ids of the words at its end.
-        pictures: pixel inputs of every image, in order.
+        images: pixel inputs of every image, in order.
         name: the sample's id.
     """
 
     ids: tuple[int, ...]
     question: tuple[int, ...]
-    pictures: tuple[dict[str, Tensor], ...]
+    images: tuple[dict[str, Tensor], ...]
     name: str = "0"
 
 
@@ -123,7 +123,7 @@ class TinyModel:
         pads = [width - len(prompt.ids) for prompt in prompts]
         ids = torch.tensor([[PAD] * pad + list(prompt.ids) for pad, prompt in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
-        images = [image for prompt in prompts for image in prompt.pictures]
+        images = [image for prompt in prompts for image in prompt.images]
         names = images[0] if images else ()
         pixels = {name: torch.cat([image[name] for image in images]) for name in names}
         return {"input_ids": ids, "attention_mask": mask, **self.adapter.id_arguments(ids), **pixels}

@@ -56,7 +56,7 @@ class Stage:
 
     @property
     def keeps_all(self) -> bool:
-        """Whether no token can be dropped here."""
+        """Return whether no token can be dropped here."""
         return self.ratio >= 1 and self.pruner.exact
 
 
@@ -110,12 +110,12 @@ class Pruner:
 
     @property
     def exact(self) -> bool:
-        """Whether exactly the requested number of tokens is kept; False if the method chooses its own."""
+        """Return whether exactly the requested number of tokens is kept; False if the method chooses its own."""
         return True
 
     @property
     def in_place(self) -> bool:
-        """Whether every token stays in its place."""
+        """Return whether every token stays in its place."""
         return self.order == "raster"
 
     @property

@@ -55,7 +55,7 @@ class Layout:
 
     @property
     def held_out(self) -> bool:
-        """Whether this content is reserved for evaluation (one scene in sixteen, by a hash of the content)."""
+        """Return whether this content is reserved for evaluation (one scene in sixteen, by a hash of the content)."""
         shown = [f"{o.color} {o.shape}" for o in self.objects]
         return zlib.crc32(" ".join([*shown, self.word, self.sum]).encode()) % _HELD_OUT_SHARE == 0
 

@@ -38,7 +38,7 @@ PATIENCE = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pruned training needs in addition to the Trainer's own arguments.
+    """Settings of a pruned training, in addition to the Trainer's own arguments.
 
     Attributes:
         samples: the data, by place.

@@ -50,7 +50,7 @@ class Compared:
 
     @property
     def inside(self) -> bool | None:
-        """Whether the printed number is in our interval; None without an interval or a number."""
+        """Return whether the printed number is in our interval; None without an interval or a number."""
         theirs = self.line.number
         if self.ours is None or self.ours.interval is None or theirs is None:
             return None
