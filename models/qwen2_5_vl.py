@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import rotate_half
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, Size, Span, rotate_half
+from uniprune.modeling.adapter import ModelAdapter, Size, Span
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model

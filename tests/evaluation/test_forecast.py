@@ -46,7 +46,7 @@ def test_seconds_add_up_over_benchmarks() -> None:
 def test_runs_on_other_machines_give_no_forecast() -> None:
     records = [*RECORDS, stored("a", 0.2, device="cuda", pope=0.01)]
     item = PlannedRun(
-        RunSpec("m", MethodSpec("none")), "label", stored("a", 0.2).setup, rows={"pope": 12}, stored={"pope": 2}
+        RunSpec("m", MethodSpec("none")), "label", setup=stored("a", 0.2).setup, rows={"pope": 12}, stored={"pope": 2}
     )
     assert forecast(item, records) == 10
     assert forecast(PlannedRun(item.cell, "label", rows={"pope": 12}), records) is None  # not known what it is

@@ -58,10 +58,18 @@ def _check_decoder(adapter: ModelAdapter) -> None:
             "the model adds deepstack visual features inside its decoder layers, indexed by un-pruned positions; "
             "such decoders are not supported"
         )
-    if adapter.is_compiled():
+    if _compiled(adapter.model):
         raise UnsupportedError(
             "the model was wrapped by torch.compile, which ignores hooks added later; pass the un-compiled model"
         )
+
+
+def _compiled(model: Any) -> bool:
+    """Check whether a model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
 
 
 def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:
