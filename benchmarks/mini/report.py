@@ -7,8 +7,6 @@ Writes docs/mini-suite.csv (one line per model, method and ratio) and docs/mini-
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,6 +17,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from uniprune.results.records import DatasetRecord, RunRecord, Store
+from uniprune.utils.tables import to_csv
 
 MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
@@ -210,15 +209,6 @@ def interval(tables: Iterable[np.ndarray], resamples: int = 4000) -> tuple[float
     return 100 * float(low), 100 * float(high)
 
 
-def to_csv(page: Page, table: CsvRows) -> str:
-    """Comma-separated values of a page."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, page.columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(table)
-    return file.getvalue()
-
-
 def markdown(page: Page, table: CsvRows) -> str:
     """The readable page: one table per model."""
     heads = [*COLUMNS, "average", *["minus random"] * page.compared]
@@ -252,7 +242,7 @@ def main() -> None:
     args = parser.parse_args()
     page = METHODS if args.methods else CURVES
     table = rows(page, Store(args.results).records())
-    (args.docs / f"{page.name}.csv").write_text(to_csv(page, table), encoding="utf-8")
+    (args.docs / f"{page.name}.csv").write_text(to_csv(page.columns, table), encoding="utf-8")
     (args.docs / f"{page.name}.md").write_text(markdown(page, table), encoding="utf-8")
     sys.stdout.write(markdown(page, table))
 

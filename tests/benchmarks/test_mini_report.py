@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import ROOT
-from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, markdown, rows, to_csv
+from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, markdown, rows
+from uniprune.utils.tables import to_csv
 
 
 def record(method: str, ratio: float, credit: float, seed: int = 0, tables: int = 10) -> Any:
@@ -64,4 +65,4 @@ def test_the_committed_pages_are_those_of_the_script(page: Page) -> None:
     folder: Path = ROOT / "docs"
     assert (folder / f"{page.name}.md").read_text(encoding="utf-8").startswith(page.text)
     header = (folder / f"{page.name}.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert to_csv(page, []).splitlines() == [header]
+    assert to_csv(page.columns, []).splitlines() == [header]

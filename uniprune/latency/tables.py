@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -13,6 +11,7 @@ from rich.table import Table
 
 from uniprune.latency.rows import BenchRow
 from uniprune.results.spans import TIMES
+from uniprune.utils import tables
 
 CellValue = str | float | int | None
 
@@ -73,11 +72,7 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
 def to_csv(rows: Sequence[BenchRow]) -> str:
     """Format rows as comma-separated values."""
     lines = [flat(row) for row in rows]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+    return tables.to_csv(list(lines[0]), lines)
 
 
 def to_json(rows: Sequence[BenchRow]) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-import pandas as pd
 from scipy import stats
 
 from uniprune.tuning.run import TuningRecord
 from uniprune.tuning.step_log import StepLine, StepLog
+from uniprune.utils.tables import to_csv
 
 QUADRANTS = ("between", "Q1", "Q2", "Q3", "Q4")
 SELECTION = ("score", "samples", "tokens")
@@ -83,8 +83,7 @@ class SummaryTable:
 
     def csv(self) -> str:
         """Return the table as comma-separated values."""
-        text: str = pd.DataFrame(self.rows, columns=self.columns).to_csv(index=False, lineterminator="\n")
-        return text
+        return to_csv(self.columns, self.rows)
 
 
 def by_pair(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
