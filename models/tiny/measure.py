@@ -19,7 +19,7 @@ import torch
 from scipy.stats import binomtest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from uniprune.modeling.greedy import greedy
+from uniprune.modeling.greedy import Greedy
 from uniprune.synthetic import ask, render, sample_layout
 
 from .build import FAMILIES
@@ -69,7 +69,7 @@ def _answer(model: Any, processor: Any, questions: list[tuple[Any, str]]) -> lis
     texts = [processor.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
     images = [[image] for image, _ in questions]
     inputs = processor(images=images, text=texts, padding=True, add_special_tokens=False, return_tensors="pt")
-    out = model.generate(**inputs, **greedy(16))
+    out = Greedy.of(model, processor.tokenizer).generate(model, inputs, 16)
     answers: list[str] = processor.tokenizer.batch_decode(
         out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
     )

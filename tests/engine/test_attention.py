@@ -49,15 +49,16 @@ def test_decoder_rows_equal_eager(
 
 
 @family
-def test_decoder_rows_without_cached_keys(family: str) -> None:
-    """Without a KV cache the keys are projected again."""
+def test_decoder_rows_without_cached_keys(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a single forward without a KV cache the keys are projected again."""
     model, x = build(family), inputs(family, (1, 2))
     probe = Probe(look=lambda view: view.attention("text"), llm=True, layer=1, plan={2: 0.5})
     with prune(model, probe), torch.no_grad():
         model(**x, use_cache=True)
         cached = dict(probe.seen)
         probe.seen.clear()
-        model(**x, use_cache=False)
+        monkeypatch.setattr(model.config.get_text_config(), "use_cache", False)
+        model(**x)
     for call, rows in cached.items():
         torch.testing.assert_close(rows, probe.seen[call], atol=1e-6, rtol=1e-4)
 

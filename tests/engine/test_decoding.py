@@ -11,6 +11,7 @@ from tests.helpers.oracles import dropped_by, masked
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import FAMILIES, INTERLEAVES_BEAMS, build, inputs
 from uniprune.engine import PromptInfo, prune
+from uniprune.errors import UnsupportedError
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
 from uniprune.methods.random_intra import RandomIntra
@@ -158,14 +159,17 @@ def test_static_cache(family: str, name: str, attention: str, images: tuple[int,
 
 
 @family
-def test_without_a_cache(family: str) -> None:
-    """Every step prunes the whole prompt again; gaps in positions must not count as packed sequences."""
+def test_without_a_cache(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding is refused; in a single forward, gaps in positions do not count as packed sequences."""
     model, x = build(family), inputs(family)
-    with prune(model, PRUNERS["both"]), torch.no_grad():
-        want = model.generate(**x, **GREEDY)
-        assert torch.equal(want, model.generate(**x, **GREEDY, use_cache=False))
+    with prune(model, PRUNERS["both"]) as session, torch.no_grad():
+        with pytest.raises(UnsupportedError, match="use_cache=False cannot be used while pruning"):
+            model.generate(**x, **GREEDY, use_cache=False)
+        assert session.reports == []
+        want = model(**x, use_cache=True).logits
+        monkeypatch.setattr(model.config.get_text_config(), "use_cache", False)
         bare = {name: value for name, value in x.items() if name != "attention_mask"}
-        torch.testing.assert_close(model(**x, use_cache=True).logits, model(**bare, use_cache=False).logits)
+        torch.testing.assert_close(want, model(**bare).logits)
 
 
 @family

@@ -17,7 +17,7 @@ from uniprune.conformance.state import State, snapshot
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
 from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
-from uniprune.modeling.greedy import greedy
+from uniprune.modeling.greedy import Greedy
 from uniprune.modeling.tiny import LAYERS, TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage
 
@@ -213,7 +213,7 @@ class MethodUnderTest:
 
 def generate(model: Any, inputs: dict[str, Tensor], steps: int) -> Any:
     """Generate greedily and return logits and cache, too; `generate` derives positions from the padding."""
-    return model.generate(**inputs, **greedy(steps), return_dict_in_generate=True, output_logits=True)
+    return Greedy().generate(model, inputs, steps, return_dict_in_generate=True, output_logits=True)
 
 
 def with_positions(pruner: Pruner, positions: str) -> Pruner:

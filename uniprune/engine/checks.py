@@ -89,10 +89,18 @@ def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -
 
 
 # --- before a forward -------------------------------------------------------------------------------------------
-def check_labels(kwargs: dict[str, Any]) -> None:
-    """Refuse labels: they could not line up with the logits."""
+def check_arguments(kwargs: dict[str, Any]) -> None:
+    """Refuse labels, which could not line up with the logits, and decoding without a KV cache.
+
+    Without one, every step of `generate` would be the prefill of a new prompt: pruned anew, and reported anew.
+    """
     if kwargs.get("labels") is not None:
         raise UnsupportedError("labels cannot be used while pruning: the logits of pruned tokens do not exist")
+    if kwargs.get("use_cache") is False:
+        raise UnsupportedError(
+            "use_cache=False cannot be used while pruning: every generated token would prune the whole prompt anew; "
+            "leave it out or pass use_cache=True"
+        )
 
 
 def check_mode(training: bool) -> None:

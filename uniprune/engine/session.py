@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from uniprune.engine.checks import check_labels, check_mode, checked_stages
+from uniprune.engine.checks import check_arguments, check_mode, checked_stages
 from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.forward import Forward
@@ -179,7 +179,7 @@ class Session:
 
     # --- hooks: model -------------------------------------------------------------------------------------------
     def _before_call(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        check_labels(kwargs)
+        check_arguments(kwargs)
 
     def _before_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[tuple[()], Kwargs]:
         """Begin a prefill (empty cache) or a decode step (cache that was pruned)."""

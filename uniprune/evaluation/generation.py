@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from uniprune.evaluation.processing import EncodedRequest, collate
-from uniprune.modeling.greedy import greedy
+from uniprune.modeling.greedy import Greedy
 from uniprune.modeling.loading import LoadedModel
 from uniprune.results.fidelity import first_tokens
 from uniprune.results.predictions import FirstToken
@@ -55,10 +56,7 @@ class Generator:
     def __init__(self, loaded: LoadedModel) -> None:
         self.model: Any = loaded.model
         self.tokenizer = loaded.processor.tokenizer
-        ends = self.model.generation_config.eos_token_id
-        self._ends = set(ends if isinstance(ends, list) else [ends])
-        pad = self.tokenizer.pad_token_id
-        self._pad = min(self._ends) if pad is None else pad
+        self._decoding = Greedy.of(self.model, self.tokenizer)
 
     def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Move inputs to the model's device, floating point ones in its precision."""
@@ -70,16 +68,14 @@ class Generator:
 
         `features` are those of the rows' images, if these were encoded before.
         """
-        inputs: dict[str, Any] = {name: self._placed(value) for name, value in collate(rows, self._pad).items()}
+        inputs: dict[str, Any] = {
+            name: self._placed(value) for name, value in collate(rows, self._decoding.pad).items()
+        }
         if features is not None:
             inputs["mm_encoder_outputs"] = features
         first = FirstLogits()
-        output = self.model.generate(
-            **inputs,
-            **greedy(max(row.length for row in rows)),
-            pad_token_id=self._pad,
-            logits_processor=LogitsProcessorList([first]),
-        )
+        longest, processors = max(row.length for row in rows), LogitsProcessorList([first])
+        output = self._decoding.generate(self.model, inputs, longest, logits_processor=processors)
         sequences = output[:, inputs["input_ids"].shape[1] :]
         firsts = first_tokens(first.logits)
         return [self._decoded(ids[: row.length], one) for ids, row, one in zip(sequences, rows, firsts, strict=True)]
@@ -88,10 +84,11 @@ class Generator:
         return value.to(self.model.device, dtype=self.model.dtype if value.is_floating_point() else None)
 
     def _decoded(self, ids: Tensor, first: FirstToken) -> GeneratedText:
-        """Decode up to the end of the sequence."""
+        """Decode up to the end of the sequence, without its end token, which a tokenizer may not call special."""
         tokens = ids.tolist()
-        end = next((i for i, token in enumerate(tokens, start=1) if token in self._ends), len(tokens))
-        return GeneratedText(self.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip(), end, first)
+        text = list(takewhile(lambda token: token not in self._decoding.ends, tokens))
+        length = min(len(text) + 1, len(tokens))
+        return GeneratedText(self.tokenizer.decode(text, skip_special_tokens=True).strip(), length, first)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

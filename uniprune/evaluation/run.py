@@ -18,6 +18,7 @@ from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import Policy, prompts_hash, worded
 from uniprune.evaluation.runner import Runner
+from uniprune.modeling.greedy import ignored_settings
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
@@ -95,6 +96,7 @@ class Run:
                 family=loaded.adapter.model.config.model_type,
                 layers=loaded.num_layers,
                 parameters=sum(weight.numel() for weight in loaded.model.parameters()),
+                ignored=ignored_settings(loaded.model),
             ),
             setup=setup,
             random=tuple(part.random for part in method.classes.values()),

@@ -21,7 +21,7 @@ from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
 from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference
 from uniprune.latency.timed_model import TimedModel, check_tokens
 from uniprune.modeling.flops import CostModel
-from uniprune.modeling.greedy import greedy
+from uniprune.modeling.greedy import Greedy
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
 from uniprune.results.aggregate import mean_flops
@@ -224,7 +224,7 @@ class Bench:
         try:
             with Timer(adapter) as timer, prune(adapter.model, case.pruner, timer) as session:
                 session.samples = prompts.samples
-                adapter.model.generate(**prompts.inputs, **greedy(self._options.new_tokens))
+                Greedy().generate(adapter.model, prompts.inputs, self._options.new_tokens)
                 spans = timer.sample()
         except RuntimeError as error:
             self._give_up(case, error)

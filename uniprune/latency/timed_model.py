@@ -67,9 +67,6 @@ def load_timed(
         ) from error
     except ImportError as error:
         raise UserError(f"--attn {placement.attention}: {' '.join(str(error).split())[:300]}") from error
-    settings = adapter.model.generation_config
-    settings.eos_token_id = None  # generation never ends early
-    settings.pad_token_id = 0
     return TimedModel(name, adapter, weights, placement)
 
 

@@ -97,6 +97,8 @@ class ModelRecord(Strict):
     """Decoder layers."""
     parameters: int | None = None
     """Parameters, vision tower included."""
+    ignored: dict[str, Any] = Field(default_factory=dict)
+    """Generation settings of the checkpoint that greedy decoding does not follow (sampling, penalties, …)."""
 
 
 class Environment(Strict):
