@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.catalog import ModelEntry
+from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.registry import MODELS
 from uniprune.utils.hashing import files_hash
 from uniprune.utils.torchvision_compat import ensure_torchvision
@@ -130,13 +131,17 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
         _check_folder(entry.folder)
     source = entry.source if local else source_of(entry.source)
     config = _fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
-    adapter = MODELS.get(config.model_type)
+    try:
+        adapter = MODELS.get(config.model_type)
+    except UserError as error:
+        raise UserError(f"{error}. {_supported(entry)}") from error
     processor = _load_processor(entry, source, local)
     with torch.device("meta"):
         model = _fetch(
-            lambda _: AutoModelForImageTextToText.from_config(config, attn_implementation=placement.attention),
+            lambda _, **kwargs: AutoModelForImageTextToText.from_config(config, **kwargs),
             entry,
             source,
+            attn_implementation=placement.attention,
         )
     weights = fingerprint(entry.folder) if entry.folder is not None else _commit(entry)
     return LoadedModel(entry, model.eval(), processor, adapter(model), placement, weights, source)
@@ -243,7 +248,7 @@ def _load_processor(entry: ModelEntry, source: str, local: bool) -> Any:
     if not hasattr(processor, "image_processor"):
         raise UserError(
             f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "
-            "preprocessor_config.json in its folder: is this a vision-language checkpoint?"
+            f"preprocessor_config.json in its folder: is this a vision-language checkpoint? {_supported(entry)}"
         )
     if not processor.chat_template and not processor.tokenizer.chat_template:
         raise UserError(f"{entry.source} has no chat template; expected chat_template.jinja in its folder")
@@ -269,12 +274,16 @@ def _commit(entry: ModelEntry) -> str:
 
 
 def _fetch(factory: Callable[..., Any], entry: ModelEntry, source: str, **kwargs: Any) -> Any:
-    """Call `factory(source, …)`; re-raise its failures as UserError."""
+    """Call `factory(source, …)` without running code of the checkpoint; re-raise its failures as UserError."""
     from safetensors import SafetensorError
 
     try:
-        return factory(source, **kwargs)
+        return factory(source, trust_remote_code=False, **kwargs)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{entry.source} has Python code of its own, which is never run. {_supported(entry)}"
+            ) from error
         reason = " ".join(str(error).split())[:300]
         if entry.folder is not None:
             raise UserError(f"model folder {entry.folder} cannot be loaded: {reason}") from error
@@ -282,3 +291,10 @@ def _fetch(factory: Callable[..., Any], entry: ModelEntry, source: str, **kwargs
             f"model {entry.name!r} cannot be loaded: tried hub id {entry.source!r} and the local hub cache ({reason}). "
             f"{_remedy(entry.source)}"
         ) from error
+
+
+def _supported(entry: ModelEntry) -> str:
+    """Name the catalogued checkpoint whose name is nearest: the one in the format of transformers, often with "-hf"."""
+    sources = {Path(one.source).name: one.source for one in catalog().values() if one.folder is None}
+    near = get_close_matches(Path(entry.source).name, sources, n=1, cutoff=0.4) or sources
+    return f"Use a checkpoint in the format of transformers, such as {', '.join(sources[name] for name in near)}"

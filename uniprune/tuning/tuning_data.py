@@ -83,11 +83,11 @@ def load_samples(
 
 
 def load_pretrained(factory: str, source: str, **kwargs: Any) -> Any:
-    """Call `transformers.<factory>.from_pretrained`. Raises UserError if it fails."""
+    """Call `transformers.<factory>.from_pretrained`, without code of the checkpoint. Raises UserError if it fails."""
     import transformers
 
     try:
-        return getattr(transformers, factory).from_pretrained(source_of(source), **kwargs)
+        return getattr(transformers, factory).from_pretrained(source_of(source), trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
