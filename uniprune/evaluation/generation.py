@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from uniprune.errors import UserError
 from uniprune.evaluation.processing import EncodedRequest, collate
 from uniprune.modeling.greedy import Greedy
 from uniprune.modeling.loading import LoadedModel
@@ -34,15 +36,23 @@ class GeneratedText:
     first: FirstToken
 
 
-class FirstLogits(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
-    """A logits processor that keeps the first step's logits; `output_logits` would keep those of all steps (GBs)."""
+class LogitsRecord(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
+    """A logits processor that records what `output_logits` would keep all steps for (GBs).
 
-    logits: Tensor
+    Attributes:
+        first: [B, V] logits of the first step.
+        finite: [B] whether all logits of all steps so far are numbers.
+    """
+
+    first: Tensor
+    finite: Tensor
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the [B, V] scores unchanged."""
-        if not hasattr(self, "logits"):
-            self.logits = scores
+        finite = scores.isfinite().all(-1)
+        if not hasattr(self, "first"):
+            self.first, self.finite = scores, finite
+        self.finite = self.finite & finite  # on the device: the caller looks once, after the last step
         return scores
 
 
@@ -57,6 +67,7 @@ class Generator:
         self.model: Any = loaded.model
         self.tokenizer = loaded.processor.tokenizer
         self._decoding = Greedy.of(self.model, self.tokenizer)
+        self._layers: Sequence[nn.Module] = loaded.adapter.layers
 
     def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Move inputs to the model's device, floating point ones in its precision."""
@@ -67,18 +78,47 @@ class Generator:
         """Generate for every row, each cut at its own longest length.
 
         `features` are those of the rows' images, if these were encoded before.
+
+        Raises:
+            UserError: logits are NaN or infinite, so that a row has no prediction.
         """
         inputs: dict[str, Any] = {
             name: self._placed(value) for name, value in collate(rows, self._decoding.pad).items()
         }
         if features is not None:
             inputs["mm_encoder_outputs"] = features
-        first = FirstLogits()
-        longest, processors = max(row.length for row in rows), LogitsProcessorList([first])
+        record = LogitsRecord()
+        longest, processors = max(row.length for row in rows), LogitsProcessorList([record])
         output = self._decoding.generate(self.model, inputs, longest, logits_processor=processors)
         sequences = output[:, inputs["input_ids"].shape[1] :]
-        firsts = first_tokens(first.logits)
+        if broken := [row.index for row, finite in zip(rows, record.finite.tolist(), strict=True) if not finite]:
+            raise UserError(self._overflow(broken, inputs))
+        firsts = first_tokens(record.first)
         return [self._decoded(ids[: row.length], one) for ids, row, one in zip(sequences, rows, firsts, strict=True)]
+
+    def _overflow(self, broken: Sequence[str], inputs: Mapping[str, Any]) -> str:
+        """Explain logits that are no numbers: the prefill runs again to find the layer that such values leave first."""
+        finite: dict[int, Tensor] = {}
+        handles = [
+            layer.register_forward_hook(partial(_note_finite, finite, number))
+            for number, layer in enumerate(self._layers)
+        ]
+        try:
+            self._decoding.generate(self.model, inputs, 1)
+        finally:
+            for handle in handles:
+                handle.remove()
+        layer = next((number for number, all_finite in finite.items() if not all_finite), None)
+        where = "they appear in later steps only" if layer is None else f"the first ones leave decoder layer {layer}"
+        precision = str(self.model.dtype).removeprefix("torch.")
+        remedy = {"float16": "use --dtype bfloat16 or float32", "bfloat16": "use --dtype float32"}.get(
+            precision, "the checkpoint is damaged, or the method makes such tokens"
+        )
+        return (
+            f"the model's logits are NaN or infinite in {precision} for row {', '.join(broken[:3])}"
+            f"{f' and {len(broken) - 3} more' * (len(broken) > 3)}, so it has no prediction; {where} of "
+            f"{len(self._layers)}: {remedy}"
+        )
 
     def _placed(self, value: Tensor) -> Tensor:
         return value.to(self.model.device, dtype=self.model.dtype if value.is_floating_point() else None)
@@ -89,6 +129,12 @@ class Generator:
         text = list(takewhile(lambda token: token not in self._decoding.ends, tokens))
         length = min(len(text) + 1, len(tokens))
         return GeneratedText(self.tokenizer.decode(text, skip_special_tokens=True).strip(), length, first)
+
+
+def _note_finite(finite: dict[int, Tensor], number: int, module: nn.Module, args: Any, output: Any) -> None:
+    """Record, in a forward hook, whether the hidden states that leave a layer are numbers."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    finite.setdefault(number, hidden.isfinite().all())
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from uniprune.results.measurements import Flops
 from uniprune.utils.files import JsonLines, explain_write
@@ -30,9 +30,9 @@ class FirstToken(BaseModel):
 
     ids: list[int]
     """Token ids, most likely first."""
-    logs: list[float]
+    logs: list[FiniteFloat]
     """Their natural log-probabilities."""
-    rest: float
+    rest: FiniteFloat
     """Probability of all other tokens together."""
 
 
