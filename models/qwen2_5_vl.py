@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import rotate_half
 
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter, Size, Span
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
+from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 

@@ -44,7 +44,7 @@ def predictions(output: Path) -> list[dict[str, Any]]:
 
 
 def wait_for_rows(output: Path, count: int, name: str = "small.jsonl") -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while sum(file.read_bytes().count(b"\n") for file in output.glob(f"*/{name}")) < count:
         assert time.monotonic() < deadline, "no answers appeared"
         time.sleep(0.02)

@@ -19,6 +19,7 @@ from uniprune.evaluation.ray import groups
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Ray starts slowly on a busy machine
 def test_a_killed_worker_costs_no_row(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     models = [str(checkpoint("llava")), str(checkpoint("internvl"))]

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.llama.modeling_llama import rotate_half
 
 from uniprune.engine.compaction import to_device
 from uniprune.errors import PruningError
 from uniprune.modeling.adapter import Span
+from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Rows
 
 BLOCK = 256
@@ -89,8 +89,7 @@ class AttentionCapture:
 
     def _rotate(self, x: Tensor, row: int, positions: Tensor) -> Tensor:
         item = row if self.cos.shape[0] > 1 else 0
-        rotated: Tensor = x * self.cos[item, positions] + rotate_half(x) * self.sin[item, positions]
-        return rotated
+        return x * self.cos[item, positions] + rotate_half(x) * self.sin[item, positions]
 
 
 @dataclass(frozen=True)

@@ -263,3 +263,9 @@ def _frame_blocks(height: int, width: int, count: int) -> Tensor:
     first = band * count // bands
     columns = (band + 1) * count // bands - first
     return (first[:, None] + torch.arange(width) * columns[:, None] // width).flatten()
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    """Return (-b, a) for the halves (a, b) of the last dimension, as rotary embeddings need it."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((-b, a), dim=-1)
