@@ -28,6 +28,8 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.registry import BENCHMARKS
 
+pytestmark = pytest.mark.end_to_end
+
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):

@@ -11,6 +11,8 @@ from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
 from uniprune.benchmarks._kit.boot import replaced, session, untouched
 
+pytestmark = pytest.mark.end_to_end
+
 PROBE = """
 import logging, os, random, ssl, sys, warnings
 from pathlib import Path

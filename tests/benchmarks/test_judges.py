@@ -21,6 +21,8 @@ from uniprune.errors import UserError
 from uniprune.evaluation import sweep
 from uniprune.evaluation.dataset import DataOptions
 
+pytestmark = pytest.mark.end_to_end
+
 JUDGED = ["mathvista", "mathvision", "mia-bench"]
 SECRET = "sk-very-secret-0123456789"
 

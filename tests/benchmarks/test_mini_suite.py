@@ -15,6 +15,8 @@ from uniprune.benchmarks.mini.generate import TABLES, write
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.registry import BENCHMARKS
 
+pytestmark = pytest.mark.end_to_end
+
 csv.field_size_limit(sys.maxsize)
 
 DIGEST = "5246fffaf32727379be50743e69bec9416696a175afa8cba4daab7b6d031463f"

@@ -26,6 +26,8 @@ from uniprune.registry import MODELS
 from uniprune.results.comparison import RunComparison
 from uniprune.results.records import Store
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module")
 def wrappers():

@@ -17,6 +17,8 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions, Score
 from uniprune.results.statistics import resample
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):

@@ -16,6 +16,8 @@ from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
 from uniprune.results.records import RunRecord, Store
 
+pytestmark = pytest.mark.end_to_end
+
 MODEL = ["--model", "tiny-llava"]
 FEW = ["--data", "mini-pope", "mini-mme", "--limit", "6"]
 

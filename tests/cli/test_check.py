@@ -11,6 +11,8 @@ from uniprune.cli.main import main
 from uniprune.conformance import CHECKS, rule, title
 from uniprune.registry import MODELS
 
+pytestmark = pytest.mark.end_to_end
+
 FAULTY = TESTS / "conformance" / "faulty"
 
 

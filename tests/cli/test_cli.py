@@ -23,6 +23,8 @@ from tests.helpers.paths import PLUGINS, ROOT
 from uniprune.cli.main import main
 from uniprune.results.comparison import RunComparison
 
+pytestmark = pytest.mark.end_to_end
+
 Checkpoint = Callable[[str], Path]
 
 

@@ -21,6 +21,8 @@ from uniprune.tuning.step_log import StepLog
 from uniprune.tuning.summary import seed_mean
 from uniprune.utils.paths import ROOT
 
+pytestmark = pytest.mark.end_to_end
+
 pytest.importorskip("peft")
 
 

@@ -13,6 +13,8 @@ from uniprune.cli.check import targets
 from uniprune.conformance import CHECKS, MethodUnderTest, Models, examine, title
 from uniprune.registry import METHODS
 
+pytestmark = pytest.mark.end_to_end
+
 FAULTY = Path(__file__).parent / "faulty"
 CAUGHT_BY = {
     "batch_row": {"batch"},

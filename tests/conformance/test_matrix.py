@@ -11,6 +11,8 @@ from uniprune.conformance.suite import Check
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.registry import METHODS, MODELS
 
+pytestmark = pytest.mark.end_to_end
+
 OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("uniprune.methods.")]
 FAMILIES = MODELS.names()
 ONCE = {

@@ -16,6 +16,8 @@ from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import Pruner, Selection
 from uniprune.pruning.view import View
 
+pytestmark = pytest.mark.end_to_end
+
 family = pytest.mark.parametrize("family", FAMILIES)
 
 

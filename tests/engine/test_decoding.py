@@ -18,6 +18,8 @@ from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import Pruner
 
+pytestmark = pytest.mark.end_to_end
+
 STEPS = 10
 GREEDY = {"max_new_tokens": STEPS, "do_sample": False}
 MODES = {

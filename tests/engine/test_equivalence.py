@@ -12,6 +12,8 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.none import NoPruning
 from uniprune.pruning.base import Pruner
 
+pytestmark = pytest.mark.end_to_end
+
 STEPS = 10
 family = pytest.mark.parametrize("family", FAMILIES)
 attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])

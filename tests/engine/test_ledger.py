@@ -28,6 +28,8 @@ from uniprune.pruning.budget import with_average
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import Store
 
+pytestmark = pytest.mark.end_to_end
+
 family = pytest.mark.parametrize("family", FAMILIES)
 METHODS: list[Pruner] = [
     NoPruning(), DivPrune(ratio=0.3), FastV(ratio=0.3), DivPrune(ratio=0.6) >> FastV(ratio=0.3, layer=3),

@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_flatten
 from tests.methods.test_degenerate_views import SETTINGS, degenerate
 from uniprune.evaluation.method_spec import MethodSpec
 
+pytestmark = pytest.mark.end_to_end
+
 READS = {Tensor.tolist, Tensor.numpy, Tensor.cpu}
 VALUES = {"_local_scalar_dense"}  # item, bool, int, float
 SIZED_BY_VALUES = {

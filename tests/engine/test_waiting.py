@@ -23,6 +23,8 @@ from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import PreLLM, Pruner, Selection
 from uniprune.pruning.view import View
 
+pytestmark = pytest.mark.end_to_end
+
 
 class Merge(PreLLM):
     """Keep the first tokens and double them."""

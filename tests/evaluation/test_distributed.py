@@ -22,6 +22,8 @@ from uniprune.errors import Failure, UserError
 from uniprune.evaluation.distributed import ALONE, ProcessGroup
 from uniprune.results.predictions import Prediction, Predictions, part, stored_rows
 
+pytestmark = pytest.mark.end_to_end
+
 Checkpoint = Callable[[str], Path]
 
 

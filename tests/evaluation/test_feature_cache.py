@@ -21,6 +21,8 @@ from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.modeling.messages import Part
 from uniprune.results.predictions import Prediction
 
+pytestmark = pytest.mark.end_to_end
+
 METHODS = ("none", "divprune", "fastv", "visionzip", "prumerge", "mustdrop")
 """Without needs, by features, by attention of the language model, by several vision layers, merging, hybrid."""
 

@@ -46,6 +46,8 @@ from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.records import Setup, Store
 from uniprune.utils.console import RunProgress
 
+pytestmark = pytest.mark.end_to_end
+
 RATIOS = (0.111, 0.222, 0.333)
 family = pytest.mark.parametrize("family", FAMILIES)
 

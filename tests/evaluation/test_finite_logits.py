@@ -14,6 +14,8 @@ from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.results.predictions import prediction_lines
 
+pytestmark = pytest.mark.end_to_end
+
 LAYER = 3
 
 

@@ -20,6 +20,8 @@ from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.greedy import ignored_settings
 from uniprune.modeling.loading import LoadedModel, Placement, load
 
+pytestmark = pytest.mark.end_to_end
+
 TINY = ROOT / "models" / "tiny" / "llava"
 ROWS = 6
 Edit = Callable[[dict[str, Any]], object]

@@ -23,6 +23,8 @@ from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.utils.console import RunProgress
 
+pytestmark = pytest.mark.end_to_end
+
 TOKENS = 6
 CPU = Placement("float32", "sdpa", "cpu")
 

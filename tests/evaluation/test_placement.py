@@ -22,6 +22,8 @@ from uniprune.modeling.messages import Part
 from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.predictions import Prediction
 
+pytestmark = pytest.mark.end_to_end
+
 METHODS = ("none", "divprune", "fastv", "sparsevlm", "visionzip+random-intra")
 Checkpoint = Callable[[str], Path]
 

@@ -17,6 +17,8 @@ from uniprune.evaluation.config import Block
 from uniprune.evaluation.plan import PlannedRun
 from uniprune.evaluation.ray import groups
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # Ray starts slowly on a busy machine

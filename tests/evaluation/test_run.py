@@ -24,6 +24,8 @@ from uniprune.results.records import RunRecord, Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import RunProgress
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module", autouse=True)
 def plugins() -> None:

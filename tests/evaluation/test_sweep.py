@@ -18,6 +18,8 @@ from uniprune.cli.main import main
 from uniprune.evaluation.config import Block
 from uniprune.registry import METHODS
 
+pytestmark = pytest.mark.end_to_end
+
 Checkpoint = Callable[[str], Path]
 
 

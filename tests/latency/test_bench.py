@@ -25,6 +25,8 @@ from uniprune.latency.timed_model import TimedModel, load_timed
 from uniprune.modeling.loading import Placement
 from uniprune.utils.console import RunProgress
 
+pytestmark = pytest.mark.end_to_end
+
 CPU = Placement("float32", "sdpa", "cpu")
 MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
 QUICK = BenchOptions(text=8, new_tokens=2, repeats=2, warmup=1)

@@ -14,6 +14,8 @@ from uniprune.latency.rows import BenchFile
 from uniprune.latency.timed_model import TimedModel, load_timed
 from uniprune.modeling.adapter import ModelAdapter
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.parametrize(
     ("more", "message"),

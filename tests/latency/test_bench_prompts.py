@@ -18,6 +18,8 @@ from uniprune.latency.timed_model import load_timed
 from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.random_weights import random_model
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.parametrize("name", MODELS)
 def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:

@@ -11,6 +11,8 @@ import torch
 from tests.perf import selections
 from tests.perf.selections import Row, contests, main, plot, table
 
+pytestmark = pytest.mark.end_to_end
+
 
 def alike(a: Any, b: Any) -> bool:
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

@@ -29,6 +29,8 @@ from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.registry import METHODS
 
+pytestmark = pytest.mark.end_to_end
+
 STEPS = 6
 RATIO = 0.4
 DROPPING = [

@@ -12,6 +12,8 @@ import pytest
 from tests.helpers.paths import PLUGINS, ROOT
 from uniprune.cli.main import main
 
+pytestmark = pytest.mark.end_to_end
+
 TEXT = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
 
 

@@ -20,6 +20,8 @@ from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
 from uniprune.registry import MODELS, load_plugin
 
+pytestmark = pytest.mark.end_to_end
+
 TEXT = (ROOT / "docs" / "add-a-model.md").read_text(encoding="utf-8")
 ADAPTER, REFERENCE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 FAMILY = "vipllava"

@@ -11,6 +11,8 @@ from scipy.stats import binomtest
 from uniprune.models.tiny.build import FAMILIES
 from uniprune.models.tiny.measure import HERE, measure, table, weights_sha256
 
+pytestmark = pytest.mark.end_to_end
+
 TARGETS = {"yes/no": 0.95, "multiple choice": 0.90, "reading, exact": 0.90, "counting": 0.85}
 MEASURED = json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.parametrize(
     "module", ["uniprune.models.tiny.measure", "uniprune.models.tiny.train", "uniprune.benchmarks.mini.report"]

@@ -32,6 +32,8 @@ from uniprune.models.llava_next import LlavaNext
 from uniprune.pruning.base import Scope
 from uniprune.pruning.budget import keep_count
 
+pytestmark = pytest.mark.end_to_end
+
 
 # --- scopes -----------------------------------------------------------------------------------------------------
 def tile_of(x: dict[str, Tensor]) -> Tensor:

@@ -15,6 +15,8 @@ from uniprune.models.tiny.train import Recipe, Trainer
 from uniprune.models.tiny.vision import VISION, to_patches
 from uniprune.synthetic import GRID
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module")
 def tokenizer():

@@ -13,6 +13,8 @@ from uniprune.pruning import greedy
 from uniprune.pruning.functional import cosine_distance, cosine_similarity
 from uniprune.pruning.greedy import dpp_map, farthest_points
 
+pytestmark = pytest.mark.end_to_end
+
 triton = pytest.importorskip("triton", reason="Triton exists for Linux only")
 old = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
 INTERPRETED = Path(__file__).parents[1] / "helpers" / "interpreted_kernels.py"

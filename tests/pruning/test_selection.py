@@ -26,6 +26,7 @@ from uniprune.pruning.functional import (
     merge_into_nearest,
     merge_with_background,
     pool_grid,
+    rotate_half,
     top_k,
     weighted_sums,
 )
@@ -294,3 +295,9 @@ def test_everything_public_is_tested() -> None:
     own = {name for name, item in vars(selection).items() if getattr(item, "__module__", "") == selection.__name__}
     elsewhere = {"random_subset", "at_least_float32", "rows_at_a_time"}  # seeded draws: engine tests; others: above
     assert {name for name in own if not name.startswith("_")} - elsewhere <= set(globals())
+
+
+def test_rotate_half_is_a_quarter_turn_of_pairs() -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    assert rotate_half(x).tolist() == [[-3, -4, 1, 2]]
+    assert torch.equal(rotate_half(rotate_half(x)), -x)

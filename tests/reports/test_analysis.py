@@ -21,6 +21,8 @@ from uniprune.reports.findings import FINDINGS, Finding, Study, pairs_csv
 from uniprune.results.records import DatasetRecord, RunRecord, Store
 from uniprune.utils.console import RunProgress
 
+pytestmark = pytest.mark.end_to_end
+
 Chance = Callable[[RunRecord, str], float]
 """How often a run is right on an ability."""
 ABILITIES = ("ocr", "instruction")

@@ -10,6 +10,8 @@ import pytest
 from uniprune.cli.main import main
 from uniprune.reports.papers.tables import TABLES, read_table, table_names
 
+pytestmark = pytest.mark.end_to_end
+
 
 def folders(root: Path) -> list[str]:
     return ["--output", str(root / "results"), "--data-dir", str(root / "data")]

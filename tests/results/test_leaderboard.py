@@ -28,6 +28,8 @@ from uniprune.results.statistics import RankInterval
 from uniprune.results.table import ResultTable, ScoreCell
 from uniprune.utils.console import RunProgress
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module")
 def store(loaded: LoadedModel, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Store:

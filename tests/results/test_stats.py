@@ -13,6 +13,8 @@ from uniprune.evaluation.dataset import Score
 from uniprune.results.statistics import Estimate, holm, mcnemar, mean, paired, resample, standings
 from uniprune.results.statistics.headline import headline
 
+pytestmark = pytest.mark.end_to_end
+
 TRIALS = 400
 
 

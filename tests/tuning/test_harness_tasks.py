@@ -16,6 +16,8 @@ from uniprune.tuning.harness import task_scores
 from uniprune.tuning.settings import Settings
 from uniprune.tuning.tuning_data import load_pretrained
 
+pytestmark = pytest.mark.end_to_end
+
 pytest.importorskip("lm_eval")
 
 WORDS = ("abc", "kpm", "dhf", "oog", "eli", "npb")

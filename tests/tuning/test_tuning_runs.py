@@ -24,6 +24,8 @@ from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.step_log import ProbeLine, StepLine, StepLog
 from uniprune.tuning.tuning_data import load_tuning_data
 
+pytestmark = pytest.mark.end_to_end
+
 pytest.importorskip("peft")
 
 

@@ -18,6 +18,8 @@ from tests.helpers.paths import ROOT
 from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import training_set
 
+pytestmark = pytest.mark.end_to_end
+
 pytest.importorskip("peft")
 
 
