@@ -103,7 +103,7 @@ class Block(_Strict):
     suite: str | None = None
     """All benchmarks of a suite, instead of `data`."""
     protocol: Literal["site", "average"] = "site"
-    """Whether the ratio holds at the pruning point or over all layers."""
+    """Reach of the ratio: at the pruning point, or over all layers."""
     seed: Annotated[list[int], BeforeValidator(_listed), Field(min_length=1)] = [0]
     """Seeds of random choices."""
     limit: Annotated[int, Field(ge=1)] | None = None

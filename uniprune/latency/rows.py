@@ -26,7 +26,7 @@ class BenchSetup(Strict):
     ratio: float
     """Requested keep ratio."""
     protocol: Literal["site", "average"]
-    """Whether `ratio` holds at the pruning point or averaged over all decoder layers."""
+    """Reach of `ratio`: the pruning point, or the average over all decoder layers."""
     batch: int
     """Prompts per call."""
     visual: int

@@ -65,7 +65,7 @@ class TinyModel:
     """
 
     dynamic: ClassVar[bool] = False
-    """Whether images of one model may differ in size."""
+    """True if images of one model may differ in size."""
     opening: ClassVar[tuple[int, ...]] = ()
     """Ids before every image."""
 

@@ -87,17 +87,17 @@ class Pruner:
     kind: ClassVar[str] = "pre-llm"
     """Where it acts: "none", "pre-llm", "intra-llm" or "hybrid"."""
     llm_attention: ClassVar[bool] = False
-    """Whether `select` reads `view.attention`, which needs a layer before K, so K >= 1."""
+    """True if `select` reads `view.attention`, which needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False
-    """Whether `select` reads `view.upcoming`."""
+    """True if `select` reads `view.upcoming`."""
     needs_text: ClassVar[bool] = False
-    """Whether `view.prompt` must not be empty."""
+    """True if `view.prompt` must not be empty."""
     calibration: ClassVar[type[Calibration] | None] = None
     """A search for settings on prompts of the un-pruned model; see `uniprune.pruning.calibration`."""
     random: ClassVar[bool] = False
-    """Whether `select` draws from `view.generator`; several seeds are several runs, averaged on the leaderboard."""
+    """True if `select` draws from `view.generator`; several seeds are several runs, averaged on the leaderboard."""
     scale_invariant: ClassVar[bool] = False
-    """Whether multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
+    """True if multiplying all visual features by one number changes no choice; where claimed, `check` verifies it."""
 
     def __post_init__(self) -> None:
         validate(self)

@@ -77,9 +77,9 @@ class TokenLedger(Strict):
     requested: float | None
     """Average that the budget requests; null for adaptive methods."""
     flagged: bool
-    """Whether any row's average is off by more than one token; never for adaptive methods."""
+    """True if any row's average is off by more than one token; never for adaptive methods."""
     adaptive: bool = False
-    """Whether the method chooses its own number of tokens, so that the keep ratio is nominal."""
+    """True if the method chooses its own number of tokens, so that the keep ratio is nominal."""
     initial: float | None = None
     """Visual tokens before pruning; null, as the fields below, unless known of every row."""
     text: float | None = None

@@ -61,7 +61,7 @@ class Setup(Strict):
     ratio: float
     """Requested keep ratio."""
     protocol: Literal["site", "average"]
-    """Whether `ratio` holds at the pruning point or averaged over all decoder layers."""
+    """Reach of `ratio`: the pruning point, or the average over all decoder layers."""
     seed: int
     """Seed of the method's random choices."""
     decoding: str = "greedy"

@@ -34,7 +34,7 @@ class PairChoice(Strict):
     token_ratio: Ratio | None = None
     """Share of an answer's tokens to keep, in samples that lose tokens."""
     removal: Removal | None = None
-    """Whether removed tokens leave the sequence or only the loss."""
+    """Place that removed tokens leave: the sequence, or only the loss."""
     rescore: PositiveInt | None = None
     """Epochs between two scorings of a sample."""
     set: dict[str, Any] = Field(default_factory=dict)
@@ -70,7 +70,7 @@ class Settings(Strict):
     token_ratio: Ratio = 0.5
     """Share of an answer's tokens to keep, in samples that lose tokens."""
     removal: Removal = "physical"
-    """Whether removed tokens leave the sequence ("physical") or only the loss ("mask")."""
+    """Place that removed tokens leave: the sequence ("physical") or only the loss ("mask")."""
     reference: str | None = None
     """Folder or hub id of the reference model, for strategies that need one."""
     epochs: PositiveInt = 3

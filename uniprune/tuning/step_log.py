@@ -25,7 +25,7 @@ class BatchLine(Strict):
     entropy: list[float] | None = None
     """Of each sample, in nats."""
     short: bool = False
-    """Whether the ratio left less than one sample, so that one was kept nevertheless."""
+    """True if the ratio left less than one sample, so that one was kept nevertheless."""
 
 
 class StepLine(Strict):

@@ -115,11 +115,11 @@ class SampleStrategy:
     """Base of all sample strategies; its class variables declare what `select` uses."""
 
     scores: ClassVar[bool] = False
-    """Whether `select` reads perplexity and entropy."""
+    """True if `select` reads perplexity and entropy."""
     prunes: ClassVar[bool] = True
     """False for a strategy that keeps every sample at every ratio."""
     stochastic: ClassVar[bool] = False
-    """Whether `select` draws from the generator."""
+    """True if `select` draws from the generator."""
 
     def __post_init__(self) -> None:
         validate(self)
@@ -134,15 +134,15 @@ class TokenStrategy:
     """Base of all token strategies; its class variables declare what `select` uses."""
 
     scores: ClassVar[bool] = False
-    """Whether `select` reads the tokens' log-likelihoods."""
+    """True if `select` reads the tokens' log-likelihoods."""
     reference: ClassVar[bool] = False
-    """Whether `select` reads log-likelihoods under a reference model."""
+    """True if `select` reads log-likelihoods under a reference model."""
     attention: ClassVar[str] = ""
     """Query positions of the attention that `select` reads: "last", "answer", or "" for none."""
     states: ClassVar[bool] = False
-    """Whether `select` reads last hidden states."""
+    """True if `select` reads last hidden states."""
     by_quadrant: ClassVar[bool] = False
-    """Whether `applies_to` depends on the quadrant, so that the plane must be measured."""
+    """True if `applies_to` depends on the quadrant, so that the plane must be measured."""
 
     def __post_init__(self) -> None:
         validate(self)
