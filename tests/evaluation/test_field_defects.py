@@ -30,7 +30,8 @@ from uniprune.engine.timer import Timer
 from uniprune.errors import PruningError, UserError
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.run import Run, RunOptions
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.run import Run
 from uniprune.methods._fitprune import received
 from uniprune.methods.dart import DART
 from uniprune.methods.divprune import DivPrune

@@ -13,9 +13,11 @@ from rich.console import Console
 from tests.helpers.paths import PLUGINS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions, Dataset, Score
+from uniprune.evaluation.dataset_run import uncertainty
 from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.run import Run, RunOptions, uncertainty
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.run import Run
 from uniprune.evaluation.runner import Runner
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS, load_plugin

@@ -20,8 +20,9 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.generation import Generator
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.processing import RequestEncoder
-from uniprune.evaluation.run import Run, RunOptions
+from uniprune.evaluation.run import Run
 from uniprune.modeling.catalog import ModelEntry, catalog, find_model
 from uniprune.modeling.loading import LoadedModel, Placement, fingerprint, load, outline, place
 from uniprune.modeling.messages import Part

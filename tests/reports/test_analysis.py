@@ -14,7 +14,8 @@ from rich.console import Console
 from uniprune.cli.main import main
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.run import Run, RunOptions
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.run import Run
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import METHODS
 from uniprune.reports.findings import FINDINGS, Finding, Study, pairs_csv

@@ -15,7 +15,8 @@ from rich.console import Console
 from uniprune.cli.main import main
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.dataset import DataOptions
-from uniprune.evaluation.run import Run, RunOptions
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.run import Run
 from uniprune.modeling.catalog import find_model
 from uniprune.modeling.loading import load, place
 from uniprune.registry import BENCHMARKS

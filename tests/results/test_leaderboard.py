@@ -17,7 +17,8 @@ from rich.console import Console
 from uniprune.cli.run import method_choices
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.run import Run, RunOptions
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.run import Run
 from uniprune.modeling.loading import LoadedModel
 from uniprune.results import comparison
 from uniprune.results.comparison import RunComparison, groups

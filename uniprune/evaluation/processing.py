@@ -50,6 +50,7 @@ class EncodedRequest:
         question: [M] token ids of the bare question.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
         images: images encoded one by one, in place of the pixels in `inputs`; empty if they are encoded with the row.
+        remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         error: why the row cannot be processed; everything else is then empty.
     """
 
@@ -58,6 +59,7 @@ class EncodedRequest:
     question: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: tuple[EncodedImage, ...] = ()
+    remarks: tuple[str, ...] = ()
     error: str | None = None
 
     @property

@@ -130,6 +130,7 @@ class Runner:
                 new_tokens=text.tokens,
                 first=text.first,
                 batch=len(rows),
+                remarks=list(row.remarks),
                 visual_tokens=list(report.entering),
                 requested=self._requested(report),
                 initial=report.initial,

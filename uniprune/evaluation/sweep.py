@@ -17,8 +17,9 @@ from uniprune.evaluation.collection import DatasetCollection, dataset_names
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.distributed import ALONE, LostProcessError, ProcessGroup
 from uniprune.evaluation.feature_cache import FeatureCache, sharing
+from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.plan import PlannedRun, RunOutcome, RunSettings
-from uniprune.evaluation.run import Run, RunOptions
+from uniprune.evaluation.run import Run
 from uniprune.modeling.catalog import ModelEntry, find_model
 from uniprune.modeling.loading import LoadedModel, outline, place, with_weights
 from uniprune.results.comparison import same_machine

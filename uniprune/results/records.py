@@ -158,6 +158,8 @@ class DatasetRecord(Strict):
     """Of these, rows with a stored prediction."""
     faulty: dict[str, str] = Field(default_factory=dict)
     """Rows of the file that cannot be given to the model (damaged image, …), with the reason."""
+    remarks: dict[str, int] = Field(default_factory=dict)
+    """Answered rows with a remark, such as an answer cut at the token limit: `uniprune.results.remarks`."""
     timing: Timing | None = None
     """Time spans; null without predictions."""
     ledger: TokenLedger | None = None

@@ -1,0 +1,197 @@
+"""One benchmark within a run: its rows evaluated, resumed, scored and recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from uniprune.errors import UserError
+from uniprune.evaluation.dataset import Dataset, Request, Score
+from uniprune.evaluation.distributed import ProcessGroup
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.processing import explain_worker_failure
+from uniprune.evaluation.prompts import prompts_hash, worded
+from uniprune.evaluation.runner import Runner
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.registry import BENCHMARKS
+from uniprune.results.aggregate import ledger, timing
+from uniprune.results.predictions import Prediction, Predictions, part
+from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord, Store
+from uniprune.results.remarks import count_remarks
+from uniprune.results.statistics import resample
+from uniprune.utils.console import RunProgress
+
+
+class DatasetRun:
+    """One benchmark within a run.
+
+    Args:
+        record: the run's record so far.
+        adapter: the model's layout, which words prompts under `prompts: family`.
+        options: settings of the run.
+        dataset: the benchmark.
+        store: where predictions and record go.
+        progress: display of the command.
+        team: processes that share the rows.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        adapter: ModelAdapter,
+        options: RunOptions,
+        dataset: Dataset,
+        store: Store,
+        progress: RunProgress,
+        team: ProcessGroup,
+    ) -> None:
+        self.record, self.options = record, options
+        self.dataset, self.store, self.progress, self.team = dataset, store, progress, team
+        requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
+        if self.options.prompts == "family":
+            requests = [worded(request, adapter.prompt) for request in requests]
+        self._requests = requests
+        self._blank = DatasetRecord(
+            ability=dataset.ability,
+            suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
+            data=dataset.fingerprint,
+            prompts=prompts_hash(self._requests),
+            rows=len(self._requests),
+        )
+
+    def complete(self, runner: Runner, environments: Sequence[Environment]) -> RunRecord:
+        """Evaluate the rows without a stored prediction, then score. An interrupt leaves a record of what is stored.
+
+        Of several processes, the first opens the file, scores and writes; each evaluates its share of the rows.
+        """
+        path = self.store.predictions(self.record.identity, self.dataset.name)
+        self._environments = environments
+        with ExitStack() as files:
+            with self.team.step():
+                if self.team.main:
+                    stored = files.enter_context(Predictions(path, self._waiting))
+                    stored.take_in()
+                    self._refuse_other_data()
+                    self._write(stored.answers)
+            with self.team.step():
+                if not self.team.main:
+                    stored = files.enter_context(Predictions(part(path, self.team.rank), self._waiting))
+                    stored.know(path)
+            try:
+                with self.team.step(), explain_worker_failure():
+                    self._evaluate(runner, stored)
+                    if not self.team.main:
+                        files.close()
+            except BaseException:
+                if self.team.main:
+                    # A full disk, or the signal of a dead worker, must not replace the first error.
+                    with contextlib.suppress(UserError), explain_worker_failure():
+                        self._write(stored.answers)
+                raise
+            with self.team.step():
+                if self.team.main:
+                    self._finish(stored)
+        return self.record
+
+    def _evaluate(self, runner: Runner, stored: Predictions) -> None:
+        """Evaluate this process's share of the rows without a stored prediction, batch by batch."""
+        missing = [request for request in self._requests if request.index not in stored.answers]
+        self.progress.advance(len(self._requests) - len(missing))
+        mine, left = self.team.share(missing), len(missing)
+        for batch in runner.predictions(mine, self.dataset.fingerprint):
+            for prediction in batch:
+                if prediction.error:
+                    self.progress.say(f"  {self.dataset.name}: row {prediction.index} is left out: {prediction.error}")
+            stored.append(batch)
+            done = min(len(batch) * self.team.size, left)  # the other processes are about as fast
+            self.progress.advance(done)
+            left -= done
+        self.progress.advance(left)
+
+    def _finish(self, stored: Predictions) -> None:
+        """Collect the predictions of all processes, score them and print the score."""
+        stored.take_in()
+        self._write(stored.answers)
+        score = self._score(stored.answers)
+        self._write(stored.answers, score)
+        faulty = len(self.record.datasets[self.dataset.name].faulty)
+        self.progress.say(
+            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
+            + f", {faulty} faulty rows left out" * bool(faulty)
+        )
+
+    def _score(self, stored: Mapping[str, Prediction]) -> ScoreRecord:
+        """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""
+        indices = {request.index for request in self._requests}
+        predictions = {i: one.prediction for i, one in stored.items() if i in indices and one.error is None}
+        workdir = self.store.folder(self.record.identity) / "judge" / self.dataset.name
+        score = self.dataset.score(predictions, workdir, limit=self.options.limit)
+        with contextlib.suppress(OSError):  # not empty if it holds a judge's replies
+            workdir.rmdir()
+            workdir.parent.rmdir()
+        return ScoreRecord(
+            value=score.value,
+            metric=score.metric,
+            judge=score.judge,
+            rows=score.rows,
+            unparsed=score.unparsed,
+            **uncertainty(score, self.dataset.name),
+            details=dict(score.details),
+        )
+
+    def _write(self, stored: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
+        """Write the record of all predictions so far."""
+        predictions = [stored[request.index] for request in self._requests if request.index in stored]
+        faulty = dict(self.dataset.faulty) | {one.index: one.error for one in predictions if one.error}
+        entry = self._blank.model_copy(
+            update={
+                "answered": len(predictions),
+                "faulty": faulty,
+                "remarks": count_remarks(predictions),
+                "timing": timing(predictions),
+                "ledger": ledger(predictions),
+                "score": score,
+            }
+        )
+        self.record = self.store.update(self.record, self.dataset.name, entry, *self._environments)
+
+    def _refuse_other_data(self) -> None:
+        """Raise UserError if the stored predictions are those of other rows."""
+        record = self.store.read(self.record.identity)
+        old = record.datasets.get(self.dataset.name) if record else None
+        for name, what in (("data", "the data file"), ("prompts", "the prompts")):
+            before, now = getattr(old, name, None), getattr(self._blank, name)
+            if before not in (None, now):
+                path = self.store.predictions(self.record.identity, self.dataset.name)
+                raise UserError(
+                    f"{self.dataset.name}: {what} changed since predictions were stored in {path} ({before} then, "
+                    f"{now} now); choose another --output, or delete that file and its record.json to start again"
+                )
+
+    def _shortened(self, request: Request) -> Request:
+        """Return the request with the run's own `max_new_tokens`, if it has one."""
+        length = self.options.max_new_tokens
+        return request if length is None else dataclasses.replace(request, max_new_tokens=length)
+
+    def _waiting(self, path: object) -> None:
+        """Print that another process holds the file."""
+        self.progress.say(f"  another process is writing {path}; waiting for it (Ctrl-C stops waiting)")
+
+
+def uncertainty(score: Score, name: str) -> dict[str, Any]:
+    """Return the fields of a `ScoreRecord` about items: their contributions and the interval.
+
+    If the headline does not follow from the items, the interval is that of their mean credit (`interval_of`).
+    """
+    parts = {part: dict(added) for part, added in score.parts.items()}
+    fields = {"per_item": dict(score.per_item), "clusters": dict(score.clusters), "parts": parts}
+    if not score.per_item:
+        return {**fields, "interval": None}
+    [estimate] = resample([score], name)
+    if abs(estimate.value - score.value) < 0.01:
+        return {**fields, "interval": estimate.interval()}
+    [estimate] = resample([dataclasses.replace(score, parts={})], name)
+    return {**fields, "parts": {}, "interval": estimate.interval(), "interval_of": "mean credit"}

@@ -1,0 +1,38 @@
+"""Settings of a run apart from model and method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from uniprune.errors import UserError
+from uniprune.evaluation.prompts import Policy
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Settings of a run apart from model and method.
+
+    Attributes:
+        protocol: "site" if the ratio holds at the pruning point, "average" if over all decoder layers.
+        limit: rows per benchmark; None for all.
+        batch_size: rows per batch (speed only).
+        max_new_tokens: longest prediction of every row; None for the benchmark's own.
+        workers: processes that decode images and process prompts ahead of the model (speed only).
+        prompts: wording by "benchmark" or "family"; a family without words for a row leaves it to the benchmark.
+    """
+
+    protocol: Literal["site", "average"] = "site"
+    limit: int | None = None
+    batch_size: int = 8
+    max_new_tokens: int | None = None
+    workers: int = 0
+    prompts: Policy = "benchmark"
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch_size", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name.replace('_', '-')} {value} must be at least 1")
+        if self.workers < 0:
+            raise UserError(f"workers {self.workers} must be at least 0; 0 prepares rows in the main process")
