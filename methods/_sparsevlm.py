@@ -27,6 +27,7 @@ class Scheduled(MultiStage):
     """A version with published schedules: average tokens -> tokens left after layers 2, 6 and 15 of LLaVA-1.5-7B."""
 
     layer: NonNegative = 3
+    kind: ClassVar[str] = "hybrid"  # as in UniPruneBench's taxonomy: embeddings choose the text that ranks
     llm_attention: ClassVar[bool] = True
     reference: ClassVar[tuple[int, ...]] = (3, 7, 16)
     published: ClassVar[dict[int, tuple[int, ...]]]

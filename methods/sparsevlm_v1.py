@@ -48,6 +48,7 @@ class SparseVLMv1(Staged):
     layer: NonNegative = 3
     scale: Positive | None = None
     bias: float = 0.0
+    kind: ClassVar[str] = "hybrid"
     llm_attention: ClassVar[bool] = True
     reference: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
 

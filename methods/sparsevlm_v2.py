@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
@@ -48,7 +49,8 @@ class SparseVLMv2(Scheduled):
     def select(self, view: View, keep: int) -> Tensor:
         rows = raters(view)
         attention = view.attention(rows) / view.attention.rotary_prior(rows)
-        return top_k(priority_heads(attention, max(1, round(self.heads * len(attention)))), keep)
+        heads = max(1, keep_count(len(attention), self.heads))
+        return top_k(priority_heads(attention, heads), keep)
 
 
 def priority_heads(attention: Tensor, heads: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import at_least_float32, complement, merge_into_nearest, top_k
 from uniprune.pruning.view import Space, View
@@ -51,7 +52,7 @@ class VisionZip(PreLLM):
     vision_layer: int | None = None
 
     def select(self, view: View, keep: int) -> Selection:
-        context = min(keep - 1, max(1, round(keep * self.contextual))) if self.contextual else 0
+        context = min(keep - 1, keep_count(keep, self.contextual))
         states = view.vision.cls_tokens(self.vision_layer)[: keep - context] if self.cls else None
         head = view.tokens[:0] if states is None else view.vision.project(states)
         importance = view.vision.importance(self.vision_layer)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
+from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import at_least_float32, cosine_distance, cosine_similarity, top_k
 from uniprune.pruning.greedy import farthest_points
@@ -47,8 +48,8 @@ class ZSPAPrune(PreLLM):
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
-        core = min(keep, max(1, round(keep * self.k))) if self.k > 0 else 0
-        return core_and_diverse(view.tokens, relevance(view.tokens, view.prompt, self.pooling), core, keep)
+        scores = relevance(view.tokens, view.prompt, self.pooling)
+        return core_and_diverse(view.tokens, scores, keep_count(keep, self.k), keep)
 
 
 def relevance(tokens: Tensor, prompt: Tensor, pooling: Pooling) -> Tensor:

@@ -7,7 +7,7 @@ split over `<name>.<part>.npz`: arrays of one name are put together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,12 @@ import torch
 from torch import Tensor
 
 from tests.helpers.paths import GOLDEN
+from uniprune.pruning.base import Selection
 
 FOLDER = GOLDEN
 DTYPES = (torch.float64, torch.float32)
+Methods = Callable[[str], Any]
+"""A look-up of method classes by registered name: the shipped ones, or copies with a deliberate fault."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +88,13 @@ def same(got: Tensor, want: Tensor) -> None:
     assert got.tolist() == want.tolist()
 
 
+def picked(answer: Tensor | Selection, want: Tensor) -> None:
+    """Require the set `want` of an answer."""
+    same(ascending(answer.indices if isinstance(answer, Selection) else answer), want)
+
+
 def ascending(indices: Tensor) -> Tensor:
     return indices.sort().values
-
-
-class Rows:
-    """A stand-in for `view.attention`: named rows [H, R, N], by default those of the text."""
-
-    def __init__(self, text: Tensor, **named: Tensor) -> None:
-        self.text, self.named = text, named
-
-    def __call__(self, rows: Any) -> Tensor:
-        return self.text[:, rows] if isinstance(rows, Tensor) else self.named[rows]
-
-    def blocks(self, rows: Any) -> Iterator[Tensor]:
-        yield from self(rows).split(7, dim=1)
 
 
 def rotary(length: int, width: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

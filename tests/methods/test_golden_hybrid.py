@@ -1,5 +1,7 @@
 """Selections of the hybrid methods equal those of the authors' released code, stored as numbers.
 
+Every case becomes a view, and the method's own `select` decides.
+
 All cases run in both precisions but for one kind: clusterings marked `noise_sensitive` (llm_sparsevlm_cluster case 0,
 one stage of cases 2 and 4 of llm_sparsevlm_v15). There mutual nearest neighbours have equal densities, and random noise
 of 1e-6 decides as float32 rounds it; with the stored noise they are reproduced in float32, and skipped in float64.
@@ -10,17 +12,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
 
-from tests.helpers.golden_cases import Case, Rows, ascending, golden, rotary, same
-from tests.helpers.views import make_view
+from tests.helpers.golden_cases import Case, Methods, ascending, golden, picked, rotary, same
+from tests.helpers.views import Rows, Tower, after_system, decide, llm_view, make_view, noise
 from uniprune.engine.attention import AttentionCapture, ViewAttention
-from uniprune.methods._mustdrop import KEYS, WindowMerge, passes, similar_windows
-from uniprune.methods._sparsevlm import raters, recycle, recycled, text_raters
-from uniprune.methods.mustdrop import MustDrop
-from uniprune.methods.sparsevlm import SparseVLM, split_budget
-from uniprune.methods.sparsevlm_v1 import SparseVLMv1, kept_by_rank
-from uniprune.methods.sparsevlm_v2 import SparseVLMv2, priority_heads
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.functional import group_means
@@ -28,41 +23,46 @@ from uniprune.pruning.functional import group_means
 
 # --- SparseVLM --------------------------------------------------------------------------------------------------
 @golden("llm_sparsevlm_v15")
-def test_sparsevlm(case: Case) -> None:
-    embeddings = case.embeddings[0]
-    visual, text = embeddings[case.sys :][: case.N], embeddings[case.sys + case.N :]
-    chosen = text_raters(visual, text)
-    same(chosen, case.rater_text_idx)
+def test_sparsevlm(case: Case, methods: Methods) -> None:
+    embeddings, method = case.embeddings[0], methods("sparsevlm")()
+    text = after_system(embeddings[case.sys + case.N :], scale=9)
+    embedded = SimpleNamespace(tokens=embeddings[case.sys :][: case.N], text=text)
+    scratch: dict[str, torch.Tensor] = {}
     for number, k in enumerate(case.schedule.tolist()):
         stage = case.at(number)
-        assert split_budget(stage.n_vis_in, stage.n_vis_out) == (k, stage.cluster_num) == (stage.k, stage.cluster_num)
-        assert recycled(stage.n_vis_in - k) == (stage.n_stage1, stage.cluster_num)
-        score = stage.attn_text2vis[:, chosen].mean((0, 1))
-        torch.testing.assert_close(score, stage.score, rtol=1e-4, atol=1e-8)
         tokens = stage.layer_out[0, case.sys :][: stage.n_vis_in]
-        if stage.noise_sensitive and case.dtype == torch.float64:
-            continue  # the stored result hangs on how float32 rounds densities
-        noise = stage.noise_rand * 1e-6 if stage.noise_sensitive else None
-        answer = recycle(tokens, score, k, stage.cluster_num, noise)
-        same(ascending(answer.indices[:k]), stage.keep)
-        assert set(answer.indices[k:].tolist()) <= set(stage.recycle_src_idx.tolist())
+        view = llm_view(tokens, Rows(stage.attn_text2vis), embedded=embedded, initial=case.N, scratch=scratch)
+        answer = method.select(view, stage.n_vis_out)
+        embedded = SimpleNamespace(tokens=noise(*tokens.shape).to(tokens), text=noise(*text.shape).to(tokens))  # unread
         assert answer.tokens is not None
+        assert (len(answer.indices), stage.n_vis_out) == (k + stage.cluster_num, k + stage.cluster_num)
+        picked(answer.indices[:k], stage.keep)
+        order = stage.score[answer.indices[:k]]
+        assert bool((order[:-1] >= order[1:] - 1e-7).all())
+        assert set(answer.indices[k:].tolist()) <= set(stage.recycle_src_idx.tolist())
+        if stage.noise_sensitive:
+            continue  # the stored result hangs on the noise
         torch.testing.assert_close(answer.tokens[k:], stage.merged, rtol=1e-5, atol=1e-5)
         before, after = stage.layer_out[0, : case.sys], stage.layer_out[0, case.sys + stage.n_vis_in :]
         out = torch.cat([before, tokens[answer.indices[:k].sort().values], answer.tokens[k:], after])
         torch.testing.assert_close(out, stage.out_hidden[0], rtol=1e-5, atol=1e-5)
 
 
-def test_sparsevlm_published_schedules() -> None:
+def test_sparsevlm_published_schedules(methods: Methods) -> None:
     counts = {192: (309, 204, 113), 128: (312, 117, 39), 96: (249, 55, 27), 64: (82, 32, 18)}
     for tokens, (a, b, c) in counts.items():
-        stages = SparseVLM(ratio=tokens / 576, budget="paper").schedule(32)
+        stages = methods("sparsevlm")(ratio=tokens / 576, budget="paper").schedule(32)
         assert tokens_per_layer(576, stages, 32) == [576] * 3 + [a] * 4 + [b] * 9 + [c] * 16
-    stages = SparseVLMv2(ratio=1 / 3, budget="paper").schedule(32)
-    assert tokens_per_layer(576, stages, 32) == [576] * 3 + [300] * 4 + [200] * 9 + [118] * 16
     for label in (0.333, 0.222, 0.111):  # as typed on a command line
-        stages = SparseVLM(ratio=label, budget="paper").schedule(32)
+        stages = methods("sparsevlm")(ratio=label, budget="paper").schedule(32)
         assert tokens_per_layer(576, stages, 32)[3::4][:1] == [counts[round(label * 576)][0]]
+
+
+def test_sparsevlm_v2_published_schedules(methods: Methods) -> None:
+    counts = {192: (300, 200, 118), 128: (238, 108, 60), 96: (246, 54, 28), 64: (66, 34, 20)}
+    for tokens, (a, b, c) in counts.items():
+        stages = methods("sparsevlm-v2")(ratio=tokens / 576, budget="paper").schedule(32)
+        assert tokens_per_layer(576, stages, 32) == [576] * 3 + [a] * 4 + [b] * 9 + [c] * 16
 
 
 @golden("llm_sparsevlm_cluster")
@@ -76,27 +76,38 @@ def test_clustering(case: Case) -> None:
     torch.testing.assert_close(group_means(case.x, owner, case.k), case.merged, rtol=1e-5, atol=1e-5)
 
 
+def rated(case: Case) -> SimpleNamespace:
+    """Embeddings of which the case's raters, and no other text after the image, are like the image."""
+    text = torch.zeros(case.attn_text2vis.shape[1], 1)
+    text[case.rater_text_idx] = 1
+    return SimpleNamespace(tokens=torch.ones(case.N, 1), text=after_system(text, scale=9))
+
+
 @golden("llm_sparsevlm_v10_rank")
-def test_sparsevlm_v1(case: Case) -> None:
-    attention = case.attn_text2vis[:, case.rater_text_idx].mean(0)
-    assert int(torch.linalg.matrix_rank(attention.float())) == case.rank
-    assert kept_by_rank(attention, case.scale, case.bias) == len(case.keep)
+def test_sparsevlm_v1(case: Case, methods: Methods) -> None:
     tokens = torch.randn(case.N, 8, generator=torch.Generator().manual_seed(0), dtype=case.dtype)
-    text = case.attn_text2vis.shape[1]
-    view = make_view(
-        tokens,
-        attention=Rows(case.attn_text2vis),
-        after=torch.arange(text),
-        scratch={"raters": case.rater_text_idx},
+    view = llm_view(tokens, Rows(case.attn_text2vis), embedded=rated(case))
+    answer = methods("sparsevlm-v1")(ratio=0.5, scale=case.scale, bias=case.bias).select(view, 1)
+    count, dropped = len(case.keep), case.N - len(case.keep)
+    assert count == min(case.N - 1, max(1, int(case.scale * case.rank + case.bias)))
+    picked(answer.indices[:count], case.keep)
+    same(answer.tokens[:count], tokens[answer.indices[:count]])
+    assert len(answer.indices) == count + int(0.3 * dropped + 1) // 10 + 1
+
+
+def test_sparsevlm_v1_published_scales(methods: Methods) -> None:
+    """One rater's row has rank 1, so the scale is the number of tokens."""
+    view = llm_view(
+        noise(100, 4), Rows(noise(2, 1, 100)), embedded=SimpleNamespace(tokens=noise(100, 4), text=noise(4, 4))
     )
-    answer = SparseVLMv1(ratio=0.5, scale=case.scale, bias=case.bias).select(view, 1)
-    assert not isinstance(answer, Tensor)
-    same(ascending(answer.indices[: len(case.keep)]), case.keep)
-    assert len(answer.indices) == len(case.keep) + recycled(case.N - len(case.keep))[1]
+    for ratio, scale in ((1 / 9, 1), (2 / 9, 9), (1 / 3, 13), (2 / 3, 27)):
+        answer = methods("sparsevlm-v1")(ratio=ratio).select(view, 1)
+        dropped = 100 - scale
+        assert len(answer.indices) == scale + int(0.3 * dropped + 1) // 10 + 1
 
 
 @golden("llm_sparsevlm_v20")
-def test_sparsevlm_v2(case: Case) -> None:
+def test_sparsevlm_v2(case: Case, methods: Methods) -> None:
     text, start = case.attn_text2vis.shape[1], 35
     length = start + case.N + text
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
@@ -107,68 +118,69 @@ def test_sparsevlm_v2(case: Case) -> None:
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(start, start + case.N),
         text=torch.arange(start + case.N, length),
-        prompt=torch.arange(0),
-    ).rotary_prior
-    torch.testing.assert_close(prior("text").to(case.dtype), case.rope_bias_text2vis, atol=1e-4, rtol=1e-4)
-    corrected = (case.attn_text2vis / case.rope_bias_text2vis)[:, case.rater_text_idx]
-    torch.testing.assert_close(priority_heads(corrected, case.n_heads_selected), case.score, rtol=1e-3, atol=1e-6)
-    attention = Rows(case.attn_text2vis)
-    attention.rotary_prior = lambda rows: case.rope_bias_text2vis[rows]  # type: ignore[attr-defined]
-    view = make_view(
-        torch.zeros(case.N, 1), attention=attention, scratch={"raters": case.rater_text_idx}, after=torch.arange(text)
-    )
-    same(ascending(SparseVLMv2(heads=14 / 16).select(view, case.k)), case.keep)
-
-
-def test_raters_are_chosen_once_per_image() -> None:
-    generator = torch.Generator().manual_seed(0)
-    text, tokens = torch.randn(9, 4, generator=generator), torch.randn(6, 4, generator=generator)
-    view = make_view(tokens, embedded=SimpleNamespace(tokens=tokens, text=text), after=torch.tensor([5, 6, 7, 8]))
-    first = raters(view)
-    assert set(first.tolist()) <= {5, 6, 7, 8}
-    view.embedded = None  # type: ignore[assignment]
-    assert raters(view) is first
+        prompt=lambda: torch.arange(0),
+    ).rotary_prior("text")
+    torch.testing.assert_close(prior.to(case.dtype), case.rope_bias_text2vis, atol=1e-4, rtol=1e-4)
+    attention = Rows(case.attn_text2vis, prior=case.rope_bias_text2vis)
+    view = llm_view(noise(case.N, 4), attention, embedded=rated(case))
+    assert case.n_heads_selected == 14
+    method = methods("sparsevlm-v2")(heads=14 / 16)
+    picked(decide(method, view, case.k), case.keep)
+    score = case.score[method.select(view, case.k)]
+    assert bool((score[:-1] >= score[1:] * (1 - 1e-4)).all())
 
 
 # --- MustDrop ---------------------------------------------------------------------------------------------------
 @golden("llm_mustdrop_merge")
-def test_mustdrop_merges_windows(case: Case) -> None:
-    patches = case.x[1:]
-    windows = similar_windows(patches, [(1, case.grid, case.grid)], case.window, case.threshold)
-    assert len(windows) == case.n_windows_merged
-    untouched = torch.ones(len(patches), dtype=torch.bool)
-    untouched[windows.flatten()] = False
-    out = torch.cat([case.x[:1], patches[windows].mean(1), patches[untouched]])
-    torch.testing.assert_close(out, case.out, rtol=1e-5, atol=1e-6)
-    assert case.size.tolist() == [1.0] + [9.0] * len(windows) + [1.0] * int(untouched.sum())
+def test_mustdrop_merges_windows(case: Case, methods: Methods) -> None:
+    """Means of windows take the place of their centre; the release puts them first, most similar first."""
+    patches, scores, side = case.x[1:], noise(case.grid**2), case.grid
+    own = {} if (case.threshold, case.window) == (0.8, 3) else {"similarity": case.threshold, "window": case.window}
+    merge = methods("mustdrop")(ratio=1 / 3, **own).schedule(32)[0]
+    assert merge.layer == 0
+    tower = Tower(hidden=(patches, {"layer": 1}), importance=(scores, {"layer": -1}))
+    view = make_view(patches, grids=[(1, side, side)], vision=tower, cells=torch.arange(side**2) + 1000)
+    answer = decide(merge.pruner, view, 1)
+    merged, untouched = case.out[1:].split([case.n_windows_merged, case.n_out - case.n_windows_merged])
+    assert answer.tokens is not None
+    assert len(answer.indices) == case.n_out
+    windows = (answer.tokens != patches[answer.indices]).any(1)
+    torch.testing.assert_close(answer.tokens[~windows], untouched, rtol=0, atol=0)
+    twins = torch.cdist(answer.tokens[windows], merged).argmin(1)
+    picked(twins, torch.arange(len(merged)))
+    torch.testing.assert_close(answer.tokens[windows], merged[twins], rtol=1e-5, atol=1e-6)
+    around, centres = torch.arange(case.window) - case.window // 2, answer.indices[windows]
+    inside = centres[:, None] + (around[:, None] * side + around).flatten()
+    torch.testing.assert_close(answer.tokens[windows], patches[inside].mean(1))
+    scores[centres] = scores[inside].mean(1)
+    best = answer.indices[scores[answer.indices].argsort(descending=True)]
+    picked(view.scratch["key cells"] - 1000, ascending(best[: -(-8 * len(best) // 100)]))
 
 
 @golden("llm_mustdrop_prefill")
-def test_mustdrop_filters(case: Case) -> None:
-    seen = make_view(torch.zeros(case.N, 1), grids=[(1, 1, case.N)])  # one row of tokens: no window to merge
-    seen.vision = SimpleNamespace(  # type: ignore[assignment]
-        hidden=lambda layer: torch.zeros(case.N, 1), importance=lambda layer: case.cls_attn.mean(0)
-    )
-    assert len(WindowMerge(similarity=1.0, window=3, key_share=0.08).select(seen, 1).indices) == case.N
-    keys = ascending(seen.scratch[KEYS])
-    same(keys, case.keyset0)
-    cells, scale = torch.arange(case.N), case.N / 576
-    method = MustDrop(
-        ratio=0.5, global_threshold=case.global_thr * scale, individual_threshold=case.individual_thr * scale
-    )
-    for number in range(4):
+def test_mustdrop_filters(case: Case, methods: Methods) -> None:
+    """Thresholds are given for 576 tokens; those of the table belong to a ratio."""
+    scale = case.N / 576
+    own = {"global_threshold": case.global_thr * scale, "individual_threshold": case.individual_thr * scale}
+    table = {0.011: 1 / 9, 0.0012: 2 / 9, 0.001: 1 / 3}
+    official = case.N == 576 and case.global_thr in table
+    method = methods("mustdrop")(ratio=table[case.global_thr]) if official else methods("mustdrop")(ratio=0.5, **own)
+    merge, *filters = method.schedule(32)
+    assert [stage.layer for stage in filters] == [3, 7, 11, 15]
+    scratch: dict[str, torch.Tensor] = {}
+    ones = torch.ones(case.N, 1)  # one row of tokens: no window to merge
+    tower = Tower(hidden=(ones, {"layer": 1}), importance=(case.cls_attn.mean(0), {"layer": -1}))
+    seen = make_view(ones, grids=[(1, 1, case.N)], vision=tower, scratch=scratch)
+    assert len(decide(merge.pruner, seen, 1).indices) == case.N
+    (keys,) = scratch.values()
+    picked(keys, case.keyset0)
+    cells = torch.arange(case.N)
+    for number, filter_ in enumerate(filters):
         stage = case.at(number)
-        filtered = passes(stage.attn_text2vis.mean(0), case.global_thr, case.individual_thr)
-        same(filtered.nonzero()[:, 0], stage.filter_keep)
-        view = make_view(
-            torch.zeros(len(cells), 1),
-            cells=cells,
-            initial=case.N,
-            attention=Rows(stage.attn_text2vis),
-            after=torch.arange(case.text),
-            scratch={KEYS: keys},
+        view = llm_view(
+            torch.zeros(len(cells), 1), Rows(stage.attn_text2vis), cells=cells, initial=case.N, scratch=scratch
         )
-        kept = method.select(view, 1)
+        kept = decide(filter_.pruner, view, 1).indices
         same(kept, stage.keep)
         cells = cells[kept]
         same(torch.isin(cells, keys).nonzero()[:, 0], stage.keyset_out)
@@ -177,3 +189,15 @@ def test_mustdrop_filters(case: Case) -> None:
     assert first is not None
     held = [case.sys + case.text + (case.N if layer < first else len(cells)) for layer in range(32)]
     assert held == case.kv_len_per_layer.tolist()
+
+
+def test_mustdrop_published_thresholds(methods: Methods) -> None:
+    """A token passes whose share of all attention, or whose largest entry, reaches the threshold for 576 tokens."""
+    for ratio, total, largest in ((1 / 9, 0.011, 0.01), (2 / 9, 0.0012, 0.001), (1 / 3, 0.001, 0.001)):
+        rows = torch.zeros(4, 40)
+        rows[0, 0], rows[0, 1] = 0.98 * largest, 1.02 * largest  # half the threshold's share
+        rows[:, 2], rows[:, 3] = 0.98 * largest / 2, 1.02 * largest / 2  # half the largest entry
+        rows[:, 5:] = (2 * largest / total - rows.sum()) / (4 * 35)
+        view = llm_view(torch.zeros(40, 1), Rows(rows[None].expand(2, -1, -1)), initial=576)
+        view.scratch["key cells"] = torch.tensor([4])
+        same(methods("mustdrop")(ratio=ratio).select(view, 1)[:3], torch.tensor([1, 3, 4]))

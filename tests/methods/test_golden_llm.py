@@ -1,7 +1,8 @@
 """Selections of the methods inside the language model equal those of the authors' released code, stored as numbers.
 
-Each case runs in float64 and in float32. Where a name starts with `upb_`, the stored numbers are those of the defective
-port in UniPruneBench's release; the tests show that ours differs from them.
+Every case becomes a view, and the method's own `select` decides; each runs in float64 and in float32. Where a name
+starts with `upb_`, the stored numbers are those of the defective port in UniPruneBench's release; the tests show that
+ours differs from them.
 """
 
 from __future__ import annotations
@@ -10,47 +11,48 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
-from torch import Tensor
 
-from tests.helpers.golden_cases import FOLDER, Case, Rows, ascending, golden, rotary, same
-from tests.helpers.views import decide, make_view
+from tests.helpers.golden_cases import FOLDER, Case, Methods, ascending, golden, picked, rotary, same
+from tests.helpers.views import Rows, after_system, decide, llm_view, make_view, noise
 from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.engine.compaction import pack, renumbered, replace_tokens, take
-from uniprune.methods._fitprune import received
-from uniprune.methods.calibration.vtw import divergences, earliest
-from uniprune.methods.dart import DART, largest_keys, least_similar
-from uniprune.methods.fastv import FastV
-from uniprune.methods.fitprune import FitPrune, importance
-from uniprune.methods.pyramiddrop import PyramidDrop
-from uniprune.methods.random_intra import RandomIntra
+from uniprune.errors import UserError
+from uniprune.methods.calibration.vtw import divergences
 from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count, tokens_per_layer
+from uniprune.pruning.view import View
 
 
 # --- FastV, random ----------------------------------------------------------------------------------------------
 @golden("llm_fastv")
-def test_fastv(case: Case) -> None:
+def test_fastv(case: Case, methods: Methods) -> None:
     """The set of the release, and with `order="release"` the order of UniPruneBench's port, most attended first."""
-    rows = case.attn_last[:, None, case.sys : case.sys + case.N]
+    row = case.attn_last[:, None, case.sys : case.sys + case.N]
     tokens = torch.arange(case.N)[:, None].to(case.dtype)
-    view = make_view(tokens, attention=Rows(rows[:, :0], last=rows))
-    keep = keep_count(case.N, case.ratio)
+    view = llm_view(tokens, Rows(noise(len(row), 9, case.N).to(row), last=row))
+    method, keep = methods("fastv"), keep_count(case.N, case.ratio)
+    assert [(stage.layer, stage.ratio) for stage in method(ratio=case.ratio).schedule(32)] == [(2, case.ratio)]
     assert keep == case.k_official
-    same(ascending(FastV().select(view, keep)), case.keep)
-    ported = decide(FastV(order="release"), view, case.upb_k)
+    picked(decide(method(), view, keep), case.keep)
+    ported = decide(method(order="release"), view, case.upb_k)
     assert ported.tokens is not None
     same(ported.indices, case.upb_keep)
     same(ported.tokens[:, 0], case.upb_keep_unsorted)
     same(case.upb_pdrop_keep_unsorted, case.upb_keep_unsorted)  # the port's PyramidDrop is its FastV
-    same(ascending(FastV().select(view, case.k_hf)), case.keep_hf)
+    picked(method().select(view, case.k_hf), case.keep_hf)
 
 
 @golden("llm_random_intra")
-def test_random_intra(case: Case) -> None:
+def test_random_intra(case: Case, methods: Methods) -> None:
     """The release draws from the global generator; with ours seeded alike the sets are the same."""
-    view = make_view(torch.zeros(case.N, 1), generator=torch.Generator().manual_seed(case.seed))
-    same(ascending(RandomIntra().select(view, case.k)), case.keep)
+    generator = torch.Generator().manual_seed(case.seed)
+    view = make_view(torch.zeros(case.N, 1), generator=generator, initial=2 * case.N)
+    method = methods("random-intra")()
+    assert method.random
+    assert method.layer == 2
+    picked(decide(method, view, case.k), case.keep)
 
 
 @golden("llm_upb_merge_positions")
@@ -76,61 +78,85 @@ def test_order_and_positions_of_the_port(case: Case) -> None:
 
 
 # --- DART -------------------------------------------------------------------------------------------------------
-@golden("llm_dart")
-def test_dart(case: Case) -> None:
-    """With the release's order of pivots (that of a Python set) and count, the release's tokens."""
+def dart_view(case: Case) -> View:
+    """The case as the decoder has it: before its final norm, which weighs channels by powers of two."""
     keys, hidden = case.keys[0].transpose(0, 1).flatten(1), case.hidden[0]
     visual, text = slice(case.sys, case.sys + case.N), slice(case.sys + case.N, None)
-    same(largest_keys(keys[visual], 4), case.img_pivots)
-    same(largest_keys(keys[text], 4), case.txt_pivots)
+    weight = 2.0 ** (torch.arange(hidden.shape[1]) % 7 - 3).to(hidden)
+    before = hidden / weight
+    attention = Rows(noise(2, case.text, case.N), keys={"visual": keys[visual], "text": keys[text]})
+    return llm_view(before[visual], attention, text=after_system(before[text], scale=9), norm=lambda x: x * weight)
 
-    def kept(order: Tensor, count: float) -> Tensor:
-        pivots = order[(order >= case.sys) & (order < case.sys + case.N)] - case.sys
-        return least_similar(hidden[visual], hidden[order], pivots, [int(count) // len(order)] * len(order))
 
-    same(kept(case.iter_order_abs, case.max_num_trunction), case.keep)
-    same(kept(case.iter_order_abs, case.max_num_trunction), case.keep_llava_trunc)
-    same(kept(case.iter_order_abs, case.N * case.ratio), case.keep_llava)
-    same(kept(case.iter_order_abs, case.N * case.ratio), case.keep_qwen25)
-    same(kept(case.upb_iter_order_abs, case.N * case.ratio), case.upb_keep)
+def dart_rule(case: Case, pivots: list[int], quotas: list[int]) -> list[int]:
+    """The released rule, read literally: each pivot in turn adds the tokens left that are least like it."""
+    hidden, visual = case.hidden[0].double(), range(case.sys, case.sys + case.N)
+    kept = [pivot for pivot in pivots if pivot in visual]
+    for pivot, quota in zip(pivots, quotas, strict=True):
+        cosine = torch.nn.functional.cosine_similarity(hidden[pivot], hidden, dim=-1).tolist()
+        left = sorted((place for place in visual if place not in kept), key=cosine.__getitem__)
+        kept += left[:quota]
+    return sorted(place - case.sys for place in kept)
 
 
 @golden("llm_dart")
-def test_dart_meets_the_budget_the_release_misses(case: Case) -> None:
-    keys, hidden = case.keys[0].transpose(0, 1).flatten(1), case.hidden[0]
-    attention = SimpleNamespace(
-        keys=lambda rows: keys[case.sys :][: case.N] if isinstance(rows, str) else keys[case.sys + case.N :][rows]
-    )
-    text = hidden[case.sys + case.N :]
-    view = make_view(
-        hidden[case.sys : case.sys + case.N],
-        text=text,
-        after=torch.arange(len(text)),
-        attention=attention,
-        norm=lambda x: x,
-    )
-    for keep in (2, case.max_num_trunction, case.N - 1):
-        assert len(set(DART().select(view, keep).tolist())) == keep
-    assert set(case.img_pivots.tolist()) <= set(DART().select(view, case.max_num_trunction).tolist())
-    assert len(case.keep) == 4 + 8 * (case.max_num_trunction // 8)
+def test_dart(case: Case, methods: Methods) -> None:
+    """The rule gives the release's tokens with the release's order of pivots (that of a Python set) and count.
+
+    `select` follows it with pivots by the length of their keys, visual ones first, and meets the budget.
+    """
+    for order, count, keep in (
+        (case.iter_order_abs, case.max_num_trunction, case.keep),
+        (case.iter_order_abs, case.max_num_trunction, case.keep_llava_trunc),
+        (case.iter_order_abs, case.N * case.ratio, case.keep_llava),
+        (case.iter_order_abs, case.N * case.ratio, case.keep_qwen25),
+        (case.upb_iter_order_abs, case.N * case.ratio, case.upb_keep),
+    ):
+        assert dart_rule(case, order.tolist(), [int(count) // len(order)] * len(order)) == keep.tolist()
+    view, method = dart_view(case), methods("dart")()
+    assert (method.visual_pivots, method.text_pivots, method.layer) == (4, 4, 2)
+    pivots = [*(case.sys + case.img_pivots).tolist(), *(case.sys + case.N + case.txt_pivots).tolist()]
+    assert sorted(pivots) == sorted(case.iter_order_abs.tolist())
+    for keep in (4, 12, 21, case.N // 2, case.N - 1):
+        each, more = divmod(keep - 4, 8)
+        want = dart_rule(case, pivots, [each + (number < more) for number in range(8)])
+        assert decide(method, view, keep).indices.tolist() == want
+    picked(decide(method, view, 2), ascending(case.img_pivots[:2]))
+    ported = methods("dart")(visual_pivots=10, text_pivots=5)
+    assert set(case.img_pivots.tolist()) <= set(decide(ported, view, 10).indices.tolist())
+    assert len(case.keep) == 4 + 8 * (case.max_num_trunction // 8)  # the release misses the budget
 
 
 # --- VTW --------------------------------------------------------------------------------------------------------
 @golden("llm_vtw_findk")
-def test_vtw_search(case: Case) -> None:
-    torch.testing.assert_close(divergences(case.logits_full_last, case.logits_withdrawn), case.kl, rtol=1e-4, atol=1e-6)
-    for eta in (0.003, 0.0005):
-        want = getattr(case, f"K_eta{eta}")
-        found = earliest(divergences(case.logits_full_last, case.logits_withdrawn), eta, case.first_candidate_layer)
-        assert found == (None if want < 0 else want)
+def test_vtw_search(case: Case, methods: Methods) -> None:
+    divergence = divergences(case.logits_full_last, case.logits_withdrawn)
+    torch.testing.assert_close(divergence, case.kl, rtol=1e-4, atol=1e-6)
     twice = divergences(case.logits_full_last.repeat(2, 1), case.logits_withdrawn.repeat(2, 1, 1))
-    assert earliest(twice, 0.003) == getattr(case, "K_eta0.003")
-    assert earliest(twice, -1.0) is None
+    for kl in (divergence, twice):
+        seen = {"divergence": kl, "layers": torch.tensor(32), "first": torch.tensor(case.first_candidate_layer)}
+        for eta in (0.003, 0.0005):
+            search, want = methods("vtw").calibration(eta=eta), getattr(case, f"K_eta{eta}")
+            if want >= 0:
+                found = search.result([seen])
+                (stage,) = methods("vtw")(ratio=found.ratio).schedule(32)
+                assert (stage.layer, stage.ratio, found.evidence["layer"]) == (want, 0, want)
+            else:
+                with pytest.raises(UserError, match="no layer from 5 on can withdraw"):
+                    search.result([seen])
+
+
+def test_vtw_withdraws_everything_before_its_layer(methods: Methods) -> None:
+    for ratio, layer in ((0.5, 16), (0.33, 11), (0.36, 12), (1 / 64, 1), (0.01, 1), (0.98, 31)):
+        (stage,) = methods("vtw")(ratio=ratio).schedule(32)
+        assert (stage.layer, stage.ratio) == (layer, 0)
+        assert not len(decide(stage.pruner, make_view(torch.zeros(5, 1)), 0).indices)
+    assert methods("vtw")(ratio=0.99).schedule(32) == methods("vtw")(ratio=1.0).schedule(32) == ()
 
 
 # --- PyramidDrop ------------------------------------------------------------------------------------------------
 @golden("llm_pdrop")
-def test_pyramiddrop(case: Case) -> None:
+def test_pyramiddrop(case: Case, methods: Methods) -> None:
     length = len(case.features)
     linear = lambda weight: lambda x: x @ weight.T  # noqa: E731
     module = SimpleNamespace(
@@ -143,48 +169,51 @@ def test_pyramiddrop(case: Case) -> None:
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(case.sys, case.sys + case.n_vis_in),
         text=torch.arange(0),
-        prompt=torch.arange(0),
+        prompt=lambda: torch.arange(0),
     )
     row = attention("last")[:, 0]
     torch.testing.assert_close(
         row.to(case.dtype), case.attn_last[:, case.sys :][:, : case.n_vis_in], atol=1e-6, rtol=1e-4
     )
-    view = make_view(case.features[case.sys :][: case.n_vis_in], upcoming=attention)
+    view = llm_view(case.features[case.sys :][: case.n_vis_in], Rows(noise(len(row), 9, case.n_vis_in)))
+    view.upcoming = attention
     keep = math.floor(case.N0 * case.ratios[case.stage + 1].item())
-    same(ascending(PyramidDrop().select(view, keep)), case.keep)
+    picked(decide(methods("pyramiddrop")(), view, keep), case.keep)
 
 
-def test_pyramiddrop_paper_schedule() -> None:
-    stages = PyramidDrop(ratio=0.125, budget="paper").schedule(32)
+def test_pyramiddrop_paper_schedule(methods: Methods) -> None:
+    stages = methods("pyramiddrop")(ratio=0.125, budget="paper").schedule(32)
     assert tokens_per_layer(576, stages, 32) == [576] * 8 + [288] * 8 + [144] * 8 + [72] * 8
 
 
 # --- FitPrune ---------------------------------------------------------------------------------------------------
-@golden("llm_fitprune")
-def test_fitprune(case: Case) -> None:
+def fitprune_view(case: Case) -> View:
     visual, text = case.attn_vt.split([case.N, case.text], dim=1)
-    score = importance(received(visual.split(5, dim=1)), received(text.split(5, dim=1)))
-    torch.testing.assert_close(score, case.score, rtol=1e-4, atol=1e-7)
-    view = make_view(visual[0], attention=Rows(text, visual=visual), after=torch.arange(case.text))
-    same(ascending(FitPrune().select(view, case.N - case.n_delete)), case.keep)
+    return llm_view(visual[0], Rows(text, visual=visual))
 
 
 @golden("llm_fitprune")
-def test_fitprune_is_not_inverted(case: Case) -> None:
+def test_fitprune(case: Case, methods: Methods) -> None:
+    method, view, keep = methods("fitprune")(), fitprune_view(case), case.N - case.n_delete
+    picked(decide(method, view, keep), case.keep)
+    score = case.score[method.select(view, keep)]
+    assert bool((score[:-1] >= score[1:] * (1 - 1e-4)).all())
+
+
+@golden("llm_fitprune")
+def test_fitprune_is_not_inverted(case: Case, methods: Methods) -> None:
     """The port keeps the least important tokens; ours and the port's sets share none at a small ratio."""
-    visual, text = case.attn_vt.split([case.N, case.text], dim=1)
-    view = make_view(visual[0], attention=Rows(text, visual=visual), after=torch.arange(case.text))
     for ratio in (0.111, 0.333):
         inverted = getattr(case, f"upb_keep_unsorted_{ratio}")
-        kept = FitPrune().select(view, len(inverted))
+        kept = decide(methods("fitprune")(), fitprune_view(case), len(inverted)).indices
         assert not set(kept.tolist()) & set(inverted.tolist())
         assert case.score[kept].min() > case.score[inverted].max()
 
 
-def test_fitprune_published_recipes() -> None:
+def test_fitprune_published_recipes(methods: Methods) -> None:
     with np.load(FOLDER / "llm_fitprune_schemes.npz") as schemes:
         for name in schemes.files:
             left = 1 - int(name.removeprefix("red")) / 100
             deleted = schemes[name].cumsum()
-            stages = FitPrune(ratio=round(left, 2), budget="paper").schedule(32)
+            stages = methods("fitprune")(ratio=round(left, 2), budget="paper").schedule(32)
             assert tokens_per_layer(576, stages, 32) == [576, *(576 - deleted[:-1]).tolist()]

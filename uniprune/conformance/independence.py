@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from uniprune.conformance.check_result import CheckResult, judged, skipped
+from uniprune.conformance.check_result import CheckResult, failed, judged, skipped
 from uniprune.conformance.method_under_test import RATIO, MethodUnderTest, PrefillResult
 from uniprune.conformance.recording import copy_of, decide
 from uniprune.conformance.state import changes, scrambled_randomness, snapshot
@@ -19,11 +19,13 @@ NEAR = 1e-3
 def repeatable(method: MethodUnderTest) -> CheckResult:
     """The same sample gives the same picks and logits again, whatever was drawn at random before (resuming)."""
     with scrambled_randomness(1):
+        changed = [d for d in method.recording().decisions if d.again().picks != d.picks]
+        if changed:
+            return failed("a repeated decision differs")
         again = method.run()
-    changed = [d for d in method.recording().decisions if d.again().picks != d.picks]
     equal = torch.equal(method.baseline.logits, again.logits)
     problems = different(method.baseline, again)
-    return judged([*problems, *["a repeated decision differs"] * bool(changed), *["logits differ"] * (not equal)])
+    return judged([*problems, *["logits differ"] * (not equal)])
 
 
 def seeds(method: MethodUnderTest) -> CheckResult:
@@ -86,12 +88,15 @@ def attention_kernels(method: MethodUnderTest) -> CheckResult:
 
 def random_state(method: MethodUnderTest) -> CheckResult:
     """The random states of torch, NumPy and Python are unchanged."""
-    return _unchanged(method, "random")
+    names = _left(method, "random")
+    return judged([f"changed: {', '.join(names)}"] * bool(names), f"{len(method.decisions)} decisions")
 
 
 def process_state(method: MethodUnderTest) -> CheckResult:
-    """Gradient mode, default precision, threads, environment variables and working directory are unchanged."""
-    return _unchanged(method, "process")
+    """Torch's settings, environment variables and working directory are unchanged."""
+    names = _left(method, "process")
+    names += changes(method.before, snapshot(method.model, method.at(RATIO)), "environment")
+    return judged([f"changed: {', '.join(names)}"] * bool(names), f"{len(method.decisions)} decisions")
 
 
 def model_untouched(method: MethodUnderTest) -> CheckResult:
@@ -108,6 +113,11 @@ def different(one: PrefillResult, other: PrefillResult) -> list[str]:
     """Return a problem if two runs of the same prompts kept different tokens, else nothing."""
     changed = [name for name in one.picks if one.picks[name] != other.picks[name]]
     return [f"{len(changed)} of {len(one.picks)} samples keep other tokens"] * bool(changed)
+
+
+def _left(method: MethodUnderTest, group: str) -> list[str]:
+    """Return the names of what recorded decisions left otherwise than it was."""
+    return list(dict.fromkeys(name for decision in method.decisions for name in decision.left.get(group, ())))
 
 
 def _unchanged(method: MethodUnderTest, group: str) -> CheckResult:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from uniprune.engine.checks import drawn, process_settings, random_states, restore
 from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View
 
@@ -27,6 +29,7 @@ class RecordedDecision:
         keep: requested number of tokens.
         returned: its return value.
         changed: names of the view's attributes that it changed.
+        left: group ("random", "process") -> names of what it left otherwise than it was, in the process.
     """
 
     pruner: Pruner
@@ -34,6 +37,7 @@ class RecordedDecision:
     keep: int
     returned: Any
     changed: tuple[str, ...]
+    left: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def indices(self) -> Any:
@@ -54,12 +58,15 @@ class RecordedDecision:
 
 
 def decide(pruner: Pruner, view: View, keep: int) -> RecordedDecision:
-    """Call `select` and record which attributes of the view changed."""
-    before = copy_of(view)
-    returned = pruner.select(view, keep)
+    """Call `select` and record what it changed in the view and, restoring its settings, in the process."""
+    before, process, random = copy_of(view), process_settings(), random_states()
+    try:
+        returned = pruner.select(view, keep)
+    finally:
+        left = {"process": restore(process), "random": drawn(random)}
     changed = [name for name in WATCHED if not torch.equal(getattr(view, name), getattr(before, name))]
     changed += [name for name in ("grids", "layer", "initial") if getattr(view, name) != getattr(before, name)]
-    return RecordedDecision(pruner, before, keep, returned, tuple(changed))
+    return RecordedDecision(pruner, before, keep, returned, tuple(changed), left)
 
 
 def copy_of(view: View) -> View:

@@ -1,14 +1,12 @@
-"""Snapshots of process, model and method state, to verify that `select` has no side effects."""
+"""Snapshots of environment, model and method state, to verify that `select` has no side effects."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,35 +21,17 @@ PLAIN = (int, float, str, list, dict, set, tuple, type(None))
 
 
 def snapshot(model: Any, pruner: Pruner) -> State:
-    """Return the present state of random generators, process, model and method."""
-    return {"random": generators(), "process": process(), "model": weights(model), "method": memory(pruner)}
+    """Return the present state of environment, model and method."""
+    return {
+        "environment": {"environment variables": dict(os.environ)},
+        "model": weights(model),
+        "method": memory(pruner),
+    }
 
 
 def changes(before: State, after: State, group: str) -> list[str]:
     """Return the names that differ in one group."""
     return [name for name, value in before[group].items() if after[group][name] != value]
-
-
-def generators() -> dict[str, Any]:
-    """Return the states of the global random generators."""
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": pickle.dumps(np.random.get_state()),  # noqa: NPY002  the global state is checked
-        "random": random.getstate(),
-    }
-
-
-def process() -> dict[str, Any]:
-    """Return the settings of the process."""
-    return {
-        "gradient mode": torch.is_grad_enabled(),
-        "default dtype": torch.get_default_dtype(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "matmul precision": torch.get_float32_matmul_precision(),
-        "threads": torch.get_num_threads(),
-        "environment variables": dict(os.environ),
-        "working directory": Path.cwd(),
-    }
 
 
 def weights(model: Any) -> dict[str, Any]:

@@ -157,6 +157,33 @@ class ViewAttention:
         raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor, last, prompt, text or visual")
 
 
+@dataclass(frozen=True)
+class ViewEmbedded:
+    """`view.embedded`: embeddings that entered layer 0.
+
+    Attributes:
+        device: device of the results.
+    """
+
+    _embeds: Tensor  # [L, D] of the whole row, which the model reads
+    _visual: Tensor  # [N] positions of the view's tokens, on the CPU
+    _written: Tensor  # [T] positions of the text, on the CPU
+    device: torch.device
+
+    @property
+    def tokens(self) -> Tensor:
+        """[N, D] at the view's tokens."""
+        return self._at(self._visual)
+
+    @property
+    def text(self) -> Tensor:
+        """[T, D] at the text tokens."""
+        return self._at(self._written)
+
+    def _at(self, positions: Tensor) -> Tensor:
+        return self._embeds[to_device(positions, self._embeds.device)].to(self.device)
+
+
 # --- vision tower -----------------------------------------------------------------------------------------------
 def exchanged(query: Tensor, key: Tensor, scale: float, spans: list[Span], skip: int) -> Tensor:
     """Return [B, S, 2] attention each position emits to, and receives from, positions of its span; heads averaged.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +18,7 @@ from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View
+from uniprune.utils.process_state import SETTINGS
 
 
 # --- at entry ---------------------------------------------------------------------------------------------------
@@ -109,6 +114,70 @@ def check_mode(training: bool) -> None:
         raise UnsupportedError("the model is in training mode; call model.eval() before pruning")
 
 
+# --- of a method's side effects ---------------------------------------------------------------------------------
+def process_settings() -> dict[str, Any]:
+    """Return the settings of the process by name."""
+    return {name: read() for name, (read, _) in SETTINGS.items()}
+
+
+def restore(before: dict[str, Any]) -> list[str]:
+    """Set the settings that differ from `before` back, and return their names."""
+    changed = [name for name, value in before.items() if SETTINGS[name][0]() != value]
+    for name in changed:
+        SETTINGS[name][1](before[name])
+    return changed
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of the global random generators, as values to compare."""
+    generator: Any = np.random.get_bit_generator()  # type: ignore[attr-defined]  # missing in its annotations
+    usual = isinstance(generator, np.random.MT19937)  # 624 words and the position, in a hundredth of the time
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "torch on CUDA": torch.cuda.get_rng_state().numpy().tobytes() if torch.cuda.is_initialized() else b"",
+        "NumPy": ctypes.string_at(generator.ctypes.state_address, 625 * 4) if usual else repr(generator.state),
+        "Python": random.getstate(),
+    }
+
+
+def drawn(before: dict[str, Any]) -> list[str]:
+    """Return the names of the generators that were drawn from or seeded since `before`."""
+    now = random_states()
+    return [name for name, state in before.items() if now[name] != state]
+
+
+@contextmanager
+def undisturbed(stage: Stage) -> Iterator[None]:
+    """Restore, after the decisions of a stage in the block, settings of the process that its method changed.
+
+    Raises:
+        PruningError: it changed some. Later methods and the model itself would run under them.
+    """
+    before = process_settings()
+    try:
+        yield
+    finally:
+        changed = restore(before)
+    if changed:
+        raise PruningError(
+            f"{type(stage.pruner).__name__} at layer {stage.layer}: select() changed the {', the '.join(changed)} of "
+            "the process; a method leaves the process as it was (pass dtype= and device= to what it computes)"
+        )
+
+
+def check_undrawn(pruner: Pruner, before: dict[str, Any]) -> None:
+    """Refuse a method that drew from a global random generator since `before`: nobody can draw the same again.
+
+    Raises:
+        PruningError: naming the method and the generators.
+    """
+    if names := drawn(before):
+        raise PruningError(
+            f"{type(pruner).__name__}: select() used the global random generator of {', '.join(names)}, so its choice "
+            "depends on what ran before; use view.generator and declare random = True"
+        )
+
+
 # --- of a method's answers --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Decision:
@@ -118,7 +187,7 @@ class Decision:
         stage: the pruning point.
         sample: the prompt's id.
         ordinal: the group's number in its prompt.
-        before: [N, D] the tokens to choose from.
+        before: [N, D] the tokens to choose from, as they were before the method had them.
         selection: the answer.
     """
 
@@ -142,10 +211,11 @@ def choose(stage: Stage, sample: str, ordinal: int, view: View, keep: int) -> De
     Raises:
         PruningError: naming the method, layer, sample and problem.
     """
+    before = view.tokens.clone() if stage.pruner.order == "release" else view.tokens  # there, values are read
     answer = stage.pruner.select(view, keep)
     selection = answer if isinstance(answer, Selection) else Selection(answer)
-    decision = Decision(stage, sample, ordinal, view.tokens, selection)
-    problem = _malformed(selection, view.tokens, keep if stage.pruner.exact else None)
+    decision = Decision(stage, sample, ordinal, before, selection)
+    problem = _malformed(selection, before, keep if stage.pruner.exact else None)
     if problem:
         raise decision.error(problem)
     return decision

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.checks import settle
+from uniprune.engine.checks import check_undrawn, random_states, settle, undisturbed
 from uniprune.engine.compaction import (
     CacheState,
     KeptTokens,
@@ -178,6 +178,7 @@ class Prefill(Forward):
         self._arguments: dict[str, Any] | None = None
         self._cache: Any = None
         self._shift: Tensor | None = None
+        self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
         copies = self._rows_per_prompt(inputs)
         layouts = self._layouts(grids, inputs) if inputs.has_visual else None
@@ -235,7 +236,8 @@ class Prefill(Forward):
         arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
         self._captured = None
         prompts = self.batch.prompts
-        decided = [prompt.decide(arriving) for prompt in prompts]
+        with undisturbed(stage):
+            decided = [prompt.decide(arriving) for prompt in prompts]
         settled = iter(settle(list(chain.from_iterable(decided))))
         new = [
             prompt.apply(stage.layer, islice(settled, len(own))) for prompt, own in zip(prompts, decided, strict=True)
@@ -273,8 +275,13 @@ class Prefill(Forward):
 
     # --- at the end ---------------------------------------------------------------------------------------------
     def after_model(self) -> PrefillReport:
-        """Store the stages on the cache for decoding, and return the report."""
+        """Store the stages on the cache for decoding, and return the report.
+
+        Raises:
+            PruningError: the method drew from a global random generator.
+        """
         with self._method_time():
+            check_undrawn(self._pruner, self._random)
             cached = self.kept
             if self.kept and self._cache is not None:
                 unpruned = self.batch.tokens.unpruned

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import AttentionCapture, ViewAttention
+from uniprune.engine.attention import AttentionCapture, ViewAttention, ViewEmbedded
 from uniprune.engine.checks import Decision, choose
 from uniprune.engine.compaction import KeptTokens, to_device
 from uniprune.engine.report import StageReport
 from uniprune.engine.token_map import TokenGroup, Tokens, question_positions
 from uniprune.engine.vision import ViewVision, Vision
-from uniprune.errors import UserError
+from uniprune.errors import PruningError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Stage
 from uniprune.pruning.budget import keep_count
@@ -162,8 +162,24 @@ class Prompt:
                 self._alive[self.placeholders[self.groups[number].markers]] = False
             if selection.tokens is not None:
                 replaced.append((after, selection.tokens))
+        self._check_count(layer)
         self.reports.append(StageReport(layer, self.cells))
         return replaced
+
+    def _check_count(self, layer: int) -> None:
+        """Require as many tokens in the sequence as were chosen.
+
+        Raises:
+            PruningError: something wrote into the engine's bookkeeping.
+        """
+        chosen = sum(map(len, self._cells))
+        markers = sum(len(group.markers) for group, cells in zip(self.groups, self._cells, strict=True) if len(cells))
+        left = int(self._alive[self.placeholders].sum()) - markers
+        if left != chosen:
+            raise PruningError(
+                f"at layer {layer}, sample {self.info.id!r}: {chosen} visual tokens were chosen, but {left} are left; "
+                "the method changed what the engine counts tokens by"
+            )
 
     @cached_property
     def _alive(self) -> Tensor:
@@ -176,38 +192,11 @@ class Prompt:
         return self.tokens.real[self.row] & ~self.tokens.visual[self.row]
 
 
-@dataclass(frozen=True)
-class ViewEmbedded:
-    """`view.embedded`: embeddings that entered layer 0.
-
-    Attributes:
-        embeds: [L, D] of the whole row.
-        visual: [N] positions of the view's tokens, on the CPU.
-        written: [T] positions of the text, on the CPU.
-        device: device of the results.
-    """
-
-    embeds: Tensor
-    visual: Tensor
-    written: Tensor
-    device: torch.device
-
-    @property
-    def tokens(self) -> Tensor:
-        """[N, D] at the view's tokens."""
-        return self._at(self.visual)
-
-    @property
-    def text(self) -> Tensor:
-        """[T, D] at the text tokens."""
-        return self._at(self.written)
-
-    def _at(self, positions: Tensor) -> Tensor:
-        return self.embeds[to_device(positions, self.embeds.device)].to(self.device)
-
-
 class StageView(View):
-    """The view of a group's surviving tokens at a stage; most attributes are computed when they are first read."""
+    """The view of a group's surviving tokens at a stage; most attributes are computed when they are first read.
+
+    Every tensor is the view's own copy: what a method writes into one changes nothing outside the view.
+    """
 
     def __init__(self, arriving: StageInput, prompt: Prompt, group: TokenGroup) -> None:
         adapter, cells = arriving.adapter, prompt.cells[group.ordinal]
@@ -216,13 +205,13 @@ class StageView(View):
         self.tokens = self._hidden(self._positions)
         self.grids, self.initial = list(group.grids), len(group.ranks)
         self.layer, self.num_layers = arriving.stage.layer, len(adapter.layers)
-        self.vision = ViewVision(arriving.vision, group.origins, cells, self._device)
+        self.vision = ViewVision(arriving.vision, group.origins, cells.clone(), self._device)
         self.scratch, self.norm = prompt.scratch(group), adapter.final_norm
 
     @cached_property
     def cells(self) -> Tensor:
         """See `View`, as for all attributes here."""
-        return to_device(self._cells, self._device)
+        return to_device(self._cells.clone(), self._device)  # a copy on the CPU, too
 
     @cached_property
     def prompt(self) -> Tensor:
@@ -283,7 +272,7 @@ class StageView(View):
         return ViewAttention(
             captured=captured,
             row=self._prompt.row,
-            valid=self._arriving.kept.valid[self._prompt.row],
+            valid=self._arriving.kept.valid[self._prompt.row].clone(),
             visual=self._columns(self._positions),
             text=self._columns(self._prompt.text),
             prompt=lambda: self._columns(self._question()),

@@ -25,7 +25,7 @@ ACTS = {
     "none": "does not prune",
     "pre-llm": "before the language model",
     "intra-llm": "inside the language model",
-    "hybrid": "before and inside the language model",
+    "hybrid": "hybrid, by what is known before and inside the language model",
 }
 _INTRO = """\
 # Methods

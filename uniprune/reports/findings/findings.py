@@ -82,7 +82,7 @@ def kinds(study: Study) -> Finding:
             differences.append((f"{one} − {other}, {place(designed[0])}", means[one] - means[other]))
     lines = tested(differences)
     if not lines:
-        words = [name for kind in order[1:] for name in _designed(kind, 2)]
+        words = [name for kind in order for name in _designed(kind, 2)]
         return Finding(claim, missing=study.command(*words))
     return Finding(claim, verdict(lines), lines)
 
