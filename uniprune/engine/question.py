@@ -133,17 +133,19 @@ class _Decoded:
 
     def before(self, token: int) -> str:
         """Return the characters before a token."""
-        return _SKIPPED.sub("", self._decode(self._ids[:token]))
+        return self._between(0, token)
 
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """Return the range of the fewest tokens that hold characters `start` to `stop` in full.
 
-        Two bisections of the list, because a character may be spread over tokens that decode to nothing each alone.
+        Ranges are tried one by one: cut inside a character, a whole run of bytes decodes to something else.
         """
         ends, count = self.text[start:], len(self._ids)
-        cut = bisect_left(range(count), True, key=lambda i: not self._from(i).endswith(ends))
-        last = bisect_left(range(count), True, key=lambda j: self.before(j).startswith(self.text[:stop]))
-        return cut - 1, last
+        first = next(i for i in reversed(range(count)) if self._between(i, count).endswith(ends))
+        lead = len(self._between(first, count)) - len(ends)
+        wanted = self.text[start:stop]
+        last = next(j for j in range(first + 1, count + 1) if self._between(first, j).startswith(wanted, lead))
+        return first, last
 
     def rank(self, start: int, stop: int, edges: tuple[int, ...], after: int) -> tuple[bool, bool, int, int]:
         """Return the order of preference of an occurrence; `edges` count as ends of lines."""
@@ -155,8 +157,8 @@ class _Decoded:
         ends = stop in edges or behind.lstrip(" \t")[:1] == "\n"
         return not (cuts_first or cuts_last), start >= after, begins + ends, start
 
-    def _from(self, token: int) -> str:
-        return _SKIPPED.sub("", self._decode(self._ids[token:]))
+    def _between(self, first: int, last: int) -> str:
+        return _SKIPPED.sub("", self._decode(self._ids[first:last]))
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
