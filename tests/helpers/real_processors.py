@@ -88,7 +88,7 @@ def qwen() -> PreTrainedTokenizerFast:
 
 
 def llama() -> PreTrainedTokenizerFast:
-    """Build a SentencePiece tokenizer with LLaVA-1.5's rules: a space before every text, unknown characters as bytes."""
+    """Build a SentencePiece tokenizer with LLaVA-1.5's rules: a space before a text, unknown characters as bytes."""
     merges = _merges("mistral")
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     letters = {letter for pair in merges for piece in pair for letter in piece}

@@ -243,12 +243,13 @@ class StageView(View):
 
     @cached_property
     def prompt(self) -> Tensor:
-        """The question's tokens in this prompt, or those of `PromptInfo.question`, which may be worded differently."""
-        if self._prompt.info.question is None:
+        """The question's tokens in this prompt, or those of `PromptInfo.question`, which are cut as without context."""
+        asked = self._prompt.info.question
+        if asked is None or not len(asked):
             embeds, positions = self._arriving.embeds, self._question()
             return embeds[self._prompt.row, to_device(positions, embeds.device)].to(self._device)
         table = self._arriving.adapter.model.get_input_embeddings()
-        embedded: Tensor = table(to_device(self._prompt.info.question, table.weight.device))
+        embedded: Tensor = table(to_device(asked, table.weight.device))
         return embedded.to(self._device)
 
     @cached_property

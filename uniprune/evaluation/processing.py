@@ -134,7 +134,7 @@ class RequestEncoder:
             question=np.asarray(self._questions.ids(request.question), np.int64),
             asked=np.asarray(found.positions, np.int64),
             inputs=inputs,
-            remarks=() if found.exact or not request.question.strip() else ("question not found",),
+            remarks=() if found.exact else ("question not found",),
         )
         if not self.per_image:
             return row
