@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uniprune.engine import PromptInfo, prune
+from uniprune.engine import prune
 from uniprune.engine.timer import Timer
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.evaluation.generation import Generator
@@ -47,7 +47,7 @@ def one_pass(
         for batch in rows:
             cpu, wall = time.process_time(), time.perf_counter()
             session.reports.clear()
-            session.samples = tuple(PromptInfo(row.index, torch.from_numpy(row.question)) for row in batch)
+            session.samples = tuple(row.info for row in batch)
             chat.generate(batch)
             if timer is not None:
                 timer.sample()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from uniprune.engine.attention import AttentionCapture, ViewAttention, ViewEmbedded
 from uniprune.engine.checks import Decision, choose
-from uniprune.engine.compaction import KeptTokens, to_device
+from uniprune.engine.compaction import HOST, KeptTokens, to_device
 from uniprune.engine.report import StageReport
 from uniprune.engine.token_map import TokenGroup, Tokens, question_positions
 from uniprune.engine.vision import ViewVision, Vision
@@ -33,10 +33,13 @@ class PromptInfo:
     Attributes:
         id: seeds the prompt's randomness, so that a result depends on neither batch nor order.
         question: [M] token ids of the bare question, for methods that read `view.prompt`.
+        positions: [M] places of the question's tokens in the prompt, counted without padding, for methods that read
+            attention from them; `QuestionFinder` finds them. Without them the ids of `question` are searched for.
     """
 
     id: str
     question: Tensor | None = None
+    positions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,21 @@ class Prompt:
         return self._scratch.setdefault(group.ordinal, {})
 
     def question(self, special: list[int]) -> Tensor:
-        """Return the positions [M] of the question's tokens, none of which is among the `special` ids."""
+        """Return the positions [M] of the question's tokens.
+
+        Without `PromptInfo.positions` they are searched for by `question_positions`, which leaves out `special` ids.
+
+        Raises:
+            UserError: `PromptInfo.positions` names tokens that the prompt does not have.
+        """
+        if (places := self.info.positions) is not None:
+            real = self.tokens.real[self.row].nonzero()[:, 0]
+            if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(real):
+                raise UserError(
+                    f"PromptInfo.positions of sample {self.info.id!r} are {int(places.min())} to {int(places.max())}, "
+                    f"but the prompt has {len(real)} tokens; count from 0, without padding"
+                )
+            return real[places.to(HOST)]
         ids = None if self.tokens.ids is None else self.tokens.ids[self.row]
         return question_positions(ids, self._text_mask, int(self.placeholders[0]), self.info.question, special)
 
@@ -215,12 +232,13 @@ class StageView(View):
 
     @cached_property
     def prompt(self) -> Tensor:
-        """The question's tokens in this prompt, or those of `PromptInfo.question`, which may be worded differently."""
-        if self._prompt.info.question is None:
+        """The question's tokens in this prompt, or those of `PromptInfo.question`, which are cut as without context."""
+        asked = self._prompt.info.question
+        if asked is None or not len(asked):
             embeds, positions = self._arriving.embeds, self._question()
             return embeds[self._prompt.row, to_device(positions, embeds.device)].to(self._device)
         table = self._arriving.adapter.model.get_input_embeddings()
-        embedded: Tensor = table(to_device(self._prompt.info.question, table.weight.device))
+        embedded: Tensor = table(to_device(asked, table.weight.device))
         return embedded.to(self._device)
 
     @cached_property
@@ -275,5 +293,15 @@ class StageView(View):
             valid=self._arriving.kept.valid[self._prompt.row].clone(),
             visual=self._columns(self._positions),
             text=self._columns(self._prompt.text),
-            prompt=lambda: self._columns(self._question()),
+            prompt=lambda: self._columns(self._asking()),
         )
+
+    def _asking(self) -> Tensor:
+        """Return the positions [M] of the question's tokens, of which there must be some."""
+        positions = self._question()
+        if not len(positions):
+            raise UserError(
+                f"the method reads attention from the question, but sample {self._prompt.info.id!r} has no text after "
+                "its first image; set PromptInfo.positions or put the question after the image"
+            )
+        return positions

@@ -90,7 +90,10 @@ def valid_tokens(mask: Any, length: int) -> Tensor | None:
 def question_positions(
     ids: Tensor | None, text: Tensor, image: int, question: Tensor | None, special: list[int]
 ) -> Tensor:
-    """Return the positions [M] of the question's tokens in one row.
+    """Return the positions [M] of the question's tokens in one row, from ids alone.
+
+    Few tokenizers cut a question in a prompt as they cut it alone, and ids do not show which words are those of the
+    chat template, so `uniprune.engine.question` is the better search wherever there is a tokenizer.
 
     Args:
         ids: [L] input ids, None for a prompt given as embeddings; all tensors on the CPU.

@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from uniprune.engine import PromptInfo, QuestionFinder
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.messages import Part
 
 
@@ -48,6 +50,7 @@ class EncodedRequest:
         index: row id.
         length: longest prediction, in tokens.
         question: [M] token ids of the bare question.
+        asked: [M] places of the question's tokens in the prompt; see `uniprune.engine.question`.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
         images: images encoded one by one, in place of the pixels in `inputs`; empty if they are encoded with the row.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
@@ -57,6 +60,7 @@ class EncodedRequest:
     index: str
     length: int = 0
     question: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    asked: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: tuple[EncodedImage, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -70,8 +74,13 @@ class EncodedRequest:
     @property
     def memory(self) -> int:
         """Size of all arrays in bytes."""
-        arrays = [self.question, *self.inputs.values()]
+        arrays = [self.question, self.asked, *self.inputs.values()]
         return sum(array.nbytes for array in arrays + [v for image in self.images for v in image.visual.values()])
+
+    @property
+    def info(self) -> PromptInfo:
+        """Identity and question of the prompt, for the engine."""
+        return PromptInfo(self.index, torch.from_numpy(self.question), torch.from_numpy(self.asked))
 
     @property
     def visual(self) -> dict[str, np.ndarray]:
@@ -95,6 +104,7 @@ class RequestEncoder:
 
     def __init__(self, processor: Any, per_image: bool = False) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
+        self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
@@ -114,13 +124,17 @@ class RequestEncoder:
         """Process a row.
 
         Raises:
-            ValueError: the processor does not accept it.
+            ValueError: template or processor do not accept it.
         """
+        inputs = self._processed(parts)
+        found = self._questions.find(inputs["input_ids"][0].tolist(), request.question)
         row = EncodedRequest(
             index=request.index,
             length=request.max_new_tokens,
-            question=np.asarray(self.tokenizer(request.question, add_special_tokens=False)["input_ids"], np.int64),
-            inputs=self._processed(parts),
+            question=np.asarray(self._questions.ids(request.question), np.int64),
+            asked=np.asarray(found.positions, np.int64),
+            inputs=inputs,
+            remarks=() if found.exact else ("question not found",),
         )
         if not self.per_image:
             return row
@@ -131,7 +145,7 @@ class RequestEncoder:
     def _processed(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:
         """Apply chat template and processor to a user message."""
         images = [part.image for part in parts if part.image is not None]
-        prompt = self.processor.apply_chat_template([message(parts)], tokenize=False, add_generation_prompt=True)
+        prompt = self._template.render(parts)
         inputs = self.processor(
             text=prompt,
             images=[images] if images else None,
@@ -159,12 +173,6 @@ def hashed(arrays: dict[str, np.ndarray]) -> str:
         digest.update(f"{name} {value.shape} {value.dtype}".encode())
         digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
-
-
-def message(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """Return the user message in the form that chat templates expect."""
-    content = [{"type": "image"} if part.image is not None else {"type": "text", "text": part.text} for part in parts]
-    return [{"role": "user", "content": content}]
 
 
 def collate(rows: Sequence[EncodedRequest], pad: int) -> dict[str, Tensor]:

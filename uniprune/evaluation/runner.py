@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 
-from uniprune.engine import PromptInfo, RowReport, prune
+from uniprune.engine import RowReport, prune
 from uniprune.engine.timer import Spans, Timer
 from uniprune.engine.vision import VisionCapture
 from uniprune.errors import UserError
@@ -114,7 +114,7 @@ class Runner:
         images = [calls[image.key] for row in rows for image in row.images]
         for _ in range(1 if self._warm else 2):
             self._session.reports.clear()
-            self._session.samples = tuple(PromptInfo(row.index, torch.from_numpy(row.question)) for row in rows)
+            self._session.samples = tuple(row.info for row in rows)
             texts = self._generator.generate(rows, self._session.present(images) if images else None)
             spans = self._timer.sample()
             self._warm = True

@@ -121,8 +121,8 @@ class View:
         initial: tokens of the view before any pruning.
         vision: vision-tower quantities on demand.
         cells: [N] index of each token in the concatenated grids (`arange(N)` until something was pruned).
-        prompt: [M, D] input embeddings of the question (as the benchmark gave it, else all non-special text after the
-            first image).
+        prompt: [M, D] input embeddings of the question, encoded by itself (in the prompt, if it was given by its
+            positions only; else of all non-special text after the first image).
         text: [T, D] hidden states entering layer K of every text token of the prompt.
         generator: CPU generator seeded by (seed, sample id, image, layer): the only source of randomness.
         attention: attention of layer K - 1 on demand, for methods with `llm_attention`.

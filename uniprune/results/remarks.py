@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping
 
 from uniprune.results.predictions import Prediction
 
-REMARKS: Mapping[str, str] = {}
+REMARKS: Mapping[str, str] = {
+    "question not found": "do not contain their question as the benchmark gives it; a method that reads attention from "
+    "the question's tokens gets it from the whole message",
+}
 """Remark as it is stored -> what is said of the rows that have it, after their number."""
 
 
