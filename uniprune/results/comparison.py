@@ -1,9 +1,14 @@
-"""Stored runs side by side: seeds of one method as one group, and joint bootstrap estimates of every group's scores."""
+"""Stored runs side by side: seeds of one method as one group, and joint bootstrap estimates of every group's scores.
+
+Runs that left out different rows of a benchmark were scored on different questions. They are shown, but neither ranked
+nor paired with each other: rows drop out for a reason, so the rows that all runs share are no fair sample either, and
+every score would depend on what other runs happen to be stored.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 from zlib import crc32
@@ -28,7 +33,7 @@ CompareRuns = Callable[[RunRecord, RunRecord, str], Fidelity | None]
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ in their seed only.
+    """Runs that differ in their seed only, scored on the same questions of every benchmark that they share.
 
     Attributes:
         runs: at least one, ordered by seed.
@@ -58,6 +63,18 @@ class SeedGroup:
         """Scored benchmarks of all runs."""
         return [entry for run in self.runs for entry in scored(run).values()]
 
+    @property
+    def questions(self) -> frozenset[tuple[str, ...]]:
+        """What two groups have in common if their scores are of the same questions, by the same judges."""
+        return frozenset(_questions(name, entry) for name, entry in self.scores.items())
+
+    @property
+    def label(self) -> str:
+        """Model, method, ratio and number of seeds, for notes."""
+        setup, seeds = self.setup, len(self.runs)
+        ratio = "" if setup.method.kind == "none" else f" {setup.ratio:g}"
+        return f"{self.runs[0].model.name} {setup.method.name}{ratio}" + f" ({seeds} seeds)" * (seeds > 1)
+
     def credit_interval(self, name: str) -> bool:
         """Return whether the interval of this score is that of the mean credit, not of the headline."""
         score = self.scores[name].score
@@ -76,14 +93,30 @@ def scored(record: RunRecord) -> dict[str, DatasetRecord]:
 
 
 def groups(records: Iterable[RunRecord]) -> list[SeedGroup]:
-    """Group runs that differ in their seed only, in the order of their first appearance."""
-    found: dict[str, list[RunRecord]] = defaultdict(list)
+    """Group runs that differ in their seed only, in the order of their first appearance.
+
+    A seed that was scored on other questions is no repetition: it begins a group of its own.
+    """
+    found: dict[str, list[list[RunRecord]]] = defaultdict(list)
     for record in records:
         setup = record.setup.model_dump(mode="json")
         setup["seed"] = setup["method"]["resolved"] = None
         parts = [{**part, "seed": None} for part in record.setup.method.resolved]
-        found[stable_hash({**setup, "parts": parts})].append(record)
-    return [SeedGroup(tuple(sorted(runs, key=lambda run: run.setup.seed))) for runs in found.values()]
+        alike = found[stable_hash({**setup, "parts": parts})]
+        fitting = (runs for runs in alike if all(_same_questions(record, run) for run in runs))
+        runs = next(fitting, None)
+        if runs is None:
+            alike.append([record])
+        else:
+            runs.append(record)
+    each = [runs for alike in found.values() for runs in alike]
+    return [SeedGroup(tuple(sorted(runs, key=lambda run: run.setup.seed))) for runs in each]
+
+
+def _same_questions(one: RunRecord, other: RunRecord) -> bool:
+    """Return whether two runs were scored on the same questions of all benchmarks that both have scored."""
+    scores = scored(one), scored(other)
+    return all(_questions(name, scores[0][name]) == _questions(name, scores[1][name]) for name in scores[0].keys() & scores[1].keys())
 
 
 class RunComparison:
@@ -199,18 +232,60 @@ def same_machine(one: Setup, other: Setup) -> bool:
 
 
 def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
-    """Return whether two runs have the same rows with the same prompts."""
+    """Return whether two runs have the same rows with the same prompts, and left out the same."""
     return _rows(one) == _rows(other)
 
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:
-    """Return what two runs share if their items are pairs: benchmark, rows and judge."""
+    """Return what two runs share if their items are pairs: benchmark, rows, those left out, and judge."""
     return (name, *_rows(entry), entry.score.judge if entry.score else "")
 
 
 def _rows(entry: DatasetRecord) -> tuple[str, ...]:
-    """Return the hashes of the rows and of their prompts."""
-    return entry.data, entry.prompts
+    """Return the hashes of the rows, of their prompts, and of those left out."""
+    return entry.data, entry.prompts, stable_hash(sorted(entry.faulty))
+
+
+def left_out_notes(groups: Sequence[SeedGroup], benchmarks: Collection[str] | None = None) -> list[str]:
+    """Return how many rows the scores of these groups lack, and which groups lack other rows than the rest.
+
+    Args:
+        groups: of one table.
+        benchmarks: those of the table; None for all.
+    """
+    alike, notes = [], []
+    for name in dict.fromkeys(name for group in groups for name in group.scores):
+        if benchmarks is not None and name not in benchmarks:
+            continue
+        lacking: dict[tuple[str, ...], list[SeedGroup]] = defaultdict(list)
+        for group in groups:
+            if name in group.scores:
+                lacking[_rows(group.scores[name])].append(group)
+        counts = {rows: _lacking(members[0].scores[name]) for rows, members in lacking.items()}
+        if len({rows[:2] for rows in lacking}) < len(lacking):
+            each = "; ".join(f"{counts[rows]} by {_labels(members)}" for rows, members in lacking.items())
+            notes.append(
+                f"{name}: different rows are left out ({each}), which makes different questions: these scores are "
+                "ranked apart, and neither tested against each other nor used as baselines. record.json gives the "
+                f"reasons; once they are mended, delete the lines of these rows in {name}.jsonl and run them again."
+            )
+        elif any(group.scores[name].faulty for members in lacking.values() for group in members):
+            alike.append(f"{name} {', '.join(dict.fromkeys(counts.values()))}")
+    if alike:
+        rows = "; ".join(alike)
+        notes.insert(0, f"Left out, because they, or rows scored with them, could not be asked: {rows} (record.json).")
+    return notes
+
+
+def _lacking(entry: DatasetRecord) -> str:
+    """Return `3 of 20 rows`: those left out, of those in the file."""
+    return f"{len(entry.faulty)} of {entry.rows - entry.left_out + len(entry.faulty)} rows"
+
+
+def _labels(groups: Sequence[SeedGroup]) -> str:
+    """Return the labels of some groups, the first few of many."""
+    labels = list(dict.fromkeys(group.label for group in groups))
+    return ", ".join(labels[:4]) + f" and {len(labels) - 4} more" * (len(labels) > 4)
 
 
 def _score(run: RunRecord, name: str) -> ScoreRecord:
