@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """Print each finding with its verdict and tests, the surest first, or with the command that adds its runs."""
     from uniprune.reports.findings import FINDINGS, Study, pairs_csv
-    from uniprune.results.comparison import left_out_notes
+    from uniprune.results.left_out import left_out_notes
 
     records = list(Store(options.output).records())
     if not records:

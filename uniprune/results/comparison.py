@@ -8,7 +8,7 @@ every score would depend on what other runs happen to be stored.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import stdev
 from zlib import crc32
@@ -115,8 +115,9 @@ def groups(records: Iterable[RunRecord]) -> list[SeedGroup]:
 
 def _same_questions(one: RunRecord, other: RunRecord) -> bool:
     """Return whether two runs were scored on the same questions of all benchmarks that both have scored."""
-    scores = scored(one), scored(other)
-    return all(_questions(name, scores[0][name]) == _questions(name, scores[1][name]) for name in scores[0].keys() & scores[1].keys())
+    first, second = scored(one), scored(other)
+    both = first.keys() & second.keys()
+    return all(_questions(name, first[name]) == _questions(name, second[name]) for name in both)
 
 
 class RunComparison:
@@ -233,59 +234,17 @@ def same_machine(one: Setup, other: Setup) -> bool:
 
 def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
     """Return whether two runs have the same rows with the same prompts, and left out the same."""
-    return _rows(one) == _rows(other)
+    return rows_key(one) == rows_key(other)
 
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:
     """Return what two runs share if their items are pairs: benchmark, rows, those left out, and judge."""
-    return (name, *_rows(entry), entry.score.judge if entry.score else "")
+    return (name, *rows_key(entry), entry.score.judge if entry.score else "")
 
 
-def _rows(entry: DatasetRecord) -> tuple[str, ...]:
+def rows_key(entry: DatasetRecord) -> tuple[str, ...]:
     """Return the hashes of the rows, of their prompts, and of those left out."""
     return entry.data, entry.prompts, stable_hash(sorted(entry.faulty))
-
-
-def left_out_notes(groups: Sequence[SeedGroup], benchmarks: Collection[str] | None = None) -> list[str]:
-    """Return how many rows the scores of these groups lack, and which groups lack other rows than the rest.
-
-    Args:
-        groups: of one table.
-        benchmarks: those of the table; None for all.
-    """
-    alike, notes = [], []
-    for name in dict.fromkeys(name for group in groups for name in group.scores):
-        if benchmarks is not None and name not in benchmarks:
-            continue
-        lacking: dict[tuple[str, ...], list[SeedGroup]] = defaultdict(list)
-        for group in groups:
-            if name in group.scores:
-                lacking[_rows(group.scores[name])].append(group)
-        counts = {rows: _lacking(members[0].scores[name]) for rows, members in lacking.items()}
-        if len({rows[:2] for rows in lacking}) < len(lacking):
-            each = "; ".join(f"{counts[rows]} by {_labels(members)}" for rows, members in lacking.items())
-            notes.append(
-                f"{name}: different rows are left out ({each}), which makes different questions: these scores are "
-                "ranked apart, and neither tested against each other nor used as baselines. record.json gives the "
-                f"reasons; once they are mended, delete the lines of these rows in {name}.jsonl and run them again."
-            )
-        elif any(group.scores[name].faulty for members in lacking.values() for group in members):
-            alike.append(f"{name} {', '.join(dict.fromkeys(counts.values()))}")
-    if alike:
-        rows = "; ".join(alike)
-        notes.insert(0, f"Left out, because they, or rows scored with them, could not be asked: {rows} (record.json).")
-    return notes
-
-
-def _lacking(entry: DatasetRecord) -> str:
-    """Return `3 of 20 rows`: those left out, of those in the file."""
-    return f"{len(entry.faulty)} of {entry.rows - entry.left_out + len(entry.faulty)} rows"
-
-
-def _labels(groups: Sequence[SeedGroup]) -> str:
-    """Return the labels of some groups, the first few of many."""
-    labels = list(dict.fromkeys(group.label for group in groups))
-    return ", ".join(labels[:4]) + f" and {len(labels) - 4} more" * (len(labels) > 4)
 
 
 def _score(run: RunRecord, name: str) -> ScoreRecord:

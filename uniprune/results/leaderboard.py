@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup, left_out_notes
+from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
+from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell

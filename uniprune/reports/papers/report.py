@@ -16,7 +16,7 @@ from uniprune.reports.papers.measures import AGAINST, DIRECT
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
-from uniprune.results.comparison import left_out_notes
+from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import say, stdout, write
