@@ -118,7 +118,8 @@ class FidelityCache:
         base, own = (self._root / one.identity / f"{dataset}.jsonl" for one in (reference, run))
         if not (base.is_file() and own.is_file()):
             return None
-        out = {row for one in (reference, run) for row in one.datasets[dataset].faulty}
+        entries = [entry for one in (reference, run) if (entry := one.datasets.get(dataset)) is not None]
+        out = {row for entry in entries for row in entry.faulty}
         state = [reference.identity, *(number for file in (base, own) for number in _state(file)), *sorted(out)]
         path = own.with_suffix(".fidelity.json")
         kept = _read_kept(path)
@@ -126,8 +127,8 @@ class FidelityCache:
             return Fidelity(**kept["fidelity"])
         if base not in self._references:
             self._references[base] = _read_predictions(base)
-        kept_rows = {row: one for row, one in _read_predictions(own).items() if row not in out}
-        result = compare_predictions(self._references[base], kept_rows)
+        predictions = {row: one for row, one in _read_predictions(own).items() if row not in out}
+        result = compare_predictions(self._references[base], predictions)
         if result is not None:
             text = json.dumps({"state": state, "fidelity": asdict(result)})
             with contextlib.suppress(UserError), explain_write(path):
