@@ -1,12 +1,14 @@
-"""Notes on rows left out of scores: how many, and which runs left out others than the rest."""
+"""Notes on rows that are in no score: how many, and which runs left out others than the rest."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from uniprune.results.comparison import SeedGroup, rows_key
+from uniprune.results.comparison import SeedGroup, rows_key, scored
 from uniprune.results.records import DatasetRecord
+
+Rows = tuple[str, ...]
 
 
 def left_out_notes(groups: Sequence[SeedGroup], benchmarks: Collection[str] | None = None) -> list[str]:
@@ -20,24 +22,43 @@ def left_out_notes(groups: Sequence[SeedGroup], benchmarks: Collection[str] | No
     for name in dict.fromkeys(name for group in groups for name in group.scores):
         if benchmarks is not None and name not in benchmarks:
             continue
-        lacking: dict[tuple[str, ...], list[SeedGroup]] = defaultdict(list)
+        by_rows: dict[Rows, list[SeedGroup]] = defaultdict(list)
         for group in groups:
             if name in group.scores:
-                lacking[rows_key(group.scores[name])].append(group)
-        counts = {rows: _lacking(members[0].scores[name]) for rows, members in lacking.items()}
-        if len({rows[:2] for rows in lacking}) < len(lacking):
-            each = "; ".join(f"{counts[rows]} by {_labels(members)}" for rows, members in lacking.items())
-            notes.append(
-                f"{name}: different rows are left out ({each}), which makes different questions: these scores are "
-                "ranked apart, and neither tested against each other nor used as baselines. record.json gives the "
-                f"reasons; once they are mended, delete the lines of these rows in {name}.jsonl and run them again."
-            )
-        elif any(group.scores[name].faulty for members in lacking.values() for group in members):
-            alike.append(f"{name} {', '.join(dict.fromkeys(counts.values()))}")
+                by_rows[rows_key(group.scores[name])].append(group)
+        lacking = {rows: _lacking(members[0].scores[name]) for rows, members in by_rows.items()}
+        if len({rows[:2] for rows in by_rows}) < len(by_rows):
+            notes.append(_different(name, by_rows, lacking))
+        elif any(members[0].scores[name].faulty for members in by_rows.values()):
+            alike.append(f"{name} {', '.join(dict.fromkeys(lacking.values()))}")
+        notes += [note for members in by_rows.values() if (note := _unread(name, members))]
     if alike:
         rows = "; ".join(alike)
         notes.insert(0, f"Left out, because they, or rows scored with them, could not be asked: {rows} (record.json).")
     return notes
+
+
+def _different(name: str, by_rows: Mapping[Rows, Sequence[SeedGroup]], lacking: Mapping[Rows, str]) -> str:
+    """Return the note on groups that left out different rows of a benchmark."""
+    each = "; ".join(f"{lacking[rows]} by {_labels(members)}" for rows, members in by_rows.items())
+    return (
+        f"{name}: different rows are left out ({each}), which makes different questions: these scores are ranked "
+        "apart, and neither tested against each other nor used as baselines. record.json gives the reasons; once they "
+        f"are mended, delete the lines of these rows in {name}.jsonl and run them again."
+    )
+
+
+def _unread(name: str, groups: Sequence[SeedGroup]) -> str | None:
+    """Return the note on groups with the same rows of which different items have a credit; None for none.
+
+    Only a judge's grading that cannot be read leaves an item without one.
+    """
+    scores = [(group, scored(run)[name].score) for group in groups for run in group.runs]
+    known = [(group, score) for group, score in scores if score is not None]
+    if len({frozenset(score.per_item) for _, score in known}) < 2:
+        return None
+    each = ", ".join(f"{score.unparsed} of {score.rows} rows of {group.label}" for group, score in known)
+    return f"{name}: the judge's gradings of different rows could not be read and are in no mean ({each})."
 
 
 def _lacking(entry: DatasetRecord) -> str:
