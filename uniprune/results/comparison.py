@@ -65,7 +65,7 @@ class SeedGroup:
 
     @property
     def questions(self) -> frozenset[tuple[str, ...]]:
-        """What two groups have in common if their scores are of the same questions, by the same judges."""
+        """Hashes of the scored questions and their judges, one entry per benchmark: equal in groups that can be ranked."""
         return frozenset(_questions(name, entry) for name, entry in self.scores.items())
 
     @property

@@ -173,7 +173,7 @@ class DatasetRecord(Strict):
 
     @property
     def unscorable(self) -> bool:
-        """Whether all rows are left out, so that no score is possible."""
+        """True if all rows are left out, so that no score is possible."""
         return self.left_out == self.rows
 
 
