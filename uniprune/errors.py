@@ -20,6 +20,10 @@ class PruningError(RuntimeError):
     """A method that broke its contract (duplicate indices, wrong count, …): the message names it, exit code 1."""
 
 
+class NoScoreError(RuntimeError):
+    """A run that ended without a score because none of its rows could be asked: one message, exit code 1."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """An error as plain text, to be printed later or by another process.
@@ -38,7 +42,8 @@ class Failure:
     def of(cls, error: Exception) -> Failure:
         """Convert an exception."""
         user = isinstance(error, UserError)
-        message = str(error) if user else f"{type(error).__name__}: {error}\n(--debug shows where)"
+        plain = user or isinstance(error, NoScoreError)
+        message = str(error) if plain else f"{type(error).__name__}: {error}\n(--debug shows where)"
         return cls(message, user, "".join(traceback.format_exception(error)))
 
 

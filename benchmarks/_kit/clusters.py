@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-def clusters(frame: Any, groups: Sequence[tuple[int, ...]], linked: Callable[[Any], str] | None) -> dict[str, str]:
+def clusters(frame: Any, groups: Sequence[tuple[int, ...]]) -> dict[str, str]:
     """Map row index -> index of the first row of its cluster; rows are linked directly or through others.
 
     Images are compared by their encoded bytes: the same scene saved twice counts as two.
@@ -19,13 +19,11 @@ def clusters(frame: Any, groups: Sequence[tuple[int, ...]], linked: Callable[[An
     Args:
         frame: rows with their `image` cells.
         groups: for every row, positions of the rows scored together with it.
-        linked: a further label that links rows, for statistics that join them; None for none.
     """
-    labels: list[list[object]] = []
-    for position, row in enumerate(frame.to_dict("records")):
-        shared: list[object] = [("image", image) for image in _images(str(row["image"]))]
-        shared.append(("group", groups[position][0]))
-        labels.append([*shared, ("linked", linked(row))] if linked else shared)
+    labels: list[list[object]] = [
+        [*(("image", image) for image in _images(str(cell))), ("group", group[0])]
+        for cell, group in zip(frame["image"], groups, strict=True)
+    ]
     numbers = {label: n for n, label in enumerate({label for row in labels for label in row})}
     rows, columns = np.array([(r, len(labels) + numbers[label]) for r, row in enumerate(labels) for label in row]).T
     size = len(labels) + len(numbers)

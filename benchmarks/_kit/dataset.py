@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from uniprune.errors import UserError
-from uniprune.evaluation.dataset import DataOptions, Request, Score
+from uniprune.evaluation.dataset import DataOptions, Request, Score, with_groups
 from uniprune.modeling.messages import Part, RawQuestion
 
 from . import images
@@ -67,7 +67,7 @@ class KitDataset:
         table = read_table(tsv, task)
         self.faulty: Mapping[str, str] = table.faulty
         self._groups = table.groups
-        self._clusters = clusters(table.frame, table.groups, task.linked)
+        self._clusters = clusters(table.frame, table.groups)
         self._kit = boot()
         self._data = _in_memory(self._kit, task, table)
         self._indices = [str(index) for index in self._data.data["index"]]
@@ -87,26 +87,27 @@ class KitDataset:
                 self._requests[position] = self._request(position)
         return [self._requests[position] for position in chosen]
 
-    def score(self, predictions: Mapping[str, str], workdir: Path, limit: int | None = None) -> Score:
+    def score(
+        self,
+        predictions: Mapping[str, str],
+        workdir: Path,
+        limit: int | None = None,
+        left_out: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> Score:
         """Score predictions with the kit's own `evaluate`, in a folder of its own.
 
-        Faulty rows are not scored (`details["faulty"]` names them); rows without a prediction are, as wrong
-        (`details["missing"]`). `workdir` holds nothing a score depends on but a model judge's replies, which are
-        reused only for the identical request.
+        The kit gets the rows with a prediction only, in whole groups: rows scored together with one that is left out
+        are left out, too. `details["faulty"]` names all rows that are not scored, with the reason. `workdir` holds
+        nothing a score depends on but a model judge's replies, which are reused only for the identical request.
 
         Raises:
-            UserError: predictions for other rows, a judge that fails, or no readable grading.
+            UserError: predictions for other rows, rows without a prediction or a reason, no row to score, a judge that
+                fails, or no readable grading.
         """
-        strange = sorted(set(predictions) - set(self._indices) - set(self.faulty))
-        if strange:
-            raise UserError(
-                f"{self.name}: predictions for rows that it does not have: {', '.join(strange[:5])}; "
-                "they belong to another dataset or another version of its file"
-            )
-        positions = self._chosen(limit)
+        positions = self._scored(predictions, limit, left_out)
         indices = [self._indices[position] for position in positions]
         table = self._data.data.drop(columns="image").iloc[positions].reset_index(drop=True)
-        table["prediction"] = [str(predictions.get(index, "")) for index in indices]
+        table["prediction"] = [str(predictions[index]) for index in indices]
         workdir.mkdir(parents=True, exist_ok=True)
         with session() as folder, _repaired(self._kit, len(table)), contextlib.ExitStack() as stack:
             if self._judge is not None:
@@ -124,8 +125,7 @@ class KitDataset:
             parts=credits.parts,
             details={
                 "table": _plain(evaluation.result),
-                "missing": [index for index in indices if index not in predictions],
-                "faulty": dict(self.faulty),
+                "faulty": {**self.faulty, **with_groups(left_out, self.requests(limit))},
             },
             judge=self._judge.label if self._judge else "exact",
         )
@@ -144,6 +144,30 @@ class KitDataset:
             )
         return Evaluation(self._kit, self.task.kit_name, table, result, folder)
 
+    def _scored(self, predictions: Mapping[str, str], limit: int | None, left_out: Mapping[str, str]) -> list[int]:
+        """Return the positions of the rows to score.
+
+        Raises:
+            UserError: as `score`.
+        """
+        strange = sorted((set(predictions) | set(left_out)) - set(self._indices) - set(self.faulty))
+        if strange:
+            raise UserError(
+                f"{self.name}: predictions for rows that it does not have: {', '.join(strange[:5])}; "
+                "they belong to another dataset or another version of its file"
+            )
+        out = with_groups(left_out, self.requests(limit))
+        positions = [position for position in self._chosen(limit) if self._indices[position] not in out]
+        missing = [self._indices[position] for position in positions if self._indices[position] not in predictions]
+        if missing:
+            raise UserError(
+                f"{self.name}: {len(missing)} rows have no prediction, for example {', '.join(missing[:5])}; an empty "
+                "text is one and counts as wrong, a row that could not be asked belongs in `left_out`"
+            )
+        if not positions:
+            raise UserError(f"{self.name}: all {len(out)} rows are left out, so there is no score")
+        return positions
+
     def _chosen(self, limit: int | None) -> list[int]:
         if limit is None:
             return list(range(len(self._indices)))
@@ -157,13 +181,14 @@ class KitDataset:
         return sorted(chosen)
 
     def _request(self, position: int) -> Request:
-        row = self._data.data.iloc[position]
+        row, group = self._data.data.iloc[position], self._groups[position]
         return Request(
             index=self._indices[position],
             load=partial(self._load, position),
             question=bare_question(str(row["question"])),
             max_new_tokens=self.task.max_new_tokens,
             raw=self._raw_question(row),
+            group=self._indices[group[0]] if len(group) > 1 else "",
         )
 
     def _load(self, position: int) -> list[Part]:

@@ -39,6 +39,22 @@ def rotation_fault(rows: Sequence[Row]) -> str | None:
     return f"row {question_index(rows[0])}, the unrotated form of the question, is missing"
 
 
+def figure_set(row: Row) -> str:
+    """Return the set of HallusionBench that a row belongs to, by the kit's rule: questions about the same figures.
+
+    Raises:
+        ValueError: the index does not name it.
+    """
+    if reason := figure_fault(row):
+        raise ValueError(reason)
+    return "_".join([str(row["l2-category"]), row["index"].split("_")[3]])
+
+
+def figure_fault(row: Row) -> str | None:
+    """A row of HallusionBench has an index that names its set, figure and question."""
+    return None if row["index"].count("_") >= 5 else "the index has no set, figure and question number"
+
+
 def options_fault(row: Row) -> str | None:
     """A multiple-choice row has options."""
     return None if any(filled(row.get(letter)) for letter in ascii_uppercase) else "no answer option"

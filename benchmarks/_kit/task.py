@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Rows that are scored together.
+    """Rows that are scored together: those that any part of the headline joins, so that none is scored without all.
 
     Attributes:
-        key: label that the rows of a group share.
+        key: label that the rows of a group share; it raises ValueError for a faulty row that names none.
         fault: fault of a complete group, or None.
     """
 
     key: Callable[[Row], str]
-    fault: Callable[[Sequence[Row]], str | None]
+    fault: Callable[[Sequence[Row]], str | None] = lambda rows: None
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class Task:
         allowed: column -> the only values the kit can score.
         fault: any other fault of a row, or None.
         grouping: rows scored together.
-        linked: label of rows that the headline joins, though they are not left out together; None for none.
         images_named: number of images that a row's text names.
         split: the only value of the column `split` that is used; None for all.
         judging: how it is judged; None if exact matching is enough.
@@ -89,7 +88,6 @@ class Task:
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fault: Callable[[Row], str | None] = lambda row: None
     grouping: Grouping | None = None
-    linked: Callable[[Row], str] | None = None
     images_named: Callable[[Row], int] = lambda row: 0
     split: str | None = None
     judging: Judging | None = None

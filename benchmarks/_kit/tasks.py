@@ -170,10 +170,10 @@ TASKS: dict[str, Task] = {
         ability="hallucination",
         metric="mean of aAcc, fAcc, qAcc",
         summary="HallusionBench: language hallucination and visual illusion (arXiv 2310.14566)",
-        fault=lambda row: None if row["index"].count("_") >= 5 else "the index has no set, figure and question number",
+        fault=faults.figure_fault,
         headline=headline.hallusion,
         credits=items.three_accuracies,
-        linked=lambda row: "_".join([str(row["l2-category"]), row["index"].split("_")[3]]),
+        grouping=Grouping(faults.figure_set),
         allowed=_YES_OR_NO,
     ),
 }

@@ -16,6 +16,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from uniprune.errors import UserError
 from uniprune.results.records import DatasetRecord, RunRecord, Store
 from uniprune.utils.tables import to_csv
 
@@ -137,8 +138,17 @@ python -m uniprune.benchmarks.mini.report --methods --results results/mini-suite
 
 
 def scored(record: RunRecord) -> Scored:
-    """Return the scored tables of the mini suite in a run; none unless all ten are."""
+    """Return the scored tables of the mini suite in a run; none unless all ten are.
+
+    Raises:
+        UserError: rows were left out of a score: the pages compare items of complete tables.
+    """
     entries = {name: entry for name, entry in record.datasets.items() if entry.suite == "mini" and entry.score}
+    if lacking := [f"{name} ({len(entry.faulty)} rows)" for name, entry in entries.items() if entry.faulty]:
+        raise UserError(
+            f"run {record.identity} left rows out of {', '.join(lacking)}; its record.json gives the reasons. Move its "
+            "folder away, or mend them and run it again"
+        )
     return entries if len(entries) == 10 else {}
 
 

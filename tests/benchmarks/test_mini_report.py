@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, markdown, rows
+from uniprune.errors import UserError
 from uniprune.utils.tables import to_csv
 
 
@@ -18,6 +19,7 @@ def record(method: str, ratio: float, credit: float, seed: int = 0, tables: int 
     entries = {
         f"table {i}": SimpleNamespace(
             suite="mini",
+            faulty={},
             ability=ABILITIES[i % len(ABILITIES)],
             ledger=SimpleNamespace(average=144 * ratio),
             score=SimpleNamespace(value=100 * credit, per_item={"0": credit, "1": credit}),
@@ -58,6 +60,13 @@ def test_methods_are_compared_with_the_mean_of_random_pruning_of_their_kind() ->
     assert "random" not in by_method["fastv"], "no random pruning inside the language model was run"
     assert "| divprune | 0.222 |" in markdown(METHODS, rows(METHODS, RUNS))
     assert "**-12.5** (-12.5 to -12.5) |" in markdown(METHODS, rows(METHODS, RUNS))
+
+
+def test_runs_that_left_rows_out_are_refused_by_name() -> None:
+    run = record("divprune", 0.222, 0.25)
+    run.identity, run.datasets["table 3"].faulty = "abc", {"7": "refused"}
+    with pytest.raises(UserError, match=r"run abc left rows out of table 3 \(1 rows\)"):
+        rows(METHODS, [*RUNS, run])
 
 
 @pytest.mark.parametrize("page", [CURVES, METHODS], ids=lambda page: page.name)

@@ -140,9 +140,11 @@ def test_damaged_rows_are_named_and_counted_and_the_run_goes_on(loaded: LoadedMo
     assert set(entry.faulty) == {"3", "12"}
     assert entry.faulty["12"] == "the image cell is empty"
     assert "truncated" in entry.faulty["3"]
-    assert (entry.answered, entry.score.per_item["3"]) == (12, 0.0)
+    assert (entry.rows, entry.answered, entry.refused, entry.left_out) == (12, 11, 1, 1)
+    assert (entry.score.rows, set(entry.score.per_item)) == (11, {str(i) for i in range(12)} - {"3"})
     board = leaderboard([record])
-    assert any("2 rows could not be asked" in note for note in board.notes)
+    assert any("small-broken 2 of 13 rows" in note for note in board.notes)
+    assert (board.rows[0]["rows"], board.rows[0]["left out"]) == (11, 2)
 
 
 @pytest.mark.parametrize(("method", "average"), [("fastv", 0.5), ("divprune+fastv", 0.3)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from PIL import Image
 
@@ -31,8 +32,15 @@ class Small:
     def requests(self, limit: int | None = None) -> list[Request]:
         return [self._request(i) for i in range(12)][:limit]
 
-    def score(self, predictions: Mapping[str, str], workdir: Path, limit: int | None = None) -> Score:
-        credit = {str(i): float(bool(predictions.get(str(i)))) for i in range(12)[:limit]}
+    def score(
+        self,
+        predictions: Mapping[str, str],
+        workdir: Path,
+        limit: int | None = None,
+        left_out: Mapping[str, str] = MappingProxyType({}),
+    ) -> Score:
+        asked = [str(i) for i in range(12)[:limit] if str(i) not in left_out]
+        credit = {index: float(bool(predictions[index])) for index in asked}
         value = 100 * sum(credit.values()) / len(credit)
         return Score(value, "answered", len(credit), per_item=credit)
 

@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """Print each finding with its verdict and tests, the surest first, or with the command that adds its runs."""
     from uniprune.reports.findings import FINDINGS, Study, pairs_csv
+    from uniprune.results.left_out import left_out_notes
 
     records = list(Store(options.output).records())
     if not records:
@@ -41,6 +42,8 @@ def act(options: argparse.Namespace) -> int:
             say(f"     … and {more} more (--lines)")
         say("")
     say("Differences of average scores (0-100) with 95 % intervals; p is Holm-corrected within a finding, * below 5 %.")
+    for note in left_out_notes(study.comparison.groups):
+        say(note)
     if options.pairs is not None:
         write(options.pairs, pairs_csv(study))
         say(f"written: {options.pairs}")

@@ -119,7 +119,7 @@ def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None
             ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more",
             item.identity or "–",
             *(total(counts) for counts in (item.rows, item.stored, item.left)),
-            "done" if item.done else duration(seconds),
+            "done" if item.done else "no score" if item.stuck else duration(seconds),
         )
     stdout().print(table)
     left = sum(rows or 0 for item in items for rows in item.left.values())
@@ -130,7 +130,8 @@ def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None
         say(f"evaluation takes about {duration(sum(known))}")
     if len(known) < len(open_):
         say(f"{len(open_) - len(known)} runs without an estimate: no run of their model is stored, or rows are unknown")
-    print_failures([(item, item.failure) for item in items if item.failure], len(items), debug=False)
+    failures = [(item, failure) for item in items if (failure := item.failure or item.stuck)]
+    print_failures(failures, len(items), debug=False)
 
 
 def settings(cell: RunSpec) -> str:

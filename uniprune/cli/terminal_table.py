@@ -32,8 +32,8 @@ Lines = list[list[str]]
 def show(board: ResultTable) -> None:
     """Print a leaderboard; if the terminal is too narrow, transposed, or else without its least important columns."""
     texts = board.texts()
-    # These columns are left out where all rows agree; files keep them.
-    same = {"seed", "settings", "protocol", "layer", "judge"}
+    # These columns are not shown where all rows agree; files keep them, and notes give the rows left out.
+    same = {"seed", "settings", "protocol", "layer", "judge", "left out"}
     keep = [i for i, column in enumerate(board.columns) if column not in same or len({line[i] for line in texts}) > 1]
     lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
     console = stdout(_width(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from uniprune.modeling.messages import Part, RawQuestion
@@ -21,6 +22,8 @@ class Request:
         max_new_tokens: longest prediction, in tokens.
         raw: cells of the row for a family with prompts of its own; None if only the benchmark can word it.
         wording: message in a family's own words, texts and numbers of images; empty for the benchmark's.
+        group: label that rows scored together share (a pair, the rotations of a question); empty for a row alone. If
+            one of them cannot be asked, none of them is scored.
     """
 
     index: str
@@ -29,6 +32,29 @@ class Request:
     max_new_tokens: int = 32
     raw: RawQuestion | None = None
     wording: tuple[str | int, ...] = ()
+    group: str = ""
+
+
+def with_groups(refused: Mapping[str, str], requests: Sequence[Request]) -> dict[str, str]:
+    """Return all rows that are left out of a score, with the reason.
+
+    Args:
+        refused: index -> reason of rows that could not be asked.
+        requests: the rows.
+
+    Returns:
+        The refused rows, then the others of their groups.
+    """
+    first: dict[str, str] = {}
+    for request in requests:
+        if request.index in refused and request.group:
+            first.setdefault(request.group, request.index)
+    others = {
+        request.index: f"scored together with row {first[request.group]}, which is left out"
+        for request in requests
+        if request.group in first and request.index not in refused
+    }
+    return {**refused, **others}
 
 
 @dataclass(frozen=True)
@@ -38,14 +64,14 @@ class Score:
     Attributes:
         value: headline score, 0–100.
         metric: its name ("F1", "accuracy", "sum / 2800", …).
-        rows: rows scored.
+        rows: rows scored: all that have a prediction.
         unparsed: rows whose prediction the matching rules could not read (scored wrong).
         per_item: index -> 0..1 credit, for intervals and paired tests (per question group where scoring is per group).
         details: the kit's own table, as plain JSON values.
         judge: "exact" | "rule" | the judge model's name.
         clusters: index -> key shared by rows that depend on each other, such as an image; of all rows, also of those
-            that are no item of their own. Rows left out are clusters of one. Intervals and tests resample whole
-            clusters, because predictions about one image are right or wrong together.
+            that are no item of their own. A row that is not named is a cluster of one. Intervals and tests resample
+            whole clusters, because predictions about one image are right or wrong together.
         parts: how the headline follows from items, where it is not 100 times their mean credit: the mean over parts of
             a sum over items divided by another; part -> index -> (added above, added below the line).
     """
@@ -143,8 +169,25 @@ class Dataset(Protocol):
         least).
         """
 
-    def score(self, predictions: Mapping[str, str], workdir: Path, limit: int | None = None) -> Score:
-        """Score predictions (index -> text) of the rows of `requests(limit)` in a fresh folder.
+    def score(
+        self,
+        predictions: Mapping[str, str],
+        workdir: Path,
+        limit: int | None = None,
+        left_out: Mapping[str, str] = MappingProxyType({}),
+    ) -> Score:
+        """Score predictions of the rows of `requests(limit)` in a fresh folder.
 
-        Missing rows count as wrong and are reported; faulty rows are not scored and are reported.
+        A row that is left out is in no denominator of the score: neither in the headline nor in `rows`, `per_item`,
+        `clusters` or `parts`. A run checks that.
+
+        Args:
+            predictions: index -> text.
+            workdir: the folder.
+            limit: as for `requests`.
+            left_out: index -> reason of rows without a prediction; always whole groups (`Request.group`). A run passes
+                it only if there are any.
+
+        Raises:
+            UserError: a row has neither a prediction nor a reason, or no row is left.
         """

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from uniprune.errors import UserError
-from uniprune.evaluation.dataset import Dataset, Request, Score
+from uniprune.evaluation.dataset import Dataset, Request, Score, with_groups
 from uniprune.evaluation.distributed import ProcessGroup
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.processing import explain_worker_failure
@@ -112,23 +112,42 @@ class DatasetRun:
         self.progress.advance(left)
 
     def _finish(self, stored: Predictions) -> None:
-        """Collect the predictions of all processes, score them and print the score."""
+        """Collect the predictions of all processes, score them and print the score, if a row is left to score."""
         stored.take_in()
         self._write(stored.answers)
+        if self.record.datasets[self.dataset.name].unscorable:
+            self.progress.say(f"  {self.dataset.name}: no score, all {len(self._requests)} rows are left out")
+            return
         score = self._score(stored.answers)
         self._write(stored.answers, score)
-        faulty = len(self.record.datasets[self.dataset.name].faulty)
+        out = len(self.record.datasets[self.dataset.name].faulty)
         self.progress.say(
             f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
-            + f", {faulty} faulty rows left out" * bool(faulty)
+            + f", {out} of {score.rows + out} rows left out (record.json names them)" * bool(out)
         )
 
+    def _left_out(self, stored: Mapping[str, Prediction]) -> dict[str, str]:
+        """Return the rows that could not be asked, then those scored together with them, with the reason."""
+        found = (stored[request.index] for request in self._requests if request.index in stored)
+        return with_groups({one.index: one.error for one in found if one.error is not None}, self._requests)
+
     def _score(self, stored: Mapping[str, Prediction]) -> ScoreRecord:
-        """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""
-        indices = {request.index for request in self._requests}
-        predictions = {i: one.prediction for i, one in stored.items() if i in indices and one.error is None}
+        """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies.
+
+        Raises:
+            UserError: the benchmark scored other rows than those with a prediction.
+        """
+        out = self._left_out(stored)
+        predictions = {r.index: stored[r.index].prediction for r in self._requests if r.index not in out}
+        reasons = {"left_out": out} if out else {}
         workdir = self.store.folder(self.record.identity) / "judge" / self.dataset.name
-        score = self.dataset.score(predictions, workdir, limit=self.options.limit)
+        score = self.dataset.score(predictions, workdir, limit=self.options.limit, **reasons)
+        if score.rows != len(predictions) or not out.keys().isdisjoint(score.per_item):
+            raise UserError(
+                f"benchmark {self.dataset.name!r} scored {score.rows} rows, but {len(predictions)} have a prediction "
+                f"and {len(out)} are left out; its score() must count the first and none of the others "
+                "(uniprune/evaluation/dataset.py)"
+            )
         with contextlib.suppress(OSError):  # not empty if it holds a judge's replies
             workdir.rmdir()
             workdir.parent.rmdir()
@@ -144,12 +163,15 @@ class DatasetRun:
 
     def _write(self, stored: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
         """Write the record of all predictions so far."""
-        predictions = [stored[request.index] for request in self._requests if request.index in stored]
-        faulty = dict(self.dataset.faulty) | {one.index: one.error for one in predictions if one.error}
+        evaluated = [stored[request.index] for request in self._requests if request.index in stored]
+        predictions = [one for one in evaluated if one.error is None]
+        out = self._left_out(stored)
         entry = self._blank.model_copy(
             update={
                 "answered": len(predictions),
-                "faulty": faulty,
+                "refused": len(evaluated) - len(predictions),
+                "left_out": len(out),
+                "faulty": {**out, **self.dataset.faulty},
                 "remarks": count_remarks(predictions),
                 "timing": timing(predictions),
                 "ledger": ledger(predictions),

@@ -59,6 +59,7 @@ class PlannedRun:
         rows: benchmark -> rows in all, None where unknown.
         stored: benchmark -> rows with a stored prediction.
         done: whether every benchmark is complete and scored.
+        stuck: why it is not done although no row is left to run, None otherwise: all rows of a benchmark are left out.
         failure: why it cannot be run, None if it can.
     """
 
@@ -69,6 +70,7 @@ class PlannedRun:
     rows: dict[str, int | None] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
     done: bool = False
+    stuck: Failure | None = None
     failure: Failure | None = None
 
     @property

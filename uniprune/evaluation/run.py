@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
+from uniprune.errors import NoScoreError
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.dataset_run import DatasetRun
 from uniprune.evaluation.distributed import ALONE, ProcessGroup
@@ -78,6 +79,7 @@ class Run:
 
         Raises:
             UserError: a stored prediction belongs to other data, a file cannot be written, a judge fails, …
+            NoScoreError: all rows of a benchmark are left out; the other benchmarks are scored.
         """
         average = self.method.ratio if self.options.protocol == "average" else None
         speed = (self.options.batch_size, average, self.options.workers, shared)
@@ -92,6 +94,9 @@ class Run:
             for one in each:
                 progress.begin(f"{self.method.label} · {one.dataset.name}")
                 self.record = one.complete(runner, environments)
+        with team.step():
+            if team.main:
+                require_scores(self.record, (dataset.name for dataset in datasets), store)
         return self.record
 
     def _pruner(self) -> Pruner:
@@ -100,3 +105,26 @@ class Run:
         if self.options.protocol == "average":
             pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers)
         return pruner
+
+
+def require_scores(record: RunRecord, names: Iterable[str], store: Store) -> None:
+    """Check that no benchmark of a run lacks a score because all its rows are left out.
+
+    Raises:
+        NoScoreError: some do.
+    """
+    lost = [name for name in names if name in record.datasets and record.datasets[name].unscorable]
+    if lost:
+        raise NoScoreError("\n".join(_no_score(record, name, store) for name in lost))
+
+
+def _no_score(record: RunRecord, name: str, store: Store) -> str:
+    """Return why a benchmark has no score, and the remedy."""
+    entry = record.datasets[name]
+    if not entry.rows:
+        return f"{name}: it has no row, so there is no score"
+    row, reason = next(iter(entry.faulty.items()))
+    return (
+        f"{name}: all {entry.rows} rows are left out, so there is no score (row {row}: {reason}); record.json names "
+        f"every reason. Once the cause is mended, delete {store.predictions(record.identity, name)} to run them again"
+    )

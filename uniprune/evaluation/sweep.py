@@ -12,19 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from uniprune.errors import Failure
+from uniprune.errors import Failure, NoScoreError
 from uniprune.evaluation.collection import DatasetCollection, dataset_names
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.distributed import ALONE, LostProcessError, ProcessGroup
 from uniprune.evaluation.feature_cache import FeatureCache, sharing
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.plan import PlannedRun, RunOutcome, RunSettings
-from uniprune.evaluation.run import Run
+from uniprune.evaluation.run import Run, require_scores
 from uniprune.modeling.catalog import ModelEntry, find_model
 from uniprune.modeling.loading import LoadedModel, outline, place, with_weights
 from uniprune.results.comparison import same_machine
 from uniprune.results.predictions import stored_rows
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import DatasetRecord, RunRecord, Store
 from uniprune.utils.console import RunProgress
 
 
@@ -66,7 +66,7 @@ class Sweep:
         outcomes: list[RunOutcome] = []
         models: dict[str, tuple[ModelEntry, list[PlannedRun]]] = {}
         for item in items:
-            if failure := item.failure or self._unscorable(item):
+            if failure := item.failure or item.stuck or self._unscorable(item):
                 outcomes.append(RunOutcome(item, failure))
             elif item.entry is not None:
                 models.setdefault(item.entry.name, (item.entry, []))[1].append(item)
@@ -130,26 +130,33 @@ class Sweep:
             self._datasets.all(names)
             record = Run(self._outline(entry), cell.choice, self._options(cell, entry)).record
             folder = self.store.root / record.identity
-            return dataclasses.replace(
-                item,
-                setup=record.setup,
-                stored={name: stored_rows(folder / f"{name}.jsonl") for name in names},
-                done=self._done(record.identity, names),
-            )
+            stored = {name: stored_rows(folder / f"{name}.jsonl") for name in names}
+            item = dataclasses.replace(item, setup=record.setup, stored=stored)
+            return self._with_progress(item, self.store.read(record.identity))
         except Exception as error:
             return dataclasses.replace(item, failure=Failure.of(error))
 
-    def _done(self, identity: str, names: Sequence[str]) -> bool:
-        """Check whether every benchmark is scored, on the present data file, by the present judge."""
-        record = self.store.read(identity)
+    def _with_progress(self, item: PlannedRun, record: RunRecord | None) -> PlannedRun:
+        """Return a planned run with `done` and `stuck` as its record says."""
+        entries = [record.datasets.get(name) if record else None for name in item.rows]
+        if record is None or not all(map(self._ended, entries, item.rows, item.stored.values())):
+            return item
+        try:
+            require_scores(record, item.rows, self.store)
+        except NoScoreError as error:
+            return dataclasses.replace(item, stuck=Failure.of(error))
+        return dataclasses.replace(item, done=True)
+
+    def _ended(self, entry: DatasetRecord | None, name: str, stored: int) -> bool:
+        """Check whether a benchmark is scored by the present judge, or cannot be, on the present data file."""
+        if entry is None or entry.data != self._datasets.get(name).fingerprint:
+            return False
+        if entry.refused and stored < entry.rows:  # lines of refused rows were deleted to run them again
+            return False
         judge = self.settings.judge_model if self.settings.judge not in (None, "rule") else self.settings.judge
-        for name in names:
-            entry = record.datasets.get(name) if record else None
-            if entry is None or entry.score is None or entry.data != self._datasets.get(name).fingerprint:
-                return False
-            if judge is not None and entry.score.judge not in ("exact", judge):
-                return False
-        return True
+        if entry.score is None:
+            return entry.unscorable
+        return judge is None or entry.score.judge in ("exact", judge)
 
     def _options(self, cell: RunSpec, entry: ModelEntry) -> RunOptions:
         """Return the settings of a run apart from model and method."""

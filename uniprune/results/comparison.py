@@ -1,4 +1,9 @@
-"""Stored runs side by side: seeds of one method as one group, and joint bootstrap estimates of every group's scores."""
+"""Stored runs side by side: seeds of one method as one group, and joint bootstrap estimates of every group's scores.
+
+Runs that left out different rows of a benchmark were scored on different questions. They are shown, but neither ranked
+nor paired with each other: rows drop out for a reason, so the rows that all runs share are no fair sample either, and
+every score would depend on what other runs happen to be stored.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +33,7 @@ CompareRuns = Callable[[RunRecord, RunRecord, str], Fidelity | None]
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ in their seed only.
+    """Runs that differ in their seed only, scored on the same questions of every benchmark that they share.
 
     Attributes:
         runs: at least one, ordered by seed.
@@ -58,6 +63,18 @@ class SeedGroup:
         """Scored benchmarks of all runs."""
         return [entry for run in self.runs for entry in scored(run).values()]
 
+    @property
+    def questions(self) -> frozenset[tuple[str, ...]]:
+        """Hashes of the scored questions and their judges, one entry per benchmark: equal in groups that can be ranked."""
+        return frozenset(_questions(name, entry) for name, entry in self.scores.items())
+
+    @property
+    def label(self) -> str:
+        """Model, method, ratio and number of seeds, for notes."""
+        setup, seeds = self.setup, len(self.runs)
+        ratio = "" if setup.method.kind == "none" else f" {setup.ratio:g}"
+        return f"{self.runs[0].model.name} {setup.method.name}{ratio}" + f" ({seeds} seeds)" * (seeds > 1)
+
     def credit_interval(self, name: str) -> bool:
         """Return whether the interval of this score is that of the mean credit, not of the headline."""
         score = self.scores[name].score
@@ -76,14 +93,31 @@ def scored(record: RunRecord) -> dict[str, DatasetRecord]:
 
 
 def groups(records: Iterable[RunRecord]) -> list[SeedGroup]:
-    """Group runs that differ in their seed only, in the order of their first appearance."""
-    found: dict[str, list[RunRecord]] = defaultdict(list)
+    """Group runs that differ in their seed only, in the order of their first appearance.
+
+    A seed that was scored on other questions is no repetition: it begins a group of its own.
+    """
+    found: dict[str, list[list[RunRecord]]] = defaultdict(list)
     for record in records:
         setup = record.setup.model_dump(mode="json")
         setup["seed"] = setup["method"]["resolved"] = None
         parts = [{**part, "seed": None} for part in record.setup.method.resolved]
-        found[stable_hash({**setup, "parts": parts})].append(record)
-    return [SeedGroup(tuple(sorted(runs, key=lambda run: run.setup.seed))) for runs in found.values()]
+        alike = found[stable_hash({**setup, "parts": parts})]
+        fitting = (runs for runs in alike if all(_same_questions(record, run) for run in runs))
+        runs = next(fitting, None)
+        if runs is None:
+            alike.append([record])
+        else:
+            runs.append(record)
+    each = [runs for alike in found.values() for runs in alike]
+    return [SeedGroup(tuple(sorted(runs, key=lambda run: run.setup.seed))) for runs in each]
+
+
+def _same_questions(one: RunRecord, other: RunRecord) -> bool:
+    """Return whether two runs were scored on the same questions of all benchmarks that both have scored."""
+    first, second = scored(one), scored(other)
+    both = first.keys() & second.keys()
+    return all(_questions(name, first[name]) == _questions(name, second[name]) for name in both)
 
 
 class RunComparison:
@@ -199,18 +233,18 @@ def same_machine(one: Setup, other: Setup) -> bool:
 
 
 def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
-    """Return whether two runs have the same rows with the same prompts."""
-    return _rows(one) == _rows(other)
+    """Return whether two runs have the same rows with the same prompts, and left out the same."""
+    return rows_key(one) == rows_key(other)
 
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:
-    """Return what two runs share if their items are pairs: benchmark, rows and judge."""
-    return (name, *_rows(entry), entry.score.judge if entry.score else "")
+    """Return what two runs share if their items are pairs: benchmark, rows, those left out, and judge."""
+    return (name, *rows_key(entry), entry.score.judge if entry.score else "")
 
 
-def _rows(entry: DatasetRecord) -> tuple[str, ...]:
-    """Return the hashes of the rows and of their prompts."""
-    return entry.data, entry.prompts
+def rows_key(entry: DatasetRecord) -> tuple[str, ...]:
+    """Return the hashes of the rows, of their prompts, and of those left out."""
+    return entry.data, entry.prompts, stable_hash(sorted(entry.faulty))
 
 
 def _score(run: RunRecord, name: str) -> ScoreRecord:

@@ -110,7 +110,7 @@ class FidelityCache:
         self._references: dict[Path, FirstPredictions] = {}
 
     def __call__(self, reference: RunRecord, run: RunRecord, dataset: str) -> Fidelity | None:
-        """Compare two runs on one benchmark; None without predictions to compare.
+        """Compare two runs on one benchmark, on the rows that neither left out; None without any.
 
         Raises:
             UserError: a stored line is damaged.
@@ -118,14 +118,17 @@ class FidelityCache:
         base, own = (self._root / one.identity / f"{dataset}.jsonl" for one in (reference, run))
         if not (base.is_file() and own.is_file()):
             return None
-        state = [reference.identity, *(number for file in (base, own) for number in _state(file))]
+        entries = [entry for one in (reference, run) if (entry := one.datasets.get(dataset)) is not None]
+        out = {row for entry in entries for row in entry.faulty}
+        state = [reference.identity, *(number for file in (base, own) for number in _state(file)), *sorted(out)]
         path = own.with_suffix(".fidelity.json")
         kept = _read_kept(path)
         if kept.get("state") == state:
             return Fidelity(**kept["fidelity"])
         if base not in self._references:
             self._references[base] = _read_predictions(base)
-        result = compare_predictions(self._references[base], _read_predictions(own))
+        predictions = {row: one for row, one in _read_predictions(own).items() if row not in out}
+        result = compare_predictions(self._references[base], predictions)
         if result is not None:
             text = json.dumps({"state": state, "fidelity": asdict(result)})
             with contextlib.suppress(UserError), explain_write(path):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
+from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
@@ -15,7 +16,7 @@ LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
 TAIL = (
     *("average", "rank", "relative %", "agreement %", "first-token KL"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
-    *("visual tokens", "TFLOPs", "KV MB", "rows", "judge", "identity"),
+    *("visual tokens", "TFLOPs", "KV MB", "rows", "left out", "judge", "identity"),
 )
 
 
@@ -47,7 +48,7 @@ def leaderboard(records: Sequence[RunRecord], fidelity: CompareRuns | None = Non
     Runs that differ in their seed only are one row. The average is left out for a run that lacks benchmarks another run
     of its model has: means over different benchmarks must not be compared. "relative %" is the mean of score / baseline
     score over the run's benchmarks; the baseline is the un-pruned run of the same weights, settings, rows and judge.
-    Ranks are among the pruned runs of the same model, settings, ratio and protocol.
+    Ranks are among the pruned runs of the same model, settings, ratio and protocol, scored on the same rows.
 
     Args:
         records: the stored runs.
@@ -76,11 +77,11 @@ def _suite(groups: Sequence[SeedGroup], name: str) -> str:
 
 
 def _ranks(comparison: RunComparison, complete: Sequence[SeedGroup]) -> dict[int, RankInterval]:
-    """Return the rank of every pruned group, by its id, among those of the same settings, ratio and protocol."""
+    """Return the rank of every pruned group, by its id, among those of the same settings, budget and questions."""
     fields: dict[tuple[object, ...], list[SeedGroup]] = defaultdict(list)
     for group in complete:
         if group.scores and group.setup.method.kind != "none":
-            fields[group.settings, group.setup.ratio, group.setup.protocol].append(group)
+            fields[group.settings, group.setup.ratio, group.setup.protocol, group.questions].append(group)
     ranks: dict[int, RankInterval] = {}
     for rivals in fields.values():
         intervals = standings([comparison.average(group, group.scores) for group in rivals])
@@ -116,6 +117,7 @@ def _row(
         "TFLOPs": _all((one.flops.total / 1e12 if one.flops else None, weight) for one, weight in ledgers),
         "KV MB": _all((None if one.kv_bytes is None else one.kv_bytes / 1e6, weight) for one, weight in ledgers),
         "rows": sum(entry.score.rows for entry in scores.values() if entry.score),
+        "left out": sum(len(entry.faulty) for entry in scores.values()),
         "judge": ", ".join(sorted({entry.score.judge for entry in entries if entry.score})) or None,
         "identity": " ".join(run.identity for run in group.runs),
     }
@@ -192,11 +194,12 @@ def _notes(groups: Sequence[SeedGroup], rows: Sequence[dict[str, CellValue]]) ->
     if any(row["average"] is None for row in rows):
         notes.append("No average: the run lacks a benchmark that another run of the same model has.")
     records = [run for group in groups for run in group.runs]
-    if faulty := {(name, row) for r in records for name, entry in r.datasets.items() for row in entry.faulty}:
-        notes.append(f"{len(faulty)} rows could not be asked (damaged images, …); record.json of each run names them.")
+    notes += left_out_notes(groups)
     for record in records:
         for name, entry in record.datasets.items():
-            if entry.score is None:
+            if entry.unscorable:
+                notes.append(f"{record.identity} {name}: no score, all {entry.rows} rows are left out (record.json).")
+            elif entry.score is None:
                 notes.append(
                     f"{record.identity} {name}: {entry.answered} of {entry.rows} rows answered, not scored yet."
                 )

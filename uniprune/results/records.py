@@ -155,9 +155,13 @@ class DatasetRecord(Strict):
     rows: int
     """Rows of this run."""
     answered: int = 0
-    """Of these, rows with a stored prediction."""
+    """Of these, rows with a prediction."""
+    refused: int = 0
+    """Of these, rows that could not be asked: the image cannot be decoded, the model's processor refuses it, …"""
+    left_out: int = 0
+    """Of these, rows that are not scored: those refused, and those scored together with one."""
     faulty: dict[str, str] = Field(default_factory=dict)
-    """Rows of the file that cannot be given to the model (damaged image, …), with the reason."""
+    """Rows in no denominator, with the reason: those left out, then those of the file that are faulty themselves."""
     remarks: dict[str, int] = Field(default_factory=dict)
     """Answered rows with a remark, such as an answer cut at the token limit: `uniprune.results.remarks`."""
     timing: Timing | None = None
@@ -165,7 +169,12 @@ class DatasetRecord(Strict):
     ledger: TokenLedger | None = None
     """Visual tokens; null without predictions on images."""
     score: ScoreRecord | None = None
-    """The score; null until every row has a prediction."""
+    """The score; null until every row was run, and where all are left out."""
+
+    @property
+    def unscorable(self) -> bool:
+        """True if all rows are left out, so that no score is possible."""
+        return self.left_out == self.rows
 
 
 class RunRecord(Strict):

@@ -70,7 +70,7 @@ ROOMY = ("average", "relative %")
 """Columns that show their interval."""
 PRECISE = ("ratio", "TFLOPs", "KV MB")
 """Columns of small numbers, shown with three digits."""
-DETAILS = ("layer", "settings", "rows", "judge", "identity")
+DETAILS = ("layer", "settings", "rows", "left out", "judge", "identity")
 """Columns that the page shows only on request."""
 
 

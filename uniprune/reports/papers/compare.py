@@ -14,7 +14,7 @@ from uniprune.utils.tables import to_csv
 
 COLUMNS = (
     *("row", "model", "method", "settings", "ratio", "benchmark", "column", "quantity", "printed", "printed spread"),
-    *("ours", "low", "high", "spread", "difference", "inside", "runs", "rows", "erratum", "note"),
+    *("ours", "low", "high", "spread", "difference", "inside", "runs", "rows", "left out", "erratum", "note"),
 )
 
 
@@ -39,8 +39,16 @@ class Compared:
 
     @property
     def rows(self) -> int:
-        """Rows of a run behind our number."""
-        return sum(min(entry.answered for entry in source.entries) for source in self.sources)
+        """Rows of a run behind our number: scored, or answered where there is no score yet."""
+        return sum(
+            min(entry.score.rows if entry.score else entry.answered for entry in source.entries)
+            for source in self.sources
+        )
+
+    @property
+    def left_out(self) -> int:
+        """Rows of the benchmarks' files that are in no score of ours."""
+        return sum(max(len(entry.faulty) for entry in source.entries) for source in self.sources)
 
     @property
     def difference(self) -> float | None:
@@ -63,6 +71,7 @@ class Compared:
         theirs = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
         low, high = (ours.interval if ours else None) or (None, None)
         mine = {"ours": ours.value, "spread": ours.spread, "runs": self.runs, "rows": self.rows} if ours else {}
+        mine |= {"left out": self.left_out} if ours else {}
         return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
 
 

@@ -113,10 +113,10 @@ def _scored(spec: RunSpec, benchmark: str, stored: StoredRuns) -> bool:
 
 
 def _rows_left(spec: RunSpec, benchmark: str, stored: StoredRuns) -> int | None:
-    """Return the rows of a benchmark without a prediction; None if its number of rows is unknown."""
+    """Return the rows of a benchmark that were not run; None if its number of rows is unknown."""
     known: int | None = BENCHMARKS.entry(benchmark).metadata.get("rows")
     rows = min(known, spec.limit or known) if known else spec.limit
-    return None if rows is None else max(rows - stored.answered(spec, benchmark), 0)
+    return None if rows is None else max(rows - stored.evaluated(spec, benchmark), 0)
 
 
 def _add_time(total: Cost, spec: RunSpec, left: dict[str, int], stored: StoredRuns, assumptions: Assumptions) -> None:

@@ -16,6 +16,7 @@ from uniprune.reports.papers.measures import AGAINST, DIRECT
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
+from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import say, stdout, write
@@ -107,6 +108,10 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
     sources = [source for one, _ in shown if one.line.quantity == "score" for source in one.sources]
     if odd := sorted({benchmark for group, benchmark in sources if group.credit_interval(benchmark)}):
         say(f"The interval is that of the mean credit per item, not of the headline, for {', '.join(odd)}.")
+    behind = [source for one, _ in shown for source in one.sources]
+    groups = {tuple(run.identity for run in source.group.runs): source.group for source in behind}
+    for note in left_out_notes(list(groups.values()), {source.benchmark for source in behind}):
+        say(note)
     for text, number in notes.items():
         say(f"({number}) {text}")
 

@@ -72,11 +72,12 @@ class StoredRuns:
         baseline = Source(group, source.benchmark)
         return baseline if same_rows(source.entries[0], baseline.entries[0]) else None
 
-    def answered(self, spec: RunSpec, benchmark: str) -> int:
-        """Return the rows of a planned run that have a prediction."""
+    def evaluated(self, spec: RunSpec, benchmark: str) -> int:
+        """Return the rows of a planned run that have a prediction or could not be asked."""
         groups = [g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice)]
         runs = [run for group in groups for run in group.runs if run.setup.seed == spec.choice.seed]
-        return max((run.datasets[benchmark].answered for run in runs if benchmark in run.datasets), default=0)
+        entries = [run.datasets[benchmark] for run in runs if benchmark in run.datasets]
+        return max((entry.answered + entry.refused for entry in entries), default=0)
 
     def on_usual_machine(self, model: str) -> list[RunRecord]:
         """Return the runs of a model with the precision, kernel and kind of device that most of its runs have."""
