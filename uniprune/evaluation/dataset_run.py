@@ -17,10 +17,10 @@ from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.registry import BENCHMARKS
-from uniprune.results.aggregate import ledger, timing
+from uniprune.results.aggregate import batching, ledger, timing
 from uniprune.results.predictions import Prediction, Predictions, part
 from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord, Store
-from uniprune.results.remarks import count_remarks
+from uniprune.results.remarks import count_remarks, score_notes
 from uniprune.results.statistics import resample
 from uniprune.utils.console import RunProgress
 
@@ -122,6 +122,8 @@ class DatasetRun:
             f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
             + f", {faulty} faulty rows left out" * bool(faulty)
         )
+        for note in score_notes(self.record, self.dataset.name):
+            self.progress.say(f"    {note}")
 
     def _score(self, stored: Mapping[str, Prediction]) -> ScoreRecord:
         """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies."""
@@ -151,6 +153,7 @@ class DatasetRun:
                 "answered": len(predictions),
                 "faulty": faulty,
                 "remarks": count_remarks(predictions),
+                "batching": batching(predictions),
                 "timing": timing(predictions),
                 "ledger": ledger(predictions),
                 "score": score,

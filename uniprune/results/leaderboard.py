@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
 from uniprune.results.records import RunRecord
+from uniprune.results.remarks import all_remarks, row_notes
 from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 
@@ -15,7 +16,7 @@ LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
 TAIL = (
     *("average", "rank", "relative %", "agreement %", "first-token KL"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
-    *("visual tokens", "TFLOPs", "KV MB", "rows", "judge", "identity"),
+    *("visual tokens", "TFLOPs", "KV MB", "rows", "judge", "remarks", "identity"),
 )
 
 
@@ -117,6 +118,7 @@ def _row(
         "KV MB": _all((None if one.kv_bytes is None else one.kv_bytes / 1e6, weight) for one, weight in ledgers),
         "rows": sum(entry.score.rows for entry in scores.values() if entry.score),
         "judge": ", ".join(sorted({entry.score.judge for entry in entries if entry.score})) or None,
+        "remarks": all_remarks({name: [run.datasets[name] for run in group.runs] for name in scores}),
         "identity": " ".join(run.identity for run in group.runs),
     }
     timings = [entry.timing for entry in entries if entry.timing]
@@ -194,6 +196,7 @@ def _notes(groups: Sequence[SeedGroup], rows: Sequence[dict[str, CellValue]]) ->
     records = [run for group in groups for run in group.runs]
     if faulty := {(name, row) for r in records for name, entry in r.datasets.items() for row in entry.faulty}:
         notes.append(f"{len(faulty)} rows could not be asked (damaged images, …); record.json of each run names them.")
+    notes += row_notes((run, name) for run in records for name in run.datasets)
     for record in records:
         for name, entry in record.datasets.items():
             if entry.score is None:

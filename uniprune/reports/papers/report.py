@@ -17,6 +17,7 @@ from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
 from uniprune.results.records import Store
+from uniprune.results.remarks import row_notes
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import say, stdout, write
 from uniprune.utils.paths import PROGRAM, ROOT
@@ -107,6 +108,9 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
     sources = [source for one, _ in shown if one.line.quantity == "score" for source in one.sources]
     if odd := sorted({benchmark for group, benchmark in sources if group.credit_interval(benchmark)}):
         say(f"The interval is that of the mean credit per item, not of the headline, for {', '.join(odd)}.")
+    runs = {(run.identity, name): (run, name) for group, name in sources for run in group.runs}
+    for note in row_notes(runs.values()):
+        say(note)
     for text, number in notes.items():
         say(f"({number}) {text}")
 
