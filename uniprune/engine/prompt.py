@@ -31,7 +31,7 @@ class PromptInfo:
     """Identity of a prompt.
 
     Attributes:
-        id: seeds the prompt's randomness, so that a result depends on neither batch nor order.
+        id: seeds the prompt's randomness, so that no draw depends on batch or order.
         question: [M] token ids of the bare question, for methods that read `view.prompt`.
     """
 

@@ -126,10 +126,9 @@ class PrefillReport:
     @cached_property
     def _positions(self) -> list[int]:
         """The position after each row's last token, the same on every axis: prompts end with text."""
-        ends = (
-            self.next_position[..., 0].flatten(0, -2)[-1] if self.next_position.dim() > 2 else self.next_position[:, 0]
-        )
-        positions: list[int] = ends.expand(len(self.batch.tokens.real)).tolist()
+        ends = self.next_position[..., 0]
+        last_axis = ends.reshape(-1, ends.shape[-1])[-1]
+        positions: list[int] = last_axis.expand(len(self.batch.tokens.real)).tolist()
         return positions
 
     def _row(self, prompt: Prompt) -> RowReport:

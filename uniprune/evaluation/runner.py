@@ -37,7 +37,7 @@ class Runner:
     Args:
         loaded: the model.
         pruner: the method.
-        batch_size: rows per batch; halved for good when memory runs out.
+        batch_size: rows per batch; halved for good when memory runs out, which changes rounding (see `Generator`).
         average: requested layer average as a share of all visual tokens, None for the protocol "site".
         workers: processes that decode images and process prompts ahead; 0 does it in this process.
         shared: features shared with other methods. Predictions then carry no times: these would not be the method's.

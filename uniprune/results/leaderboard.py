@@ -68,7 +68,7 @@ def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup]) -> Lead
     ranks = _ranks(comparison, [group for group in groups if covered[group.setup.weights] == set(group.scores)])
     rows = [_row(group, comparison, covered[group.setup.weights], ranks.get(id(group))) for group in groups]
     rows.sort(key=lambda row: (str(row["model"]), -_number(row["ratio"]), str(row["method"]), str(row["seed"])))
-    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(groups, rows), names, comparison=comparison)
+    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(groups, comparison, rows), names, comparison=comparison)
 
 
 def _suite(groups: Sequence[SeedGroup], name: str) -> str:
@@ -172,7 +172,9 @@ def _number(value: CellValue) -> float:
     return float(value) if isinstance(value, float | int) else 0.0
 
 
-def _notes(groups: Sequence[SeedGroup], rows: Sequence[dict[str, CellValue]]) -> tuple[str, ...]:
+def _notes(
+    groups: Sequence[SeedGroup], comparison: RunComparison, rows: Sequence[dict[str, CellValue]]
+) -> tuple[str, ...]:
     """Return the remarks that a reader of this table needs."""
     notes = []
     if any(isinstance(row["average"], ScoreCell) for row in rows):
@@ -196,7 +198,9 @@ def _notes(groups: Sequence[SeedGroup], rows: Sequence[dict[str, CellValue]]) ->
     records = [run for group in groups for run in group.runs]
     if faulty := {(name, row) for r in records for name, entry in r.datasets.items() for row in entry.faulty}:
         notes.append(f"{len(faulty)} rows could not be asked (damaged images, …); record.json of each run names them.")
-    notes += row_notes((run, name) for run in records for name in run.datasets)
+    baselines = [one for group in groups if (one := comparison.baseline(group)) is not None]
+    behind = {run.identity: run for group in (*groups, *baselines) for run in group.runs}
+    notes += row_notes((run, name) for run in behind.values() for name in run.datasets)
     for record in records:
         for name, entry in record.datasets.items():
             if entry.score is None:
