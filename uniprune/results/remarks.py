@@ -20,7 +20,7 @@ REMARKS: Mapping[str, str] = {
     CUT: "have an answer cut at its token limit",
     UNREAD: "have an answer that the scoring rules could not read, which counts as wrong",
 }
-"""Remark as it is stored -> what is said of the rows that have it, after their number.
+"""Remark as it is stored -> the words that follow the number of its rows.
 
 Scorers count `UNREAD` themselves (`ScoreRecord.unparsed`); no prediction line has it.
 """
@@ -56,7 +56,7 @@ class RemarkCount:
 
     @property
     def words(self) -> str:
-        """What is said of the rows."""
+        """The remark in words, to follow the number of rows."""
         return REMARKS.get(self.remark, f"have the remark {self.remark!r}")
 
     def __str__(self) -> str:

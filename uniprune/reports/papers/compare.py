@@ -64,8 +64,12 @@ class Compared:
         theirs = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
         low, high = (ours.interval if ours else None) or (None, None)
         mine = {"ours": ours.value, "spread": ours.spread, "runs": self.runs, "rows": self.rows} if ours else {}
-        mine |= {"remarks": all_remarks({source.benchmark: source.entries for source in self.sources})}
-        return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
+        remarks = all_remarks({source.benchmark: source.entries for source in self.sources})
+        return (
+            theirs
+            | mine
+            | {"remarks": remarks, "low": low, "high": high, "difference": self.difference, "inside": self.inside}
+        )
 
 
 def compare(lines: Sequence[Printed], stored: StoredRuns) -> list[Compared]:
