@@ -60,7 +60,7 @@ def test_a_note_names_the_runs_it_concerns_most() -> None:
     [note] = notes(*runs)
     assert "50 of 200 rows (25 %) in m divprune 0.5" in note
     assert note.index("0.5 (") < note.index("0.4 (") < note.index("0.3 (")
-    assert note.endswith("and 2 more runs.")
+    assert note.endswith(" and 2 more.")
     assert "0.2 (" not in note
 
 

@@ -27,7 +27,7 @@ Scorers count `UNREAD` themselves (`ScoreRecord.unparsed`); no prediction line h
 NOTED = 0.01
 """Share of a benchmark's rows from which on a remark is noted with its score."""
 EXACT = "float32"
-"""Precision in which the rounding of batches of another size was never seen to change an answer."""
+"""Precision in which the rounding of other batches changed no answer in the tests."""
 NAMED = 3
 """Runs that one note names."""
 
@@ -152,4 +152,4 @@ def _label(record: RunRecord) -> str:
 def _listed(texts: Sequence[str]) -> str:
     """Join the first few texts and count the others."""
     more = len(texts) - NAMED
-    return ", ".join(texts[:NAMED]) + f" and {more} more runs" * (more > 0)
+    return ", ".join(texts[:NAMED]) + f" and {more} more" * (more > 0)
