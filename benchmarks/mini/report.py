@@ -18,6 +18,7 @@ import numpy as np
 
 from uniprune.errors import UserError
 from uniprune.results.records import DatasetRecord, RunRecord, Store
+from uniprune.results.remarks import row_notes
 from uniprune.utils.tables import to_csv
 
 MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
@@ -152,14 +153,23 @@ def scored(record: RunRecord) -> Scored:
     return entries if len(entries) == 10 else {}
 
 
+def shown(page: Page, records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the runs of a page's methods and ratios that have all scores."""
+    methods = ("none", *page.methods)
+    found = []
+    for record in records:
+        method, ratio = record.setup.method.name, record.setup.ratio
+        if scored(record) and method in methods and (method == "none" or ratio in page.ratios):
+            found.append(record)
+    return found
+
+
 def rows(page: Page, records: Iterable[RunRecord]) -> list[dict[str, str]]:
     """Return one row per model, method and ratio, in table order; the seeds of random pruning together."""
     order = ("none", *page.methods)
     runs: dict[tuple[str, str, float], list[RunRecord]] = defaultdict(list)
-    for record in records:
-        method, ratio = record.setup.method.name, record.setup.ratio
-        if scored(record) and method in order and (method == "none" or ratio in page.ratios):
-            runs[record.model.name, method, ratio].append(record)
+    for record in shown(page, records):
+        runs[record.model.name, record.setup.method.name, record.setup.ratio].append(record)
     out = []
     for (model, method, ratio), same in runs.items():
         seeds = page.seeds if method in (PRE, INTRA) else (0,)
@@ -219,8 +229,8 @@ def interval(tables: Iterable[np.ndarray], resamples: int = 4000) -> tuple[float
     return 100 * float(low), 100 * float(high)
 
 
-def markdown(page: Page, table: CsvRows) -> str:
-    """The readable page: one table per model."""
+def markdown(page: Page, table: CsvRows, notes: Sequence[str] = ()) -> str:
+    """The readable page: one table per model, then the notes on its rows."""
     heads = [*COLUMNS, "average", *["minus random"] * page.compared]
     parts = [page.text]
     for model in MODELS:
@@ -231,6 +241,7 @@ def markdown(page: Page, table: CsvRows) -> str:
             if row["model"] == model:
                 cells = [*(row[column] for column in COLUMNS), f"{row['average']} ± {row[page.half_width]}"]
                 parts.append("| " + " | ".join([*cells, *[_difference(row)] * page.compared]) + " |")
+    parts += [f"\n{note}" for note in notes]
     return "\n".join(parts) + "\n"
 
 
@@ -251,10 +262,12 @@ def main() -> None:
     parser.add_argument("--methods", action="store_true", help="the table of every method instead of the curves")
     args = parser.parse_args()
     page = METHODS if args.methods else CURVES
-    table = rows(page, Store(args.results).records())
+    records = shown(page, Store(args.results).records())
+    table = rows(page, records)
+    notes = row_notes((record, name) for record in records for name in scored(record))
     (args.docs / f"{page.name}.csv").write_text(to_csv(page.columns, table), encoding="utf-8")
-    (args.docs / f"{page.name}.md").write_text(markdown(page, table), encoding="utf-8")
-    sys.stdout.write(markdown(page, table))
+    (args.docs / f"{page.name}.md").write_text(markdown(page, table, notes), encoding="utf-8")
+    sys.stdout.write(markdown(page, table, notes))
 
 
 if __name__ == "__main__":

@@ -86,8 +86,9 @@ def test_waits_of_the_engine(family: str, pruner: Pruner, prefill: int, images: 
 
 
 def test_reports_wait_when_they_are_read() -> None:
+    """For the ids of the prompts, and for their last positions."""
     *_, report = waits("llava", NoPruning(), (1,), look=True)
-    assert report == ["to"]
+    assert report == ["to", "tolist"]
 
 
 def test_waits_are_noticed() -> None:

@@ -51,8 +51,9 @@ def rows(output: Path) -> dict[str, str]:
 
 
 def score(output: Path) -> Any:
-    record = json.loads(next(output.glob("*/record.json")).read_text())
-    return record["datasets"]["small"]["score"]
+    """The score with what is said of its rows."""
+    entry = json.loads(next(output.glob("*/record.json")).read_text())["datasets"]["small"]
+    return entry["score"], entry["remarks"], entry["batching"]
 
 
 @pytest.mark.slow
@@ -96,13 +97,13 @@ def test_a_process_that_dies_loses_no_stored_row(checkpoint: Checkpoint, tmp_pat
     path = next(tmp_path.glob("*/small.jsonl"))
     before, lost = path.read_bytes(), part(path, 1).read_bytes()
     assert (len(before.splitlines()), len(lost.splitlines())) == (6, 1)
-    assert score(tmp_path) is None
+    assert score(tmp_path)[0] is None
 
     assert main(arguments) == 0
     after = path.read_bytes()
     assert after.startswith(before + lost), "what the process that died had stored is kept as it was"
     assert set(rows(tmp_path)) == {str(i) for i in range(12)}
-    assert score(tmp_path)["rows"] == 12
+    assert score(tmp_path)[0]["rows"] == 12
 
 
 def answers(*indices: int) -> list[Prediction]:

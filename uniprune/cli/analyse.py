@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uniprune.errors import UserError
 from uniprune.results.records import Store
+from uniprune.results.remarks import row_notes
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import PROGRAM
 
@@ -41,6 +42,8 @@ def act(options: argparse.Namespace) -> int:
         if (more := len(finding.lines) - options.lines) > 0:
             say(f"     … and {more} more (--lines)")
         say("")
+    for note in row_notes((record, name) for record in records for name in record.datasets):
+        say(note)
     say("Differences of average scores (0-100) with 95 % intervals; p is Holm-corrected within a finding, * below 5 %.")
     for note in left_out_notes(study.comparison.groups):
         say(note)

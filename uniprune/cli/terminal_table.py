@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from uniprune.results.table import ResultTable
+from uniprune.results.table import FILES, ResultTable
 from uniprune.utils.console import stdout
 
 PRIORITY = (
@@ -34,7 +34,8 @@ def show(board: ResultTable) -> None:
     texts = board.texts()
     # These columns are not shown where all rows agree; files keep them, and notes give the rows left out.
     same = {"seed", "settings", "protocol", "layer", "judge", "left out"}
-    keep = [i for i, column in enumerate(board.columns) if column not in same or len({line[i] for line in texts}) > 1]
+    offered = [(i, column) for i, column in enumerate(board.columns) if column not in FILES]
+    keep = [i for i, column in offered if column not in same or len({line[i] for line in texts}) > 1]
     lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
     console = stdout(_width(lines))
     room = console.width

@@ -293,4 +293,6 @@ class Prefill(Forward):
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)
             layers = tuple(stage.layer for stage in self._scheduled)
-            return PrefillReport(self.batch, layers, widths, self.kept, cached, token_bytes(self._cache))
+            return PrefillReport(
+                self.batch, layers, widths, self.kept, cached, token_bytes(self._cache), self._next_position
+            )

@@ -31,7 +31,7 @@ class PromptInfo:
     """Identity of a prompt.
 
     Attributes:
-        id: seeds the prompt's randomness, so that a result depends on neither batch nor order.
+        id: seeds the prompt's randomness, so that no draw depends on batch or order.
         question: [M] token ids of the bare question, for methods that read `view.prompt`.
         positions: [M] places of the question's tokens in the prompt, counted without padding, for methods that read
             attention from them; `QuestionFinder` finds them. Without them the ids of `question` are searched for.

@@ -45,6 +45,8 @@ class RowReport:
         tower: (t, h, w) of every image or tile in the vision tower's call; None if unknown.
         stages: the pruning points, in layer order.
         text: text tokens, which enter every layer.
+        positions: positions that the un-pruned prompt takes; the first generated token has the next one. Fewer than
+            its tokens where an image's rows or columns share one.
         kv_bytes: bytes of its keys and values in the KV cache after the prefill, padding not counted; None if the
             cache is not plain tensors, 0 without a cache.
     """
@@ -57,6 +59,7 @@ class RowReport:
     tower: tuple[Grid, ...] | None
     stages: tuple[StageReport, ...]
     text: int
+    positions: int
     kv_bytes: int | None
 
     @cached_property
@@ -99,6 +102,7 @@ class PrefillReport:
         kept: the tokens left by each stage that pruned.
         cached: the same in the KV cache.
         token_bytes: bytes of a token in each layer of the cache, None if unknown.
+        next_position: [..., B or 1, 1] position of the first generated token, on the model's device.
     """
 
     batch: Batch
@@ -107,6 +111,7 @@ class PrefillReport:
     kept: list[KeptTokens]
     cached: list[KeptTokens]
     token_bytes: list[int] | None
+    next_position: Tensor
 
     @property
     def pruned(self) -> bool:
@@ -117,6 +122,14 @@ class PrefillReport:
     def rows(self) -> tuple[RowReport, ...]:
         """One report per prompt, made when first read: the time is not the prefill's."""
         return tuple(map(self._row, self.batch.prompts))
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        """The position after each row's last token, the same on every axis: prompts end with text."""
+        ends = self.next_position[..., 0]
+        last_axis = ends.reshape(-1, ends.shape[-1])[-1]
+        positions: list[int] = last_axis.expand(len(self.batch.tokens.real)).tolist()
+        return positions
 
     def _row(self, prompt: Prompt) -> RowReport:
         tokens, row = self.batch.tokens, prompt.row
@@ -138,6 +151,7 @@ class PrefillReport:
             tower=None if self.batch.grids is None else tuple(self.batch.grids),
             stages=tuple(prompt.reports) or self._skipped(prompt),
             text=text,
+            positions=self._positions[row],
             kv_bytes=self._kv_bytes(row),
         )
 

@@ -17,10 +17,10 @@ from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.registry import BENCHMARKS
-from uniprune.results.aggregate import ledger, timing
+from uniprune.results.aggregate import batching, ledger, timing
 from uniprune.results.predictions import Prediction, Predictions, part
 from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord, Store
-from uniprune.results.remarks import count_remarks
+from uniprune.results.remarks import count_remarks, score_notes
 from uniprune.results.statistics import resample
 from uniprune.utils.console import RunProgress
 
@@ -125,6 +125,8 @@ class DatasetRun:
             f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
             + f", {out} of {score.rows + out} rows left out (record.json names them)" * bool(out)
         )
+        for note in score_notes(self.record, self.dataset.name):
+            self.progress.say(f"    {note}")
 
     def _left_out(self, stored: Mapping[str, Prediction]) -> dict[str, str]:
         """Return the rows that could not be asked, then those scored together with them, with the reason."""
@@ -173,6 +175,7 @@ class DatasetRun:
                 "left_out": len(out),
                 "faulty": {**out, **self.dataset.faulty},
                 "remarks": count_remarks(predictions),
+                "batching": batching(predictions),
                 "timing": timing(predictions),
                 "ledger": ledger(predictions),
                 "score": score,

@@ -16,7 +16,7 @@ class RunOptions:
     Attributes:
         protocol: "site" if the ratio holds at the pruning point, "average" if over all decoder layers.
         limit: rows per benchmark; None for all.
-        batch_size: rows per batch (speed only).
+        batch_size: rows per batch; changes predictions by rounding only, see `Generator`.
         max_new_tokens: longest prediction of every row; None for the benchmark's own.
         workers: processes that decode images and process prompts ahead of the model (speed only).
         prompts: wording by "benchmark" or "family"; a family without words for a row leaves it to the benchmark.

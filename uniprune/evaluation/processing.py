@@ -1,7 +1,7 @@
 """Requests to model inputs: images decoded, prompts processed, by worker processes ahead of the model if there are any.
 
-Rows are encoded one by one and padded together later, so that a row's inputs do not depend on its neighbours and
-batches can be formed by length.
+Rows are encoded one by one and padded together later, so that a row's inputs depend on its neighbours by padding only,
+and batches can be formed by length.
 """
 
 from __future__ import annotations

@@ -16,13 +16,15 @@ from uniprune.engine.vision import VisionCapture
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
-from uniprune.evaluation.generation import Generator, is_out_of_memory
+from uniprune.evaluation.generation import GeneratedText, Generator, is_out_of_memory
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
+from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.results.predictions import Prediction
+from uniprune.results.remarks import CONTEXT, CUT
 from uniprune.results.spans import SPANS
 
 WINDOW = 4
@@ -35,7 +37,7 @@ class Runner:
     Args:
         loaded: the model.
         pruner: the method.
-        batch_size: rows per batch; halved for good when memory runs out.
+        batch_size: rows per batch; halved for good when memory runs out, which changes rounding (see `Generator`).
         average: requested layer average as a share of all visual tokens, None for the protocol "site".
         workers: processes that decode images and process prompts ahead; 0 does it in this process.
         shared: features shared with other methods. Predictions then carry no times: these would not be the method's.
@@ -57,6 +59,7 @@ class Runner:
         self._workers, self._shared = workers, shared
         self._stages = pruner.schedule(loaded.num_layers)
         self._costs = CostModel(loaded.adapter)
+        self._context = context_length(loaded.adapter.decoder.config)
         self._warm = shared is not None  # no times are stored then
 
     def __enter__(self) -> Self:
@@ -130,7 +133,8 @@ class Runner:
                 new_tokens=text.tokens,
                 first=text.first,
                 batch=len(rows),
-                remarks=list(row.remarks),
+                batching=f"{self.batch_size}" + " with --share-vision" * (self._shared is not None),
+                remarks=[*row.remarks, *self._remarks(text, report)],
                 visual_tokens=list(report.entering),
                 requested=self._requested(report),
                 initial=report.initial,
@@ -152,6 +156,15 @@ class Runner:
                 cached = self._shared.features(image.key, self._session.vision_blocks)
                 calls[image.key] = cached or self._session.encode(self._generator.tensors(image.visual))
         return calls
+
+    def _remarks(self, text: GeneratedText, report: RowReport) -> list[str]:
+        """Return what the model made of a row.
+
+        Pruned prompts are as long as the un-pruned one: their tokens keep its positions, and where a method renumbers
+        them the un-pruned model, with which it is compared, had all. The last generated token has no position.
+        """
+        beyond = self._context is not None and report.positions + text.tokens - 1 > self._context
+        return [CONTEXT] * beyond + [CUT] * text.cut
 
     def _requested(self, report: RowReport) -> float | None:
         """Return the mean of `report.entering` that the budget requests; None if the method chooses its own number."""

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from uniprune.engine import PrefillReport, prune
+from uniprune.engine import PrefillReport, RowReport, prune
 from uniprune.engine.timer import Spans, Timer
 from uniprune.errors import UserError
 from uniprune.evaluation.code_hash import package_hash
@@ -20,6 +20,7 @@ from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
 from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference
 from uniprune.latency.timed_model import TimedModel, check_tokens
+from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.greedy import Greedy
 from uniprune.pruning.base import Pruner
@@ -257,7 +258,14 @@ class Bench:
             flops=mean_flops([self._costs.prompt(row.encoded, row.lengths) for row in rows]),
             kv_bytes=float(np.mean(kept)) if len(kept) == len(rows) else None,
             peak_bytes=max(peaks, default=None),
+            context=self._exceeded(rows),
         )
+
+    def _exceeded(self, rows: Sequence[RowReport]) -> int | None:
+        """Return the model's context if prompt and generated tokens exceed it; the last token has no position."""
+        reached = max(row.positions for row in rows) + self._options.new_tokens - 1
+        context = context_length(self._model.adapter.decoder.config)
+        return context if context is not None and reached > context else None
 
     def _row(self, case: BenchCase, vanilla: Reference | None) -> BenchRow:
         return BenchRow(

@@ -91,6 +91,8 @@ class BenchResult(Strict):
     """Keys and values in the cache after the prefill."""
     peak_bytes: int | None
     """Most GPU memory in use during any repeat; null on the CPU."""
+    context: int | None = None
+    """Positions that the model was made for, if prompt and generated tokens take more; else null."""
 
     def median(self, span: str) -> float:
         """Return the median seconds of a span."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from uniprune.latency.rows import BenchRow
+from uniprune.latency.rows import BenchRow, BenchSetup
 from uniprune.results.spans import TIMES
 from uniprune.utils import tables
 
@@ -98,7 +98,8 @@ def to_table(rows: Sequence[BenchRow]) -> Table:
 def notes(rows: Iterable[BenchRow]) -> list[str]:
     """Return the notes below the table: meaning of the columns, spread of equal prefills, reasons of failed rows."""
     rows = list(rows)
-    return [*NOTES, *spreads(rows), *dict.fromkeys(_problem(row) for row in rows if row.error)]
+    long = [_too_long(row.setup, row.measured.context) for row in rows if row.measured and row.measured.context]
+    return [*NOTES, *spreads(rows), *dict.fromkeys([*long, *(_problem(row) for row in rows if row.error)])]
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:
@@ -121,6 +122,14 @@ def spreads(rows: Iterable[BenchRow]) -> list[str]:
                 f"{batch}, {visual} tokens)."
             )
     return found
+
+
+def _too_long(setup: BenchSetup, context: int) -> str:
+    """Return what to know of a prompt longer than the model's context."""
+    return (
+        f"{setup.model}: prompts of {setup.visual} visual tokens are longer than its context of {context} positions: "
+        "it computes them, in these times, but was not made to answer them."
+    )
 
 
 def _problem(row: BenchRow) -> str:

@@ -1,14 +1,14 @@
-"""Timings and token ledger of one benchmark, from its stored predictions."""
+"""Timings, batching and token ledger of one benchmark, from its stored predictions."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from uniprune.results.measurements import Flops, Quantity, Timing, TokenLedger
 from uniprune.results.predictions import Prediction
-from uniprune.results.measurements import Flops, TokenLedger, Quantity, Timing
 from uniprune.results.spans import SPANS
 
 
@@ -30,6 +30,11 @@ def timing(predictions: Iterable[Prediction]) -> Timing | None:
         batch_size=float(np.mean([one.batch for one in timed])),
         rows=len(timed),
     )
+
+
+def batching(predictions: Iterable[Prediction]) -> dict[str, int]:
+    """Return batch size, with or without shared features -> rows that were answered so, the most rows first."""
+    return dict(Counter(one.batching for one in predictions if one.batching is not None).most_common())
 
 
 def quantity(seconds: Sequence[float]) -> Quantity:

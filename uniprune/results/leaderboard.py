@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
+from uniprune.results.remarks import all_remarks, row_notes
 from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 
@@ -16,7 +17,7 @@ LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
 TAIL = (
     *("average", "rank", "relative %", "agreement %", "first-token KL"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
-    *("visual tokens", "TFLOPs", "KV MB", "rows", "left out", "judge", "identity"),
+    *("visual tokens", "TFLOPs", "KV MB", "rows", "left out", "judge", "remarks", "identity"),
 )
 
 
@@ -68,7 +69,7 @@ def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup]) -> Lead
     ranks = _ranks(comparison, [group for group in groups if covered[group.setup.weights] == set(group.scores)])
     rows = [_row(group, comparison, covered[group.setup.weights], ranks.get(id(group))) for group in groups]
     rows.sort(key=lambda row: (str(row["model"]), -_number(row["ratio"]), str(row["method"]), str(row["seed"])))
-    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(groups, rows), names, comparison=comparison)
+    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(groups, comparison, rows), names, comparison=comparison)
 
 
 def _suite(groups: Sequence[SeedGroup], name: str) -> str:
@@ -119,6 +120,7 @@ def _row(
         "rows": sum(entry.score.rows for entry in scores.values() if entry.score),
         "left out": sum(len(entry.faulty) for entry in scores.values()),
         "judge": ", ".join(sorted({entry.score.judge for entry in entries if entry.score})) or None,
+        "remarks": all_remarks({name: [run.datasets[name] for run in group.runs] for name in scores}),
         "identity": " ".join(run.identity for run in group.runs),
     }
     timings = [entry.timing for entry in entries if entry.timing]
@@ -172,7 +174,9 @@ def _number(value: CellValue) -> float:
     return float(value) if isinstance(value, float | int) else 0.0
 
 
-def _notes(groups: Sequence[SeedGroup], rows: Sequence[dict[str, CellValue]]) -> tuple[str, ...]:
+def _notes(
+    groups: Sequence[SeedGroup], comparison: RunComparison, rows: Sequence[dict[str, CellValue]]
+) -> tuple[str, ...]:
     """Return the remarks that a reader of this table needs."""
     notes = []
     if any(isinstance(row["average"], ScoreCell) for row in rows):
@@ -195,6 +199,9 @@ def _notes(groups: Sequence[SeedGroup], rows: Sequence[dict[str, CellValue]]) ->
         notes.append("No average: the run lacks a benchmark that another run of the same model has.")
     records = [run for group in groups for run in group.runs]
     notes += left_out_notes(groups)
+    baselines = [one for group in groups if (one := comparison.baseline(group)) is not None]
+    behind = {run.identity: run for group in (*groups, *baselines) for run in group.runs}
+    notes += row_notes((run, name) for run in behind.values() for name in run.datasets)
     for record in records:
         for name, entry in record.datasets.items():
             if entry.unscorable:

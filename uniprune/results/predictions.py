@@ -53,6 +53,9 @@ class Prediction(BaseModel):
     """Distribution of the first token."""
     batch: int = 1
     """Rows of the batch."""
+    batching: str | None = None
+    """Rows that a full batch had then, the last ones of a benchmark being smaller, and "with --share-vision" if images
+    were encoded one by one."""
     visual_tokens: list[int] | None = None
     """Visual tokens entering each decoder layer."""
     requested: float | None = None

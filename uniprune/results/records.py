@@ -7,9 +7,10 @@ A *run* is one setup (model x method x settings) on some benchmarks. Its folder 
 
 The identity is a hash of `Setup` and of nothing else. `Setup` holds what determines the predictions: weights, image
 processor, method with every resolved field and its source code, budget, seed, generation settings, precision,
-attention kernel, kind of device and row limit. It does not hold what must not change them (batch size, folders, the
-model's name), what only describes the host (versions, device name, git revision; kept in `environments`), nor the
-judge, which scores predictions but does not make them. The rows of a benchmark are guarded by `DatasetRecord.data` and
+attention kernel, kind of device and row limit. It does not hold what changes them by rounding only (the batch size, which
+is halved when memory runs out, and shared image features: recorded per row and in `DatasetRecord.batching`, and noted
+where they differ in low precision), what must not change them (folders, the model's name), what only describes the host (versions, device name,
+git revision; kept in `environments`), nor the judge, which scores predictions but does not make them. The rows of a benchmark are guarded by `DatasetRecord.data` and
 `.prompts`: rows of a changed data file are refused, not mixed in.
 """
 
@@ -164,6 +165,8 @@ class DatasetRecord(Strict):
     """Rows in no denominator, with the reason: those left out, then those of the file that are faulty themselves."""
     remarks: dict[str, int] = Field(default_factory=dict)
     """Answered rows with a remark, such as an answer cut at the token limit: `uniprune.results.remarks`."""
+    batching: dict[str, int] = Field(default_factory=dict)
+    """Batch size, with or without `--share-vision` -> rows answered so, last and smaller batches included."""
     timing: Timing | None = None
     """Time spans; null without predictions."""
     ledger: TokenLedger | None = None

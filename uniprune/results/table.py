@@ -70,8 +70,10 @@ ROOMY = ("average", "relative %")
 """Columns that show their interval."""
 PRECISE = ("ratio", "TFLOPs", "KV MB")
 """Columns of small numbers, shown with three digits."""
-DETAILS = ("layer", "settings", "rows", "left out", "judge", "identity")
+DETAILS = ("layer", "settings", "rows", "left out", "judge", "remarks", "identity")
 """Columns that the page shows only on request."""
+FILES = ("remarks",)
+"""Columns that terminals leave out: the notes have what matters of them."""
 
 
 @dataclass(frozen=True)

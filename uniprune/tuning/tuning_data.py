@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from uniprune.errors import UserError
+from uniprune.modeling.context import context_length
 from uniprune.modeling.loading import DTYPES, commit_of, fingerprint, place, source_of
 from uniprune.synthetic.letters import held_out_set, training_set
 from uniprune.tuning.instruction_data import Problems, Sample, encode_rows, read_rows
@@ -53,13 +54,27 @@ def load_tuning_data(settings: Settings, console: Console) -> TuningData:
     tokenizer = load_pretrained("AutoTokenizer", settings.model)
     train, problems = load_samples(settings.data, training_set, tokenizer, settings.cutoff, console)
     test, test_problems = load_samples(settings.test, held_out_set, tokenizer, settings.cutoff, console)
+    context = context_length(load_pretrained("AutoConfig", settings.model).get_text_config())
+    problems += too_long(train, context)
+    test_problems += too_long(test, context)
     for line in [*problems, *(f"test data: {line}" for line in test_problems)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     content = [[s.ids.tolist(), s.answer.tolist(), s.kind] for s in [*train, *test]]
     folder = Path(settings.model)
-    load_pretrained("AutoConfig", settings.model)
     weights = fingerprint(folder) if folder.is_dir() else commit_of(settings.model) or settings.model
     return TuningData(tokenizer, train, test, problems, stable_hash([len(train), *content]), weights)
+
+
+def too_long(samples: Sequence[Sample], context: int | None) -> list[str]:
+    """Return one line if samples are longer than the model's context; none if that is unknown."""
+    longer = [sample for sample in samples if context is not None and len(sample.ids) > context]
+    if not longer:
+        return []
+    most = max(len(sample.ids) for sample in longer)
+    return [
+        f"{len(longer)} of {len(samples)} samples, with up to {most} tokens, exceed the model's context of {context} "
+        f"positions (kept; the first is row {longer[0].index}); cutoff: {context} would cut them"
+    ]
 
 
 def load_samples(

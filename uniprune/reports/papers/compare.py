@@ -9,12 +9,26 @@ from dataclasses import dataclass
 from uniprune.reports.papers.measures import MEANS, measured
 from uniprune.reports.papers.runs import Source, StoredRuns
 from uniprune.reports.papers.tables import Printed
+from uniprune.results.remarks import all_remarks
 from uniprune.results.table import ScoreCell
 from uniprune.utils.tables import to_csv
 
 COLUMNS = (
     *("row", "model", "method", "settings", "ratio", "benchmark", "column", "quantity", "printed", "printed spread"),
-    *("ours", "low", "high", "spread", "difference", "inside", "runs", "rows", "left out", "erratum", "note"),
+    *(
+        "ours",
+        "low",
+        "high",
+        "spread",
+        "difference",
+        "inside",
+        "runs",
+        "rows",
+        "left out",
+        "remarks",
+        "erratum",
+        "note",
+    ),
 )
 
 
@@ -72,6 +86,7 @@ class Compared:
         low, high = (ours.interval if ours else None) or (None, None)
         mine = {"ours": ours.value, "spread": ours.spread, "runs": self.runs, "rows": self.rows} if ours else {}
         mine |= {"left out": self.left_out} if ours else {}
+        mine["remarks"] = all_remarks({source.benchmark: source.entries for source in self.sources})
         return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
 
 

@@ -12,12 +12,13 @@ from rich.text import Text
 from uniprune.registry import BENCHMARKS
 from uniprune.reports.papers.compare import Compared, as_csv, compare
 from uniprune.reports.papers.cost import Cost, cost, read_assumptions
-from uniprune.reports.papers.measures import AGAINST, DIRECT
+from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
 from uniprune.results.left_out import left_out_notes
-from uniprune.results.records import Store
+from uniprune.results.records import RunRecord, Store
+from uniprune.results.remarks import row_notes
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import say, stdout, write
 from uniprune.utils.paths import PROGRAM, ROOT
@@ -57,6 +58,8 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
     reasons = _numbered(line.erratum for line in table.lines)
     if shown:
         _print_numbers(shown, reasons)
+        for note in row_notes(runs_behind(shown, stored)):
+            say(note)
     if reasons:
         doubted = Counter(line.erratum for line in table.lines if line.erratum)
         say(f"errata and doubts: {doubted.total()} of {len(table.lines)} printed numbers")
@@ -114,6 +117,15 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
         say(note)
     for text, number in notes.items():
         say(f"({number}) {text}")
+
+
+def runs_behind(shown: Sequence[tuple[Compared, ScoreCell]], stored: StoredRuns) -> list[tuple[RunRecord, str]]:
+    """Return the benchmarks of the runs that our numbers come from, each once; un-pruned runs where compared with."""
+    sources = [source for one, _ in shown for source in one.sources]
+    relative = [one for one, _ in shown if MEANS.get(one.line.quantity, one.line.quantity) in AGAINST]
+    sources += [base for one in relative for source in one.sources if (base := stored.baseline(source)) is not None]
+    runs = {(run.identity, name): (run, name) for group, name in sources for run in group.runs}
+    return list(runs.values())
 
 
 def _rows(rows: int, benchmark: str) -> str:

@@ -1,0 +1,42 @@
+"""Context length of a language model, from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STATED = {"default", "mrope", "llama3", "longrope", "su"}
+"""Kinds of rotary positions for which `max_position_embeddings` is the whole context."""
+STRETCHED = {"linear", "dynamic", "yarn", "proportional"}
+"""Kinds that stretch an original context by `factor`; configurations may state either length."""
+
+
+def context_length(config: Any) -> int | None:
+    """Return the number of positions that a decoder was made for; None if its configuration does not determine it.
+
+    Where rotary scaling stretches an original context, the longer of the two readings is taken: the stated length, or
+    the original one times the factor. A decoder whose layers have rotary positions of several kinds has the shortest
+    of their contexts.
+
+    Args:
+        config: configuration of the decoder itself, not of the model around it.
+    """
+    stated = getattr(config, "max_position_embeddings", None)
+    if not stated:
+        return None
+    rotary = getattr(config, "rope_parameters", None) or {}
+    kinds = [kind for kind in rotary.values() if isinstance(kind, Mapping)] or [rotary]
+    lengths = [_length(int(stated), kind) for kind in kinds]
+    known = [length for length in lengths if length is not None]
+    return min(known) if len(known) == len(lengths) else None
+
+
+def _length(stated: int, rotary: Mapping[str, Any]) -> int | None:
+    """Return the context of one kind of rotary positions; None for an unknown kind."""
+    kind = rotary.get("rope_type", rotary.get("type", "default"))
+    if kind in STATED:
+        return stated
+    if kind not in STRETCHED:
+        return None
+    original = rotary.get("original_max_position_embeddings") or stated
+    return max(stated, int(original * (rotary.get("factor") or 1)))
