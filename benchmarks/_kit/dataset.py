@@ -167,9 +167,9 @@ class KitDataset:
         )
 
     def _load(self, position: int) -> list[Part]:
-        """Build the kit's message for a row, its images decoded."""
+        """Build the kit's message for a row, its images opened."""
         return [
-            Part(image=images.decode(item["value"])) if item["type"] == "image" else Part(text=str(item["value"]))
+            Part(image=images.opened(item["value"])) if item["type"] == "image" else Part(text=str(item["value"]))
             for item in self._data.build_prompt(position)
         ]
 
@@ -183,7 +183,7 @@ class KitDataset:
             text=str(row["question"]),
             hint=cells.pop("hint", None),
             options=cells,
-            images=tuple(partial(images.decode, text) for text in texts),
+            images=tuple(partial(images.opened, text) for text in texts),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from uniprune.cli.run import fill_in
+from uniprune.cli.run import fill_in, image_arguments
 from uniprune.utils.paths import PROGRAM
 
 HELP = "search a method's settings on a few prompts"
@@ -38,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
+    image_arguments(parser)
 
 
 def act(options: argparse.Namespace) -> int:
@@ -79,9 +80,11 @@ def act(options: argparse.Namespace) -> int:
         "weights": loaded.weights,
         "processor": loaded.image_processor,
         "prompts": entry.prompts,
+        "image_decoding": options.image_decoding,
         "placement": [loaded.placement.dtype, loaded.placement.attention, loaded.placement.kind],
     }
-    generator, encoder, notes = Generator(loaded), RequestEncoder(loaded.processor), Notes(options.keep, setup)
+    generator, notes = Generator(loaded), Notes(options.keep, setup)
+    encoder = RequestEncoder(loaded.processor, decoding=options.image_decoding)
     observed = []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())

@@ -10,7 +10,17 @@ from collections.abc import Iterable, Mapping
 
 from uniprune.results.predictions import Prediction
 
-REMARKS: Mapping[str, str] = {}
+ORIENTATION = "orientation ignored"
+DEPTH = "depth cut"
+TRANSPARENCY = "transparency dropped"
+FRAMES = "first frame only"
+
+REMARKS: Mapping[str, str] = {
+    ORIENTATION: "with an image whose EXIF orientation is not applied (--image-decoding viewer does)",
+    DEPTH: "with an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
+    TRANSPARENCY: "with an image whose transparency is dropped (--image-decoding viewer puts it on white)",
+    FRAMES: "with an image of several frames, of which the first is shown",
+}
 """Remark as it is stored -> what is said of the rows that have it, after their number."""
 
 
