@@ -101,7 +101,8 @@ def image_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-decoding",
         choices=("kit", "viewer"),
         default="kit",
-        help="images as VLMEvalKit converts them (default), or as a viewer shows them: orientation, depth, transparency",
+        help="images as VLMEvalKit converts them (default), or as a viewer shows them: EXIF orientation, 16 bits, "
+        "transparency on white",
     )
 
 

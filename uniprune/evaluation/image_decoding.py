@@ -35,6 +35,13 @@ _STILL = ("MPO", "PSD")
 _WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """Mode -> customary values of white, ascending: files do not store it."""
 
+_LEVELS: Mapping[str, Callable[[int], int]] = {
+    "L;2": lambda level: level * 85,
+    "L;4": lambda level: level * 17,
+    "RGB;16B": lambda level: level >> 8,
+}
+"""PNG's layout of pixels -> its levels in 8 bits. Pillow converts the pixels but not the colour that is transparent."""
+
 
 def as_rgb(image: Image.Image, decoding: ImageDecoding = "kit") -> tuple[Image.Image, tuple[str, ...]]:
     """Convert an image, as Pillow opened it, to RGB.
@@ -47,12 +54,15 @@ def as_rgb(image: Image.Image, decoding: ImageDecoding = "kit") -> tuple[Image.I
         Exception: anything that Pillow's decoders raise for a damaged file.
     """
     frames = (FRAMES,) * (image.format not in _STILL and _safely(lambda: getattr(image, "n_frames", 1), 1) > 1)
+    layout = next((str(tile[3]) for tile in getattr(image, "tile", ())), "")
     image.load()
     plain = image.convert("RGB")
+    if layout in _LEVELS and "transparency" in image.info:
+        image = _with_key(image, _LEVELS[layout])
     shown = _as_viewers(image, plain)
     rgb = plain if decoding == "kit" else shown[-1][1]
     rgb.info = {}  # a processor that reads the orientation must not apply it (again)
-    if decoding == "viewer":
+    if decoding == "viewer" or not _differ(plain, shown[-1][1]):
         return rgb, frames
     return rgb, (*(name for (_, one), (name, other) in pairwise(shown) if _differ(one, other)), *frames)
 
@@ -78,7 +88,8 @@ def _as_viewers(image: Image.Image, plain: Image.Image) -> list[tuple[str, Image
         steps.append((DEPTH, image.convert("RGB")))
     if image.has_transparency_data:
         steps.append((TRANSPARENCY, _on_white(image)))
-    if turn := _safely(lambda: _TURNS.get(image.getexif().get(ExifTags.Base.Orientation)), None):
+    turn = _safely(lambda: _TURNS.get(image.getexif().get(ExifTags.Base.Orientation)), None)
+    if turn is not None:
         steps.append((ORIENTATION, steps[-1][1].transpose(turn)))
     return steps
 
@@ -107,6 +118,14 @@ def _scaled(image: Image.Image) -> Image.Image:
     return scaled
 
 
+def _with_key(image: Image.Image, in_8_bits: Callable[[int], int]) -> Image.Image:
+    """Return a copy whose transparent colour has 8 bits, as its pixels do."""
+    key = image.info["transparency"]
+    copy = image.copy()
+    copy.info["transparency"] = tuple(map(in_8_bits, key)) if image.mode == "RGB" else in_8_bits(key)
+    return copy
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     """Composite on white: the page of papers and browsers, for which transparent figures are drawn in black."""
     colours = image.convert("RGBA")
@@ -114,7 +133,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _differ(one: Image.Image, other: Image.Image) -> bool:
-    return one.size != other.size or one.tobytes() != other.tobytes()
+    return one is not other and (one.size != other.size or one.tobytes() != other.tobytes())
 
 
 def _safely(read: Callable[[], Any], default: Any) -> Any:
