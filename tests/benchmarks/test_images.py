@@ -20,6 +20,7 @@ from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
 from uniprune.cli.main import main
 from uniprune.evaluation.dataset import DataOptions
+from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.image_decoding import as_rgb
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
@@ -69,10 +70,12 @@ def test_the_kits_files_have_the_same_pixels(name, tmp_path):
     assert np.array_equal(np.asarray(as_rgb(images.opened(text(FILES[name])))[0]), theirs)
 
 
-def evaluate(loaded: LoadedModel, folder: Path, **options: object) -> RunRecord:
+def evaluate(
+    loaded: LoadedModel, folder: Path, shared: FeatureCache | None = None, runs: str = "runs", **options: object
+) -> RunRecord:
     run = Run(loaded, MethodSpec("none"), RunOptions(max_new_tokens=2, batch_size=2, **options))
     with RunProgress(len(ROWS), Console(quiet=True)) as progress:
-        return run.evaluate([opened(folder)], Store(folder / "runs"), progress)
+        return run.evaluate([opened(folder)], Store(folder / runs), progress, shared)
 
 
 @pytest.mark.end_to_end
@@ -92,9 +95,12 @@ def test_rows_that_look_different_are_counted_and_the_policy_is_part_of_the_run(
 
 
 @pytest.mark.end_to_end
-def test_workers_send_the_same_remarks(loaded, tmp_path):
-    remarks = evaluate(loaded, tmp_path, workers=2).datasets["pope"].remarks
-    assert remarks == {ORIENTATION: 1, DEPTH: 1, TRANSPARENCY: 2, FRAMES: 1}
+def test_workers_and_shared_features_have_the_same_remarks(loaded, tmp_path):
+    expected = {ORIENTATION: 1, DEPTH: 1, TRANSPARENCY: 2, FRAMES: 1}
+    assert evaluate(loaded, tmp_path, workers=2).datasets["pope"].remarks == expected
+    cache = FeatureCache(10**8)
+    for runs in ("first", "cached"):
+        assert evaluate(loaded, tmp_path, cache, runs).datasets["pope"].remarks == expected
 
 
 def test_a_familys_message_has_the_same_images(tmp_path):

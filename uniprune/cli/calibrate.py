@@ -45,6 +45,7 @@ def act(options: argparse.Namespace) -> int:
     """Run the method's search on prompts and print its result."""
     import json
     import shlex
+    from collections import Counter
     from contextlib import ExitStack
 
     import torch
@@ -60,6 +61,7 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
     from uniprune.pruning.calibration import Calibration, Notes
+    from uniprune.results.remarks import REMARKS
     from uniprune.utils.console import RunProgress, say, write
 
     if options.limit < 1:
@@ -85,7 +87,7 @@ def act(options: argparse.Namespace) -> int:
     }
     generator, notes = Generator(loaded), Notes(options.keep, setup)
     encoder = RequestEncoder(loaded.processor, decoding=options.image_decoding)
-    observed = []
+    observed, remarks = [], Counter[str]()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
@@ -95,6 +97,7 @@ def act(options: argparse.Namespace) -> int:
             prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
             if (noted := notes.read(prompt)) is None:
                 row = encoder.encode(worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request)
+                remarks.update(row.remarks)
                 if row.error is not None:
                     progress.say(f"row {row.index} is left out: {row.error}")
                 elif row.visual:
@@ -102,6 +105,8 @@ def act(options: argparse.Namespace) -> int:
             if noted is not None:
                 observed.append(noted)
             progress.advance(1)
+        for remark, rows in remarks.items():
+            progress.say(f"{rows} prompts {REMARKS[remark]}")
     if not observed:
         raise UserError(f"none of the {len(requests)} prompts has an image; choose another --data or a larger --limit")
     found = search.result(observed)

@@ -83,39 +83,40 @@ def converted(parts: Sequence[Part], decoding: ImageDecoding) -> tuple[list[Part
 def _as_viewers(image: Image.Image, plain: Image.Image) -> list[tuple[str, Image.Image]]:
     """Return `plain` and, for each step from there to what viewers show, the step's remark and result."""
     steps = [("", plain)]
+    turn = _safely(lambda: _TURNS.get(image.getexif().get(ExifTags.Base.Orientation)), None)
     if image.mode in _WHITE or image.mode.startswith("I;16"):
         image = _scaled(image)
         steps.append((DEPTH, image.convert("RGB")))
     if image.has_transparency_data:
         steps.append((TRANSPARENCY, _on_white(image)))
-    turn = _safely(lambda: _TURNS.get(image.getexif().get(ExifTags.Base.Orientation)), None)
     if turn is not None:
         steps.append((ORIENTATION, steps[-1][1].transpose(turn)))
     return steps
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Convert values of 16 or 32 bits to 8 (mode "L", with a transparent value "LA"); `convert` cuts them at 255.
-
-    Of 16-bit values the upper byte is kept, as Pillow does for colour images. Other values are divided by the smallest
-    customary white that none exceeds; failing that, the lowest becomes black and the highest white.
-    """
+    """Convert values of 16 or 32 bits to 8 (mode "L", with a transparent value "LA"); `convert` cuts them at 255."""
     values = np.asarray(image)
-    if image.mode in _WHITE:
-        finite = values[np.isfinite(values)].astype(np.float64)
-        low, high = (finite.min(), finite.max()) if finite.size else (0, 1)
-        white = next((white for white in _WHITE[image.mode] if low >= 0 and high <= white), None)
-        low, high = (low, high) if white is None else (0, white)
-        levels = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
-        levels = ((levels - low) * (255 / ((high - low) or 1))).round()
-    else:
-        levels = values >> 8
-    scaled = Image.fromarray(levels.astype(np.uint8))
+    scaled = Image.fromarray(_by_range(values, _WHITE[image.mode]) if image.mode in _WHITE else _upper_byte(values))
     transparent = image.info.get("transparency")
     if transparent is not None:
         scaled.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    scaled.info = {name: value for name, value in image.info.items() if name != "transparency"}
     return scaled
+
+
+def _upper_byte(values: np.ndarray) -> np.ndarray:
+    """Return the upper byte of 16 bits, which is what Pillow keeps of colours."""
+    return (values >> 8).astype(np.uint8)
+
+
+def _by_range(values: np.ndarray, whites: Sequence[int]) -> np.ndarray:
+    """Return values divided by the least of `whites` that none exceeds; failing that, scaled from lowest to highest."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    white = next((white for white in whites if low >= 0 and high <= white), None)
+    low, high = (low, high) if white is None else (0.0, float(white))
+    exact = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    return ((exact - low) * (255 / ((high - low) or 1))).round().astype(np.uint8)
 
 
 def _with_key(image: Image.Image, in_8_bits: Callable[[int], int]) -> Image.Image:
