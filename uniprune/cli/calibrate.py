@@ -106,7 +106,7 @@ def act(options: argparse.Namespace) -> int:
                 observed.append(noted)
             progress.advance(1)
         for remark, rows in remarks.items():
-            progress.say(f"{rows} prompts {REMARKS[remark]}")
+            progress.say(f"{rows} prompts {REMARKS.get(remark, remark)}")
     if not observed:
         raise UserError(f"none of the {len(requests)} prompts has an image; choose another --data or a larger --limit")
     found = search.result(observed)

@@ -16,10 +16,10 @@ TRANSPARENCY = "transparency dropped"
 FRAMES = "first frame only"
 
 REMARKS: Mapping[str, str] = {
-    ORIENTATION: "with an image whose EXIF orientation is not applied (--image-decoding viewer does)",
-    DEPTH: "with an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
-    TRANSPARENCY: "with an image whose transparency is dropped (--image-decoding viewer puts it on white)",
-    FRAMES: "with an image of several frames, of which the first is shown",
+    ORIENTATION: "have an image whose EXIF orientation is not applied (--image-decoding viewer does)",
+    DEPTH: "have an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
+    TRANSPARENCY: "have an image whose transparency is dropped (--image-decoding viewer puts it on white)",
+    FRAMES: "have an image of several frames, of which the first is shown",
 }
 """Remark as it is stored -> what is said of the rows that have it, after their number."""
 
