@@ -64,7 +64,7 @@ class KitDataset:
                 f"{name}: {tsv} is not the official file: md5 {self.fingerprint}, expected {expected_md5}; a partial "
                 f"download or a changed file would give wrong scores: {remedy(name, options.data_dir)}"
             )
-        table = read_table(tsv, task)
+        table = read_table(tsv, task, official=expected_md5 is not None)
         self.faulty: Mapping[str, str] = table.faulty
         self._groups = table.groups
         self._clusters = clusters(table.frame, table.groups)
@@ -192,9 +192,9 @@ class KitDataset:
         )
 
     def _load(self, position: int) -> list[Part]:
-        """Build the kit's message for a row, its images decoded."""
+        """Build the kit's message for a row, its images opened."""
         return [
-            Part(image=images.decode(item["value"])) if item["type"] == "image" else Part(text=str(item["value"]))
+            Part(image=images.opened(item["value"])) if item["type"] == "image" else Part(text=str(item["value"]))
             for item in self._data.build_prompt(position)
         ]
 
@@ -208,7 +208,7 @@ class KitDataset:
             text=str(row["question"]),
             hint=cells.pop("hint", None),
             options=cells,
-            images=tuple(partial(images.decode, text) for text in texts),
+            images=tuple(partial(images.opened, text) for text in texts),
         )
 
 

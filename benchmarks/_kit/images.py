@@ -10,23 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
+from uniprune.evaluation.image_decoding import as_rgb
+
 REFERENCE = 64
 """Longest text that is a reference (another row's index) rather than an image; the kit's own limit."""
 
 
-def decode(text: str) -> Image.Image:
-    """Decode base64 text to an RGB image.
+def opened(text: str) -> Image.Image:
+    """Open base64 text as an image, not yet converted to RGB.
 
     VLMEvalKit writes the same pixels to a PNG first (for MME's `.jpg` paths, through JPEG once more).
 
     Raises:
-        ValueError: the text is no image, or a damaged one.
+        Exception: anything that Pillow raises for a text that is no image.
     """
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(text))) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise ValueError(f"the image cannot be decoded ({type(error).__name__}: {error})") from error
+    return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
 def resolve(cells: Mapping[str, str]) -> dict[str, list[str] | str]:
@@ -53,9 +51,9 @@ def damaged(texts: Iterable[str]) -> dict[str, str]:
 
     def fault(text: str) -> str | None:
         try:
-            decode(text)
-        except ValueError as error:
-            return str(error)
+            as_rgb(opened(text))
+        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+            return f"the image cannot be decoded ({type(error).__name__}: {error})"
         return None
 
     distinct = list(dict.fromkeys(texts))

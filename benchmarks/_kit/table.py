@@ -19,6 +19,7 @@ from uniprune.errors import UserError
 from . import images
 from .faults import filled, literal_fault
 from .task import Task
+from .tsv_text import check_text
 
 _BROKEN_LINE = re.compile(r"line (\d+): (expected \d+ fields, saw \d+)")
 _PLAIN_INDEX = re.compile(r"[\w\-./ ]+")
@@ -46,12 +47,14 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def read_table(path: Path, task: Task) -> KitTable:
-    """Read and check a TSV file.
+def read_table(path: Path, task: Task, *, official: bool = False) -> KitTable:
+    """Read and check a TSV file; an official one is read as VLMEvalKit does, whatever its quotation marks.
 
     Raises:
         UserError: the file is no TSV, lacks a column, or has no usable row.
     """
+    if not official:
+        check_text(path)
     text, faulty = _read(path)
     lacking = [name for name in task.columns if name not in text]
     if lacking:

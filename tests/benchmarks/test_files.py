@@ -143,9 +143,9 @@ def test_a_line_with_missing_cells_is_named(tmp_path):
     [
         (b"", "cannot be read"),
         (b"index\timage\n0\tx\n", "no column 'question', 'answer'"),
-        (b"\xff\xfe\x00\x80", "cannot be read"),
+        (b"\xff\xfe\x00\x80", "not UTF-8"),
         (b"index\timage\tquestion\tanswer\tcategory\n0\t\tq\tYes\tc\n", "no usable row; 0: no image"),
-        (b'index\timage\tquestion\tanswer\tcategory\n0\tx\t"q\tYes\tc\n', "cannot be read"),
+        (b'index\timage\tquestion\tanswer\tcategory\n0\tx\t"q\tYes\tc\n', "line 2: an unclosed quotation mark"),
         (b"<html>not found</html>", "no column"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from uniprune.cli.run import fill_in
+from uniprune.cli.run import fill_in, image_arguments
 from uniprune.utils.paths import PROGRAM
 
 HELP = "search a method's settings on a few prompts"
@@ -38,12 +38,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
+    image_arguments(parser)
 
 
 def act(options: argparse.Namespace) -> int:
     """Run the method's search on prompts and print its result."""
     import json
     import shlex
+    from collections import Counter
     from contextlib import ExitStack
 
     import torch
@@ -59,6 +61,7 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
     from uniprune.pruning.calibration import Calibration, Notes
+    from uniprune.results.remarks import REMARKS
     from uniprune.utils.console import RunProgress, say, write
 
     if options.limit < 1:
@@ -79,10 +82,12 @@ def act(options: argparse.Namespace) -> int:
         "weights": loaded.weights,
         "processor": loaded.image_processor,
         "prompts": entry.prompts,
+        "image_decoding": options.image_decoding,
         "placement": [loaded.placement.dtype, loaded.placement.attention, loaded.placement.kind],
     }
-    generator, encoder, notes = Generator(loaded), RequestEncoder(loaded.processor), Notes(options.keep, setup)
-    observed = []
+    generator, notes = Generator(loaded), Notes(options.keep, setup)
+    encoder = RequestEncoder(loaded.processor, decoding=options.image_decoding)
+    observed, remarks = [], Counter[str]()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
@@ -92,6 +97,7 @@ def act(options: argparse.Namespace) -> int:
             prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
             if (noted := notes.read(prompt)) is None:
                 row = encoder.encode(worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request)
+                remarks.update(row.remarks)
                 if row.error is not None:
                     progress.say(f"row {row.index} is left out: {row.error}")
                 elif row.visual:
@@ -99,6 +105,8 @@ def act(options: argparse.Namespace) -> int:
             if noted is not None:
                 observed.append(noted)
             progress.advance(1)
+        for remark, rows in remarks.items():
+            progress.say(f"{rows} prompts {REMARKS.get(remark, remark)}")
     if not observed:
         raise UserError(
             f"none of the {len(requests)} prompts has an image that the model accepts; choose another --data or a "

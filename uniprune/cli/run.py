@@ -91,6 +91,19 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--judge", help="'rule', or the URL of an OpenAI-compatible endpoint (mini suite: rule)")
     files.add_argument("--judge-model", metavar="NAME", help="model at that endpoint")
+    image_arguments(parser)
+
+
+def image_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that `run`, `sweep` and `calibrate` share: images."""
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--image-decoding",
+        choices=("kit", "viewer"),
+        default="kit",
+        help="images as VLMEvalKit converts them (default), or as a viewer shows them: EXIF orientation, 16 bits, "
+        "transparency on white",
+    )
 
 
 def act(options: argparse.Namespace) -> int:
@@ -135,6 +148,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         workers=options.workers,
         share_vision=options.share_vision,
         prompts=options.prompts,
+        image_decoding=options.image_decoding,
         judge=options.judge,
         judge_model=options.judge_model,
     )

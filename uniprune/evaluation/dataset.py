@@ -13,11 +13,11 @@ from uniprune.modeling.messages import Part, RawQuestion
 
 @dataclass(frozen=True)
 class Request:
-    """One row to answer; light, because its images are decoded by `load` only.
+    """One row to answer; light, because its images are opened by `load` only.
 
     Attributes:
         index: row id as VLMEvalKit prints it; unique in its dataset.
-        load: function that builds the user message, its images decoded; called where the row is processed.
+        load: function that builds the user message, its images opened; called where the row is processed.
         question: bare question without option lists and formatting hints, for prompt-aware methods.
         max_new_tokens: longest prediction, in tokens.
         raw: cells of the row for a family with prompts of its own; None if only the benchmark can word it.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uniprune.errors import UserError
+from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.prompts import Policy
 
 
@@ -20,6 +21,7 @@ class RunOptions:
         max_new_tokens: longest prediction of every row; None for the benchmark's own.
         workers: processes that decode images and process prompts ahead of the model (speed only).
         prompts: wording by "benchmark" or "family"; a family without words for a row leaves it to the benchmark.
+        image_decoding: images as VLMEvalKit converts them to RGB, or as a "viewer" shows them.
     """
 
     protocol: Literal["site", "average"] = "site"
@@ -28,6 +30,7 @@ class RunOptions:
     max_new_tokens: int | None = None
     workers: int = 0
     prompts: Policy = "benchmark"
+    image_decoding: ImageDecoding = "kit"
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
+from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.prompts import Policy
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.results.records import Setup
@@ -27,6 +28,7 @@ class RunSettings:
         workers: processes that prepare rows ahead of the model.
         share_vision: GB of image features kept for all runs of a model.
         prompts: wording policy, None for the catalogue's default of the model.
+        image_decoding: as in `RunOptions`.
         judge: as in `DataOptions`.
         judge_model: as in `DataOptions`.
         local: use only checkpoints that need no download.
@@ -42,6 +44,7 @@ class RunSettings:
     workers: int = 0
     share_vision: float = 0
     prompts: Policy | None = None
+    image_decoding: ImageDecoding = "kit"
     judge: str | None = None
     judge_model: str | None = None
     local: bool = False

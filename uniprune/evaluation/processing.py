@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
@@ -25,8 +24,10 @@ from uniprune.engine import PromptInfo, QuestionFinder
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.messages import Part
+from uniprune.results.remarks import QUESTION
 
 
 @dataclass(frozen=True)
@@ -100,27 +101,27 @@ class RequestEncoder:
     Args:
         processor: the model's processor.
         per_image: process every image by itself, as `FeatureCache` needs it.
+        decoding: conversion of images to RGB.
     """
 
-    def __init__(self, processor: Any, per_image: bool = False) -> None:
+    def __init__(self, processor: Any, per_image: bool = False, decoding: ImageDecoding = "kit") -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
+        self.decoding = decoding
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
         try:
-            parts = request.load()
-            images = [part.image for part in parts if part.image is not None]
-            for image in images:
-                image.load()
+            parts, remarks = converted(request.load(), self.decoding)
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
         try:
-            return self._encode(request, parts, images)
+            row = self._encode(request, parts)
         except ValueError as error:  # raised by processors for images they do not accept, such as very narrow ones
             return EncodedRequest(request.index, error=f"the model's processor: {error}")
+        return dataclasses.replace(row, remarks=(*row.remarks, *remarks))
 
-    def _encode(self, request: Request, parts: Sequence[Part], images: Sequence[Image.Image]) -> EncodedRequest:
+    def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row.
 
         Raises:
@@ -134,12 +135,13 @@ class RequestEncoder:
             question=np.asarray(self._questions.ids(request.question), np.int64),
             asked=np.asarray(found.positions, np.int64),
             inputs=inputs,
-            remarks=() if found.exact else ("question not found",),
+            remarks=() if found.exact else (QUESTION,),
         )
         if not self.per_image:
             return row
         # With others an image may be processed differently: of images cut into tiles, all are padded to the most.
-        alone = [row.visual] if len(images) == 1 else [visual_inputs(self._processed((Part(image=i),))) for i in images]
+        images = [part for part in parts if part.image is not None]
+        alone = [row.visual] if len(images) == 1 else [visual_inputs(self._processed((image,))) for image in images]
         return dataclasses.replace(row.without_pixels(), images=tuple(EncodedImage(hashed(one), one) for one in alone))
 
     def _processed(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:

@@ -37,5 +37,5 @@ def prompts_hash(requests: Sequence[Request]) -> str:
 
 
 def _load(wording: Sequence[str | int], images: Sequence[Callable[[], Image]]) -> list[Part]:
-    """Build the message of a wording, its images decoded."""
+    """Build the message of a wording, its images opened."""
     return [Part(text=piece) if isinstance(piece, str) else Part(image=images[piece]()) for piece in wording]

@@ -46,6 +46,7 @@ class Run:
             seed=method.seed,
             max_new_tokens=options.max_new_tokens,
             prompts=options.prompts,
+            image_decoding=options.image_decoding,
             limit=options.limit,
             dtype=loaded.placement.dtype,
             attention=loaded.placement.attention,
@@ -82,10 +83,10 @@ class Run:
             NoScoreError: all rows of a benchmark are left out; the other benchmarks are scored.
         """
         average = self.method.ratio if self.options.protocol == "average" else None
-        speed = (self.options.batch_size, average, self.options.workers, shared)
+        settings = (self.options.batch_size, average, self.options.workers, shared, self.options.image_decoding)
         with ExitStack() as stack:
             with team.step():
-                runner = stack.enter_context(Runner(self.loaded, self.pruner, *speed))
+                runner = stack.enter_context(Runner(self.loaded, self.pruner, *settings))
                 each = [
                     DatasetRun(self.record, self.loaded.adapter, self.options, dataset, store, progress, team)
                     for dataset in datasets

@@ -17,6 +17,7 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.generation import GeneratedText, Generator, is_out_of_memory
+from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
 from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
@@ -41,6 +42,7 @@ class Runner:
         average: requested layer average as a share of all visual tokens, None for the protocol "site".
         workers: processes that decode images and process prompts ahead; 0 does it in this process.
         shared: features shared with other methods. Predictions then carry no times: these would not be the method's.
+        decoding: conversion of images to RGB.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class Runner:
         average: float | None = None,
         workers: int = 0,
         shared: FeatureCache | None = None,
+        decoding: ImageDecoding = "kit",
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
         self._generator = Generator(loaded)
-        self._encoder = RequestEncoder(loaded.processor, per_image=shared is not None)
+        self._encoder = RequestEncoder(loaded.processor, shared is not None, decoding)
         self._workers, self._shared = workers, shared
         self._stages = pruner.schedule(loaded.num_layers)
         self._costs = CostModel(loaded.adapter)

@@ -167,6 +167,7 @@ class Sweep:
             max_new_tokens=self.settings.max_new_tokens,
             workers=self.settings.workers,
             prompts=self.settings.prompts or entry.prompts,
+            image_decoding=self.settings.image_decoding,
         )
 
     def _entry(self, name: str) -> ModelEntry:

@@ -11,7 +11,12 @@ from PIL.Image import Image
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a user message, in order: an image, or text."""
+    """One piece of a user message, in order: an image, or text.
+
+    Attributes:
+        text: the text.
+        image: the image as Pillow opened it; `image_decoding` of the run converts it to RGB.
+    """
 
     text: str | None = None
     image: Image | None = None
@@ -27,7 +32,7 @@ class RawQuestion:
         text: the question as in the data file.
         hint: text before it.
         options: letter -> text.
-        images: functions that decode the images of the row, in order.
+        images: functions that open the images of the row, in order.
     """
 
     benchmark: str

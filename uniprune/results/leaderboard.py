@@ -146,13 +146,14 @@ def _layers(layers: list[int]) -> str | None:
 
 
 def _settings(group: SeedGroup) -> str:
-    """Return what else runs differ in: fields the user set, prompts, limits, precision, attention kernel, device."""
+    """Return what else runs differ in: fields the user set, prompts, images, limits, precision, attention kernel, device."""
     setup = group.setup
     passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
     prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")
+    images = [f"image-decoding={setup.image_decoding}"] * (setup.image_decoding != "kit")
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
-    return " ".join([*passed, *prompts, *limits, setup.dtype, setup.attention, setup.device])
+    return " ".join([*passed, *prompts, *images, *limits, setup.dtype, setup.attention, setup.device])
 
 
 def _mean(values: Iterable[tuple[float, int]]) -> float | None:

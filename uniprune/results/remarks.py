@@ -15,12 +15,18 @@ from uniprune.results.predictions import Prediction
 from uniprune.results.records import DatasetRecord, RunRecord
 
 CONTEXT, CUT, UNREAD, QUESTION = "context", "cut", "unread", "question not found"
+ORIENTATION, DEPTH = "orientation ignored", "depth cut"
+TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
 REMARKS: Mapping[str, str] = {
     CONTEXT: "are longer, un-pruned and with their answer, than the model's context",
     CUT: "have an answer cut at its token limit",
     UNREAD: "have an answer that the scoring rules could not read, which counts as wrong",
     QUESTION: "do not contain their question as the benchmark gives it; a method that reads attention from the "
     "question's tokens gets it from the whole message",
+    ORIENTATION: "have an image whose EXIF orientation is not applied (--image-decoding viewer does)",
+    DEPTH: "have an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
+    TRANSPARENCY: "have an image whose transparency is dropped (--image-decoding viewer puts it on white)",
+    FRAMES: "have an image of several frames, of which the first is shown",
 }
 """Remark as it is stored -> the words that follow the number of its rows.
 

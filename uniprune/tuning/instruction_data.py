@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UserError
+from uniprune.utils.files import explain_encoding
 
 Message = dict[str, str]
 
@@ -85,7 +86,8 @@ def read_rows(path: Path, problems: Problems) -> list[Any]:
         return _read_folder(path)
     if not path.is_file():
         raise UserError(f"data {str(path)!r} does not exist; give a .json or .jsonl file or a datasets folder")
-    text = path.read_text(encoding="utf-8")
+    with explain_encoding(path):
+        text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".jsonl":
         # Split at "\n" only: JSON strings may hold the other characters that str.splitlines splits at.
         lines = [line for line in text.split("\n") if line.strip()]

@@ -32,6 +32,24 @@ def explain_write(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def explain_encoding(path: Path) -> Iterator[None]:
+    """Turn a UnicodeDecodeError while reading `path` as UTF-8 into a UserError with the line and the remedy."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        line = next((n for n, text in enumerate(path.read_bytes().split(b"\n"), 1) if not _is_utf8(text)), 1)
+        raise UserError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it is complete or absent, also after a crash or on a full disk; text as UTF-8."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

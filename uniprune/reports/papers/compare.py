@@ -15,20 +15,8 @@ from uniprune.utils.tables import to_csv
 
 COLUMNS = (
     *("row", "model", "method", "settings", "ratio", "benchmark", "column", "quantity", "printed", "printed spread"),
-    *(
-        "ours",
-        "low",
-        "high",
-        "spread",
-        "difference",
-        "inside",
-        "runs",
-        "rows",
-        "left out",
-        "remarks",
-        "erratum",
-        "note",
-    ),
+    *("ours", "low", "high", "spread", "difference", "inside"),
+    *("runs", "rows", "left out", "remarks", "erratum", "note"),
 )
 
 
@@ -84,8 +72,10 @@ class Compared:
         line, ours = self.line, self.ours
         theirs = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
         low, high = (ours.interval if ours else None) or (None, None)
-        mine = {"ours": ours.value, "spread": ours.spread, "runs": self.runs, "rows": self.rows} if ours else {}
-        mine |= {"left out": self.left_out} if ours else {}
+        mine: dict[str, object] = {}
+        if ours:
+            mine = {"ours": ours.value, "spread": ours.spread}
+            mine |= {"runs": self.runs, "rows": self.rows, "left out": self.left_out}
         mine["remarks"] = all_remarks({source.benchmark: source.entries for source in self.sources})
         return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
 
