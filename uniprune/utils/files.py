@@ -112,8 +112,8 @@ class JsonLines(Generic[T]):
         """Store some lines: all of them are on disk when this returns.
 
         Raises:
-            UserError: they cannot be written (disk full, …) or hold a number that is not finite, and the file is left as
-                it was; or the file ends in something else than a JSON line.
+            UserError: they cannot be written (disk full, …) or hold a number that is not finite, and the file is left
+                as it was; or the file ends in something else than a JSON line.
         """
         data = self._encoded(lines)
         with self.locked(), explain_write(self.path):

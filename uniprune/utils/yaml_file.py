@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse tags, which would override the type of a value by its look."""
-        event = self.peek_event()
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's parser has no annotations
         tag = getattr(event, "tag", None)
         if tag is not None:
             raise ConstructorError(None, None, f"tag {tag!r}; write the plain value", event.start_mark)
@@ -124,7 +124,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: it is no YAML, or a part of it is not allowed; the message gives the line.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506: a safe loader
+        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         raise ValueError(f"{line}{error.problem or error.context}") from error
