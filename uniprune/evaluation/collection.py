@@ -68,7 +68,7 @@ class DatasetCollection:
         """Load a benchmark.
 
         Raises:
-            UserError: its file is missing or altered, it needs a judge, or it has another name than it was registered by.
+            UserError: its file is missing or altered, it needs a judge, or it was registered by another name.
         """
         if name not in self._loaded:
             dataset: Dataset = BENCHMARKS.entry(name).target(self._options(name))

@@ -20,8 +20,8 @@ PALETTE = ("#3b6fb6", "#d1495b", "#edae49", "#3a7d44", "#7b5ea7", "#00798c", "#8
 def planes(steps: Sequence[StepLine], kind_of: Mapping[int, str], panels: int = 3) -> str | None:
     """Draw perplexity and entropy, one column per part of the training; None if no plane was measured.
 
-    Top row: quadrants in their batches. Bottom row: kinds, if the data has them. Kept samples are filled. Samples without a
-    finite perplexity are left out; `count_problems` counts them.
+    Top row: quadrants in their batches. Bottom row: kinds, if the data has them. Kept samples are filled. Samples
+    without a finite perplexity are left out; `count_problems` counts them.
     """
     if not any(batch.quadrant for line in steps for batch in line.batches):
         return None

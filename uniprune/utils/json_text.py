@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -49,7 +49,7 @@ def not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
         if not math.isfinite(value):
             yield place, value
         return
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
     for name, part in inner:
         yield from not_finite(part, f"{place}.{name}" if place else str(name))
 
