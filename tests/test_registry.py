@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from uniprune.errors import UserError, unknown
-from uniprune.registry import METHODS, Registry, load_plugin
+from uniprune.registry import BENCHMARKS, METHODS, Registry, load_plugin
 from uniprune.tuning.strategy import SAMPLES, TOKENS
 
 
@@ -125,3 +125,42 @@ def test_plugins_of_one_file_name_do_not_replace_each_other(tmp_path: Path) -> N
 def test_importing_the_registry_imports_no_torch() -> None:
     code = "import sys, uniprune.registry, uniprune.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/a",
+        "a\\b",
+        "~",
+        "-a",
+        "a b",
+        "a*",
+        "a[b]",
+        "\0",
+        "ü",
+        "a\n",
+        "x" * 65,
+        "pope.part1",
+    ],
+)
+def test_names_that_are_no_part_of_a_path_or_a_command_line_are_refused(name: str, package: str) -> None:
+    for registry in (Registry("thing", package), BENCHMARKS):
+        with pytest.raises(UserError, match="cannot be the name of a"):
+            registry.register(name)
+
+
+def test_names_of_other_files_and_names_that_differ_in_case_are_refused(package: str) -> None:
+    for name in ("record", "Average"):
+        with pytest.raises(UserError, match=f"'{name}' cannot be the name of a benchmark.* and not average or record"):
+            BENCHMARKS.register(name)
+    registry = Registry("thing", package)
+    registry.register("Pope-v1.0+")(Path)
+    registry.register("Pope-v1.0+")(Path)
+    with pytest.raises(UserError, match=r"thing 'pope-V1.0\+' differs from 'Pope-v1.0\+' in case only"):
+        registry.register("pope-V1.0+")

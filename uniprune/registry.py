@@ -17,8 +17,9 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,9 @@ from typing import Any, TypeVar
 from uniprune.errors import UserError, unknown
 
 C = TypeVar("C")
+
+NAME = re.compile(r"(?!.*\.part[0-9]+$)[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+"""Form of a name, which becomes a part of file names, tables and command lines. Files of parts end in ".part1"."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class Registry:
     Args:
         kind: noun for an entry in messages ("method").
         package: package whose public modules and packages register the entries.
+        reserved: names that mean something else where an entry's name is written.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, package: str, reserved: Collection[str] = frozenset()) -> None:
+        self.kind, self.package, self._reserved = kind, package, reserved
         self._entries: dict[str, Entry] = {}
         self._discovered = False
 
@@ -62,8 +67,22 @@ class Registry:
         """Return a decorator that adds a class or function as `name`.
 
         Raises:
-            UserError: another definition has the name; registering the same definition again is harmless.
+            UserError: it is no name; or another definition has it, or one that differs in case only. Registering the
+                same definition again is harmless.
         """
+        if not NAME.fullmatch(name) or name.casefold() in self._reserved:
+            reserved = f", and not {' or '.join(sorted(self._reserved))}" if self._reserved else ""
+            raise UserError(
+                f"{name!r} cannot be the name of a {self.kind}, because names are parts of file names and command "
+                "lines; expected a letter or digit, then at most 63 letters, digits, points, hyphens, underscores or "
+                f"plus signs, without the ending .part1{reserved}"
+            )
+        for other in self._entries:
+            if other != name and other.casefold() == name.casefold():
+                raise UserError(
+                    f"{self.kind} {name!r} differs from {other!r} in case only, which some file systems do not "
+                    "distinguish; choose another name"
+                )
 
         def add(target: C) -> C:
             taken = self._entries.get(name)
@@ -147,7 +166,7 @@ def load_plugin(path: str | Path) -> None:
 
 METHODS = Registry("method", "uniprune.methods")
 MODELS = Registry("model family", "uniprune.models")
-BENCHMARKS = Registry("benchmark", "uniprune.benchmarks")
+BENCHMARKS = Registry("benchmark", "uniprune.benchmarks", reserved={"record", "average"})
 
 register_method = METHODS.register
 register_model = MODELS.register

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -18,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from uniprune.errors import UserError
 from uniprune.utils.files import JsonLines
 from uniprune.utils.hashing import stable_hash
+from uniprune.utils.json_text import to_json
+
+from .judge_reply import SHOWN, BadReplyError, post, printable, unusable
 
 if TYPE_CHECKING:
     from .boot import Kit
@@ -108,31 +109,48 @@ class ModelJudge:
     def send(self, request: Mapping[str, Any], remedy: str = KEPT) -> str:
         """Post one request and return the reply; connection and server errors are retried.
 
+        Redirects are not followed: the new address would get no question.
+
         Raises:
-            UserError: no usable reply; `remedy` ends the message.
+            UserError: the address is not valid, or no usable reply; `remedy` ends the message.
         """
-        post = urllib.request.Request(self.endpoint, json.dumps(request).encode(), {"Content-Type": "application/json"})
-        if self.key:  # never sent to an address that the server redirects to
-            post.add_unredirected_header("Authorization", f"Bearer {self.key}")
-        local = urllib.parse.urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
-        # A proxy of the shell cannot reach a server on this very machine.
-        opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
         reason = ""
         for attempt in range(self.retries):
             if attempt:
                 time.sleep(self.wait * 2 ** (attempt - 1))
             try:
-                with opener.open(post, timeout=self.timeout) as reply:
-                    return str(json.load(reply)["choices"][0]["message"]["content"] or "")
-            except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code}: {error.read(200).decode(errors='replace')}"
-                if error.code < 500 and error.code != 429:
+                return post(self._packed(request), self.model, self.timeout)
+            except BadReplyError as error:
+                reason = str(error)
+                if error.final:
                     break
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-                reason = f"{type(error).__name__}: {error}"
-        if self.key:
+        if self.key:  # before the text is cut: a part of the key is a secret too
             reason = reason.replace(self.key, "***")
+        reason = printable(reason)[:SHOWN]
         raise UserError(f"the judge {self.model!r} at {self.url} gave no answer ({reason}); {remedy}")
+
+    def _packed(self, request: Mapping[str, Any]) -> urllib.request.Request:
+        """Return the HTTP request.
+
+        Raises:
+            UserError: the address is not valid.
+        """
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        try:
+            packed = urllib.request.Request(self.endpoint, to_json(request).encode(), headers)
+            parts = urllib.parse.urlsplit(self.endpoint)
+            usable = bool(parts.hostname) and (parts.port or 1) > 0 and not re.search(r"[^!-~]", self.endpoint)
+        except ValueError:
+            usable = False
+        if not usable or parts.username is not None:
+            shown = re.sub(r"//[^/]*@", "//***@", printable(self.url))
+            raise UserError(
+                f"judge {shown!r} is not the address of a server, such as http://localhost:8000/v1 (a key is given in "
+                "OPENAI_API_KEY)"
+            )
+        if self.key:
+            packed.add_unredirected_header("Authorization", f"Bearer {self.key}")
+        return packed
 
 
 @dataclass
@@ -180,12 +198,15 @@ def _stored_reply(line: dict[str, str]) -> tuple[str, str]:
     """Return request hash and reply of a line.
 
     Raises:
-        ValueError: the line has none.
+        ValueError: the line has none, or a reply that cannot be used.
     """
     try:
-        return line["request"], line["reply"]
+        digest, reply = line["request"], line["reply"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{error} is missing") from error
+    if problem := unusable(reply):
+        raise ValueError(f"the reply is {problem}")
+    return digest, reply
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:

@@ -37,6 +37,8 @@ def download(url: str, partial: Path) -> bool:
                 there = 0
                 file.truncate(0)
             length = response.headers.get("Content-Length")
+            if length is not None and not length.isdecimal():
+                raise OSError(f"the server announces {length!r} bytes")
             total = None if length is None else there + int(length)
             with byte_progress(Console(stderr=True)) as bar:
                 task = bar.add_task(partial.name.strip(".").removesuffix(".partial"), total=total, completed=there)

@@ -232,28 +232,18 @@ def test_a_judge_that_does_not_answer_is_told_before_a_model_is_loaded(
     assert len(server.requests) == asked
 
 
-def test_a_redirect_does_not_carry_the_key_elsewhere(server, tmp_path):
-    class Elsewhere(BaseHTTPRequestHandler):
-        def do_GET(self):
-            seen.append(dict(self.headers))
-            self.send_error(404)
-
-        do_POST = do_GET
-
-        def log_message(self, *args):
-            pass
-
-    seen: list[dict] = []
-    other = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_refused_with_the_new_address(status, server, tmp_path):
+    other = Server()
     threading.Thread(target=other.serve_forever, daemon=True).start()
-    server.failing_after, server.status = 0, 302
-    server.location = f"http://127.0.0.1:{other.server_port}/v1/chat/completions"
+    server.failing_after, server.status, server.location = 0, status, f"{other.url}/chat/completions"
     dataset = patient(opened("mathvista", tmp_path, judge=server.url, judge_model="my-judge"))
-    with pytest.raises(UserError, match="HTTP 404"):
+    with pytest.raises(UserError, match=f"redirects to {other.url}/chat/completions, which would not get the question"):
         dataset.score(EXAMPLES["mathvista"].answers, tmp_path)
     other.shutdown()
     other.server_close()
-    assert seen and not [headers for headers in seen if SECRET in str(headers)]
+    assert len(server.requests) == 1 or server.requests[0][1] == server.requests[1][1]
+    assert other.requests == [] and not list(tmp_path.rglob("judge-replies.jsonl"))
 
 
 @pytest.mark.parametrize("key", [f"{SECRET}\nx", f"{SECRET} x", f"{SECRET}…"])

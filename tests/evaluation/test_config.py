@@ -61,6 +61,17 @@ def test_a_block_is_the_cross_product_of_its_lists(tmp_path: Path) -> None:
         ("{model: a, method: divprune, ratio: 1.5}", "keep ratio 1.5"),
         ("{model: a, method: {name: fopru, set: {strateg: row}}}", "did you mean 'strategy'"),
         ("{model: a, method: none", "cannot be read as YAML"),
+        ("{model: a, method: [divprune, fastv], method: none}", "line 3: key 'method' is given twice"),
+        ("{model: a, method: none, limit: yes}", "runs.0.limit: Input should be a valid integer (got 'yes')"),
+        ("{model: a, method: none, limit: true}", "runs.0.limit: Input should be a valid integer (got True)"),
+        ("{model: a, method: none, ratio: true}", "runs.0.ratio.0: Input should be a valid number (got True)"),
+        ("{model: a, method: divprune, ratio: '0.5'}", "runs.0.ratio.0: Input should be a valid number"),
+        ("{model: a, method: divprune, ratio: .nan}", "line 3: .nan is no finite number"),
+        ("{model: a, method: none, seed: 1.5}", "runs.0.seed.0: Input should be a valid integer"),
+        ("{model: 1.0, method: none}", "runs.0.model.0: Input should be a valid string (got 1.0)"),
+        ("{model: a, method: {name: fastv, layer: '3'}}", "runs.0.method.0.layer: Input should be a valid integer"),
+        ("{model: a, method: {name: vispruner, set: {step: '3'}}}", 'step="3": input should be a valid integer'),
+        ("{model: a, method: {name: vispruner, set: {step: true}}}", "step=true: input should be a valid integer"),
     ],
 )
 def test_mistakes_are_named(block: str, message: str, tmp_path: Path) -> None:

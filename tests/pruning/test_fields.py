@@ -30,7 +30,7 @@ INF, NAN = float("inf"), float("nan")
         (Positive, [1e-9, 3], [0, -1, INF, NAN]),
         (Count, [1, 10**400], [0, 1.0, True, "1"]),
         (NonNegative, [0], [-1]),
-        (float, [1, 0.5, INF, NAN], [True, "1", 1j]),
+        (float, [1, 0.5, 10**400], [True, "1", 1j, INF, NAN]),
         (int, [-3], [1.0, False]),
         (bool, [True], [1, None]),
         (str, ["a"], [b"a"]),

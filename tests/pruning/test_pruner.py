@@ -27,8 +27,8 @@ class Attentive(IntraLLM):
     ("fields", "message"),
     [
         ({"ratio": 0.0}, r"outside \(0, 1\]"),
-        ({"ratio": float("nan")}, r"outside \(0, 1\]"),
-        ({"ratio": "half"}, "ratio 'half' must be a number"),
+        ({"ratio": float("nan")}, "ratio nan must be a finite number"),
+        ({"ratio": "half"}, "ratio 'half' must be a finite number"),
         ({"layer": -1}, "layer -1 must be a whole number of at least 0"),
         ({"layer": 1.5}, "layer 1.5 must be a whole number of at least 0"),
         ({"seed": None}, "seed None must be a whole number"),

@@ -6,6 +6,7 @@ from math import exp, log
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tests.helpers.records import BASELINE, run
 from uniprune.results.fidelity import Fidelity, FidelityCache, compare_predictions, divergence
@@ -33,6 +34,16 @@ def test_an_empty_bucket_counts_as_little_as_rounding_leaves() -> None:
     assert divergence(unsure, sure) == pytest.approx(0.5 * log(0.5) + 0.5 * log(0.5 / 1e-6))
     assert divergence(sure, unsure) == pytest.approx(log(2), rel=1e-4)
     assert exp(sure.logs[0]) == 1
+
+
+@pytest.mark.parametrize("broken", [{"logs": [float("nan")]}, {"logs": [-float("inf")]}, {"rest": float("nan")}])
+def test_there_is_no_divergence_from_what_is_no_distribution(broken: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        FirstToken.model_validate({"ids": [1], "logs": [-0.1], "rest": 0.1} | broken)
+    unchecked = FirstToken(ids=[1], logs=[-0.1], rest=0.1).model_copy(update=broken)
+    for pair in ((REFERENCE, unchecked), (unchecked, REFERENCE)):
+        with pytest.raises(ValueError, match="no divergence exists"):
+            divergence(*pair)
 
 
 def test_predictions_agree_when_their_texts_are_equal() -> None:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from uniprune.errors import UserError
 from uniprune.results.aggregate import ledger, timing
@@ -19,6 +20,7 @@ from uniprune.results.records import (
     MethodRecord,
     ModelRecord,
     RunRecord,
+    ScoreRecord,
     Setup,
     Store,
 )
@@ -231,3 +233,31 @@ def test_ledger_averages_operations_and_bytes_and_reads_older_answers() -> None:
     assert (mixed.flops, mixed.kv_bytes, mixed.average) == (None, None, 16)
     written = kept.model_dump_json(include={"layers", "average", "requested", "flagged"})
     assert not TokenLedger.model_validate_json(written).adaptive
+
+
+@pytest.mark.parametrize(
+    ("details", "place"), [({"mean": float("nan")}, "details.mean is nan"), ({"rows": [float("inf")]}, "rows.0 is inf")]
+)
+def test_a_number_that_is_not_finite_is_neither_written_nor_read(
+    details: dict[str, object], place: str, tmp_path: Path
+) -> None:
+    store, name = Store(tmp_path), record().identity
+    score = ScoreRecord(
+        value=50.0, metric="m", judge="exact", rows=2, unparsed=0, interval=None, per_item={}, details={}
+    )  # fmt: skip
+    store.update(record(), "b", ENTRY)
+    before = (path := tmp_path / name / "record.json").read_bytes()
+    bad = ENTRY.model_copy(update={"score": score.model_copy(update={"details": details})})
+    with pytest.raises(UserError, match=f"record.json is left as it was: datasets.b.score.*{place}"):
+        store.update(record(), "b", bad)
+    assert path.read_bytes() == before
+    path.write_bytes(before.replace(b'"ratio": 0.5', b'"ratio": NaN'))
+    with pytest.raises(UserError, match=r"record.json is not a run record \(setup.ratio is nan"):
+        store.read(name)
+
+
+@pytest.mark.parametrize("change", [{"value": float("nan")}, {"per_item": {"1": float("inf")}}, {"interval": (0.0, float("nan"))}])
+def test_a_record_holds_finite_numbers_only(change: dict[str, object]) -> None:
+    fields = {"value": 50.0, "metric": "m", "judge": "exact", "rows": 2, "unparsed": 0, "interval": None}
+    with pytest.raises(ValidationError, match="finite number"):
+        ScoreRecord.model_validate(fields | {"per_item": {}, "details": {}} | change)

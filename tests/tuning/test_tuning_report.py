@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +14,7 @@ from uniprune.tuning.report import removed_tokens, report_page
 from uniprune.tuning.run import TuningRecord
 from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.step_log import BatchLine, ProbeLine, StepLine, StepLog
-from uniprune.tuning.summary import FinishedRun, SummaryTable
+from uniprune.tuning.summary import FinishedRun, SummaryTable, count_problems, task_table
 from uniprune.tuning.tuning_data import TuningData
 
 HOSTILE = "<script>alert(1)</script>"
@@ -100,3 +101,23 @@ def test_a_page_without_runs_has_its_tables() -> None:
     assert "<td>q+q</td>" in text
     assert "<p>one sentence</p>" in text
     assert "<svg" not in text
+
+
+def test_numbers_that_do_not_exist_are_counted_and_left_out_of_figures() -> None:
+    probes = [ProbeLine(step=n, perplexity=[None, 2.0][: n + 1], entropy=[None, 1.0][: n + 1]) for n in (0, 1)]
+    batch = step(0).batches[0].model_copy(update={"perplexity": [None, 9.0]})
+    lines = [*probes, step(0).model_copy(update={"batches": [batch]})]
+    run = replace(finished("q+q", "method", *lines), tasks={"t": {"acc": None, "acc_stderr": 0.1}})
+    assert "<svg" in page(run)
+    assert count_problems([run]) == [
+        "3 measurements of samples had no finite perplexity or entropy: they count as the largest of their batch and "
+        "are left out of the figures",
+        "the harness gave no finite value for t: acc",
+    ]
+
+
+def test_a_task_without_a_value_has_neither_a_mean_nor_an_average() -> None:
+    good, bad = ({"t": {"acc": value}, "u": {"acc": 0.5}} for value in (0.25, None))
+    runs = [replace(finished("q+q", "method"), tasks=one) for one in (good, bad)]
+    assert task_table(runs[:1], good).rows == [["zero-shot", "25.0", "50.0", "37.5"], ["q+q", "25.0", "50.0", "37.5"]]
+    assert task_table(runs, good).rows[1] == ["q+q", "–", "50.0 ± 0.0", "–"]

@@ -38,3 +38,11 @@ def test_csv_refuses_values_without_a_column() -> None:
 
 def test_markdown_escapes_the_bars_of_cells() -> None:
     assert to_markdown(["a", "b|c"], [["1", "x|y"]]) == "| a | b\\|c |\n| --- | --- |\n| 1 | x\\|y |\n"
+
+
+@pytest.mark.parametrize("row", [{"name": "a", "value": float("nan")}, ["a", 1, float("inf"), True]])
+def test_a_number_that_is_not_finite_is_no_field(row: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"cell 0\..* is (nan|inf); a number that does not exist must be an empty field"
+    ):
+        to_csv(COLUMNS, [row])  # type: ignore[list-item]  # both forms of rows

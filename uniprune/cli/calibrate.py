@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from uniprune.cli.run import fill_in, image_arguments
+from uniprune.utils.json_text import to_json
 from uniprune.utils.paths import PROGRAM
 
 HELP = "search a method's settings on a few prompts"
@@ -43,7 +44,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Run the method's search on prompts and print its result."""
-    import json
     import shlex
     from collections import Counter
     from contextlib import ExitStack
@@ -123,7 +123,7 @@ def act(options: argparse.Namespace) -> int:
             "settings": dict(found.settings),
             "evidence": dict(found.evidence),
         }
-        write(options.output, json.dumps(content, indent=1) + "\n")
+        write(options.output, to_json(content, indent=1) + "\n")
         say(f"written: {options.output}")
     say(found.summary)
     file = None if options.output is None else str(options.output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniprune.errors import UserError
 from uniprune.registry import METHODS, MODELS, load_plugin
+from uniprune.utils.json_text import to_json
 
 if TYPE_CHECKING:
     from uniprune.conformance.suite import CheckedFamily
@@ -51,7 +51,7 @@ def act(options: argparse.Namespace) -> int:
             for line in notes(mine):
                 console.print(line, style="red" if line.startswith("FAIL") else None, highlight=False, markup=False)
     if options.json:
-        sys.stdout.write(json.dumps(listed, indent=1) + "\n")
+        sys.stdout.write(to_json(listed, indent=1) + "\n")
     else:
         console.print(summary(found), highlight=False)
     return int(any(finding.result.outcome == "FAIL" for finding in found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +18,7 @@ from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
 from uniprune.reports.method_cards import needs, parameters
 from uniprune.utils.console import say, stdout
+from uniprune.utils.json_text import to_json
 
 HELP = "list registered methods, models, benchmarks and strategies"
 
@@ -39,7 +39,7 @@ def act(options: argparse.Namespace) -> int:
     if not rows:
         raise UserError(f"no {options.what} match {options.pattern!r}")
     if options.json:
-        say(json.dumps(rows, indent=1))
+        say(to_json(rows, indent=1))
         return 0
     table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
     for row in rows:

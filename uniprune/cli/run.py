@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from uniprune.cli.terminal_table import show
@@ -19,12 +19,26 @@ from uniprune.evaluation.method_spec import MethodSpec, parse_settings
 from uniprune.results.records import Store
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import ROOT
+from uniprune.utils.yaml_file import read_model
 
 if TYPE_CHECKING:  # importing it imports torch
     from uniprune.evaluation.plan import PlannedRun, RunSettings
 
 HELP = "evaluate methods on benchmarks"
 DEFAULTS = ROOT / "configs" / "default.yaml"
+
+
+class Defaults(BaseModel):
+    """configs/default.yaml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    """As `--model`."""
+    method: list[str]
+    """As `--method`."""
+    ratio: list[float]
+    """As `--ratio`."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +203,7 @@ def print_failures(failures: Sequence[tuple[PlannedRun, Failure]], runs: int, de
 
 def fill_in(options: argparse.Namespace, path: Path = DEFAULTS) -> None:
     """Set the options that were left out to the values of configs/default.yaml."""
-    for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+    for name, value in read_model(path, Defaults):
         if getattr(options, name) is None:
             setattr(options, name, value)
 

@@ -281,6 +281,7 @@ def _impossible(indices: Tensor, total: int) -> str | None:
         return None
     least, most = int(indices[0]), int(indices[-1])
     if least < 0 or most >= total:
-        return f"indices from {least} to {most}; expected 0 to {total - 1}"
+        hint = " (top_k returns these for scores that are NaN)" if least == most == -total - 1 else ""
+        return f"indices from {least} to {most}; expected 0 to {total - 1}{hint}"
     repeated = int((indices[1:] == indices[:-1]).sum())
     return f"{repeated} duplicate indices; every token can be kept once" if repeated else None

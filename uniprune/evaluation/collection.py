@@ -68,10 +68,13 @@ class DatasetCollection:
         """Load a benchmark.
 
         Raises:
-            UserError: its file is missing or altered, or it needs a judge.
+            UserError: its file is missing or altered, it needs a judge, or it was registered by another name.
         """
         if name not in self._loaded:
-            self._loaded[name] = BENCHMARKS.entry(name).target(self._options(name))
+            dataset: Dataset = BENCHMARKS.entry(name).target(self._options(name))
+            if dataset.name != name:  # its name is that of its file of predictions
+                raise UserError(f"benchmark {name!r} calls itself {dataset.name!r}; correct its `name`")
+            self._loaded[name] = dataset
         return self._loaded[name]
 
     def rows(self, name: str, limit: int | None) -> int | None:

@@ -14,18 +14,17 @@ runs:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from uniprune.errors import UserError
-from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.method_spec import MethodSpec, setting_text
+from uniprune.utils.yaml_file import read_model
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class MethodConfig(_Strict):
         Raises:
             UserError: an unknown method or field, or a value that the method refuses.
         """
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.fields.items()}
+        texts = {key: setting_text(value) for key, value in self.fields.items()}
         spec = MethodSpec(self.name, ratio, self.layer, seed, texts).normalised()
         spec.pruner()
         return spec
@@ -155,13 +154,6 @@ def read_sweep(path: Path) -> SweepFile:
     Raises:
         UserError: it is missing or has another form; the message names the field.
     """
-    try:
-        return SweepFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UserError(f"sweep file {path} does not exist") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: {place}: {first['msg']}; uniprune/evaluation/config.py shows the form") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {error}") from error
+    if not path.exists():
+        raise UserError(f"sweep file {path} does not exist")
+    return read_model(path, SweepFile, "uniprune/evaluation/config.py shows the form")

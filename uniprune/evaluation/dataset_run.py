@@ -15,6 +15,7 @@ from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
+from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing
@@ -51,6 +52,7 @@ class DatasetRun:
         self.record, self.options = record, options
         self.dataset, self.store, self.progress, self.team = dataset, store, progress, team
         requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
+        check_requests(dataset.name, requests)
         if self.options.prompts == "family":
             requests = [worded(request, adapter.prompt) for request in requests]
         self._requests = requests
@@ -144,12 +146,7 @@ class DatasetRun:
         reasons = {"left_out": out} if out else {}
         workdir = self.store.folder(self.record.identity) / "judge" / self.dataset.name
         score = self.dataset.score(predictions, workdir, limit=self.options.limit, **reasons)
-        if score.rows != len(predictions) or not out.keys().isdisjoint(score.per_item):
-            raise UserError(
-                f"benchmark {self.dataset.name!r} scored {score.rows} rows, but {len(predictions)} have a prediction "
-                f"and {len(out)} are left out; its score() must count the first and none of the others "
-                "(uniprune/evaluation/dataset.py)"
-            )
+        check_score(score, self.dataset.name, predictions, out)
         with contextlib.suppress(OSError):  # not empty if it holds a judge's replies
             workdir.rmdir()
             workdir.parent.rmdir()

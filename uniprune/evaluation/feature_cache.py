@@ -66,10 +66,10 @@ def sharing(loaded: LoadedModel, gigabytes: float) -> FeatureCache | None:
     """Return the cache for a model; None for 0 GB.
 
     Raises:
-        UserError: a negative amount, or a version of transformers whose `generate` takes no image features.
+        UserError: no amount of memory, or a version of transformers whose `generate` takes no image features.
     """
-    if gigabytes < 0:
-        raise UserError(f"--share-vision {gigabytes:g} must be an amount of memory in GB, at least 0")
+    if not 0 <= gigabytes <= 1e6:
+        raise UserError(f"--share-vision {gigabytes:g} must be an amount of memory in GB, from 0 to a million")
     if gigabytes and not supports_sharing(loaded.model):
         raise UserError(
             f"--share-vision needs a transformers whose {type(loaded.model).__name__} takes image features in generate "

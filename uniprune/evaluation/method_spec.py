@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from uniprune.errors import UserError, unknown
@@ -21,7 +19,9 @@ from uniprune.pruning.budget import check_ratio
 from uniprune.pruning.fields import field_types
 from uniprune.registry import METHODS
 from uniprune.results.records import MethodRecord
+from uniprune.utils.json_text import from_json, to_json
 from uniprune.utils.paths import PROGRAM
+from uniprune.utils.yaml_file import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def parse_field(method: type, name: str, text: str, option: str = "--set") -> An
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     for value in (_yaml(text), text):
         try:
-            return adapter.validate_python(value)
+            return adapter.validate_json(to_json(value), strict=True)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
     expected = kind.__name__ if isinstance(kind, type) else kind
@@ -194,8 +194,8 @@ def read_settings(path: Path) -> dict[str, str]:
         UserError: the file cannot be read or has another form.
     """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        return {name: json.dumps(value) for name, value in settings.items()}
+        settings = from_json(path.read_text(encoding="utf-8"))["settings"]
+        return {name: setting_text(value) for name, value in settings.items()}
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(
             f"--set @{path}: no settings can be read from it ({type(error).__name__}: {error}); expected a file that "
@@ -226,9 +226,18 @@ def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def setting_text(value: Any) -> str:
+    """Return the text after `--set field=` that means a plain value.
+
+    Raises:
+        ValueError: a number in it is not finite.
+    """
+    return value if isinstance(value, str) and _yaml(value) == value else to_json(value)
+
+
 def _yaml(text: str) -> Any:
     """Parse a value as YAML ("0.5", "[1, 2]", "true", "null"); return the text itself if it is no YAML."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         return text

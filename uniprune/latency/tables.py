@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
@@ -12,6 +11,7 @@ from rich.table import Table
 from uniprune.latency.rows import BenchRow, BenchSetup
 from uniprune.results.spans import TIMES
 from uniprune.utils import tables
+from uniprune.utils.json_text import to_json as strict_json
 
 CellValue = str | float | int | None
 
@@ -80,7 +80,7 @@ def to_json(rows: Sequence[BenchRow]) -> str:
     table: list[dict[str, Any]] = [{**flat(row), "row": row.model_dump(mode="json")} for row in rows]
     environments = {row.setup.environment.model_dump_json(): row.setup.environment for row in rows}
     stamps = [environment.model_dump(mode="json") for environment in environments.values()]
-    return json.dumps({"environments": stamps, "rows": table}, indent=1) + "\n"
+    return strict_json({"environments": stamps, "rows": table}, indent=1) + "\n"
 
 
 def to_table(rows: Sequence[BenchRow]) -> Table:

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from uniprune.errors import UserError, unknown
 from uniprune.utils.paths import ROOT
+from uniprune.utils.yaml_file import read_yaml
 
 CATALOG = ROOT / "configs" / "models.yaml"
 
@@ -45,9 +45,9 @@ def catalog(path: Path = CATALOG) -> dict[str, ModelEntry]:
         UserError: the file is missing or not in the expected form.
     """
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        table = read_yaml(path) or {}
         entries = {name: ModelEntry(name=name, **fields) for name, fields in table.items()}
-    except (OSError, yaml.YAMLError, TypeError, ValidationError, AttributeError) as error:
+    except (TypeError, ValidationError, AttributeError) as error:
         raise UserError(f"{path} is not a list of models: {error}") from error
     root = path.resolve().parent.parent
     for name, entry in entries.items():

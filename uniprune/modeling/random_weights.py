@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from uniprune.errors import UserError, unknown
 from uniprune.modeling.catalog import catalog
 from uniprune.utils.paths import ROOT
 from uniprune.utils.torchvision_compat import ensure_torchvision
+from uniprune.utils.yaml_file import read_yaml
 
 ARCHITECTURES = ROOT / "configs" / "architectures.yaml"
 
@@ -24,9 +24,9 @@ def architectures(path: Path = ARCHITECTURES) -> dict[str, Mapping[str, Any]]:
         UserError: the file cannot be read.
     """
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table = read_yaml(path)
         return {name: {**fields, "model_type": fields["model_type"]} for name, fields in table.items()}
-    except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
+    except (TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{path} is not a table of configurations with a model_type each: {error}") from error
 
 

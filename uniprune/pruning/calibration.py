@@ -7,7 +7,6 @@ interrupted search resumes.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uniprune.pruning.fields import validate
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
+from uniprune.utils.json_text import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class Found:
 
     def words(self, method: str, file: str | None = None) -> str:
         """Return the command-line options that run the method as found, with settings from `file` if they are there."""
-        texts = [f"{name}={json.dumps(value)}" for name, value in self.settings.items()]
+        texts = [f"{name}={to_json(value)}" for name, value in self.settings.items()]
         chosen = [f"@{file}"] if file and texts else texts
         return shlex.join(["--method", method, "--ratio", f"{self.ratio:.6g}", *["--set"] * bool(chosen), *chosen])
 

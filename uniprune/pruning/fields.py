@@ -42,7 +42,7 @@ Cosine = Annotated[float, Bound(-1, 1)]
 Positive = Annotated[float, Bound(0, above=True)]
 Count = Annotated[int, Bound(1)]
 NonNegative = Annotated[int, Bound(0)]
-_NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "None"}
+_NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "None"}
 
 
 def validate(owner: Any) -> None:
@@ -73,7 +73,7 @@ def field_types(owner: type) -> dict[str, Any]:
 
 
 def allows(kind: Any, value: Any) -> bool:
-    """Check whether a value is of an annotated type; annotations that are no types (`Any`) allow everything."""
+    """Check whether a value is of an annotated type, numbers finite; annotations that are no types allow everything."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return allows(parts[0], value) and all(value in bound for bound in parts[1:] if isinstance(bound, Bound))
@@ -85,7 +85,7 @@ def allows(kind: Any, value: Any) -> bool:
         inner = parts[:1] * len(value) if parts[-1:] == (...,) else parts
         return len(inner) == len(value) and all(map(allows, inner, value))
     if kind in (int, float):
-        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+        return isinstance(value, (int, kind)) and not isinstance(value, bool) and abs(value) < math.inf
     try:
         return isinstance(value, origin or kind)
     except TypeError:
@@ -97,7 +97,7 @@ def _problem(kind: Any, value: Any) -> str:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return f"is unknown; expected {_expected(kind)}"
-    if origin is Annotated and allows(parts[0], value):
+    if origin is Annotated and allows(parts[0], 0.0 if isinstance(value, float) else value):
         for bound in parts[1:]:
             if isinstance(bound, Bound) and bound.high < math.inf:
                 return f"is outside {str(bound).removeprefix('in ')}"
@@ -108,8 +108,7 @@ def _expected(kind: Any) -> str:
     """Describe the values that a type allows."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        noun = "a finite number" if parts[0] is float else _expected(parts[0])
-        return " ".join([noun, *(str(bound) for bound in parts[1:] if isinstance(bound, Bound))])
+        return " ".join([_expected(parts[0]), *(str(bound) for bound in parts[1:] if isinstance(bound, Bound))])
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
     if origin in (Union, UnionType):

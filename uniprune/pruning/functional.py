@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uniprune.errors import PruningError
 from uniprune.pruning.view import Grid
 
 ROWS = 128
@@ -30,8 +31,20 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def top_k(scores: Tensor, keep: int) -> Tensor:
-    """[keep] indices of the largest of `scores` [N], best first; equal scores in index order. O(N log N)."""
-    return scores.argsort(descending=True, stable=True)[:keep]
+    """[keep] indices of the largest of `scores` [N], best first; equal scores in index order. O(N log N).
+
+    NaN has no rank. On a GPU, where raising an error would have to wait for the scores, all indices are then -N - 1:
+    the engine refuses them when it reads the selection.
+
+    Raises:
+        PruningError: a score is NaN, on a CPU.
+    """
+    order, unknown = scores.argsort(descending=True, stable=True)[:keep], scores.isnan().any()
+    if scores.device.type != "cpu":
+        return order.masked_fill_(unknown, -len(scores) - 1)
+    if unknown:
+        raise PruningError(f"{int(scores.isnan().sum())} of {len(scores)} scores are NaN, so there is no ranking")
+    return order
 
 
 def count_outliers(scores: Tensor) -> int:

@@ -11,11 +11,10 @@ Three steps: `compare_predictions` per row, `FidelityCache` for stored runs, `es
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import exp, log
+from math import exp, isfinite, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from uniprune.results.predictions import FirstToken, prediction_lines
 from uniprune.results.records import RunRecord, Store
 from uniprune.results.statistics import Estimate, resampled_means
 from uniprune.utils.files import explain_write, write_atomically
+from uniprune.utils.json_text import from_json, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,14 @@ def first_tokens(logits: Tensor, count: int = TOKENS) -> list[FirstToken]:
 
 
 def divergence(reference: FirstToken, other: FirstToken) -> float:
-    """Return a lower bound of KL(reference || other) in nats: over the tokens in both, and one bucket for the rest."""
+    """Return a lower bound of KL(reference || other) in nats: over the tokens in both, and one bucket for the rest.
+
+    Raises:
+        ValueError: one of them holds NaN or infinity, so that there is no such number.
+    """
+    for one in (reference, other):
+        if not all(map(isfinite, (*one.logs, one.rest))):
+            raise ValueError(f"no divergence exists: the first token's distribution is not finite ({one})")
     mine, theirs = (dict(zip(one.ids, one.logs, strict=True)) for one in (reference, other))
     both = [token for token in mine if token in theirs]
     kl = sum(exp(mine[token]) * (mine[token] - theirs[token]) for token in both)
@@ -130,7 +137,7 @@ class FidelityCache:
         predictions = {row: one for row, one in _read_predictions(own).items() if row not in out}
         result = compare_predictions(self._references[base], predictions)
         if result is not None:
-            text = json.dumps({"state": state, "fidelity": asdict(result)})
+            text = to_json({"state": state, "fidelity": asdict(result)})
             with contextlib.suppress(UserError), explain_write(path):
                 write_atomically(path, text + "\n")
         return result
@@ -151,7 +158,7 @@ def _state(path: Path) -> tuple[int, int]:
 def _read_kept(path: Path) -> Mapping[str, Any]:
     """Read what was computed before; empty for a file that is missing or was cut."""
     try:
-        kept: dict[str, Any] = json.loads(path.read_bytes())
+        kept: dict[str, Any] = from_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return kept

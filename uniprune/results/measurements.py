@@ -6,9 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Strict(BaseModel):
-    """Base of all records: immutable, without unknown fields."""
+    """Base of all records: immutable, without unknown fields, all numbers finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # As constants, so that NaN in a field of any type reaches the check of what is written instead of becoming null.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class Quantity(Strict):

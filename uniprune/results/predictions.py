@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonPositiveFloat
 
 from uniprune.results.measurements import Flops
 from uniprune.utils.files import JsonLines, explain_write
@@ -26,20 +26,20 @@ from uniprune.utils.files import JsonLines, explain_write
 class FirstToken(BaseModel):
     """Distribution of a prediction's first token, cut to its most likely tokens."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     ids: list[int]
     """Token ids, most likely first."""
-    logs: list[FiniteFloat]
+    logs: list[NonPositiveFloat]
     """Their natural log-probabilities."""
-    rest: FiniteFloat
+    rest: NonNegativeFloat
     """Probability of all other tokens together."""
 
 
 class Prediction(BaseModel):
     """Prediction and measurements of one row: a line of the file."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     index: str
     """The row's id."""

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from uniprune.errors import UserError
 from uniprune.results.measurements import Strict, Timing, TokenLedger
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
+from uniprune.utils.json_text import from_json, to_json
 
 FORMAT: Literal[2] = 2
 """Version of `RunRecord`'s layout; raised whenever records of before can no longer be read."""
@@ -240,8 +241,8 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         try:
-            return RunRecord.model_validate_json(content)
-        except ValidationError as error:
+            return RunRecord.model_validate(from_json(content))
+        except ValueError as error:  # also pydantic's
             raise _unreadable(path, content, error) from error
 
     def records(self) -> Iterator[RunRecord]:
@@ -251,10 +252,18 @@ class Store:
                 yield record
 
     def write(self, record: RunRecord) -> None:
-        """Replace the record atomically: readers find the old one or the new one, never a part."""
+        """Replace the record atomically: readers find the old one or the new one, never a part.
+
+        Raises:
+            UserError: it cannot be written, or holds a number that is NaN or infinite.
+        """
         path = self.folder(record.identity) / "record.json"
+        try:
+            text = to_json(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        except ValueError as error:
+            raise UserError(f"{path} is left as it was: {error}") from error
         with explain_write(path):
-            write_atomically(path, record.model_dump_json(indent=1) + "\n")
+            write_atomically(path, text + "\n")
 
     def update(self, new: RunRecord, dataset: str, entry: DatasetRecord, *environments: Environment) -> RunRecord:
         """Store one benchmark's entry and its environments, keeping what other processes stored of the run."""
@@ -275,7 +284,7 @@ class Store:
         return record
 
 
-def _unreadable(path: Path, content: bytes, error: ValidationError) -> UserError:
+def _unreadable(path: Path, content: bytes, error: ValueError) -> UserError:
     """Return the message about a record that cannot be read."""
     try:
         found = json.loads(content)["format"]
@@ -286,7 +295,7 @@ def _unreadable(path: Path, content: bytes, error: ValidationError) -> UserError
             f"{path} is a run record of format {found!r}, written by another version of UniPrune; this one reads "
             f"format {FORMAT}. Run again into another --output, or move that file away"
         )
-    reason = str(error).split("\n", 1)[0]
+    reason = ", ".join(part.strip() for part in str(error).splitlines()[:3])
     return UserError(
         f"{path} is not a run record ({reason}); move it away: the predictions in its folder are kept, and running the "
         "same command again writes a new record from them"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from uniprune.errors import UserError
 from uniprune.results.measurements import Strict
 from uniprune.tuning.instruction_data import Sample
 from uniprune.tuning.scoring import Scorer
@@ -27,10 +28,18 @@ def exact_matches(scorer: Scorer, test: Sequence[Sample]) -> dict[str, KindScore
 
     Greedy decoding predicts exactly the expected answer if every token of it is the likeliest after those before it, so
     one scoring forward suffices, without generating.
+
+    Raises:
+        UserError: the model's log-likelihoods are NaN: it predicts nothing that could be right or wrong.
     """
     if not test:
         return {}
     scores = scorer.score(test)
+    if broken := sum(bool(score.nll.isnan().any()) for score in scores):
+        raise UserError(
+            f"the model predicts nothing for {broken} of {len(test)} held-out samples: its log-likelihoods are NaN; "
+            "use another precision (score_dtype: float32) or a smaller learning rate"
+        )
     accuracy = {}
     for kind in sorted({sample.kind for sample in test} | {""}):
         right = [score.right for sample, score in zip(test, scores, strict=True) if kind in ("", sample.kind)]

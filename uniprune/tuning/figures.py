@@ -20,7 +20,8 @@ PALETTE = ("#3b6fb6", "#d1495b", "#edae49", "#3a7d44", "#7b5ea7", "#00798c", "#8
 def planes(steps: Sequence[StepLine], kind_of: Mapping[int, str], panels: int = 3) -> str | None:
     """Draw perplexity and entropy, one column per part of the training; None if no plane was measured.
 
-    Top row: quadrants in their batches. Bottom row: kinds, if the data has them. Kept samples are filled.
+    Top row: quadrants in their batches. Bottom row: kinds, if the data has them. Kept samples are filled. Samples
+    without a finite perplexity are left out; `count_problems` counts them.
     """
     if not any(batch.quadrant for line in steps for batch in line.batches):
         return None
@@ -33,9 +34,10 @@ def planes(steps: Sequence[StepLine], kind_of: Mapping[int, str], panels: int = 
     axes = figure.subplots(rows, len(parts), squeeze=False, sharex=True, sharey=True)
     for column, part in enumerate(parts):
         points = [
-            (math.log(b.perplexity[i]), b.entropy[i], b.quadrant[i], kind_of.get(b.index[i], ""), i in b.kept)
+            (math.log(error), entropy, b.quadrant[i], kind_of.get(b.index[i], ""), i in b.kept)
             for line in part for b in line.batches if b.quadrant and b.perplexity and b.entropy
-            for i in range(len(b.index))
+            for i, (error, entropy) in enumerate(zip(b.perplexity, b.entropy, strict=True))
+            if error is not None and entropy is not None
         ]  # fmt: skip
         for row in range(rows):
             key = (lambda p: QUADRANT_COLOURS[p[2]]) if row == 0 else (lambda p: colour.get(p[3], "#999999"))
@@ -83,8 +85,9 @@ def trajectories(runs: Sequence[FinishedRun]) -> str | None:
             measured: dict[int, list[float]] = {}
             for run in group:
                 for probe in run.step_log.probes:
-                    values = [transform(v) for v in getattr(probe, name)]
-                    measured.setdefault(probe.step, []).append(sum(values) / len(values))
+                    values = [transform(v) for v in getattr(probe, name) if v is not None]
+                    if values:
+                        measured.setdefault(probe.step, []).append(sum(values) / len(values))
             steps = sorted(measured)
             axis.plot(
                 steps, [sum(measured[s]) / len(measured[s]) for s in steps],

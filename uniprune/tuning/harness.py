@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from uniprune.modeling.loading import DTYPES, place
 from uniprune.tuning.settings import Settings
 from uniprune.tuning.tuning_data import load_pretrained
 from uniprune.utils.files import explain_write, write_atomically
+from uniprune.utils.json_text import from_json, to_json
 
-TaskScores = dict[str, dict[str, float]]
-"""Task -> metric -> value or standard error, under the harness's names ("acc", "acc_stderr", "exact_match,strict")."""
+TaskScores = dict[str, dict[str, float | None]]
+"""Task -> metric -> value or standard error, under the harness's names ("acc", "acc_stderr", "exact_match,strict");
+None where the harness gave NaN or infinity."""
 
 
 def task_scores(folder: Path, tuned: Path | None, settings: Settings, tokenizer: Any) -> TaskScores:
@@ -29,10 +31,14 @@ def task_scores(folder: Path, tuned: Path | None, settings: Settings, tokenizer:
         tokenizer: of the model.
 
     Raises:
-        UserError: the harness is not installed, does not know a task, or cannot get its data.
+        UserError: the harness is not installed, does not know a task, or cannot get its data; or the stored
+            scores cannot be read.
     """
     file = folder / "tasks.json"
-    stored: dict[str, TaskScores] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    try:
+        stored: dict[str, TaskScores] = from_json(file.read_bytes()) if file.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{file} holds no stored scores ({error}); delete it: the tasks are measured again") from error
     key = "all" if settings.task_limit is None else f"first {settings.task_limit}"
     scores = stored.setdefault(key, {})
     if missing := [task for task in settings.tasks if task not in scores]:
@@ -41,7 +47,7 @@ def task_scores(folder: Path, tuned: Path | None, settings: Settings, tokenizer:
             scores[task] = measure(model, tokenizer, task, settings.task_folder, settings.task_limit)
             with explain_write(file):
                 folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, json.dumps(stored, indent=1) + "\n")
+                write_atomically(file, to_json(stored, indent=1) + "\n")
     return {task: scores[task] for task in settings.tasks}
 
 
@@ -63,7 +69,7 @@ def load_tuned(source: str, tuned: Path | None) -> Any:
     return model.to(device).eval()
 
 
-def measure(model: Any, tokenizer: Any, task: str, folder: str | None, limit: int | None) -> dict[str, float]:
+def measure(model: Any, tokenizer: Any, task: str, folder: str | None, limit: int | None) -> dict[str, float | None]:
     """Return the metrics of one task."""
     try:
         from lm_eval import simple_evaluate
@@ -98,8 +104,9 @@ def find_task_manager(task: str, folder: str | None) -> Any:
     return manager
 
 
-def numeric_metrics(results: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, float]:
-    """Return the numeric metrics of a task."""
-    metrics = {name.removesuffix(",none"): float(v) for name, v in results[task].items() if isinstance(v, int | float)}
+def numeric_metrics(results: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, float | None]:
+    """Return the numeric metrics of a task; None for one that is not finite."""
+    numbers = {name.removesuffix(",none"): float(v) for name, v in results[task].items() if isinstance(v, int | float)}
+    metrics = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     metrics.pop("sample_len", None)
     return metrics

@@ -11,7 +11,13 @@ from torch import Tensor
 from uniprune.errors import PruningError
 from uniprune.pruning.budget import floor_count
 from uniprune.tuning.plane import bisect
+from uniprune.tuning.scoring import Scores
 from uniprune.tuning.strategy import Picks, SampleStrategy, SampleView, TokenStrategy, TokenView
+
+MOST_NATS = 700.0
+"""Loss and entropy that a sample without a finite one counts as, and the largest of all. Its exponential is finite."""
+MOST_PERPLEXITY = float(torch.tensor(MOST_NATS, dtype=torch.float64).exp())
+"""Exponential of `MOST_NATS`, as `plane_axes` computes it."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +81,13 @@ class PrunedBatch:
     Attributes:
         chosen: the chosen samples, in batch order.
         quadrants: [N] quadrant of every sample, None if the plane was not measured.
-        perplexity: [N] perplexities, None if not measured.
-        entropy: [N] mean token entropies, None if not measured.
+        axes: [2, N] perplexities and mean token entropies, None if not measured.
         exact_count: the ratio's share of the batch, before it is rounded to at least one sample.
     """
 
     chosen: list[ChosenSample]
     quadrants: Tensor | None
-    perplexity: Tensor | None
-    entropy: Tensor | None
+    axes: Tensor | None
     exact_count: float
 
 
@@ -105,29 +109,44 @@ def choose_samples(pair: Pair, batch: Sequence[Candidate], generator: torch.Gene
     if quadrants is None and measured is not None:
         quadrants = bisect(measured[0], measured[1], pair.sample_ratio).quadrants
     chosen = sorted((ChosenSample(p, w) for p, w in zip(positions, weights, strict=True)), key=lambda c: c.position)
-    perplexity, entropy = (None, None) if measured is None else (measured[0], measured[1])
-    return PrunedBatch(chosen, quadrants, perplexity, entropy, ratio * len(batch))
+    return PrunedBatch(chosen, quadrants, measured, ratio * len(batch))
 
 
 def choose_tokens(pair: Pair, answer: int, measured: Mapping[str, Tensor], generator: torch.Generator) -> list[int]:
     """Choose exactly `floor_count(answer, ratio)` places within an answer of `answer` tokens; return them ascending.
 
     Raises:
-        PruningError: the strategy chose another number, a token twice, or one outside the answer.
+        PruningError: a measurement other than the loss is not finite; or the strategy chose another number, a token
+            twice, or one outside the answer.
     """
     keep = floor_count(answer, pair.token_ratio)
-    if keep == answer:
+    # Without a loss there is no ranking: the sample stays whole, and its loss voids the step.
+    if keep == answer or ("nll" in measured and not measured["nll"].isfinite().all()):
         return list(range(answer))
+    if unusable := [name for name, values in measured.items() if not values.isfinite().all()]:
+        name = type(pair.tokens).__name__
+        raise PruningError(f"{name} cannot rank tokens: NaN or infinity in their {', '.join(unusable)}")
     picks = pair.tokens.select(TokenView(answer, generator, measured), keep)
     return sorted(checked(type(pair.tokens).__name__, picks, keep, answer))
 
 
-def plane_axes(batch: Sequence[Candidate]) -> Tensor:
-    """Return the [2, N] perplexity and mean token entropy of scored samples, float64."""
+def plane_axes(batch: Sequence[Candidate | Scores]) -> Tensor:
+    """Return the [2, N] perplexity and mean token entropy of scored samples, float64.
+
+    A loss or an entropy that is NaN counts as the largest: `MOST_NATS`.
+    """
     nll = torch.stack([c.nll.double().mean() for c in batch if c.nll is not None])
     entropy = torch.stack([c.entropy.double().mean() for c in batch if c.entropy is not None])
-    # NaN counts as the largest error and uncertainty; exp(700) is still finite, and so is what is scaled by it.
-    return torch.stack((nll.nan_to_num(700.0).clamp(max=700.0).exp(), entropy.nan_to_num(700.0)))
+    nll, entropy = (axis.nan_to_num(MOST_NATS).clamp(max=MOST_NATS) for axis in (nll, entropy))
+    return torch.stack((nll.exp(), entropy))
+
+
+def stored_axes(axes: Tensor) -> list[list[float | None]]:
+    """Return [2, N] perplexities and entropies as they are stored: 4 decimals, null where they count as the largest."""
+    return [
+        [round(value, 4) if value < most else None for value in axis.tolist()]
+        for axis, most in zip(axes, (MOST_PERPLEXITY, MOST_NATS), strict=True)
+    ]
 
 
 def checked(name: str, picks: Tensor, keep: int, of: int) -> list[int]:

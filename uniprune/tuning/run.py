@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 
 from uniprune.errors import UserError
 from uniprune.evaluation.code_hash import code_hash
@@ -35,6 +34,7 @@ from uniprune.tuning.trainer import REMEMBERED, Plan, PruningTrainer, collate
 from uniprune.tuning.tuning_data import TuningData, load_model
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
+from uniprune.utils.json_text import from_json, to_json
 
 NOT_IDENTITY = {
     *("pairs", "seeds", "sample_ratio", "token_ratio", "removal", "rescore"),  # hashed with the pair's own values
@@ -143,10 +143,10 @@ class TuningRun:
         """
         path = self.folder / "record.json"
         try:
-            return TuningRecord.model_validate_json(path.read_bytes())
+            return TuningRecord.model_validate(from_json(path.read_bytes()))
         except FileNotFoundError:
             return None
-        except ValidationError as error:
+        except ValueError as error:  # also pydantic's
             raise UserError(f"{path} is not a record of this version; move {self.folder} away and run again") from error
 
     def perform(self, progress: Callable[[int, int], None] = lambda done, of: None) -> TuningRecord:
@@ -207,7 +207,7 @@ class TuningRun:
         )
         if main:
             with explain_write(self.folder):
-                write_atomically(self.folder / "record.json", record.model_dump_json(indent=1) + "\n")
+                write_atomically(self.folder / "record.json", to_json(record.model_dump(mode="json"), indent=1) + "\n")
                 for folder in self.folder.glob("checkpoint-*"):
                     shutil.rmtree(folder)
         trainer.accelerator.wait_for_everyone()

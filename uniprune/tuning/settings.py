@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from uniprune.errors import UserError, unknown
 from uniprune.results.measurements import Strict
 from uniprune.tuning.pruning import Pair
 from uniprune.tuning.strategy import SAMPLES, TOKENS
+from uniprune.utils.json_text import to_json
+from uniprune.utils.yaml_file import read_model
 
 Removal = Literal["physical", "mask"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -148,7 +149,7 @@ def _build(kind: str, name: str, strategy: Any, fields: Mapping[str, Any]) -> An
         if field not in known:
             raise unknown(f"field of {kind} {name!r}:", field, known)
         try:
-            values[field] = TypeAdapter(hints[field]).validate_python(value)
+            values[field] = TypeAdapter(hints[field]).validate_json(to_json(value), strict=True)
         except ValidationError as error:
             raise UserError(f"set {field}={value!r} of {kind} {name!r}: {error.errors()[0]['msg']}") from error
     return strategy(**values)
@@ -162,18 +163,11 @@ def load_settings(path: Path, root: Path) -> Settings:
     """Load a tuning file; paths in it that exist below `root` are made relative to it.
 
     Raises:
-        UserError: the file does not exist, is not YAML, or has an unknown field or a wrong value.
+        UserError: the file does not exist, is no YAML of the allowed kind, or has an unknown field or a wrong value.
     """
     if not path.is_file():
         raise UserError(f"tuning file {str(path)!r} does not exist; configs/qtuning/ has some")
-    try:
-        settings = Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {field}: {first['msg']} (got {first.get('input')!r})") from error
+    settings = read_model(path, Settings)
     for choice in settings.pairs:
         settings.pair(choice)
     if len({choice.label for choice in settings.pairs}) < len(settings.pairs):

@@ -20,10 +20,10 @@ class BatchLine(Strict):
     """Place -> removed answer tokens, by place within the answer."""
     quadrant: list[int] | None = None
     """Quadrant of each sample; null where the plane was not measured."""
-    perplexity: list[float] | None = None
-    """Of each sample."""
-    entropy: list[float] | None = None
-    """Of each sample, in nats."""
+    perplexity: list[float | None] | None = None
+    """Of each sample; null where it is not finite (above exp(700)), which counts as the largest of the batch."""
+    entropy: list[float | None] | None = None
+    """Of each sample, in nats; null as above."""
     short: bool = False
     """True if the ratio left less than one sample, so that one was kept nevertheless."""
 
@@ -60,10 +60,10 @@ class ProbeLine(Strict):
 
     step: int
     """Optimizer steps completed before it."""
-    perplexity: list[float]
-    """Of each probe sample."""
-    entropy: list[float]
-    """Of each probe sample, in nats."""
+    perplexity: list[float | None]
+    """Of each probe sample; null where it is not finite."""
+    entropy: list[float | None]
+    """Of each probe sample, in nats; null where it is not finite."""
 
     @property
     def done(self) -> int:

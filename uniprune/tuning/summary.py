@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
@@ -29,7 +29,7 @@ class FinishedRun:
 
     record: TuningRecord
     step_log: StepLog
-    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def accuracy(self, kind: str = "") -> float:
         """Return exact matches of a kind in percent."""
@@ -120,18 +120,20 @@ def accuracy_table(runs: Sequence[FinishedRun]) -> SummaryTable:
     return SummaryTable(columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0])])
 
 
-def task_table(runs: Sequence[FinishedRun], base: Mapping[str, Mapping[str, float]]) -> SummaryTable:
+def task_table(runs: Sequence[FinishedRun], base: Mapping[str, Mapping[str, float | None]]) -> SummaryTable:
     """Tabulate the first metric of every harness task per pair, and their mean, in percent.
 
-    The base model's row is "zero-shot".
+    The base model's row is "zero-shot". A dash means that the harness gave no finite value for some seed.
     """
     names = list(base)
     columns = ["pair", *(f"{name} ({next(iter(metrics), 'no metric')})" for name, metrics in base.items()), "average"]
 
-    def row(label: str, scored: Sequence[Mapping[str, Mapping[str, float]]]) -> list[str]:
-        values = [[100 * next(iter(scores[name].values()), float("nan")) for name in names] for scores in scored]
-        averages = [fmean(scores) for scores in values]
-        return [label, *(str(seed_mean(column)) for column in (*zip(*values, strict=True), averages))]
+    def row(label: str, scored: Sequence[Mapping[str, Mapping[str, float | None]]]) -> list[str]:
+        values = [[next(iter(scores[name].values()), None) for scores in scored] for name in names]
+        known = [[100 * value for value in column if value is not None] for column in values]
+        means = [str(seed_mean(column)) if len(column) == len(scored) else "–" for column in known]
+        averages = [fmean(seed) for seed in zip(*known, strict=True)] if "–" not in means else []
+        return [label, *means, str(seed_mean(averages)) if averages else "–"]
 
     return SummaryTable(
         columns, [row("zero-shot", [base]), *(row(k, [r.tasks for r in g]) for k, g in by_pair(runs).items())]
@@ -209,7 +211,7 @@ def compare_method(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def count_problems(runs: Sequence[FinishedRun]) -> list[str]:
-    """Count void steps and batches too small for their ratio, one line each."""
+    """Count void steps, batches too small for their ratio, and numbers that do not exist, one line each."""
     void = sum(line.loss is None for run in runs for line in run.step_log.steps)
     short = sum(batch.short for run in runs for line in run.step_log.steps for batch in line.batches)
     lines = []
@@ -217,4 +219,21 @@ def count_problems(runs: Sequence[FinishedRun]) -> list[str]:
         lines.append(f"{void} optimizer steps were void: their loss was not finite")
     if short:
         lines.append(f"{short} batches were smaller than their ratio needs; one sample of each was kept nevertheless")
-    return lines
+    unknown = sum(None in pair for run in runs for pair in _measured(run))
+    if unknown:
+        lines.append(
+            f"{unknown} measurements of samples had no finite perplexity or entropy: they count as the largest of "
+            "their batch and are left out of the figures"
+        )
+    absent = {f"{name}: {metric}" for run in runs for name, scores in run.tasks.items()
+              for metric, value in scores.items() if value is None}  # fmt: skip
+    return lines + [f"the harness gave no finite value for {name}" for name in sorted(absent)]
+
+
+def _measured(run: FinishedRun) -> Iterator[tuple[float | None, float | None]]:
+    """Yield perplexity and entropy of every measurement of a sample."""
+    batches = [batch for line in run.step_log.steps for batch in line.batches]
+    for one in batches:
+        yield from zip(one.perplexity or (), one.entropy or (), strict=True)
+    for probe in run.step_log.probes:
+        yield from zip(probe.perplexity, probe.entropy, strict=True)

@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback
 from uniprune.errors import UserError
 from uniprune.tuning.instruction_data import Sample
 from uniprune.tuning.packing import pack, row_loss
-from uniprune.tuning.pruning import Candidate, Pair, PrunedBatch, choose_samples, choose_tokens
+from uniprune.tuning.pruning import Candidate, Pair, PrunedBatch, choose_samples, choose_tokens, plane_axes, stored_axes
 from uniprune.tuning.scoring import Scorer, Scores
 from uniprune.tuning.step_log import BatchLine, ProbeLine, StepLine, StepLog
 from uniprune.tuning.step_timer import StepTimer
@@ -268,19 +268,19 @@ class StepWriter(TrainerCallback):  # type: ignore[misc]  # as above
         if not plan.probe or plan.step_log is None:
             return
         scores = plan.scorer.score([plan.samples[p] for p in plan.probe])
-        perplexity = [round(math.exp(min(700.0, float(s.nll.double().mean()))), 4) for s in scores]
-        entropy = [round(float(s.entropy.double().mean()), 4) for s in scores]
+        perplexity, entropy = stored_axes(plane_axes(scores))
         plan.step_log.append(ProbeLine(step=step, perplexity=perplexity, entropy=entropy))
 
 
 def _line(candidates: Sequence[Candidate], batch: PrunedBatch, removed: dict[int, list[int]]) -> BatchLine:
     """Return a batch's line for the step log."""
+    perplexity, entropy = (None, None) if batch.axes is None else stored_axes(batch.axes)
     return BatchLine(
         index=[c.index for c in candidates],
         kept=[c.position for c in batch.chosen],
         removed=removed,
         quadrant=None if batch.quadrants is None else batch.quadrants.tolist(),
-        perplexity=None if batch.perplexity is None else [round(x, 4) for x in batch.perplexity.tolist()],
-        entropy=None if batch.entropy is None else [round(x, 4) for x in batch.entropy.tolist()],
+        perplexity=perplexity,
+        entropy=entropy,
         short=batch.exact_count < 1,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from filelock import FileLock, Timeout
 
 from uniprune.errors import UserError
+from uniprune.utils.json_text import from_json, to_json
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class JsonLines(Generic[T]):
         lines = []
         for number, line in enumerate(data.split(b"\n")[:-1], start=1):
             try:
-                lines.append(self._parse(json.loads(line)))
+                lines.append(self._parse(from_json(line)))
             except ValueError as error:  # also pydantic's, which takes several lines
                 reason = ", ".join(part.strip() for part in str(error).splitlines()[:3])
                 raise UserError(f"{self.path} line {number} is not {self._what} ({reason}); {self._remedy}") from error
@@ -130,10 +130,10 @@ class JsonLines(Generic[T]):
         """Store some lines: all of them are on disk when this returns.
 
         Raises:
-            UserError: they cannot be written (disk full, …), and the file is left as it was; or the file ends in
-                something else than a JSON line.
+            UserError: they cannot be written (disk full, …) or hold a number that is not finite, and the file is left
+                as it was; or the file ends in something else than a JSON line.
         """
-        data = _encoded(lines)
+        data = self._encoded(lines)
         with self.locked(), explain_write(self.path):
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -153,9 +153,9 @@ class JsonLines(Generic[T]):
         """Replace all lines at once: readers find the old ones or the new ones.
 
         Raises:
-            UserError: they cannot be written; the old lines are kept.
+            UserError: they cannot be written, or hold a number that is not finite; the old lines are kept.
         """
-        data = _encoded(lines)
+        data = self._encoded(lines)
         with self.locked(), explain_write(self.path):
             write_atomically(self.path, data)
 
@@ -169,6 +169,13 @@ class JsonLines(Generic[T]):
             self.path.unlink(missing_ok=True)
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
+    def _encoded(self, lines: Iterable[Mapping[str, Any]]) -> bytes:
+        """Return JSON lines, in ASCII: readers that split at every Unicode line end still find one row per line."""
+        try:
+            return "".join(to_json(line) + "\n" for line in lines).encode()
+        except ValueError as error:
+            raise UserError(f"{self.path} is left as it was: in a new line, {error}") from error
+
     def _cut(self, handle: int) -> int:
         """Cut a last line without line end off the open file; return the size of the rest."""
         size = os.fstat(handle).st_size
@@ -178,11 +185,6 @@ class JsonLines(Generic[T]):
                 raise UserError(f"{self.path} ends in something that is no stored line; choose another file")
             os.ftruncate(handle, rest)
         return rest
-
-
-def _encoded(lines: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return JSON lines, in ASCII: readers that split at every Unicode line end still find one row per line."""
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
 def _end_of_lines(handle: int, size: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from uniprune.utils.json_text import not_finite
+
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> str:
     """Return comma-separated values with a header line, numbers unrounded.
@@ -15,13 +17,15 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[A
             is an empty field.
 
     Raises:
-        ValueError: a row has a value that belongs to none of the columns.
+        ValueError: a row has a value that belongs to none of the columns, or a number that is NaN or infinite.
     """
     import pandas as pd  # takes half a second: only when a table is written
 
     table = list(rows)
     if extra := {name for row in table if isinstance(row, Mapping) for name in row} - {*columns}:
         raise ValueError(f"no column for {', '.join(sorted(extra))}")
+    for name, number in not_finite([row if isinstance(row, Mapping) else [*row] for row in table]):
+        raise ValueError(f"cell {name} is {number}; a number that does not exist must be an empty field")
     # As objects: pandas would make floats of integers in a column with an empty field.
     frame = pd.DataFrame(table, columns=list(columns), dtype=object)
     return str(frame.to_csv(index=False, lineterminator="\n"))

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from uniprune.evaluation.config import RunSpec
@@ -22,6 +21,7 @@ from uniprune.evaluation.sweep import seconds_left
 from uniprune.registry import BENCHMARKS
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.utils.paths import ROOT
+from uniprune.utils.yaml_file import read_model
 
 COST = ROOT / "configs" / "cost.yaml"
 
@@ -78,7 +78,7 @@ class Cost:
 
 def read_assumptions(path: Path = COST) -> Assumptions:
     """Read configs/cost.yaml."""
-    return Assumptions.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return read_model(path, Assumptions)
 
 
 def cost(specs: Iterable[RunSpec], stored: StoredRuns, assumptions: Assumptions) -> Cost:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from uniprune.errors import UserError
 from uniprune.evaluation.config import SweepFile
 from uniprune.reports.papers.tables import Printed
 from uniprune.utils.paths import ROOT
+from uniprune.utils.yaml_file import read_model
 
 MINI = ROOT / "configs" / "mini.yaml"
 
@@ -60,4 +60,4 @@ class StandIns(BaseModel):
 
 def read_stand_ins(path: Path = MINI) -> StandIns:
     """Read configs/mini.yaml."""
-    return StandIns.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return read_model(path, StandIns)
