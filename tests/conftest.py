@@ -34,6 +34,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", golden_cases.cases(metafunc.config.getoption("--golden"), *marker.args))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long tests first: at the end no process waits for another's long test."""
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("slow", "end_to_end")])
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of an untrained tiny model ("llava", "llava-next", "internvl", "qwen2.5-vl") and processor."""

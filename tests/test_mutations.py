@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.helpers.mutations import MUTATIONS, Mutation, passes, survives
+from tests.helpers.mutations import MUTATIONS, Mutation, copy_sources, passes, survives
 from tests.helpers.paths import ROOT
+from tests.helpers.prefork import pytest_in
 
 OUTSIDE_THE_ENGINE = [mutation for mutation in MUTATIONS if not mutation.file.startswith("uniprune/engine/")]
 
 
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_sources(tmp_path_factory.mktemp("sources"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
-def test_a_fault_is_noticed(mutation: Mutation) -> None:
-    assert not survives(mutation)
+def test_a_fault_is_noticed(mutation: Mutation, sources: Path) -> None:
+    assert not survives(sources, mutation)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "bare"), sorted({(m.caught_by, m.bare) for m in MUTATIONS}))
-def test_without_a_fault_the_same_tests_pass(file: str, bare: bool) -> None:
+@pytest.mark.parametrize("caught_by", sorted({mutation.caught_by for mutation in MUTATIONS}))
+def test_without_a_fault_the_same_tests_pass(caught_by: str, sources: Path) -> None:
     """In the same kind of copy: otherwise they might fail there for another reason than the fault."""
-    assert passes(file, bare)
+    assert passes(sources, caught_by)
+
+
+@pytest.mark.slow
+def test_a_run_that_dies_is_no_failing_test(tmp_path: Path) -> None:
+    (tmp_path / "test_dying.py").write_text("import os\n\n\ndef test_dying():\n    os._exit(1)\n")
+    with pytest.raises(RuntimeError, match=r"test_dying.py did not end as it should"):
+        pytest_in(tmp_path, "test_dying.py")
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
 def test_mutations_still_apply(mutation: Mutation) -> None:
     """The text each one replaces exists exactly once, and the tests that should notice exist."""
     assert (ROOT / mutation.file).read_text(encoding="utf-8").count(mutation.old) == 1
-    assert (ROOT / mutation.caught_by).is_file()
+    file, _, test = mutation.caught_by.partition("::")
+    assert f"def {test.partition('[')[0]}" in (ROOT / file).read_text(encoding="utf-8")
 
 
 def test_names_are_unique_and_numbers_are_covered_as_well_as_the_engine() -> None:

@@ -1,0 +1,28 @@
+"""Import what takes seconds to import, once, before `prefork` forks; nothing of this repository stays imported."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import sys
+import threading
+
+from uniprune.utils.torchvision_compat import ensure_torchvision
+
+os.environ["OMP_NUM_THREADS"] = "1"  # forks have none of the threads that libraries start at import
+FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl")
+NAMES = (
+    *("matplotlib.pyplot", "pandas", "psutil", "pydantic", "rich.console", "scipy.stats"),
+    *("statsmodels.stats.multitest", "torch", "transformers"),
+    *(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES),
+)
+
+ensure_torchvision()
+for name in NAMES:
+    importlib.import_module(name)
+for name in [name for name in sys.modules if name.partition(".")[0] == "uniprune"]:
+    del sys.modules[name]
+if threading.active_count() > 1:
+    raise RuntimeError("a library starts threads at its import; forks would lack them")
+gc.freeze()  # a collection in a fork would copy every page
