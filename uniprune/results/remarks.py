@@ -18,7 +18,7 @@ CONTEXT, CUT, UNREAD = "context", "cut", "unread"
 REMARKS: Mapping[str, str] = {
     CONTEXT: "are longer, un-pruned and with their answer, than the model's context",
     CUT: "have an answer cut at its token limit",
-    UNREAD: "have an answer that the scoring rules could not read, which counts as wrong",
+    UNREAD: "have an answer that the scoring could not read",
 }
 """Remark as it is stored -> the words that follow the number of its rows.
 
