@@ -20,7 +20,7 @@ TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
 REMARKS: Mapping[str, str] = {
     CONTEXT: "are longer, un-pruned and with their answer, than the model's context",
     CUT: "have an answer cut at its token limit",
-    UNREAD: "have an answer that the scoring rules could not read, which counts as wrong",
+    UNREAD: "have an answer that the scoring could not read",
     QUESTION: "do not contain their question as the benchmark gives it; a method that reads attention from the "
     "question's tokens gets it from the whole message",
     ORIENTATION: "have an image whose EXIF orientation is not applied (--image-decoding viewer does)",
