@@ -100,7 +100,10 @@ def act(options: argparse.Namespace) -> int:
                 observed.append(noted)
             progress.advance(1)
     if not observed:
-        raise UserError(f"none of the {len(requests)} prompts has an image that the model accepts; choose another --data or a larger --limit")
+        raise UserError(
+            f"none of the {len(requests)} prompts has an image that the model accepts; choose another --data or a "
+            "larger --limit"
+        )
     found = search.result(observed)
     if options.output is not None:
         content = {
