@@ -68,7 +68,7 @@ class SeedGroup:
 
     @property
     def questions(self) -> frozenset[tuple[str, ...]]:
-        """Hashes of the scored questions and their judges, one entry per benchmark: equal in groups that can be ranked."""
+        """Keys of the scored questions and judges, one per benchmark: equal in groups that are ranked together."""
         return frozenset(_questions(name, entry) for name, entry in self.scores.items())
 
     @property
