@@ -34,7 +34,7 @@ from uniprune.results.remarks import DEPTH, FRAMES, ORIENTATION, TRANSPARENCY
 from uniprune.utils.console import RunProgress
 
 FILES = {**SAME, **{name: data for name, (data, _) in DIFFERENT.items()}}
-REFUSED = ("16 bit PGM", "32 bit TIFF", "signed TIFF", "float", "CMYK", "32 bit values")
+REFUSED = ("16 bit PGM", "32 bit TIFF", "signed TIFF", "unsigned TIFF", "float", "CMYK", "32 bit values")
 """Beginnings of the names of files that VLMEvalKit cannot write as a PNG."""
 ROWS = ("RGB PNG", "orientation 6 JPEG", "16 bit PNG", "LA", "RGBA", "opaque RGBA", "animation")
 ANIMATION = saved(PHOTO.quantize(16), "GIF", save_all=True, append_images=[PHOTO.rotate(180).quantize(16)])

@@ -68,6 +68,16 @@ DIFFERENT: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "16 bit PGM": (saved(Image.fromarray((RAMP * 65535).astype(np.uint16)), "PPM"), (DEPTH,)),
     "32 bit TIFF": (saved(Image.fromarray((RAMP * (2**31 - 1)).astype(np.int32)), "TIFF"), (DEPTH,)),
     "signed TIFF": (saved(Image.fromarray((RAMP * 60000 - 30000).astype(np.int32)), "TIFF"), (DEPTH,)),
+    "unsigned TIFF": (
+        saved(Image.fromarray((RAMP * (2**32 - 1)).astype(np.uint32).view(np.int32)), "TIFF").replace(
+            struct.pack("<HHIH", 339, 3, 1, 2), struct.pack("<HHIH", 339, 3, 1, 1)
+        ),
+        (DEPTH,),
+    ),
+    "16 bit TIFF, white is 0": (
+        saved(Image.fromarray((65535 - RAMP * 65535).astype(np.uint16)), "TIFF", tiffinfo={262: 0}),
+        (DEPTH,),
+    ),
     "float 0 to 1": (saved(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), (DEPTH,)),
     "float 0 to 65535": (saved(Image.fromarray((RAMP * 65535).astype(np.float32)), "TIFF"), (DEPTH,)),
     "RGBA": (saved(drawing("RGBA", CLEAR, (0, 0, 0, 255))), (TRANSPARENCY,)),

@@ -35,6 +35,8 @@ _STILL = ("MPO", "PSD")
 _WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
 """Mode -> customary values of white, ascending: files do not store it."""
 
+_TIFF, _SAMPLE_FORMAT = ExifTags.Base, 339
+
 _LEVELS: Mapping[str, Callable[[int], int]] = {
     "L;2": lambda level: level * 85,
     "L;4": lambda level: level * 17,
@@ -96,12 +98,22 @@ def _as_viewers(image: Image.Image, plain: Image.Image) -> list[tuple[str, Image
 
 def _scaled(image: Image.Image) -> Image.Image:
     """Convert values of 16 or 32 bits to 8 (mode "L", with a transparent value "LA"); `convert` cuts them at 255."""
-    values = np.asarray(image)
+    values = _values(image)
     scaled = Image.fromarray(_by_range(values, _WHITE[image.mode]) if image.mode in _WHITE else _upper_byte(values))
     transparent = image.info.get("transparency")
     if transparent is not None:
         scaled.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return scaled
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """Return the values of the pixels; of TIFF, Pillow reads 32 unsigned bits as signed, and 16 inverted as they are."""
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if tags.get(_TIFF.BitsPerSample) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
+        values = values.view(np.uint32)
+    if tags.get(_TIFF.PhotometricInterpretation) == 0 and values.dtype.kind == "u":
+        values = ~values
+    return values
 
 
 def _upper_byte(values: np.ndarray) -> np.ndarray:
