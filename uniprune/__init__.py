@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uniprune.engine import PrefillReport, PromptInfo, Session, prune
+    from uniprune.engine import PrefillReport, PromptInfo, QuestionFinder, Session, prune
     from uniprune.errors import PruningError, UnsupportedError, UserError
     from uniprune.modeling.adapter import ModelAdapter
     from uniprune.pruning.base import Compose, IntraLLM, PreLLM, Pruner, Selection, Stage
@@ -32,6 +32,7 @@ __all__ = [
     "PromptInfo",
     "Pruner",
     "PruningError",
+    "QuestionFinder",
     "Selection",
     "Session",
     "Stage",
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _EXPORTS = {
-    "engine": ("PrefillReport", "PromptInfo", "Session", "prune"),
+    "engine": ("PrefillReport", "PromptInfo", "QuestionFinder", "Session", "prune"),
     "errors": ("PruningError", "UnsupportedError", "UserError"),
     "modeling.adapter": ("ModelAdapter",),
     "pruning.base": ("Compose", "IntraLLM", "PreLLM", "Pruner", "Selection", "Stage"),

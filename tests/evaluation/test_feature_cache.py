@@ -121,7 +121,7 @@ def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel, per_image: b
         return [
             (
                 row.index,
-                hashed({"question": row.question, **row.inputs}),
+                hashed({"question": row.question, "asked": row.asked, **row.inputs}),
                 [(p.key, hashed(p.visual)) for p in row.images],
             )
             for row in chain.from_iterable(portions)
