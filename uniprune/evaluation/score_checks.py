@@ -78,11 +78,11 @@ def _problems(score: Score, rows: int, left_out: Collection[str]) -> Iterator[st
 
 def _within(value: object, low: float, high: float) -> bool:
     """Check whether a value is a finite number in a range; true and false are none."""
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if type(value) is bool or not isinstance(value, Real):
         return False
-    return math.isfinite(value) and low - SLACK <= value <= high + SLACK
+    return math.isfinite(value) and low - SLACK <= float(value) <= high + SLACK
 
 
 def _counts(value: object, low: int, high: int) -> bool:
     """Check whether a value is a whole number in a range."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
+    return type(value) is not bool and isinstance(value, Integral) and low <= int(value) <= high

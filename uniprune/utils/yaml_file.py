@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse tags, which would override the type of a value by its look."""
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's parser has no annotations
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's parser has no annotations
         tag = getattr(event, "tag", None)
         if tag is not None:
             raise ConstructorError(None, None, f"tag {tag!r}; write the plain value", event.start_mark)
