@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put long tests first: at the end no process waits for another's long test."""
     items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("slow", "end_to_end")])
+
+
+def pytest_collection_finish() -> None:
+    """Exempt imported objects from garbage collection, which takes six per cent of the time with them."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,16 @@ import gc
 import importlib
 import os
 import sys
-import threading
+
+import psutil
 
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
-os.environ["OMP_NUM_THREADS"] = "1"  # forks have none of the threads that libraries start at import
+# Forks lack the threads that OpenMP and pyarrow's allocator would start at import.
+os.environ.update(OMP_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
 FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl")
 NAMES = (
-    *("matplotlib.pyplot", "pandas", "psutil", "pydantic", "rich.console", "scipy.stats"),
+    *("matplotlib.pyplot", "pandas", "pydantic", "rich.console", "scipy.stats"),
     *("statsmodels.stats.multitest", "torch", "transformers"),
     *(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES),
 )
@@ -23,6 +25,6 @@ for name in NAMES:
     importlib.import_module(name)
 for name in [name for name in sys.modules if name.partition(".")[0] == "uniprune"]:
     del sys.modules[name]
-if threading.active_count() > 1:
+if psutil.Process().num_threads() > 1:
     raise RuntimeError("a library starts threads at its import; forks would lack them")
 gc.freeze()  # a collection in a fork would copy every page
