@@ -90,7 +90,7 @@ def test_more_tokens_than_were_chosen_are_refused() -> None:
 
     with (
         prune(build("llava"), FixedAnswer(answer=answer)) as session,
-        pytest.raises(PruningError, match="sample '17': 8 visual tokens were chosen, but 1[0-9] are left"),
+        pytest.raises(PruningError, match=r"sample '17': 8 visual tokens were chosen, but 1[0-9] are left"),
     ):
         session.samples = (PromptInfo("17"),)
         generate(build("llava"), inputs("llava"), 1)
