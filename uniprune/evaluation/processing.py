@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part
 
 
@@ -89,12 +90,14 @@ class RequestEncoder:
     """Chat template, image processor and tokenizer of a model, for one request at a time.
 
     Args:
-        processor: the model's processor.
+        processor: the processor of the rows (`LoadedModel.processor_for`).
         per_image: process every image by itself, as `FeatureCache` needs it.
+        settings: of the rows; those beyond the processor's own fields depend on the images of a row.
     """
 
-    def __init__(self, processor: Any, per_image: bool = False) -> None:
+    def __init__(self, processor: Any, per_image: bool = False, settings: ImageSettings | None = None) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
+        self.settings = settings or ImageSettings()
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
@@ -116,23 +119,27 @@ class RequestEncoder:
         Raises:
             ValueError: the processor does not accept it.
         """
+        processor = for_images(self.processor, self.settings.image_total, len(images))
+        parts = enlarged(parts, self.settings.enlarge_first)
+        images = [part.image for part in parts if part.image is not None]
         row = EncodedRequest(
             index=request.index,
             length=request.max_new_tokens,
             question=np.asarray(self.tokenizer(request.question, add_special_tokens=False)["input_ids"], np.int64),
-            inputs=self._processed(parts),
+            inputs=self._processed(processor, parts),
         )
         if not self.per_image:
             return row
         # With others an image may be processed differently: of images cut into tiles, all are padded to the most.
-        alone = [row.visual] if len(images) == 1 else [visual_inputs(self._processed((Part(image=i),))) for i in images]
+        each = [row.inputs] if len(images) == 1 else [self._processed(processor, (Part(image=i),)) for i in images]
+        alone = [visual_inputs(inputs) for inputs in each]
         return dataclasses.replace(row.without_pixels(), images=tuple(EncodedImage(hashed(one), one) for one in alone))
 
-    def _processed(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:
-        """Apply chat template and processor to a user message."""
+    def _processed(self, processor: Any, parts: Sequence[Part]) -> dict[str, np.ndarray]:
+        """Apply chat template and a processor to a user message."""
         images = [part.image for part in parts if part.image is not None]
-        prompt = self.processor.apply_chat_template([message(parts)], tokenize=False, add_generation_prompt=True)
-        inputs = self.processor(
+        prompt = processor.apply_chat_template([message(parts)], tokenize=False, add_generation_prompt=True)
+        inputs = processor(
             text=prompt,
             images=[images] if images else None,
             add_special_tokens=self._needs_start(prompt[0]),

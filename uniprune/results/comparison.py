@@ -16,7 +16,7 @@ from uniprune.results.statistics import Estimate, mean, resample
 from uniprune.results.statistics.estimate import RESAMPLES
 from uniprune.utils.hashing import stable_hash
 
-SETTINGS = ("weights", "processor", "prompts", "max_new_tokens", "limit", "dtype", "attention", "device")
+SETTINGS = ("weights", "processor", "images", "prompts", "max_new_tokens", "limit", "dtype", "attention", "device")
 """Fields of `Setup` that runs must share to be compared as methods."""
 
 MACHINE = ("weights", "processor", "dtype", "attention", "device")

@@ -146,6 +146,8 @@ def _settings(group: SeedGroup) -> str:
     setup = group.setup
     passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
     prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")
+    prompts += [f"images={setup.images}"] * (setup.images != "checkpoint")
+    prompts += [f"like={group.runs[0].model.like}"] * (group.runs[0].model.like is not None)
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
     return " ".join([*passed, *prompts, *limits, setup.dtype, setup.attention, setup.device])
@@ -194,6 +196,7 @@ def _notes(groups: Sequence[SeedGroup], rows: Sequence[dict[str, CellValue]]) ->
     records = [run for group in groups for run in group.runs]
     if faulty := {(name, row) for r in records for name, entry in r.datasets.items() for row in entry.faulty}:
         notes.append(f"{len(faulty)} rows could not be asked (damaged images, …); record.json of each run names them.")
+    notes += dict.fromkeys(record.model.unused for record in records if record.model.unused)
     for record in records:
         for name, entry in record.datasets.items():
             if entry.score is None:

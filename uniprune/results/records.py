@@ -9,8 +9,8 @@ The identity is a hash of `Setup` and of nothing else. `Setup` holds what determ
 processor, method with every resolved field and its source code, budget, seed, generation settings, precision,
 attention kernel, kind of device and row limit. It does not hold what must not change them (batch size, folders, the
 model's name), what only describes the host (versions, device name, git revision; kept in `environments`), nor the
-judge, which scores predictions but does not make them. The rows of a benchmark are guarded by `DatasetRecord.data` and
-`.prompts`: rows of a changed data file are refused, not mixed in.
+judge, which scores predictions but does not make them. The rows of a benchmark are guarded by `DatasetRecord.data`,
+`.prompts` and `.images`: rows of a changed data file are refused, not mixed in.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Setup(Strict):
     weights: str
     """Hub commit, or hash of the folder's weights, configuration and processor files."""
     processor: dict[str, Any]
-    """Image processor class and the settings the configuration overrides (pixel limits)."""
+    """Image processor class and the image settings of configs/models.yaml (pixel limits, tiles), also by benchmark."""
+    images: Literal["paper", "checkpoint"] = "checkpoint"
+    """Policy of image processing: that of the papers' harness, or the checkpoint's own."""
     method: MethodRecord
     """The pruning method."""
     ratio: float
@@ -91,6 +93,10 @@ class ModelRecord(Strict):
     """Name given to `--model`."""
     source: str
     """Hub id or folder it was loaded from."""
+    like: str | None = None
+    """Entry of configs/models.yaml whose settings it takes."""
+    unused: str | None = None
+    """Remark about settings that entries of its family have and this run has not."""
     family: str
     """`config.model_type`, the registered name of its adapter."""
     layers: int
@@ -152,6 +158,8 @@ class DatasetRecord(Strict):
     """md5 of the data file."""
     prompts: str
     """Hash of the rows' indices, questions, token limits and, with `prompts: family`, the family's wording."""
+    images: dict[str, Any] = Field(default_factory=dict)
+    """Image settings of these rows that differ from the checkpoint's own."""
     rows: int
     """Rows of this run."""
     answered: int = 0
