@@ -24,7 +24,7 @@ from uniprune.modeling.image_settings import (
 from uniprune.modeling.messages import Part
 from uniprune.registry import BENCHMARKS
 
-SMALL = ((64, 20), (200, 200), (200, 5), (300, 500), (500, 375))
+SMALL = ((8, 8), (64, 20), (200, 200), (200, 5), (300, 500), (500, 375))
 """Sizes, width first, with different aspect ratios: what is limited in tiles shows in the longest."""
 LARGE = ((1600, 1200), (4000, 3000))
 """Sizes that show limits of pixels; encoded only if the small ones do not show an effect."""
@@ -34,7 +34,7 @@ MISSING = object()
 def check_image_settings(processor: Any, entry: ModelEntry) -> None:
     """Check that every image setting of an entry, under its policy, changes how some picture is encoded.
 
-    A setting that equals the checkpoint's own value is accepted if another value would change it.
+    A setting that equals what holds without it is accepted if another value would change something.
 
     Args:
         processor: the checkpoint's own.
@@ -109,20 +109,23 @@ class Check:
         raise self._refusal(f"{name}={given} is not what {type(changed.image_processor).__name__} holds; {hint}")
 
     def _check_effect(self, path: tuple[str, ...], changed: Any) -> None:
-        """Refuse a value that has no effect, unless it is the present one of a setting that has an effect."""
+        """Refuse a value without effect, unless it holds already: passed in the call it changes nothing, another does.
+
+        A processor may pass values of its own to the image processor, which win over the image processor's fields.
+        """
         fields = self.settings.image_processor
-        without = self._try(replaced(fields, path, value_at(own(self.processor), path)))
-        if self.pictures.differ(changed, without):
+        if self.pictures.differ(changed, self._try(replaced(fields, path, value_at(own(self.processor), path)))):
             return
-        value = value_at(plain(fields), path)
-        if value_at(own(without), path) == value:
-            guesses = others(value)
-            changes = (self.pictures.differ(changed, self._try(replaced(fields, path, guess))) for guess in guesses)
-            if not guesses or any(changes):
-                return
+        name, value = path[0], value_at(plain(fields), path)
+        if path == (TYPE,) and value == own(self.processor)[TYPE]:
+            return
+        calls = [{name: replaced(fields, path, one)[name]} for one in (value, *others(value)) if name != TYPE]
+        changes = (self.pictures.differ(changed, changed, call=call) for call in calls)
+        if next(changes, None) is False and any(changes):
+            return
         kind = type(changed.image_processor).__name__
         raise self._refusal(
-            f"{'.'.join(path)}={value} has no effect: {kind} encodes pictures of 64x20 to 4000x3000 pixels as without "
+            f"{'.'.join(path)}={value} has no effect: {kind} encodes pictures of 8x8 to 4000x3000 pixels as without "
             f"it; {self._known()}"
         )
 
@@ -159,7 +162,7 @@ class Check:
             for inner in value
         }
         near = dict.fromkeys(spelled[one] for one in get_close_matches(name, spelled, n=3, cutoff=0.4))
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        hint = f"did you mean {' or '.join(near)}; " if near else ""
         return f"{hint}it has {self._words(held)}"
 
     def _words(self, fields: Mapping[str, Any]) -> str:
@@ -176,21 +179,30 @@ class Pictures:
     def __init__(self) -> None:
         self._known: dict[tuple[str, tuple[int, int], int], bytes | str] = {}
 
-    def encoded(self, processor: Any, size: tuple[int, int], factor: int = 1) -> bytes | str:
+    def encoded(
+        self, processor: Any, size: tuple[int, int], factor: int = 1, call: Mapping[str, Any] | None = None
+    ) -> bytes | str:
         """Return a hash of what a processor makes of an enlarged picture, or the reason why it makes nothing."""
-        key = json.dumps(own(processor)), size, factor
+        key = json.dumps([own(processor), call]), size, factor
         if key not in self._known:
-            self._known[key] = encode(processor, size, factor)
+            self._known[key] = encode(processor, size, factor, call or {})
         return self._known[key]
 
-    def differ(self, one: Any, other: Any, factor: int = 1) -> bool:
-        """Return whether processors, the other with enlarged pictures, encode differently; a reason for none does."""
+    def differ(self, one: Any, other: Any, factor: int = 1, call: Mapping[str, Any] | None = None) -> bool:
+        """Return whether two processors encode some picture differently; a reason in place of one does.
+
+        Args:
+            one: the first.
+            other: the second.
+            factor: by which the pictures of the second are enlarged.
+            call: fields of the image processor that are passed in the second one's call.
+        """
         if isinstance(one, str) or isinstance(other, str):
             return True
-        return any(self.encoded(one, size) != self.encoded(other, size, factor) for size in (*SMALL, *LARGE))
+        return any(self.encoded(one, size) != self.encoded(other, size, factor, call) for size in (*SMALL, *LARGE))
 
 
-def encode(processor: Any, size: tuple[int, int], factor: int) -> bytes | str:
+def encode(processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any]) -> bytes | str:
     """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none."""
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
@@ -198,7 +210,7 @@ def encode(processor: Any, size: tuple[int, int], factor: int) -> bytes | str:
     digest = hashlib.blake2b()
     try:
         prompt = processor.apply_chat_template(message, tokenize=False)
-        inputs = processor(text=prompt, images=[[part.image]], return_tensors="pt")
+        inputs = processor(text=prompt, images=[[part.image]], images_kwargs=dict(call), return_tensors="pt")
     except Exception as error:  # processors raise whatever their settings lead to
         return reason(error)
     for name, value in sorted(inputs.items()):

@@ -103,7 +103,7 @@ def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") ->
     if kind not in ("cpu", "cuda") or (kind == "cuda" and (requested.index or 0) >= gpus):
         raise UserError(f"device {device!r} is not available: torch sees {gpus} GPUs; use --device cpu")
     if dtype == "auto":
-        dtype = "float32" if kind == "cpu" else "bfloat16" if torch.cuda.is_bf16supported() else "float16"
+        dtype = "float32" if kind == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; expected auto or one of {', '.join(DTYPES)}")
     return Placement(dtype, "sdpa" if attention == "auto" else attention, device)
