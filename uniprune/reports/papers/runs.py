@@ -89,8 +89,9 @@ class StoredRuns:
         return baseline if same_rows(source.entries[0], baseline.entries[0]) else None
 
     def answered(self, spec: RunSpec, benchmark: str) -> int:
-        """Return the rows of a planned run that have a prediction."""
+        """Return the rows of a planned run, with the paper's prompts and images, that have a prediction."""
         groups = [g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice)]
+        groups = [group for group in groups if not self.unlike_paper(group, spec.model)]
         runs = [run for group in groups for run in group.runs if run.setup.seed == spec.choice.seed]
         return max((run.datasets[benchmark].answered for run in runs if benchmark in run.datasets), default=0)
 
