@@ -19,7 +19,7 @@ def real_processor(name: str) -> Any:
     """Build the processor of a published checkpoint, with another tokenizer."""
     import transformers
 
-    fields = json.loads((TESTS / "data" / "image_processors" / f"{name}.json").read_text())
+    fields = json.loads((TESTS / "helpers" / "image_processors" / f"{name}.json").read_text())
     kind = getattr(transformers, fields.pop("image_processor_type").removesuffix("Fast"))
     processor = build_processor(FAMILIES[name])
     processor.image_processor = kind.from_dict(fields)
