@@ -17,8 +17,9 @@ from statistics import fmean, stdev
 import numpy as np
 
 from uniprune.errors import UserError
-from uniprune.results.records import DatasetRecord, RunRecord, Store
+from uniprune.results.records import DatasetRecord, RunRecord
 from uniprune.results.remarks import row_notes
+from uniprune.results.store import Store
 from uniprune.utils.tables import to_csv
 
 MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")

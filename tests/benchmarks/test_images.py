@@ -29,8 +29,9 @@ from uniprune.evaluation.run import Run
 from uniprune.modeling.loading import LoadedModel
 from uniprune.results.comparison import RunComparison
 from uniprune.results.leaderboard import leaderboard
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
 from uniprune.results.remarks import DEPTH, FRAMES, ORIENTATION, TRANSPARENCY
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 FILES = {**SAME, **{name: data for name, (data, _) in DIFFERENT.items()}}

@@ -24,7 +24,7 @@ from uniprune.modeling.catalog import catalog
 from uniprune.modeling.messages import Part, RawQuestion
 from uniprune.registry import MODELS
 from uniprune.results.comparison import RunComparison
-from uniprune.results.records import Store
+from uniprune.results.store import Store
 
 pytestmark = pytest.mark.end_to_end
 

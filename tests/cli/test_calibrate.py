@@ -14,7 +14,8 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 
 pytestmark = pytest.mark.end_to_end
 

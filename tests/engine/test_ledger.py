@@ -27,7 +27,7 @@ from uniprune.methods.vtw import VTW
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
 from uniprune.results.leaderboard import leaderboard
-from uniprune.results.records import Store
+from uniprune.results.store import Store
 
 pytestmark = pytest.mark.end_to_end
 

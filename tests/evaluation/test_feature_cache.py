@@ -27,7 +27,7 @@ METHODS = ("none", "divprune", "fastv", "visionzip", "prumerge", "mustdrop")
 """Without needs, by features, by attention of the language model, by several vision layers, merging, hybrid."""
 
 
-TILES = {"crop_to_patches": True, "max_patches": 3}
+TILES = {"max_patches": 3}
 
 
 @pytest.fixture(scope="module", params=["llava", "llava-next", "internvl", "internvl tiled", "qwen2.5-vl"])

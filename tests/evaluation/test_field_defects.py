@@ -44,7 +44,8 @@ from uniprune.pruning.base import PreLLM, Pruner
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.view import View
 from uniprune.registry import BENCHMARKS, load_plugin
-from uniprune.results.records import Setup, Store
+from uniprune.results.records import Setup
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 pytestmark = pytest.mark.end_to_end

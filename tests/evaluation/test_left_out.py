@@ -24,7 +24,8 @@ from uniprune.evaluation.run import Run
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.leaderboard import leaderboard
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 pytestmark = pytest.mark.end_to_end
@@ -131,7 +132,7 @@ def test_a_plugin_that_counts_rows_left_out_is_refused(
         return replace(right(*words, **named), **scored)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dataset, "score", wrong)
-    with pytest.raises(UserError, match="small-broken: its score is refused and not stored: (rows is|per_item has)"):
+    with pytest.raises(UserError, match=r"small-broken: its score is refused and not stored: (rows is|per_item has)"):
         evaluate(loaded, tmp_path, dataset)
 
 

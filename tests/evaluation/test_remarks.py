@@ -21,8 +21,9 @@ from uniprune.modeling.catalog import find_model
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.predictions import Prediction, prediction_lines
-from uniprune.results.records import DatasetRecord, Store
+from uniprune.results.records import DatasetRecord
 from uniprune.results.remarks import CONTEXT, CUT, REMARKS
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 pytestmark = pytest.mark.end_to_end

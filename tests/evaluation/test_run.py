@@ -22,7 +22,8 @@ from uniprune.evaluation.runner import Runner
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.leaderboard import leaderboard
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import RunProgress
 

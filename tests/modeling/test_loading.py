@@ -24,7 +24,8 @@ from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.processing import RequestEncoder
 from uniprune.evaluation.run import Run
 from uniprune.modeling.catalog import ModelEntry, catalog, find_model
-from uniprune.modeling.loading import LoadedModel, Placement, fingerprint, load, outline, place
+from uniprune.modeling.checkpoints import fingerprint
+from uniprune.modeling.loading import LoadedModel, Placement, load, outline, place
 from uniprune.modeling.messages import Part
 
 CPU = Placement("float32", "sdpa", "cpu")

@@ -19,7 +19,8 @@ from uniprune.evaluation.run import Run
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import METHODS
 from uniprune.reports.findings import FINDINGS, Finding, Study, pairs_csv
-from uniprune.results.records import DatasetRecord, RunRecord, Store
+from uniprune.results.records import DatasetRecord, RunRecord
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 pytestmark = pytest.mark.end_to_end

@@ -25,7 +25,8 @@ from uniprune.reports.papers.cost import cost, read_assumptions
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import read_table, table_names
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import RunProgress
 

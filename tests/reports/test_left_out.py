@@ -14,7 +14,8 @@ from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.reports.papers.compare import compare
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import Printed
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 
 pytestmark = pytest.mark.end_to_end
 

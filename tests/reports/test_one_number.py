@@ -20,7 +20,8 @@ from uniprune.reports.papers.cost import cost, read_assumptions
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import Printed
 from uniprune.results.leaderboard import leaderboard
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import RunProgress
 

@@ -11,8 +11,9 @@ from tests.helpers import records
 from uniprune.benchmarks.mini import report
 from uniprune.cli.main import main
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
 from uniprune.results.remarks import CONTEXT, CUT, REMARKS, UNREAD, row_notes
+from uniprune.results.store import Store
 
 pytestmark = pytest.mark.end_to_end
 

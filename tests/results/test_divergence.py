@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from tests.helpers.records import BASELINE, run
 from uniprune.results.fidelity import Fidelity, FidelityCache, compare_predictions, divergence
 from uniprune.results.predictions import FirstToken, Prediction, Predictions
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 
 
 def first(rest: float, **shares: float) -> FirstToken:

@@ -13,7 +13,8 @@ from uniprune.reports.findings.study import Study, common
 from uniprune.results.comparison import RunComparison, SeedGroup, comparable, groups
 from uniprune.results.fidelity import Fidelity, FidelityCache
 from uniprune.results.leaderboard import leaderboard
-from uniprune.results.records import DatasetRecord, RunRecord, Store
+from uniprune.results.records import DatasetRecord, RunRecord
+from uniprune.results.store import Store
 from uniprune.results.statistics import RankInterval
 
 ITEMS = [str(i) for i in range(20)]

@@ -22,8 +22,8 @@ from uniprune.results.records import (
     RunRecord,
     ScoreRecord,
     Setup,
-    Store,
 )
+from uniprune.results.store import Store
 
 METHOD = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[{"layer": 0}], stages=[(0, 0.5)], code="c0de")
 SETUP = Setup(

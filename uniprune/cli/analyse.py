@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from uniprune.errors import UserError
-from uniprune.results.records import Store
 from uniprune.results.remarks import row_notes
+from uniprune.results.store import Store
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import PROGRAM
 

@@ -17,6 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `calibrate`."""
     parser.add_argument("method", metavar="METHOD", help="name of a method with a search")
     parser.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
+    parser.add_argument("--like", metavar="NAME", help="as for run")
     parser.add_argument("--data", nargs="+", metavar="NAME", help="benchmarks to take prompts from; * is a wildcard")
     parser.add_argument("--suite", help="all benchmarks of a suite")
     parser.add_argument(
@@ -58,7 +59,7 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.evaluation.method_spec import parse_settings, plain, search_of
     from uniprune.evaluation.processing import RequestEncoder
     from uniprune.evaluation.prompts import worded
-    from uniprune.modeling.catalog import find_model
+    from uniprune.modeling.catalog import find_model, unused_settings
     from uniprune.modeling.loading import load, place
     from uniprune.pruning.calibration import Calibration, Notes
     from uniprune.results.remarks import REMARKS
@@ -69,7 +70,7 @@ def act(options: argparse.Namespace) -> int:
     search: Calibration = search_of(options.method, parse_settings(options.search))
     options.ratio, method = [], options.method  # not to be filled in from the configuration
     fill_in(options)
-    entry = find_model(options.model)
+    entry = find_model(options.model, options.like)
     collection = DatasetCollection(options.data_dir, judge="rule")  # nothing is scored here
     datasets = collection.all(dataset_names(options.data, options.suite or entry.suite))
     each = -(-options.limit // len(datasets))  # equal parts, so that a few prompts cover all benchmarks
@@ -86,17 +87,27 @@ def act(options: argparse.Namespace) -> int:
         "placement": [loaded.placement.dtype, loaded.placement.attention, loaded.placement.kind],
     }
     generator, notes = Generator(loaded), Notes(options.keep, setup)
-    encoder = RequestEncoder(loaded.processor, decoding=options.image_decoding)
+    encoders = {
+        one.name: RequestEncoder(
+            loaded.processor_for(one.name),
+            decoding=options.image_decoding,
+            settings=entry.image_settings(one.name),
+        )
+        for one in datasets
+    }
     observed, remarks = [], Counter[str]()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
         progress.say(f"{entry.name} ({loaded.placement}), {len(requests)} prompts")
+        if remark := unused_settings(entry, loaded.adapter.model.config.model_type, entry.prompts):
+            progress.say(f"  {remark}")
         progress.begin(f"{method} search")
         for dataset, request in requests:
             prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
             if (noted := notes.read(prompt)) is None:
-                row = encoder.encode(worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request)
+                asked = worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request
+                row = encoders[dataset.name].encode(asked)
                 remarks.update(row.remarks)
                 if row.error is not None:
                     progress.say(f"row {row.index} is left out: {row.error}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uniprune.cli.terminal_table import show
 from uniprune.errors import UserError
-from uniprune.results.records import Store
+from uniprune.results.store import Store
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import PROGRAM
 

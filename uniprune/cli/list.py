@@ -13,7 +13,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from uniprune.errors import UserError
-from uniprune.modeling.catalog import catalog
+from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
 from uniprune.reports.method_cards import needs, parameters
@@ -74,17 +74,30 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
 def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
     """List the names in configs/models.yaml and the supported families."""
     named = [e for e in catalog().values() if fnmatch(e.name, options.pattern)]
-    rows = [{"model": e.name, "source": e.source, "suite": e.suite, "idea": "configs/models.yaml"} for e in named]
+    rows: list[dict[str, Any]] = [
+        {"model": e.name, "source": e.source, "suite": e.suite, "prompts": e.prompts, "images": e.images}
+        | {"idea": "configs/models.yaml"}
+        | ({"image settings": _image_settings(e)} if options.json else {})
+        for e in named
+    ]
     for name in MODELS.names(options.pattern):
         rows.append(
             {
                 "model": f"family {name}",
                 "source": "any folder or hub id",
                 "suite": "",
+                "prompts": "",
+                "images": "",
                 "idea": MODELS.entry(name).summary,
+                **({"image settings": {}} if options.json else {}),
             }
         )
     return rows
+
+
+def _image_settings(entry: ModelEntry) -> dict[str, Any]:
+    """Return the image settings of an entry, those of single benchmarks included."""
+    return entry.plain() | {name: more.plain() for name, more in entry.benchmarks.items()}
 
 
 def list_benchmarks(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from uniprune.cli.terminal_table import show
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
-from uniprune.results.records import Store
+from uniprune.results.store import Store
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import ROOT
 from uniprune.utils.yaml_file import read_model
@@ -45,6 +45,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
     what = parser.add_argument_group("what to run")
     what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
+    what.add_argument(
+        "--like", metavar="NAME", help="take prompts, images and suite of this entry of configs/models.yaml"
+    )
     what.add_argument(
         "--method", nargs="+", metavar="NAME", help="one or more; a+b prunes with a, then the remaining tokens with b"
     )
@@ -99,6 +102,12 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         help="wording of the prompts: the benchmark's, or that of VLMEvalKit for the model's family (default: see "
         "configs/models.yaml)",
     )
+    files.add_argument(
+        "--images",
+        choices=("paper", "checkpoint"),
+        help="image processing: that of the papers' harness (tiles, pixel limits, padding), or the checkpoint's own "
+        "(default: see configs/models.yaml)",
+    )
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     files.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
@@ -129,7 +138,7 @@ def act(options: argparse.Namespace) -> int:
     fill_in(options)
     data = tuple(options.data) if options.data is not None else None
     cells = [
-        RunSpec(options.model, choice, data, options.suite, options.protocol, options.limit)
+        RunSpec(options.model, choice, data, options.suite, options.protocol, options.limit, options.like)
         for choice in method_choices(options)
     ]
     with ProcessGroup.join() as team:
@@ -163,6 +172,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         share_vision=options.share_vision,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
+        images=options.images,
         judge=options.judge,
         judge_model=options.judge_model,
     )

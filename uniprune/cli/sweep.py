@@ -17,7 +17,8 @@ from uniprune.cli.run import machine_arguments, print_failures, rows_of, run_set
 from uniprune.errors import UserError
 from uniprune.evaluation.config import RunSpec, read_sweep
 from uniprune.reports.papers.mini import read_stand_ins
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
+from uniprune.results.store import Store
 from uniprune.utils.console import say, stdout
 
 if TYPE_CHECKING:  # importing it imports torch
@@ -130,6 +131,8 @@ def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None
         say(f"evaluation takes about {duration(sum(known))}")
     if len(known) < len(open_):
         say(f"{len(open_) - len(known)} runs without an estimate: no run of their model is stored, or rows are unknown")
+    for remark in dict.fromkeys(item.remark for item in items if item.remark):
+        say(remark)
     failures = [(item, failure) for item in items if (failure := item.failure or item.stuck)]
     print_failures(failures, len(items), debug=False)
 
@@ -139,6 +142,7 @@ def settings(cell: RunSpec) -> str:
     words = [f"layer={cell.choice.layer}"] * (cell.choice.layer is not None)
     words += [f"{name}={text}" for name, text in cell.choice.settings.items()]
     words += [cell.protocol] * (cell.protocol != "site") + [f"limit={cell.limit}"] * (cell.limit is not None)
+    words += [f"like={cell.like}"] * (cell.like is not None)
     return " ".join(words)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.prompt import PromptInfo
+from uniprune.engine.prompt_info import PromptInfo
 from uniprune.errors import UserError
 
 _SKIPPED = re.compile(r"\s|<image ?\d*>")

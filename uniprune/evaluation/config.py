@@ -10,6 +10,7 @@ runs:
     protocol: site
     seed: [0, 1, 2]              # several for random methods only: a block of their own
     limit: null
+    like: null                   # for hub ids and folders: an entry of configs/models.yaml with the settings to use
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class RunSpec:
         suite: None for the model's own.
         protocol: as in `RunOptions`.
         limit: as in `RunOptions`.
+        like: value of `--like`: the entry of configs/models.yaml whose settings the model takes; None for its own.
     """
 
     model: str
@@ -46,6 +48,7 @@ class RunSpec:
     suite: str | None = None
     protocol: Literal["site", "average"] = "site"
     limit: int | None = None
+    like: str | None = None
 
 
 def _listed(value: Any) -> Any:
@@ -107,6 +110,8 @@ class Block(_Strict):
     """Seeds of random choices."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """First rows of each benchmark only."""
+    like: str | None = None
+    """Entry of configs/models.yaml whose settings the models take."""
 
     @model_validator(mode="after")
     def _one_choice_of_data(self) -> Block:
@@ -122,7 +127,7 @@ class Block(_Strict):
         """
         data = tuple(self.data) if self.data is not None else None
         for model, method, ratio, seed in product(self.model, self.method, self.ratio, self.seed):
-            yield RunSpec(model, method.choice(ratio, seed), data, self.suite, self.protocol, self.limit)
+            yield RunSpec(model, method.choice(ratio, seed), data, self.suite, self.protocol, self.limit, self.like)
 
 
 class SweepFile(_Strict):

@@ -16,13 +16,14 @@ from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
-from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing
 from uniprune.results.predictions import Prediction, Predictions, part
-from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord, Store
+from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord
 from uniprune.results.remarks import count_remarks, score_notes
 from uniprune.results.statistics import resample
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 
@@ -31,7 +32,7 @@ class DatasetRun:
 
     Args:
         record: the run's record so far.
-        adapter: the model's layout, which words prompts under `prompts: family`.
+        loaded: the model; its adapter words prompts under `prompts: family`, its entry has image settings.
         options: settings of the run.
         dataset: the benchmark.
         store: where predictions and record go.
@@ -42,7 +43,7 @@ class DatasetRun:
     def __init__(
         self,
         record: RunRecord,
-        adapter: ModelAdapter,
+        loaded: LoadedModel,
         options: RunOptions,
         dataset: Dataset,
         store: Store,
@@ -54,13 +55,14 @@ class DatasetRun:
         requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
         check_requests(dataset.name, requests)
         if self.options.prompts == "family":
-            requests = [worded(request, adapter.prompt) for request in requests]
+            requests = [worded(request, loaded.adapter.prompt) for request in requests]
         self._requests = requests
         self._blank = DatasetRecord(
             ability=dataset.ability,
             suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
             data=dataset.fingerprint,
             prompts=prompts_hash(self._requests),
+            images=loaded.entry.image_settings(dataset.name).plain(),
             rows=len(self._requests),
         )
 
@@ -103,7 +105,7 @@ class DatasetRun:
         missing = [request for request in self._requests if request.index not in stored.answers]
         self.progress.advance(len(self._requests) - len(missing))
         mine, left = self.team.share(missing), len(missing)
-        for batch in runner.predictions(mine, self.dataset.fingerprint):
+        for batch in runner.predictions(mine, self.dataset.fingerprint, self.dataset.name):
             for prediction in batch:
                 if prediction.error:
                     self.progress.say(f"  {self.dataset.name}: row {prediction.index} is left out: {prediction.error}")
@@ -184,7 +186,7 @@ class DatasetRun:
         """Raise UserError if the stored predictions are those of other rows."""
         record = self.store.read(self.record.identity)
         old = record.datasets.get(self.dataset.name) if record else None
-        for name, what in (("data", "the data file"), ("prompts", "the prompts")):
+        for name, what in (("data", "the data file"), ("prompts", "the prompts"), ("images", "the image settings")):
             before, now = getattr(old, name, None), getattr(self._blank, name)
             if before not in (None, now):
                 path = self.store.predictions(self.record.identity, self.dataset.name)

@@ -33,7 +33,7 @@ class FeatureCache:
         self._sizes: dict[object, int] = {}
 
     def prompt(self, data: str, request: Request, blocks: frozenset[int]) -> EncodedRequest | None:
-        """Return the prompt of a row of the benchmark with fingerprint `data`, if it and its features are cached."""
+        """Return the prompt of a row of `data` (benchmark and fingerprint), if it and its features are cached."""
         row = self._rows.get((data, request.index))
         if row is None or row.length != request.max_new_tokens:
             return None

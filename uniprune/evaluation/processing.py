@@ -26,6 +26,7 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.rendering import ChatTemplate
+from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part
 from uniprune.results.remarks import QUESTION
 
@@ -99,14 +100,21 @@ class RequestEncoder:
     """Chat template, image processor and tokenizer of a model, for one request at a time.
 
     Args:
-        processor: the model's processor.
+        processor: the processor of the rows (`LoadedModel.processor_for`).
         per_image: process every image by itself, as `FeatureCache` needs it.
         decoding: conversion of images to RGB.
+        settings: of the rows; those beyond the processor's own fields depend on the images of a row.
     """
 
-    def __init__(self, processor: Any, per_image: bool = False, decoding: ImageDecoding = "kit") -> None:
+    def __init__(
+        self,
+        processor: Any,
+        per_image: bool = False,
+        decoding: ImageDecoding = "kit",
+        settings: ImageSettings | None = None,
+    ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
-        self.decoding = decoding
+        self.decoding, self.settings = decoding, settings or ImageSettings()
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
@@ -127,7 +135,11 @@ class RequestEncoder:
         Raises:
             ValueError: template or processor do not accept it.
         """
-        inputs = self._processed(parts)
+        images = [part for part in parts if part.image is not None]
+        processor = for_images(self.processor, self.settings.image_total, len(images))
+        parts = enlarged(parts, self.settings.enlarge_first)
+        images = [part for part in parts if part.image is not None]
+        inputs = self._processed(processor, parts)
         found = self._questions.find(inputs["input_ids"][0].tolist(), request.question)
         row = EncodedRequest(
             index=request.index,
@@ -140,15 +152,15 @@ class RequestEncoder:
         if not self.per_image:
             return row
         # With others an image may be processed differently: of images cut into tiles, all are padded to the most.
-        images = [part for part in parts if part.image is not None]
-        alone = [row.visual] if len(images) == 1 else [visual_inputs(self._processed((image,))) for image in images]
+        each = [row.inputs] if len(images) == 1 else [self._processed(processor, (image,)) for image in images]
+        alone = [visual_inputs(inputs) for inputs in each]
         return dataclasses.replace(row.without_pixels(), images=tuple(EncodedImage(hashed(one), one) for one in alone))
 
-    def _processed(self, parts: Sequence[Part]) -> dict[str, np.ndarray]:
-        """Apply chat template and processor to a user message."""
+    def _processed(self, processor: Any, parts: Sequence[Part]) -> dict[str, np.ndarray]:
+        """Apply chat template and a processor to a user message."""
         images = [part.image for part in parts if part.image is not None]
         prompt = self._template.render(parts)
-        inputs = self.processor(
+        inputs = processor(
             text=prompt,
             images=[images] if images else None,
             add_special_tokens=self._needs_start(prompt[0]),

@@ -25,7 +25,7 @@ from uniprune.evaluation.plan import PlannedRun, RunOutcome, RunSettings
 from uniprune.evaluation.sweep import Sweep
 from uniprune.results.comparison import scored
 from uniprune.results.predictions import stored_rows
-from uniprune.results.records import Store
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 from uniprune.utils.setup import prepare
 
@@ -175,9 +175,9 @@ class Cluster:
 
 def groups(items: Sequence[PlannedRun], slots: int) -> list[list[PlannedRun]]:
     """Group runs to tasks: those of one model together, split only if there were fewer tasks than slots."""
-    models: dict[str, list[PlannedRun]] = {}
+    models: dict[tuple[str, str | None], list[PlannedRun]] = {}
     for item in items:
-        models.setdefault(item.cell.model, []).append(item)
+        models.setdefault((item.cell.model, item.cell.like), []).append(item)
     share = max(1, slots // max(1, len(models)))
     return [part for runs in models.values() for i in range(share) if (part := runs[i::share])]
 

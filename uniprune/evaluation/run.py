@@ -14,11 +14,13 @@ from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.runner import Runner
+from uniprune.modeling.catalog import unused_settings
 from uniprune.modeling.greedy import ignored_settings
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import with_average
-from uniprune.results.records import ModelRecord, RunRecord, Setup, Store
+from uniprune.results.records import ModelRecord, RunRecord, Setup
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 
@@ -40,6 +42,7 @@ class Run:
         setup = Setup(
             weights=loaded.weights,
             processor=loaded.image_processor,
+            images=loaded.entry.images,
             method=method.record(self.pruner, loaded.num_layers),
             ratio=method.ratio,
             protocol=options.protocol,
@@ -57,6 +60,8 @@ class Run:
             model=ModelRecord(
                 name=loaded.entry.name,
                 source=loaded.entry.source,
+                like=loaded.entry.like,
+                unused=unused_settings(loaded.entry, loaded.adapter.model.config.model_type, options.prompts),
                 family=loaded.adapter.model.config.model_type,
                 layers=loaded.num_layers,
                 parameters=sum(weight.numel() for weight in loaded.model.parameters()),
@@ -88,7 +93,7 @@ class Run:
             with team.step():
                 runner = stack.enter_context(Runner(self.loaded, self.pruner, *settings))
                 each = [
-                    DatasetRun(self.record, self.loaded.adapter, self.options, dataset, store, progress, team)
+                    DatasetRun(self.record, self.loaded, self.options, dataset, store, progress, team)
                     for dataset in datasets
                 ]
             environments = team.gather(environment(self.record.setup.device))

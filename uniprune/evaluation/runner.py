@@ -58,8 +58,7 @@ class Runner:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
         self._generator = Generator(loaded)
-        self._encoder = RequestEncoder(loaded.processor, shared is not None, decoding)
-        self._workers, self._shared = workers, shared
+        self._workers, self._shared, self._decoding = workers, shared, decoding
         self._stages = pruner.schedule(loaded.num_layers)
         self._costs = CostModel(loaded.adapter)
         self._context = context_length(loaded.adapter.decoder.config)
@@ -79,8 +78,10 @@ class Runner:
         """Detach timer and engine."""
         self._stack.close()
 
-    def predictions(self, requests: Sequence[Request], data: str = "") -> Iterator[list[Prediction]]:
-        """Yield predictions of rows of the benchmark with fingerprint `data`, batch by batch.
+    def predictions(
+        self, requests: Sequence[Request], data: str = "", benchmark: str = ""
+    ) -> Iterator[list[Prediction]]:
+        """Yield predictions of rows of a benchmark, whose fingerprint is `data`, batch by batch.
 
         Rows of similar length among a few batches form a batch. The first batch is generated twice and measured the
         second time.
@@ -88,7 +89,8 @@ class Runner:
         Raises:
             UserError: one row alone does not fit into memory.
         """
-        for rows in self._encoded(requests, data):
+        data = f"{benchmark} {data}"  # rows of one file may be processed in another way for another benchmark
+        for rows in self._encoded(requests, data, self._encoder(benchmark)):
             if faulty := [row for row in rows if row.error is not None]:
                 yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
             waiting = sorted((row for row in rows if row.error is None), key=lambda row: row.tokens)
@@ -102,7 +104,14 @@ class Runner:
                     continue
                 yield predictions
 
-    def _encoded(self, requests: Sequence[Request], data: str) -> Iterator[list[EncodedRequest]]:
+    def _encoder(self, benchmark: str) -> RequestEncoder:
+        """Return the encoder of the rows of a benchmark."""
+        settings = self._loaded.entry.image_settings(benchmark)
+        return RequestEncoder(self._loaded.processor_for(benchmark), self._shared is not None, self._decoding, settings)
+
+    def _encoded(
+        self, requests: Sequence[Request], data: str, encoder: RequestEncoder
+    ) -> Iterator[list[EncodedRequest]]:
         """Yield encoded rows in windows of a few batches; those in the cache come first."""
         window = WINDOW * self.batch_size if self.batch_size > 1 else 1
         if self._shared is not None:
@@ -112,7 +121,7 @@ class Runner:
             for start in range(0, len(rows), window):
                 yield rows[start : start + window]
             requests = [request for request in requests if known[request.index] is None]
-        yield from windows(self._encoder, requests, window, self._workers)
+        yield from windows(encoder, requests, window, self._workers)
 
     def _batch(self, rows: list[EncodedRequest], data: str) -> list[Prediction]:
         """Generate and measure one batch."""

@@ -24,7 +24,8 @@ from uniprune.modeling.catalog import ModelEntry, find_model
 from uniprune.modeling.loading import LoadedModel, outline, place, with_weights
 from uniprune.results.comparison import same_machine
 from uniprune.results.predictions import stored_rows
-from uniprune.results.records import DatasetRecord, RunRecord, Store
+from uniprune.results.records import DatasetRecord, RunRecord
+from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
 
@@ -44,8 +45,8 @@ class Sweep:
         self.store = Store(settings.output)
         self.placement = place(settings.dtype, settings.attention, team.device(settings.device))
         self._datasets = DatasetCollection(settings.data_dir, settings.judge, settings.judge_model)
-        self._entries: dict[str, ModelEntry] = {}
-        self._outlines: dict[str, LoadedModel | Exception] = {}
+        self._entries: dict[tuple[str, str | None], ModelEntry] = {}
+        self._outlines: dict[tuple[str, str | None], LoadedModel | Exception] = {}
 
     def plan(self, cells: Iterable[RunSpec]) -> list[PlannedRun]:
         """Determine identity and progress of every run, in the given order; equal runs are one item."""
@@ -64,12 +65,12 @@ class Sweep:
             LostProcessError: another process of the team has ended.
         """
         outcomes: list[RunOutcome] = []
-        models: dict[str, tuple[ModelEntry, list[PlannedRun]]] = {}
+        models: dict[tuple[str, str | None], tuple[ModelEntry, list[PlannedRun]]] = {}
         for item in items:
             if failure := item.failure or item.stuck or self._unscorable(item):
                 outcomes.append(RunOutcome(item, failure))
             elif item.entry is not None:
-                models.setdefault(item.entry.name, (item.entry, []))[1].append(item)
+                models.setdefault((item.entry.name, item.entry.like), (item.entry, []))[1].append(item)
         for entry, group in models.values():
             outcomes += self._run_model(entry, group, progress)
             gc.collect()  # the next model needs the memory
@@ -101,6 +102,8 @@ class Sweep:
         except Exception as error:
             return [RunOutcome(item, Failure.of(error)) for item in items]
         progress.say(f"{entry.name} ({self.placement})")
+        for remark in dict.fromkeys(item.remark for item in items if item.remark):
+            progress.say(f"  {remark}")
         return [RunOutcome(item, self._run(item, loaded, shared, progress)) for item in items]
 
     def _run(
@@ -123,7 +126,7 @@ class Sweep:
         """Plan one run; an exception becomes its failure."""
         item = PlannedRun(cell, f"{cell.model} {cell.choice.label}")
         try:
-            entry = self._entry(cell.model)
+            entry = self._entry(cell.model, cell.like)
             names = dataset_names(cell.data, cell.suite or entry.suite)
             rows = {name: self._datasets.rows(name, cell.limit) for name in names}
             item = dataclasses.replace(item, label=f"{entry.name} {cell.choice.label}", entry=entry, rows=rows)
@@ -131,7 +134,7 @@ class Sweep:
             record = Run(self._outline(entry), cell.choice, self._options(cell, entry)).record
             folder = self.store.root / record.identity
             stored = {name: stored_rows(folder / f"{name}.jsonl") for name in names}
-            item = dataclasses.replace(item, setup=record.setup, stored=stored)
+            item = dataclasses.replace(item, setup=record.setup, remark=record.model.unused, stored=stored)
             return self._with_progress(item, self.store.read(record.identity))
         except Exception as error:
             return dataclasses.replace(item, failure=Failure.of(error))
@@ -170,20 +173,21 @@ class Sweep:
             image_decoding=self.settings.image_decoding,
         )
 
-    def _entry(self, name: str) -> ModelEntry:
-        """Return the catalogue entry of a model name, resolved once."""
-        if name not in self._entries:
-            self._entries[name] = find_model(name)
-        return self._entries[name]
+    def _entry(self, name: str, like: str | None) -> ModelEntry:
+        """Return the catalogue entry of a model name under the image policy of the command, resolved once."""
+        if (name, like) not in self._entries:
+            self._entries[name, like] = find_model(name, like).with_images(self.settings.images)
+        return self._entries[name, like]
 
     def _outline(self, entry: ModelEntry) -> LoadedModel:
         """Return a model without its weights, built once."""
-        if entry.name not in self._outlines:
+        key = entry.name, entry.like
+        if key not in self._outlines:
             try:
-                self._outlines[entry.name] = outline(entry, self.placement, self.settings.local)
+                self._outlines[key] = outline(entry, self.placement, self.settings.local)
             except Exception as error:
-                self._outlines[entry.name] = error
-        found = self._outlines[entry.name]
+                self._outlines[key] = error
+        found = self._outlines[key]
         if isinstance(found, Exception):
             raise found
         return found

@@ -39,7 +39,9 @@ def configuration(name: str) -> Any:
     from transformers import AutoConfig
 
     known = architectures()
-    folders = {entry.name: entry.folder for entry in catalog().values() if entry.folder is not None}
+    entries = catalog().values()
+    folders = {entry.name: entry.folder for entry in entries if entry.folder is not None}
+    name = next((entry.name for entry in entries if entry.source == name and entry.name in known), name)
     try:
         if name in known:
             fields = dict(known[name])

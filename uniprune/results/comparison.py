@@ -22,7 +22,7 @@ from uniprune.results.statistics.estimate import RESAMPLES
 from uniprune.utils.hashing import stable_hash
 
 SETTINGS = (
-    *("weights", "processor", "prompts", "image_decoding", "max_new_tokens", "limit"),
+    *("weights", "processor", "images", "image_decoding", "prompts", "max_new_tokens", "limit"),
     *("dtype", "attention", "device"),
 )
 """Fields of `Setup` that runs must share to be compared as methods."""

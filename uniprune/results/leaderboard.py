@@ -150,6 +150,8 @@ def _settings(group: SeedGroup) -> str:
     setup = group.setup
     passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
     prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")
+    prompts += [f"images={setup.images}"] * (setup.images != "checkpoint")
+    prompts += [f"like={group.runs[0].model.like}"] * (group.runs[0].model.like is not None)
     images = [f"image-decoding={setup.image_decoding}"] * (setup.image_decoding != "kit")
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
@@ -203,6 +205,7 @@ def _notes(
     baselines = [one for group in groups if (one := comparison.baseline(group)) is not None]
     behind = {run.identity: run for group in (*groups, *baselines) for run in group.runs}
     notes += row_notes((run, name) for run in behind.values() for name in run.datasets)
+    notes += dict.fromkeys(record.model.unused for record in records if record.model.unused)
     for record in records:
         for name, entry in record.datasets.items():
             if entry.unscorable:

@@ -7,11 +7,12 @@ A *run* is one setup (model x method x settings) on some benchmarks. Its folder 
 
 The identity is a hash of `Setup` and of nothing else. `Setup` holds what determines the predictions: weights, image
 processor, method with every resolved field and its source code, budget, seed, generation settings, precision,
-attention kernel, kind of device and row limit. It does not hold what changes them by rounding only (the batch size, which
-is halved when memory runs out, and shared image features: recorded per row and in `DatasetRecord.batching`, and noted
-where they differ in low precision), what must not change them (folders, the model's name), what only describes the host (versions, device name,
-git revision; kept in `environments`), nor the judge, which scores predictions but does not make them. The rows of a benchmark are guarded by `DatasetRecord.data` and
-`.prompts`: rows of a changed data file are refused, not mixed in.
+attention kernel, kind of device and row limit. It does not hold what changes them by rounding only (the batch size,
+which is halved when memory runs out, and shared image features: recorded per row and in `DatasetRecord.batching`, and
+noted where they differ in low precision), what must not change them (folders, the model's name), what only describes
+the host (versions, device name, git revision; kept in `environments`), nor the judge, which scores predictions but does
+not make them. The rows of a benchmark are guarded by `DatasetRecord.data`, `.prompts` and `.images`: rows of a changed
+data file are refused, not mixed in.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Setup(Strict):
     weights: str
     """Hub commit, or hash of the folder's weights, configuration and processor files."""
     processor: dict[str, Any]
-    """Image processor class and the settings the configuration overrides (pixel limits)."""
+    """Image processor class and the image settings of configs/models.yaml (pixel limits, tiles), also by benchmark."""
+    images: Literal["paper", "checkpoint"] = "checkpoint"
+    """Policy of image processing: that of the papers' harness, or the checkpoint's own."""
     method: MethodRecord
     """The pruning method."""
     ratio: float
@@ -95,6 +98,10 @@ class ModelRecord(Strict):
     """Name given to `--model`."""
     source: str
     """Hub id or folder it was loaded from."""
+    like: str | None = None
+    """Entry of configs/models.yaml whose settings it takes."""
+    unused: str | None = None
+    """Remark about settings that entries of its family have and this run has not."""
     family: str
     """`config.model_type`, the registered name of its adapter."""
     layers: int
@@ -156,6 +163,8 @@ class DatasetRecord(Strict):
     """md5 of the data file."""
     prompts: str
     """Hash of the rows' indices, questions, token limits and, with `prompts: family`, the family's wording."""
+    images: dict[str, Any] = Field(default_factory=dict)
+    """Image settings of these rows that differ from the checkpoint's own."""
     rows: int
     """Rows of this run."""
     answered: int = 0
@@ -200,103 +209,3 @@ class RunRecord(Strict):
     """Software and machines that made its predictions, in order of appearance."""
     datasets: dict[str, DatasetRecord] = Field(default_factory=dict)
     """Benchmarks by name."""
-
-
-class Store:
-    """A folder of runs.
-
-    Args:
-        root: the `--output` folder; created on first write.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def folder(self, identity: str) -> Path:
-        """Return the run's folder, created if missing.
-
-        Raises:
-            UserError: it cannot be created.
-        """
-        path = self.root / identity
-        with explain_write(path):
-            path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def predictions(self, identity: str, dataset: str) -> Path:
-        """Return the path of one benchmark's predictions, its folder created."""
-        return self.folder(identity) / f"{dataset}.jsonl"
-
-    def read(self, identity: str) -> RunRecord | None:
-        """Return the stored record, or None.
-
-        Raises:
-            UserError: the file is damaged, or of another format than `FORMAT`.
-        """
-        path = self.root / identity / "record.json"
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        try:
-            return RunRecord.model_validate(from_json(content))
-        except ValueError as error:  # also pydantic's
-            raise _unreadable(path, content, error) from error
-
-    def records(self) -> Iterator[RunRecord]:
-        """Return all stored records, sorted by identity."""
-        for path in sorted(self.root.glob("*/record.json")):
-            if (record := self.read(path.parent.name)) is not None:
-                yield record
-
-    def write(self, record: RunRecord) -> None:
-        """Replace the record atomically: readers find the old one or the new one, never a part.
-
-        Raises:
-            UserError: it cannot be written, or holds a number that is NaN or infinite.
-        """
-        path = self.folder(record.identity) / "record.json"
-        try:
-            text = to_json(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        except ValueError as error:
-            raise UserError(f"{path} is left as it was: {error}") from error
-        with explain_write(path):
-            write_atomically(path, text + "\n")
-
-    def update(self, new: RunRecord, dataset: str, entry: DatasetRecord, *environments: Environment) -> RunRecord:
-        """Store one benchmark's entry and its environments, keeping what other processes stored of the run."""
-        lock = self.folder(new.identity) / "record.lock"
-        with explain_write(lock), FileLock(lock):
-            old = self.read(new.identity) or new
-            seen = list(old.environments)
-            seen += [one for i, one in enumerate(environments) if one not in (*seen, *environments[:i])]
-            record = old.model_copy(
-                update={
-                    "model": new.model,
-                    "random": new.random,
-                    "environments": seen,
-                    "datasets": {**old.datasets, dataset: entry},
-                }
-            )
-            self.write(record)
-        return record
-
-
-def _unreadable(path: Path, content: bytes, error: ValueError) -> UserError:
-    """Return the message about a record that cannot be read."""
-    try:
-        found = json.loads(content)["format"]
-    except (ValueError, KeyError, TypeError):
-        found = FORMAT
-    if found != FORMAT:
-        return UserError(
-            f"{path} is a run record of format {found!r}, written by another version of UniPrune; this one reads "
-            f"format {FORMAT}. Run again into another --output, or move that file away"
-        )
-    reason = ", ".join(part.strip() for part in str(error).splitlines()[:3])
-    return UserError(
-        f"{path} is not a run record ({reason}); move it away: the predictions in its folder are kept, and running the "
-        "same command again writes a new record from them"
-    )

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from uniprune.errors import UserError
+from uniprune.modeling.checkpoints import commit_of, fingerprint, source_of
 from uniprune.modeling.context import context_length
-from uniprune.modeling.loading import DTYPES, commit_of, fingerprint, place, source_of
+from uniprune.modeling.loading import DTYPES, place
 from uniprune.synthetic.letters import held_out_set, training_set
 from uniprune.tuning.instruction_data import Problems, Sample, encode_rows, read_rows
 from uniprune.tuning.settings import Settings

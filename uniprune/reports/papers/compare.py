@@ -16,7 +16,7 @@ from uniprune.utils.tables import to_csv
 COLUMNS = (
     *("row", "model", "method", "settings", "ratio", "benchmark", "column", "quantity", "printed", "printed spread"),
     *("ours", "low", "high", "spread", "difference", "inside"),
-    *("runs", "rows", "left out", "remarks", "erratum", "note"),
+    *("runs", "rows", "left out", "remarks", "erratum", "note", "unlike"),
 )
 
 
@@ -28,11 +28,13 @@ class Compared:
         line: the printed number.
         ours: our number; None if no such runs are stored.
         sources: the runs behind it, one source per benchmark.
+        unlike: policies of prompts and images in which they differ from the paper's harness; empty for none.
     """
 
     line: Printed
     ours: ScoreCell | None = None
     sources: tuple[Source, ...] = ()
+    unlike: str = ""
 
     @property
     def runs(self) -> int:
@@ -72,9 +74,9 @@ class Compared:
         line, ours = self.line, self.ours
         theirs = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
         low, high = (ours.interval if ours else None) or (None, None)
-        mine: dict[str, object] = {}
+        mine: dict[str, object] = {"unlike": self.unlike}
         if ours:
-            mine = {"ours": ours.value, "spread": ours.spread}
+            mine |= {"ours": ours.value, "spread": ours.spread}
             mine |= {"runs": self.runs, "rows": self.rows, "left out": self.left_out}
         mine["remarks"] = all_remarks({source.benchmark: source.entries for source in self.sources})
         return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
@@ -97,7 +99,10 @@ def _compared(line: Printed, row: Sequence[Printed], stored: StoredRuns) -> Comp
     found = [stored.find(part.model, part.choice(), part.benchmark) for part in parts]
     sources = tuple(source for source in found if source is not None)
     ours = measured(sources, quantity, stored) if len(sources) == len(parts) else None
-    return Compared(line, ours, sources if ours else ())
+    if ours is None:
+        return Compared(line)
+    unlike = dict.fromkeys(stored.unlike_paper(source.group, line.model) for source in sources)
+    return Compared(line, ours, sources, "; ".join(text for text in unlike if text))
 
 
 def as_csv(compared: Iterable[Compared]) -> str:

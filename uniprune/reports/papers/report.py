@@ -17,8 +17,9 @@ from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
 from uniprune.results.left_out import left_out_notes
-from uniprune.results.records import RunRecord, Store
+from uniprune.results.records import RunRecord
 from uniprune.results.remarks import row_notes
+from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import say, stdout, write
 from uniprune.utils.paths import PROGRAM, ROOT
@@ -83,14 +84,15 @@ def _table(name: str, mini: bool) -> PaperTable:
 
 def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping[str, int]) -> None:
     """Print the numbers that exist on both sides; `reasons` numbers the doubts about theirs."""
-    notes = _numbered(one.line.note for one, _ in shown)
+    notes = _numbered(text for one, _ in shown for text in (one.line.note, one.unlike))
     models = len({one.line.model for one, _ in shown}) > 1
     heads = ("row", "ratio", "column", "quantity", "printed", "ours", "95 %", "difference", "inside", "rows", "see")
     table = Table(*["model"] * models, *heads, box=None, header_style="bold", pad_edge=False)
     for one, ours in shown:
         line = one.line
         digits = len(line.value.partition(".")[2]) or 1
-        marks = (f"[{reasons[line.erratum]}]" if line.erratum else "", f"({notes[line.note]})" if line.note else "")
+        marks = [f"[{reasons[line.erratum]}]" if line.erratum else ""]
+        marks += [f"({notes[text]})" for text in (line.note, one.unlike) if text]
         texts = (
             *[line.model] * models,
             line.row,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, plain
+from uniprune.modeling.catalog import catalog
 from uniprune.pruning.base import Compose
 from uniprune.results.comparison import RunComparison, SeedGroup, same_machine, same_rows
 from uniprune.results.records import DatasetRecord, RunRecord
@@ -46,6 +47,7 @@ class StoredRuns:
     def __init__(self, records: Iterable[RunRecord]) -> None:
         self.records = list(records)
         self.comparison = RunComparison(self.records)
+        self._catalog = catalog()
         self._usual: dict[str, list[RunRecord]] = {}
         self._groups = [
             group
@@ -56,12 +58,26 @@ class StoredRuns:
     def find(self, model: str, choice: MethodSpec, benchmark: str) -> Source | None:
         """Return the runs of a method on a benchmark, one per seed; None without any.
 
-        Of several set-ups (row limits, precisions, devices) the one with the most rows scored is taken, and of these
-        the one with the most seeds.
+        Of several set-ups (row limits, precisions, devices) the one with the most rows scored is taken, of these one
+        with the prompts and images of the paper's harness, and then the one with the most seeds.
         """
         groups = (_on(group, benchmark) for group in self._groups if is_of(group, model, choice))
         found = [Source(group, benchmark) for group in groups if group is not None]
-        return max(found, key=_scored_rows, default=None)
+        return max(found, key=lambda one: self._preference(one, model), default=None)
+
+    def unlike_paper(self, group: SeedGroup, model: str) -> str:
+        """Return the policies in which runs differ from the catalogue's defaults of the model, those of papers."""
+        entry = self._catalog.get(model)
+        pairs = {name: (getattr(group.setup, name), getattr(entry, name)) for name in ("prompts", "images") if entry}
+        other = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return "; ".join(
+            f"ours has {name}={ours}, the paper's harness {theirs}" for name, (ours, theirs) in other.items()
+        )
+
+    def _preference(self, source: Source, model: str) -> tuple[int, bool, int]:
+        """Return the rows scored in a run, whether it has the paper's prompts and images, and the number of runs."""
+        rows = max(entry.score.rows if entry.score else 0 for entry in source.entries)
+        return rows, not self.unlike_paper(source.group, model), len(source.entries)
 
     def baseline(self, source: Source) -> Source | None:
         """Return the un-pruned runs of the same settings and rows; None without any."""
@@ -73,8 +89,9 @@ class StoredRuns:
         return baseline if same_rows(source.entries[0], baseline.entries[0]) else None
 
     def evaluated(self, spec: RunSpec, benchmark: str) -> int:
-        """Return the rows of a planned run that have a prediction or could not be asked."""
+        """Return the rows of a run as planned, with the paper's prompts and images, that are answered or left out."""
         groups = [g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice)]
+        groups = [group for group in groups if not self.unlike_paper(group, spec.model)]
         runs = [run for group in groups for run in group.runs if run.setup.seed == spec.choice.seed]
         entries = [run.datasets[benchmark] for run in runs if benchmark in run.datasets]
         return max((entry.answered + entry.refused for entry in entries), default=0)
@@ -114,8 +131,3 @@ def _on(group: SeedGroup, benchmark: str) -> SeedGroup | None:
     """Return the group's runs that have the benchmark; None if there are none."""
     runs = tuple(run for run in group.runs if benchmark in run.datasets)
     return SeedGroup(runs) if runs else None
-
-
-def _scored_rows(source: Source) -> tuple[int, int]:
-    """Return the rows scored in a run, and the number of runs."""
-    return max(entry.score.rows if entry.score else 0 for entry in source.entries), len(source.entries)
