@@ -132,5 +132,6 @@ def _no_score(record: RunRecord, name: str, store: Store) -> str:
     row, reason = next(iter(entry.faulty.items()))
     return (
         f"{name}: all {entry.rows} rows are left out, so there is no score (row {row}: {reason}); "
-        f"{name}.record.json names every reason. Once the cause is mended, delete {store.predictions(record.identity, name)} to run them again"
+        f"{name}.record.json names every reason. Once the cause is mended, delete "
+        f"{store.predictions(record.identity, name)} to run them again"
     )

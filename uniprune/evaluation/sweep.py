@@ -49,7 +49,7 @@ class Sweep:
         self._outlines: dict[tuple[str, str | None], LoadedModel | Exception] = {}
 
     def plan(self, cells: Iterable[RunSpec]) -> list[PlannedRun]:
-        """Determine identity and progress of every run, in the given order; one run has the benchmarks of all its cells."""
+        """Determine identity and progress of every run, in the given order; cells of one run are one item."""
         items: dict[object, PlannedRun] = {}
         for turn in (True, False):  # the first process may write benchmark files that the others then find
             with self.team.step():
