@@ -29,7 +29,8 @@ from uniprune.engine.compaction import (
     token_bytes,
 )
 from uniprune.engine.forward import Forward
-from uniprune.engine.prompt import Prompt, PromptInfo, StageInput
+from uniprune.engine.prompt import Prompt, StageInput
+from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import (
     Tokens,

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.engine.checks import Decision, choose
-from uniprune.engine.compaction import HOST, KeptTokens, to_device
+from uniprune.engine.compaction import KeptTokens, to_device
+from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import StageReport
 from uniprune.engine.token_map import TokenGroup, Tokens, question_positions
 from uniprune.engine.vision import ViewVision, Vision
@@ -24,22 +25,6 @@ from uniprune.pruning.base import Stage
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.view import View
 from uniprune.utils.hashing import seeded_generator
-
-
-@dataclass(frozen=True)
-class PromptInfo:
-    """Identity of a prompt.
-
-    Attributes:
-        id: seeds the prompt's randomness, so that a result depends on neither batch nor order.
-        question: [M] token ids of the bare question, for methods that read `view.prompt`.
-        positions: [M] places of the question's tokens in the prompt, counted without padding, for methods that read
-            attention from them; `QuestionFinder` finds them. Without them the ids of `question` are searched for.
-    """
-
-    id: str
-    question: Tensor | None = None
-    positions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -131,14 +116,8 @@ class Prompt:
         Raises:
             UserError: `PromptInfo.positions` names tokens that the prompt does not have.
         """
-        if (places := self.info.positions) is not None:
-            real = self.tokens.real[self.row].nonzero()[:, 0]
-            if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(real):
-                raise UserError(
-                    f"PromptInfo.positions of sample {self.info.id!r} are {int(places.min())} to {int(places.max())}, "
-                    f"but the prompt has {len(real)} tokens; count from 0, without padding"
-                )
-            return real[places.to(HOST)]
+        if self.info.positions is not None:
+            return self.info.checked(self.tokens.real[self.row].nonzero()[:, 0])
         ids = None if self.tokens.ids is None else self.tokens.ids[self.row]
         return question_positions(ids, self._text_mask, int(self.placeholders[0]), self.info.question, special)
 
