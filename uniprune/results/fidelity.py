@@ -23,8 +23,8 @@ import numpy as np
 from uniprune.errors import UserError
 from uniprune.results.predictions import FirstToken, prediction_lines
 from uniprune.results.records import RunRecord
-from uniprune.results.store import Store
 from uniprune.results.statistics import Estimate, resampled_means
+from uniprune.results.store import Store
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.json_text import from_json, to_json
 

@@ -17,19 +17,12 @@ data file are refused, not mixed in.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import Field
 
-from uniprune.errors import UserError
 from uniprune.results.measurements import Strict, Timing, TokenLedger
-from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
-from uniprune.utils.json_text import from_json, to_json
 
 FORMAT: Literal[2] = 2
 """Version of `RunRecord`'s layout; raised whenever records of before can no longer be read."""
