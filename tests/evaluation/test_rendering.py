@@ -70,5 +70,6 @@ def test_templates_that_accept_no_placeholder_refuse_the_row(chat_template: str)
 def test_templates_that_refuse_a_message_refuse_the_row() -> None:
     refusing = "{% if 'forbidden' in messages | string %}{{ raise_exception('not this') }}{% endif %}"
     encoder = RequestEncoder(processor_with(LLAVA, refusing + template(LLAVA), llama()))
-    rows = {text: encoder.encode(Request("0", partial(list, [IMAGE, Part(text=text)]), text)) for text in ("forbidden", "yes")}
-    assert (rows["forbidden"].error, rows["yes"].error) == ("the model's processor: not this", None)
+    messages = ([IMAGE, Part(text=text)] for text in ("forbidden", "allowed"))
+    refused, asked = (encoder.encode(Request("0", partial(list, parts), "")) for parts in messages)
+    assert (refused.error, asked.error) == ("the model's processor: not this", None)
