@@ -65,8 +65,11 @@ class Compared:
         theirs = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
         low, high = (ours.interval if ours else None) or (None, None)
         mine = {"ours": ours.value, "spread": ours.spread, "runs": self.runs, "rows": self.rows} if ours else {}
-        mine |= {"unlike": self.unlike}
-        return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
+        return (
+            theirs
+            | mine
+            | {"low": low, "high": high, "difference": self.difference, "inside": self.inside, "unlike": self.unlike}
+        )
 
 
 def compare(lines: Sequence[Printed], stored: StoredRuns) -> list[Compared]:
