@@ -67,7 +67,9 @@ def test_a_paired_test_is_students_with_the_small_sample_correction() -> None:
     error = difference.error * (5 / 4) ** 0.5
     test = paired(difference)
     assert test.p == pytest.approx(2 * stats.t.sf(3 / error, 4))
-    assert (test.low, test.high) == pytest.approx((3 - stats.t.ppf(0.975, 4) * error, 3 + stats.t.ppf(0.975, 4) * error))
+    assert (test.low, test.high) == pytest.approx(
+        (3 - stats.t.ppf(0.975, 4) * error, 3 + stats.t.ppf(0.975, 4) * error)
+    )
 
 
 def test_without_any_spread_the_sign_test_over_clusters_decides() -> None:

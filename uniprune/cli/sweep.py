@@ -67,7 +67,8 @@ def act(options: argparse.Namespace) -> int:
     with ProcessGroup.join() as team:
         if options.ray is None:
             sweep = Sweep(shared, team)
-            return execute_plan(sweep.plan(cells), sweep.execute, options, team.main)
+            with team.step():  # a launcher ends all processes once one has failed
+                return execute_plan(sweep.plan(cells), sweep.execute, options, team.main)
         if team.size > 1:
             raise UserError("--ray under accelerate launch would start every task several times; use one of the two")
         resources = Resources(options.ray, options.task_cpus, options.task_gpus, options.jobs)

@@ -30,7 +30,7 @@ from uniprune.engine.compaction import (
 )
 from uniprune.engine.forward import Forward
 from uniprune.engine.prompt import Prompt, StageInput
-from uniprune.engine.prompt_info import PromptInfo
+from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import (
     Tokens,

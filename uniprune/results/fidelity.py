@@ -24,8 +24,8 @@ from uniprune.errors import UserError
 from uniprune.results.measurements import Strict
 from uniprune.results.predictions import FirstToken, prediction_lines
 from uniprune.results.records import RunRecord
-from uniprune.results.store import Store, refuse
 from uniprune.results.statistics import Estimate, resampled_means
+from uniprune.results.store import Store, refuse
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.json_text import from_json, to_json
 
