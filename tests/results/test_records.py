@@ -83,7 +83,9 @@ def test_updates_keep_what_others_stored(tmp_path: Path) -> None:
     assert [e.versions["torch"] for e in stored.datasets["b"].environments] == ["0"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 3}', '{"identity": "abc"}', '{"format": 3, "datasets": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 3}', '{"identity": "abc"}', '{"format": 3, "datasets": {}}']
+)
 def test_a_damaged_record_is_named_with_the_remedy(content: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     (store.folder("abc") / "record.json").write_text(content)

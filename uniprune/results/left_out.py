@@ -34,7 +34,9 @@ def left_out_notes(groups: Sequence[SeedGroup], benchmarks: Collection[str] | No
         notes += [note for members in by_rows.values() if (note := _unread(name, members))]
     if alike:
         rows = "; ".join(alike)
-        notes.insert(0, f"Left out, because they, or rows scored with them, could not be asked: {rows} (*.record.json).")
+        notes.insert(
+            0, f"Left out, because they, or rows scored with them, could not be asked: {rows} (*.record.json)."
+        )
     return notes
 
 
