@@ -120,7 +120,7 @@ class FidelityCache:
         self._references: dict[Path, FirstPredictions] = {}
 
     def __call__(self, reference: RunRecord, run: RunRecord, dataset: str) -> Fidelity | None:
-        """Compare two runs on one benchmark, on the rows that neither left out; None without any, or if a line is damaged."""
+        """Compare two runs on one benchmark, on rows that neither left out; None without any or with a damaged line."""
         base, own = (self._root / one.identity / f"{dataset}.jsonl" for one in (reference, run))
         if not (base.is_file() and own.is_file()):
             return None

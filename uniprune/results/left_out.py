@@ -45,8 +45,8 @@ def _different(name: str, by_rows: Mapping[Rows, Sequence[SeedGroup]], lacking: 
     each = "; ".join(f"{lacking[rows]} by {_labels(members)}" for rows, members in by_rows.items())
     return (
         f"{name}: different rows are left out ({each}), which makes different questions: these scores are ranked "
-        "apart, and neither tested against each other nor used as baselines. {name}.record.json gives the reasons; once they "
-        f"are mended, delete the lines of these rows in {name}.jsonl and run them again."
+        f"apart, and neither tested against each other nor used as baselines. {name}.record.json gives the reasons; "
+        f"once they are mended, delete the lines of these rows in {name}.jsonl and run them again."
     )
 
 
