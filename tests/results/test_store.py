@@ -61,6 +61,8 @@ def alter(file: str, old: str, new: str) -> Change:
         (alter("record.json", "{", ""), rf"{NAME}/record.json is not a run record"),
         (lambda root: (root / NAME / "record.json").unlink(), rf"{NAME} has answers, but no record.json"),
         (alter("x.record.json", '"rows"', '"lines"'), rf"{NAME}/x.record.json is not a run record"),
+        (alter("x.record.json", '"value": 0', '"value": 900'), "not a run record .*score.value, Input"),
+        (alter("x.record.json", '"0": 0', '"0": -1'), "not a run record .*per_item.0, Input"),
         (alter("x.record.json", '"rows": 2', '"rows": NaN'), r"x.record.json is not a run record \(.*rows is nan"),
         (
             lambda root: shutil.copy(root / GOOD.identity / "y.record.json", root / NAME / "y.record.json"),
@@ -71,7 +73,7 @@ def alter(file: str, old: str, new: str) -> Change:
             rf"{NAME}/z.record.json has the results of 'x' in run '{NAME}'",
         ),
     ],
-    ids=range(10),
+    ids=range(12),
 )  # fmt: skip
 def test_a_file_that_cannot_be_believed_is_left_out_by_name_and_hides_no_other(
     change: Change, doubt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

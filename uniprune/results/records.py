@@ -20,15 +20,17 @@ predictions but does not make them. The rows of a benchmark are guarded by `Data
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from uniprune.results.measurements import Strict, Timing, TokenLedger
 from uniprune.utils.hashing import stable_hash
 
 FORMAT: Literal[3] = 3
 """Version of the layout of records; raised whenever records of before can no longer be read."""
+SLACK = 1e-9
+"""Rounding errors of a sum that may leave a range."""
 
 
 class MethodRecord(Strict):
@@ -124,21 +126,21 @@ class Environment(Strict):
 class ScoreRecord(Strict):
     """One benchmark's score, as `uniprune.evaluation.dataset.Score` describes it."""
 
-    value: float
+    value: Annotated[float, Field(ge=-SLACK, le=100 + SLACK)]
     """Headline score, 0-100."""
     metric: str
     """Name of the headline score."""
     judge: str
     """"exact", "rule" or the judge model's name."""
-    rows: int
+    rows: NonNegativeInt
     """Rows scored."""
-    unparsed: int
+    unparsed: NonNegativeInt
     """Rows whose prediction could not be parsed; scored wrong."""
     interval: tuple[float, float] | None
     """95 % bootstrap interval over clusters of items, 0-100; null below two clusters."""
     interval_of: Literal["headline", "mean credit"] = "headline"
     """Quantity of the interval: `value` wherever that follows from the items, else their mean credit."""
-    per_item: dict[str, float]
+    per_item: dict[str, Annotated[float, Field(ge=-SLACK, le=1 + SLACK)]]
     """Credit of each item, 0-1."""
     clusters: dict[str, str] = Field(default_factory=dict)
     """Row -> cluster, such as its image; a row left out is a cluster of its own."""
@@ -161,19 +163,19 @@ class DatasetRecord(Strict):
     """Hash of the rows' indices, questions, token limits and, with `prompts: family`, the family's wording."""
     images: dict[str, Any] = Field(default_factory=dict)
     """Image settings of these rows that differ from the checkpoint's own."""
-    rows: int
+    rows: NonNegativeInt
     """Rows of this run."""
-    answered: int = 0
+    answered: NonNegativeInt = 0
     """Of these, rows with a prediction."""
-    refused: int = 0
+    refused: NonNegativeInt = 0
     """Of these, rows that could not be asked: the image cannot be decoded, the model's processor refuses it, …"""
-    left_out: int = 0
+    left_out: NonNegativeInt = 0
     """Of these, rows that are not scored: those refused, and those scored together with one."""
     faulty: dict[str, str] = Field(default_factory=dict)
     """Rows in no denominator, with the reason: those left out, then those of the file that are faulty themselves."""
     remarks: dict[str, int] = Field(default_factory=dict)
     """Answered rows with a remark, such as an answer cut at the token limit: `uniprune.results.remarks`."""
-    size: int = 0
+    size: NonNegativeInt = 0
     """Bytes of the file of predictions that this is about."""
     environments: list[Environment] = Field(default_factory=list)
     """Software and machines that made the predictions, in order of appearance."""
