@@ -83,7 +83,7 @@ def test_a_run_leaves_predictions_record_and_scores(loaded: LoadedModel, tmp_pat
     # One batch of 8 rows and one of 4: a row waits for its whole batch.
     assert entry.timing.ttft.median > 3 * (entry.timing.prefill.median + entry.timing.vision.median)
     assert entry.timing.tpot.median < entry.timing.ttft.median
-    assert record.environments[0].versions["torch"] == torch.__version__
+    assert record.datasets["small"].environments[0].versions["torch"] == torch.__version__
     assert Store(tmp_path).read(record.identity) == record
 
 

@@ -68,7 +68,7 @@ def test_a_note_names_who_left_out_which_number_of_rows_and_the_remedy() -> None
     )
     assert "delete the lines of these rows in x.jsonl" in note
     alike = leaderboard(RECORDS[3:5]).notes
-    assert any("could not be asked: x 1 of 20 rows (record.json)" in note for note in alike)
+    assert any("could not be asked: x 1 of 20 rows (*.record.json)" in note for note in alike)
     assert not any(note.startswith("x:") for note in alike)
     assert not any("eft out" in note for note in leaderboard(RECORDS[:3]).notes)
 

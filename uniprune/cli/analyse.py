@@ -26,7 +26,10 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.reports.findings import FINDINGS, Study, pairs_csv
     from uniprune.results.left_out import left_out_notes
 
-    records = list(Store(options.output).records())
+    doubts: list[str] = []
+    records = list(Store(options.output).records(doubts.append))
+    for doubt in doubts:
+        say(doubt)
     if not records:
         raise UserError(
             f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"

@@ -191,10 +191,13 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     from uniprune.results.leaderboard import leaderboard
 
     mine = {item.identity for item in items}
-    records = list(store.records())
+    doubts: list[str] = []
+    records = list(store.records(doubts.append))
     if not any(record.identity in mine for record in records):
+        for doubt in doubts:
+            say(doubt)
         return
-    board = leaderboard(records, FidelityCache(store))
+    board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
     show(board.only(mine))
     path = store.root / "leaderboard.csv"
     write(path, board.csv())

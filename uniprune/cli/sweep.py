@@ -90,7 +90,10 @@ def execute_plan(items: Sequence[PlannedRun], execute: Execute, options: argpars
     store = Store(options.output)
     if options.dry_run:
         if main:
-            show_plan(items, list(store.records()))
+            doubts: list[str] = []
+            show_plan(items, list(store.records(doubts.append)))
+            for doubt in doubts:
+                say(doubt)
         return 0
     open_ = [item for item in items if not item.done]
     with RunProgress(rows_of(open_), Console(stderr=True, quiet=not main)) as progress:

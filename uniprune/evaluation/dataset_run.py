@@ -127,7 +127,7 @@ class DatasetRun:
         out = len(self.record.datasets[self.dataset.name].faulty)
         self.progress.say(
             f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
-            + f", {out} of {score.rows + out} rows left out (record.json names them)" * bool(out)
+            + f", {out} of {score.rows + out} rows left out ({self.dataset.name}.record.json names them)" * bool(out)
         )
         for note in score_notes(self.record, self.dataset.name):
             self.progress.say(f"    {note}")
@@ -163,7 +163,7 @@ class DatasetRun:
         )
 
     def _write(self, stored: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
-        """Write the record of all predictions so far."""
+        """Write the record of all predictions so far; without a new score, an old one of the same predictions stays."""
         evaluated = [stored[request.index] for request in self._requests if request.index in stored]
         predictions = [one for one in evaluated if one.error is None]
         out = self._left_out(stored)
@@ -174,25 +174,30 @@ class DatasetRun:
                 "left_out": len(out),
                 "faulty": {**out, **self.dataset.faulty},
                 "remarks": count_remarks(predictions),
+                "size": self.store.size(self.record.identity, self.dataset.name),
                 "batching": batching(predictions),
                 "timing": timing(predictions),
                 "ledger": ledger(predictions),
                 "score": score,
             }
         )
+        old = self.store.read_dataset(self.record.identity, self.dataset.name)
+        if score is None and old is not None:
+            same = entry.model_copy(update={"score": old.score, "environments": old.environments})
+            entry = old if same == old else entry
         self.record = self.store.update(self.record, self.dataset.name, entry, *self._environments)
 
     def _refuse_other_data(self) -> None:
         """Raise UserError if the stored predictions are those of other rows."""
-        record = self.store.read(self.record.identity)
-        old = record.datasets.get(self.dataset.name) if record else None
+        old = self.store.read_dataset(self.record.identity, self.dataset.name)
         for name, what in (("data", "the data file"), ("prompts", "the prompts"), ("images", "the image settings")):
             before, now = getattr(old, name, None), getattr(self._blank, name)
             if before not in (None, now):
                 path = self.store.predictions(self.record.identity, self.dataset.name)
                 raise UserError(
                     f"{self.dataset.name}: {what} changed since predictions were stored in {path} ({before} then, "
-                    f"{now} now); choose another --output, or delete that file and its record.json to start again"
+                    f"{now} now); choose another --output, or delete that file and {path.stem}.record.json to start "
+                    "again"
                 )
 
     def _shortened(self, request: Request) -> Request:

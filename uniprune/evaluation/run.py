@@ -131,6 +131,7 @@ def _no_score(record: RunRecord, name: str, store: Store) -> str:
         return f"{name}: it has no row, so there is no score"
     row, reason = next(iter(entry.faulty.items()))
     return (
-        f"{name}: all {entry.rows} rows are left out, so there is no score (row {row}: {reason}); record.json names "
-        f"every reason. Once the cause is mended, delete {store.predictions(record.identity, name)} to run them again"
+        f"{name}: all {entry.rows} rows are left out, so there is no score (row {row}: {reason}); "
+        f"{name}.record.json names every reason. Once the cause is mended, delete "
+        f"{store.predictions(record.identity, name)} to run them again"
     )

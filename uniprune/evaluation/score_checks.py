@@ -9,9 +9,7 @@ from numbers import Integral, Real
 
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request, Score
-
-SLACK = 1e-9
-"""Rounding errors of a sum that may leave a range."""
+from uniprune.results.records import SLACK
 
 
 def check_requests(name: str, requests: Sequence[Request]) -> None:

@@ -11,6 +11,7 @@ from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
 from uniprune.results.statistics import Estimate, RankInterval, standings
+from uniprune.results.store import AGAIN
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 
 LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
@@ -27,9 +28,11 @@ class Leaderboard(ResultTable):
 
     Attributes:
         comparison: the estimates in it, which `only` uses again.
+        doubts: notes on stored files that are left out or in doubt.
     """
 
     comparison: RunComparison = field(kw_only=True, repr=False, compare=False)
+    doubts: Sequence[str] = field(default=(), kw_only=True, repr=False, compare=False)
 
     def only(self, identities: Collection[str | None]) -> Leaderboard:
         """Return the leaderboard of the groups that have one of these runs; nothing is resampled again.
@@ -40,10 +43,12 @@ class Leaderboard(ResultTable):
             identities: of runs; None, the identity of a planned run that failed, is that of none.
         """
         groups = [group for group in self.comparison.groups if any(run.identity in identities for run in group.runs)]
-        return _leaderboard(self.comparison, groups)
+        return _leaderboard(self.comparison, groups, self.doubts)
 
 
-def leaderboard(records: Sequence[RunRecord], fidelity: CompareRuns | None = None) -> Leaderboard:
+def leaderboard(
+    records: Sequence[RunRecord], fidelity: CompareRuns | None = None, doubts: Sequence[str] = ()
+) -> Leaderboard:
     """Return the leaderboard of stored runs.
 
     Runs that differ in their seed only are one row. The average is left out for a run that lacks benchmarks another run
@@ -54,12 +59,14 @@ def leaderboard(records: Sequence[RunRecord], fidelity: CompareRuns | None = Non
     Args:
         records: the stored runs.
         fidelity: compares stored predictions, for agreement and first-token KL; without it these columns are empty.
+        doubts: notes on stored files that are left out or in doubt, from `Store.records` and `FidelityCache`; they end
+            the table's notes.
     """
     comparison = RunComparison(records, fidelity)
-    return _leaderboard(comparison, comparison.groups)
+    return _leaderboard(comparison, comparison.groups, doubts)
 
 
-def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup]) -> Leaderboard:
+def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup], doubts: Sequence[str]) -> Leaderboard:
     """Return the table of some groups of a comparison."""
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.datasets))
     names.sort(key=lambda name: (_suite(groups, name), name))
@@ -69,7 +76,8 @@ def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup]) -> Lead
     ranks = _ranks(comparison, [group for group in groups if covered[group.setup.weights] == set(group.scores)])
     rows = [_row(group, comparison, covered[group.setup.weights], ranks.get(id(group))) for group in groups]
     rows.sort(key=lambda row: (str(row["model"]), -_number(row["ratio"]), str(row["method"]), str(row["seed"])))
-    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(groups, comparison, rows), names, comparison=comparison)
+    notes = (*_notes(groups, comparison, rows), *dict.fromkeys(doubts))  # after the rows, which may add doubts
+    return Leaderboard((*LEAD, *names, *TAIL), rows, notes, names, comparison=comparison, doubts=doubts)
 
 
 def _suite(groups: Sequence[SeedGroup], name: str) -> str:
@@ -209,9 +217,11 @@ def _notes(
     for record in records:
         for name, entry in record.datasets.items():
             if entry.unscorable:
-                notes.append(f"{record.identity} {name}: no score, all {entry.rows} rows are left out (record.json).")
+                reasons = f"{name}.record.json"
+                notes.append(f"{record.identity} {name}: no score, all {entry.rows} rows are left out ({reasons}).")
             elif entry.score is None:
                 notes.append(
-                    f"{record.identity} {name}: {entry.answered} of {entry.rows} rows answered, not scored yet."
+                    f"{record.identity} {name}: {entry.answered} of {entry.rows} rows answered, not scored yet: "
+                    f"{AGAIN.format(name)}scores them."
                 )
     return tuple(notes)

@@ -32,7 +32,7 @@ DERIVED = {name for name, (base, _) in AGAINST.items() if base == "score"}
 
 def list_tables(output: Path, mini: bool) -> None:
     """Print all tables with their status."""
-    stored = StoredRuns(Store(output).records())
+    stored = _stored_runs(output)
     table = Table(
         "table", "of", "run", "rows left", "GPU hours", "errata", box=None, header_style="bold", pad_edge=False
     )
@@ -49,7 +49,7 @@ def list_tables(output: Path, mini: bool) -> None:
 def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
     """Print one table: ours and theirs, errata, and the runs that are left."""
     table = _table(name, mini)
-    stored = StoredRuns(Store(output).records())
+    stored = _stored_runs(output)
     compared = compare(table.lines, stored)
     paper = f" ({table.sweep.paper})" if table.sweep.paper else ""
     say(f"{table.sweep.title}{paper}")
@@ -70,6 +70,11 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
     if csv is not None:
         write(csv, as_csv(compared))
         say(f"written: {csv}")
+
+
+def _stored_runs(output: Path) -> StoredRuns:
+    """Read all stored runs; print which files are left out or in doubt."""
+    return StoredRuns(Store(output).records(say))
 
 
 def _table(name: str, mini: bool) -> PaperTable:
