@@ -74,7 +74,8 @@ def read_table(path: Path, task: Task, kit: Kit, *, official: bool = False) -> K
             f"only {', '.join(text)}"
         )
     cells = text.pop("image")
-    text = text[[name for name in text if name in task.cells]]
+    kept = [name for name in text if name in task.cells]
+    text = text.reindex(columns=[*kept, *(name for name in task.optional if name not in text)], fill_value="")
     rows = text.to_dict("records")
     names = _names([row["index"] for row in rows])
     required = [name for name in task.columns if name != "image"]

@@ -72,7 +72,7 @@ class Task:
         allowed: column -> the only values the kit can score.
         fault: any other fault of a row, or None.
         gold: the right answers, and what an answer is worth; None if a row has none.
-        optional: columns the kit reads besides `columns` and `COMMON`; others it might take for its own, and gets none.
+        optional: further columns the kit reads, empty where a file has none; all others it might take for its own.
         labels: cells that the kit tells rows apart by, from a row, its position, and that of its group's head.
         grouping: rows scored together.
         images_named: number of images that a row's text names.

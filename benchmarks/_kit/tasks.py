@@ -219,7 +219,7 @@ TASKS |= {
     ),
     "mmmu": Task(
         **{**_MCQ, "cls": "MMMUDataset", "fault": faults.open_fault, "credits": items.open_choices}
-        | {"gold": Gold(golds.text, golds.open_choice)}
+        | {"gold": Gold(golds.text, golds.open_choice), "optional": ("A", "B")}
         | {"columns": (*_MCQ["columns"], "split")},
         kit_name="MMMU_DEV_VAL",
         rows=900,
