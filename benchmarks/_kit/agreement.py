@@ -28,8 +28,8 @@ class Agreement:
         """Return the note on a score."""
         same, answers = sum(self.same.values()), self.answers * len(self.same)
         return (
-            f"rule judge: agrees with the benchmark's own verdicts in {100 * same / answers:.1f} % of {answers} answers "
-            f"of {' and '.join(self.same)} ({self.questions})"
+            f"rule judge: agrees with the benchmark's own verdicts in {100 * same / answers:.1f} % of {answers} "
+            f"answers of {' and '.join(self.same)} ({self.questions})"
         )
 
 

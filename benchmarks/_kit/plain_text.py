@@ -49,7 +49,7 @@ _LEADING_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 
 
 def plain(text: str) -> str:
-    r"""Write digits, signs, fractions, powers and LaTeX one way: "−５" is -5, "3½" is 3 1/2, "\\dfrac12" is 1/2."""
+    r"""Write digits, signs, fractions, powers and LaTeX one way: "−５" is -5, "3½" is 3 1/2, "\dfrac12" is 1/2."""
     raised = re.sub(rf"[{_SUPERSCRIPTS}]+", lambda found: "^" + unicodedata.normalize("NFKC", found[0]), text)
     grouped = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", "", raised)
     spaced = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", grouped)
@@ -60,7 +60,7 @@ def plain(text: str) -> str:
 
 
 def boxed(text: str) -> str:
-    r"""Return the content of the last `\\boxed{…}` of a text, all of it without one."""
+    r"""Return the content of the last `\boxed{…}` of a text, all of it without one."""
     found: list[str] = _BOXED.findall(text)
     return found[-1] if found else text
 

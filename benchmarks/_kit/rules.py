@@ -1,7 +1,9 @@
 """Rules that replace a judge model where VLMEvalKit requires one; every score is then labelled "rule".
 
-Mathematical answers: the last number, or the option that is named last. Instructions (MIA-Bench): a small vocabulary of instructions
-that a program can check; an instruction outside it is refused, never guessed.
+Mathematical answers: the last number, or the option that is named last.
+
+Instructions (MIA-Bench): a small vocabulary of instructions that a program can check; an instruction outside it is
+refused, never guessed.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ Check = Callable[[re.Match[str], str], bool]
 
 
 def last_value(row: Mapping[str, Any]) -> str:
-    """Return the answer that a row's prediction ends with, as VLMEvalKit's check reads it; `NOTHING` without one.
+    r"""Return the answer that a row's prediction ends with, as VLMEvalKit's check reads it; `NOTHING` without one.
 
     For a row with options, the letter of one: the last letter named as an option ("(B)", "option B", "选B"), else that
     of the option "Yes" or "No" with which it begins, else of the option mentioned last by its text or number, else the
     last single letter. For others, the last number, in the form of the row's `answer_type`, else the last letter A-H.
-    If there is a `\\boxed{…}`, only the last one is read.
+    If there is a `\boxed{…}`, only the last one is read.
     """
     text = plain(boxed(str(row["prediction"])))
     options = _options(row)
@@ -51,6 +53,8 @@ def last_value(row: Mapping[str, Any]) -> str:
 
 def _options(row: Mapping[str, Any]) -> dict[str, str]:
     """Return letter -> plain text of a row's options."""
+    if row.get("question_type", "multi_choice") != "multi_choice":  # MathVista's other rows have any text as choices
+        return {}
     texts = ast.literal_eval(str(row.get("choices") or "[]"))
     return dict(zip(string.ascii_uppercase, (plain(str(text)).strip() for text in texts), strict=False))
 

@@ -22,7 +22,17 @@ def opened(folder: Path, rows: list[Row], **judge: str) -> KitDataset:
 OPEN: dict[str, tuple[str, ...]] = {
     "14": ("14", "14.", "**14**", "14 because of A.", "Figure 3: 14", "so 14cm", "共有14个", r"\boxed{14} of the 20"),
     "7": ("There are 3 and 4, so 7.", "The answer is 7, in total.", r"$7 \mathrm{~cm}^{2}$"),
-    "B": ("The answer is (B).", "B.", "option B", "选B", "答案：B", "（Ｂ）", r"\boxed{\text{B}}", "b", "Is A circle B"),
+    "B": (
+        "The answer is (B).",
+        "B.",
+        "option B",
+        "选B",
+        "答案：B",
+        "（Ｂ）",
+        r"\boxed{\text{B}}",
+        "b",
+        "Is A circle B",
+    ),
     "?": ("word K7P", "I do not know", "", "A circle", r"4\sqrt{3}", r"2\pi", "2024/11/27", "the 3rd"),
 }
 
@@ -37,9 +47,19 @@ def test_a_question_without_options_has_the_last_number_else_the_last_letter(ans
     ("text", "answer_type", "answer"),
     [
         *[("$72.00", "integer", "72"), ("72.0", "integer", "72"), ("7.2e1", "integer", "72"), ("72", "integer", "72")],
-        *[("1,072", "integer", "1072"), ("−72", "integer", "-72"), ("72.5", "integer", "72.5"), ("144/2", "integer", "72")],
+        *[
+            ("1,072", "integer", "1072"),
+            ("−72", "integer", "-72"),
+            ("72.5", "integer", "72.5"),
+            ("144/2", "integer", "72"),
+        ],
         *[("1/2", "float", "0.5"), ("3½ kg", "float", "3.5"), ("0.50", "float", "0.5"), ("3×10⁴", "float", "30000.0")],
-        *[("1e999", "float", "1e999"), ("1e999", "integer", "1e999"), ("2:1", "integer", "2:1"), ("two", "integer", "?")],
+        *[
+            ("1e999", "float", "1e999"),
+            ("1e999", "integer", "1e999"),
+            ("2:1", "integer", "2:1"),
+            ("two", "integer", "?"),
+        ],
     ],
 )
 def test_numbers_have_the_form_of_their_type(text, answer_type, answer):
