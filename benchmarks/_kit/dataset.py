@@ -130,6 +130,7 @@ class KitDataset:
                 "faulty": {**self.faulty, **with_groups(left_out, self.requests(limit))},
             },
             judge=self._judge.label if self._judge else "exact",
+            judge_note=self._judge.note if self._judge else "",
         )
 
     def _evaluate(self, table: Any, folder: Path) -> Evaluation:
