@@ -38,6 +38,7 @@ class Kit:
     mathvista: Any
     vqa_eval: Any
     mp_util: Any
+    file: Any
     load: Any
 
     def dataset_class(self, module: str, name: str) -> Any:
@@ -65,7 +66,7 @@ def boot() -> Kit:
             for path in (
                 *("dataset.image_mcq", "dataset.image_vqa", "dataset.image_yorn", "dataset.miabench"),
                 *("dataset.utils.multiple_choice", "dataset.utils.mathv", "dataset.utils.mathvista"),
-                *("dataset.utils.vqa_eval", "utils.mp_util"),
+                *("dataset.utils.vqa_eval", "utils.mp_util", "smp.file"),
             )
         }
         importlib.import_module("vlmeval.dataset.utils.yorn")  # else by the kit, when the stand-ins are gone

@@ -31,7 +31,7 @@ def mme(evaluation: Evaluation) -> float:
 
 def hits(evaluation: Evaluation) -> float:
     """Share of questions the kit counts as correct; its `Overall` if there is one split."""
-    return 100 * float(evaluation.file("_exact_matching_result.tsv")["hit"].mean())
+    return 100 * float(evaluation.file("_exact_matching_result")["hit"].mean())
 
 
 def pope(evaluation: Evaluation) -> float:

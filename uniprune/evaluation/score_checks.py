@@ -52,6 +52,8 @@ def _problems(score: Score, rows: int, left_out: Collection[str]) -> Iterator[st
     for name, text in (("metric", score.metric), ("judge", score.judge)):
         if type(text) is not str or not text.strip():
             yield f"{name} is {text!r}; expected a name"
+    if type(score.judge_note) is not str:
+        yield f"judge_note is {score.judge_note!r}; expected a text"
     if not _counts(score.rows, max(rows, 1), rows):
         yield f"rows is {score.rows!r}; expected {rows}: the rows with a prediction, and none of those left out"
     elif not _counts(score.unparsed, 0, score.rows):

@@ -132,6 +132,8 @@ class ScoreRecord(Strict):
     """Name of the headline score."""
     judge: str
     """"exact", "rule" or the judge model's name."""
+    judge_note: str = ""
+    """What is known about the judge's verdicts."""
     rows: NonNegativeInt
     """Rows scored."""
     unparsed: NonNegativeInt
