@@ -99,7 +99,8 @@ class Run:
             environments = team.gather(environment(self.record.setup.device))
             for one in each:
                 progress.begin(f"{self.method.label} · {one.dataset.name}")
-                self.record = one.complete(runner, environments)
+                entries = {**self.record.datasets, **one.complete(runner, environments).datasets}
+                self.record = self.record.model_copy(update={"datasets": entries})
         with team.step():
             if team.main:
                 require_scores(self.record, (dataset.name for dataset in datasets), store)

@@ -139,13 +139,14 @@ class Sweep:
 
     def _with_progress(self, item: PlannedRun) -> PlannedRun:
         """Return a planned run with `stored`, `done` and `stuck` as its folder has it."""
-        if item.identity is None:
+        identity = item.identity
+        if identity is None:
             return item
-        folder = self.store.root / item.identity
+        folder = self.store.root / identity
         try:
             stored = {name: stored_rows(folder / f"{name}.jsonl") for name in item.rows}
             item = dataclasses.replace(item, stored=stored)
-            record = self.store.read(item.identity, item.rows)
+            record = self.store.read(identity, item.rows)
             if record is None or not all(self._ended(record, name) for name in item.rows):
                 return item
             require_scores(record, item.rows, self.store)

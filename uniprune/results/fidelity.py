@@ -126,7 +126,11 @@ class FidelityCache:
             return None
         entries = [entry for one in (reference, run) if (entry := one.datasets.get(dataset)) is not None]
         out = {row for entry in entries for row in entry.faulty}
-        state = [reference.identity, *(number for file in (base, own) for number in _state(file)), *sorted(out)]
+        state: list[str | int] = [
+            reference.identity,
+            *(number for file in (base, own) for number in _state(file)),
+            *sorted(out),
+        ]
         path = own.with_suffix(".fidelity.json")
         kept = _read_kept(path)
         if kept is not None and kept.state == state:
