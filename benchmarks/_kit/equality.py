@@ -38,12 +38,12 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,  # type: ignore[dict-item]  # complex numbers raise TypeError
-    ast.Mod: operator.mod,  # type: ignore[dict-item]
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
     ast.Pow: lambda base, exponent: _power(base, exponent),
 }
 _NUMERIC_LATEX = re.compile(
-    r"(?: [^\\a-z,|!<>=] | (?<=\d),(?=\d{3}(?!\d)) | \\[^a-z|]"
+    r"(?: [^\\a-z,|<>=] | (?<=\d),(?=\d{3}(?!\d)) | \\[^a-z|]"
     r" | \\(?:frac|sqrt|times|cdot|div|text|quad|qquad|circ|circle|degree|phantom|approx)(?![a-z])"
     r" | \\binom\{\d{1,3}\}\{\d{1,3}\} | \\(?:gcd|lcm)\(\d{1,9},\ ?\d{1,9}\) )+",
     re.X,
@@ -63,7 +63,7 @@ def _close(a: Any, b: Any) -> bool:
     if a is None or b is None:
         return False
     try:
-        return abs(a - b) < TOLERANCE
+        return bool(abs(a - b) < TOLERANCE)
     except (TypeError, OverflowError):  # letters; an integer that no float can hold
         return bool(a == b)
 

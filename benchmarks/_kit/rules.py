@@ -24,7 +24,7 @@ NOTHING = "?"
 _LETTER = r"(?<![A-Za-z0-9_'])(?P<letter>[A-H])(?![A-Za-z0-9_'])"
 _NAMED_LETTER = re.compile(
     rf"""(?: [(\[{{*"] | \b(?i:options?|choices?|answers?|is|are|be|choose|select|pick)\b | [选項项案为是選為:=] )
-    [\s:=*("]* {_LETTER} (?!\s+[a-z]) | ^\s*{_LETTER.replace("letter", "first")} \s* (?: [.):,*] | $ )""",
+    [\s:=*("]{0, 8} {_LETTER} (?!\s+[a-z]) | ^\s*{_LETTER.replace("letter", "first")} \s* (?: [.):,*] | $ )""",
     re.X | re.M,
 )
 """A letter that is named as an option: "(B)", "option B", "选B", "B. 12 cm"; not the article of "is A circle"."""

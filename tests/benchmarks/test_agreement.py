@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.helpers.kit_tables import EXAMPLES, png, write
-from tests.helpers.paths import TESTS
+from tests.helpers.paths import ROOT, TESTS
 from uniprune.benchmarks._kit.agreement import MEASURED, TESTMINI, agreement_note
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
@@ -64,5 +64,6 @@ def test_the_note_gives_share_and_source():
         "rule judge: agrees with the benchmark's own verdicts in 97.2 % of 608 answers of LLaVA-1.5-7B and Qwen-VL-Max "
         "(Math-Vision testmini)"
     )
+    assert "97.2 % (591 of 608)" in (ROOT / "docs/benchmarks.md").read_text()
     assert agreement_note("mathvista") == "rule judge: agreement with the benchmark's own verdicts not measured"
     assert set(MEASURED) <= {name for name, task in TASKS.items() if task.judge}

@@ -137,3 +137,26 @@ def test_weights_need_not_be_whole_numbers():
         "component_weight": "[2.5, 5, 2.5]",
     }
     assert grade(row | {"prediction": "- a"}).endswith("total score: 3/4.")
+
+
+def test_mathvista_is_scored_by_rule_as_its_answers_are_written(tmp_path):
+    """Through the kit: integers with a currency or decimals, and options that are words."""
+    free = EXAMPLES["mathvista"].rows[0]
+    choice = EXAMPLES["mathvista"].rows[2]
+    yes_no = {"choices": "['Yes', 'No']", "answer": "No", "answer_option": "B"}
+    cases: list[tuple[Row, str]] = [
+        (free | {"answer": "72"}, "The cost is $72.00."),
+        (free | {"answer": "72"}, "总共是72元"),
+        (free | {"answer": "-3"}, "so x = −3"),
+        (free | {"answer": "0.5", "answer_type": "float"}, r"It is $\frac{1}{2}$ of it."),
+        (choice | yes_no, "The answer is No."),
+        (choice | yes_no, "No, there is a gap between them, as one can see."),
+        (choice, "The ball and the box are shown, and the colour of the ball is blue."),
+    ]
+    rows = [row | {"index": i} for i, (row, _) in enumerate(cases)]
+    tsv = write(tmp_path / "mathvista.tsv", rows)
+    data = KitDataset("mathvista", TASKS["mathvista"], tsv, DataOptions(tmp_path, judge="rule"))
+    score = data.score({str(i): text for i, (_, text) in enumerate(cases)}, tmp_path)
+    assert score.per_item == {str(i): 1.0 for i in range(len(cases))}
+    wrong = data.score({str(i): text for i, text in enumerate(["73", "7", "3", "2", "Yes.", "yes", "red"])}, tmp_path)
+    assert set(wrong.per_item.values()) == {0.0}
