@@ -19,6 +19,7 @@ import ast
 import functools
 import operator
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,6 +50,8 @@ _NUMERIC_LATEX = re.compile(
     re.X,
 )
 """LaTeX of which the parser can make a number, after its own normalisation: no letters, sets, relations, functions."""
+_PARSER = threading.Lock()
+"""The parser's tables grow while it reads, and a judge model's replies are compared in threads."""
 _LETTER = re.compile(r"(?:\\text|[\s(){}$])*([a-z])[\s(){}$]*")
 
 
@@ -88,7 +91,8 @@ def latex_value(text: str) -> Number | str | None:
     if len(latex) > LONGEST or _depth(latex) > DEEPEST or not _NUMERIC_LATEX.fullmatch(latex):
         return None
     try:
-        parsed = str(latex2sympy(latex, normalization_config=None))
+        with _PARSER:
+            parsed = str(latex2sympy(latex, normalization_config=None))
     except Exception:  # it raises bare exceptions, AttributeError and others for what it cannot read
         return None
     return plain_value(parsed)

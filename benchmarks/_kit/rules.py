@@ -128,7 +128,7 @@ def _list(instruction: re.Match[str], answer: str) -> bool:
 
 
 def _mention(instruction: re.Match[str], answer: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(instruction['what'])}(?!\w)", answer, re.I) is not None
+    return re.search(rf"(?<![A-Za-z0-9_]){re.escape(instruction['what'])}(?![A-Za-z0-9_])", answer, re.I) is not None
 
 
 INSTRUCTIONS: tuple[tuple[re.Pattern[str], Check], ...] = tuple(

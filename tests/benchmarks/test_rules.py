@@ -107,7 +107,7 @@ def test_an_option_is_named_or_mentioned_last(options, letter, text):
         ("answer in brackets", ["( red )", "[red]"], ["red", "(red", "()"]),
         ("answer in a sentence.", ["the circle is red.", "It is red!"], ["red.", "the circle is red"]),
         ("answer as a list", ["- red", "1. red\n2. blue", "* a\n\n* b"], ["red", "- red\nblue", ""]),
-        ("mention the color red", ["It is Red.", "red red"], ["reddish", "blue", ""]),
+        ("mention the color red", ["It is Red.", "red red", "是red色"], ["reddish", "blue", ""]),
         ("Mention the shape circle", ["a circle"], ["circles"]),
         ("mention the number 3", ["3 of them"], ["13", "three"]),
     ],
