@@ -92,10 +92,10 @@ def _mentioned_option(text: str, options: Mapping[str, str]) -> str:
 
 
 def _last_end(text: str, option: str) -> int:
-    """Return where the last mention of an option's text ends, whatever its case and blanks; -1 without one."""
-    pattern = r"\s*".join(map(re.escape, option.split()))
+    """Return where the last mention of an option's text ends, whatever its case, blanks and $; -1 without one."""
+    pattern = r"[\s$]*".join(map(re.escape, re.findall(r"[A-Za-z0-9.]+|[^\s$]", option)))
     mention = rf"(?<![A-Za-z0-9_.]){pattern}(?![A-Za-z0-9_]|[./,]\d)"
-    return max((found.end() for found in re.finditer(mention, text, re.I)), default=-1) if option else -1
+    return max((found.end() for found in re.finditer(mention, text, re.I)), default=-1) if pattern else -1
 
 
 def _typed(number: str, answer_type: str) -> str:

@@ -88,6 +88,11 @@ CHOICES: tuple[tuple[tuple[str, ...], dict[str, tuple[str, ...]]], ...] = (
         (r"$6 \mathrm{~m}$", r"$\frac{3}{8} \mathrm{~m}$", "$120^{\\circ}$"),
         {"A": ("it is 6 m", "6m", "6"), "B": (r"\frac38 m", "0.375", "⅜"), "C": ("120°", "120 degrees")},
     ),
+    (
+        (r"$4\sqrt{3}$", r"$\dfrac{\sqrt{3}}{2}$", r"$2\pi$", "50%"),
+        {"A": ("4 √3 cm", r"so $4 \sqrt{3}$.", "4 sqrt(3)"), "B": (r"\frac{\sqrt{3}}{2}", r"$\frac{\sqrt 3}{2}$ of it")}
+        | {"C": (r"it is 2 \pi", "2π."), "D": (r"50\%", "50 %", "50 percent")},
+    ),
     (("blue", "dark blue", "a red  one"), {"B": ("it is dark blue.",), "A": ("Blue",), "C": ("a red one",)}),
 )
 
