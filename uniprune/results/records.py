@@ -133,7 +133,7 @@ class ScoreRecord(Strict):
     judge: str
     """"exact", "rule" or the judge model's name."""
     judge_note: str = ""
-    """What is known about the judge's verdicts."""
+    """Remark on the verdicts of this judge, such as its measured agreement with the benchmark's own."""
     rows: NonNegativeInt
     """Rows scored."""
     unparsed: NonNegativeInt
