@@ -25,8 +25,8 @@ from uniprune.results.comparison import RunComparison, groups
 from uniprune.results.fidelity import FidelityCache
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord, ScoreRecord
-from uniprune.results.store import Store
 from uniprune.results.statistics import RankInterval
+from uniprune.results.store import Store
 from uniprune.results.table import ResultTable, ScoreCell
 from uniprune.utils.console import RunProgress
 

@@ -14,8 +14,8 @@ from uniprune.results.comparison import RunComparison, SeedGroup, comparable, gr
 from uniprune.results.fidelity import Fidelity, FidelityCache
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import DatasetRecord, RunRecord
-from uniprune.results.store import Store
 from uniprune.results.statistics import RankInterval
+from uniprune.results.store import Store
 
 ITEMS = [str(i) for i in range(20)]
 

@@ -17,19 +17,12 @@ data file are refused, not mixed in.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import Field
 
-from uniprune.errors import UserError
 from uniprune.results.measurements import Strict, Timing, TokenLedger
-from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
-from uniprune.utils.json_text import from_json, to_json
 
 FORMAT: Literal[2] = 2
 """Version of `RunRecord`'s layout; raised whenever records of before can no longer be read."""
@@ -139,7 +132,7 @@ class ScoreRecord(Strict):
     unparsed: int
     """Rows whose prediction could not be parsed; scored wrong."""
     interval: tuple[float, float] | None
-    """95 % bootstrap interval over clusters of items, 0-100; null below two clusters."""
+    """95 % bootstrap interval over clusters of items, 0-100; null with too few clusters."""
     interval_of: Literal["headline", "mean credit"] = "headline"
     """Quantity of the interval: `value` wherever that follows from the items, else their mean credit."""
     per_item: dict[str, float]
