@@ -141,7 +141,7 @@ class RunComparison:
         self._fidelities: dict[tuple[str, str], dict[str, FidelityEstimate]] = {}
 
     def score(self, group: SeedGroup, name: str) -> Estimate:
-        """Return a group's score on a benchmark: the mean over its seeds, whose chance is added to that of the items."""
+        """Return a group's score on a benchmark: the mean over its seeds, whose chance is added to the items'."""
         return _over_seeds({run.identity: self._run_score(run, name) for run in group.runs})
 
     def average(self, group: SeedGroup, names: Iterable[str]) -> Estimate:

@@ -150,7 +150,7 @@ def _layers(layers: list[int]) -> str | None:
 
 
 def _settings(group: SeedGroup) -> str:
-    """Return what else runs differ in: fields the user set, prompts, images, limits, precision, attention kernel, device."""
+    """Return what else runs differ in: fields the user set, prompts, images, limits, precision, kernel, device."""
     setup = group.setup
     passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
     prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")

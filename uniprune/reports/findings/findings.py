@@ -42,7 +42,7 @@ def random_baseline(study: Study) -> Finding:
             for one in alike:
                 seeds = f"{len(one.runs)} seed" + "s" * (len(one.runs) > 1)
                 label = f"{one.setup.method.name} ({seeds}) − {group.setup.method.name}, {place(group)}"
-                differences.append((label, study.difference(one, group)))
+                differences.append((label, study.mean_difference(one, group)))
     lines = tested(differences)
     if not lines:
         words = ["none", *named(lambda m: m.random), *named(lambda m: not m.random and m.kind != "none")]
@@ -55,7 +55,7 @@ def no_winner(study: Study) -> Finding:
     claim = "2. No method is best everywhere: each is beaten on some model, ratio or benchmark"
     duels: list[tuple[str, str, str, Estimate]] = []
     for one, other, name in study.duels():
-        difference = study.comparison.score(one, name) - study.comparison.score(other, name)
+        difference = study.difference(one, other, name)
         duels.append((one.setup.method.name, other.setup.method.name, f"{name}, {place(one)}", difference))
     if not duels:
         return Finding(claim, missing=study.command(*named(lambda m: m.kind != "none", 3), rivals=True))
@@ -131,7 +131,7 @@ def ratios(study: Study) -> Finding:
         steps = sorted(ladder, key=lambda group: -group.setup.ratio)
         for high, low in pairwise(steps):
             label = f"{high.setup.method.name}: {high.setup.ratio:g} − {low.setup.ratio:g}, {high.runs[0].model.name}"
-            differences.append((label, study.difference(high, low)))
+            differences.append((label, study.mean_difference(high, low)))
     lines = tested([*differences, *_variance(study)])
     if not lines:
         words = [group.setup.method.name for group in study.pruned[:3]] or named(lambda m: m.kind != "none")
@@ -172,7 +172,7 @@ def stages(study: Study) -> Finding:
             for part in parts(group) if len(parts(group)) > 1 else []:
                 if part in alone:
                     label = f"{part} − {group.setup.method.name}, {place(group)}"
-                    differences.append((label, study.difference(alone[part], group)))
+                    differences.append((label, study.mean_difference(alone[part], group)))
     lines = tested(differences)
     if not lines:
         before, inside = (_designed(kind, 1) for kind in ("pre-llm", "intra-llm"))

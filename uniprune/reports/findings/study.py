@@ -107,7 +107,11 @@ class Study:
             found[key(group)].append(group)
         return list(found.values())
 
-    def difference(self, one: SeedGroup, other: SeedGroup) -> Estimate | None:
+    def difference(self, one: SeedGroup, other: SeedGroup, name: str) -> Estimate:
+        """Return the score of one minus that of the other on a benchmark."""
+        return self.comparison.score(one, name) - self.comparison.score(other, name)
+
+    def mean_difference(self, one: SeedGroup, other: SeedGroup) -> Estimate | None:
         """Return the average of one minus that of the other, over benchmarks that both ran; None without any."""
         names = common([one, other])
         return self.comparison.average(one, names) - self.comparison.average(other, names) if names else None
