@@ -34,7 +34,7 @@ def estimate(
 
 
 def drawn(one: Estimate) -> list[float]:
-    return [float(one.value + deviation) for deviation in one.deviations()]
+    return [float(one.value + deviation) for deviation in one.deviations]
 
 
 def test_the_error_is_the_sample_standard_deviation_of_the_draws() -> None:
@@ -51,9 +51,7 @@ def test_an_interval_of_few_clusters_is_as_much_wider_as_students_t() -> None:
     assert (low, high) == pytest.approx((50 - 47.5 * wider, 50 + 47.5 * wider))
 
 
-@pytest.mark.parametrize(
-    ("scale", "expected"), [(SHARE, (0, 100)), (POSITIVE, (0, 132)), ((-50.0, 100.0), (-32, 100))]
-)
+@pytest.mark.parametrize(("scale", "expected"), [(SHARE, (0, 100)), (POSITIVE, (0, 132)), ((-50.0, 100.0), (-32, 100))])
 def test_an_interval_stays_on_the_scale(scale: Scale, expected: tuple[float, float]) -> None:
     assert estimate(50, [50 + 42 * x for x in DRAWN], 10**6, scale).interval() == pytest.approx(expected, abs=1)
 
@@ -118,7 +116,7 @@ def test_a_moved_estimate_takes_its_draws_along_and_a_shifted_one_its_scale() ->
 
 def test_the_same_name_draws_the_same_clusters_and_another_name_others() -> None:
     credits = score({str(i): float(i % 3 > 0) for i in range(30)})
-    one, same, other = (resample([credits], name, 50)[0].deviations() for name in ("x", "x", "y"))
+    one, same, other = (resample([credits], name, 50)[0].deviations for name in ("x", "x", "y"))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 
@@ -152,7 +150,7 @@ def test_the_variance_of_seeds_is_unbiased_and_has_few_degrees_of_freedom() -> N
     assert one.error == pytest.approx(np.std(values, ddof=1) / 3**0.5, rel=0.05)
     assert one.interval() == pytest.approx(stats.t.interval(0.95, 2, 58, stats.sem(values)), rel=0.1)
     again = estimate(1, [1.0] * 4000, 100, name="y").over_seeds("runs", values)
-    assert np.array_equal(one.deviations(), again.deviations()), "the same seeds are drawn on every benchmark"
+    assert np.array_equal(one.deviations, again.deviations), "the same seeds are drawn on every benchmark"
     assert (one - one).error == 0
 
 

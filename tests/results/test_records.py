@@ -256,7 +256,9 @@ def test_a_number_that_is_not_finite_is_neither_written_nor_read(
         store.read(name)
 
 
-@pytest.mark.parametrize("change", [{"value": float("nan")}, {"per_item": {"1": float("inf")}}, {"interval": (0.0, float("nan"))}])
+@pytest.mark.parametrize(
+    "change", [{"value": float("nan")}, {"per_item": {"1": float("inf")}}, {"interval": (0.0, float("nan"))}]
+)
 def test_a_record_holds_finite_numbers_only(change: dict[str, object]) -> None:
     fields = {"value": 50.0, "metric": "m", "judge": "exact", "rows": 2, "unparsed": 0, "interval": None}
     with pytest.raises(ValidationError, match="finite number"):

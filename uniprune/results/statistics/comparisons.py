@@ -75,7 +75,7 @@ def paired(difference: Estimate) -> Comparison | None:
         return Comparison(value, *difference.inside(value - margin, value + margin), difference.p(), "paired bootstrap")
     opposite = difference.scale[0] if value > 0 else difference.scale[1]
     others = value / (value - opposite) if abs(value) > SPREADLESS else 0.0
-    p = min(1.0, 2 * (1 - others) ** difference.together)
+    p = min(1.0, 2 * (1 - others) ** difference.pooled)
     return Comparison(value, *difference.alike(1 - LEVEL), p, "exact binomial")
 
 

@@ -62,6 +62,11 @@ class Source:
 Sources = Mapping[str, Source]
 
 
+def together(sources: Sources) -> Array:
+    """Return [B] deviations by some sources together; [1] for none."""
+    return sum((source.draws for source in sources.values()), start=np.zeros(1))
+
+
 class Spread(NamedTuple):
     """Spread by some sources together.
 
@@ -122,14 +127,10 @@ class Estimate:
         """Standard error; 0 if no source causes more than rounding."""
         return hypot(spread(self.rows).error, spread(self.seeds).error)
 
-    def deviations(self, tail: float | None = None) -> Array:
-        """Return [B] deviations by all sources together, widened for a quantile `tail` if it is given."""
-        deviations = np.zeros(1)
-        for some in (self.rows, self.seeds):
-            wider = 1.0 if tail is None else student(tail, spread(some).freedom) / student(tail, inf)
-            for source in some.values():
-                deviations = deviations + wider * source.draws
-        return deviations
+    @property
+    def deviations(self) -> Array:
+        """[B] deviations by all sources together."""
+        return together(self.rows) + together(self.seeds)
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
         """Return the percentile interval, widened as Student's t is against the normal, inside the scale.
@@ -142,7 +143,11 @@ class Estimate:
             low, high = self.alike(confidence)
             return (low, high) if isfinite(low) and isfinite(high) else None
         tail = (1 - confidence) / 2
-        low, high = self.value + np.quantile(self.deviations(tail), (tail, 1 - tail))
+        rows, seeds = (
+            together(some) * student(tail, spread(some).freedom) / student(tail, inf)
+            for some in (self.rows, self.seeds)
+        )
+        low, high = self.value + np.quantile(rows + seeds, (tail, 1 - tail))
         return self.inside(float(low), float(high))
 
     def margin(self, tail: float) -> float:
@@ -170,12 +175,12 @@ class Estimate:
         Of n clusters alike, as many as 1 - (tail)^(1/n) of all may differ, and be at either end of the scale. Ten right
         answers of ten are no proof of a hundred, and no difference on forty images is not none.
         """
-        others = 1 - ((1 - confidence) / 2) ** (1 / self.together)
+        others = 1 - ((1 - confidence) / 2) ** (1 / self.pooled)
         low, high = ((1 - others) * self.value + others * end for end in self.scale)
         return low, high
 
     @property
-    def together(self) -> int:
+    def pooled(self) -> int:
         """Clusters of a single benchmark that would be as sure as the mean of these."""
         clusters = [source.units for source in self.rows.values()]
         # As fractions: in floating point, the mean of three estimates of 5 clusters would have 14.
@@ -254,15 +259,26 @@ def combined(function: Function, estimates: Sequence[Estimate], scale: Scale) ->
 
 
 def jointly(function: Function, estimates: Sequence[Estimate], scale: Scale) -> Estimate:
-    """Return any function of estimates: all sources move all of them at once, as in ranks, which none moves alone."""
+    """Return any function of estimates: all rows move all of them at once, and all seeds.
+
+    For ranks and the like, which may be moved by all benchmarks together and by none alone.
+    """
     value = float(function([one.value for one in estimates]))
-    draws = np.asarray(function([one.value + one.deviations() for one in estimates])) - value
-    freedom = min(spread(some).freedom for one in estimates for some in (one.rows, one.seeds))
-    source = Source(draws, min(one.clusters for one in estimates), freedom)
-    return Estimate(value, {"jointly": source}, scale=scale)
+
+    def sources(each: Sequence[Sources]) -> Sources:
+        there = [source for some in each for source in some.values()]
+        if not there:
+            return {}
+        moved = np.broadcast_arrays(*(one.value + together(some) for one, some in zip(estimates, each, strict=True)))
+        freedom = min(spread(some).freedom for some in each)
+        return {"jointly": Source(np.asarray(function(moved)) - value, min(one.units for one in there), freedom)}
+
+    return Estimate(value, sources([one.rows for one in estimates]), sources([one.seeds for one in estimates]), scale)
 
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
     """Return the plain mean of at least one estimate."""
+    if len(estimates) == 1:  # without rounding: a table of one benchmark has the leaderboard's numbers
+        return estimates[0]
     low, high = (float(np.mean([one.scale[end] for one in estimates])) for end in (0, 1))
     return combined(lambda x: sum(x[1:], start=x[0]) / len(x), estimates, (low, high))
