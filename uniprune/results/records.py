@@ -139,7 +139,7 @@ class ScoreRecord(Strict):
     unparsed: NonNegativeInt
     """Rows whose prediction could not be parsed; scored wrong."""
     interval: tuple[float, float] | None
-    """95 % bootstrap interval over clusters of items, 0-100; null below two clusters."""
+    """95 % bootstrap interval over clusters of items, 0-100; null with too few clusters."""
     interval_of: Literal["headline", "mean credit"] = "headline"
     """Quantity of the interval: `value` wherever that follows from the items, else their mean credit."""
     per_item: dict[str, Annotated[float, Field(ge=-SLACK, le=1 + SLACK)]]
