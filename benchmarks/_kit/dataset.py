@@ -24,6 +24,7 @@ from .boot import Kit, boot, replaced, session
 from .clusters import clusters, shared
 from .equality import is_equal
 from .faults import is_literal
+from .headline import headline
 from .items import Evaluation
 from .judges import choose_judge, injected
 from .official import remedy
@@ -114,9 +115,14 @@ class KitDataset:
                 replier = self._judge.replier(self._kit, table, workdir)
                 stack.enter_context(injected(self._kit, self._data, replier))
             evaluation = self._evaluate(table, folder)
-            value, credits = self.task.headline(evaluation), self.task.credits(evaluation)
+            credits = self.task.credits(evaluation)
+        if not credits.per_item:
+            raise UserError(
+                f"{self.name}: VLMEvalKit could read none of the judge's {len(table)} replies, so there is no score; "
+                "use a stronger judge model"
+            )
         return Score(
-            value=value,
+            value=headline(credits),
             metric=self.task.metric,
             rows=len(table),
             unparsed=credits.unparsed,
@@ -124,10 +130,11 @@ class KitDataset:
             clusters=shared(dict.fromkeys([*indices, *credits.per_item]), self._clusters),
             parts=credits.parts,
             details={
-                "table": _plain(evaluation.result),
+                **_rating(evaluation.rating),
                 "faulty": {**self.faulty, **with_groups(left_out, self.requests(limit))},
             },
             judge=self._judge.label if self._judge else "exact",
+            scorer=self._kit.version,
         )
 
     def _evaluate(self, table: Any, folder: Path) -> Evaluation:
@@ -136,13 +143,13 @@ class KitDataset:
         table.to_pickle(file)
         name, threads = ("judge", self._judge.threads) if self._judge else ("exact_matching", 1)
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # progress bars
-            result = self._data.evaluate(str(file), model=name, nproc=threads)
-        if result is None or len(result) == 0:
-            raise UserError(
-                f"{self.name}: VLMEvalKit could read none of the judge's {len(table)} replies, so there is no score; "
-                "use a stronger judge model"
-            )
-        return Evaluation(self._kit, self.task.kit_name, table, result, folder)
+            try:
+                rating = self._data.evaluate(str(file), model=name, nproc=threads)
+            except UserError:  # the judge's
+                raise
+            except Exception as error:  # raised again where the credits need more than the kit has finished
+                rating = error
+        return Evaluation(self._kit, self.task.kit_name, table, rating, folder)
 
     def _scored(self, predictions: Mapping[str, str], limit: int | None, left_out: Mapping[str, str]) -> list[int]:
         """Return the positions of the rows to score.
@@ -276,10 +283,12 @@ class _Here:
         return [function(task) for task in tasks]
 
 
-def _plain(result: Any) -> Any:
-    """Convert the kit's result (a dict or a DataFrame) to JSON values; NaN becomes null."""
-    rows = [result] if isinstance(result, dict) else result.to_dict("records")
-    return [{str(key): _scalar(value) for key, value in row.items()} for row in rows]
+def _rating(rating: Any) -> dict[str, Any]:
+    """Convert the kit's own rating (a dict, a DataFrame or an exception) to JSON values; NaN becomes null."""
+    if isinstance(rating, Exception):
+        return {"table": [], "no_table": f"VLMEvalKit's own rating failed: {type(rating).__name__}: {rating}"}
+    rows = [rating] if isinstance(rating, dict) else rating.to_dict("records")
+    return {"table": [{str(key): _scalar(value) for key, value in row.items()} for row in rows]}
 
 
 def _scalar(value: Any) -> Any:

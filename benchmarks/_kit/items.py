@@ -21,25 +21,43 @@ UNREAD = frozenset({NOTHING, "", "Z", "nan", "False"})
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished `evaluate` of the kit.
+    """One `evaluate` of the kit: its matching has finished, its rating may have failed.
 
     Attributes:
         kit: VLMEvalKit.
         name: the kit's name of the dataset.
         table: its rows and predictions, in file order.
-        result: its return value.
+        rating: its return value, the kit's own rating, or the exception that it ended with.
         folder: folder of its files, all called `predictions…`.
     """
 
     kit: Kit
     name: str
     table: Any
-    result: Any
+    rating: Any
     folder: Path
 
+    @property
+    def result(self) -> Any:
+        """The kit's own rating.
+
+        Raises:
+            Exception: as the kit raised it.
+        """
+        if isinstance(self.rating, Exception):
+            raise self.rating
+        return self.rating
+
     def file(self, ending: str) -> Any:
-        """Load one of the kit's result files, for example `file("_auxmatch.tsv")`."""
-        return self.kit.load(str(self.folder / f"predictions{ending}"))
+        """Load one of the kit's result files, for example `file("_auxmatch.tsv")`.
+
+        Raises:
+            Exception: as the kit raised it before it had matched the answers.
+        """
+        path = self.folder / f"predictions{ending}"
+        if isinstance(self.rating, Exception) and not path.is_file():
+            raise self.rating
+        return self.kit.load(str(path))
 
     @property
     def indices(self) -> list[str]:
@@ -195,7 +213,10 @@ def short_answers(evaluation: Evaluation) -> Credits:
 
 
 def instructions(evaluation: Evaluation) -> Credits:
-    """MIA-Bench: the total of every grading sentence. Unread gradings carry no credit; the kit leaves them out too."""
+    """MIA-Bench: the total of every grading sentence. Unread gradings carry no credit; the kit leaves them out too.
+
+    A total below 0 or above 1 (of 12/10) is unread here; the kit counts it as it is.
+    """
     credits = {}
     judged = evaluation.file("_judge.tsv")
     for index, types, reply in zip(evaluation.indices, judged["component_type"], judged["score_raw"], strict=True):
@@ -203,5 +224,6 @@ def instructions(evaluation: Evaluation) -> Credits:
             scores = evaluation.kit.miabench.process_rawscore(types[2:-2].split("', '"), str(reply))
         except (ValueError, IndexError, ZeroDivisionError, UnboundLocalError):  # the kit swallows these, too
             continue
-        credits[index] = min(1.0, max(0.0, float(scores["total_score"])))
+        if 0 <= scores["total_score"] <= 1:
+            credits[index] = float(scores["total_score"])
     return Credits(credits, len(judged) - len(credits))

@@ -15,7 +15,6 @@ _MCQ: dict[str, Any] = {
     "columns": ("index", "image", "question", "answer"),
     "all_or_none": ("category", "l2-category", "split"),
     "fault": faults.options_fault,
-    "headline": headline.hits,
     "credits": items.choices,
 }
 _MMBENCH: dict[str, Any] = {
@@ -38,7 +37,6 @@ _SHORT: dict[str, Any] = {
     "columns": ("index", "image", "question", "answer"),
     "all_or_none": ("category", "split"),
     "fault": faults.answers_fault,
-    "headline": headline.short_answers,
     "credits": items.short_answers,
 }
 _YES_OR_NO = {"answer": frozenset({"Yes", "No"})}
@@ -52,7 +50,6 @@ TASKS: dict[str, Task] = {
         ability="comprehensive",
         metric="score / 28",
         summary="MME: perception and cognition, yes/no pairs (arXiv 2306.13394)",
-        headline=headline.mme,
         credits=items.pairs,
         allowed={**_YES_OR_NO, "category": frozenset(headline.MME_CATEGORIES)},
         grouping=Grouping(lambda row: f"{row['category']}/{row['image_path']}", faults.pair_fault),
@@ -83,7 +80,6 @@ TASKS: dict[str, Task] = {
         columns=("index", "image", "question", "answer", "question_type", "answer_type", "task", "skills"),
         literals=("skills",),
         fault=faults.vista_fault,
-        headline=headline.overall,
         credits=items.mathvista,
         judging=Judging(lambda kit: kit.mathvista.build_mathvista_gpt4_prompt, rules.last_value),
         max_new_tokens=1024,
@@ -98,7 +94,6 @@ TASKS: dict[str, Task] = {
         summary="Math-Vision: mathematics of competitions (arXiv 2402.14804)",
         columns=("index", "image", "question", "answer", "category", "choices"),
         literals=("choices",),
-        headline=headline.overall,
         credits=items.mathvision,
         judging=Judging(lambda kit: kit.mathv.build_mathv_gpt4_prompt, rules.last_value),
         max_new_tokens=1024,
@@ -122,7 +117,6 @@ TASKS: dict[str, Task] = {
         literals=("answer",),
         allowed={"category": frozenset(headline.OCR_CATEGORIES)},
         fault=faults.answers_fault,
-        headline=headline.ocr,
         credits=items.reading,
     ),
     "mia-bench": Task(
@@ -139,7 +133,6 @@ TASKS: dict[str, Task] = {
         ),
         literals=("components", "component_weight", "component_type"),
         fault=faults.mia_fault,
-        headline=headline.mia,
         credits=items.instructions,
         judging=Judging(lambda kit: kit.miabench.generate_prompt, rules.grade, rules.uncovered, 2048),
         max_new_tokens=1024,
@@ -159,7 +152,6 @@ TASKS: dict[str, Task] = {
         ability="hallucination",
         metric="F1",
         summary="POPE: object hallucination (arXiv 2305.10355)",
-        headline=headline.pope,
         credits=items.f1,
         allowed=_YES_OR_NO,
     ),
@@ -171,7 +163,6 @@ TASKS: dict[str, Task] = {
         metric="mean of aAcc, fAcc, qAcc",
         summary="HallusionBench: language hallucination and visual illusion (arXiv 2310.14566)",
         fault=faults.figure_fault,
-        headline=headline.hallusion,
         credits=items.three_accuracies,
         grouping=Grouping(faults.figure_set),
         allowed=_YES_OR_NO,

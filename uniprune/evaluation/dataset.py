@@ -69,6 +69,7 @@ class Score:
         per_item: index -> 0..1 credit, for intervals and paired tests (per question group where scoring is per group).
         details: the kit's own table, as plain JSON values.
         judge: "exact" | "rule" | the judge model's name.
+        scorer: software that holds the matching rules, with its version; empty for the benchmark's own code.
         clusters: index -> key shared by rows that depend on each other, such as an image; of all rows, also of those
             that are no item of their own. A row that is not named is a cluster of one. Intervals and tests resample
             whole clusters, because predictions about one image are right or wrong together.
@@ -83,6 +84,7 @@ class Score:
     per_item: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     judge: str = "exact"
+    scorer: str = ""
     clusters: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 

@@ -156,6 +156,7 @@ class DatasetRun:
             value=score.value,
             metric=score.metric,
             judge=score.judge,
+            scorer=score.scorer,
             rows=score.rows,
             unparsed=score.unparsed,
             **uncertainty(score, self.dataset.name),

@@ -116,7 +116,7 @@ class Environment(Strict):
     """Software and machine that made predictions."""
 
     versions: dict[str, str]
-    """Installed versions: python, uniprune, torch, transformers, ms-vlmeval, …"""
+    """Installed versions: python, uniprune, torch, transformers, …"""
     git: str | None
     """Commit of the checkout, with "+dirty" if it had uncommitted changes; null outside one."""
     device: str
@@ -134,6 +134,8 @@ class ScoreRecord(Strict):
     """Name of the headline score."""
     judge: str
     """"exact", "rule" or the judge model's name."""
+    scorer: str = ""
+    """Software that holds the scoring rules, with its version; empty for the benchmark's own code."""
     rows: int
     """Rows scored."""
     unparsed: int
