@@ -1,0 +1,132 @@
+"""Scores and prompts of every dataset under versions of VLMEvalKit: `python -m tests.helpers.kit_agreement`.
+
+Prints the table of docs/benchmarks.md. `--write NAME` first scores with the kit that is imported (a folder on PYTHONPATH
+goes before the installed one) and stores the result as tests/golden/kits/NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.kit_tables import EXAMPLES, Row, write
+from tests.helpers.paths import TESTS
+from uniprune.benchmarks._kit.boot import boot
+from uniprune.benchmarks._kit.dataset import KitDataset
+from uniprune.benchmarks._kit.tasks import TASKS
+from uniprune.evaluation.dataset import DataOptions
+from uniprune.utils.hashing import stable_hash
+
+FOLDER = TESTS / "golden" / "kits"
+TESTED = "ms-vlmeval-0.0.20"
+"""The stored version that `pip install 'uniprune[vlmeval]'` installs."""
+PHRASES = (
+    *("{}", "{}.", "({})", "**{}**", "Answer: {}", "The answer is {}.", "the answer is {}", "It is {}, I think."),
+    "The correct answer is **{}**. Here's why: of everything that is shown in the image, nothing else fits the question.",
+    "Let me see.\n\nFirst, there is a red shape next to a blue one.\n\nSo the best option is {}",
+    *("Not {}", "A or {}", "{} or nothing, I cannot tell from this image", "The answer is a small one", "", "Yes", "no"),
+)
+"""Ways to word an answer, right or wrong."""
+PLAIN = ("{}", "", "no idea")
+"""Those for datasets whose answers a judge reads: what its rules make of the others is not the kit's."""
+_READ: dict[str, Callable[[Row], str]] = {
+    "mathvista": lambda row: str(row["answer_option"] or row["answer"]),
+    "ocrbench": lambda row: {"['0012']": "0012", "['7']": "7", "['nan']": "nan"}.get(str(row["answer"]), "y"),
+    "chartqa": lambda row: str(row["answer"]).strip("[]").split(",")[0],
+    "textvqa": lambda row: "7" if "7" in str(row["answer"]) else str(row["answer"]).split("'")[-2],
+    "mia-bench": lambda row: {2: "red red", 3: "", 1: "It is red."}[int(str(row["num_of_component"]))],
+}
+
+
+def right_answer(name: str, row: Row) -> str:
+    """Return a prediction of full credit."""
+    return _READ.get(name, lambda row: str(row["answer"]))(row)
+
+
+def answers(name: str) -> dict[str, dict[str, str]]:
+    """Return phrase -> predictions of a dataset's example: in multiple choice, of its right letters and of their texts."""
+    rows = {str(row["index"]): row for row in EXAMPLES[name].rows}
+    right = {index: right_answer(name, row) for index, row in rows.items()}
+    found = {
+        phrase: {index: phrase.format(answer) for index, answer in right.items()}
+        for phrase in (PLAIN if TASKS[name].judge else PHRASES)
+    }
+    if TASKS[name].module == "image_mcq":
+        texts = {index: str(row.get(right[index], right[index])) for index, row in rows.items()}
+        found |= {
+            phrase.replace("{}", "{text}"): {index: phrase.format(text) for index, text in texts.items()}
+            for phrase in PHRASES
+            if "{}" in phrase
+        }
+    return found
+
+
+def measured() -> dict[str, Any]:
+    """Return version, prompts (as a hash) and scores of every dataset under the kit that is imported.
+
+    A score is [headline, unread rows, credits].
+    """
+    found: dict[str, Any] = {"version": boot().version, "datasets": {}}
+    for name in EXAMPLES:
+        with tempfile.TemporaryDirectory() as folder:
+            tsv = write(Path(folder) / f"{name}.tsv", EXAMPLES[name].rows)
+            dataset = KitDataset(name, TASKS[name], tsv, DataOptions(Path(folder), judge="rule"))
+            prompts = [[part.text for part in request.load()] for request in dataset.requests()]
+            scores = {}
+            for phrase, predictions in answers(name).items():
+                asked = {request.index: predictions[request.index] for request in dataset.requests()}
+                score = dataset.score(asked, Path(folder) / "scores")
+                scores[phrase] = [round(score.value, 6), score.unparsed, list(score.per_item.values())]
+        found["datasets"][name] = {"prompts": stable_hash(prompts), "scores": scores}
+    return found
+
+
+def stored() -> dict[str, dict[str, Any]]:
+    """Return what was stored, by name, the tested version first."""
+    files = sorted(FOLDER.glob("*.json"), key=lambda file: (file.stem != TESTED, file.stem))
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list[str]]:
+    """Return dataset -> phrases that two versions score differently, and "prompts" if those differ."""
+    found: dict[str, list[str]] = {}
+    for name, ours in one["datasets"].items():
+        theirs = other["datasets"][name]
+        found[name] = ["prompts"] * (ours["prompts"] != theirs["prompts"])
+        found[name] += [phrase for phrase, score in ours["scores"].items() if score != theirs["scores"][phrase]]
+    return {name: found[name] for name in found if found[name]}
+
+
+def table() -> str:
+    """Return the Markdown table of all stored versions against the tested one."""
+    versions = stored()
+    tested = versions.pop(TESTED)
+    lines = [f"| benchmark | {TESTED} | {' | '.join(versions)} |", "|---|---|" + "---|" * len(versions)]
+    for name, entry in tested["datasets"].items():
+        cells = []
+        for other in versions.values():
+            unlike = differences(tested, other).get(name, [])
+            worded = [phrase for phrase in unlike if phrase != "prompts"]
+            text = "other prompts, " if "prompts" in unlike else "equal prompts, "
+            cells.append(f"{text}{len(entry['scores']) - len(worded)} of {len(entry['scores'])} scores equal")
+        lines.append(f"| `{name}` | {len(entry['scores'])} scores | {' | '.join(cells)} |")
+    lines += [f"\n`{name}` is {entry['version']}." for name, entry in stored().items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Store the imported kit's scores if that is wanted, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", metavar="NAME")
+    if name := parser.parse_args().write:
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / f"{name}.json").write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
