@@ -9,6 +9,7 @@ import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
@@ -195,8 +196,15 @@ class KitDataset:
             question=bare_question(str(row["question"])),
             max_new_tokens=self.task.max_new_tokens,
             raw=self._raw_question(row),
+            wording=self._wording(position),
             group=self._indices[group[0]] if len(group) > 1 else "",
         )
+
+    def _wording(self, position: int) -> tuple[str | int, ...]:
+        """Return the texts of the kit's message for a row, and its images by number, none of them opened."""
+        number = count()
+        items = self._data.build_prompt(position)
+        return tuple(next(number) if item["type"] == "image" else str(item["value"]) for item in items)
 
     def _load(self, position: int) -> list[Part]:
         """Build the kit's message for a row, its images opened."""

@@ -28,7 +28,15 @@ PHRASES = (
     *("{}", "{}.", "({})", "**{}**", "Answer: {}", "The answer is {}.", "the answer is {}", "It is {}, I think."),
     "The correct answer is **{}**. Here's why: of everything that is shown in the image, nothing else fits the question.",
     "Let me see.\n\nFirst, there is a red shape next to a blue one.\n\nSo the best option is {}",
-    *("Not {}", "A or {}", "{} or nothing, I cannot tell from this image", "The answer is a small one", "", "Yes", "no"),
+    *(
+        "Not {}",
+        "A or {}",
+        "{} or nothing, I cannot tell from this image",
+        "The answer is a small one",
+        "",
+        "Yes",
+        "no",
+    ),
 )
 """Ways to word an answer, right or wrong."""
 PLAIN = ("{}", "", "no idea")
@@ -65,24 +73,21 @@ def answers(name: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def measured() -> dict[str, Any]:
-    """Return version, prompts (as a hash) and scores of every dataset under the kit that is imported.
+def measured(name: str) -> dict[str, Any]:
+    """Return a dataset's prompts (as a hash) and scores under the kit that is imported.
 
-    A score is [headline, unread rows, credits].
+    A score is the headline, the number of unread rows, and the credits.
     """
-    found: dict[str, Any] = {"version": boot().version, "datasets": {}}
-    for name in EXAMPLES:
-        with tempfile.TemporaryDirectory() as folder:
-            tsv = write(Path(folder) / f"{name}.tsv", EXAMPLES[name].rows)
-            dataset = KitDataset(name, TASKS[name], tsv, DataOptions(Path(folder), judge="rule"))
-            prompts = [[part.text for part in request.load()] for request in dataset.requests()]
-            scores = {}
-            for phrase, predictions in answers(name).items():
-                asked = {request.index: predictions[request.index] for request in dataset.requests()}
-                score = dataset.score(asked, Path(folder) / "scores")
-                scores[phrase] = [round(score.value, 6), score.unparsed, list(score.per_item.values())]
-        found["datasets"][name] = {"prompts": stable_hash(prompts), "scores": scores}
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        tsv = write(Path(folder) / f"{name}.tsv", EXAMPLES[name].rows)
+        dataset = KitDataset(name, TASKS[name], tsv, DataOptions(Path(folder), judge="rule"))
+        scores = {}
+        for phrase, predictions in answers(name).items():
+            asked = {request.index: predictions[request.index] for request in dataset.requests()}
+            score = dataset.score(asked, Path(folder) / "scores")
+            credits = " ".join(f"{credit:g}" for credit in score.per_item.values())
+            scores[phrase] = f"{score.value:.6g}, {score.unparsed} unread: {credits}"
+        return {"prompts": stable_hash([request.wording for request in dataset.requests()]), "scores": scores}
 
 
 def stored() -> dict[str, dict[str, Any]]:
@@ -91,30 +96,34 @@ def stored() -> dict[str, dict[str, Any]]:
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
-def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list[str]]:
-    """Return dataset -> phrases that two versions score differently, and "prompts" if those differ."""
-    found: dict[str, list[str]] = {}
-    for name, ours in one["datasets"].items():
-        theirs = other["datasets"][name]
-        found[name] = ["prompts"] * (ours["prompts"] != theirs["prompts"])
-        found[name] += [phrase for phrase, score in ours["scores"].items() if score != theirs["scores"][phrase]]
-    return {name: found[name] for name in found if found[name]}
+def same_version(version: str) -> str | None:
+    """Return the name under which a version's code is stored, whatever the version is called; None for none."""
+    code = version.rpartition(" (code ")
+    return next(
+        (name for name, entry in stored().items() if entry["version"].rpartition(" (code ")[1:] == code[1:]), None
+    )
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Return the phrases of a dataset that two versions score differently, and "prompts" if those differ."""
+    worded = [phrase for phrase, score in ours["scores"].items() if score != theirs["scores"].get(phrase)]
+    return ["prompts"] * (ours["prompts"] != theirs["prompts"]) + worded
 
 
 def table() -> str:
     """Return the Markdown table of all stored versions against the tested one."""
     versions = stored()
     tested = versions.pop(TESTED)
-    lines = [f"| benchmark | {TESTED} | {' | '.join(versions)} |", "|---|---|" + "---|" * len(versions)]
+    lines = [" | ".join(("| benchmark", TESTED, *versions)) + " |", "|---|---|" + "---|" * len(versions)]
     for name, entry in tested["datasets"].items():
         cells = []
         for other in versions.values():
-            unlike = differences(tested, other).get(name, [])
+            unlike = differences(entry, other["datasets"][name])
             worded = [phrase for phrase in unlike if phrase != "prompts"]
             text = "other prompts, " if "prompts" in unlike else "equal prompts, "
             cells.append(f"{text}{len(entry['scores']) - len(worded)} of {len(entry['scores'])} scores equal")
-        lines.append(f"| `{name}` | {len(entry['scores'])} scores | {' | '.join(cells)} |")
-    lines += [f"\n`{name}` is {entry['version']}." for name, entry in stored().items()]
+        lines.append(" | ".join((f"| `{name}`", f"{len(entry['scores'])} scores", *cells)) + " |")
+    lines += ["", "Stored in a record as: " + "; ".join(entry["version"] for entry in stored().values()) + "."]
     return "\n".join(lines)
 
 
@@ -123,8 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", metavar="NAME")
     if name := parser.parse_args().write:
+        found = {"version": boot().version, "datasets": {dataset: measured(dataset) for dataset in EXAMPLES}}
         FOLDER.mkdir(exist_ok=True)
-        (FOLDER / f"{name}.json").write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+        (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table())
 
 

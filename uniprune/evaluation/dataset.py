@@ -21,7 +21,8 @@ class Request:
         question: bare question without option lists and formatting hints, for prompt-aware methods.
         max_new_tokens: longest prediction, in tokens.
         raw: cells of the row for a family with prompts of its own; None if only the benchmark can word it.
-        wording: message in a family's own words, texts and numbers of images; empty for the benchmark's.
+        wording: the message, texts and numbers of images, as the benchmark or the model's family words it; with it, a
+            change of words is noticed when a run is resumed. Empty if the benchmark does not give it.
         group: label that rows scored together share (a pair, the rotations of a question); empty for a row alone. If
             one of them cannot be asked, none of them is scored.
     """

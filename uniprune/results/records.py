@@ -164,7 +164,7 @@ class DatasetRecord(Strict):
     data: str
     """md5 of the data file."""
     prompts: str
-    """Hash of the rows' indices, questions, token limits and, with `prompts: family`, the family's wording."""
+    """Hash of the rows' indices, questions, token limits and wording; see `uniprune.evaluation.prompts`."""
     images: dict[str, Any] = Field(default_factory=dict)
     """Image settings of these rows that differ from the checkpoint's own."""
     rows: int
