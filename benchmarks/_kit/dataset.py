@@ -131,7 +131,7 @@ class KitDataset:
             clusters=shared(dict.fromkeys([*indices, *credits.per_item]), self._clusters),
             parts=credits.parts,
             details={
-                **_rating(evaluation.rating),
+                **evaluation.details(),
                 "faulty": {**self.faulty, **with_groups(left_out, self.requests(limit))},
             },
             judge=self._judge.label if self._judge else "exact",
@@ -289,16 +289,3 @@ class _Here:
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> list[Any]:
         """Return the results in order."""
         return [function(task) for task in tasks]
-
-
-def _rating(rating: Any) -> dict[str, Any]:
-    """Convert the kit's own rating (a dict, a DataFrame or an exception) to JSON values; NaN becomes null."""
-    if isinstance(rating, Exception):
-        return {"table": [], "no_table": f"VLMEvalKit's own rating failed: {type(rating).__name__}: {rating}"}
-    rows = [rating] if isinstance(rating, dict) else rating.to_dict("records")
-    return {"table": [{str(key): _scalar(value) for key, value in row.items()} for row in rows]}
-
-
-def _scalar(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and value != value else value

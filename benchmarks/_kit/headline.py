@@ -1,8 +1,8 @@
 """One number, 0–100, from the credits of a dataset's items.
 
-The bridge computes it, not VLMEvalKit's rating: versions of the kit rate differently (one of them cannot rate MME unless
-all of its categories are there), and its own "primary metric" is the alphabetically first one for MME
-(`code_reasoning`). Where the kit's rating runs, its table is stored with the score, and tests compare the two.
+The bridge computes it, not VLMEvalKit's rating: versions of the kit rate differently (some cannot rate MME unless all
+of its categories are there), and its own "primary metric" is the alphabetically first one for MME (`code_reasoning`).
+Where the kit's rating runs, its table is stored with the score, and tests compare the two.
 """
 
 from __future__ import annotations

@@ -59,10 +59,23 @@ class Evaluation:
             raise self.rating
         return self.kit.load(str(path))
 
+    def details(self) -> dict[str, Any]:
+        """Return the kit's own rating (a dict or a DataFrame) as JSON values, NaN as null, or why there is none."""
+        if isinstance(self.rating, Exception):
+            reason = f"{type(self.rating).__name__}: {self.rating}"
+            return {"table": [], "no_table": f"VLMEvalKit's own rating failed: {reason}"}
+        rows = [self.rating] if isinstance(self.rating, dict) else self.rating.to_dict("records")
+        return {"table": [{str(key): _scalar(value) for key, value in row.items()} for row in rows]}
+
     @property
     def indices(self) -> list[str]:
         """Row indices in table order."""
         return [str(index) for index in self.table["index"]]
+
+
+def _scalar(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and value != value else value
 
 
 Parts = Mapping[str, Mapping[str, tuple[float, float]]]

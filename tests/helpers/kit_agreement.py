@@ -1,7 +1,7 @@
 """Scores and prompts of every dataset under versions of VLMEvalKit: `python -m tests.helpers.kit_agreement`.
 
-Prints the table of docs/benchmarks.md. `--write NAME` first scores with the kit that is imported (a folder on PYTHONPATH
-goes before the installed one) and stores the result as tests/golden/kits/NAME.json.
+Prints the table of docs/benchmarks.md. `--write NAME` first scores with the kit that is imported (a folder on
+PYTHONPATH goes before the installed one) and stores the result as tests/golden/kits/NAME.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TESTED = "ms-vlmeval-0.0.20"
 """The stored version that `pip install 'uniprune[vlmeval]'` installs."""
 PHRASES = (
     *("{}", "{}.", "({})", "**{}**", "Answer: {}", "The answer is {}.", "the answer is {}", "It is {}, I think."),
-    "The correct answer is **{}**. Here's why: of everything that is shown in the image, nothing else fits the question.",
+    "The correct answer is **{}**. Here's why: of all that is shown in the image, nothing else fits the question.",
     "Let me see.\n\nFirst, there is a red shape next to a blue one.\n\nSo the best option is {}",
     *(
         "Not {}",
@@ -56,7 +56,7 @@ def right_answer(name: str, row: Row) -> str:
 
 
 def answers(name: str) -> dict[str, dict[str, str]]:
-    """Return phrase -> predictions of a dataset's example: in multiple choice, of its right letters and of their texts."""
+    """Return phrase -> predictions of a dataset's example; in multiple choice, of the right letters and their texts."""
     rows = {str(row["index"]): row for row in EXAMPLES[name].rows}
     right = {index: right_answer(name, row) for index, row in rows.items()}
     found = {
