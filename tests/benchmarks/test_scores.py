@@ -72,6 +72,7 @@ def test_prompts_are_those_of_the_official_class(name, tmp_path, monkeypatch):
             wanted = reference.build_prompt(place[request.index])
             parts = request.load()
             assert [part.text for part in parts] == [w["value"] if w["type"] == "text" else None for w in wanted]
+            assert [None if isinstance(piece, int) else piece for piece in request.wording] == [p.text for p in parts]
             for part, item in zip(parts, wanted, strict=True):
                 if item["type"] == "image":
                     with images.Image.open(item["value"]) as picture:

@@ -17,6 +17,7 @@ from tests.helpers.kit_tables import EXAMPLES, Row, write
 from tests.helpers.paths import TESTS
 from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.dataset import KitDataset
+from uniprune.benchmarks._kit.official import OfficialFile
 from uniprune.benchmarks._kit.tasks import TASKS
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.utils.hashing import stable_hash
@@ -39,6 +40,8 @@ PHRASES = (
     ),
 )
 """Ways to word an answer, right or wrong."""
+FIELDS = ("data", "prompts")
+"""What is compared besides scores."""
 PLAIN = ("{}", "", "no idea")
 """Those for datasets whose answers a judge reads: what its rules make of the others is not the kit's."""
 _READ: dict[str, Callable[[Row], str]] = {
@@ -74,7 +77,7 @@ def answers(name: str) -> dict[str, dict[str, str]]:
 
 
 def measured(name: str) -> dict[str, Any]:
-    """Return a dataset's prompts (as a hash) and scores under the kit that is imported.
+    """Return a dataset's official file (its md5), prompts (as a hash) and scores under the kit that is imported.
 
     A score is the headline, the number of unread rows, and the credits.
     """
@@ -87,7 +90,8 @@ def measured(name: str) -> dict[str, Any]:
             score = dataset.score(asked, Path(folder) / "scores")
             credits = " ".join(f"{credit:g}" for credit in score.per_item.values())
             scores[phrase] = f"{score.value:.6g}, {score.unparsed} unread: {credits}"
-        return {"prompts": stable_hash([request.wording for request in dataset.requests()]), "scores": scores}
+        prompts = stable_hash([request.wording for request in dataset.requests()])
+        return {"data": OfficialFile(name, TASKS[name]).published()[1], "prompts": prompts, "scores": scores}
 
 
 def stored() -> dict[str, dict[str, Any]]:
@@ -105,9 +109,9 @@ def same_version(version: str) -> str | None:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """Return the phrases of a dataset that two versions score differently, and "prompts" if those differ."""
+    """Return the phrases of a dataset that two versions score differently, and "data", "prompts" if those differ."""
     worded = [phrase for phrase, score in ours["scores"].items() if score != theirs["scores"].get(phrase)]
-    return ["prompts"] * (ours["prompts"] != theirs["prompts"]) + worded
+    return [field for field in FIELDS if ours[field] != theirs.get(field)] + worded
 
 
 def table() -> str:
@@ -119,9 +123,9 @@ def table() -> str:
         cells = []
         for other in versions.values():
             unlike = differences(entry, other["datasets"][name])
-            worded = [phrase for phrase in unlike if phrase != "prompts"]
-            text = "other prompts, " if "prompts" in unlike else "equal prompts, "
-            cells.append(f"{text}{len(entry['scores']) - len(worded)} of {len(entry['scores'])} scores equal")
+            equal = len(entry["scores"]) - len([phrase for phrase in unlike if phrase not in FIELDS])
+            same = [f"{'other' if field in unlike else 'same'} {field}, " for field in FIELDS]
+            cells.append(f"{''.join(same)}{equal} of {len(entry['scores'])} scores equal")
         lines.append(" | ".join((f"| `{name}`", f"{len(entry['scores'])} scores", *cells)) + " |")
     lines += ["", "Stored in a record as: " + "; ".join(entry["version"] for entry in stored().values()) + "."]
     return "\n".join(lines)
