@@ -21,6 +21,7 @@ from uniprune.benchmarks._kit.boot import USED, boot, replaced
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.headline import MME_CATEGORIES
 from uniprune.benchmarks._kit.judges import RuleJudge
+from uniprune.benchmarks._kit.official import OfficialFile
 from uniprune.benchmarks._kit.tasks import TASKS
 from uniprune.benchmarks._kit.version import kit_version
 from uniprune.errors import UserError
@@ -203,6 +204,14 @@ class Replies:
 def graded(folder: Path, *texts: str) -> Score:
     with replaced(RuleJudge, replier=lambda *args: Replies(iter(texts))):
         return opened("mia-bench", folder).score(EXAMPLES["mia-bench"].answers, folder / "scores")
+
+
+def test_a_file_that_the_kit_does_not_know_is_refused_and_not_called_altered(tmp_path: Path) -> None:
+    source = OfficialFile("pope", replace(TASKS["pope"], kit_name="POPE_2"))
+    with pytest.raises(UserError, match=r"pope: .* \(code \w+\) has no address and md5 of POPE_2; install the version"):
+        source.published()
+    source.path(tmp_path).write_text("x")
+    assert source.inspect(tmp_path).state == "unchecked"
 
 
 def test_gradings_outside_their_range_are_unread(tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ PLAIN = ("{}", "", "no idea")
 """Those for datasets whose answers a judge reads: what its rules make of the others is not the kit's."""
 _READ: dict[str, Callable[[Row], str]] = {
     "mathvista": lambda row: str(row["answer_option"] or row["answer"]),
+    **dict.fromkeys(
+        ("mathvision", "mathvision-mini"),
+        lambda row: {r"\frac{1}{2}": "0.5"}.get(str(row["answer"]), str(row["answer"])),
+    ),
     "ocrbench": lambda row: {"['0012']": "0012", "['7']": "7", "['nan']": "nan"}.get(str(row["answer"]), "y"),
     "chartqa": lambda row: str(row["answer"]).strip("[]").split(",")[0],
     "textvqa": lambda row: "7" if "7" in str(row["answer"]) else str(row["answer"]).split("'")[-2],
