@@ -40,15 +40,25 @@ def test_relatives_are_means_of_ratios_without_benchmarks_on_which_the_baseline_
 
 @pytest.mark.parametrize(
     "other",
-    [{"data": "e"}, {"prompts": "q"}, {"score": score(HALF, judge="model")}, {"score": None}],
-    ids=["data", "prompts", "judge", "not scored"],
-)
-def test_scores_of_other_questions_or_judges_are_not_compared(other: dict[str, object]) -> None:
+    [{"data": "e"}, {"prompts": "q"}, {"score": score(HALF, judge="model")}, {"score": score(HALF, scorer="kit 2")},
+     {"score": None}],
+    ids=["data", "prompts", "judge", "scorer", "not scored"],
+)  # fmt: skip
+def test_scores_of_other_questions_judges_or_scorers_are_not_compared(other: dict[str, object]) -> None:
     base, pruned = run("none", {"x": dataset(GOOD, **other)}), run("a", {"x": dataset(HALF)})
     comparison = RunComparison([base, pruned])
     assert not comparable(one(comparison, "a"), one(comparison, "none"), "x")
     assert comparison.relative(one(comparison, "a"), ["x"]) is None
     assert comparison.score(one(comparison, "a"), "x").value == 50
+
+
+def test_versions_of_a_scorer_that_differ_are_named_with_their_runs() -> None:
+    scores = [score(HALF, scorer=f"kit {version}") for version in (1, 2)]
+    records = [run(name, {"x": dataset(HALF, score=one)}) for name, one in zip("ab", scores, strict=True)]
+    [note] = [note for note in leaderboard(records).notes if "versions of the scorer differ" in note]
+    assert note.startswith("x: ") and "kit 1 scored m a" in note and "; kit 2 scored m b" in note
+    assert not [note for note in leaderboard(records[:1] * 2).notes if "scorer" in note]
+    assert row(records, "a")["rank"] == RankInterval(1, 1, 1, tied=True)
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def _over_seeds(runs: Mapping[str, Estimate]) -> Estimate:
 
 
 def comparable(one: SeedGroup, other: SeedGroup, name: str) -> bool:
-    """Return whether both groups have a score on the same questions by the same judge."""
+    """Return whether both groups have a score on the same questions by the same judge and version of the scorer."""
     entries = [group.scores.get(name) for group in (one, other)]
     return all(entries) and len({_questions(name, entry) for entry in entries if entry}) == 1
 
@@ -236,8 +236,8 @@ def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
 
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:
-    """Return what two runs share if their items are pairs: benchmark, rows, those left out, and judge."""
-    return (name, *rows_key(entry), entry.score.judge if entry.score else "")
+    """Return what two runs share if their items are pairs: benchmark, rows, those left out, judge and scorer."""
+    return (name, *rows_key(entry), *((entry.score.judge, entry.score.scorer) if entry.score else ()))
 
 
 def rows_key(entry: DatasetRecord) -> tuple[str, ...]:
