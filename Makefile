@@ -7,7 +7,7 @@ ARGS ?=
 PYTEST := $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast test-min wheel-test lint format docs clean
+.PHONY: help demo test test-fast test-min test-kit wheel-test lint format docs clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,10 @@ test-fast: $(VENV)/.installed ## run the unit tests
 
 test-min: $(MIN)/.installed ## run the engine's tests on the oldest supported transformers
 	$(MIN)/bin/python -m pytest -n auto --dist worksteal -m "not slow" tests/engine tests/test_public.py $(ARGS)
+
+test-kit: $(VENV)/.installed ## run the benchmarks' tests on the VLMEvalKit in KIT=folder (the one that holds vlmeval/)
+	@test -f "$(KIT)/vlmeval/__init__.py" || { echo 'make test-kit KIT=folder: no folder with vlmeval/ in it' >&2; exit 2; }
+	PYTHONPATH="$(abspath $(KIT))" $(PYTEST) tests/benchmarks $(ARGS)
 
 wheel-test: $(VENV)/.installed ## build the wheel and use it outside the checkout (part of `test`)
 	$(VENV)/bin/python -m pytest tests/packaging $(ARGS)

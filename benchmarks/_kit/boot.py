@@ -13,7 +13,7 @@ import sys
 import tempfile
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,18 @@ from PIL import Image
 
 from uniprune.errors import UserError
 
+from .version import kit_version
+
 
 @dataclass(frozen=True)
 class Kit:
-    """The modules of VLMEvalKit that load, prompt and score the datasets used here."""
+    """The modules of VLMEvalKit that load, prompt and score the datasets used here.
 
+    Attributes:
+        version: its version, as `kit_version` names it; the modules follow.
+    """
+
+    version: str
     image_mcq: Any
     image_vqa: Any
     image_yorn: Any
@@ -46,6 +53,25 @@ class Kit:
         return getattr(getattr(self, module), name)
 
 
+USED: Mapping[str, tuple[str, ...]] = {
+    "dataset.image_mcq": ("ImageMCQDataset", "MMMUDataset"),
+    "dataset.image_vqa": ("ImageVQADataset", "MathVista", "MathVision", "OCRBench", "build_judge", "mp"),
+    "dataset.image_yorn": ("ImageYORNDataset",),
+    "dataset.miabench": ("MIABench", "build_judge", "generate_prompt", "process_rawscore"),
+    "dataset.utils.multiple_choice": ("timestr", "prefetch_answer", "MMMU_preproc", "get_pred_file_format"),
+    "dataset.utils.mathv": ("is_equal", "post_check", "build_mathv_gpt4_prompt"),
+    "dataset.utils.mathvista": ("post_check", "build_mathvista_gpt4_prompt"),
+    "dataset.utils.vqa_eval": ("istype", "hit_calculate", "process_answer"),
+    "dataset.utils.yorn": ("YOrN_Extraction",),
+    "utils.mp_util": ("dump",),
+    "smp.file": ("get_pred_file_format",),
+    "smp": ("load",),
+}
+"""Modules of the kit -> what the bridge calls or replaces in them."""
+TESTED = "install the version that UniPrune is tested with: pip install 'uniprune[vlmeval]'"
+"""Remedy for another version."""
+
+
 def boot() -> Kit:
     """Import the parts of VLMEvalKit that are needed, and nothing else of it.
 
@@ -54,24 +80,23 @@ def boot() -> Kit:
     mostly torch, instead of nine); they are taken out again, so that a later, full import finds the real ones.
 
     Raises:
-        UserError: VLMEvalKit is not installed.
+        UserError: VLMEvalKit is not installed, or this version of it lacks something that the bridge uses.
     """
     spec = importlib.util.find_spec("vlmeval") if "vlmeval" not in sys.modules else sys.modules["vlmeval"].__spec__
     if spec is None or not spec.submodule_search_locations:
         raise UserError("VLMEvalKit is not installed; it makes the prompts and scores: pip install 'uniprune[vlmeval]'")
     root = Path(spec.submodule_search_locations[0])
+    version = kit_version(root)
     with untouched(), _stand_ins(root):
-        module = {
-            path.rpartition(".")[2]: importlib.import_module(f"vlmeval.{path}")
-            for path in (
-                *("dataset.image_mcq", "dataset.image_vqa", "dataset.image_yorn", "dataset.miabench"),
-                *("dataset.utils.multiple_choice", "dataset.utils.mathv", "dataset.utils.mathvista"),
-                *("dataset.utils.vqa_eval", "utils.mp_util", "smp.file"),
-            )
-        }
-        importlib.import_module("vlmeval.dataset.utils.yorn")  # else by the kit, when the stand-ins are gone
-        smp = importlib.import_module("vlmeval.smp")
-    return Kit(**module, load=smp.load)
+        try:
+            module = {path.rpartition(".")[2]: importlib.import_module(f"vlmeval.{path}") for path in USED}
+        except ImportError as error:
+            raise UserError(f"{version} in {root} cannot be imported: {error}; {TESTED}") from error
+    for (path, names), found in zip(USED.items(), module.values(), strict=True):
+        if lacking := [name for name in names if not hasattr(found, name)]:
+            raise UserError(f"{version} in {root} has no {', '.join(lacking)} in vlmeval.{path}; {TESTED}")
+    del module["yorn"]  # imported here, because the kit does it when the stand-ins are gone
+    return Kit(version, load=module.pop("smp").load, **module)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import ast
 import functools
 import operator
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,17 +39,19 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Number, Number], Number]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,  # type: ignore[dict-item]  # complex numbers raise TypeError
-    ast.Mod: operator.mod,  # type: ignore[dict-item]
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
     ast.Pow: lambda base, exponent: _power(base, exponent),
 }
 _NUMERIC_LATEX = re.compile(
-    r"(?: [^\\a-z,|!<>=] | (?<=\d),(?=\d{3}(?!\d)) | \\[^a-z|]"
+    r"(?: [^\\a-z,|<>=] | (?<=\d),(?=\d{3}(?!\d)) | \\[^a-z|]"
     r" | \\(?:frac|sqrt|times|cdot|div|text|quad|qquad|circ|circle|degree|phantom|approx)(?![a-z])"
     r" | \\binom\{\d{1,3}\}\{\d{1,3}\} | \\(?:gcd|lcm)\(\d{1,9},\ ?\d{1,9}\) )+",
     re.X,
 )
 """LaTeX of which the parser can make a number, after its own normalisation: no letters, sets, relations, functions."""
+_PARSER = threading.Lock()
+"""The parser's tables grow while it reads, and a judge model's replies are compared in threads."""
 _LETTER = re.compile(r"(?:\\text|[\s(){}$])*([a-z])[\s(){}$]*")
 
 
@@ -63,7 +66,7 @@ def _close(a: Any, b: Any) -> bool:
     if a is None or b is None:
         return False
     try:
-        return abs(a - b) < TOLERANCE
+        return bool(abs(a - b) < TOLERANCE)
     except (TypeError, OverflowError):  # letters; an integer that no float can hold
         return bool(a == b)
 
@@ -88,7 +91,8 @@ def latex_value(text: str) -> Number | str | None:
     if len(latex) > LONGEST or _depth(latex) > DEEPEST or not _NUMERIC_LATEX.fullmatch(latex):
         return None
     try:
-        parsed = str(latex2sympy(latex, normalization_config=None))
+        with _PARSER:
+            parsed = str(latex2sympy(latex, normalization_config=None))
     except Exception:  # it raises bare exceptions, AttributeError and others for what it cannot read
         return None
     return plain_value(parsed)

@@ -23,30 +23,61 @@ TABLES = "pkl"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished `evaluate` of the kit.
+    """One `evaluate` of the kit: its matching has finished, its rating may have failed.
 
     Attributes:
         kit: VLMEvalKit.
         name: the kit's name of the dataset.
         table: its rows and predictions, in file order.
-        result: its return value.
+        rating: its return value, the kit's own rating, or the exception that it ended with.
         folder: folder of its files, all called `predictions…`.
     """
 
     kit: Kit
     name: str
     table: Any
-    result: Any
+    rating: Any
     folder: Path
 
+    @property
+    def result(self) -> Any:
+        """The kit's own rating.
+
+        Raises:
+            Exception: as the kit raised it.
+        """
+        if isinstance(self.rating, Exception):
+            raise self.rating
+        return self.rating
+
     def file(self, ending: str) -> Any:
-        """Load one of the kit's result tables, for example `file("_auxmatch")`."""
-        return self.kit.load(str(self.folder / f"predictions{ending}.{TABLES}"))
+        """Load one of the kit's result tables, for example `file("_auxmatch")`.
+
+        Raises:
+            Exception: as the kit raised it before it had matched the answers.
+        """
+        path = self.folder / f"predictions{ending}.{TABLES}"
+        if isinstance(self.rating, Exception) and not path.is_file():
+            raise self.rating
+        return self.kit.load(str(path))
+
+    def details(self) -> dict[str, Any]:
+        """Return the kit's own rating (a dict or a DataFrame) as JSON values, NaN as null, or why there is none."""
+        if isinstance(self.rating, Exception):
+            reason = f"{type(self.rating).__name__}: {self.rating}"
+            return {"table": [], "no_table": f"VLMEvalKit's own rating failed: {reason}"}
+        rows = [self.rating] if isinstance(self.rating, dict) else self.rating.to_dict("records")
+        return {"table": [{str(key): _scalar(value) for key, value in row.items()} for row in rows]}
 
     @property
     def indices(self) -> list[str]:
         """Row indices in table order."""
         return [str(index) for index in self.table["index"]]
+
+
+def _scalar(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and value != value else value
 
 
 Parts = Mapping[str, Mapping[str, tuple[float, float]]]
@@ -202,7 +233,10 @@ def short_answers(evaluation: Evaluation) -> Credits:
 
 
 def instructions(evaluation: Evaluation) -> Credits:
-    """MIA-Bench: the total of every grading sentence. Unread gradings carry no credit; the kit leaves them out too."""
+    """MIA-Bench: the total of every grading sentence. Unread gradings carry no credit; the kit leaves them out too.
+
+    A total below 0 or above 1 (of 12/10) is unread here; the kit counts it as it is.
+    """
     credits = {}
     judged = evaluation.file("_judge")
     for index, types, reply in zip(evaluation.indices, judged["component_type"], judged["score_raw"], strict=True):
@@ -210,5 +244,6 @@ def instructions(evaluation: Evaluation) -> Credits:
             scores = evaluation.kit.miabench.process_rawscore(types[2:-2].split("', '"), str(reply))
         except (ValueError, IndexError, ZeroDivisionError, UnboundLocalError):  # the kit swallows these, too
             continue
-        credits[index] = min(1.0, max(0.0, float(scores["total_score"])))
+        if 0 <= scores["total_score"] <= 1:
+            credits[index] = float(scores["total_score"])
     return Credits(credits, len(judged) - len(credits))

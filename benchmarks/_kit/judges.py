@@ -43,7 +43,7 @@ class Judge(Protocol):
 
     @property
     def note(self) -> str:
-        """What is known about its verdicts, for the display of a score; may be empty."""
+        """Remark on its verdicts, shown with a score; may be empty."""
 
     def check(self, name: str, table: Any) -> None:
         """Raise UserError if there is a row in dataset `name` that it cannot judge."""

@@ -33,11 +33,19 @@ class OfficialFile:
         return data_dir / f"{self.task.kit_name}.tsv"
 
     def published(self) -> tuple[str, str]:
-        """Return its address and md5, from the kit's tables."""
-        from .boot import boot
+        """Return its address and md5, from the kit's tables.
 
-        dataset = boot().dataset_class(self.task.module, self.task.cls)
-        return dataset.DATASET_URL[self.task.kit_name], dataset.DATASET_MD5[self.task.kit_name]
+        Raises:
+            UserError: VLMEvalKit is not installed, or its tables lack the file.
+        """
+        from .boot import TESTED, boot
+
+        kit, name = boot(), self.task.kit_name
+        dataset = kit.dataset_class(self.task.module, self.task.cls)
+        url, md5 = dataset.DATASET_URL.get(name), dataset.DATASET_MD5.get(name)
+        if not url or not md5:
+            raise UserError(f"{self.name}: {kit.version} has no address and md5 of {name}; {TESTED}")
+        return url, md5
 
     def inspect(self, data_dir: Path) -> DataFile:
         """Check the file at the path; it is read to its end."""
@@ -47,7 +55,7 @@ class OfficialFile:
         size, found = path.stat().st_size, _md5(path)
         try:
             _, expected = self.published()
-        except UserError:  # VLMEvalKit is not installed: there is nothing to compare with
+        except UserError:  # VLMEvalKit is not installed, or has no md5 of the file: nothing to compare with
             return DataFile(path, "unchecked", size, found)
         return DataFile(path, "ok" if found == expected else "altered", size, found)
 

@@ -24,7 +24,7 @@ NOTHING = "?"
 _LETTER = r"(?<![A-Za-z0-9_'])(?P<letter>[A-H])(?![A-Za-z0-9_'])"
 _NAMED_LETTER = re.compile(
     rf"""(?: [(\[{{*"] | \b(?i:options?|choices?|answers?|is|are|be|choose|select|pick)\b | [选項项案为是選為:=] )
-    [\s:=*("]* {_LETTER} (?!\s+[a-z]) | ^\s*{_LETTER.replace("letter", "first")} \s* (?: [.):,*] | $ )""",
+    [\s:=*("]{0, 8} {_LETTER} (?!\s+[a-z]) | ^\s*{_LETTER.replace("letter", "first")} \s* (?: [.):,*] | $ )""",
     re.X | re.M,
 )
 """A letter that is named as an option: "(B)", "option B", "选B", "B. 12 cm"; not the article of "is A circle"."""
@@ -92,10 +92,10 @@ def _mentioned_option(text: str, options: Mapping[str, str]) -> str:
 
 
 def _last_end(text: str, option: str) -> int:
-    """Return where the last mention of an option's text ends, whatever its case and blanks; -1 without one."""
-    pattern = r"\s*".join(map(re.escape, option.split()))
+    """Return where the last mention of an option's text ends, whatever its case, blanks and $; -1 without one."""
+    pattern = r"[\s$]*".join(map(re.escape, re.findall(r"[A-Za-z0-9.]+|[^\s$]", option)))
     mention = rf"(?<![A-Za-z0-9_.]){pattern}(?![A-Za-z0-9_]|[./,]\d)"
-    return max((found.end() for found in re.finditer(mention, text, re.I)), default=-1) if option else -1
+    return max((found.end() for found in re.finditer(mention, text, re.I)), default=-1) if pattern else -1
 
 
 def _typed(number: str, answer_type: str) -> str:
@@ -128,7 +128,7 @@ def _list(instruction: re.Match[str], answer: str) -> bool:
 
 
 def _mention(instruction: re.Match[str], answer: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(instruction['what'])}(?!\w)", answer, re.I) is not None
+    return re.search(rf"(?<![A-Za-z0-9_]){re.escape(instruction['what'])}(?![A-Za-z0-9_])", answer, re.I) is not None
 
 
 INSTRUCTIONS: tuple[tuple[re.Pattern[str], Check], ...] = tuple(

@@ -63,8 +63,7 @@ class Task:
         metric: name of the headline number.
         summary: one line for listings.
         columns: columns that must exist and be filled in every row.
-        headline: converts the kit's result to 0–100.
-        credits: per-item credit from the kit's result files.
+        credits: per-item credit from the kit's result files; the headline follows from it.
         suite: the `--suite` that contains it.
         rows_known: whether `rows` is documented rather than estimated.
         all_or_none: columns that, if filled in one row, must be filled in every row.
@@ -89,7 +88,6 @@ class Task:
     metric: str
     summary: str
     columns: tuple[str, ...]
-    headline: Callable[[Evaluation], float]
     credits: Callable[[Evaluation], Credits]
     suite: str = "ten"
     rows_known: bool = True

@@ -18,7 +18,6 @@ _MCQ: dict[str, Any] = {
     "all_or_none": ("category", "l2-category", "split"),
     "fault": faults.choice_fault,
     "gold": Gold(golds.text, golds.choice),
-    "headline": headline.hits,
     "credits": items.choices,
 }
 _MMBENCH: dict[str, Any] = {
@@ -43,7 +42,6 @@ _SHORT: dict[str, Any] = {
     "columns": ("index", "image", "question", "answer"),
     "all_or_none": ("category", "split"),
     "fault": faults.answers_fault,
-    "headline": headline.short_answers,
     "credits": items.short_answers,
 }
 _YES_OR_NO = {"answer": frozenset({"Yes", "No"})}
@@ -57,7 +55,6 @@ TASKS: dict[str, Task] = {
         ability="comprehensive",
         metric="score / 28",
         summary="MME: perception and cognition, yes/no pairs (arXiv 2306.13394)",
-        headline=headline.mme,
         credits=items.pairs,
         allowed={**_YES_OR_NO, "category": frozenset(headline.MME_CATEGORIES)},
         grouping=Grouping(lambda row: f"{row['category']}/{row['image_path']}", faults.pair_fault),
@@ -92,7 +89,6 @@ TASKS: dict[str, Task] = {
         allowed={"question_type": frozenset({"multi_choice", "free_form"})},
         fault=faults.vista_fault,
         gold=Gold(golds.letter_or_text, golds.mathvista, golds.UNREAD),
-        headline=headline.overall,
         credits=items.mathvista,
         judging=Judging(lambda kit: kit.mathvista.build_mathvista_gpt4_prompt, rules.last_value),
         max_new_tokens=1024,
@@ -109,7 +105,6 @@ TASKS: dict[str, Task] = {
         literals=("choices",),
         fault=faults.vision_fault,
         gold=Gold(golds.text, golds.mathvision, golds.UNREAD),
-        headline=headline.overall,
         credits=items.mathvision,
         judging=Judging(lambda kit: kit.mathv.build_mathv_gpt4_prompt, rules.last_value),
         max_new_tokens=1024,
@@ -134,7 +129,6 @@ TASKS: dict[str, Task] = {
         allowed={"category": frozenset(headline.OCR_CATEGORIES)},
         fault=faults.answers_fault,
         gold=Gold(golds.listed, golds.reading),
-        headline=headline.ocr,
         credits=items.reading,
     ),
     "mia-bench": Task(
@@ -152,7 +146,6 @@ TASKS: dict[str, Task] = {
         literals=("components", "component_weight", "component_type"),
         fault=faults.mia_fault,
         labels=lambda row, place, head: {"index": place, "num_of_component": len(ast.literal_eval(row["components"]))},
-        headline=headline.mia,
         credits=items.instructions,
         judging=Judging(lambda kit: kit.miabench.generate_prompt, rules.grade, rules.uncovered, 2048),
         max_new_tokens=1024,
@@ -172,7 +165,6 @@ TASKS: dict[str, Task] = {
         ability="hallucination",
         metric="F1",
         summary="POPE: object hallucination (arXiv 2305.10355)",
-        headline=headline.pope,
         credits=items.f1,
         allowed=_YES_OR_NO,
     ),
@@ -185,7 +177,6 @@ TASKS: dict[str, Task] = {
         summary="HallusionBench: language hallucination and visual illusion (arXiv 2310.14566)",
         fault=faults.figure_fault,
         labels=lambda row, place, head: {"index": faults.figure_label(row, place)},
-        headline=headline.hallusion,
         credits=items.three_accuracies,
         grouping=Grouping(faults.figure_set),
         allowed=_YES_OR_NO,

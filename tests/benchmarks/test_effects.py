@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -58,7 +59,8 @@ def test_nothing_of_the_process_changes(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", PROBE, str(tmp_path), *names],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "PRED_FORMAT": "json"},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", "PRED_FORMAT": "json"}
+        | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")},  # the kit under test
         capture_output=True,
         text=True,
     )
@@ -67,8 +69,6 @@ def test_nothing_of_the_process_changes(tmp_path):
 
 
 def test_a_failure_inside_is_cleaned_up_as_well(monkeypatch):
-    import os
-
     import torch
 
     monkeypatch.setenv("PRED_FORMAT", "xlsx")
@@ -81,8 +81,6 @@ def test_a_failure_inside_is_cleaned_up_as_well(monkeypatch):
 
 
 def test_untouched_restores_a_deleted_variable(monkeypatch):
-    import os
-
     monkeypatch.setenv("KEPT", "1")
     with untouched():
         del os.environ["KEPT"]

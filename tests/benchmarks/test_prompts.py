@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import types
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def test_words_are_guarded_and_pictures_not_decoded_for_it():
     request = Request("0", lambda: [Part(text="Why?")], "Why?", raw=row)
     hashes = {prompts_hash([worded(request, lambda row, end=end: [0, row.text + end])]) for end in ("", "!", "?")}
     assert len(hashes) == 3 and prompts_hash([request]) not in hashes
+    assert prompts_hash([replace(request, wording=("Why?",))]) != prompts_hash([replace(request, wording=("Why? ",))])
     silent = Request("0", lambda: [Part(text="Why?")], "Why?")
     assert worded(silent, lambda row: [0, "x"]) is silent
 
@@ -150,6 +152,7 @@ def test_the_policy_is_part_of_the_run(checkpoint, tmp_path):
     records = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("*/record.json")]
     assert {record["setup"]["prompts"] for record in records} == {"benchmark", "family"}
     parts = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("*/mini-scienceqa.record.json")]
+    assert {part["score"]["scorer"] for part in parts} == {boot().version}
     hashes = {part["prompts"] for part in parts}
     assert len(records) == len(hashes) == 2
     board = csv.DictReader((tmp_path / "out" / "leaderboard.csv").open())

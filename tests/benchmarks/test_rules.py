@@ -88,6 +88,11 @@ CHOICES: tuple[tuple[tuple[str, ...], dict[str, tuple[str, ...]]], ...] = (
         (r"$6 \mathrm{~m}$", r"$\frac{3}{8} \mathrm{~m}$", "$120^{\\circ}$"),
         {"A": ("it is 6 m", "6m", "6"), "B": (r"\frac38 m", "0.375", "⅜"), "C": ("120°", "120 degrees")},
     ),
+    (
+        (r"$4\sqrt{3}$", r"$\dfrac{\sqrt{3}}{2}$", r"$2\pi$", "50%"),
+        {"A": ("4 √3 cm", r"so $4 \sqrt{3}$.", "4 sqrt(3)"), "B": (r"\frac{\sqrt{3}}{2}", r"$\frac{\sqrt 3}{2}$ of it")}
+        | {"C": (r"it is 2 \pi", "2π."), "D": (r"50\%", "50 %", "50 percent")},
+    ),
     (("blue", "dark blue", "a red  one"), {"B": ("it is dark blue.",), "A": ("Blue",), "C": ("a red one",)}),
 )
 
@@ -107,7 +112,7 @@ def test_an_option_is_named_or_mentioned_last(options, letter, text):
         ("answer in brackets", ["( red )", "[red]"], ["red", "(red", "()"]),
         ("answer in a sentence.", ["the circle is red.", "It is red!"], ["red.", "the circle is red"]),
         ("answer as a list", ["- red", "1. red\n2. blue", "* a\n\n* b"], ["red", "- red\nblue", ""]),
-        ("mention the color red", ["It is Red.", "red red"], ["reddish", "blue", ""]),
+        ("mention the color red", ["It is Red.", "red red", "是red色"], ["reddish", "blue", ""]),
         ("Mention the shape circle", ["a circle"], ["circles"]),
         ("mention the number 3", ["3 of them"], ["13", "three"]),
     ],
@@ -137,3 +142,26 @@ def test_weights_need_not_be_whole_numbers():
         "component_weight": "[2.5, 5, 2.5]",
     }
     assert grade(row | {"prediction": "- a"}).endswith("total score: 3/4.")
+
+
+def test_mathvista_is_scored_by_rule_as_its_answers_are_written(tmp_path):
+    """Through the kit: integers with a currency or decimals, and options that are words."""
+    free = EXAMPLES["mathvista"].rows[0]
+    choice = EXAMPLES["mathvista"].rows[2]
+    yes_no = {"choices": "['Yes', 'No']", "answer": "No", "answer_option": "B"}
+    cases: list[tuple[Row, str]] = [
+        (free | {"answer": "72"}, "The cost is $72.00."),
+        (free | {"answer": "72"}, "总共是72元"),
+        (free | {"answer": "-3"}, "so x = −3"),
+        (free | {"answer": "0.5", "answer_type": "float"}, r"It is $\frac{1}{2}$ of it."),
+        (choice | yes_no, "The answer is No."),
+        (choice | yes_no, "No, there is a gap between them, as one can see."),
+        (choice, "The ball and the box are shown, and the colour of the ball is blue."),
+    ]
+    rows = [row | {"index": i} for i, (row, _) in enumerate(cases)]
+    tsv = write(tmp_path / "mathvista.tsv", rows)
+    data = KitDataset("mathvista", TASKS["mathvista"], tsv, DataOptions(tmp_path, judge="rule"))
+    score = data.score({str(i): text for i, (_, text) in enumerate(cases)}, tmp_path)
+    assert score.per_item == {str(i): 1.0 for i in range(len(cases))}
+    wrong = data.score({str(i): text for i, text in enumerate(["73", "7", "3", "2", "Yes.", "yes", "red"])}, tmp_path)
+    assert set(wrong.per_item.values()) == {0.0}

@@ -224,7 +224,7 @@ def test_leaderboard_compares_with_vanilla_of_the_same_rows_only(loaded: LoadedM
     alone = evaluate(loaded, tmp_path, "divprune", ratio=0.5, limit=4)
     rows = {row["identity"]: row for row in leaderboard([full, part, pruned, alone]).rows}
     scores = {r.identity: r.datasets["small"].score.value for r in (full, pruned)}  # type: ignore[union-attr]
-    assert rows[full.identity]["relative %"] == ScoreCell(100, (100, 100))
+    assert rows[full.identity]["relative %"] == ScoreCell(100)
     relative = rows[pruned.identity]["relative %"]
     assert isinstance(relative, ScoreCell)
     assert relative.value == pytest.approx(100 * scores[pruned.identity] / scores[full.identity])

@@ -40,15 +40,25 @@ def test_relatives_are_means_of_ratios_without_benchmarks_on_which_the_baseline_
 
 @pytest.mark.parametrize(
     "other",
-    [{"data": "e"}, {"prompts": "q"}, {"score": score(HALF, judge="model")}, {"score": None}],
-    ids=["data", "prompts", "judge", "not scored"],
-)
-def test_scores_of_other_questions_or_judges_are_not_compared(other: dict[str, object]) -> None:
+    [{"data": "e"}, {"prompts": "q"}, {"score": score(HALF, judge="model")}, {"score": score(HALF, scorer="kit 2")},
+     {"score": None}],
+    ids=["data", "prompts", "judge", "scorer", "not scored"],
+)  # fmt: skip
+def test_scores_of_other_questions_judges_or_scorers_are_not_compared(other: dict[str, object]) -> None:
     base, pruned = run("none", {"x": dataset(GOOD, **other)}), run("a", {"x": dataset(HALF)})
     comparison = RunComparison([base, pruned])
     assert not comparable(one(comparison, "a"), one(comparison, "none"), "x")
     assert comparison.relative(one(comparison, "a"), ["x"]) is None
     assert comparison.score(one(comparison, "a"), "x").value == 50
+
+
+def test_versions_of_a_scorer_that_differ_are_named_with_their_runs() -> None:
+    scores = [score(HALF, scorer=f"kit {version}") for version in (1, 2)]
+    records = [run(name, {"x": dataset(HALF, score=one)}) for name, one in zip("ab", scores, strict=True)]
+    [note] = [note for note in leaderboard(records).notes if "versions of the scorer differ" in note]
+    assert note.startswith("x: ") and "kit 1 scored m a" in note and "; kit 2 scored m b" in note
+    assert not [note for note in leaderboard(records[:1] * 2).notes if "scorer" in note]
+    assert row(records, "a")["rank"] == RankInterval(1, 1, 1, tied=True)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +69,12 @@ def test_scores_of_other_questions_or_judges_are_not_compared(other: dict[str, o
 )  # fmt: skip
 def test_runs_of_other_settings_are_no_baseline_and_no_rivals(change: dict[str, object]) -> None:
     records = [run("none", {"x": dataset(GOOD)}, **change), run("b", {"x": dataset(GOOD)}, **change)]
-    records.append(run("a", {"x": dataset(BAD)}))
+    records += [run("a", {"x": dataset(BAD)}), run("c", {"x": dataset(BAD)})]
     comparison = RunComparison(records)
     assert comparison.baseline(one(comparison, "a")) is None
     assert comparison.baseline(one(comparison, "b")) == one(comparison, "none")
-    assert row(records, "a")["rank"] == RankInterval(1, 1, 1, tied=True)
+    assert row(records, "a")["rank"] == RankInterval(1, 1, 2, tied=True)
+    assert row(records, "b")["rank"] is None
 
 
 @pytest.mark.parametrize("change", [{"ratio": 0.2}, {"protocol": "average"}], ids=["ratio", "protocol"])
@@ -72,7 +83,7 @@ def test_runs_of_other_budgets_have_the_same_baseline_but_are_no_rivals(change: 
     records.append(run("b", {"x": dataset(GOOD)}, **change))  # type: ignore[arg-type]
     comparison = RunComparison(records)
     assert comparison.baseline(one(comparison, "b")) == one(comparison, "none")
-    assert row(records, "a")["rank"] == RankInterval(1, 1, 1, tied=True)
+    assert row(records, "a")["rank"] is row(records, "b")["rank"] is None
 
 
 def test_a_run_that_lacks_a_benchmark_has_neither_average_nor_rank() -> None:
@@ -136,5 +147,5 @@ def test_differences_are_paired_item_by_item() -> None:
     records = [run("a", {"x": dataset(HALF)}), run("b", {"x": dataset(HALF)}), run("c", {"x": dataset(HALF[::-1])})]
     comparison = RunComparison(records)
     a, b, c = (comparison.score(one(comparison, name), "x") for name in "abc")
-    assert not np.any((a - b).draws)
+    assert not np.any((a - b).deviations)
     assert (a - c).error > 1.5 * a.error

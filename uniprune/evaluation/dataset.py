@@ -21,7 +21,8 @@ class Request:
         question: bare question without option lists and formatting hints, for prompt-aware methods.
         max_new_tokens: longest prediction, in tokens.
         raw: cells of the row for a family with prompts of its own; None if only the benchmark can word it.
-        wording: message in a family's own words, texts and numbers of images; empty for the benchmark's.
+        wording: the message, texts and numbers of images, as the benchmark or the model's family words it; with it, a
+            change of words is noticed when a run is resumed. Empty if the benchmark does not give it.
         group: label that rows scored together share (a pair, the rotations of a question); empty for a row alone. If
             one of them cannot be asked, none of them is scored.
     """
@@ -70,6 +71,7 @@ class Score:
         details: the kit's own table, as plain JSON values.
         judge: "exact" | "rule" | the judge model's name.
         judge_note: what is known about this judge's verdicts, shown with the score; may be empty.
+        scorer: software that holds the matching rules, with its version; empty for the benchmark's own code.
         clusters: index -> key shared by rows that depend on each other, such as an image; of all rows, also of those
             that are no item of their own. A row that is not named is a cluster of one. Intervals and tests resample
             whole clusters, because predictions about one image are right or wrong together.
@@ -85,6 +87,7 @@ class Score:
     details: Mapping[str, Any] = field(default_factory=dict)
     judge: str = "exact"
     judge_note: str = ""
+    scorer: str = ""
     clusters: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 

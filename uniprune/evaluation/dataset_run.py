@@ -162,6 +162,7 @@ class DatasetRun:
             metric=score.metric,
             judge=score.judge,
             judge_note=score.judge_note,
+            scorer=score.scorer,
             rows=score.rows,
             unparsed=score.unparsed,
             **uncertainty(score, self.dataset.name),

@@ -21,7 +21,6 @@ PACKAGES = (
     "transformers",
     "tokenizers",
     "accelerate",
-    "ms-vlmeval",
     "numpy",
     "pillow",
 )
@@ -63,18 +62,18 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def git_revision() -> str | None:
-    """Return the commit of this checkout, "+dirty" with uncommitted changes; None without checkout or git."""
-    if not (ROOT / ".git").exists():
+def git_revision(root: Path = ROOT) -> str | None:
+    """Return the commit of a checkout, "+dirty" with uncommitted changes; None without checkout or git."""
+    if not (root / ".git").exists():
         return None
     try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + "+dirty" * bool(_git("status", "--porcelain", "--untracked-files=no"))
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + "+dirty" * bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _git(*words: str) -> str:
-    """Run a git command in the checkout and return its output."""
-    command = ["git", "-C", str(ROOT), *words]
+def _git(root: Path, *words: str) -> str:
+    """Run a git command in a checkout and return its output."""
+    command = ["git", "-C", str(root), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

@@ -32,7 +32,7 @@ def worded(request: Request, prompt: PromptBuilder) -> Request:
 
 
 def prompts_hash(requests: Sequence[Request]) -> str:
-    """Hash the words of all rows: index, question, longest prediction, and a family's wording."""
+    """Hash the words of all rows: index, question, longest prediction, and the benchmark's or family's wording."""
     return stable_hash([(row.index, row.question, row.max_new_tokens, *row.wording) for row in requests])
 
 

@@ -40,20 +40,22 @@ def check_score(score: Score, name: str, rows: Collection[str], left_out: Collec
         UserError: a number is outside its range or not finite, other rows are scored, or there are more items than
             rows; the message names it.
     """
-    for problem in _problems(score, len(rows), left_out):
+    for problem in _problems(score, rows, left_out):
         raise UserError(f"{name}: its score is refused and not stored: {problem}; correct the benchmark's `score`")
     return score
 
 
-def _problems(score: Score, rows: int, left_out: Collection[str]) -> Iterator[str]:
-    """Yield the reasons why this is no score of so many rows."""
+def _problems(score: Score, answered: Collection[str], left_out: Collection[str]) -> Iterator[str]:
+    """Yield the reasons why this is no score of the rows that were answered."""
+    rows = len(answered)
     if not _within(score.value, 0, 100):
         yield f"value is {score.value!r}; expected a number from 0 to 100"
     for name, text in (("metric", score.metric), ("judge", score.judge)):
         if type(text) is not str or not text.strip():
             yield f"{name} is {text!r}; expected a name"
-    if type(score.judge_note) is not str:
-        yield f"judge_note is {score.judge_note!r}; expected a text"
+    for name, text in (("judge_note", score.judge_note), ("scorer", score.scorer)):
+        if type(text) is not str:
+            yield f"{name} is {text!r}; expected a text"
     if not _counts(score.rows, max(rows, 1), rows):
         yield f"rows is {score.rows!r}; expected {rows}: the rows with a prediction, and none of those left out"
     elif not _counts(score.unparsed, 0, score.rows):
@@ -62,6 +64,8 @@ def _problems(score: Score, rows: int, left_out: Collection[str]) -> Iterator[st
         yield f"per_item has {len(score.per_item)} items; expected at most one per row, so {score.rows}"
     if scored := sorted(set(left_out) & set(score.per_item)):
         yield f"per_item has {scored[0]!r}, a row that is left out"
+    elif strange := [index for index in score.per_item if type(index) is str and index not in answered]:
+        yield f"per_item has {strange[0]!r}, which is no row that was answered (a group goes by one of its rows)"
     for index, credit in score.per_item.items():
         if type(index) is not str or not _within(credit, 0, 1):
             yield f"per_item[{index!r}] is {credit!r}; expected a text with a number from 0 to 1"

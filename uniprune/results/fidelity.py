@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp, isfinite, log
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from uniprune.results.measurements import Strict
 from uniprune.results.predictions import FirstToken, prediction_lines
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Estimate, resampled_means
+from uniprune.results.statistics.estimate import POSITIVE, SHARE
 from uniprune.results.store import Store, refuse
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.json_text import from_json, to_json
@@ -193,7 +194,7 @@ class FidelityEstimate:
 
     def certain(self) -> FidelityEstimate:
         """Return the same values without intervals."""
-        return FidelityEstimate(replace(self.agreement, clusters=0), self.kl and replace(self.kl, clusters=0))
+        return FidelityEstimate(self.agreement.certain(), self.kl and self.kl.certain())
 
 
 def estimate_fidelity(
@@ -211,10 +212,11 @@ def estimate_fidelity(
         by_rows[tuple(fidelity.rows)][run] = fidelity
     found: dict[str, FidelityEstimate] = {}
     for rows, members in by_rows.items():
-        same = [100.0 * np.array(one.same) for one in members.values()]
+        same = np.stack([100.0 * np.array(one.same) for one in members.values()])
+        agreements = resampled_means(rows, clusters or {}, same, name, SHARE)
         known = {run: np.array(one.kl) for run, one in members.items() if one.kl is not None}
-        estimates = resampled_means(rows, clusters or {}, np.stack([*same, *known.values()]), name)
-        kls = dict(zip(known, estimates[len(members) :], strict=True))
-        for run, agreement in zip(members, estimates, strict=False):  # the divergences follow
-            found[run] = FidelityEstimate(replace(agreement, share=True), kls.get(run))
+        each = resampled_means(rows, clusters or {}, np.stack([*known.values()]), name, POSITIVE) if known else []
+        kls = dict(zip(known, each, strict=True))
+        for run, agreement in zip(members, agreements, strict=True):
+            found[run] = FidelityEstimate(agreement, kls.get(run))
     return found if clusters is not None else {run: one.certain() for run, one in found.items()}

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from uniprune.results.budgets import budget_notes, fields, site, visual_tokens
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
+from uniprune.results.few import few_notes
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
@@ -54,7 +56,8 @@ def leaderboard(
     Runs that differ in their seed only are one row. The average is left out for a run that lacks benchmarks another run
     of its model has: means over different benchmarks must not be compared. "relative %" is the mean of score / baseline
     score over the run's benchmarks; the baseline is the un-pruned run of the same weights, settings, rows and judge.
-    Ranks are among the pruned runs of the same model, settings, ratio and protocol, scored on the same rows.
+    Ranks are among the pruned runs of the same model, settings, ratio and protocol, scored on the same rows, whose
+    measured visual tokens per layer agree (`uniprune.results.budgets`).
 
     Args:
         records: the stored runs.
@@ -86,15 +89,16 @@ def _suite(groups: Sequence[SeedGroup], name: str) -> str:
 
 
 def _ranks(comparison: RunComparison, complete: Sequence[SeedGroup]) -> dict[int, RankInterval]:
-    """Return the rank of every pruned group, by its id, among those of the same settings, budget and questions."""
-    fields: dict[tuple[object, ...], list[SeedGroup]] = defaultdict(list)
-    for group in complete:
-        if group.scores and group.setup.method.kind != "none":
-            fields[group.settings, group.setup.ratio, group.setup.protocol, group.questions].append(group)
+    """Return the rank of every pruned group, by its id, among those of the same settings, budget and questions.
+
+    A group without any rival has no rank.
+    """
+    ranked = [group for group in complete if group.scores and group.setup.method.kind != "none"]
     ranks: dict[int, RankInterval] = {}
-    for rivals in fields.values():
-        intervals = standings([comparison.average(group, group.scores) for group in rivals])
-        ranks |= {id(group): interval for group, interval in zip(rivals, intervals, strict=True)}
+    for rivals in fields(ranked, lambda group: (site(group), group.questions)):
+        if len(rivals) > 1:
+            intervals = standings([comparison.average(group, group.scores) for group in rivals])
+            ranks |= {id(group): interval for group, interval in zip(rivals, intervals, strict=True)}
     return ranks
 
 
@@ -106,7 +110,7 @@ def _row(
     complete = bool(scores) and covered == set(scores)
     ledgers = [(entry.ledger, entry.answered) for entry in entries if entry.ledger]
     mark = "!" * any(one.flagged for one, _ in ledgers) + "~" * any(one.adaptive for one, _ in ledgers)
-    tokens = _mean((one.average, weight) for one, weight in ledgers)
+    tokens = visual_tokens(group)
     fidelity = comparison.fidelity(group)
     row: dict[str, CellValue] = {
         "model": group.runs[0].model.name,
@@ -194,9 +198,11 @@ def _notes(
         notes.append("[low, high]: 95 % bootstrap interval over images and seeds; docs/statistics.md explains it.")
     if any(row["rank"] for row in rows):
         notes.append(
-            "rank [best–worst that paired tests leave possible] among methods of one model, ratio and protocol; "
-            "= not significantly worse than the first (5 %, Holm-corrected)."
+            "rank [best–worst that paired tests leave possible] among methods of one model, ratio, protocol and "
+            "measured budget; = not significantly worse than the first (5 %, Holm-corrected)."
         )
+    notes += budget_notes(groups)
+    notes += few_notes(groups, comparison)
     if any(len(group.runs) > 1 for group in groups):
         notes.append("±: standard deviation over seeds.")
     if odd := sorted({name for group in groups for name in group.scores if group.credit_interval(name)}):

@@ -114,7 +114,7 @@ class Environment(Strict):
     """Software and machine that made predictions."""
 
     versions: dict[str, str]
-    """Installed versions: python, uniprune, torch, transformers, ms-vlmeval, …"""
+    """Installed versions: python, uniprune, torch, transformers, …"""
     git: str | None
     """Commit of the checkout, with "+dirty" if it had uncommitted changes; null outside one."""
     device: str
@@ -133,13 +133,15 @@ class ScoreRecord(Strict):
     judge: str
     """"exact", "rule" or the judge model's name."""
     judge_note: str = ""
-    """What is known about the judge's verdicts."""
+    """Remark on the verdicts of this judge, such as its measured agreement with the benchmark's own."""
+    scorer: str = ""
+    """Software that holds the scoring rules, with its version; empty for the benchmark's own code."""
     rows: NonNegativeInt
     """Rows scored."""
     unparsed: NonNegativeInt
     """Rows whose prediction could not be parsed; scored wrong."""
     interval: tuple[float, float] | None
-    """95 % bootstrap interval over clusters of items, 0-100; null below two clusters."""
+    """95 % bootstrap interval over clusters of items, 0-100; null with too few clusters."""
     interval_of: Literal["headline", "mean credit"] = "headline"
     """Quantity of the interval: `value` wherever that follows from the items, else their mean credit."""
     per_item: dict[str, Annotated[float, Field(ge=-SLACK, le=1 + SLACK)]]
@@ -162,7 +164,7 @@ class DatasetRecord(Strict):
     data: str
     """md5 of the data file."""
     prompts: str
-    """Hash of the rows' indices, questions, token limits and, with `prompts: family`, the family's wording."""
+    """Hash of the rows' indices, questions, token limits and wording; see `uniprune.evaluation.prompts`."""
     images: dict[str, Any] = Field(default_factory=dict)
     """Image settings of these rows that differ from the checkpoint's own."""
     rows: NonNegativeInt

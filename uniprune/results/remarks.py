@@ -1,8 +1,9 @@
 """Remarks on rows: what happened to one that a reader of its score should know, counted per benchmark.
 
 A row with a remark was asked and scored. Its prediction line holds the remarks, the benchmark's record their counts.
-Every display of a score notes the remarks that reach `NOTED` of the rows, and batching that differs in a precision in
-which it changes answers; the leaderboard's column "remarks" has all of them.
+Every display of a score notes the remarks that reach `NOTED` of the rows, what is known about a judge, versions of a
+scorer that differ, and batching that differs in a precision in which it changes answers; the leaderboard's column
+"remarks" has all remarks.
 """
 
 from __future__ import annotations
@@ -102,8 +103,9 @@ def score_notes(record: RunRecord, benchmark: str) -> Iterator[str]:
 def row_notes(entries: Entries) -> list[str]:
     """Return the notes below a table of scores, each about one remark on one benchmark, with the runs it concerns most.
 
-    They are followed by what is known about judges, and by the benchmarks whose rows were batched in several ways,
-    within a run or in runs of one model and precision, where this changes answers.
+    They are followed by what is known about judges, by the benchmarks that several versions of a scorer scored, and by
+    those whose rows were batched in several ways, within a run or in runs of one model and precision, where this
+    changes answers.
     """
     entries = list(entries)
     found: dict[tuple[str, str], list[tuple[RemarkCount, RunRecord]]] = defaultdict(list)
@@ -116,7 +118,7 @@ def row_notes(entries: Entries) -> list[str]:
         counts.sort(key=lambda pair: -pair[0].share)
         runs = _listed([f"{one} in {_label(record)}" for one, record in counts])
         notes.append(f"{name}: rows {words}: {runs}.")
-    return notes + _judge_notes(entries) + _batch_notes(entries)
+    return notes + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
 
 
 def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]]) -> str | None:
@@ -140,6 +142,23 @@ def _judge_notes(entries: Entries) -> list[str]:
         if found and found.judge_note:
             texts[found.judge_note][name] = None
     return [f"{', '.join(names)}: {text}." for text, names in texts.items()]
+
+
+def _scorer_notes(entries: Entries) -> list[str]:
+    """Return one note for all benchmarks of which the same versions of a scorer scored the same runs."""
+    cells: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for record, name in entries:
+        if score := record.datasets[name].score:
+            cells[name][score.scorer or "a scorer without a version"].append(_label(record))
+    texts: dict[str, list[str]] = defaultdict(list)
+    for name, runs in cells.items():
+        if len(runs) > 1:
+            used = "; ".join(f"{scorer} scored {_listed(labels)}" for scorer, labels in runs.items())
+            texts[
+                f"versions of the scorer differ, so these scores are not compared: {used}. Run the same commands again "
+                "with one version: predictions are kept, and only scores are made anew."
+            ].append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in texts.items()]
 
 
 def _batch_notes(entries: Entries) -> list[str]:
