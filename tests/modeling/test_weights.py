@@ -183,6 +183,15 @@ def test_a_damaged_index_is_named(content: str, message: str, folder: Path) -> N
         load(entry(folder), CPU)
 
 
+def test_a_folder_that_hides_a_hub_id_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The identity would have the hub's commit, the predictions the folder's weights."""
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "some").mkdir()
+    folder.rename(folder.parent / "some" / "thing")
+    with pytest.raises(UserError, match=r"'some/thing', in whose place .*/some/thing; give that path"):
+        outline(ModelEntry(name="thing", source="some/thing"), CPU)
+
+
 def test_an_adapter_is_refused_by_name(folder: Path) -> None:
     """With peft it would change the model, without it would not, in the same identity."""
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "elsewhere"}')

@@ -19,7 +19,7 @@ from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing
-from uniprune.results.predictions import Prediction, Predictions, part
+from uniprune.results.predictions import Prediction, Predictions, part, stored_rows
 from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord
 from uniprune.results.remarks import count_remarks, score_notes
 from uniprune.results.statistics import resample
@@ -118,6 +118,11 @@ class DatasetRun:
     def _finish(self, stored: Predictions) -> None:
         """Collect the predictions of all processes, score them and print the score, if a row is left to score."""
         stored.take_in()
+        if (kept := stored_rows(stored.path)) < len(stored.answers):
+            raise UserError(
+                f"{stored.path} holds {kept} of {len(stored.answers)} predictions: it was removed or replaced during "
+                "the run; run the same command again, which runs the missing rows"
+            )
         self._write(stored.answers)
         if self.record.datasets[self.dataset.name].unscorable:
             self.progress.say(f"  {self.dataset.name}: no score, all {len(self._requests)} rows are left out")

@@ -139,6 +139,12 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
 
     if entry.folder is not None:
         check_folder(entry.folder)
+    elif Path(entry.source).is_dir():
+        raise UserError(
+            f"model {entry.name!r} is hub id {entry.source!r}, in whose place transformers would load the folder "
+            f"{Path(entry.source).resolve()}; give that path (with --like {entry.name} for the same settings), or run "
+            "the command in another working directory"
+        )
     source = entry.source if local else source_of(entry.source)
     config = fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
     try:
