@@ -69,8 +69,8 @@ def visual(x: dict[str, Tensor]) -> Tensor:
     return places
 
 
-def video_inputs() -> dict[str, Tensor]:
-    """Build a Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens."""
+def video_inputs(seconds: float | None = None) -> dict[str, Tensor]:
+    """Build a Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens; `seconds` lie between the patches."""
     grid, generator = (2, 8, 12), torch.Generator().manual_seed(0)
     ids = torch.tensor([[5, 6, 7, VISION_START, *[VIDEO] * 48, 8, 9, 10, 11, 12]])
     return {
@@ -79,6 +79,7 @@ def video_inputs() -> dict[str, Tensor]:
         "mm_token_type_ids": (ids == VIDEO).int() * 2,
         "pixel_values_videos": torch.randn(2 * 8 * 12, 3 * 2 * 14 * 14, generator=generator),
         "video_grid_thw": torch.tensor([grid]),
+        **({} if seconds is None else {"second_per_grid_ts": torch.tensor([seconds])}),
     }
 
 
