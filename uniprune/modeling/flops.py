@@ -44,7 +44,9 @@ class CostModel:
         self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
         self._projector = products(adapter.projector)
         inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
-        self._patch = products(adapter.vision) - sum(block for block, _ in self._blocks) - inside
+        self._merging = sum(map(products, adapter.token_parts()))
+        once = sum(block for block, _ in self._blocks) + self._merging + inside
+        self._patch = products(adapter.vision) - once
         self._image = cache(self._image_cost)
 
     def prompt(self, images: Iterable[Grid], lengths: Sequence[int]) -> Flops:
@@ -69,7 +71,7 @@ class CostModel:
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
         """Count tower and projector on one image."""
         t, h, w = grid
-        tower = 2 * self._patch * t * h * w * self._adapter.merge**2
+        tower = 2 * t * h * w * (self._patch * self._adapter.merge**2 + self._merging)
         for number, (linear, inner) in enumerate(self._blocks):
             spans = self._adapter.attention_spans(grid, number)
             tower += 2 * linear * sum(spans) + 4 * inner * sum(span * span for span in spans)
