@@ -101,7 +101,9 @@ def rotated_fault(row: Row) -> str | None:
 
 
 def vista_fault(row: Row) -> str | None:
-    """A multiple-choice row of MathVista has a list of choices and the letter of the right one."""
+    """A multiple-choice row of MathVista has a list of choices and the letter of the right one; skills are texts."""
+    if reason := texts_fault("skills", row["skills"]):
+        return reason
     if row["question_type"] != "multi_choice":
         return None
     if not filled(row.get("answer_option")):
@@ -136,10 +138,15 @@ def mia_fault(row: Row) -> str | None:
 
 def answers_fault(row: Row) -> str | None:
     """The correct answer is plain text, or a list of texts that are all correct."""
-    answers = literal(row["answer"])
-    if isinstance(answers, list) and not all(isinstance(answer, str) for answer in answers):
-        return "the answers are not all texts"
-    return no_answer_fault(row)
+    return texts_fault("answer", row["answer"]) or no_answer_fault(row)
+
+
+def texts_fault(name: str, text: str) -> str | None:
+    """A field that is a list is one of texts."""
+    elements = literal(text)
+    if isinstance(elements, list) and not all(isinstance(element, str) for element in elements):
+        return f"the elements of field {name!r} are not all texts"
+    return None
 
 
 def no_answer_fault(row: Row) -> str | None:

@@ -16,7 +16,7 @@ class Request:
     """One row to answer; light, because its images are opened by `load` only.
 
     Attributes:
-        index: row id as VLMEvalKit prints it; unique in its dataset.
+        index: row id, letter by letter as in the data file; unique in its dataset.
         load: function that builds the user message, its images opened; called where the row is processed.
         question: bare question without option lists and formatting hints, for prompt-aware methods.
         max_new_tokens: longest prediction, in tokens.
