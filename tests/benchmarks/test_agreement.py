@@ -12,6 +12,7 @@ from tests.helpers.paths import ROOT, TESTS
 from uniprune.benchmarks._kit.agreement import MEASURED, TESTMINI, agreement_note
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
+from uniprune.cli.main import main
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.evaluation.score_checks import check_score
 
@@ -61,6 +62,19 @@ def test_a_score_by_rule_carries_its_note(name, tmp_path):
     check_score(score, name, example.answers, {})
     assert score.judge_note == agreement_note(name)
     assert ("not measured" in score.judge_note) == (name not in MEASURED)
+
+
+@pytest.mark.end_to_end
+def test_the_note_is_printed_below_the_score_and_the_leaderboard(checkpoint, tmp_path, capsys):
+    command = ["--model", str(checkpoint("llava")), "--method", "none", "--data", "mini-mathvista", "--limit", "4"]
+    command += ["--max-new-tokens", "2", "--data-dir", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    note = agreement_note("mini-mathvista")
+    shown = capsys.readouterr()
+    assert f"    {note}\n" in shown.err
+    assert f"mini-mathvista: {note}." in " ".join(shown.out.split())
+    [record] = (tmp_path / "out").glob("*/record.json")
+    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"]["judge_note"] == note
 
 
 def test_exact_scores_have_no_note(tmp_path):
