@@ -240,7 +240,7 @@ def _tau(values: Sequence[float | Array]) -> Array:
     half = len(values) // 2
     first, second = values[:half], values[half:]
     signs = [np.sign(first[i] - first[j]) * np.sign(second[i] - second[j]) for i, j in combinations(range(half), 2)]
-    return 100 * np.mean(signs, axis=0)
+    return np.asarray(100 * np.mean(signs, axis=0))
 
 
 def _variance(study: Study) -> list[tuple[str, Estimate | None]]:
