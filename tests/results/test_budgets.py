@@ -109,6 +109,6 @@ def test_too_few_images_are_noted_and_give_neither_interval_nor_ranks_interval()
     assert [str(rows[name]["rank"]) for name in right] == ["1", "2"]
     assert [rows[name]["average"].wide() for name in right] == ["80.0", "50.0"]  # type: ignore[union-attr]
     assert rows["fastv"]["relative %"].interval is None  # type: ignore[union-attr]
-    [note] = [note for note in board.notes if note.startswith("Too few images: b0 1, b1 1, ")]
+    [note] = [note for note in board.notes if note.startswith("Too few images (the fewest of any run): b0 1, b1 1, ")]
     assert "needs 5 of every benchmark" in note
     assert "2,," in board.csv()

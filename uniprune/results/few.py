@@ -33,6 +33,6 @@ def few_notes(
         return []
     each = ", ".join(f"{name} {clusters}" for name, clusters in found.items())
     return [
-        f"Too few images: {each}. An interval, a rank's interval or a test needs {FEWEST} of every benchmark, and of "
-        "every category where the score is a mean of categories (--limit leaves fewer)."
+        f"Too few images (the fewest of any run): {each}. An interval, a rank's interval or a test needs {FEWEST} of "
+        "every benchmark, and of every category where the score is a mean of categories (--limit leaves fewer)."
     ]

@@ -194,7 +194,7 @@ def _notes(
 ) -> tuple[str, ...]:
     """Return the remarks that a reader of this table needs."""
     notes = []
-    if any(isinstance(row["average"], ScoreCell) for row in rows):
+    if any(isinstance(cell, ScoreCell) and cell.interval for row in rows for cell in row.values()):
         notes.append("[low, high]: 95 % bootstrap interval over images and seeds; docs/statistics.md explains it.")
     if any(row["rank"] for row in rows):
         notes.append(

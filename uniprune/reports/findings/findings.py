@@ -66,8 +66,11 @@ def no_winner(study: Study) -> Finding:
     lines = [min(found, key=lambda line: line.p) for found in lost.values() if found]
     unbeaten = [name for name, found in lost.items() if not any(line.sign for line in found)]
     summary = f"undecided: never significantly beaten are {', '.join(unbeaten)}" if unbeaten else "holds"
-    counts = f"{summary} ({len(lost)} methods, {len(family)} comparisons)"
-    return Finding(claim, untested(family) or counts, lines)
+    left = sum(line.test is None for line in family)
+    counts = f"{len(lost)} methods, {len(family)} comparisons" + f", {left} not tested, with too few images" * bool(
+        left
+    )
+    return Finding(claim, untested(family) or f"{summary} ({counts})", lines)
 
 
 def kinds(study: Study) -> Finding:
@@ -237,7 +240,7 @@ def _tau(values: Sequence[float | Array]) -> Array:
     half = len(values) // 2
     first, second = values[:half], values[half:]
     signs = [np.sign(first[i] - first[j]) * np.sign(second[i] - second[j]) for i, j in combinations(range(half), 2)]
-    return 100 * np.mean(signs, axis=0)
+    return np.asarray(100 * np.mean(signs, axis=0))
 
 
 def _variance(study: Study) -> list[tuple[str, Estimate | None]]:

@@ -95,4 +95,4 @@ def _unseen(draws: Array, values: Array, clusters: int, rng: np.random.Generator
     """
     error = 100 * ((clusters + 1) / (clusters + 2) ** 3) ** 0.5
     side = np.where(np.ptp(draws, axis=1) > SPREADLESS, 0, np.where(values < 50, 1, -1))
-    return error * side[:, None] * rng.standard_normal(draws.shape[1])
+    return np.asarray(error * side[:, None] * rng.standard_normal(draws.shape[1]))

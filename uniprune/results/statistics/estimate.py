@@ -20,8 +20,8 @@ RESAMPLES = 2000
 FEWEST = 5
 """Fewest clusters of a benchmark, and of a category where the headline is a mean of such, for an interval or a test.
 
-With fewer, too many benchmarks or categories show no spread at all, and equal methods are called different in 18 %
-(two rows a benchmark) to 77 % (one row) of all means over benchmarks instead of 5 %: docs/statistics.md.
+One row a benchmark has no variance. Of two to four, most benchmarks show none or one that says little: the interval of
+four rows is the whole scale. docs/statistics.md has the simulations.
 """
 SPREADLESS = 1e-9
 """Largest standard error that is rounding alone."""
@@ -200,7 +200,8 @@ class Estimate:
         value = 100 * self.value / other.value
 
         def ratio(x: Sequence[float | Array]) -> float | Array:
-            return np.divide(100 * x[0], x[1], out=np.full(np.broadcast(*x).shape, value), where=np.asarray(x[1]) > 0)
+            unchanged = np.full(np.broadcast(*x).shape, value)
+            return np.asarray(np.divide(100 * x[0], x[1], out=unchanged, where=np.asarray(x[1]) > 0))
 
         return combined(ratio, [self, other], POSITIVE)
 

@@ -101,7 +101,7 @@ def strata(clustered: Clustered) -> list[Stratum]:
     found = []
     for each in dict.fromkeys(label[clusters:].tolist()):
         own = np.flatnonzero(label[clusters:] == each)
-        name = ", ".join(clustered.parts[p] for p in own)
+        name = ", ".join(clustered.parts[p] for p in own.tolist())
         fewest = int(holds[:, own].sum(0).min())
         found.append(Stratum(name, np.flatnonzero(label[:clusters] == each), own, fewest))
     return found
