@@ -81,6 +81,11 @@ class KitDataset:
         """Return the number of rows in the file, faulty ones included."""
         return len(self._indices) + len(self.faulty)
 
+    @property
+    def scorer(self) -> str:
+        """Version of VLMEvalKit that makes its prompts and scores."""
+        return self._kit.version
+
     def requests(self, limit: int | None = None) -> list[Request]:
         """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""
         chosen = self._chosen(limit)
@@ -135,7 +140,7 @@ class KitDataset:
                 "faulty": {**self.faulty, **with_groups(left_out, self.requests(limit))},
             },
             judge=self._judge.label if self._judge else "exact",
-            scorer=self._kit.version,
+            scorer=self.scorer,
         )
 
     def _evaluate(self, table: Any, folder: Path) -> Evaluation:

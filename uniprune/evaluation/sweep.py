@@ -151,7 +151,7 @@ class Sweep:
         return dataclasses.replace(item, done=True)
 
     def _ended(self, entry: DatasetRecord | None, name: str, stored: int) -> bool:
-        """Check whether a benchmark is scored by the present judge, or cannot be, on the present data file."""
+        """Check whether a benchmark is scored by present judge and scorer, or cannot be, on the present data file."""
         if entry is None or entry.data != self._datasets.get(name).fingerprint:
             return False
         if entry.refused and stored < entry.rows:  # lines of refused rows were deleted to run them again
@@ -159,7 +159,8 @@ class Sweep:
         judge = self.settings.judge_model if self.settings.judge not in (None, "rule") else self.settings.judge
         if entry.score is None:
             return entry.unscorable
-        return judge is None or entry.score.judge in ("exact", judge)
+        scorer = getattr(self._datasets.get(name), "scorer", "")  # a benchmark need not have one
+        return entry.score.scorer == scorer and (judge is None or entry.score.judge in ("exact", judge))
 
     def _options(self, cell: RunSpec, entry: ModelEntry) -> RunOptions:
         """Return the settings of a run apart from model and method."""
