@@ -39,6 +39,21 @@ def contents(output: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in output.glob("*/*.jsonl")}
 
 
+def test_a_run_is_scored_again_but_not_run_again_when_the_scorer_has_changed(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sweep_file(tmp_path, {"model": str(checkpoint("llava")), "method": "none", "data": "small", "limit": 3})
+    assert main(words(file, tmp_path / "out")) == main(words(file, tmp_path / "out", "--dry-run")) == 0
+    assert "1 runs, 1 done; 0 rows left" in capsys.readouterr().out
+    before = contents(tmp_path / "out")
+    [stored] = (tmp_path / "out").glob("*/record.json")
+    stored.write_text(stored.read_text().replace('"scorer": ""', '"scorer": "kit 1"'))
+    assert main(words(file, tmp_path / "out")) == 0
+    assert "1 runs, 0 of them done before" in capsys.readouterr().err
+    assert json.loads(stored.read_text())["datasets"]["small"]["score"]["scorer"] == ""
+    assert contents(tmp_path / "out") == before
+
+
 def test_a_grid_is_planned_asked_once_and_skipped_when_done(
     checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

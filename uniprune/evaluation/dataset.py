@@ -151,6 +151,9 @@ class Source(Protocol):
 class Dataset(Protocol):
     """A loaded benchmark.
 
+    One whose rules belong to other software also has an attribute `scorer`, that of its scores: a sweep scores finished
+    runs again when it has changed.
+
     Attributes:
         name: registered name, e.g. "mini-pope" or "pope".
         ability: one of the six ability groups.

@@ -157,7 +157,7 @@ class Sweep:
         return dataclasses.replace(item, done=True)
 
     def _ended(self, record: RunRecord, name: str) -> bool:
-        """Check whether the stored predictions of a benchmark, on the present data file, are scored or cannot be."""
+        """Check whether a benchmark is scored by present judge and scorer, or cannot be, on the present data file."""
         entry = record.datasets.get(name)
         if entry is None or entry.data != self._datasets.get(name).fingerprint:
             return False
@@ -166,7 +166,8 @@ class Sweep:
         judge = self.settings.judge_model if self.settings.judge not in (None, "rule") else self.settings.judge
         if entry.score is None:
             return entry.unscorable
-        return judge is None or entry.score.judge in ("exact", judge)
+        scorer = getattr(self._datasets.get(name), "scorer", "")  # a benchmark need not have one
+        return entry.score.scorer == scorer and (judge is None or entry.score.judge in ("exact", judge))
 
     def _options(self, cell: RunSpec, entry: ModelEntry) -> RunOptions:
         """Return the settings of a run apart from model and method."""
