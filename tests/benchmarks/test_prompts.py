@@ -41,9 +41,9 @@ def wrappers():
             sys.modules[name] = types.ModuleType(name)
             vars(sys.modules[name]).update(contents)
         try:
-            llava, internvl, qwen = (
+            llava, internvl, qwen, qwen3 = (
                 importlib.import_module(f"vlmeval.vlm.{name}")
-                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model")
+                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "qwen3_vl.model")
             )
         finally:
             for name in empty:
@@ -54,6 +54,7 @@ def wrappers():
         "llava_next": (llava.LLaVA_Next, {}),
         "internvl": (internvl.InternVLChat, {"_use_custom_prompt": True, **options}),
         "qwen2_5_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2.5-VL-7B-Instruct")}),
+        "qwen3_vl": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-8B-Instruct")}),
     }
     objects = {}
     for name, (cls, attributes) in made.items():
@@ -87,7 +88,7 @@ def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
     return dataset, dataset.requests()
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
     dataset, requests = asked(name, tmp_path)

@@ -16,7 +16,7 @@ from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, tiny_
 
 __all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO", "tiny_model"]
 
-FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
+FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next", "qwen3_vl")
 VISION_START = IMAGE_START
 INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
 """Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""
@@ -88,7 +88,7 @@ def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) 
     names = ("input_ids", "attention_mask", "mm_token_type_ids")
     single = {name: batch[name][b : b + 1, real] for name in names if name in batch}
     mine = slice(sum(images[:b]), sum(images[: b + 1]))
-    if images[b] and family == "qwen2_5_vl":
+    if images[b] and "image_grid_thw" in batch:
         sizes = batch["image_grid_thw"].prod(-1).tolist()
         single["image_grid_thw"] = batch["image_grid_thw"][mine]
         single["pixel_values"] = torch.cat(batch["pixel_values"].split(sizes)[mine])

@@ -62,11 +62,13 @@ class ModelAdapter:
         has_cls: whether the tower prepends a CLS token.
         tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        token_modules: the tower's modules, other than the projector, that run once per LLM token, not per patch.
     """
 
     tiled: ClassVar[bool] = False
     has_cls: bool = False
     merge: int = 1
+    token_modules: Sequence[nn.Module] = ()
     vision: Any
     projector: Any
 

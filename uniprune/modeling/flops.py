@@ -34,7 +34,8 @@ class CostModel:
         self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
         self._projector = products(adapter.projector)
         inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
-        self._patch = products(adapter.vision) - sum(block for block, _ in self._blocks) - inside
+        self._token = sum(map(products, adapter.token_modules))
+        self._patch = products(adapter.vision) - sum(block for block, _ in self._blocks) - self._token - inside
         self._image = cache(self._image_cost)
 
     def prompt(self, images: Iterable[Grid], lengths: Sequence[int]) -> Flops:
@@ -59,7 +60,7 @@ class CostModel:
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
         """Count tower and projector on one image."""
         t, h, w = grid
-        tower = 2 * self._patch * t * h * w * self._adapter.merge**2
+        tower = 2 * (self._patch * self._adapter.merge**2 + self._token) * t * h * w
         for number, (linear, inner) in enumerate(self._blocks):
             spans = self._adapter.attention_spans(grid, number)
             tower += 2 * linear * sum(spans) + 4 * inner * sum(span * span for span in spans)
