@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
@@ -27,6 +27,17 @@ class TinyQwen3VL(TinyQwen2_5_VL):
         return Qwen3VLConfig(**_fields(text))
 
 
+class TinyQwen3VLMoe(TinyQwen3VL):
+    """The same tower; two of four experts for every token."""
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """Qwen3VLMoeConfig."""
+        from transformers import Qwen3VLMoeConfig
+
+        experts = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+        return Qwen3VLMoeConfig(**_fields({**experts, **text}))
+
+
 @register_model("qwen3_vl", tiny=TinyQwen3VL)
 class Qwen3VL(Qwen2_5_VL):
     """Qwen3-VL (arXiv 2511.21631): attention within whole frames, 2x2 merger, deepstack, interleaved M-RoPE.
@@ -34,9 +45,10 @@ class Qwen3VL(Qwen2_5_VL):
     VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
     """
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.token_modules = self.vision.deepstack_merger_list
+    def token_parts(self) -> Sequence[nn.Module]:
+        """The mergers of the blocks that feed the first decoder layers."""
+        mergers: Sequence[nn.Module] = self.vision.deepstack_merger_list
+        return mergers
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:
         """Whole frames in every block."""
@@ -50,6 +62,11 @@ class Qwen3VL(Qwen2_5_VL):
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid: tokens are in raster order."""
         return list(tokens.split([t * h * w for t, h, w in grids]))
+
+
+@register_model("qwen3_vl_moe", tiny=TinyQwen3VLMoe)
+class Qwen3VLMoe(Qwen3VL):
+    """Qwen3-VL with a mixture of experts in every decoder layer; everything else is Qwen3-VL's."""
 
 
 def _fields(text: dict[str, Any]) -> dict[str, Any]:

@@ -53,8 +53,10 @@ def wrappers():
         "llava": (llava.LLaVA, {}),
         "llava_next": (llava.LLaVA_Next, {}),
         "internvl": (internvl.InternVLChat, {"_use_custom_prompt": True, **options}),
+        "qwen2_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2-VL-7B-Instruct")}),
         "qwen2_5_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2.5-VL-7B-Instruct")}),
         "qwen3_vl": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-8B-Instruct")}),
+        "qwen3_vl_moe": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-30B-A3B-Instruct")}),
     }
     objects = {}
     for name, (cls, attributes) in made.items():
@@ -88,7 +90,9 @@ def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
     return dataset, dataset.requests()
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize(
+    "family", ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"]
+)
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
     dataset, requests = asked(name, tmp_path)

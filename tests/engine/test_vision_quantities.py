@@ -165,7 +165,6 @@ def test_default_blocks() -> None:
         "llava_next": 2,
         "internvl": 3,
         "qwen2_5_vl": 3,
-        "qwen3_vl": 3,
     }
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
 
 from tests.helpers.oracles import deepstack_rows, dropped_by, merged_inputs, physically_short
 from tests.helpers.pruners import FixedAnswer, Plan, Probe, generate
@@ -178,16 +176,3 @@ def test_tower_equals_eager(layer: int, monkeypatch: pytest.MonkeyPatch) -> None
         torch.testing.assert_close(
             torch.cat([image[name] for image in probe.seen.values()]), want, atol=1e-5, rtol=1e-4
         )
-
-
-# --- checkpoints ------------------------------------------------------------------------------------------------
-def test_a_saved_model_prunes_the_same(tmp_path: Path) -> None:
-    model, x = build(FAMILY), inputs(FAMILY, (1, 2))
-    model.save_pretrained(tmp_path)
-    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
-    assert loaded.config.model_type == FAMILY
-    answers = []
-    for one in (model, loaded):
-        with prune(one, FastV(ratio=0.25)):
-            answers.append(generate(one, x, STEPS))
-    assert torch.equal(answers[0][1], answers[1][1])

@@ -19,6 +19,7 @@ from uniprune.engine.compaction import (
     KeptTokens,
     causal_mask,
     evict,
+    following,
     pack,
     remember,
     renumbered,
@@ -128,7 +129,7 @@ class Prefill(Forward):
         self._scheduled, self._stages = tuple(stages.values()), {} if idle else stages
         self._embeds, self._vision = embeds, vision
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if position_ids is None else position_ids
-        self._next_position = positions[..., -1:] + 1
+        self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
         self._arguments: dict[str, Any] = {}

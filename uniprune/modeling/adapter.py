@@ -62,13 +62,11 @@ class ModelAdapter:
         has_cls: whether the tower prepends a CLS token.
         tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
         merge: patches per side that form one LLM token (1: a token is a patch).
-        token_modules: the tower's modules, other than the projector, that run once per LLM token, not per patch.
     """
 
     tiled: ClassVar[bool] = False
     has_cls: bool = False
     merge: int = 1
-    token_modules: Sequence[nn.Module] = ()
     vision: Any
     projector: Any
 
@@ -119,6 +117,10 @@ class ModelAdapter:
     def project(self, features: Tensor) -> Tensor:
         """Project features [N, C] as `features` returns them to [N, D] LLM tokens, without the projector's hooks."""
         raise NotImplementedError
+
+    def token_parts(self) -> Sequence[nn.Module]:
+        """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
+        return ()
 
     # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
@@ -184,8 +186,7 @@ class ModelAdapter:
     @cached_property
     def visual_token_ids(self) -> list[int]:
         """Placeholder ids of images (and videos) in `input_ids`."""
-        config = self.model.config
-        ids = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
+        ids = (getattr(self.model.config, name, None) for name in ("image_token_id", "video_token_id"))
         return [i for i in ids if i is not None]
 
     @cached_property
@@ -296,5 +297,4 @@ def find_adapter(model: Any) -> ModelAdapter:
 
 def _pair(size: Any) -> tuple[int, int]:
     """Height and width, of a configuration that may give one number for both."""
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return height, width
+    return (size[0], size[1]) if isinstance(size, (list, tuple)) else (size, size)
