@@ -42,9 +42,9 @@ def wrappers():
             sys.modules[name] = types.ModuleType(name)
             vars(sys.modules[name]).update(contents)
         try:
-            llava, internvl, qwen, glm = (
+            llava, internvl, qwen, qwen3, glm = (
                 importlib.import_module(f"vlmeval.vlm.{name}")
-                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "cogvlm")
+                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "qwen3_vl.model", "cogvlm")
             )
         finally:
             for name in empty:
@@ -56,6 +56,8 @@ def wrappers():
         "internvl": (internvl.InternVLChat, {"_use_custom_prompt": True, **options}),
         "qwen2_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2-VL-7B-Instruct")}),
         "qwen2_5_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2.5-VL-7B-Instruct")}),
+        "qwen3_vl": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-8B-Instruct")}),
+        "qwen3_vl_moe": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-30B-A3B-Instruct")}),
     }
     objects = {}
     for name, (cls, attributes) in made.items():
@@ -89,7 +91,9 @@ def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
     return dataset, dataset.requests()
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    "family", ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"]
+)
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
     dataset, requests = asked(name, tmp_path)
