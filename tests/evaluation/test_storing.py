@@ -52,17 +52,17 @@ def test_a_finished_run_keeps_its_score_until_there_is_a_new_one(
     first = evaluate(loaded, tmp_path, small).datasets["small"]
 
     def stopped(*words: Any, **named: Any) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("while scoring")
 
     monkeypatch.setattr(small, "score", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="while scoring"):
         evaluate(loaded, tmp_path, small)
     [record] = Store(tmp_path).records()
     assert record.datasets["small"] == first
 
     path = next(tmp_path.glob("*/small.jsonl"))  # other predictions have no score of before
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="while scoring"):
         evaluate(loaded, tmp_path, small)
     [record] = Store(tmp_path).records()
     assert (record.datasets["small"].answered, record.datasets["small"].score) == (4, None)

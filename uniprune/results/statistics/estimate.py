@@ -119,7 +119,7 @@ class Estimate:
 
     @property
     def enough(self) -> bool:
-        """Whether there are enough clusters for an interval or a test."""
+        """True with enough clusters for an interval or a test."""
         return self.clusters >= FEWEST
 
     @property
