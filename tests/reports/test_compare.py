@@ -97,8 +97,7 @@ def test_ours_is_what_the_record_says(records: list[RunRecord]) -> None:
     assert one.ours is not None
     assert score is not None
     assert one.ours.value == score.value
-    assert score.interval is not None
-    assert one.ours.interval == score.interval
+    assert one.ours.interval == score.interval  # or none in both, of few rows
     assert one.difference == score.value - float(one.line.value)
 
 
