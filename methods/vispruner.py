@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Count, Share
-from uniprune.pruning.functional import cosine_similarity, drop_most_similar
+from uniprune.pruning.functional import cosine_similarity, drop_most_similar, top_k
 from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
 
@@ -61,7 +61,7 @@ class VisPruner(PreLLM):
 
 def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:
     """[keep] indices: the `important` best by `importance` [N], then those least alike by `features` [N, C]."""
-    ranked = importance.argsort(descending=True, stable=True)
+    ranked = top_k(importance, len(importance))
     similarity = cosine_similarity(features.double())
     diverse = drop_most_similar(similarity, ranked[important:], keep - important, step)
     return torch.cat((ranked[:important], diverse))

@@ -11,6 +11,11 @@ SHORT = "Answer the question using a single word or phrase."
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
+def is_chinese(text: str) -> bool:
+    """Check whether a text has a Chinese character."""
+    return _CHINESE.search(text) is not None
+
+
 def letter(asked: RawQuestion) -> str:
     """Join hint, question and options, a line each, with the request for nothing but the answer."""
     hint = [] if asked.hint is None else [asked.hint]
@@ -20,7 +25,7 @@ def letter(asked: RawQuestion) -> str:
         if asked.options
         else ("Answer the question directly.", "请直接回答问题。")
     )
-    return f"{text}\n{chinese if _CHINESE.search(text) else english}"
+    return f"{text}\n{chinese if is_chinese(text) else english}"
 
 
 def option_letter(asked: RawQuestion) -> list[str | int] | None:

@@ -27,7 +27,7 @@ class TinyInternVL(TinyModel):
 
     def config(self, text: dict[str, Any]) -> Any:
         """InternVLConfig."""
-        from transformers import InternVLConfig, Qwen2Config
+        from transformers import InternVLConfig
 
         vision = {
             **VISION,
@@ -40,16 +40,25 @@ class TinyInternVL(TinyModel):
         }
         return InternVLConfig(
             vision_config=vision,
-            text_config=Qwen2Config(**text),
+            text_config=self.language_model(text),
             image_token_id=IMAGE,
             image_seq_length=self.size[0] * self.size[1],
             tie_word_embeddings=False,
         )
 
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """Qwen2Config, that of InternVL3."""
+        from transformers import Qwen2Config
+
+        return Qwen2Config(**text)
+
 
 @register_model("internvl", tiny=TinyInternVL)
 class InternVL(PatchGridAdapter):
-    """InternVL3 (arXiv 2504.10479): ViT with CLS, 2x2 pixel shuffle, 256 tokens a tile, several tiles per image."""
+    """InternVL3 and 3.5 (arXiv 2504.10479, 2508.18265): ViT with CLS, 2x2 pixel shuffle, 256 tokens a tile.
+
+    An image is several tiles. Both have the same tower and processor; 3.5 has Qwen3 or Qwen3-MoE as language model.
+    """
 
     tiled: ClassVar[bool] = True
 

@@ -45,6 +45,7 @@ class Kit:
     mathvista: Any
     vqa_eval: Any
     mp_util: Any
+    file: Any
     load: Any
 
     def dataset_class(self, module: str, name: str) -> Any:
@@ -57,12 +58,13 @@ USED: Mapping[str, tuple[str, ...]] = {
     "dataset.image_vqa": ("ImageVQADataset", "MathVista", "MathVision", "OCRBench", "build_judge", "mp"),
     "dataset.image_yorn": ("ImageYORNDataset",),
     "dataset.miabench": ("MIABench", "build_judge", "generate_prompt", "process_rawscore"),
-    "dataset.utils.multiple_choice": ("timestr", "prefetch_answer", "MMMU_preproc"),
+    "dataset.utils.multiple_choice": ("timestr", "prefetch_answer", "MMMU_preproc", "get_pred_file_format"),
     "dataset.utils.mathv": ("is_equal", "post_check", "build_mathv_gpt4_prompt"),
     "dataset.utils.mathvista": ("post_check", "build_mathvista_gpt4_prompt"),
-    "dataset.utils.vqa_eval": ("istype", "hit_calculate"),
+    "dataset.utils.vqa_eval": ("istype", "hit_calculate", "process_answer"),
     "dataset.utils.yorn": ("YOrN_Extraction",),
     "utils.mp_util": ("dump",),
+    "smp.file": ("get_pred_file_format",),
     "smp": ("load",),
 }
 """Modules of the kit -> what the bridge calls or replaces in them."""

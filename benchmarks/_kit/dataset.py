@@ -8,7 +8,7 @@ import re
 import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from string import ascii_uppercase
@@ -26,7 +26,7 @@ from .clusters import clusters, shared
 from .equality import is_equal
 from .faults import is_literal
 from .headline import headline
-from .items import Evaluation
+from .items import TABLES, Evaluation
 from .judges import choose_judge, injected
 from .official import remedy
 from .table import KitTable, md5, read_table
@@ -66,25 +66,21 @@ class KitDataset:
                 f"{name}: {tsv} is not the official file: md5 {self.fingerprint}, expected {expected_md5}; a partial "
                 f"download or a changed file would give wrong scores: {remedy(name, options.data_dir)}"
             )
-        table = read_table(tsv, task, official=expected_md5 is not None)
-        self.faulty: Mapping[str, str] = table.faulty
-        self._groups = table.groups
-        self._clusters = clusters(table.frame, table.groups)
         self._kit = boot()
+        self.scorer = self._kit.version
+        with session(), _repaired(self._kit, 0):
+            table = read_table(tsv, task, self._kit, official=expected_md5 is not None)
+        self.faulty: Mapping[str, str] = table.faulty
+        self._groups, self._clusters = table.groups, clusters(table.names, table.images, table.groups)
         self._data = _in_memory(self._kit, task, table)
-        self._indices = [str(index) for index in self._data.data["index"]]
+        self._indices = table.names
         self._requests: dict[int, Request] = {}
         if self._judge is not None:
-            self._judge.check(name, self._data.data)
+            self._judge.check(name, self._data.data.assign(index=self._indices))
 
     def __len__(self) -> int:
         """Return the number of rows in the file, faulty ones included."""
         return len(self._indices) + len(self.faulty)
-
-    @property
-    def scorer(self) -> str:
-        """Version of VLMEvalKit that makes its prompts and scores."""
-        return self._kit.version
 
     def requests(self, limit: int | None = None) -> list[Request]:
         """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""
@@ -122,11 +118,13 @@ class KitDataset:
                 stack.enter_context(injected(self._kit, self._data, replier))
             evaluation = self._evaluate(table, folder)
             credits = self.task.credits(evaluation)
+        credits = credits.renamed(dict(zip(map(str, self._data.data["index"]), self._indices, strict=True)))
         if not credits.per_item:
             raise UserError(
                 f"{self.name}: VLMEvalKit could read none of the judge's {len(table)} replies, so there is no score; "
                 "use a stronger judge model"
             )
+        out = with_groups(left_out, self.requests(limit))
         return Score(
             value=headline(credits),
             metric=self.task.metric,
@@ -135,17 +133,14 @@ class KitDataset:
             per_item=credits.per_item,
             clusters=shared(dict.fromkeys([*indices, *credits.per_item]), self._clusters),
             parts=credits.parts,
-            details={
-                **evaluation.details(),
-                "faulty": {**self.faulty, **with_groups(left_out, self.requests(limit))},
-            },
+            details={**evaluation.details(), "faulty": {**self.faulty, **out}},
             judge=self._judge.label if self._judge else "exact",
+            judge_note=self._judge.note if self._judge else "",
             scorer=self.scorer,
         )
 
     def _evaluate(self, table: Any, folder: Path) -> Evaluation:
-        # A pickle, because a TSV would turn "0012" into 12, and "" or "None" into "nan", before they are matched.
-        file = folder / "predictions.pkl"
+        file = folder / f"predictions.{TABLES}"
         table.to_pickle(file)
         name, threads = ("judge", self._judge.threads) if self._judge else ("exact_matching", 1)
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # progress bars
@@ -242,12 +237,17 @@ def bare_question(text: str) -> str:
 
 
 def _in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
-    """Return the kit's dataset object over a table in memory, by the two methods that its subclasses may override."""
+    """Return the kit's dataset object over a table in memory, by the three methods that its subclasses may override."""
     base = kit.dataset_class(task.module, task.cls)
 
     class InMemory(base):  # type: ignore[misc, valid-type]
         def load_data(self, dataset: str) -> Any:
-            return table.frame
+            """Return the rows, with an image that is none: the kit runs lists and follows references by `eval`."""
+            return table.frame.assign(image="x" * (images.REFERENCE + 1))
+
+        def post_build(self, dataset: str) -> None:
+            shown = [found[0] if len(found) == 1 else found for found in table.images]
+            self.data["image"] = pd.Series(shown, index=self.data.index, dtype=object)
 
         def dump_image(self, line: Any) -> list[str]:
             """Return the base64 texts themselves: the kit's cache of PNG files goes stale when a TSV changes."""
@@ -259,12 +259,14 @@ def _in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
 
 @contextlib.contextmanager
 def _repaired(kit: Kit, rows: int) -> Iterator[None]:
-    """Replace five of the kit's functions while it scores.
+    """Replace seven of the kit's functions while it scores.
 
     `is_equal` evaluates the prediction as Python code; ours parses arithmetic. `istype` evaluates plain answers of the
     data file; ours parses literals. `Pool` forks sixteen copies of this process for a second of work; ours uses this
     process. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours never
     repeats, and the file is removed. `dump` rewrites all results after every row; ours writes after the last one.
+    `get_pred_file_format` allows text files only, in which "0012" is 12 and "None" is missing; ours is pickles.
+    `process_answer` takes a fifth of a millisecond for each of ten right answers of a row; ours remembers them.
     """
     stamp, dump = f"uniprune-{uuid.uuid4().hex}", kit.mp_util.dump
 
@@ -275,14 +277,16 @@ def _repaired(kit: Kit, rows: int) -> Iterator[None]:
     try:
         with (
             replaced(kit.mathv, is_equal=is_equal),
-            replaced(kit.vqa_eval, istype=is_literal),
+            replaced(kit.vqa_eval, istype=is_literal, process_answer=cache(kit.vqa_eval.process_answer)),
             replaced(kit.image_vqa, mp=types.SimpleNamespace(Pool=_Here)),
             replaced(kit.multiple_choice, timestr=lambda: stamp),
             replaced(kit.mp_util, dump=dump_complete),
+            replaced(kit.file, get_pred_file_format=lambda: TABLES),
+            replaced(kit.multiple_choice, get_pred_file_format=lambda: TABLES),
         ):
             yield
     finally:
-        Path(f"/tmp/{stamp}.tsv").unlink(missing_ok=True)  # the kit writes there whatever the system's setting
+        Path(f"/tmp/{stamp}.{TABLES}").unlink(missing_ok=True)  # the kit writes there whatever the system's setting
 
 
 class _Here:

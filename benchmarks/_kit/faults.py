@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -32,9 +32,16 @@ def question_index(row: Row) -> str:
     return str(int(row["g_index"])) if filled(row.get("g_index")) else str(int(row["index"]) % 1_000_000)
 
 
+def unrotated(row: Row) -> bool:
+    """Check whether a row is the form of a question that MMBench files all its rotations under."""
+    return str(int(row["index"])) == question_index(row)
+
+
 def rotation_fault(rows: Sequence[Row]) -> str | None:
-    """MMBench scores the rotations of a question's options together, filed under the unrotated form."""
-    if any(str(int(row["index"])) == question_index(row) for row in rows):
+    """MMBench scores the rotations of a question's options together; their indexes are numbers, one of each."""
+    if len({int(row["index"]) for row in rows}) < len(rows):
+        return f"rows {', '.join(row['index'] for row in rows)} of one question are not different numbers"
+    if any(map(unrotated, rows)):
         return None
     return f"row {question_index(rows[0])}, the unrotated form of the question, is missing"
 
@@ -55,25 +62,67 @@ def figure_fault(row: Row) -> str | None:
     return None if row["index"].count("_") >= 5 else "the index has no set, figure and question number"
 
 
-def options_fault(row: Row) -> str | None:
-    """A multiple-choice row has options."""
-    return None if any(filled(row.get(letter)) for letter in ascii_uppercase) else "no answer option"
+def figure_label(row: Row, place: int) -> str:
+    """Return an index of HallusionBench with a row's set, figure and question, and nothing else of the file's."""
+    return "_".join(["row", str(place), "", *row["index"].split("_")[3:6]])
+
+
+def shown(row: Row) -> dict[str, str]:
+    """Return the options of a multiple-choice row by their letters."""
+    return {letter: row[letter] for letter in ascii_uppercase if filled(row.get(letter))}
+
+
+def choice_fault(row: Row) -> str | None:
+    """A multiple-choice row has options, and its answer is the letter of one."""
+    options = shown(row)
+    return letter_fault(row["answer"], options) if options else "no answer option"
+
+
+def letter_fault(answer: str, letters: Collection[str]) -> str | None:
+    """The right answer is the letter of an option; the kit writes "Z" for an answer that it cannot read."""
+    if answer not in letters:
+        return f"the right answer {answer!r} is not among the options {', '.join(letters)}"
+    return "the right answer 'Z' is VLMEvalKit's mark of an answer that it cannot read" if answer == "Z" else None
+
+
+def open_fault(row: Row) -> str | None:
+    """A row of MMMU has an option A and is multiple choice, or has no options; marks for images are well-formed."""
+    options = shown(row)
+    if options and "A" not in options:
+        return f"options {', '.join(options)} without A"
+    return (choice_fault(row) if options else None) or marker_fault(row)
 
 
 def rotated_fault(row: Row) -> str | None:
     """A row of MMBench has options, and numbers that name the question it rotates."""
     named = {name: row[name] for name in ("index", "g_index") if filled(row.get(name))}
     wrong = [f"{name} {value!r}" for name, value in named.items() if not value.isdecimal()]
-    return f"{wrong[0]} is not a whole number" if wrong else options_fault(row)
+    return f"{wrong[0]} is not a whole number" if wrong else choice_fault(row)
 
 
 def vista_fault(row: Row) -> str | None:
-    """A multiple-choice row of MathVista has a list of choices and the letter of the right one."""
+    """A multiple-choice row of MathVista has a list of choices and the letter of the right one; skills are texts."""
+    if reason := texts_fault("skills", row["skills"]):
+        return reason
     if row["question_type"] != "multi_choice":
         return None
     if not filled(row.get("answer_option")):
         return "field 'answer_option' is empty"
-    return literal_fault("choices", row.get("choices"))
+    return literal_fault("choices", row.get("choices")) or listed_fault(row["answer_option"], row["choices"])
+
+
+def vision_fault(row: Row) -> str | None:
+    """The answer of a multiple-choice row of MathVision is the letter of one of its choices."""
+    return None if literal(row["choices"]) == [] else listed_fault(row["answer"], row["choices"])
+
+
+def listed_fault(answer: str, choices: str) -> str | None:
+    """The right answer is the letter of an element of a list, lettered from A."""
+    elements = literal(choices)
+    count = len(elements) if isinstance(elements, list) else 0
+    if not 0 < count <= len(ascii_uppercase):
+        return f"{count} choices, not 1 to {len(ascii_uppercase)}"
+    return letter_fault(answer, tuple(ascii_uppercase[:count]))
 
 
 def mia_fault(row: Row) -> str | None:
@@ -89,10 +138,15 @@ def mia_fault(row: Row) -> str | None:
 
 def answers_fault(row: Row) -> str | None:
     """The correct answer is plain text, or a list of texts that are all correct."""
-    answers = literal(row["answer"])
-    if isinstance(answers, list) and not all(isinstance(answer, str) for answer in answers):
-        return "the answers are not all texts"
-    return no_answer_fault(row)
+    return texts_fault("answer", row["answer"]) or no_answer_fault(row)
+
+
+def texts_fault(name: str, text: str) -> str | None:
+    """A field that is a list is one of texts."""
+    elements = literal(text)
+    if isinstance(elements, list) and not all(isinstance(element, str) for element in elements):
+        return f"the elements of field {name!r} are not all texts"
+    return None
 
 
 def no_answer_fault(row: Row) -> str | None:

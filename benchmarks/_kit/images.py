@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import io
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 
 from uniprune.evaluation.image_decoding import as_rgb
+
+from .faults import literal
 
 REFERENCE = 64
 """Longest text that is a reference (another row's index) rather than an image; the kit's own limit."""
@@ -40,10 +41,10 @@ def _images(index: str, cells: Mapping[str, str]) -> list[str] | str:
         cell = cells[cell]
     if not cell.startswith("["):
         return [cell]
-    try:
-        return [str(item) for item in ast.literal_eval(cell)]
-    except (ValueError, SyntaxError) as error:
-        return f"the image is a damaged list ({error})"
+    items = literal(cell)
+    if not isinstance(items, list) or not items or not all(isinstance(item, str) for item in items):
+        return "the image is a damaged list, or one of anything but base64 texts"
+    return items
 
 
 def damaged(texts: Iterable[str]) -> dict[str, str]:

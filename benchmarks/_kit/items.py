@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 UNREAD = frozenset({NOTHING, "", "Z", "nan", "False"})
 """Results of the kit's matching rules for an answer that they could not read."""
+TABLES = "pkl"
+"""Format of the kit's tables: pickles, because a TSV would turn "0012" into 12, and "None" into a missing value."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,12 @@ class Evaluation:
         return self.rating
 
     def file(self, ending: str) -> Any:
-        """Load one of the kit's result files, for example `file("_auxmatch.tsv")`.
+        """Load one of the kit's result tables, for example `file("_auxmatch")`.
 
         Raises:
             Exception: as the kit raised it before it had matched the answers.
         """
-        path = self.folder / f"predictions{ending}"
+        path = self.folder / f"predictions{ending}.{TABLES}"
         if isinstance(self.rating, Exception) and not path.is_file():
             raise self.rating
         return self.kit.load(str(path))
@@ -92,17 +94,22 @@ class Credits(NamedTuple):
     unparsed: int
     parts: Parts = MappingProxyType({})
 
+    def renamed(self, names: Mapping[str, str]) -> Credits:
+        """Return the same with other names of the rows."""
+        parts = {name: {names[row]: pair for row, pair in part.items()} for name, part in self.parts.items()}
+        return Credits({names[row]: credit for row, credit in self.per_item.items()}, self.unparsed, parts)
+
 
 def yes_no(evaluation: Evaluation) -> Credits:
     """One credit per row; unread where neither "yes" nor "no" stands alone."""
-    matched = evaluation.file("_auxmatch.tsv")
+    matched = evaluation.file("_auxmatch")
     credits = {i: float(score) for i, score in zip(evaluation.indices, matched["score"], strict=True)}
     return Credits(credits, int((matched["extracted"] == "Unknown").sum()))
 
 
 def f1(evaluation: Evaluation) -> Credits:
     """POPE: one credit per row; the headline is 2 TP over 2 TP + FP + FN, each row as often as it has categories."""
-    rows, matched = yes_no(evaluation), evaluation.file("_auxmatch.tsv")
+    rows, matched = yes_no(evaluation), evaluation.file("_auxmatch")
     columns = (matched[name] for name in ("answer", "extracted", "category"))
     part = {}
     for index, answer, found, categories in zip(evaluation.indices, *columns, strict=True):
@@ -164,7 +171,7 @@ def rotations(evaluation: Evaluation) -> Credits:
 
 def _hits(evaluation: Evaluation) -> dict[str, float]:
     """Read the marks of every question from the table: the kit's pickle lacks MMBench questions it could not read."""
-    marked = evaluation.file("_exact_matching_result.tsv")
+    marked = evaluation.file("_exact_matching_result")
     return {str(index): float(hit) for index, hit in zip(marked["index"], marked["hit"], strict=True)}
 
 
@@ -184,7 +191,7 @@ def mathvision(evaluation: Evaluation) -> Credits:
 
 
 def _judged(evaluation: Evaluation, correct: Callable[[Any], bool]) -> Credits:
-    judged = evaluation.file("_judge.tsv")
+    judged = evaluation.file("_judge")
     credits = {index: float(bool(correct(judged.iloc[i]))) for i, index in enumerate(evaluation.indices)}
     return Credits(credits, sum(str(answer) in UNREAD for answer in judged["res"]))
 
@@ -197,7 +204,7 @@ def reading(evaluation: Evaluation) -> Credits:
     """
     columns = (evaluation.table[name] for name in ("prediction", "answer", "category"))
     rows = zip(evaluation.indices, *columns, strict=True)
-    credits = {index: float(_contains(*row)) for index, *row in rows}
+    credits = {index: float(contains(*row)) for index, *row in rows}
     if sum(credits.values()) != evaluation.result["Final Score"]:
         raise RuntimeError(
             f"OCRBench: {sum(credits.values()):g} rows match, VLMEvalKit counts {evaluation.result['Final Score']}; "
@@ -206,7 +213,7 @@ def reading(evaluation: Evaluation) -> Credits:
     return Credits(credits, sum(not str(text).strip() for text in evaluation.table["prediction"]))
 
 
-def _contains(prediction: str, answer: str, category: str) -> bool:
+def contains(prediction: str, answer: str, category: str) -> bool:
     """OCRBench's rule: one of the answers occurs in the prediction; blanks do not count in formulas."""
 
     def plain(text: str) -> str:
@@ -219,7 +226,7 @@ def _contains(prediction: str, answer: str, category: str) -> bool:
 
 def short_answers(evaluation: Evaluation) -> Credits:
     """GQA, TextVQA, ChartQA: the kit's credit for every row; unread where the answer is empty."""
-    matches = [{"match": ast.literal_eval(str(match))} for match in evaluation.file("_results.tsv")["eval_match"]]
+    matches = [{"match": ast.literal_eval(str(match))} for match in evaluation.file("_results")["eval_match"]]
     hits = evaluation.kit.vqa_eval.hit_calculate(matches, evaluation.name)
     credits = {index: float(hit) for index, hit in zip(evaluation.indices, hits, strict=True)}
     return Credits(credits, sum(not str(text).strip() for text in evaluation.table["prediction"]))
@@ -231,7 +238,7 @@ def instructions(evaluation: Evaluation) -> Credits:
     A total below 0 or above 1 (of 12/10) is unread here; the kit counts it as it is.
     """
     credits = {}
-    judged = evaluation.file("_judge.tsv")
+    judged = evaluation.file("_judge")
     for index, types, reply in zip(evaluation.indices, judged["component_type"], judged["score_raw"], strict=True):
         try:
             scores = evaluation.kit.miabench.process_rawscore(types[2:-2].split("', '"), str(reply))

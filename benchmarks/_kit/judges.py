@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions
 
+from .agreement import agreement_note
 from .boot import Kit, replaced
 from .model_judge import ModelJudge, api_key
 from .task import Judging
@@ -40,6 +41,10 @@ class Judge(Protocol):
     def threads(self) -> int:
         """Messages that it takes at a time."""
 
+    @property
+    def note(self) -> str:
+        """Remark on its verdicts, shown with a score; may be empty."""
+
     def check(self, name: str, table: Any) -> None:
         """Raise UserError if there is a row in dataset `name` that it cannot judge."""
 
@@ -64,7 +69,7 @@ def choose_judge(name: str, judging: Judging | None, options: DataOptions) -> Ju
             f"give --judge URL and --judge-model NAME of an OpenAI-compatible server, or leave {name} out"
         )
     if options.judge == "rule":
-        return RuleJudge(judging)
+        return RuleJudge(judging, agreement_note(name))
     if not options.judge.startswith(("http://", "https://")):
         raise UserError(f"judge {options.judge!r} is neither 'rule' nor the URL of an OpenAI-compatible server")
     if not options.judge_model:
@@ -106,11 +111,13 @@ class RuleJudge:
 
     Attributes:
         judging: the dataset's prompt and rule.
+        note: its agreement with the benchmark's own verdicts.
         label: its name in the scores.
         threads: messages at a time.
     """
 
     judging: Judging
+    note: str
     label: str = "rule"
     threads: int = 1
 

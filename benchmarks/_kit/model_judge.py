@@ -72,6 +72,11 @@ class ModelJudge:
     timeout: float = 300.0
 
     @property
+    def note(self) -> str:
+        """Return nothing: its verdicts were not compared with the benchmarks'."""
+        return ""
+
+    @property
     def label(self) -> str:
         """The model's name."""
         return self.model

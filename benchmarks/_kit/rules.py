@@ -1,29 +1,111 @@
 """Rules that replace a judge model where VLMEvalKit requires one; every score is then labelled "rule".
 
-Mathematical answers: the last number or option letter. Instructions (MIA-Bench): a small vocabulary of instructions
-that a program can check; an instruction outside it is refused, never guessed.
+Mathematical answers: the last number, or the option that is named last.
+
+Instructions (MIA-Bench): a small vocabulary of instructions that a program can check; an instruction outside it is
+refused, never guessed.
 """
 
 from __future__ import annotations
 
 import ast
+import math
 import re
-from collections.abc import Callable, Mapping
+import string
+from collections.abc import Callable, Container, Mapping
 from fractions import Fraction
 from typing import Any
+
+from .plain_text import boxed, numbers, plain, value
 
 NOTHING = "?"
 """Reply if an answer holds neither a number nor an option letter."""
 
-_LAST = re.compile(r"(?<![\w.])-?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|\.\d+)(?!\w)|\b[A-H]\b")
+_LETTER = r"(?<![A-Za-z0-9_'])(?P<letter>[A-H])(?![A-Za-z0-9_'])"
+_NAMED_LETTER = re.compile(
+    rf"""(?: [(\[{{*"] | \b(?i:options?|choices?|answers?|is|are|be|choose|select|pick)\b | [选項项案为是選為:=] )
+    [\s:=*("]{0, 8} {_LETTER} (?!\s+[a-z]) | ^\s*{_LETTER.replace("letter", "first")} \s* (?: [.):,*] | $ )""",
+    re.X | re.M,
+)
+"""A letter that is named as an option: "(B)", "option B", "选B", "B. 12 cm"; not the article of "is A circle"."""
+_ANY_LETTER = re.compile(rf"{_LETTER}(?!\s+[a-z])|\A\W*(?P<small>[a-h])\W*\Z")
+_OPENING = re.compile(r"\W*(yes|no)(?![A-Za-z])", re.I)
+"""The word that begins "Yes, there is no gap."."""
 
 Check = Callable[[re.Match[str], str], bool]
 
 
 def last_value(row: Mapping[str, Any]) -> str:
-    """Return the last number (thousands separators removed) or single letter A–H in a row's prediction."""
-    found = _LAST.findall(str(row["prediction"]))
-    return found[-1].replace(",", "") if found else NOTHING
+    r"""Return the answer that a row's prediction ends with, as VLMEvalKit's check reads it; `NOTHING` without one.
+
+    For a row with options, the letter of one: the last letter named as an option ("(B)", "option B", "选B"), else that
+    of the option "Yes" or "No" with which it begins, else of the option mentioned last by its text or number, else the
+    last single letter. For others, the last number, in the form of the row's `answer_type`, else the last letter A-H.
+    If there is a `\boxed{…}`, only the last one is read.
+    """
+    text = plain(boxed(str(row["prediction"])))
+    options = _options(row)
+    if options:
+        return _named_option(text, options) or _mentioned_option(text, options) or _letter(text, options) or NOTHING
+    found = numbers(text)
+    return _typed(found[-1], str(row.get("answer_type"))) if found else _letter(text, string.ascii_uppercase) or NOTHING
+
+
+def _options(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return letter -> plain text of a row's options."""
+    if row.get("question_type", "multi_choice") != "multi_choice":  # MathVista's other rows have any text as choices
+        return {}
+    texts = ast.literal_eval(str(row.get("choices") or "[]"))
+    return dict(zip(string.ascii_uppercase, (plain(str(text)).strip() for text in texts), strict=False))
+
+
+def _named_option(text: str, options: Container[str]) -> str:
+    """Return the last letter that is named as one of the options."""
+    found = [match["letter"] or match["first"] for match in _NAMED_LETTER.finditer(text)]
+    return next((letter for letter in reversed(found) if letter in options), "")
+
+
+def _letter(text: str, options: Container[str]) -> str:
+    """Return the last letter of an option that stands alone."""
+    found = [(match["letter"] or match["small"]).upper() for match in _ANY_LETTER.finditer(text)]
+    return next((letter for letter in reversed(found) if letter in options), "")
+
+
+def _mentioned_option(text: str, options: Mapping[str, str]) -> str:
+    """Return the letter of the option with which a text begins ("Yes, …"), else of the last one, by text or number.
+
+    Of several texts that end there, the longest is meant. A number stands for the only option with its value.
+    """
+    if opening := _OPENING.match(text):
+        said = [letter for letter, option in options.items() if option.lower() == opening[1].lower()]
+        if said:
+            return said[0]
+    ends = {letter: (_last_end(text, option), len(option)) for letter, option in options.items()}
+    last = max(ends.values())
+    if last[0] >= 0:
+        return next(letter for letter, end in ends.items() if end == last)
+    found = [value(number) for number in numbers(text)[-1:]]
+    same = [
+        letter for letter, option in options.items() if found and [value(number) for number in numbers(option)] == found
+    ]
+    return same[0] if len(same) == 1 else ""
+
+
+def _last_end(text: str, option: str) -> int:
+    """Return where the last mention of an option's text ends, whatever its case, blanks and $; -1 without one."""
+    pattern = r"[\s$]*".join(map(re.escape, re.findall(r"[A-Za-z0-9.]+|[^\s$]", option)))
+    mention = rf"(?<![A-Za-z0-9_.]){pattern}(?![A-Za-z0-9_]|[./,]\d)"
+    return max((found.end() for found in re.finditer(mention, text, re.I)), default=-1) if pattern else -1
+
+
+def _typed(number: str, answer_type: str) -> str:
+    """Write a number in the form that VLMEvalKit's check of an `answer_type` reads: 72.0 and 7.2e1 as 72."""
+    found = value(number)
+    if found is None or not math.isfinite(found):
+        return number
+    if answer_type == "integer" and found.is_integer():
+        return str(int(found))
+    return repr(found) if answer_type == "float" else number
 
 
 def _twice(instruction: re.Match[str], answer: str) -> bool:
@@ -46,7 +128,7 @@ def _list(instruction: re.Match[str], answer: str) -> bool:
 
 
 def _mention(instruction: re.Match[str], answer: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(instruction['what'])}(?!\w)", answer, re.I) is not None
+    return re.search(rf"(?<![A-Za-z0-9_]){re.escape(instruction['what'])}(?![A-Za-z0-9_])", answer, re.I) is not None
 
 
 INSTRUCTIONS: tuple[tuple[re.Pattern[str], Check], ...] = tuple(

@@ -10,19 +10,24 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from uniprune.errors import UserError
 
 from . import images
-from .faults import filled, literal_fault
+from .faults import Row, filled, literal_fault
+from .golds import gold_fault
 from .task import Task
 from .tsv_text import check_text
 
+if TYPE_CHECKING:
+    from .boot import Kit
+
 _BROKEN_LINE = re.compile(r"line (\d+): (expected \d+ fields, saw \d+)")
-_PLAIN_INDEX = re.compile(r"[\w\-./ ]+")
+_PLAIN_INDEX = re.compile(r"(?!(?:row|line) \d+\Z)[\w\-./ ]+")
+"""An index that is no code, and not the name of a row without one."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,16 @@ class KitTable:
     """A read TSV.
 
     Attributes:
-        frame: the usable rows, with pandas' column types as if the others were not in the file, and with references
-            between images followed.
-        faulty: index (or "line N", "row N" if there is none) -> fault of the row.
-        groups: for every row of `frame`, the positions of the rows scored together with it.
+        names: the usable rows' indexes, letter by letter: 1, 01 and 1.0 are three rows.
+        frame: their cells that VLMEvalKit gets, in which it tells rows apart by labels of ours (`Task.labels`).
+        images: base64 texts of their images, references followed.
+        faulty: index (or "line N", "row N" if there is none) -> fault of every other row.
+        groups: for every usable row, the positions of the rows scored together with it.
     """
 
+    names: list[str]
     frame: Any
+    images: list[list[str]]
     faulty: dict[str, str]
     groups: list[tuple[int, ...]]
 
@@ -47,8 +55,11 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def read_table(path: Path, task: Task, *, official: bool = False) -> KitTable:
-    """Read and check a TSV file; an official one is read as VLMEvalKit does, whatever its quotation marks.
+def read_table(path: Path, task: Task, kit: Kit, *, official: bool = False) -> KitTable:
+    """Read and check a TSV file.
+
+    Every cell is the text in the file. Only an official file is read as VLMEvalKit does, whatever its quotation marks,
+    with pandas' column types (a 3 above an empty cell is shown as 3.0); there a row is faulty if that loses a text.
 
     Raises:
         UserError: the file is no TSV, lacks a column, or has no usable row.
@@ -63,12 +74,16 @@ def read_table(path: Path, task: Task, *, official: bool = False) -> KitTable:
             f"only {', '.join(text)}"
         )
     cells = text.pop("image")
+    kept = [name for name in text if name in task.cells]
+    text = text.reindex(columns=[*kept, *(name for name in task.optional if name not in text)], fill_value="")
     rows = text.to_dict("records")
     names = _names([row["index"] for row in rows])
     required = [name for name in task.columns if name != "image"]
     # The kit sorts the names of the groups it reports on, and fails on a column that is filled in some rows only.
     required += [name for name in task.all_or_none if name in text and text[name].map(filled).any()]
-    faults = _row_faults(rows, names, task, required)
+    faults = _lost(text) if official else {}
+    for i, reason in _row_faults(rows, names, task, kit, required).items():
+        faults.setdefault(i, reason)
     decoded = images.resolve({name: cell for name, cell in zip(names, cells, strict=True) if filled(cell)})
     for i, reason in _image_faults(rows, names, decoded, task).items():
         faults.setdefault(i, reason)
@@ -80,11 +95,17 @@ def read_table(path: Path, task: Task, *, official: bool = False) -> KitTable:
     if not good:
         first = next(iter(faulty.items()), None)
         raise UserError(f"{path} has no usable row" + (f"; {first[0]}: {first[1]}" if first else ""))
-    frame = _typed(text.iloc[good])
-    resolved = (decoded[names[i]] for i in good)
-    frame["image"] = [found[0] if len(found) == 1 else str(found) for found in resolved]
     place = {row: position for position, row in enumerate(good)}
-    return KitTable(frame, faulty, [tuple(place[member] for member in groups[row]) for row in good])
+    together = [tuple(place[member] for member in groups[row]) for row in good]
+    chosen = text.iloc[good]
+    frame = _typed(chosen) if official else chosen.where(chosen.map(filled)).reset_index(drop=True)
+    return KitTable(
+        names=[names[i] for i in good],
+        frame=_labelled(frame, [rows[i] for i in good], together, task),
+        images=[list(decoded[names[i]]) for i in good],
+        faulty=faulty,
+        groups=together,
+    )
 
 
 def _read(path: Path) -> tuple[Any, dict[str, str]]:
@@ -92,7 +113,6 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            # "None" and "NA" stay texts here; pandas makes them empty for the kit, and that is not a fault of the file.
             text = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, on_bad_lines="warn")
     except (ValueError, OSError) as error:  # pandas' parser and decoding errors are ValueErrors
         raise UserError(f"{path} cannot be read as a TSV table: {error}") from error
@@ -101,20 +121,23 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def _names(indices: Sequence[Any]) -> list[str]:
-    """Name each row: its index, or "row N" if that is missing or was used before."""
+    """Name each row: its index, or "row N" if that is missing, no plain text, or was used before."""
     names: list[str] = []
     taken: set[str] = set()
     for i, index in enumerate(indices, 1):
-        names.append(index if filled(index) and index not in taken else f"row {i}")
+        own = filled(index) and _PLAIN_INDEX.fullmatch(index) and index not in taken
+        names.append(index if own else f"row {i}")
         taken.add(names[-1])
     return names
 
 
-def _row_faults(rows: list[dict[str, Any]], names: list[str], task: Task, required: Sequence[str]) -> dict[int, str]:
+def _row_faults(
+    rows: list[dict[str, Any]], names: list[str], task: Task, kit: Kit, required: Sequence[str]
+) -> dict[int, str]:
     """Map position -> first fault of a row, images aside."""
     faults: dict[int, str] = {}
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
-        reason = _fault(row, task, required)
+        reason = _fault(row, task, kit, required)
         if reason is None and name != row["index"]:
             reason = f"index {row['index']!r} occurs more than once"
         if reason is not None:
@@ -143,19 +166,19 @@ def _image_faults(
     return faults
 
 
-def _fault(row: Mapping[str, Any], task: Task, required: Sequence[str]) -> str | None:
+def _fault(row: Mapping[str, Any], task: Task, kit: Kit, required: Sequence[str]) -> str | None:
     for column in required:
         if not filled(row[column]):
             return f"field {column!r} is empty"
     if not _PLAIN_INDEX.fullmatch(row["index"]):
-        return f"index {row['index']!r} has other characters than letters, digits and -._/"
+        return f"index {row['index']!r} is the name of a line, or has other characters than letters, digits and -._/"
     for column, allowed in task.allowed.items():
         if row[column] not in allowed:
             return f"{column} {row[column]!r} is not one that {task.kit_name} scores"
     for column in task.literals:
         if reason := literal_fault(column, row[column]):
             return reason
-    return task.fault(row)
+    return task.fault(row) or (gold_fault(kit, row, task.gold) if task.gold else None)
 
 
 def _group(
@@ -183,9 +206,27 @@ def _group(
 
 
 def _typed(text: Any) -> Any:
-    """Convert the rows to the column types that pandas gives a file of exactly these rows.
+    """Convert rows of an official file to the column types that pandas gives a file of exactly these rows.
 
     One empty cell in a faulty row would otherwise turn a column of whole numbers, and every option in the prompts, into
     decimals.
     """
     return pd.read_csv(io.StringIO(text.to_csv(sep="\t", index=False, quoting=1)), sep="\t")
+
+
+def _lost(text: Any) -> dict[int, str]:
+    """Map position -> the first cell with a text that pandas, and so VLMEvalKit, takes for missing."""
+    lost = _typed(text).isna() & text.map(filled)
+    return {
+        i: f"VLMEvalKit reads {text.at[i, name]!r} in column {name!r} as an empty cell"
+        for name in reversed(list(text))
+        for i in lost.index[lost[name]]
+    }
+
+
+def _labelled(frame: Any, rows: Sequence[Row], groups: Sequence[tuple[int, ...]], task: Task) -> Any:
+    """Return the rows with the cells that the kit tells rows apart by replaced."""
+    head = task.grouping.head if task.grouping else lambda row: True
+    heads = [next(member for member in group if head(rows[member])) for group in groups]
+    labels = [task.labels(row, place, first) for place, (row, first) in enumerate(zip(rows, heads, strict=True))]
+    return frame.assign(**pd.DataFrame(labels, index=frame.index))

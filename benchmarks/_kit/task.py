@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 from .faults import Row
+from .golds import Gold
 from .items import Credits, Evaluation
 
 if TYPE_CHECKING:
     from .boot import Kit
+
+COMMON = ("hint", *ascii_uppercase, "category", "l2-category", "split")
+"""Columns of prompts and reports that any dataset may have."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,12 @@ class Grouping:
     Attributes:
         key: label that the rows of a group share; it raises ValueError for a faulty row that names none.
         fault: fault of a complete group, or None.
+        head: whether the kit files the group under this row; the first such row is the group's.
     """
 
     key: Callable[[Row], str]
     fault: Callable[[Sequence[Row]], str | None] = lambda rows: None
+    head: Callable[[Row], bool] = lambda row: True
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,9 @@ class Task:
         literals: columns the kit evaluates as Python lists.
         allowed: column -> the only values the kit can score.
         fault: any other fault of a row, or None.
+        gold: the right answers, and what an answer is worth; None if a row has none.
+        optional: further columns the kit reads, empty where a file has none; all others it might take for its own.
+        labels: cells that the kit tells rows apart by, from a row, its position, and that of its group's head.
         grouping: rows scored together.
         images_named: number of images that a row's text names.
         split: the only value of the column `split` that is used; None for all.
@@ -85,11 +95,19 @@ class Task:
     literals: tuple[str, ...] = ()
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     fault: Callable[[Row], str | None] = lambda row: None
+    gold: Gold | None = None
+    optional: tuple[str, ...] = ()
+    labels: Callable[[Row, int, int], Mapping[str, object]] = lambda row, place, head: {"index": place}
     grouping: Grouping | None = None
     images_named: Callable[[Row], int] = lambda row: 0
     split: str | None = None
     judging: Judging | None = None
     max_new_tokens: int = 128
+
+    @property
+    def cells(self) -> frozenset[str]:
+        """Return the columns that the kit gets, images aside."""
+        return frozenset((*self.columns, *COMMON, *self.optional)) - {"image"}
 
     @property
     def judge(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from typing import Any
 
-from . import faults, headline, items, rules
+from . import faults, golds, headline, items, rules
+from .golds import Gold
 from .task import Grouping, Judging, Task
 
 _MCQ: dict[str, Any] = {
@@ -14,7 +16,8 @@ _MCQ: dict[str, Any] = {
     "metric": "accuracy",
     "columns": ("index", "image", "question", "answer"),
     "all_or_none": ("category", "l2-category", "split"),
-    "fault": faults.options_fault,
+    "fault": faults.choice_fault,
+    "gold": Gold(golds.text, golds.choice),
     "credits": items.choices,
 }
 _MMBENCH: dict[str, Any] = {
@@ -22,7 +25,9 @@ _MMBENCH: dict[str, Any] = {
     "ability": "comprehensive",
     "metric": "circular accuracy",
     "fault": faults.rotated_fault,
-    "grouping": Grouping(faults.question_index, faults.rotation_fault),
+    "grouping": Grouping(faults.question_index, faults.rotation_fault, faults.unrotated),
+    "optional": ("g_index",),
+    "labels": lambda row, place, head: {"index": place, "g_index": head},
     "credits": items.rotations,
 }
 _YES_NO: dict[str, Any] = {
@@ -53,6 +58,7 @@ TASKS: dict[str, Task] = {
         credits=items.pairs,
         allowed={**_YES_OR_NO, "category": frozenset(headline.MME_CATEGORIES)},
         grouping=Grouping(lambda row: f"{row['category']}/{row['image_path']}", faults.pair_fault),
+        labels=lambda row, place, head: {"index": place, "image_path": f"pair {head}"},
     ),
     # Rows of V1.1: those of V1.0 in the proportion of the questions (1 155 of 1 164).
     "mmbench-en": Task(
@@ -79,7 +85,10 @@ TASKS: dict[str, Task] = {
         summary="MathVista testmini: mathematics in images (arXiv 2310.02255)",
         columns=("index", "image", "question", "answer", "question_type", "answer_type", "task", "skills"),
         literals=("skills",),
+        optional=("answer_option", "choices"),
+        allowed={"question_type": frozenset({"multi_choice", "free_form"})},
         fault=faults.vista_fault,
+        gold=Gold(golds.letter_or_text, golds.mathvista, golds.UNREAD),
         credits=items.mathvista,
         judging=Judging(lambda kit: kit.mathvista.build_mathvista_gpt4_prompt, rules.last_value),
         max_new_tokens=1024,
@@ -94,6 +103,8 @@ TASKS: dict[str, Task] = {
         summary="Math-Vision: mathematics of competitions (arXiv 2402.14804)",
         columns=("index", "image", "question", "answer", "category", "choices"),
         literals=("choices",),
+        fault=faults.vision_fault,
+        gold=Gold(golds.text, golds.mathvision, golds.UNREAD),
         credits=items.mathvision,
         judging=Judging(lambda kit: kit.mathv.build_mathv_gpt4_prompt, rules.last_value),
         max_new_tokens=1024,
@@ -117,6 +128,7 @@ TASKS: dict[str, Task] = {
         literals=("answer",),
         allowed={"category": frozenset(headline.OCR_CATEGORIES)},
         fault=faults.answers_fault,
+        gold=Gold(golds.listed, golds.reading),
         credits=items.reading,
     ),
     "mia-bench": Task(
@@ -133,6 +145,7 @@ TASKS: dict[str, Task] = {
         ),
         literals=("components", "component_weight", "component_type"),
         fault=faults.mia_fault,
+        labels=lambda row, place, head: {"index": place, "num_of_component": len(ast.literal_eval(row["components"]))},
         credits=items.instructions,
         judging=Judging(lambda kit: kit.miabench.generate_prompt, rules.grade, rules.uncovered, 2048),
         max_new_tokens=1024,
@@ -163,6 +176,7 @@ TASKS: dict[str, Task] = {
         metric="mean of aAcc, fAcc, qAcc",
         summary="HallusionBench: language hallucination and visual illusion (arXiv 2310.14566)",
         fault=faults.figure_fault,
+        labels=lambda row, place, head: {"index": faults.figure_label(row, place)},
         credits=items.three_accuracies,
         grouping=Grouping(faults.figure_set),
         allowed=_YES_OR_NO,
@@ -195,7 +209,8 @@ TASKS |= {
         summary="Math-Vision testmini: a tenth of it (arXiv 2402.14804)",
     ),
     "mmmu": Task(
-        **{**_MCQ, "cls": "MMMUDataset", "fault": faults.marker_fault, "credits": items.open_choices}
+        **{**_MCQ, "cls": "MMMUDataset", "fault": faults.open_fault, "credits": items.open_choices}
+        | {"gold": Gold(golds.text, golds.open_choice), "optional": ("A", "B")}
         | {"columns": (*_MCQ["columns"], "split")},
         kit_name="MMMU_DEV_VAL",
         rows=900,
@@ -208,6 +223,7 @@ TASKS |= {
     "gqa": Task(
         **_SHORT,
         kit_name="GQA_TestDev_Balanced",
+        gold=Gold(golds.listed, golds.short("GQA", "accuracy")),
         rows=12_578,
         rows_known=False,
         ability="comprehensive",
@@ -225,6 +241,7 @@ TASKS |= {
     "textvqa": Task(
         **_SHORT,
         kit_name="TextVQA_VAL",
+        gold=Gold(golds.listed, golds.short("TextVQA", "vqa_score")),
         rows=5_000,
         rows_known=False,
         ability="ocr",
@@ -235,6 +252,7 @@ TASKS |= {
     "chartqa": Task(
         **{**_SHORT, "fault": faults.no_answer_fault},  # lists of numbers are compared as texts
         kit_name="ChartQA_TEST",
+        gold=Gold(golds.listed, golds.short("ChartQA", "relaxed_accuracy")),
         rows=2_500,
         ability="ocr",
         metric="relaxed accuracy",

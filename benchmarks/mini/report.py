@@ -148,8 +148,8 @@ def scored(record: RunRecord) -> Scored:
     entries = {name: entry for name, entry in record.datasets.items() if entry.suite == "mini" and entry.score}
     if lacking := [f"{name} ({len(entry.faulty)} rows)" for name, entry in entries.items() if entry.faulty]:
         raise UserError(
-            f"run {record.identity} left rows out of {', '.join(lacking)}; its record.json gives the reasons. Move its "
-            "folder away, or mend them and run it again"
+            f"run {record.identity} left rows out of {', '.join(lacking)}; its *.record.json give the reasons. Move "
+            "its folder away, or mend them and run it again"
         )
     return entries if len(entries) == 10 else {}
 

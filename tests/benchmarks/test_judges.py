@@ -181,15 +181,15 @@ def test_a_run_survives_its_judge_and_the_key_is_nowhere(server, checkpoint, tmp
     [answers] = (tmp_path / "out").glob("*/mini-mathvista.jsonl")
     stored = answers.read_bytes()
     assert len(kept) == 2 and stored.count(b"\n") == 6
-    [record] = (tmp_path / "out").glob("*/record.json")
-    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"] is None
+    [record] = (tmp_path / "out").glob("*/mini-mathvista.record.json")
+    assert json.loads(record.read_text())["score"] is None
 
     server.failing_after, asked = 10**9, len(server.requests)
     assert main(command) == 0
     assert answers.read_bytes() == stored  # no row was answered again
     replies = log.read_text().splitlines()
     assert replies[:2] == kept and len(replies) - 2 == len(server.requests) - asked - 1 > 0
-    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"]["judge"] == "my-judge"
+    assert json.loads(record.read_text())["score"]["judge"] == "my-judge"
 
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5 and not [path for path in files if SECRET.encode() in path.read_bytes()]

@@ -77,13 +77,16 @@ def test_numbers_of_tiles_are_the_wrappers(benchmark: str, kit: SimpleNamespace)
 
 
 @pytest.mark.parametrize("benchmark", TASKS)
-def test_pixel_limits_are_the_wrappers(benchmark: str, kit: SimpleNamespace) -> None:
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("qwen2.5-vl-7b", 256, 1280), ("qwen2-vl-7b", 1280, 16384)],  # the paper's, and the kit's registered ones
+)
+def test_pixel_limits_are_the_wrappers(benchmark: str, name: str, least: int, most: int, kit: SimpleNamespace) -> None:
     wrapper = kit.qwen.Qwen2VLChat.__new__(kit.qwen.Qwen2VLChat)
-    limits = {"min_pixels": 256 * 28 * 28, "max_pixels": 1280 * 28 * 28, "total_pixels": None}  # the paper's
-    vars(wrapper).update(limits)
+    vars(wrapper).update({"min_pixels": least * 28 * 28, "max_pixels": most * 28 * 28, "total_pixels": None})
     content = [{"type": "image", "value": "file:///x.png"}]
     [item] = wrapper._prepare_content(content, dataset=TASKS[benchmark].kit_name)
-    size = find_model("qwen2.5-vl-7b").image_settings(benchmark).image_processor["size"]
+    size = find_model(name).image_settings(benchmark).image_processor["size"]
     assert size == {"shortest_edge": item["min_pixels"], "longest_edge": item["max_pixels"]}
 
 

@@ -229,8 +229,7 @@ def test_interrupted_runs_resume_without_loss_or_repetition(
     before = next((tmp_path / "a").glob("*/small.jsonl")).read_bytes().splitlines(keepends=True)
     kept = [line for line in before if line.endswith(b"\n")]
     assert 4 <= len(kept) < 12
-    record = json.loads(next((tmp_path / "a").glob("*/record.json")).read_text())
-    assert record["datasets"]["small"]["score"] is None
+    assert json.loads(next((tmp_path / "a").glob("*/small.record.json")).read_text())["score"] is None
 
     assert main(words(model, tmp_path / "a", *arguments)) == 0
     after = next((tmp_path / "a").glob("*/small.jsonl")).read_bytes().splitlines(keepends=True)

@@ -140,7 +140,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_settings(tmp_path / "x.yaml", ROOT)
     (tmp_path / "y.yaml").write_text("a: [")
-    with pytest.raises(UserError, match=r"y.yaml cannot be read as YAML: line 1"):
+    with pytest.raises(UserError, match=r"y\.yaml cannot be read as YAML: line 1"):
         load_settings(tmp_path / "y.yaml", ROOT)
 
 

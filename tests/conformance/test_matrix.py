@@ -1,4 +1,4 @@
-"""Every method on every family, with both attention kernels, alone and in batches."""
+"""Every method on every family of the full tests, with both attention kernels, alone and in batches."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.helpers.tiny import FAMILIES
 from uniprune.conformance import CHECKS, MethodUnderTest, Models, examine, title
 from uniprune.conformance.suite import Check
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.registry import METHODS, MODELS
+from uniprune.registry import METHODS
 
 pytestmark = pytest.mark.end_to_end
 
 OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("uniprune.methods.")]
-FAMILIES = MODELS.names()
 ONCE = {
     "cost",
     "bfloat16",

@@ -9,7 +9,7 @@ from transformers import DynamicCache, set_seed
 
 from tests.helpers.oracles import dropped_by, masked
 from tests.helpers.pruners import Plan, Probe, generate
-from tests.helpers.tiny import FAMILIES, INTERLEAVES_BEAMS, build, inputs
+from tests.helpers.tiny import FAMILIES, INTERLEAVES_BEAMS, VIDEO, build, inputs, video_inputs
 from uniprune.engine import PromptInfo, prune
 from uniprune.errors import UnsupportedError
 from uniprune.methods.divprune import DivPrune
@@ -105,6 +105,17 @@ def test_hand_written_loop(family: str, name: str, attention: str, style: str) -
     with prune(model, PRUNERS[name]), torch.no_grad():
         _, logits = generate(model, x, STEPS)
         torch.testing.assert_close(loop(model, x, style), logits, atol=1e-5, rtol=1e-5)
+
+
+@pruner_name
+def test_loop_continues_after_the_largest_position(name: str) -> None:
+    """The last frame of a sparse video has a later position than the text after it."""
+    model, x = build("qwen2_5_vl", "eager"), video_inputs(seconds=30.0)
+    with prune(model, PRUNERS[name]) as session, torch.no_grad():
+        got = loop(model, x, "bare")
+    with masked(model, dropped_by(session.reports[0], x, VIDEO)), torch.no_grad():
+        torch.testing.assert_close(got, loop(model, x, "bare"), atol=1e-5, rtol=1e-5)
+    assert session.reports[0].rows[0].positions > x["input_ids"].shape[1]
 
 
 @family

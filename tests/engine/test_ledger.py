@@ -113,11 +113,11 @@ ADAPTIVE = [
 
 
 def run(model: Path, output: Path, *more: str) -> dict[str, Any]:
-    """Do one run by the command line and return its benchmark's entry in record.json."""
+    """Do one run by the command line and return its benchmark's entry."""
     words = ["--model", str(model), "--data", "small", "--plugin", str(PLUGIN), "--output", str(output)]
     assert main(["run", *words, "--limit", "2", *more]) == 0
-    (path,) = output.glob("*/record.json")
-    entry: dict[str, Any] = json.loads(path.read_text())["datasets"]["small"]
+    (path,) = output.glob("*/small.record.json")
+    entry: dict[str, Any] = json.loads(path.read_text())
     return entry
 
 

@@ -52,7 +52,7 @@ def rows(output: Path) -> dict[str, str]:
 
 def score(output: Path) -> Any:
     """The score with what is said of its rows."""
-    entry = json.loads(next(output.glob("*/record.json")).read_text())["datasets"]["small"]
+    entry = json.loads(next(output.glob("*/small.record.json")).read_text())
     return entry["score"], entry["remarks"], entry["batching"]
 
 

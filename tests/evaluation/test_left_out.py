@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,6 +206,7 @@ def test_commands_end_with_the_reason_and_run_nothing_again_until_lines_are_dele
     write(tmp_path / "nothing.tsv", rows(name, ["0", "1", "2", "3"]))
     assert main(["sweep", str(grid), *common]) == 1
     assert capsys.readouterr().err.count("(float32") == 1, "the rows of a deleted file are run again"
-    records = [json.loads(path.read_text()) for path in output.glob("*/record.json")]
-    assert all(record["datasets"]["nothing"]["score"] is None for record in records)
-    assert [record["datasets"]["some"]["score"]["rows"] for record in records] == [3, 3]
+    records = list(Store(output).records())
+    assert all(record.datasets["nothing"].score is None for record in records)
+    scores = [record.datasets["some"].score for record in records]
+    assert [score and score.rows for score in scores] == [3, 3]

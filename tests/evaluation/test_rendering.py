@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from PIL import Image
 
@@ -63,3 +65,11 @@ def test_templates_that_accept_no_placeholder_refuse_the_row(chat_template: str)
     row = RequestEncoder(built).encode(Request("0", lambda: parts, question="two"))
     assert row.error is not None
     assert "the chat template moves the parts of a message from their places" in row.error
+
+
+def test_templates_that_refuse_a_message_refuse_the_row() -> None:
+    refusing = "{% if 'forbidden' in messages | string %}{{ raise_exception('not this') }}{% endif %}"
+    encoder = RequestEncoder(processor_with(LLAVA, refusing + template(LLAVA), llama()))
+    messages = ([IMAGE, Part(text=text)] for text in ("forbidden", "allowed"))
+    refused, asked = (encoder.encode(Request("0", partial(list, parts), "")) for parts in messages)
+    assert (refused.error, asked.error) == ("the model's processor: not this", None)

@@ -83,7 +83,7 @@ def test_a_run_leaves_predictions_record_and_scores(loaded: LoadedModel, tmp_pat
     # One batch of 8 rows and one of 4: a row waits for its whole batch.
     assert entry.timing.ttft.median > 3 * (entry.timing.prefill.median + entry.timing.vision.median)
     assert entry.timing.tpot.median < entry.timing.ttft.median
-    assert record.environments[0].versions["torch"] == torch.__version__
+    assert record.datasets["small"].environments[0].versions["torch"] == torch.__version__
     assert Store(tmp_path).read(record.identity) == record
 
 
@@ -224,7 +224,7 @@ def test_leaderboard_compares_with_vanilla_of_the_same_rows_only(loaded: LoadedM
     alone = evaluate(loaded, tmp_path, "divprune", ratio=0.5, limit=4)
     rows = {row["identity"]: row for row in leaderboard([full, part, pruned, alone]).rows}
     scores = {r.identity: r.datasets["small"].score.value for r in (full, pruned)}  # type: ignore[union-attr]
-    assert rows[full.identity]["relative %"] == ScoreCell(100, (100, 100))
+    assert rows[full.identity]["relative %"] == ScoreCell(100)
     relative = rows[pruned.identity]["relative %"]
     assert isinstance(relative, ScoreCell)
     assert relative.value == pytest.approx(100 * scores[pruned.identity] / scores[full.identity])
@@ -239,7 +239,9 @@ def test_leaderboard_gives_no_average_over_fewer_benchmarks(loaded: LoadedModel,
     some = evaluate(loaded, tmp_path, "divprune", ratio=0.5)
     board = leaderboard(list(Store(tmp_path).records()))
     rows = {row["identity"]: row for row in board.rows}
-    assert set(both.datasets) == {"small", "small-broken"}
+    assert [set(record.datasets) for record in Store(tmp_path).records() if record.identity == both.identity] == [
+        {"small", "small-broken"}
+    ]
     assert rows[both.identity]["average"] is not None
     assert rows[some.identity]["average"] is None
     assert any(note.startswith("No average") for note in board.notes)

@@ -47,6 +47,7 @@ def test_a_score_of_the_rows_is_returned() -> None:
         ({"value": None}, "value is None"),
         ({"metric": " "}, "metric is ' '; expected a name"),
         ({"judge": None}, "judge is None; expected a name"),
+        ({"judge_note": None}, "judge_note is None; expected a text"),
         ({"rows": 0}, "rows is 0; expected 4"),
         ({"rows": 5}, "rows is 5"),
         ({"rows": 2.0}, "rows is 2.0"),

@@ -17,6 +17,7 @@ from tests.cli.test_cli import PLUGINS, predictions, start, wait_for_rows
 from uniprune.cli.main import main
 from uniprune.evaluation.config import Block
 from uniprune.registry import METHODS
+from uniprune.results.store import Store
 
 pytestmark = pytest.mark.end_to_end
 
@@ -46,7 +47,9 @@ def test_a_run_is_scored_again_but_not_run_again_when_the_scorer_has_changed(
     assert "1 runs, 1 done; 0 rows left" in capsys.readouterr().out
     before = contents(tmp_path / "out")
     [stored] = (tmp_path / "out").glob("*/record.json")
-    stored.write_text(stored.read_text().replace('"scorer": ""', '"scorer": "kit 1"'))
+    record = json.loads(stored.read_text())
+    record["datasets"]["small"]["score"]["scorer"] = "kit 1"
+    stored.write_text(json.dumps(record))
     assert main(words(file, tmp_path / "out")) == 0
     assert "1 runs, 0 of them done before" in capsys.readouterr().err
     assert json.loads(stored.read_text())["datasets"]["small"]["score"]["scorer"] == ""
@@ -140,10 +143,39 @@ def test_a_run_that_fails_does_not_stop_the_others(
     assert len(errors) == 3
     for part in ("path of an existing folder", "layer 9 is outside", "lazy 0.5: PruningError"):
         assert any(part in line for line in errors), part
-    records = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/record.json")]
-    scored = {r["setup"]["method"]["name"] for r in records if r["datasets"]["small"]["score"]}
+    records = list(Store(tmp_path / "out").records())
+    scored = {record.setup.method.name for record in records if record.datasets["small"].score}
     assert scored == {"divprune"}
     assert "divprune" in printed.out
+
+
+def test_cells_that_differ_in_their_benchmarks_only_are_one_run_with_all_of_them(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = {"model": str(checkpoint("llava")), "method": ["none", "divprune"], "ratio": 0.5, "limit": 2}
+    file = sweep_file(tmp_path, {**block, "data": "small"}, {**block, "data": ["small", "mini-pope"]})
+    arguments = words(file, tmp_path / "out", "--data-dir", str(tmp_path / "data"))
+    assert main([*arguments, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs, 0 done; 8 rows left" in shown
+    assert shown.count("small, mini-pope") == 2
+    assert main(arguments) == 0
+    capsys.readouterr()
+    records = list(Store(tmp_path / "out").records())
+    assert [sorted(record.datasets) for record in records] == [["mini-pope", "small"]] * 2
+    assert all(entry.score is not None for record in records for entry in record.datasets.values())
+
+    path = next((tmp_path / "out").glob("*/mini-pope.jsonl"))
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert main([*arguments, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs, 1 done; 1 rows left" in shown
+    assert "mini-pope: scored on 2 rows, but mini-pope.jsonl holds 1 rows now" in shown
+    assert main(arguments) == 0
+    assert "2 runs, 1 of them done before" in capsys.readouterr().err
+    assert {record.identity: record.datasets for record in Store(tmp_path / "out").records()}.keys() == {
+        record.identity for record in records
+    }
 
 
 @pytest.mark.slow

@@ -14,6 +14,11 @@ from tests.helpers.tiny import IMAGE, visual
 from uniprune.engine import PrefillReport
 
 
+def has_mrope(model: Any) -> bool:
+    """Check whether position ids have three axes."""
+    return hasattr(model.base_model, "get_rope_index")
+
+
 def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the embeddings and position ids the un-pruned language model receives; batch 1 without padding."""
     ids = x["input_ids"]
@@ -22,7 +27,7 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     features = model.get_image_features(**vision, return_dict=True).pooler_output
     flat = features.flatten(0, -2) if torch.is_tensor(features) else torch.cat(list(features)).flatten(0, -2)
     embeds = embeds.masked_scatter((ids == IMAGE)[..., None].expand_as(embeds), flat)
-    if model.config.model_type == "qwen2_5_vl":
+    if has_mrope(model):
         positions, _ = model.base_model.get_rope_index(ids, x["mm_token_type_ids"], image_grid_thw=x["image_grid_thw"])
         return embeds, positions
     return embeds, torch.arange(ids.shape[1])[None]
@@ -79,7 +84,7 @@ def layerwise_masked(
 
     def run(hidden: Tensor, where: Tensor, start: int) -> Tensor:
         stop = start + hidden.shape[1]
-        where = where.expand(3, 1, -1) if model.config.model_type == "qwen2_5_vl" else where
+        where = where.expand(3, 1, -1) if has_mrope(model) else where
         rotary = decoder.rotary_emb(hidden, where)
         causal = torch.arange(stop)[None] <= torch.arange(start, stop)[:, None]
         for i, layer in enumerate(decoder.layers):

@@ -23,7 +23,7 @@ from transformers import (
 
 from tests.helpers.paths import TESTS
 
-DATA = TESTS / "data"
+DATA = TESTS / "helpers" / "data"
 SIDE = 56
 """Pixels of a side of an image or tile."""
 WORDS = (

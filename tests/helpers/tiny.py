@@ -12,11 +12,15 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, tiny_model
+from tests.helpers.variants import VARIANTS
+from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, TinyModel, tiny_model
 
 __all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO", "tiny_model"]
 
 FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
+"""Families on which every test of the engine runs."""
+COVERED = ("internvl-qwen3", "internvl-qwen3_moe", "qwen2_vl", "glm4v", "glm4v_moe", "glm46v")
+"""Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
 VISION_START = IMAGE_START
 INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
 """Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""
@@ -24,13 +28,15 @@ SIZES = ((4, 6), (4, 4), (6, 2))
 """Grids that images of dynamic size cycle through: 24, 16 and 12 tokens."""
 
 
+@cache
+def small(family: str) -> TinyModel:
+    """Return a shared tiny model, to make prompts: a new one takes 20 ms."""
+    return VARIANTS[family]() if family in VARIANTS else tiny_model(family)
+
+
 def fresh_model(family: str, attention: str = "sdpa", **text: Any) -> Any:
     """Build a new model; `text` changes fields of the decoder's config."""
-    return tiny_model(family).model(attention, **text)
-
-
-small = cache(tiny_model)
-"""A shared tiny model, to make prompts: a new one takes 20 ms."""
+    return small(family).model(attention, **text)
 
 
 @cache
@@ -69,8 +75,8 @@ def visual(x: dict[str, Tensor]) -> Tensor:
     return places
 
 
-def video_inputs() -> dict[str, Tensor]:
-    """Build a Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens."""
+def video_inputs(seconds: float | None = None) -> dict[str, Tensor]:
+    """Build a Qwen2.5-VL prompt with a video of two temporal patches, 48 tokens; `seconds` lie between the patches."""
     grid, generator = (2, 8, 12), torch.Generator().manual_seed(0)
     ids = torch.tensor([[5, 6, 7, VISION_START, *[VIDEO] * 48, 8, 9, 10, 11, 12]])
     return {
@@ -79,6 +85,7 @@ def video_inputs() -> dict[str, Tensor]:
         "mm_token_type_ids": (ids == VIDEO).int() * 2,
         "pixel_values_videos": torch.randn(2 * 8 * 12, 3 * 2 * 14 * 14, generator=generator),
         "video_grid_thw": torch.tensor([grid]),
+        **({} if seconds is None else {"second_per_grid_ts": torch.tensor([seconds])}),
     }
 
 
@@ -88,7 +95,7 @@ def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) 
     names = ("input_ids", "attention_mask", "mm_token_type_ids")
     single = {name: batch[name][b : b + 1, real] for name in names if name in batch}
     mine = slice(sum(images[:b]), sum(images[: b + 1]))
-    if images[b] and family == "qwen2_5_vl":
+    if images[b] and "image_grid_thw" in batch:
         sizes = batch["image_grid_thw"].prod(-1).tolist()
         single["image_grid_thw"] = batch["image_grid_thw"][mine]
         single["pixel_values"] = torch.cat(batch["pixel_values"].split(sizes)[mine])

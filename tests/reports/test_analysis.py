@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.helpers.records import tokens
 from uniprune.cli.main import main
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
@@ -33,12 +34,12 @@ METHODS_RUN = ("random-pre", "divprune", "fastv", "divprune+fastv")
 
 @pytest.fixture(scope="module")
 def runs(loaded: LoadedModel, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
-    """Real records of one row each: every method at two ratios, random choice under two seeds."""
+    """Real records of one row each: every method at two ratios, random choice under five seeds."""
     store = Store(tmp_path_factory.mktemp("runs"))
     choices = [MethodSpec("none")]
     for ratio in (0.2, 0.5):
         choices += [MethodSpec(name, ratio) for name in METHODS_RUN]
-        choices += [MethodSpec("random-pre", ratio, seed=1)]
+        choices += [MethodSpec("random-pre", ratio, seed=seed) for seed in range(1, 5)]
     for choice in choices:
         with RunProgress(1, Console(quiet=True)) as progress:
             Run(loaded, choice, RunOptions(limit=1)).evaluate([small], store, progress)
@@ -60,7 +61,8 @@ def planted(runs: list[RunRecord], chance: Chance, items: int = 150, **model: ob
             score = template.score.model_copy(
                 update={"value": 100 * right.mean(), "per_item": {str(i): float(r) for i, r in enumerate(right)}}
             )
-            datasets[ability] = template.model_copy(update={"ability": ability, "score": score})
+            budget = tokens(64 * run.setup.ratio)
+            datasets[ability] = template.model_copy(update={"ability": ability, "score": score, "ledger": budget})
         changed = {"datasets": datasets, "model": run.model.model_copy(update=model)}
         weights = {"setup": run.setup.model_copy(update={"weights": model["name"]})} if model else {}
         identity = {"identity": f"{run.identity} {model.get('name', '')}"}
@@ -83,7 +85,7 @@ def told(run: RunRecord, ability: str) -> float:
 def test_planted_effects_are_found(runs: list[RunRecord]) -> None:
     found = examined(planted(runs, told))
     assert found["random_baseline"].verdict.startswith("does not hold: 0 of 6 for it, 4 against")
-    assert "2 seeds" in found["random_baseline"].lines[0].label
+    assert "5 seeds" in found["random_baseline"].lines[0].label
     assert found["no_winner"].verdict.startswith("undecided: never significantly beaten are divprune ")
     assert found["abilities"].verdict.startswith("ocr falls most, significantly more than 1 of 1 others")
     steps = {line.label: line.sign for line in found["ratios"].lines}
@@ -94,7 +96,8 @@ def test_planted_effects_are_found(runs: list[RunRecord]) -> None:
     assert signs["hybrid − pre-llm, tiny, ratio 0.2, limit 1"] == -1
     assert signs["pre-llm − intra-llm, tiny, ratio 0.2, limit 1"] == 1
     for finding in found.values():
-        assert all(line.test.low <= line.test.difference <= line.test.high for line in finding.lines)
+        tests = [line.test for line in finding.lines]
+        assert all(test and test.low <= test.difference <= test.high for test in tests)
 
 
 def test_where_nothing_differs_nothing_is_claimed(runs: list[RunRecord]) -> None:
@@ -133,22 +136,76 @@ def test_what_is_missing_is_named_with_a_command_that_exists(runs: list[RunRecor
 def test_every_pair_on_every_benchmark(runs: list[RunRecord]) -> None:
     lines = list(csv.DictReader(pairs_csv(Study(planted(runs, told))).splitlines()))
     assert len(lines) == 2 * 6 * 2  # ratios, pairs of four methods, benchmarks
-    seeds = [line for line in lines if "random-pre" in (line["method"], line["other"])]
-    assert {line["test"] for line in seeds} == {"paired bootstrap"}
-    assert {line["test"] for line in lines if line not in seeds} == {"McNemar"}
-    assert all(float(line["p"]) <= float(line["p corrected"]) for line in lines)
-
-
-def test_items_that_share_a_picture_are_not_left_to_mcnemar(runs: list[RunRecord]) -> None:
-    shared = []
-    for run in planted(runs, told):
-        entry = run.datasets["ocr"]
-        assert entry.score is not None
-        clusters = {item: f"picture {int(item) // 2}" for item in entry.score.per_item}
-        score = entry.score.model_copy(update={"clusters": clusters})
-        shared.append(run.model_copy(update={"datasets": {"ocr": entry.model_copy(update={"score": score})}}))
-    lines = list(csv.DictReader(pairs_csv(Study(shared)).splitlines()))
     assert {line["test"] for line in lines} == {"paired bootstrap"}
+    assert all(float(line["p"]) <= float(line["p corrected"]) for line in lines)
+    for line in lines:  # the interval and p are of one procedure
+        assert (float(line["p"]) < 0.05) is (float(line["low"]) * float(line["high"]) > 0), line
+
+
+def with_images(record: RunRecord, images: int) -> RunRecord:
+    """The run as if its items were about so many images."""
+    datasets = {}
+    for name, entry in record.datasets.items():
+        assert entry.score is not None
+        clusters = {item: str(int(item) % images) for item in entry.score.per_item}
+        datasets[name] = entry.model_copy(update={"score": entry.score.model_copy(update={"clusters": clusters})})
+    return record.model_copy(update={"datasets": datasets})
+
+
+def test_too_few_images_give_no_verdict(
+    runs: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "results")
+    for run in planted(runs, told):
+        store.write(with_images(run, 2))
+    records = list(store.records())
+    found = examined(records)
+    for name in ("random_baseline", "no_winner", "kinds", "abilities", "ratios", "stages"):
+        assert found[name].verdict == "no verdict: too few images: 2 of 5 a benchmark or category"
+        assert all((line.test, line.sign) == (None, 0) for line in found[name].lines)
+    [line] = list(csv.DictReader(pairs_csv(Study(records)).splitlines()))[:1]
+    assert (line["test"], line["low"], line["p"], line["p corrected"]) == ("too few images: 2 of 5", "", "", "")
+    assert main(["analyse", "--output", str(store.root)]) == 0
+    out = capsys.readouterr().out
+    assert "not tested, too few images: 2 of 5  random-pre (5 seeds) − divprune" in out
+    assert "Too few images (the fewest of any run): ocr 2, instruction 2." in out
+    assert "[" not in out.replace("[95", "")
+
+
+def test_a_mean_over_methods_is_as_sure_as_its_images(runs: list[RunRecord]) -> None:
+    records = [with_images(run, 6) for run in planted(runs, told)]
+    [line] = [one for one in examined(records)["kinds"].lines if one.label.startswith("pre-llm − intra-llm")][:1]
+    assert all(source.freedom == 5 for source in line.difference.rows.values())
+    assert set(line.difference.rows) == {*ABILITIES}
+
+
+def test_methods_of_other_budgets_are_not_tested_against_each_other(
+    runs: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At one ratio, FastV keeps all tokens in its first layers."""
+    store, records = Store(tmp_path / "results"), []
+    for run in planted(runs, told):
+        more = 40.0 if "fastv" in run.setup.method.name else 0.0
+        datasets = {
+            name: entry.model_copy(update={"ledger": tokens(64 * run.setup.ratio + more)})
+            for name, entry in run.datasets.items()
+        }
+        records.append(run.model_copy(update={"datasets": datasets}))
+        store.write(records[-1])
+    found = examined(records)
+    pairs = {(line["method"], line["other"]) for line in csv.DictReader(pairs_csv(Study(records)).splitlines())}
+    assert {frozenset(pair) for pair in pairs} == {
+        frozenset({"random-pre", "divprune"}), frozenset({"fastv", "divprune+fastv"})
+    }  # fmt: skip
+    beaten = {line.label.split(",")[0] for line in found["random_baseline"].lines}
+    assert beaten == {"random-pre (5 seeds) − divprune"}
+    assert {line.label.split(",")[0] for line in found["stages"].lines} == {"fastv − divprune+fastv"}
+    assert [line.label.split(",")[0] for line in found["kinds"].lines] == ["hybrid − intra-llm"] * 2
+    assert main(["analyse", "--output", str(store.root)]) == 0
+    out = capsys.readouterr().out
+    assert "tiny, ratio 0.2: ranked and tested apart, because their visual tokens per layer differ by more than" in out
+    alone = [run for run in records if run.setup.method.name in ("divprune", "fastv")]
+    assert "--protocol average" in examined(alone)["no_winner"].missing
 
 
 def test_the_command_prints_every_finding_and_writes_the_pairs(

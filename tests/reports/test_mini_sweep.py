@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from uniprune.cli.main import main
+from uniprune.evaluation.plan import RunSettings
+from uniprune.evaluation.sweep import Sweep
+from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.tables import TABLES, read_table, table_names
 
 pytestmark = pytest.mark.end_to_end
@@ -25,6 +29,27 @@ def test_every_sweep_can_be_shown_without_its_models(
     told = capsys.readouterr()
     assert f"{len(read_table(name).sweep.cells())} runs, 0 done" in told.out
     assert not re.search("unknown (benchmark|model|method|field)", told.out + told.err)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """One planner for all tables: its stand-ins are drawn once."""
+    folder = tmp_path_factory.mktemp("plans")
+    return Sweep(RunSettings(output=folder / "results", data_dir=folder / "data"))
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_a_plan_has_every_benchmark_of_every_run(name: str, sweep: Sweep) -> None:
+    """Rows of a table that differ in their benchmark only are one run with all of them."""
+    cells = [dataclasses.replace(cell, limit=1) for cell in read_stand_ins().sweep(read_table(name).sweep).cells()]
+    planned = [item for cell in cells for item in sweep.plan([cell])]
+    assert all(item.failure is None for item in planned)
+    expected = {(item.identity, benchmark) for item in planned for benchmark in item.rows}
+    found = [(item.identity, benchmark) for item in sweep.plan(cells) for benchmark in item.rows]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+    if name == "zspaprune-table4":
+        assert len({item.identity for item in planned}) < len(planned)
 
 
 def test_a_whole_sweep_runs_on_stand_ins_and_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

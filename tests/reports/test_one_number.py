@@ -78,7 +78,7 @@ def test_leaderboard_and_compare_write_the_same_intervals(tmp_path: Path) -> Non
         name = line["benchmark"]
         values = [line[column] for column in ("ours", "low", "high", "spread")]
         assert values == [ours[name + suffix] for suffix in ("", " low", " high", " std")]
-        assert line["low"] < line["high"]
+        assert float(line["low"]) < float(line["high"])
         assert (line["runs"], line["rows"]) == ("3", str(ITEMS))
 
 

@@ -7,10 +7,10 @@ from math import log
 import pytest
 import torch
 
-from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import RequestEncoder, collate
+from uniprune.evaluation.runner import Runner
 from uniprune.modeling.loading import LoadedModel
 from uniprune.results.fidelity import compare_predictions, divergence, first_tokens
 from uniprune.results.predictions import FirstToken

@@ -60,7 +60,7 @@ def test_identity_follows_everything_that_determines_answers(change: dict[str, o
 def test_identity_is_stable_and_independent_of_field_order() -> None:
     again = Setup.model_validate(dict(reversed(SETUP.model_dump().items())))
     # A new value here means that no stored run can be resumed any more: never by accident.
-    assert again.identity() == SETUP.identity() == "51043992171e7280"
+    assert again.identity() == SETUP.identity() == "96d59990a0c3c87b"
 
 
 def test_record_survives_writing_and_reading(tmp_path: Path) -> None:
@@ -76,11 +76,16 @@ def test_updates_keep_what_others_stored(tmp_path: Path) -> None:
     store.update(record(), "a", ENTRY, environment(0))
     store.update(record(), "b", ENTRY, environment(0))
     last = store.update(record(), "a", ENTRY.model_copy(update={"answered": 2}), environment(1))
-    assert {name: entry.answered for name, entry in last.datasets.items()} == {"a": 2, "b": 0}
-    assert [e.versions["torch"] for e in last.environments] == ["0", "1"]
+    stored = store.read(last.identity)
+    assert stored is not None
+    assert {name: entry.answered for name, entry in stored.datasets.items()} == {"a": 2, "b": 0}
+    assert [e.versions["torch"] for e in stored.datasets["a"].environments] == ["0", "1"]
+    assert [e.versions["torch"] for e in stored.datasets["b"].environments] == ["0"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}', '{"identity": "abc"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"format": 3}', '{"identity": "abc"}', '{"format": 3, "datasets": {}}']
+)
 def test_a_damaged_record_is_named_with_the_remedy(content: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     (store.folder("abc") / "record.json").write_text(content)
@@ -88,14 +93,14 @@ def test_a_damaged_record_is_named_with_the_remedy(content: str, tmp_path: Path)
         list(store.records())
 
 
-@pytest.mark.parametrize("found", [1, 99, "x"])
+@pytest.mark.parametrize("found", [1, 2, 99, "x"])
 def test_a_record_of_another_format_is_named_with_both_formats_and_the_remedy(found: object, tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(record())
     path = store.folder(record().identity) / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": found}))
-    remedy = r"reads format 2\. Run again into another --output, or move that file away"
-    expected = rf"{re.escape(str(path))} is a run record of format {found!r}, .*{remedy}"
+    remedy = r"reads format 3\. Run again into another --output, or move that file away"
+    expected = rf"{re.escape(str(path))} is a record of format {found!r}, .*{remedy}"
     with pytest.raises(UserError, match=expected):
         store.read(record().identity)
     with pytest.raises(UserError, match=expected):
@@ -246,17 +251,22 @@ def test_a_number_that_is_not_finite_is_neither_written_nor_read(
         value=50.0, metric="m", judge="exact", rows=2, unparsed=0, interval=None, per_item={}, details={}
     )  # fmt: skip
     store.update(record(), "b", ENTRY)
-    before = (path := tmp_path / name / "record.json").read_bytes()
+    before = (path := tmp_path / name / "b.record.json").read_bytes()
     bad = ENTRY.model_copy(update={"score": score.model_copy(update={"details": details})})
-    with pytest.raises(UserError, match=f"record.json is left as it was: datasets.b.score.*{place}"):
+    with pytest.raises(UserError, match=f"b.record.json is left as it was: score.*{place}"):
         store.update(record(), "b", bad)
     assert path.read_bytes() == before
-    path.write_bytes(before.replace(b'"ratio": 0.5', b'"ratio": NaN'))
-    with pytest.raises(UserError, match=r"record.json is not a run record \(setup.ratio is nan"):
-        store.read(name)
+    for file, old in (("record.json", '"ratio": 0.5'), ("b.record.json", '"size": 0')):
+        whole = (path := tmp_path / name / file).read_text()
+        path.write_text(whole.replace(old, old.split(":")[0] + ": NaN"))
+        with pytest.raises(UserError, match=rf"{file} is not a run record \(.*(ratio|size) is nan"):
+            store.read(name)
+        path.write_text(whole)
 
 
-@pytest.mark.parametrize("change", [{"value": float("nan")}, {"per_item": {"1": float("inf")}}, {"interval": (0.0, float("nan"))}])
+@pytest.mark.parametrize(
+    "change", [{"value": float("nan")}, {"per_item": {"1": float("inf")}}, {"interval": (0.0, float("nan"))}]
+)
 def test_a_record_holds_finite_numbers_only(change: dict[str, object]) -> None:
     fields = {"value": 50.0, "metric": "m", "judge": "exact", "rows": 2, "unparsed": 0, "interval": None}
     with pytest.raises(ValidationError, match="finite number"):

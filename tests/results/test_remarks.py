@@ -127,3 +127,12 @@ def test_predictions_stored_before_there_were_remarks_are_read(tmp_path: Path) -
     [row] = prediction_lines(path).read()
     assert (row.remarks, row.batching) == ([], None)
     assert count_remarks([row]) == batching([row]) == {}
+
+
+def test_what_is_known_about_a_judge_is_shown_with_its_scores() -> None:
+    entries = {name: dataset(score(RIGHT, judge="rule", judge_note="rule judge: so good")) for name in ("mia", "vista")}
+    one = run("none", {**entries, "pope": entry()})
+    assert list(score_notes(one, "mia")) == ["rule judge: so good"]
+    assert list(score_notes(one, "pope")) == []
+    assert notes(one) == ["mia, vista: rule judge: so good."]
+    assert "mia, vista: rule judge: so good." in leaderboard([one]).notes

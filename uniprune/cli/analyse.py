@@ -24,9 +24,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """Print each finding with its verdict and tests, the surest first, or with the command that adds its runs."""
     from uniprune.reports.findings import FINDINGS, Study, pairs_csv
+    from uniprune.results.budgets import budget_notes
+    from uniprune.results.few import few_notes
     from uniprune.results.left_out import left_out_notes
 
-    records = list(Store(options.output).records())
+    doubts: list[str] = []
+    records = list(Store(options.output).records(doubts.append))
+    for doubt in doubts:
+        say(doubt)
     if not records:
         raise UserError(
             f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
@@ -37,15 +42,15 @@ def act(options: argparse.Namespace) -> int:
         say(finding.claim)
         say(f"   {finding.missing or finding.verdict}")
         for line in sorted(finding.lines, key=lambda line: line.p)[: options.lines]:
-            test, mark = line.test, "*" if line.sign else " "
-            say(f"   {mark} {test.difference:+7.1f} [{test.low:+.1f}, {test.high:+.1f}]  p {line.p:.2g}  {line.label}")
+            say(f"   {line}")
         if (more := len(finding.lines) - options.lines) > 0:
             say(f"     … and {more} more (--lines)")
         say("")
     for note in row_notes((record, name) for record in records for name in record.datasets):
         say(note)
     say("Differences of average scores (0-100) with 95 % intervals; p is Holm-corrected within a finding, * below 5 %.")
-    for note in left_out_notes(study.comparison.groups):
+    groups = study.comparison.groups
+    for note in (*budget_notes(groups), *few_notes(groups, study.comparison), *left_out_notes(groups)):
         say(note)
     if options.pairs is not None:
         write(options.pairs, pairs_csv(study))

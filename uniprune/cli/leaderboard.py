@@ -27,12 +27,15 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.results.leaderboard import leaderboard
 
     store = Store(options.output)
-    records = list(store.records())
+    doubts: list[str] = []
+    records = list(store.records(doubts.append))
     if not records:
+        for doubt in doubts:
+            say(doubt)
         raise UserError(
             f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
         )
-    board = leaderboard(records, FidelityCache(store))
+    board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
     show(board)
     for path, content in ((options.csv, board.csv), (options.md, board.markdown), (options.html, board.html)):
         if path is not None:

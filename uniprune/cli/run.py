@@ -145,14 +145,16 @@ def act(options: argparse.Namespace) -> int:
         sweep = Sweep(run_settings(options), team)
         items = sweep.plan(cells)
         failures = [(item, item.failure) for item in items if item.failure]
-        if not failures:
+        planned = not failures
+        if planned:
             with RunProgress(rows_of(items), Console(stderr=True, quiet=not team.main)) as progress:
                 outcomes = sweep.execute(items, progress)
             failures = [(outcome.item, outcome.failure) for outcome in outcomes if outcome.failure]
-            if team.main:
+        with team.step():  # a launcher ends all processes once one has failed
+            if team.main and planned:
                 show_results(sweep.store, items)
-    if team.main:
-        print_failures(failures, len(items), options.debug)
+            if team.main:
+                print_failures(failures, len(items), options.debug)
     return (2 if all(failure.user for _, failure in failures) else 1) if failures else 0
 
 
@@ -189,10 +191,13 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     from uniprune.results.leaderboard import leaderboard
 
     mine = {item.identity for item in items}
-    records = list(store.records())
+    doubts: list[str] = []
+    records = list(store.records(doubts.append))
     if not any(record.identity in mine for record in records):
+        for doubt in doubts:
+            say(doubt)
         return
-    board = leaderboard(records, FidelityCache(store))
+    board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
     show(board.only(mine))
     path = store.root / "leaderboard.csv"
     write(path, board.csv())

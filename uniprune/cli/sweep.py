@@ -67,7 +67,8 @@ def act(options: argparse.Namespace) -> int:
     with ProcessGroup.join() as team:
         if options.ray is None:
             sweep = Sweep(shared, team)
-            return execute_plan(sweep.plan(cells), sweep.execute, options, team.main)
+            with team.step():  # a launcher ends all processes once one has failed
+                return execute_plan(sweep.plan(cells), sweep.execute, options, team.main)
         if team.size > 1:
             raise UserError("--ray under accelerate launch would start every task several times; use one of the two")
         resources = Resources(options.ray, options.task_cpus, options.task_gpus, options.jobs)
@@ -89,7 +90,10 @@ def execute_plan(items: Sequence[PlannedRun], execute: Execute, options: argpars
     store = Store(options.output)
     if options.dry_run:
         if main:
-            show_plan(items, list(store.records()))
+            doubts: list[str] = []
+            show_plan(items, list(store.records(doubts.append)))
+            for doubt in doubts:
+                say(doubt)
         return 0
     open_ = [item for item in items if not item.done]
     with RunProgress(rows_of(open_), Console(stderr=True, quiet=not main)) as progress:

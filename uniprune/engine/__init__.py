@@ -1,7 +1,6 @@
 """The engine: `with prune(model, pruner): model.generate(...)`, made of hooks only and gone without a trace on exit."""
 
-from uniprune.engine.prompt_info import PromptInfo
-from uniprune.engine.question import QuestionFinder
+from uniprune.engine.question import PromptInfo, QuestionFinder
 from uniprune.engine.report import PrefillReport, RowReport, StageReport
 from uniprune.engine.session import Session, prune
 

@@ -6,6 +6,8 @@ reads are computed.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +16,8 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.compaction import to_device
-from uniprune.errors import PruningError
+from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import Span
-from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Rows
 
 BLOCK = 256
@@ -26,6 +27,24 @@ CPU_BYTES, GPU_BYTES = 2**20, 2**25
 
 
 # --- decoder ----------------------------------------------------------------------------------------------------
+def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the function by which a decoder's attention rotates queries and keys, given cosines and sines.
+
+    Families rotate halves or pairs of a head, all or a part of it: the module beside the attention knows.
+
+    Raises:
+        UnsupportedError: there is none with the arguments that transformers' decoders share.
+    """
+    function = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
+    if function is None or list(inspect.signature(function).parameters)[:4] != ["q", "k", "cos", "sin"]:
+        raise UnsupportedError(
+            f"the rotation of {type(attention).__name__} is unknown, so its attention cannot be recomputed: its module "
+            "has no apply_rotary_pos_emb(q, k, cos, sin); use a method that reads no LLM attention"
+        )
+    rotate: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = function
+    return rotate
+
+
 @dataclass(frozen=True)
 class AttentionCapture:
     """Inputs of one decoder self-attention in the prefill.
@@ -34,7 +53,7 @@ class AttentionCapture:
         module: the attention.
         layer: its index.
         hidden: [B, n, D] normalised input.
-        cos: [B or 1, n, d] rotary cosines.
+        cos: [B or 1, n, d] rotary cosines, for all or a part of a head.
         sin: [B or 1, n, d] rotary sines.
         cache: the KV cache, whose keys are already rotated; None to project keys again.
     """
@@ -66,7 +85,7 @@ class AttentionCapture:
 
     def rotary_prior(self, row: int, queries: Tensor, columns: Tensor) -> Tensor:
         """Return [R, N] scaled dot products of rotated all-ones vectors at positions `queries` and `columns`."""
-        ones = self.cos.new_ones(self.cos.shape[-1], dtype=torch.float32)
+        ones = self.cos.new_ones(self.module.head_dim, dtype=torch.float32)
         query, key = (self._rotate(ones.expand(len(at), -1), row, at) for at in (queries, columns))
         prior: Tensor = query @ key.T * self.module.scaling
         return prior
@@ -88,8 +107,12 @@ class AttentionCapture:
         return heads.transpose(-3, -2)
 
     def _rotate(self, x: Tensor, row: int, positions: Tensor) -> Tensor:
+        """Return [..., n, d] heads rotated as the model does."""
         item = row if self.cos.shape[0] > 1 else 0
-        return x * self.cos[item, positions] + rotate_half(x) * self.sin[item, positions]
+        cos, sin = (table[item, positions][None] for table in (self.cos, self.sin))
+        heads = x.reshape(1, -1, *x.shape[-2:])
+        rotated, _ = rotation(self.module)(heads, heads[:, :0], cos, sin)
+        return rotated.view(x.shape)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.engine.attention import rotation
 from uniprune.engine.compaction import to_device, to_host
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
@@ -45,6 +46,8 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
     _check_decoder(adapter)
     _check_positions(adapter, pruner, layers)
+    if any(stage.pruner.llm_attention or stage.pruner.upcoming_attention for stage in stages):
+        rotation(adapter.layers[0].self_attn)
     return {stage.layer: stage for stage in stages}
 
 

@@ -93,6 +93,19 @@ def renumbered(kept: KeptTokens, real: Tensor) -> tuple[Tensor, Tensor]:
     return index, torch.tensor(shift)[:, None]
 
 
+def following(positions: Tensor) -> Tensor:
+    """Return [..., B, 1] position ids of the token after a prompt with position ids `positions` [..., B, L].
+
+    With M-RoPE it is the one after the largest of the three axes, as in the model: frames of a video may lie further
+    apart in time than their tokens are many, so an earlier position may be larger. A fourth row counts tokens.
+    """
+    after: Tensor = positions[..., -1:] + 1
+    if positions.dim() == 2:
+        return after
+    largest = positions[-3:].amax((0, -1)).add(1)[None, :, None]
+    return torch.cat((after[:-3], largest.expand_as(after[-3:])))
+
+
 # --- tensors of the model ---------------------------------------------------------------------------------------
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return integer or boolean tensors as int64 on the CPU; those of one device in one transfer."""

@@ -19,6 +19,7 @@ from uniprune.engine.compaction import (
     KeptTokens,
     causal_mask,
     evict,
+    following,
     pack,
     remember,
     renumbered,
@@ -30,7 +31,7 @@ from uniprune.engine.compaction import (
 )
 from uniprune.engine.forward import Forward
 from uniprune.engine.prompt import Prompt, StageInput
-from uniprune.engine.prompt_info import PromptInfo
+from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import (
     Tokens,
@@ -174,7 +175,7 @@ class Prefill(Forward):
         self._scheduled, self._stages = tuple(stages.values()), {} if idle else stages
         self._embeds, self._vision = embeds, vision
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if position_ids is None else position_ids
-        self._next_position = positions[..., -1:] + 1
+        self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._arguments: dict[str, Any] | None = None
         self._cache: Any = None

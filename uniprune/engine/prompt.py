@@ -15,7 +15,7 @@ from torch import Tensor
 from uniprune.engine.attention import AttentionCapture, ViewAttention, ViewEmbedded
 from uniprune.engine.checks import Decision, choose
 from uniprune.engine.compaction import KeptTokens, to_device
-from uniprune.engine.prompt_info import PromptInfo
+from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import StageReport
 from uniprune.engine.token_map import TokenGroup, Tokens, question_positions
 from uniprune.engine.vision import ViewVision, Vision
@@ -117,7 +117,7 @@ class Prompt:
             UserError: `PromptInfo.positions` names tokens that the prompt does not have.
         """
         if self.info.positions is not None:
-            return self.info.placed(self.tokens.real[self.row].nonzero()[:, 0])
+            return self.info.checked(self.tokens.real[self.row].nonzero()[:, 0])
         ids = None if self.tokens.ids is None else self.tokens.ids[self.row]
         return question_positions(ids, self._text_mask, int(self.placeholders[0]), self.info.question, special)
 

@@ -18,12 +18,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.prompt_info import PromptInfo
+from uniprune.engine.compaction import HOST
 from uniprune.errors import UserError
 
 _SKIPPED = re.compile(r"\s|<image ?\d*>")
 """Characters that templates and tokenizers add or remove, and marks of images that benchmarks write into a text."""
 _PROBE = "#text#"
+
+
+@dataclass(frozen=True)
+class PromptInfo:
+    """Identity of a prompt.
+
+    Attributes:
+        id: seeds the prompt's randomness, so that a result depends on neither batch nor order.
+        question: [M] token ids of the bare question, for methods that read `view.prompt`.
+        positions: [M] places of the question's tokens in the prompt, counted without padding, for methods that read
+            attention from them; `QuestionFinder` finds them. Without them the ids of `question` are searched for.
+    """
+
+    id: str
+    question: Tensor | None = None
+    positions: Tensor | None = None
+
+    def checked(self, real: Tensor) -> Tensor:
+        """Return `positions` as columns of a padded batch, given those [L] of the prompt's own tokens.
+
+        Raises:
+            UserError: the prompt does not have these tokens.
+        """
+        assert self.positions is not None
+        places = self.positions.to(HOST).long()
+        if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(real):
+            raise UserError(
+                f"PromptInfo.positions of sample {self.id!r} are {int(places.min())} to {int(places.max())}, but the "
+                f"prompt has {len(real)} tokens; count from 0, without padding"
+            )
+        return real[places]
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class PrefillReport:
 
     @cached_property
     def _positions(self) -> list[int]:
-        """The position after each row's last token, the same on every axis: prompts end with text."""
+        """The position of each row's first generated token, the same on every axis."""
         ends = self.next_position[..., 0]
         last_axis = ends.reshape(-1, ends.shape[-1])[-1]
         positions: list[int] = last_axis.expand(len(self.batch.tokens.real)).tolist()

@@ -20,7 +20,7 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.forward import Forward
 from uniprune.engine.prefill import Prefill, PrefillInputs
-from uniprune.engine.prompt_info import PromptInfo
+from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import placeholders, visual_inputs
 from uniprune.engine.vision import Vision, VisionCapture

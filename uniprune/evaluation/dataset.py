@@ -16,7 +16,7 @@ class Request:
     """One row to answer; light, because its images are opened by `load` only.
 
     Attributes:
-        index: row id as VLMEvalKit prints it; unique in its dataset.
+        index: row id, letter by letter as in the data file; unique in its dataset.
         load: function that builds the user message, its images opened; called where the row is processed.
         question: bare question without option lists and formatting hints, for prompt-aware methods.
         max_new_tokens: longest prediction, in tokens.
@@ -70,6 +70,7 @@ class Score:
         per_item: index -> 0..1 credit, for intervals and paired tests (per question group where scoring is per group).
         details: the kit's own table, as plain JSON values.
         judge: "exact" | "rule" | the judge model's name.
+        judge_note: what is known about this judge's verdicts, shown with the score; may be empty.
         scorer: software that holds the matching rules, with its version; empty for the benchmark's own code.
         clusters: index -> key shared by rows that depend on each other, such as an image; of all rows, also of those
             that are no item of their own. A row that is not named is a cluster of one. Intervals and tests resample
@@ -85,6 +86,7 @@ class Score:
     per_item: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     judge: str = "exact"
+    judge_note: str = ""
     scorer: str = ""
     clusters: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing
-from uniprune.results.predictions import Prediction, Predictions, part
+from uniprune.results.predictions import Prediction, Predictions, part, stored_rows
 from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord
 from uniprune.results.remarks import count_remarks, score_notes
 from uniprune.results.statistics import resample
@@ -118,6 +118,11 @@ class DatasetRun:
     def _finish(self, stored: Predictions) -> None:
         """Collect the predictions of all processes, score them and print the score, if a row is left to score."""
         stored.take_in()
+        if (kept := stored_rows(stored.path)) < len(stored.answers):
+            raise UserError(
+                f"{stored.path} holds {kept} of {len(stored.answers)} predictions: it was removed or replaced during "
+                "the run; run the same command again, which runs the missing rows"
+            )
         self._write(stored.answers)
         if self.record.datasets[self.dataset.name].unscorable:
             self.progress.say(f"  {self.dataset.name}: no score, all {len(self._requests)} rows are left out")
@@ -127,7 +132,7 @@ class DatasetRun:
         out = len(self.record.datasets[self.dataset.name].faulty)
         self.progress.say(
             f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
-            + f", {out} of {score.rows + out} rows left out (record.json names them)" * bool(out)
+            + f", {out} of {score.rows + out} rows left out ({self.dataset.name}.record.json names them)" * bool(out)
         )
         for note in score_notes(self.record, self.dataset.name):
             self.progress.say(f"    {note}")
@@ -156,6 +161,7 @@ class DatasetRun:
             value=score.value,
             metric=score.metric,
             judge=score.judge,
+            judge_note=score.judge_note,
             scorer=score.scorer,
             rows=score.rows,
             unparsed=score.unparsed,
@@ -164,7 +170,7 @@ class DatasetRun:
         )
 
     def _write(self, stored: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
-        """Write the record of all predictions so far."""
+        """Write the record of all predictions so far; without a new score, an old one of the same predictions stays."""
         evaluated = [stored[request.index] for request in self._requests if request.index in stored]
         predictions = [one for one in evaluated if one.error is None]
         out = self._left_out(stored)
@@ -175,25 +181,30 @@ class DatasetRun:
                 "left_out": len(out),
                 "faulty": {**out, **self.dataset.faulty},
                 "remarks": count_remarks(predictions),
+                "size": self.store.size(self.record.identity, self.dataset.name),
                 "batching": batching(predictions),
                 "timing": timing(predictions),
                 "ledger": ledger(predictions),
                 "score": score,
             }
         )
+        old = self.store.read_dataset(self.record.identity, self.dataset.name)
+        if score is None and old is not None:
+            same = entry.model_copy(update={"score": old.score, "environments": old.environments})
+            entry = old if same == old else entry
         self.record = self.store.update(self.record, self.dataset.name, entry, *self._environments)
 
     def _refuse_other_data(self) -> None:
         """Raise UserError if the stored predictions are those of other rows."""
-        record = self.store.read(self.record.identity)
-        old = record.datasets.get(self.dataset.name) if record else None
+        old = self.store.read_dataset(self.record.identity, self.dataset.name)
         for name, what in (("data", "the data file"), ("prompts", "the prompts"), ("images", "the image settings")):
             before, now = getattr(old, name, None), getattr(self._blank, name)
             if before not in (None, now):
                 path = self.store.predictions(self.record.identity, self.dataset.name)
                 raise UserError(
                     f"{self.dataset.name}: {what} changed since predictions were stored in {path} ({before} then, "
-                    f"{now} now); choose another --output, or delete that file and its record.json to start again"
+                    f"{now} now); choose another --output, or delete that file and {path.stem}.record.json to start "
+                    "again"
                 )
 
     def _shortened(self, request: Request) -> Request:

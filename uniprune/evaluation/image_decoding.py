@@ -107,7 +107,7 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 def _values(image: Image.Image) -> np.ndarray:
-    """Return the pixel values; of TIFF, Pillow reads 32 unsigned bits as signed, and 16 inverted as they are."""
+    """Return the pixel values; of TIFF, Pillow reads 32 unsigned bits as signed, and does not invert 16."""
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if tags.get(_TIFF.BitsPerSample) == (32,) and tags.get(_SAMPLE_FORMAT, (1,)) == (1,):
         values = values.view(np.uint32)

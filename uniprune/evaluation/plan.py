@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniprune.errors import Failure
@@ -80,6 +80,10 @@ class PlannedRun:
     done: bool = False
     stuck: Failure | None = None
     failure: Failure | None = None
+
+    def joined(self, other: PlannedRun) -> PlannedRun:
+        """Return this run with the benchmarks of another plan of the same run, too."""
+        return replace(self, rows={**self.rows, **other.rows}, failure=self.failure or other.failure)
 
     @property
     def left(self) -> dict[str, int | None]:

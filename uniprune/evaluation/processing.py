@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
@@ -125,7 +126,7 @@ class RequestEncoder:
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
         try:
             row = self._encode(request, parts)
-        except ValueError as error:  # raised by processors for images they do not accept, such as very narrow ones
+        except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
             return EncodedRequest(request.index, error=f"the model's processor: {error}")
         return dataclasses.replace(row, remarks=(*row.remarks, *remarks))
 

@@ -162,10 +162,16 @@ class Cluster:
         try:
             outcomes: list[RunOutcome] = self._ray.get(task)
         except self._ray.exceptions.RayError as error:
-            records = {item.identity: self._store.read(str(item.identity)) for item in group}
-            scores = {identity: scored(record) if record else {} for identity, record in records.items()}
-            return [RunOutcome(i, None if set(i.rows) <= set(scores[i.identity]) else Failure.of(error)) for i in group]
+            return [RunOutcome(item, None if self._scored(item) else Failure.of(error)) for item in group]
         return outcomes
+
+    def _scored(self, item: PlannedRun) -> bool:
+        """Check whether every benchmark of a run has a score."""
+        try:
+            record = self._store.read(str(item.identity), item.rows)
+        except UserError:
+            return False
+        return record is not None and item.rows.keys() <= scored(record).keys()
 
     def _stored(self, item: PlannedRun) -> int:
         """Count the stored rows of a run."""

@@ -99,7 +99,8 @@ class Run:
             environments = team.gather(environment(self.record.setup.device))
             for one in each:
                 progress.begin(f"{self.method.label} · {one.dataset.name}")
-                self.record = one.complete(runner, environments)
+                entries = {**self.record.datasets, **one.complete(runner, environments).datasets}
+                self.record = self.record.model_copy(update={"datasets": entries})
         with team.step():
             if team.main:
                 require_scores(self.record, (dataset.name for dataset in datasets), store)
@@ -131,6 +132,7 @@ def _no_score(record: RunRecord, name: str, store: Store) -> str:
         return f"{name}: it has no row, so there is no score"
     row, reason = next(iter(entry.faulty.items()))
     return (
-        f"{name}: all {entry.rows} rows are left out, so there is no score (row {row}: {reason}); record.json names "
-        f"every reason. Once the cause is mended, delete {store.predictions(record.identity, name)} to run them again"
+        f"{name}: all {entry.rows} rows are left out, so there is no score (row {row}: {reason}); "
+        f"{name}.record.json names every reason. Once the cause is mended, delete "
+        f"{store.predictions(record.identity, name)} to run them again"
     )

@@ -9,9 +9,7 @@ from numbers import Integral, Real
 
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request, Score
-
-SLACK = 1e-9
-"""Rounding errors of a sum that may leave a range."""
+from uniprune.results.records import SLACK
 
 
 def check_requests(name: str, requests: Sequence[Request]) -> None:
@@ -55,8 +53,9 @@ def _problems(score: Score, answered: Collection[str], left_out: Collection[str]
     for name, text in (("metric", score.metric), ("judge", score.judge)):
         if type(text) is not str or not text.strip():
             yield f"{name} is {text!r}; expected a name"
-    if type(score.scorer) is not str:
-        yield f"scorer is {score.scorer!r}; expected a text"
+    for name, text in (("judge_note", score.judge_note), ("scorer", score.scorer)):
+        if type(text) is not str:
+            yield f"{name} is {text!r}; expected a text"
     if not _counts(score.rows, max(rows, 1), rows):
         yield f"rows is {score.rows!r}; expected {rows}: the rows with a prediction, and none of those left out"
     elif not _counts(score.unparsed, 0, score.rows):

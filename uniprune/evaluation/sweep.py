@@ -24,7 +24,7 @@ from uniprune.modeling.catalog import ModelEntry, find_model
 from uniprune.modeling.loading import LoadedModel, outline, place, with_weights
 from uniprune.results.comparison import same_machine
 from uniprune.results.predictions import stored_rows
-from uniprune.results.records import DatasetRecord, RunRecord
+from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
@@ -49,14 +49,15 @@ class Sweep:
         self._outlines: dict[tuple[str, str | None], LoadedModel | Exception] = {}
 
     def plan(self, cells: Iterable[RunSpec]) -> list[PlannedRun]:
-        """Determine identity and progress of every run, in the given order; equal runs are one item."""
+        """Determine identity and progress of every run, in the given order; cells of one run are one item."""
         items: dict[object, PlannedRun] = {}
         for turn in (True, False):  # the first process may write benchmark files that the others then find
             with self.team.step():
                 for cell in cells if self.team.main is turn else ():
                     item = self._planned(cell)
-                    items.setdefault(item.identity or len(items), item)
-        return list(items.values())
+                    key = item.identity or len(items)
+                    items[key] = items[key].joined(item) if key in items else item
+        return [self._with_progress(item) for item in items.values()]
 
     def execute(self, items: Sequence[PlannedRun], progress: RunProgress) -> list[RunOutcome]:
         """Evaluate and score runs, grouped by model so that each is loaded once; a failure stops its run only.
@@ -132,29 +133,35 @@ class Sweep:
             item = dataclasses.replace(item, label=f"{entry.name} {cell.choice.label}", entry=entry, rows=rows)
             self._datasets.all(names)
             record = Run(self._outline(entry), cell.choice, self._options(cell, entry)).record
-            folder = self.store.root / record.identity
-            stored = {name: stored_rows(folder / f"{name}.jsonl") for name in names}
-            item = dataclasses.replace(item, setup=record.setup, remark=record.model.unused, stored=stored)
-            return self._with_progress(item, self.store.read(record.identity))
+            return dataclasses.replace(item, setup=record.setup, remark=record.model.unused)
         except Exception as error:
             return dataclasses.replace(item, failure=Failure.of(error))
 
-    def _with_progress(self, item: PlannedRun, record: RunRecord | None) -> PlannedRun:
-        """Return a planned run with `done` and `stuck` as its record says."""
-        entries = [record.datasets.get(name) if record else None for name in item.rows]
-        if record is None or not all(map(self._ended, entries, item.rows, item.stored.values())):
+    def _with_progress(self, item: PlannedRun) -> PlannedRun:
+        """Return a planned run with `stored`, `done` and `stuck` as its folder has it."""
+        identity = item.identity
+        if identity is None:
             return item
+        folder = self.store.root / identity
         try:
+            stored = {name: stored_rows(folder / f"{name}.jsonl") for name in item.rows}
+            item = dataclasses.replace(item, stored=stored)
+            record = self.store.read(identity, item.rows)
+            if record is None or not all(self._ended(record, name) for name in item.rows):
+                return item
             require_scores(record, item.rows, self.store)
         except NoScoreError as error:
             return dataclasses.replace(item, stuck=Failure.of(error))
+        except Exception as error:
+            return dataclasses.replace(item, failure=Failure.of(error))
         return dataclasses.replace(item, done=True)
 
-    def _ended(self, entry: DatasetRecord | None, name: str, stored: int) -> bool:
-        """Check whether a benchmark is scored by present judge and scorer, or cannot be, on the present data file."""
+    def _ended(self, record: RunRecord, name: str) -> bool:
+        """Check whether a benchmark's stored predictions are scored by present judge and scorer, or cannot be."""
+        entry = record.datasets.get(name)
         if entry is None or entry.data != self._datasets.get(name).fingerprint:
             return False
-        if entry.refused and stored < entry.rows:  # lines of refused rows were deleted to run them again
+        if entry.size != self.store.size(record.identity, name):  # rows were deleted, or files copied over others
             return False
         judge = self.settings.judge_model if self.settings.judge not in (None, "rule") else self.settings.judge
         if entry.score is None:

@@ -118,6 +118,10 @@ class ModelAdapter:
         """Project features [N, C] as `features` returns them to [N, D] LLM tokens, without the projector's hooks."""
         raise NotImplementedError
 
+    def token_parts(self) -> Sequence[nn.Module]:
+        """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
+        return ()
+
     # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Word the user message as VLMEvalKit's wrapper of the family: texts, and positions in `asked.images`.
@@ -182,8 +186,7 @@ class ModelAdapter:
     @cached_property
     def visual_token_ids(self) -> list[int]:
         """Placeholder ids of images (and videos) in `input_ids`."""
-        config = self.model.config
-        ids = (getattr(config, name, None) for name in ("image_token_id", "video_token_id"))
+        ids = (getattr(self.model.config, name, None) for name in ("image_token_id", "video_token_id"))
         return [i for i in ids if i is not None]
 
     @cached_property
@@ -294,5 +297,4 @@ def find_adapter(model: Any) -> ModelAdapter:
 
 def _pair(size: Any) -> tuple[int, int]:
     """Height and width, of a configuration that may give one number for both."""
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return height, width
+    return (size[0], size[1]) if isinstance(size, (list, tuple)) else (size, size)

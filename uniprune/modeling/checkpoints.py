@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+from pydantic import BaseModel
 
 from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
@@ -18,14 +20,112 @@ PARTS = {
     "a tokenizer": {"tokenizer.json", "tokenizer.model", "vocab.json"},
 }
 """Part of a checkpoint -> the files that may hold it."""
-WEIGHTS = (*sorted(PARTS["weights"]), "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Files of the hub, one of which every checkpoint has."""
+SAFETENSORS = (".safetensors", ".safetensors.index.json")
+"""Ends of the names of weights and of their indices. Pickles are never loaded."""
+TEMPLATES = "additional_chat_templates"
+"""Folder of a checkpoint's further chat templates."""
+
+
+class Index(BaseModel):
+    """An index of weights."""
+
+    weight_map: dict[str, str]
+    """Parameter -> the file that holds it."""
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash the names and contents of a model folder's weights, configuration and processor files."""
-    suffixes = (".safetensors", ".json", ".jinja", ".model", ".txt")
-    return files_hash((path.name, path) for path in folder.iterdir() if path.suffix in suffixes)
+    """Hash the names and contents of all files that may be read from a model folder.
+
+    Raises:
+        UserError: as for `checkpoint_files`.
+    """
+    return files_hash(checkpoint_files(folder).items())
+
+
+def checkpoint_files(folder: Path) -> dict[str, Path]:
+    """Return the files that may be read from a model folder, by their names in it.
+
+    These are all files directly in it but hidden ones, the parts of the weights in whichever folder an index names,
+    chat templates, and tokenizers in folders of their own. Links are followed: the hub's cache consists of them.
+
+    Raises:
+        UserError: a file lies outside the folder, or an index names one that is missing or no safetensors.
+    """
+    inner = [path for path in _visible(folder) if path.is_dir()]
+    tokenizers = PARTS["a tokenizer"] | {"tokenizer_config.json"}
+    read = [path for path in inner if path.name == TEMPLATES or any((path / name).exists() for name in tokenizers)]
+    paths = [path for one in (folder, *read) for path in _visible(one) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    for index in folder.glob("*.safetensors.index.json"):
+        files |= {name: folder / name for name in _shards(index)}
+    roots = [folder.resolve()]
+    if folder.parent.name == "snapshots":  # of the hub's cache, whose files are links to a folder for each repository,
+        roots += [folder.parents[1] / "blobs", folder.parents[2] / "blobs"]  # from there to one for all of them
+    for name, path in files.items():
+        if not any(path.resolve().is_relative_to(root.resolve()) for root in roots):
+            raise UserError(
+                f"model folder {folder}: {name} leads out of the folder, to {path.resolve()}; put the file itself "
+                "there, so that the folder holds all that is loaded"
+            )
+    return files
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return the content of a folder but hidden files, which hold what tools keep for themselves."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the files that an index of weights names.
+
+    Raises:
+        UserError: it has another form; or a file lies outside its folder, is missing or no safetensors.
+    """
+    try:
+        names = set(Index.model_validate_json(index.read_bytes()).weight_map.values())
+    except ValueError as error:
+        reason = ", ".join(part.strip() for part in str(error).splitlines()[:3])
+        raise UserError(f"{index} is no index of weights ({reason}); fetch it again") from error
+    for name in sorted(names):
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(f"{index} names {name!r}, which lies outside its folder; move the file there")
+        if path.suffix != ".safetensors":
+            raise UserError(f"{index} names {name!r}; only weights in the format safetensors are loaded")
+        if not (index.parent / path).is_file():
+            raise UserError(f"{index} names {name!r}, which is missing; fetch the whole checkpoint")
+    return sorted(names)
+
+
+def check_sources(entry: ModelEntry, source: str, config: Any, **kwargs: Any) -> None:
+    """Check that all weights of a checkpoint are its own, in the format safetensors.
+
+    Args:
+        entry: the model.
+        source: as of `source_of`.
+        config: its configuration.
+        kwargs: `revision` and `local_files_only` of the hub.
+
+    Raises:
+        UserError: it has an adapter, whose base may be elsewhere and which is left out without peft; or its
+            configuration names another file of weights.
+    """
+    from transformers.utils import find_adapter_config_file
+
+    if find_adapter_config_file(source, **kwargs) is not None:
+        raise UserError(
+            f"{entry.source} has an adapter (adapter_config.json), which is not loaded; merge it into the weights: "
+            "peft.PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(other_folder), or remove "
+            "it to evaluate the model without it"
+        )
+    named = getattr(config, "transformers_weights", None)
+    if named is not None and (PurePath(named).name != named or not named.endswith(SAFETENSORS)):
+        raise UserError(
+            f"config.json of {entry.source} names {named!r} as its weights; expected a file of its folder that ends in "
+            f"{' or '.join(SAFETENSORS)}"
+        )
+    if entry.folder is None and Path(source).is_dir():  # a folder of one's own is hashed
+        checkpoint_files(Path(source))
 
 
 def check_folder(folder: Path) -> None:
@@ -55,7 +155,7 @@ def source_of(name: str) -> str:
 
     if Path(name).is_dir():
         return name
-    config, *weights = (try_to_load_from_cache(name, file) for file in ("config.json", *WEIGHTS))
+    config, *weights = (try_to_load_from_cache(name, file) for file in ("config.json", *PARTS["weights"]))
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json"))
     except HfHubHTTPError:

@@ -2,8 +2,10 @@
 
 Counted are matrix products, two operations per multiply-add: linear and convolution layers, and attention over the
 positions that attend to each other (half of them in the causal decoder, one window at a time in windowed towers). The
-output head runs on the last token only, as in generation. Not counted: norms, activations, softmax, rotary embeddings
+output head runs on the last token only, as in generation. Of a layer's experts those count that a token is routed to,
+beside the router and the shared experts. Not counted: norms, activations, softmax, rotary embeddings
 (together below one percent of a real model), padding, and what the method itself computes, which is timed instead.
+A model with a matrix of another kind is refused: it would count as nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.view import Grid
 from uniprune.results.measurements import Flops
+
+EXPERTS = {"gate_up_proj", "gate_proj", "up_proj", "down_proj"}
+"""Names of the tensors that hold a layer's experts."""
 
 
 class CostModel:
@@ -24,17 +30,23 @@ class CostModel:
 
     Args:
         adapter: the model's layout; its modules may be on any device, "meta" included.
+
+    Raises:
+        UnsupportedError: the model has weights whose products are unknown.
     """
 
     def __init__(self, adapter: ModelAdapter) -> None:
         self._adapter = adapter
-        self._layers = [(products(layer), width(layer.self_attn)) for layer in adapter.layers]
+        routed = experts_per_token(adapter.decoder.config)
+        self._layers = [(products(layer, routed), width(layer.self_attn)) for layer in adapter.layers]
         self._head = products(adapter.model.get_output_embeddings())
         blocks = adapter.vision_blocks()
         self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
         self._projector = products(adapter.projector)
         inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
-        self._patch = products(adapter.vision) - sum(block for block, _ in self._blocks) - inside
+        self._merging = sum(map(products, adapter.token_parts()))
+        once = sum(block for block, _ in self._blocks) + self._merging + inside
+        self._patch = products(adapter.vision) - once
         self._image = cache(self._image_cost)
 
     def prompt(self, images: Iterable[Grid], lengths: Sequence[int]) -> Flops:
@@ -59,16 +71,31 @@ class CostModel:
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
         """Count tower and projector on one image."""
         t, h, w = grid
-        tower = 2 * self._patch * t * h * w * self._adapter.merge**2
+        tower = 2 * t * h * w * (self._patch * self._adapter.merge**2 + self._merging)
         for number, (linear, inner) in enumerate(self._blocks):
             spans = self._adapter.attention_spans(grid, number)
             tower += 2 * linear * sum(spans) + 4 * inner * sum(span * span for span in spans)
         return tower, 2 * self._projector * t * h * w
 
 
-def products(module: Any) -> int:
-    """Count the multiply-adds of a module's linear and convolution layers for one token (or embedded patch)."""
-    return sum(_weights(part) for part in module.modules())
+def experts_per_token(config: Any) -> int | None:
+    """Return how many routed experts a decoder of this configuration uses for a token; None if it has none."""
+    found = (getattr(config, name, None) for name in ("num_experts_per_tok", "top_k_experts"))
+    return next((number for number in found if number is not None), None)
+
+
+def products(module: Any, routed: int | None = None) -> int:
+    """Count the multiply-adds of a module's weights for one token (or embedded patch).
+
+    Args:
+        module: the module; what its children called `experts` hold is used by a token in part.
+        routed: number of experts that a token is routed to.
+
+    Raises:
+        UnsupportedError: a part has weights whose products are unknown.
+    """
+    parts = ((_experts if name == "experts" else products)(part, routed) for name, part in module.named_children())
+    return _weights(module) + sum(parts)
 
 
 def width(attention: Any) -> int:
@@ -76,8 +103,47 @@ def width(attention: Any) -> int:
     return [part.in_features for part in attention.modules() if isinstance(part, nn.Linear)][-1]
 
 
+def _experts(module: nn.Module, routed: int | None) -> int:
+    """Count `routed` experts of a list of modules, or of tensors [experts, m, n]; two-dimensional ones are biases."""
+    if routed is None:
+        raise UnsupportedError(
+            f"the operations of {type(module).__name__} cannot be counted: the decoder's configuration does not say "
+            "how many experts a token uses (num_experts_per_tok)"
+        )
+    if isinstance(module, nn.ModuleList):
+        return products(module) * routed // len(module)
+    matrices = _matrices(module)
+    weights = {name: tensor for name, tensor in matrices.items() if tensor.dim() != 2}
+    if not {"down_proj"} < set(weights) <= EXPERTS or any(
+        tensor.dim() != 3 or not tensor.is_floating_point() for tensor in weights.values()
+    ):
+        raise _uncounted(module, matrices)
+    return sum(tensor[0].numel() for tensor in weights.values()) * routed
+
+
 def _weights(part: nn.Module) -> int:
-    """Count the elements of a layer's weight, from its declared size: quantised layers pack theirs."""
+    """Count the elements of a layer's own weight, from its declared size: quantised layers pack theirs."""
     if isinstance(part, nn.Linear):
         return part.in_features * part.out_features
-    return part.weight.numel() if isinstance(part, (nn.Conv2d, nn.Conv3d)) else 0
+    if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+        return part.weight.numel()
+    matrices = {} if isinstance(part, nn.Embedding) else _matrices(part)
+    if isinstance(getattr(part, "top_k", None), int) and set(matrices) == {"weight"}:  # a router
+        return matrices["weight"].numel()
+    if matrices:
+        raise _uncounted(part, matrices)
+    return 0
+
+
+def _matrices(part: nn.Module) -> dict[str, Tensor]:
+    """Return a module's own tensors of two dimensions or more, but for those of a batch of one, which are added."""
+    own = (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
+    return {name: tensor for name, tensor in own if tensor.dim() > 1 and len(tensor) > 1}
+
+
+def _uncounted(part: nn.Module, matrices: dict[str, Tensor]) -> UnsupportedError:
+    shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in matrices.items())
+    return UnsupportedError(
+        f"the operations of {type(part).__name__} cannot be counted: it holds {shapes or 'no weights of its own'}, and "
+        "only linear, convolution and embedding layers, routers and experts [experts, m, n] are known"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +13,15 @@ import torch
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.catalog import ModelEntry
-from uniprune.modeling.checkpoints import check_folder, fetch, fingerprint, required_commit, source_of, supported
+from uniprune.modeling.checkpoints import (
+    check_folder,
+    check_sources,
+    fetch,
+    fingerprint,
+    required_commit,
+    source_of,
+    supported,
+)
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
 from uniprune.registry import MODELS
@@ -129,6 +139,12 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
 
     if entry.folder is not None:
         check_folder(entry.folder)
+    elif Path(entry.source).is_dir():
+        raise UserError(
+            f"model {entry.name!r} is hub id {entry.source!r}, in whose place transformers would load the folder "
+            f"{Path(entry.source).resolve()}; give that path (with --like {entry.name} for the same settings), or run "
+            "the command in another working directory"
+        )
     source = entry.source if local else source_of(entry.source)
     config = fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
     try:
@@ -140,7 +156,10 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             f"{entry.source} is a model of family {config.model_type!r}, but {entry.like or entry.name} in "
             f"configs/models.yaml has the settings of family {entry.family!r}; give --like another entry, or correct it"
         )
-    processor = _load_processor(entry, source, local)
+    weights = fingerprint(entry.folder) if entry.folder is not None else required_commit(entry)
+    kwargs = {"local_files_only": local, **_revision(source, weights)}
+    check_sources(entry, source, config, **kwargs)
+    processor = _load_processor(entry, source, **kwargs)
     with torch.device("meta"):
         model = fetch(
             lambda _, **kwargs: AutoModelForImageTextToText.from_config(config, **kwargs),
@@ -148,7 +167,6 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             source,
             attn_implementation=placement.attention,
         )
-    weights = fingerprint(entry.folder) if entry.folder is not None else required_commit(entry)
     return LoadedModel(entry, model.eval(), processor, adapter(model), placement, weights, source)
 
 
@@ -156,7 +174,7 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
     """Load the weights of an outlined model.
 
     Raises:
-        UserError: weights are missing, damaged or of another model.
+        UserError: weights are missing, superfluous, damaged or of another model, or their folder was changed since.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -169,20 +187,53 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
         attn_implementation=placement.attention,
         device_map=placement.device,
         output_loading_info=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # reported below, with the shapes
+        **_revision(outlined.source, outlined.weights),
     )
-    if missing := sorted(report["missing_keys"]):
+    _check_report(report, f"the weights of {entry.source}", type(model).__name__)
+    if entry.folder is not None and fingerprint(entry.folder) != outlined.weights:
         raise UserError(
-            f"the weights of {entry.source} lack {len(missing)} parameters of {type(model).__name__} "
-            f"(first: {missing[0]}); they would be random. The checkpoint is incomplete or of another model"
+            f"model folder {entry.folder} was changed while this command was running, so that its files are of no one "
+            "checkpoint; run the command again once nothing writes to it"
         )
     return dataclasses.replace(outlined, model=model.eval(), adapter=type(outlined.adapter)(model))
 
 
-def _load_processor(entry: ModelEntry, source: str, local: bool) -> Any:
+def _revision(source: str, weights: str) -> dict[str, str]:
+    """Return the argument that pins a checkpoint of the hub to the commit of the run's identity; none for a folder."""
+    return {} if Path(source).is_dir() else {"revision": weights}
+
+
+def _check_report(report: Mapping[str, Any], weights: str, model: str) -> None:
+    """Check that every parameter was loaded and every weight has its place, but those that transformers ignores.
+
+    Raises:
+        UserError: some are missing, superfluous or of another shape; the message names the first.
+    """
+    other = "config.json and the weights must be of one checkpoint, complete and of this model"
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{weights} lack {len(missing)} parameters of {model} (first: {missing[0]}); they would be random. {other}"
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, found, expected = mismatched[0]
+        raise UserError(
+            f"{weights} have {len(mismatched)} parameters of another shape than {model} (first: {name}, "
+            f"{tuple(found)} instead of {tuple(expected)}). {other}"
+        )
+    if unexpected := sorted(report["unexpected_keys"]):
+        raise UserError(
+            f"{weights} have {len(unexpected)} parameters without a place in {model} (first: {unexpected[0]}); they "
+            f"would be left out, as if the model were smaller. {other}"
+        )
+
+
+def _load_processor(entry: ModelEntry, source: str, **kwargs: Any) -> Any:
     """Load the processor with the catalogue's settings, padding on the left as generation needs."""
     from transformers import AutoProcessor
 
-    processor = fetch(AutoProcessor.from_pretrained, entry, source, local_files_only=local)
+    processor = fetch(AutoProcessor.from_pretrained, entry, source, **kwargs)
     if not hasattr(processor, "image_processor"):
         raise UserError(
             f"{entry.source} has a tokenizer but no image processor; expected processor_config.json or "

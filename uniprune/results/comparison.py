@@ -8,17 +8,15 @@ every score would depend on what other runs happen to be stored.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
-from zlib import crc32
 
 import numpy as np
 
 from uniprune.results.fidelity import Fidelity, FidelityEstimate, estimate_fidelity
 from uniprune.results.records import DatasetRecord, RunRecord, ScoreRecord, Setup
 from uniprune.results.statistics import Estimate, mean, resample
-from uniprune.results.statistics.estimate import RESAMPLES
 from uniprune.utils.hashing import stable_hash
 
 SETTINGS = (
@@ -143,8 +141,8 @@ class RunComparison:
         self._fidelities: dict[tuple[str, str], dict[str, FidelityEstimate]] = {}
 
     def score(self, group: SeedGroup, name: str) -> Estimate:
-        """Return a group's score on a benchmark: the mean over its seeds, which are resampled as well as the items."""
-        return _over_seeds(group, [self._run_score(run, name) for run in group.runs])
+        """Return a group's score on a benchmark: the mean over its seeds, whose chance is added to the items'."""
+        return _over_seeds({run.identity: self._run_score(run, name) for run in group.runs})
 
     def average(self, group: SeedGroup, names: Iterable[str]) -> Estimate:
         """Return the plain mean of a group's scores over some benchmarks."""
@@ -175,15 +173,15 @@ class RunComparison:
             return None
         names = dict.fromkeys(name for run in group.runs for name in run.datasets)
         each = [self._run_fidelities(baseline, name) for name in names]
-        found = [[known[run.identity] for run in group.runs if run.identity in known] for known in each]
+        found = [{run.identity: known[run.identity] for run in group.runs if run.identity in known} for known in each]
         found = [runs for runs in found if runs]
         if not found:
             return None
-        kls = [[one.kl for one in runs if one.kl is not None] for runs in found]
+        kls = [{run: one.kl for run, one in runs.items() if one.kl is not None} for runs in found]
         complete = list(map(len, kls)) == list(map(len, found))
         return FidelityEstimate(
-            agreement=mean([_over_seeds(group, [one.agreement for one in runs]) for runs in found]),
-            kl=mean([_over_seeds(group, runs) for runs in kls]) if complete else None,
+            agreement=mean([_over_seeds({run: one.agreement for run, one in runs.items()}) for runs in found]),
+            kl=mean([_over_seeds(runs) for runs in kls]) if complete else None,
         )
 
     def _run_fidelities(self, baseline: SeedGroup, name: str) -> dict[str, FidelityEstimate]:
@@ -213,15 +211,12 @@ class RunComparison:
         return self._estimates[questions][run.identity].moved(_score(run, name).value)
 
 
-def _over_seeds(group: SeedGroup, runs: Sequence[Estimate]) -> Estimate:
-    """Return the mean over a group's seeds, which are resampled as well as the items."""
-    if len(runs) == 1:
-        return runs[0]
-    rng = np.random.default_rng([crc32(run.identity.encode()) for run in group.runs])
-    times = rng.multinomial(len(runs), [1 / len(runs)] * len(runs), RESAMPLES).T / len(runs)
-    average = mean(runs)
-    draws = (times * np.stack([run.draws for run in runs])).sum(0)
-    return Estimate(average.value, draws, min(run.clusters for run in runs), average.share)
+def _over_seeds(runs: Mapping[str, Estimate]) -> Estimate:
+    """Return the mean over the runs of a group, one per seed: the chance of the seeds is added to that of the rows."""
+    estimates = list(runs.values())
+    if len(estimates) == 1:
+        return estimates[0]
+    return mean(estimates).over_seeds(" ".join(runs), [one.value for one in estimates])
 
 
 def comparable(one: SeedGroup, other: SeedGroup, name: str) -> bool:

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import exp, isfinite, log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uniprune.errors import UserError
+from uniprune.results.measurements import Strict
 from uniprune.results.predictions import FirstToken, prediction_lines
 from uniprune.results.records import RunRecord
-from uniprune.results.store import Store
 from uniprune.results.statistics import Estimate, resampled_means
+from uniprune.results.statistics.estimate import POSITIVE, SHARE
+from uniprune.results.store import Store, refuse
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.json_text import from_json, to_json
 
@@ -111,37 +113,51 @@ class FidelityCache:
 
     Args:
         store: the folder of the runs.
+        note: called with the reason why stored predictions are not compared. By default it is an error.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._root = store.root
+    def __init__(self, store: Store, note: Callable[[str], None] = refuse) -> None:
+        self._root, self._note = store.root, note
         self._references: dict[Path, FirstPredictions] = {}
 
     def __call__(self, reference: RunRecord, run: RunRecord, dataset: str) -> Fidelity | None:
-        """Compare two runs on one benchmark, on the rows that neither left out; None without any.
-
-        Raises:
-            UserError: a stored line is damaged.
-        """
+        """Compare two runs on one benchmark, on rows that neither left out; None without any or with a damaged line."""
         base, own = (self._root / one.identity / f"{dataset}.jsonl" for one in (reference, run))
         if not (base.is_file() and own.is_file()):
             return None
         entries = [entry for one in (reference, run) if (entry := one.datasets.get(dataset)) is not None]
         out = {row for entry in entries for row in entry.faulty}
-        state = [reference.identity, *(number for file in (base, own) for number in _state(file)), *sorted(out)]
+        state: list[str | int] = [
+            reference.identity,
+            *(number for file in (base, own) for number in _state(file)),
+            *sorted(out),
+        ]
         path = own.with_suffix(".fidelity.json")
         kept = _read_kept(path)
-        if kept.get("state") == state:
-            return Fidelity(**kept["fidelity"])
-        if base not in self._references:
-            self._references[base] = _read_predictions(base)
-        predictions = {row: one for row, one in _read_predictions(own).items() if row not in out}
+        if kept is not None and kept.state == state:
+            return kept.fidelity
+        try:
+            if base not in self._references:
+                self._references[base] = _read_predictions(base)
+            predictions = {row: one for row, one in _read_predictions(own).items() if row not in out}
+        except UserError as error:
+            self._note(f"not compared: {error}")
+            return None
         result = compare_predictions(self._references[base], predictions)
         if result is not None:
-            text = to_json({"state": state, "fidelity": asdict(result)})
+            text = to_json(_Kept(state=state, fidelity=result).model_dump())
             with contextlib.suppress(UserError), explain_write(path):
                 write_atomically(path, text + "\n")
         return result
+
+
+class _Kept(Strict):
+    """Content of a cache file."""
+
+    state: list[str | int]
+    """Run, files and rows that were compared."""
+    fidelity: Fidelity
+    """The result."""
 
 
 def _read_predictions(path: Path) -> FirstPredictions:
@@ -156,13 +172,12 @@ def _state(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _read_kept(path: Path) -> Mapping[str, Any]:
-    """Read what was computed before; empty for a file that is missing or was cut."""
+def _read_kept(path: Path) -> _Kept | None:
+    """Read what was computed before; None for a file that is missing, was cut or has another form."""
     try:
-        kept: dict[str, Any] = from_json(path.read_bytes())
+        return _Kept.model_validate(from_json(path.read_bytes()))
     except (OSError, ValueError):
-        return {}
-    return kept
+        return None
 
 
 @dataclass(frozen=True)
@@ -179,7 +194,7 @@ class FidelityEstimate:
 
     def certain(self) -> FidelityEstimate:
         """Return the same values without intervals."""
-        return FidelityEstimate(replace(self.agreement, clusters=0), self.kl and replace(self.kl, clusters=0))
+        return FidelityEstimate(self.agreement.certain(), self.kl and self.kl.certain())
 
 
 def estimate_fidelity(
@@ -197,10 +212,11 @@ def estimate_fidelity(
         by_rows[tuple(fidelity.rows)][run] = fidelity
     found: dict[str, FidelityEstimate] = {}
     for rows, members in by_rows.items():
-        same = [100.0 * np.array(one.same) for one in members.values()]
+        same = np.stack([100.0 * np.array(one.same) for one in members.values()])
+        agreements = resampled_means(rows, clusters or {}, same, name, SHARE)
         known = {run: np.array(one.kl) for run, one in members.items() if one.kl is not None}
-        estimates = resampled_means(rows, clusters or {}, np.stack([*same, *known.values()]), name)
-        kls = dict(zip(known, estimates[len(members) :], strict=True))
-        for run, agreement in zip(members, estimates, strict=False):  # the divergences follow
-            found[run] = FidelityEstimate(replace(agreement, share=True), kls.get(run))
+        each = resampled_means(rows, clusters or {}, np.stack([*known.values()]), name, POSITIVE) if known else []
+        kls = dict(zip(known, each, strict=True))
+        for run, agreement in zip(members, agreements, strict=True):
+            found[run] = FidelityEstimate(agreement, kls.get(run))
     return found if clusters is not None else {run: one.certain() for run, one in found.items()}

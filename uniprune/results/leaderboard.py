@@ -6,11 +6,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from uniprune.results.budgets import budget_notes, fields, site, visual_tokens
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
+from uniprune.results.few import few_notes
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
 from uniprune.results.statistics import Estimate, RankInterval, standings
+from uniprune.results.store import AGAIN
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 
 LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
@@ -27,9 +30,11 @@ class Leaderboard(ResultTable):
 
     Attributes:
         comparison: the estimates in it, which `only` uses again.
+        doubts: notes on stored files that are left out or in doubt.
     """
 
     comparison: RunComparison = field(kw_only=True, repr=False, compare=False)
+    doubts: Sequence[str] = field(default=(), kw_only=True, repr=False, compare=False)
 
     def only(self, identities: Collection[str | None]) -> Leaderboard:
         """Return the leaderboard of the groups that have one of these runs; nothing is resampled again.
@@ -40,26 +45,31 @@ class Leaderboard(ResultTable):
             identities: of runs; None, the identity of a planned run that failed, is that of none.
         """
         groups = [group for group in self.comparison.groups if any(run.identity in identities for run in group.runs)]
-        return _leaderboard(self.comparison, groups)
+        return _leaderboard(self.comparison, groups, self.doubts)
 
 
-def leaderboard(records: Sequence[RunRecord], fidelity: CompareRuns | None = None) -> Leaderboard:
+def leaderboard(
+    records: Sequence[RunRecord], fidelity: CompareRuns | None = None, doubts: Sequence[str] = ()
+) -> Leaderboard:
     """Return the leaderboard of stored runs.
 
     Runs that differ in their seed only are one row. The average is left out for a run that lacks benchmarks another run
     of its model has: means over different benchmarks must not be compared. "relative %" is the mean of score / baseline
     score over the run's benchmarks; the baseline is the un-pruned run of the same weights, settings, rows and judge.
-    Ranks are among the pruned runs of the same model, settings, ratio and protocol, scored on the same rows.
+    Ranks are among the pruned runs of the same model, settings, ratio and protocol, scored on the same rows, whose
+    measured visual tokens per layer agree (`uniprune.results.budgets`).
 
     Args:
         records: the stored runs.
         fidelity: compares stored predictions, for agreement and first-token KL; without it these columns are empty.
+        doubts: notes on stored files that are left out or in doubt, from `Store.records` and `FidelityCache`; they end
+            the table's notes.
     """
     comparison = RunComparison(records, fidelity)
-    return _leaderboard(comparison, comparison.groups)
+    return _leaderboard(comparison, comparison.groups, doubts)
 
 
-def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup]) -> Leaderboard:
+def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup], doubts: Sequence[str]) -> Leaderboard:
     """Return the table of some groups of a comparison."""
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.datasets))
     names.sort(key=lambda name: (_suite(groups, name), name))
@@ -69,7 +79,8 @@ def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup]) -> Lead
     ranks = _ranks(comparison, [group for group in groups if covered[group.setup.weights] == set(group.scores)])
     rows = [_row(group, comparison, covered[group.setup.weights], ranks.get(id(group))) for group in groups]
     rows.sort(key=lambda row: (str(row["model"]), -_number(row["ratio"]), str(row["method"]), str(row["seed"])))
-    return Leaderboard((*LEAD, *names, *TAIL), rows, _notes(groups, comparison, rows), names, comparison=comparison)
+    notes = (*_notes(groups, comparison, rows), *dict.fromkeys(doubts))  # after the rows, which may add doubts
+    return Leaderboard((*LEAD, *names, *TAIL), rows, notes, names, comparison=comparison, doubts=doubts)
 
 
 def _suite(groups: Sequence[SeedGroup], name: str) -> str:
@@ -78,15 +89,16 @@ def _suite(groups: Sequence[SeedGroup], name: str) -> str:
 
 
 def _ranks(comparison: RunComparison, complete: Sequence[SeedGroup]) -> dict[int, RankInterval]:
-    """Return the rank of every pruned group, by its id, among those of the same settings, budget and questions."""
-    fields: dict[tuple[object, ...], list[SeedGroup]] = defaultdict(list)
-    for group in complete:
-        if group.scores and group.setup.method.kind != "none":
-            fields[group.settings, group.setup.ratio, group.setup.protocol, group.questions].append(group)
+    """Return the rank of every pruned group, by its id, among those of the same settings, budget and questions.
+
+    A group without any rival has no rank.
+    """
+    ranked = [group for group in complete if group.scores and group.setup.method.kind != "none"]
     ranks: dict[int, RankInterval] = {}
-    for rivals in fields.values():
-        intervals = standings([comparison.average(group, group.scores) for group in rivals])
-        ranks |= {id(group): interval for group, interval in zip(rivals, intervals, strict=True)}
+    for rivals in fields(ranked, lambda group: (site(group), group.questions)):
+        if len(rivals) > 1:
+            intervals = standings([comparison.average(group, group.scores) for group in rivals])
+            ranks |= {id(group): interval for group, interval in zip(rivals, intervals, strict=True)}
     return ranks
 
 
@@ -98,7 +110,7 @@ def _row(
     complete = bool(scores) and covered == set(scores)
     ledgers = [(entry.ledger, entry.answered) for entry in entries if entry.ledger]
     mark = "!" * any(one.flagged for one, _ in ledgers) + "~" * any(one.adaptive for one, _ in ledgers)
-    tokens = _mean((one.average, weight) for one, weight in ledgers)
+    tokens = visual_tokens(group)
     fidelity = comparison.fidelity(group)
     row: dict[str, CellValue] = {
         "model": group.runs[0].model.name,
@@ -146,7 +158,7 @@ def _layers(layers: list[int]) -> str | None:
 
 
 def _settings(group: SeedGroup) -> str:
-    """Return what else runs differ in: fields the user set, prompts, images, limits, precision, attention kernel, device."""
+    """Return what else runs differ in: fields the user set, prompts, images, limits, precision, kernel, device."""
     setup = group.setup
     passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
     prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")
@@ -182,13 +194,15 @@ def _notes(
 ) -> tuple[str, ...]:
     """Return the remarks that a reader of this table needs."""
     notes = []
-    if any(isinstance(row["average"], ScoreCell) for row in rows):
+    if any(isinstance(cell, ScoreCell) and cell.interval for row in rows for cell in row.values()):
         notes.append("[low, high]: 95 % bootstrap interval over images and seeds; docs/statistics.md explains it.")
     if any(row["rank"] for row in rows):
         notes.append(
-            "rank [best–worst that paired tests leave possible] among methods of one model, ratio and protocol; "
-            "= not significantly worse than the first (5 %, Holm-corrected)."
+            "rank [best–worst that paired tests leave possible] among methods of one model, ratio, protocol and "
+            "measured budget; = not significantly worse than the first (5 %, Holm-corrected)."
         )
+    notes += budget_notes(groups)
+    notes += few_notes(groups, comparison)
     if any(len(group.runs) > 1 for group in groups):
         notes.append("±: standard deviation over seeds.")
     if odd := sorted({name for group in groups for name in group.scores if group.credit_interval(name)}):
@@ -209,9 +223,11 @@ def _notes(
     for record in records:
         for name, entry in record.datasets.items():
             if entry.unscorable:
-                notes.append(f"{record.identity} {name}: no score, all {entry.rows} rows are left out (record.json).")
+                reasons = f"{name}.record.json"
+                notes.append(f"{record.identity} {name}: no score, all {entry.rows} rows are left out ({reasons}).")
             elif entry.score is None:
                 notes.append(
-                    f"{record.identity} {name}: {entry.answered} of {entry.rows} rows answered, not scored yet."
+                    f"{record.identity} {name}: {entry.answered} of {entry.rows} rows answered, not scored yet: "
+                    f"{AGAIN.format(name)}scores them."
                 )
     return tuple(notes)

@@ -34,7 +34,9 @@ def left_out_notes(groups: Sequence[SeedGroup], benchmarks: Collection[str] | No
         notes += [note for members in by_rows.values() if (note := _unread(name, members))]
     if alike:
         rows = "; ".join(alike)
-        notes.insert(0, f"Left out, because they, or rows scored with them, could not be asked: {rows} (record.json).")
+        notes.insert(
+            0, f"Left out, because they, or rows scored with them, could not be asked: {rows} (*.record.json)."
+        )
     return notes
 
 
@@ -43,8 +45,8 @@ def _different(name: str, by_rows: Mapping[Rows, Sequence[SeedGroup]], lacking: 
     each = "; ".join(f"{lacking[rows]} by {_labels(members)}" for rows, members in by_rows.items())
     return (
         f"{name}: different rows are left out ({each}), which makes different questions: these scores are ranked "
-        "apart, and neither tested against each other nor used as baselines. record.json gives the reasons; once they "
-        f"are mended, delete the lines of these rows in {name}.jsonl and run them again."
+        f"apart, and neither tested against each other nor used as baselines. {name}.record.json gives the reasons; "
+        f"once they are mended, delete the lines of these rows in {name}.jsonl and run them again."
     )
 
 

@@ -2,37 +2,35 @@
 
 A *run* is one setup (model x method x settings) on some benchmarks. Its folder holds everything:
 
-    results/<identity>/record.json          its `RunRecord`, replaced atomically
-    results/<identity>/<benchmark>.jsonl    one prediction per line, append-only (see uniprune/results/predictions.py)
+    results/<identity>/record.json               model and setup: a `RunRecord` without its benchmarks
+    results/<identity>/<benchmark>.record.json   the benchmark's results: a `DatasetRecord`
+    results/<identity>/<benchmark>.jsonl         its predictions, one per line (see uniprune/results/predictions.py)
+
+Every file is about one thing, which it names, so that results of several machines can be copied into one folder.
 
 The identity is a hash of `Setup` and of nothing else. `Setup` holds what determines the predictions: weights, image
 processor, method with every resolved field and its source code, budget, seed, generation settings, precision,
 attention kernel, kind of device and row limit. It does not hold what changes them by rounding only (the batch size,
 which is halved when memory runs out, and shared image features: recorded per row and in `DatasetRecord.batching`, and
 noted where they differ in low precision), what must not change them (folders, the model's name), what only describes
-the host (versions, device name, git revision; kept in `environments`), nor the judge, which scores predictions but does
-not make them. The rows of a benchmark are guarded by `DatasetRecord.data`, `.prompts` and `.images`: rows of a changed
-data file are refused, not mixed in.
+the host (versions, device name, git revision; kept in `DatasetRecord.environments`), nor the judge, which scores
+predictions but does not make them. The rows of a benchmark are guarded by `DatasetRecord.data`, `.prompts` and
+`.images`: rows of a changed data file are refused, not mixed in.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from filelock import FileLock
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
-from uniprune.errors import UserError
 from uniprune.results.measurements import Strict, Timing, TokenLedger
-from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.hashing import stable_hash
-from uniprune.utils.json_text import from_json, to_json
 
-FORMAT: Literal[2] = 2
-"""Version of `RunRecord`'s layout; raised whenever records of before can no longer be read."""
+FORMAT: Literal[3] = 3
+"""Version of the layout of records; raised whenever records of before can no longer be read."""
+SLACK = 1e-9
+"""Rounding errors of a sum that may leave a range."""
 
 
 class MethodRecord(Strict):
@@ -128,23 +126,25 @@ class Environment(Strict):
 class ScoreRecord(Strict):
     """One benchmark's score, as `uniprune.evaluation.dataset.Score` describes it."""
 
-    value: float
+    value: Annotated[float, Field(ge=-SLACK, le=100 + SLACK)]
     """Headline score, 0-100."""
     metric: str
     """Name of the headline score."""
     judge: str
     """"exact", "rule" or the judge model's name."""
+    judge_note: str = ""
+    """Remark on the verdicts of this judge, such as its measured agreement with the benchmark's own."""
     scorer: str = ""
     """Software that holds the scoring rules, with its version; empty for the benchmark's own code."""
-    rows: int
+    rows: NonNegativeInt
     """Rows scored."""
-    unparsed: int
+    unparsed: NonNegativeInt
     """Rows whose prediction could not be parsed; scored wrong."""
     interval: tuple[float, float] | None
-    """95 % bootstrap interval over clusters of items, 0-100; null below two clusters."""
+    """95 % bootstrap interval over clusters of items, 0-100; null with too few clusters."""
     interval_of: Literal["headline", "mean credit"] = "headline"
     """Quantity of the interval: `value` wherever that follows from the items, else their mean credit."""
-    per_item: dict[str, float]
+    per_item: dict[str, Annotated[float, Field(ge=-SLACK, le=1 + SLACK)]]
     """Credit of each item, 0-1."""
     clusters: dict[str, str] = Field(default_factory=dict)
     """Row -> cluster, such as its image; a row left out is a cluster of its own."""
@@ -167,18 +167,22 @@ class DatasetRecord(Strict):
     """Hash of the rows' indices, questions, token limits and wording; see `uniprune.evaluation.prompts`."""
     images: dict[str, Any] = Field(default_factory=dict)
     """Image settings of these rows that differ from the checkpoint's own."""
-    rows: int
+    rows: NonNegativeInt
     """Rows of this run."""
-    answered: int = 0
+    answered: NonNegativeInt = 0
     """Of these, rows with a prediction."""
-    refused: int = 0
+    refused: NonNegativeInt = 0
     """Of these, rows that could not be asked: the image cannot be decoded, the model's processor refuses it, …"""
-    left_out: int = 0
+    left_out: NonNegativeInt = 0
     """Of these, rows that are not scored: those refused, and those scored together with one."""
     faulty: dict[str, str] = Field(default_factory=dict)
     """Rows in no denominator, with the reason: those left out, then those of the file that are faulty themselves."""
     remarks: dict[str, int] = Field(default_factory=dict)
     """Answered rows with a remark, such as an answer cut at the token limit: `uniprune.results.remarks`."""
+    size: NonNegativeInt = 0
+    """Bytes of the file of predictions that this is about."""
+    environments: list[Environment] = Field(default_factory=list)
+    """Software and machines that made the predictions, in order of appearance."""
     batching: dict[str, int] = Field(default_factory=dict)
     """Batch size, with or without `--share-vision` -> rows answered so, last and smaller batches included."""
     timing: Timing | None = None
@@ -197,7 +201,7 @@ class DatasetRecord(Strict):
 class RunRecord(Strict):
     """Setup and results of one run."""
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     """Version of this layout."""
     identity: str
     """Hash of `setup`; the folder's name."""
@@ -207,7 +211,5 @@ class RunRecord(Strict):
     """Everything that determines the predictions."""
     random: tuple[bool, ...] = ()
     """For every part of the method, whether it chooses at random, so that its seeds are repetitions."""
-    environments: list[Environment] = Field(default_factory=list)
-    """Software and machines that made its predictions, in order of appearance."""
     datasets: dict[str, DatasetRecord] = Field(default_factory=dict)
-    """Benchmarks by name."""
+    """Benchmarks by name; each is stored in a file of its own."""

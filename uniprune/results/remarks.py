@@ -1,8 +1,9 @@
 """Remarks on rows: what happened to one that a reader of its score should know, counted per benchmark.
 
 A row with a remark was asked and scored. Its prediction line holds the remarks, the benchmark's record their counts.
-Every display of a score notes the remarks that reach `NOTED` of the rows, versions of a scorer that differ, and batching
-that differs in a precision in which it changes answers; the leaderboard's column "remarks" has all of them.
+Every display of a score notes the remarks that reach `NOTED` of the rows, what is known about a judge, versions of a
+scorer that differ, and batching that differs in a precision in which it changes answers; the leaderboard's column
+"remarks" has all remarks.
 """
 
 from __future__ import annotations
@@ -89,8 +90,10 @@ def remark_counts(entries: Sequence[DatasetRecord]) -> list[RemarkCount]:
 
 
 def score_notes(record: RunRecord, benchmark: str) -> Iterator[str]:
-    """Yield what is printed below a score: remarks on its rows, and batching that differs among them."""
+    """Yield what is printed below a score: on its judge, remarks on its rows, and batching that differs among them."""
     entry = record.datasets[benchmark]
+    if entry.score and entry.score.judge_note:
+        yield entry.score.judge_note
     yield from (f"{one} {one.words}" for one in remark_counts([entry]) if one.share >= NOTED)
     if _depends_on_batches(record) and len(entry.batching) > 1:
         used = ", ".join(f"{rows} rows at batch size {size}" for size, rows in entry.batching.items())
@@ -100,8 +103,9 @@ def score_notes(record: RunRecord, benchmark: str) -> Iterator[str]:
 def row_notes(entries: Entries) -> list[str]:
     """Return the notes below a table of scores, each about one remark on one benchmark, with the runs it concerns most.
 
-    They are followed by the benchmarks that several versions of a scorer scored, and by those whose rows were batched
-    in several ways, within a run or in runs of one model and precision, where this changes answers.
+    They are followed by what is known about judges, by the benchmarks that several versions of a scorer scored, and by
+    those whose rows were batched in several ways, within a run or in runs of one model and precision, where this
+    changes answers.
     """
     entries = list(entries)
     found: dict[tuple[str, str], list[tuple[RemarkCount, RunRecord]]] = defaultdict(list)
@@ -114,7 +118,7 @@ def row_notes(entries: Entries) -> list[str]:
         counts.sort(key=lambda pair: -pair[0].share)
         runs = _listed([f"{one} in {_label(record)}" for one, record in counts])
         notes.append(f"{name}: rows {words}: {runs}.")
-    return notes + _scorer_notes(entries) + _batch_notes(entries)
+    return notes + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
 
 
 def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]]) -> str | None:
@@ -128,6 +132,16 @@ def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]]) -> str | None:
         if len(sizes := {size for entry in same for size in entry.batching}) > 1:
             parts.append(f"{name}: batch sizes {', '.join(sorted(sizes))}")
     return "; ".join(parts) or None
+
+
+def _judge_notes(entries: Entries) -> list[str]:
+    """Return what is known about the judges, one note for all benchmarks of which the same is."""
+    texts: dict[str, dict[str, None]] = defaultdict(dict)
+    for record, name in entries:
+        found = record.datasets[name].score
+        if found and found.judge_note:
+            texts[found.judge_note][name] = None
+    return [f"{', '.join(names)}: {text}." for text, names in texts.items()]
 
 
 def _scorer_notes(entries: Entries) -> list[str]:

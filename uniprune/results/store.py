@@ -1,17 +1,36 @@
-"""The folder of stored runs."""
+"""The folder of stored runs; uniprune/results/records.py describes its files.
+
+A record counts only where it belongs: its setup hashes to its identity, and its folder has that name. Files are written
+atomically and read without writing; one that cannot be believed is left out by name and hides no other.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-from filelock import FileLock
+from typing import Any, NoReturn
 
 from uniprune.errors import UserError
+from uniprune.results.predictions import stored_rows
 from uniprune.results.records import FORMAT, DatasetRecord, Environment, RunRecord
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.json_text import from_json, to_json
+
+RUN = "record.json"
+"""File of a run's model and setup."""
+DATASET = ".record.json"
+"""End of the name of a benchmark's results."""
+PREDICTIONS = re.compile(r"(.+?)(\.part[0-9]+)?\.jsonl")
+"""Name of a file of predictions."""
+AGAIN = "running the command of this run again, with --data {}, "
+"""Remedy for results that lack something, before what it does."""
+
+
+def refuse(problem: str) -> NoReturn:
+    """Raise a problem with something stored as UserError."""
+    raise UserError(problem)
 
 
 class Store:
@@ -39,74 +58,194 @@ class Store:
         """Return the path of one benchmark's predictions, its folder created."""
         return self.folder(identity) / f"{dataset}.jsonl"
 
-    def read(self, identity: str) -> RunRecord | None:
+    def size(self, identity: str, dataset: str) -> int:
+        """Return the bytes of one benchmark's predictions, 0 without any."""
+        path = self.root / identity / f"{dataset}.jsonl"
+        return path.stat().st_size if path.exists() else 0
+
+    def read(self, identity: str, datasets: Iterable[str] | None = None) -> RunRecord | None:
         """Return the stored record, or None.
 
-        Raises:
-            UserError: the file is damaged, or of another format than `FORMAT`.
-        """
-        path = self.root / identity / "record.json"
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        try:
-            return RunRecord.model_validate(from_json(content))
-        except ValueError as error:  # also pydantic's
-            raise _unreadable(path, content, error) from error
+        Args:
+            identity: of the run.
+            datasets: benchmarks to read; None for all.
 
-    def records(self) -> Iterator[RunRecord]:
-        """Return all stored records, sorted by identity."""
-        for path in sorted(self.root.glob("*/record.json")):
-            if (record := self.read(path.parent.name)) is not None:
-                yield record
+        Raises:
+            UserError: a file is damaged, of another format than `FORMAT`, or belongs elsewhere.
+        """
+        record = self._read_run(identity)
+        if record is None:
+            return None
+        names = self._recorded(identity) if datasets is None else datasets
+        found = {name: entry for name in names if (entry := self.read_dataset(identity, name)) is not None}
+        return record.model_copy(update={"datasets": found})
+
+    def read_dataset(self, identity: str, dataset: str) -> DatasetRecord | None:
+        """Return the stored results of one benchmark, or None.
+
+        Raises:
+            UserError: as for `read`.
+        """
+        path = self.root / identity / (dataset + DATASET)
+        fields = _read_fields(path)
+        if fields is None:
+            return None
+        _, run, benchmark = (fields.pop(name, None) for name in ("format", "identity", "benchmark"))
+        if (run, benchmark) != (identity, dataset):
+            raise UserError(
+                f"{path} has the results of {benchmark!r} in run {run!r}, which do not belong there; move it into the "
+                f"folder of that run, or away"
+            )
+        try:
+            return DatasetRecord.model_validate(fields)
+        except ValueError as error:
+            raise _unreadable(path, error) from error
+
+    def records(self, note: Callable[[str], None] = refuse) -> Iterator[RunRecord]:
+        """Yield all runs, sorted by identity.
+
+        Args:
+            note: called with every reason why something stored is in no record, or why a score is in doubt. By default
+                they are errors.
+        """
+        for folder in sorted(path for path in self.root.glob("*") if path.is_dir()):
+            identity, names = folder.name, self._recorded(folder.name)
+            answered = self._answered(identity)
+            try:
+                record = self._read_run(identity)
+            except UserError as error:
+                note(f"left out: {error}")
+                continue
+            if record is None:
+                if answered.union(names):
+                    note(f"left out: {folder} has answers, but no {RUN}; copy it there, or run its command again")
+                continue
+            datasets = {}
+            for name in names:
+                try:
+                    entry = self.read_dataset(identity, name)
+                except UserError as error:
+                    note(f"left out: {error}")
+                    continue
+                if entry is not None:
+                    datasets[name] = entry
+                    if entry.score is not None and entry.size != self.size(identity, name):
+                        note(self._changed(identity, name, entry))
+            for name in sorted(answered - set(names)):
+                note(f"{identity} {name}: answers without a score: {AGAIN.format(name)}scores them.")
+            yield record.model_copy(update={"datasets": datasets})
 
     def write(self, record: RunRecord) -> None:
-        """Replace the record atomically: readers find the old one or the new one, never a part.
+        """Store a run and its benchmarks, each file atomically: readers find the old or the new one, never a part.
 
         Raises:
             UserError: it cannot be written, or holds a number that is NaN or infinite.
         """
-        path = self.folder(record.identity) / "record.json"
-        try:
-            text = to_json(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        except ValueError as error:
-            raise UserError(f"{path} is left as it was: {error}") from error
-        with explain_write(path):
-            write_atomically(path, text + "\n")
+        content = record.model_dump(mode="json", exclude={"datasets"})
+        _write(self.folder(record.identity) / RUN, content)
+        for name, entry in record.datasets.items():
+            self._write_dataset(record.identity, name, entry)
 
     def update(self, new: RunRecord, dataset: str, entry: DatasetRecord, *environments: Environment) -> RunRecord:
-        """Store one benchmark's entry and its environments, keeping what other processes stored of the run."""
-        lock = self.folder(new.identity) / "record.lock"
-        with explain_write(lock), FileLock(lock):
-            old = self.read(new.identity) or new
-            seen = list(old.environments)
-            seen += [one for i, one in enumerate(environments) if one not in (*seen, *environments[:i])]
-            record = old.model_copy(
-                update={
-                    "model": new.model,
-                    "random": new.random,
-                    "environments": seen,
-                    "datasets": {**old.datasets, dataset: entry},
-                }
+        """Store a run and one benchmark's entry, with the environments of before; return the run with it.
+
+        The caller holds the lock of the benchmark's predictions.
+        """
+        old = self._read_run(new.identity)
+        if old != new.model_copy(update={"datasets": {}}):
+            self.write(new.model_copy(update={"datasets": {}}))
+        before = self.read_dataset(new.identity, dataset)
+        seen = list(before.environments) if before else []
+        seen += [one for i, one in enumerate(environments) if one not in (*seen, *environments[:i])]
+        entry = entry.model_copy(update={"environments": seen})
+        self._write_dataset(new.identity, dataset, entry)
+        return new.model_copy(update={"datasets": {**new.datasets, dataset: entry}})
+
+    def _write_dataset(self, identity: str, dataset: str, entry: DatasetRecord) -> None:
+        """Store the results of one benchmark."""
+        header = {"format": FORMAT, "identity": identity, "benchmark": dataset}
+        _write(self.folder(identity) / (dataset + DATASET), header | entry.model_dump(mode="json"))
+
+    def _read_run(self, identity: str) -> RunRecord | None:
+        """Return the record of a run without its benchmarks, or None."""
+        path = self.root / identity / RUN
+        fields = _read_fields(path)
+        if fields is None:
+            return None
+        try:
+            record = RunRecord.model_validate(fields)
+        except ValueError as error:  # also pydantic's
+            raise _unreadable(path, error) from error
+        if (expected := record.setup.identity()) != record.identity:
+            raise UserError(
+                f"{path} was altered: its setup is that of run {expected}, not of {record.identity}; move it away: "
+                "running the same command again writes a new one"
             )
-            self.write(record)
+        if record.identity != identity:
+            raise UserError(
+                f"{path.parent} is a copy of run {record.identity}, which is no run of its own; move it away, or name "
+                f"it {record.identity} if that is missing"
+            )
         return record
 
+    def _recorded(self, identity: str) -> list[str]:
+        """Return the benchmarks with stored results, sorted."""
+        return sorted(path.name.removesuffix(DATASET) for path in (self.root / identity).glob(f"[!.]*{DATASET}"))
 
-def _unreadable(path: Path, content: bytes, error: ValueError) -> UserError:
-    """Return the message about a record that cannot be read."""
+    def _answered(self, identity: str) -> set[str]:
+        """Return the benchmarks with stored predictions."""
+        files = [path for path in (self.root / identity).glob("*.jsonl") if path.stat().st_size]
+        return {found[1] for path in files if (found := PREDICTIONS.fullmatch(path.name))}
+
+    def _changed(self, identity: str, name: str, entry: DatasetRecord) -> str:
+        """Return the note on a score of other predictions than those stored."""
+        scored, rows = entry.answered + entry.refused, stored_rows(self.root / identity / f"{name}.jsonl")
+        now = f"holds {rows} rows now" if rows < scored else "changed since then"
+        return f"{identity} {name}: scored on {scored} rows, but {name}.jsonl {now}: {AGAIN.format(name)}mends that."
+
+
+def _read_fields(path: Path) -> dict[str, Any] | None:
+    """Return the fields of a record; None without the file.
+
+    Raises:
+        UserError: it cannot be read, or is of another format than `FORMAT`.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         found = json.loads(content)["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         found = FORMAT
     if found != FORMAT:
-        return UserError(
-            f"{path} is a run record of format {found!r}, written by another version of UniPrune; this one reads "
-            f"format {FORMAT}. Run again into another --output, or move that file away"
+        raise UserError(
+            f"{path} is a record of format {found!r}, written by another version of UniPrune; this one reads format "
+            f"{FORMAT}. Run again into another --output, or move that file away"
         )
+    try:
+        fields: dict[str, Any] = {**from_json(content)}
+        if "datasets" in fields or "format" not in fields:
+            raise ValueError("it has other fields")
+    except (ValueError, TypeError) as error:
+        raise _unreadable(path, error) from error
+    return fields
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Replace a record atomically."""
+    try:
+        text = to_json(content, indent=1, ensure_ascii=False)
+    except ValueError as error:
+        raise UserError(f"{path} is left as it was: {error}") from error
+    with explain_write(path):
+        write_atomically(path, text + "\n")
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    """Return the message about a record that cannot be read."""
     reason = ", ".join(part.strip() for part in str(error).splitlines()[:3])
     return UserError(
         f"{path} is not a run record ({reason}); move it away: the predictions in its folder are kept, and running the "

@@ -5,7 +5,8 @@ The first line of each docstring describes the differences.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -16,14 +17,18 @@ from uniprune.reports.findings.study import (
     Study,
     by_chance,
     common,
+    equal_methods,
     named,
     parts,
     place,
     tested,
+    untested,
     verdict,
 )
+from uniprune.results.budgets import agree, visual_tokens
 from uniprune.results.comparison import SeedGroup
-from uniprune.results.statistics import Estimate, mean
+from uniprune.results.statistics import Estimate, jointly, mean
+from uniprune.results.statistics.headline import Array
 
 
 def random_baseline(study: Study) -> Finding:
@@ -35,12 +40,13 @@ def random_baseline(study: Study) -> Finding:
         for group in (group for group in field if not by_chance(group)):
             alike = [one for one in baselines if one.setup.method.kind == group.setup.method.kind] or baselines
             for one in alike:
-                label = f"{one.setup.method.name} ({len(one.runs)} seeds) − {group.setup.method.name}, {place(group)}"
-                differences.append((label, study.difference(one, group)))
+                seeds = f"{len(one.runs)} seed" + "s" * (len(one.runs) > 1)
+                label = f"{one.setup.method.name} ({seeds}) − {group.setup.method.name}, {place(group)}"
+                differences.append((label, study.mean_difference(one, group)))
     lines = tested(differences)
     if not lines:
         words = ["none", *named(lambda m: m.random), *named(lambda m: not m.random and m.kind != "none")]
-        return Finding(claim, missing=study.command(*words) + " --seed 0 1 2 3 4")
+        return Finding(claim, missing=study.command(*words, rivals=True) + " --seed 0 1 2 3 4")
     return Finding(claim, verdict(lines), lines)
 
 
@@ -48,21 +54,23 @@ def no_winner(study: Study) -> Finding:
     """For every method, the benchmark, model and ratio where another one beats it most surely."""
     claim = "2. No method is best everywhere: each is beaten on some model, ratio or benchmark"
     duels: list[tuple[str, str, str, Estimate]] = []
-    for field in study.fields():
-        for one, other in combinations(field, 2):
-            for name in common([one, other]):
-                difference = study.comparison.score(one, name) - study.comparison.score(other, name)
-                duels.append((one.setup.method.name, other.setup.method.name, f"{name}, {place(one)}", difference))
+    for one, other, name in study.duels():
+        difference = study.difference(one, other, name)
+        duels.append((one.setup.method.name, other.setup.method.name, f"{name}, {place(one)}", difference))
     if not duels:
-        return Finding(claim, missing=study.command(*named(lambda m: m.kind != "none", 3)))
+        return Finding(claim, missing=study.command(*named(lambda m: m.kind != "none", 3), rivals=True))
     family = tested((f"{one} − {other}, {where}", difference) for one, other, where, difference in duels)
     lost: dict[str, list[Line]] = {name: [] for duel in duels for name in duel[:2]}
     for duel, line in zip(duels, family, strict=True):
-        lost[duel[0] if line.test.difference < 0 else duel[1]].append(line)
+        lost[duel[0] if line.difference.value < 0 else duel[1]].append(line)
     lines = [min(found, key=lambda line: line.p) for found in lost.values() if found]
     unbeaten = [name for name, found in lost.items() if not any(line.sign for line in found)]
     summary = f"undecided: never significantly beaten are {', '.join(unbeaten)}" if unbeaten else "holds"
-    return Finding(claim, f"{summary} ({len(lost)} methods, {len(family)} comparisons)", lines)
+    left = sum(line.test is None for line in family)
+    counts = f"{len(lost)} methods, {len(family)} comparisons" + f", {left} not tested, with too few images" * bool(
+        left
+    )
+    return Finding(claim, untested(family) or f"{summary} ({counts})", lines)
 
 
 def kinds(study: Study) -> Finding:
@@ -83,7 +91,7 @@ def kinds(study: Study) -> Finding:
     lines = tested(differences)
     if not lines:
         words = [name for kind in order for name in _designed(kind, 2)]
-        return Finding(claim, missing=study.command(*words))
+        return Finding(claim, missing=study.command(*words, rivals=True))
     return Finding(claim, verdict(lines), lines)
 
 
@@ -114,9 +122,8 @@ def abilities(study: Study) -> Finding:
     lines = [line for line in family if worst in line.label.partition(",")[0].split(" − ")]
     surely = sum(bool(line.sign) for line in lines)
     left = ", ".join(f"{a} {kept[a].value:.1f} %" for a in sorted(kept, key=lambda a: kept[a].value))
-    return Finding(
-        claim, f"{worst} falls most, significantly more than {surely} of {len(lines)} others. Left: {left}", lines
-    )
+    summary = f"{worst} falls most, significantly more than {surely} of {len(lines)} others. Left: {left}"
+    return Finding(claim, untested(family) or summary, lines)
 
 
 def ratios(study: Study) -> Finding:
@@ -127,7 +134,7 @@ def ratios(study: Study) -> Finding:
         steps = sorted(ladder, key=lambda group: -group.setup.ratio)
         for high, low in pairwise(steps):
             label = f"{high.setup.method.name}: {high.setup.ratio:g} − {low.setup.ratio:g}, {high.runs[0].model.name}"
-            differences.append((label, study.difference(high, low)))
+            differences.append((label, study.mean_difference(high, low)))
     lines = tested([*differences, *_variance(study)])
     if not lines:
         words = [group.setup.method.name for group in study.pruned[:3]] or named(lambda m: m.kind != "none")
@@ -144,16 +151,16 @@ def across_models(study: Study) -> Finding:
         for group in field:
             models.setdefault(group.settings, {})[_method(group)] = group
         for one, other in combinations(models.values(), 2):
-            methods = [method for method in one if method in other]
+            methods = equal_methods([one, other])
             names = common([group[method] for group in (one, other) for method in methods]) if methods else []
             if len(methods) >= 3 and names:
-                first, second = ([study.comparison.average(side[m], names) for m in methods] for side in (one, other))
+                averages = [study.comparison.average(side[m], names) for side in (one, other) for m in methods]
                 sides = " and ".join(group[methods[0]].runs[0].model.name for group in (one, other))
                 label = f"tau (-100 to 100) of {len(methods)} methods on {sides}, ratio {field[0].setup.ratio:g}"
-                differences.append((label, _tau(first, second)))
+                differences.append((label, jointly(_tau, averages, (-100.0, 100.0))))
     lines = tested(differences)
     if not lines:
-        missing = study.command(*named(lambda m: m.kind != "none", 3)) + ", and again with another --model"
+        missing = study.command(*named(lambda m: m.kind != "none", 3), rivals=True) + ", and again with another --model"
         return Finding(claim, missing=missing)
     return Finding(claim, verdict(lines), lines)
 
@@ -168,18 +175,19 @@ def stages(study: Study) -> Finding:
             for part in parts(group) if len(parts(group)) > 1 else []:
                 if part in alone:
                     label = f"{part} − {group.setup.method.name}, {place(group)}"
-                    differences.append((label, study.difference(alone[part], group)))
+                    differences.append((label, study.mean_difference(alone[part], group)))
     lines = tested(differences)
     if not lines:
         before, inside = (_designed(kind, 1) for kind in ("pre-llm", "intra-llm"))
-        return Finding(claim, missing=study.command(*before, *inside, "+".join(before + inside)))
+        words = [*before, *inside, "+".join(before + inside)]
+        return Finding(claim, missing=study.command(*words, rivals=True))
     return Finding(claim, verdict(lines), lines)
 
 
 def sizes(study: Study) -> Finding:
     """Share of its un-pruned score that the larger model of a family keeps minus the share that the smaller keeps."""
     claim = "8. Larger models lose less (section 4.3)"
-    differences = []
+    differences, unequal = [], []
     for field in study.by(
         lambda group: (group.runs[0].model.family, _method(group), group.setup.ratio, group.setup.protocol)
     ):
@@ -190,12 +198,20 @@ def sizes(study: Study) -> Finding:
             kept = [study.comparison.relative(group, names) if names else None for group in (large, small)]
             if kept[0] is not None and kept[1] is not None and small.setup.weights != large.setup.weights:
                 models = " − ".join(group.runs[0].model.name for group in (large, small))
-                differences.append((f"{models}, {place(large, method=True).partition(', ')[2]}", kept[0] - kept[1]))
+                label = f"{models}, {place(large, method=True).partition(', ')[2]}"
+                tokens = [visual_tokens(group, names) for group in (large, small)]
+                if agree(*tokens):
+                    differences.append((label, kept[0] - kept[1]))
+                else:
+                    unequal.append(
+                        f"{label} ({' and '.join(f'{one or 0:.1f}' for one in tokens)} visual tokens per layer)"
+                    )
     lines = tested(differences)
+    apart = f"; not tested, as budgets differ: {', '.join(unequal)}" * bool(unequal)
     if not lines:
         missing = study.command("none", *named(lambda m: m.kind != "none")) + ", and with a larger model of its family"
-        return Finding(claim, missing=missing)
-    return Finding(claim, verdict(lines), lines)
+        return Finding(claim, missing=missing + apart)
+    return Finding(claim, verdict(lines) + apart, lines)
 
 
 FINDINGS: tuple[Callable[[Study], Finding], ...] = (
@@ -219,32 +235,38 @@ def _but_for_ratio(group: SeedGroup) -> object:
     return group.settings, _method(group), group.setup.protocol
 
 
-def _tau(first: list[Estimate], second: list[Estimate]) -> Estimate:
-    """Return Kendall's tau-a of two lists, in percent."""
-    pairs = list(combinations(range(len(first)), 2))
-    signs = [np.sign((first[i] - first[j]).draws) * np.sign((second[i] - second[j]).draws) for i, j in pairs]
-    values = [np.sign((first[i] - first[j]).value) * np.sign((second[i] - second[j]).value) for i, j in pairs]
-    clusters = min(estimate.clusters for estimate in [*first, *second])
-    return Estimate(100 * float(np.mean(values)), 100 * np.mean(signs, axis=0), clusters)
+def _tau(values: Sequence[float | Array]) -> Array:
+    """Return Kendall's tau-a of the first half of some values and the second, in percent."""
+    half = len(values) // 2
+    first, second = values[:half], values[half:]
+    signs = [np.sign(first[i] - first[j]) * np.sign(second[i] - second[j]) for i, j in combinations(range(half), 2)]
+    return np.asarray(100 * np.mean(signs, axis=0))
 
 
 def _variance(study: Study) -> list[tuple[str, Estimate | None]]:
     """Return the variance due to the ratio minus that due to the method, in percent, where all pairs of them ran."""
     found: list[tuple[str, Estimate | None]] = []
     for field in study.by(lambda group: (group.settings, group.setup.protocol)):
-        cells = {(_method(group), group.setup.ratio): group for group in field}
-        columns = sorted({ratio for _, ratio in cells})
-        methods = [m for m in dict.fromkeys(m for m, _ in cells) if all((m, ratio) in cells for ratio in columns)]
-        names = common([cells[m, ratio] for m in methods for ratio in columns]) if methods else []
+        columns: dict[float, dict[object, SeedGroup]] = {}
+        for group in field:
+            columns.setdefault(group.setup.ratio, {})[_method(group)] = group
+        methods = equal_methods(list(columns.values()))
+        cells = [columns[ratio][method] for method in methods for ratio in sorted(columns)]
+        names = common(cells) if cells else []
         if len(methods) < 2 or len(columns) < 2 or not names:
             continue
-        table = [[study.comparison.average(cells[m, ratio], names) for ratio in columns] for m in methods]
-        values = np.array([[[cell.value, *cell.draws] for cell in row] for row in table])
-        off = values - values.mean((0, 1))
-        by_ratio = len(methods) * (off.mean(0) ** 2).sum(0)
-        by_method = len(columns) * (off.mean(1) ** 2).sum(0)
-        share = 100 * (by_ratio - by_method) / np.maximum((off**2).sum((0, 1)), 1e-12)
+        share = partial(_shares, methods=len(methods))
+        averages = [study.comparison.average(cell, names) for cell in cells]
         label = f"% of variance due to the ratio − due to the method, {field[0].runs[0].model.name}"
-        clusters = min(cell.clusters for row in table for cell in row)
-        found.append((label, Estimate(float(share[0]), share[1:], clusters)))
+        found.append((label, jointly(share, averages, (-100.0, 100.0))))
     return found
+
+
+def _shares(values: Sequence[float | Array], methods: int) -> Array:
+    """Return the variance due to the ratio minus that due to the method, in percent of all, of methods x ratios."""
+    table = np.array(values)
+    table = table.reshape(methods, -1, *table.shape[1:])
+    off = table - table.mean((0, 1))
+    by_ratio = methods * (off.mean(0) ** 2).sum(0)
+    by_method = table.shape[1] * (off.mean(1) ** 2).sum(0)
+    return np.asarray(100 * (by_ratio - by_method) / np.maximum((off**2).sum((0, 1)), 1e-12))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import combinations
+from collections import defaultdict
 
-from uniprune.reports.findings.study import Study, common
+from uniprune.reports.findings.study import Study
+from uniprune.results.budgets import site
 from uniprune.results.comparison import SeedGroup
-from uniprune.results.records import ScoreRecord
-from uniprune.results.statistics import Comparison, holm, mcnemar, paired
+from uniprune.results.few import too_few
+from uniprune.results.statistics import Estimate, holm, paired
 from uniprune.utils.tables import to_csv
 
 COLUMNS = (
@@ -18,37 +18,32 @@ COLUMNS = (
 
 
 def pairs_csv(study: Study) -> str:
-    """Return all paired comparisons as CSV, Holm-corrected within each model, ratio and protocol.
+    """Return all paired comparisons of equal budgets as CSV, Holm-corrected within each model, ratio and protocol.
 
-    McNemar's exact test where credits are 0 or 1, items are independent and both methods ran once; else paired
-    bootstrap.
+    A pair with too few images has a difference only.
     """
+    families: dict[object, list[tuple[SeedGroup, SeedGroup, str]]] = defaultdict(list)
+    for one, other, name in study.duels():
+        families[site(one)].append((one, other, name))
     rows: list[tuple[object, ...]] = []
-    for field in study.fields():
-        found = [
-            (one, other, name, compare(study, one, other, name))
-            for one, other in combinations(field, 2)
-            for name in common([one, other])
+    for duels in families.values():
+        differences = [
+            study.comparison.score(one, name) - study.comparison.score(other, name) for one, other, name in duels
         ]
-        for (one, other, name, test), p in zip(found, holm([test.p for *_, test in found]), strict=True):
+        for (one, other, name), outcome in zip(duels, _outcomes(differences), strict=True):
             setup = one.setup
             where = (one.runs[0].model.name, setup.ratio, setup.protocol, name)
-            outcome = (test.difference, test.low, test.high, test.test, test.p, p)
             rows.append((*where, setup.method.name, other.setup.method.name, *outcome))
     return to_csv(COLUMNS, rows)
 
 
-def compare(study: Study, one: SeedGroup, other: SeedGroup, name: str) -> Comparison:
-    """Test one method against another on one benchmark."""
-    test = paired(study.comparison.score(one, name) - study.comparison.score(other, name))
-    scores = [run.datasets[name].score for group in (one, other) for run in group.runs]
-    first, second = (scores[0], scores[1]) if len(scores) == 2 else (None, None)
-    if first and second and first.per_item.keys() == second.per_item.keys() and _plain(first) and _plain(second):
-        return replace(test, p=mcnemar(first.per_item, second.per_item), test="McNemar")
-    return test
-
-
-def _plain(score: ScoreRecord) -> bool:
-    """Return whether the headline is the mean of 0/1 credits of independent items."""
-    shared = [score.clusters[item] for item in score.per_item if item in score.clusters]
-    return not score.parts and len(shared) == len(set(shared)) and set(score.per_item.values()) <= {0.0, 1.0}
+def _outcomes(differences: list[Estimate]) -> list[tuple[object, ...]]:
+    """Return difference, ends of the interval, test, p and corrected p of one family."""
+    tests = [paired(difference) for difference in differences]
+    corrected = iter(holm([test.p for test in tests if test]))
+    return [
+        (test.difference, test.low, test.high, test.test, test.p, next(corrected))
+        if test
+        else (difference.value, None, None, too_few(difference), None, None)
+        for difference, test in zip(differences, tests, strict=True)
+    ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from uniprune.registry import METHODS
+from uniprune.results import budgets
 from uniprune.results.comparison import RunComparison, SeedGroup, comparable
+from uniprune.results.few import too_few
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Comparison, Estimate, holm, paired
 from uniprune.results.statistics.comparisons import LEVEL
@@ -18,22 +21,31 @@ from uniprune.utils.paths import PROGRAM
 
 @dataclass(frozen=True)
 class Line:
-    """One tested difference.
+    """One difference.
 
     Attributes:
         label: the two sides and where they were compared.
-        test: the outcome.
-        p: corrected for all lines of its finding.
+        difference: first minus second.
+        test: the outcome; None if there are too few images for a test.
+        p: corrected for all lines of its finding; 1 without a test.
     """
 
     label: str
-    test: Comparison
-    p: float
+    difference: Estimate
+    test: Comparison | None
+    p: float = 1.0
 
     @property
     def sign(self) -> int:
         """1 or -1 where the difference is significant, else 0."""
-        return 0 if self.p >= LEVEL else 1 if self.test.difference > 0 else -1
+        return 0 if self.p >= LEVEL else 1 if self.difference.value > 0 else -1
+
+    def __str__(self) -> str:
+        """Return `* +12.3 [+8.1, +16.5]  p 0.01  one − other`, the star if it is significant."""
+        value = f"{'*' if self.sign else ' '} {self.difference.value:+7.1f}"
+        if self.test is None:
+            return f"{value}  not tested, {too_few(self.difference)}  {self.label}"
+        return f"{value} [{self.test.low:+.1f}, {self.test.high:+.1f}]  p {self.p:.2g}  {self.label}"
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,29 @@ class Study:
         self.comparison = RunComparison(records)
         self.pruned = [group for group in self.comparison.groups if group.setup.method.kind != "none" and group.scores]
 
-    def fields(self) -> list[list[SeedGroup]]:
-        """Return the groups that differ in the method only: same model, settings, ratio and protocol."""
-        return self.by(lambda group: (group.settings, group.setup.ratio, group.setup.protocol))
+    def fields(self, name: str | None = None) -> list[list[SeedGroup]]:
+        """Return the groups that differ in the method only: same model, settings, ratio, protocol and measured budget.
+
+        Args:
+            name: a benchmark, which the groups then have scored and on which their budgets are equal.
+        """
+        groups = [group for group in self.pruned if name is None or name in group.scores]
+        return budgets.fields(groups, budgets.site, None if name is None else [name])
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Benchmarks that some group has scored."""
+        return list(dict.fromkeys(name for group in self.pruned for name in group.scores))
+
+    def duels(self) -> list[tuple[SeedGroup, SeedGroup, str]]:
+        """Return every pair of comparable groups on every benchmark."""
+        pairs = (
+            (one, other, name)
+            for name in self.benchmarks
+            for f in self.fields(name)
+            for one, other in combinations(f, 2)
+        )
+        return [(one, other, name) for one, other, name in pairs if comparable(one, other, name)]
 
     def by(self, key: Callable[[SeedGroup], object]) -> list[list[SeedGroup]]:
         """Return the pruned groups, those of equal `key` together."""
@@ -75,18 +107,31 @@ class Study:
             found[key(group)].append(group)
         return list(found.values())
 
-    def difference(self, one: SeedGroup, other: SeedGroup) -> Estimate | None:
+    def difference(self, one: SeedGroup, other: SeedGroup, name: str) -> Estimate:
+        """Return the score of one minus that of the other on a benchmark."""
+        return self.comparison.score(one, name) - self.comparison.score(other, name)
+
+    def mean_difference(self, one: SeedGroup, other: SeedGroup) -> Estimate | None:
         """Return the average of one minus that of the other, over benchmarks that both ran; None without any."""
         names = common([one, other])
         return self.comparison.average(one, names) - self.comparison.average(other, names) if names else None
 
-    def command(self, *words: str, ratios: str = "") -> str:
-        """Return the command that adds the runs a finding lacks, for the model that was run most."""
+    def command(self, *words: str, ratios: str = "", rivals: bool = False) -> str:
+        """Return the command that adds the runs a finding lacks, for the model that was run most.
+
+        Args:
+            words: methods.
+            ratios: keep ratios; by default those that were run.
+            rivals: whether methods are compared at one ratio, for which their budgets must be equal.
+        """
         models = [run.model.name for group in self.comparison.groups for run in group.runs]
         known = sorted({group.setup.ratio for group in self.pruned}) or [0.111]
         model = max(models, key=models.count) if models else "MODEL"
         ratios = ratios or " ".join(f"{ratio:g}" for ratio in known)
-        return f"not enough data: run `{PROGRAM} --model {model} --method {' '.join(words)} --ratio {ratios}`"
+        command = f"{PROGRAM} --model {model} --method {' '.join(words)} --ratio {ratios}"
+        if rivals and budgets.budget_notes(self.pruned):
+            return f"no methods of equal budget to compare (see below): run `{command} --protocol average`"
+        return f"not enough data: run `{command}`"
 
 
 def common(groups: Sequence[SeedGroup]) -> list[str]:
@@ -114,18 +159,44 @@ def place(group: SeedGroup, method: bool = False) -> str:
     return ", ".join(words)
 
 
+def equal_methods(sides: Sequence[Mapping[object, SeedGroup]]) -> list[object]:
+    """Return the most methods that are on every side, such as a model or ratio, and of equal budget within each."""
+    methods = [method for method in sides[0] if all(method in side for side in sides)]
+    places: dict[object, list[int]] = {method: [] for method in methods}
+    for side in sides:
+        parts = budgets.equal_budgets([side[method] for method in methods])
+        for method in methods:
+            places[method].append(next(n for n, part in enumerate(parts) if side[method] in part))
+    alike: dict[tuple[int, ...], list[object]] = defaultdict(list)
+    for method, place_of in places.items():
+        alike[tuple(place_of)].append(method)
+    return max(alike.values(), key=len, default=[])
+
+
 def tested(differences: Iterable[tuple[str, Estimate | None]]) -> list[Line]:
-    """Test differences as one family."""
-    kept = [(label, paired(difference)) for label, difference in differences if difference is not None]
-    corrected = holm([test.p for _, test in kept])
-    return [Line(label, test, p) for (label, test), p in zip(kept, corrected, strict=True)]
+    """Test differences as one family; those with too few images stay untested."""
+    lines = [Line(label, one, paired(one)) for label, one in differences if one is not None]
+    corrected = iter(holm([line.test.p for line in lines if line.test]))
+    return [replace(line, p=next(corrected)) if line.test else line for line in lines]
 
 
 def verdict(lines: Sequence[Line]) -> str:
     """Count the lines for and against a claim that expects positive differences."""
-    for_, against = (sum(line.sign == sign for line in lines) for sign in (1, -1))
+    known = [line for line in lines if line.test]
+    for_, against = (sum(line.sign == sign for line in known) for sign in (1, -1))
     word = "mixed" if for_ and against else "holds" if for_ else "does not hold" if against else "undecided"
-    return f"{word}: {for_} of {len(lines)} for it, {against} against, {len(lines) - for_ - against} not significant"
+    counts = f"{for_} of {len(known)} for it, {against} against, {len(known) - for_ - against} not significant"
+    return untested(lines) or f"{word}: {counts}" + (
+        f"; {len(lines) - len(known)} more have too few images" * (known != lines)
+    )
+
+
+def untested(lines: Sequence[Line]) -> str:
+    """Return why there is no verdict, if no line could be tested; else nothing."""
+    fewest = min(lines, key=lambda line: line.difference.clusters, default=None)
+    if fewest is None or any(line.test for line in lines):
+        return ""
+    return f"no verdict: {too_few(fewest.difference)} a benchmark or category"
 
 
 def named(wanted: Callable[[Any], bool], count: int = 2) -> list[str]:

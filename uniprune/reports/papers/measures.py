@@ -105,4 +105,4 @@ def estimate(source: Source, quantity: str, stored: StoredRuns) -> Estimate | No
     if AGAINST.get(quantity, ("",))[0] != "score":
         return None
     relative = stored.comparison.relative(source.group, [source.benchmark])
-    return relative and (relative.moved(relative.value - 100) if quantity == "change %" else relative)
+    return relative and (relative.shifted(-100) if quantity == "change %" else relative)

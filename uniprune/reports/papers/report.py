@@ -16,6 +16,7 @@ from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
+from uniprune.results.few import few_notes
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import row_notes
@@ -32,7 +33,7 @@ DERIVED = {name for name, (base, _) in AGAINST.items() if base == "score"}
 
 def list_tables(output: Path, mini: bool) -> None:
     """Print all tables with their status."""
-    stored = StoredRuns(Store(output).records())
+    stored = _stored_runs(output)
     table = Table(
         "table", "of", "run", "rows left", "GPU hours", "errata", box=None, header_style="bold", pad_edge=False
     )
@@ -49,7 +50,7 @@ def list_tables(output: Path, mini: bool) -> None:
 def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
     """Print one table: ours and theirs, errata, and the runs that are left."""
     table = _table(name, mini)
-    stored = StoredRuns(Store(output).records())
+    stored = _stored_runs(output)
     compared = compare(table.lines, stored)
     paper = f" ({table.sweep.paper})" if table.sweep.paper else ""
     say(f"{table.sweep.title}{paper}")
@@ -58,7 +59,7 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
     shown = [(one, one.ours) for one in compared if one.ours is not None and one.line.quantity not in DERIVED]
     reasons = _numbered(line.erratum for line in table.lines)
     if shown:
-        _print_numbers(shown, reasons)
+        _print_numbers(shown, reasons, stored)
         for note in row_notes(runs_behind(shown, stored)):
             say(note)
     if reasons:
@@ -72,6 +73,11 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
         say(f"written: {csv}")
 
 
+def _stored_runs(output: Path) -> StoredRuns:
+    """Read all stored runs; print which files are left out or in doubt."""
+    return StoredRuns(Store(output).records(say))
+
+
 def _table(name: str, mini: bool) -> PaperTable:
     """Read a table, with stand-ins if `mini`."""
     table = read_table(name)
@@ -82,7 +88,7 @@ def _table(name: str, mini: bool) -> PaperTable:
     return PaperTable(name, table.path, ins.sweep(table.sweep), lines)
 
 
-def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping[str, int]) -> None:
+def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping[str, int], stored: StoredRuns) -> None:
     """Print the numbers that exist on both sides; `reasons` numbers the doubts about theirs."""
     notes = _numbered(text for one, _ in shown for text in (one.line.note, one.unlike))
     models = len({one.line.model for one, _ in shown}) > 1
@@ -115,7 +121,8 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
         say(f"The interval is that of the mean credit per item, not of the headline, for {', '.join(odd)}.")
     behind = [source for one, _ in shown for source in one.sources]
     groups = {tuple(run.identity for run in source.group.runs): source.group for source in behind}
-    for note in left_out_notes(list(groups.values()), {source.benchmark for source in behind}):
+    names = {source.benchmark for source in behind}
+    for note in (*few_notes(groups.values(), stored.comparison, names), *left_out_notes(list(groups.values()), names)):
         say(note)
     for text, number in notes.items():
         say(f"({number}) {text}")

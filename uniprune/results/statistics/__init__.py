@@ -1,14 +1,16 @@
 """Uncertainty of scores: bootstrap estimates, paired comparisons, ranks; explained in docs/statistics.md."""
 
-from uniprune.results.statistics.comparisons import Comparison, RankInterval, holm, mcnemar, paired, standings
-from uniprune.results.statistics.estimate import Estimate, mean, resample, resampled_means
+from uniprune.results.statistics.bootstrap import resample, resampled_means
+from uniprune.results.statistics.comparisons import Comparison, RankInterval, holm, paired, standings
+from uniprune.results.statistics.estimate import FEWEST, Estimate, jointly, mean
 
 __all__ = [
+    "FEWEST",
     "Comparison",
     "Estimate",
     "RankInterval",
     "holm",
-    "mcnemar",
+    "jointly",
     "mean",
     "paired",
     "resample",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from uniprune.results.statistics.estimate import Estimate
+from uniprune.results.statistics.estimate import SPREADLESS, Estimate
 
 LEVEL = 0.05
 """Chance of any false "different" within one family of comparisons."""
@@ -41,48 +39,44 @@ class RankInterval:
 
     Attributes:
         rank: by the estimates, 1 is best.
-        low: best rank that the tests leave possible, for all estimates at once with 95 % confidence.
+        low: best rank that the tests leave possible, for all estimates at once with 95 % confidence; None if there are
+            too few clusters to test anything, as for the next two.
         high: worst such rank.
         tied: not significantly worse than the first.
     """
 
     rank: int
-    low: int
-    high: int
-    tied: bool
+    low: int | None = None
+    high: int | None = None
+    tied: bool | None = None
 
     def __str__(self) -> str:
-        """Return `2 [1–3] =`, with the sign if it is tied with the first."""
-        return f"{self.rank} [{self.low}–{self.high}]" + " =" * self.tied
+        """Return `2 [1–3] =`, with the sign if it is tied with the first, and `2` without tests."""
+        return str(self.rank) + f" [{self.low}–{self.high}]" * (self.low is not None) + " =" * bool(self.tied)
 
-    def columns(self) -> dict[str, int]:
+    def columns(self) -> dict[str, int | None]:
         """Map the suffix of a CSV column to its number."""
-        return {"": self.rank, " low": self.low, " high": self.high, " tied": int(self.tied)}
+        tied = None if self.tied is None else int(self.tied)
+        return {"": self.rank, " low": self.low, " high": self.high, " tied": tied}
 
 
-def paired(difference: Estimate) -> Comparison:
-    """Test a difference against its bootstrap standard error, by Student's t with clusters - 1 degrees of freedom.
+def paired(difference: Estimate) -> Comparison | None:
+    """Test a difference by Student's t, where no cluster shows another one by the exact binomial bound.
 
-    The share of draws beyond zero would be coarser than what a correction for hundreds of comparisons leaves of the
-    level. Where every cluster shows the same difference, the sign test over clusters is used. A single cluster decides
-    nothing.
+    Interval and p are of one procedure: the interval excludes 0 where p is below 5 %. The share of draws beyond zero
+    would be coarser than what a correction for hundreds of comparisons leaves of the level. None if there are too few
+    clusters.
     """
-    value, n = difference.value, difference.clusters
-    # The bootstrap's variance is (n - 1) / n of the unbiased one.
-    error = difference.error * (n / (n - 1)) ** 0.5 if n > 1 else 0.0
-    if error > 1e-9:
-        width = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
-        p = 2 * float(stats.t.sf(abs(value) / error, n - 1))
-        return Comparison(value, value - width, value + width, p, "paired bootstrap")
-    p = min(1.0, 2 * 0.5**n) if abs(value) > 1e-9 else 1.0
-    return Comparison(value, value, value, p, "sign test")
-
-
-def mcnemar(first: Mapping[str, float], second: Mapping[str, float]) -> float:
-    """Return the exact p of McNemar's test on credits, 0 or 1, of the same items: only those that differ count."""
-    gained = sum(first[item] > second[item] for item in first)
-    lost = sum(first[item] < second[item] for item in first)
-    return float(exact_mcnemar([[0, gained], [lost, 0]], exact=True).pvalue) if gained + lost else 1.0
+    if not difference.enough:
+        return None
+    value = difference.value
+    if difference.error:
+        margin = difference.margin(LEVEL / 2)
+        return Comparison(value, *difference.inside(value - margin, value + margin), difference.p(), "paired bootstrap")
+    opposite = difference.scale[0] if value > 0 else difference.scale[1]
+    others = value / (value - opposite) if abs(value) > SPREADLESS else 0.0
+    p = min(1.0, 2 * (1 - others) ** difference.pooled)
+    return Comparison(value, *difference.alike(1 - LEVEL), p, "exact binomial")
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -94,10 +88,14 @@ def standings(estimates: Sequence[Estimate]) -> list[RankInterval]:
     """Rank estimates, each with the ranks that all paired comparisons, Holm-corrected, leave possible.
 
     After Mogstad, Romano, Shaikh and Wilhelm (Review of Economic Studies, 2024): intervals of resampled ranks are too
-    narrow where methods are close; those built from tests hold for all ranks at once.
+    narrow where methods are close; those built from tests hold for all ranks at once. Where a pair has too few clusters
+    for a test, all ranks are without them.
     """
     pairs = list(combinations(range(len(estimates)), 2))
-    tests = [paired(estimates[i] - estimates[j]) for i, j in pairs]
+    places = [1 + sum(other.value > one.value for other in estimates) for one in estimates]
+    tests = [test for i, j in pairs if (test := paired(estimates[i] - estimates[j])) is not None]
+    if len(tests) < len(pairs):
+        return [RankInterval(place) for place in places]
     better = {(i, j): 0 for i in range(len(estimates)) for j in range(len(estimates))}
     for (i, j), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
         if p < LEVEL:
@@ -106,10 +104,10 @@ def standings(estimates: Sequence[Estimate]) -> list[RankInterval]:
     everyone = range(len(estimates))
     return [
         RankInterval(
-            rank=1 + sum(other.value > one.value for other in estimates),
+            rank=place,
             low=1 + sum(better[j, i] for j in everyone),
             high=len(estimates) - sum(better[i, j] for j in everyone),
             tied=not better[first, i],
         )
-        for i, one in enumerate(estimates)
+        for i, place in enumerate(places)
     ]

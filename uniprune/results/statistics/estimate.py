@@ -1,131 +1,285 @@
-"""Estimates with their bootstrap draws, from which differences, ratios and means of them get intervals too."""
+"""Estimates with their sources of chance, from which differences, ratios and means of them get intervals too."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
+from math import hypot, inf, isfinite, log10
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, special
 
-from uniprune.results.statistics.headline import Array, Itemised, cluster_sums, headline
+from uniprune.results.statistics.headline import Array
 
 RESAMPLES = 2000
 """Bootstrap resamples: the ends of a 95 % interval move by a few hundredths of its width with the seed."""
+FEWEST = 5
+"""Fewest clusters of a benchmark, and of a category where the headline is a mean of such, for an interval or a test.
+
+One row a benchmark has no variance. Of two to four, most benchmarks show none or one that says little: the interval of
+four rows is the whole scale. docs/statistics.md has the simulations.
+"""
+SPREADLESS = 1e-9
+"""Largest standard error that is rounding alone."""
+CONFIDENCE = 0.95
+LEAST_TAIL = 1e-30
+"""Probability below which a tail is not computed."""
+
+Scale = tuple[float, float]
+SHARE: Scale = (0.0, 100.0)
+POSITIVE: Scale = (0.0, inf)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An independent source of chance: the rows of a benchmark or category, or the seeds of a method.
+
+    Attributes:
+        draws: [B] deviations that it causes; their variance is without bias, whatever the number of units.
+        units: clusters of rows, or seeds.
+        freedom: degrees of freedom of the variance.
+    """
+
+    draws: Array
+    units: int
+    freedom: float
+
+    @classmethod
+    def of(cls, draws: Array, units: int) -> Source:
+        """Return the source of units that are one sample."""
+        return cls(draws, units, units - 1)
+
+    @cached_property
+    def variance(self) -> float:
+        """Variance that it causes."""
+        return float(self.draws.var(ddof=1))
+
+
+Sources = Mapping[str, Source]
+
+
+def together(sources: Sources) -> Array:
+    """Return [B] deviations by some sources together; [1] for none."""
+    return sum((source.draws for source in sources.values()), start=np.zeros(1))
+
+
+class Spread(NamedTuple):
+    """Spread by some sources together.
+
+    Attributes:
+        error: standard error; 0 if it is rounding alone.
+        freedom: its degrees of freedom.
+    """
+
+    error: float
+    freedom: float
+
+
+def spread(sources: Sources) -> Spread:
+    """Return the spread by independent sources, with Satterthwaite's degrees of freedom.
+
+    A source without spread has no part in them: where two of ten benchmarks have any, it is as sure as these two.
+    """
+    parts = [(source.variance, source.freedom) for source in sources.values()]
+    total = sum(variance for variance, _ in parts)
+    if total**0.5 < SPREADLESS:
+        return Spread(0.0, inf)
+    return Spread(total**0.5, total**2 / sum(variance**2 / max(freedom, 1.0) for variance, freedom in parts))
+
+
+def student(tail: float, freedom: float) -> float:
+    """Return the distance, in standard errors, that Student's t exceeds with this probability."""
+    return -float(special.stdtrit(freedom, tail) if isfinite(freedom) else special.ndtri(tail))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its values on resampled questions.
+    """A number with what it would have been on other rows and other seeds.
 
     Attributes:
         value: the number.
-        draws: [B] its bootstrap replicates; draw b of all estimates belongs to the same resample.
-        clusters: independent units resampled; of a mean, as many as would make a single benchmark equally sure.
-        share: whether it is a share of what could be right, 0-100, and not a difference or ratio of such.
+        rows: benchmark, or category of one -> the chance of its rows; draws of one name are the same rows.
+        seeds: runs -> the chance of their seeds.
+        scale: lowest and highest value that is possible.
     """
 
     value: float
-    draws: Array
-    clusters: int
-    share: bool = False
+    rows: Sources
+    seeds: Sources = field(default_factory=dict)
+    scale: Scale = (-inf, inf)
+
+    @property
+    def clusters(self) -> int:
+        """Clusters of the smallest benchmark or category; 0 if there are no rows to resample."""
+        return min((source.units for source in self.rows.values()), default=0)
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough clusters for an interval or a test."""
+        return self.clusters >= FEWEST
 
     @property
     def error(self) -> float:
-        """Standard error."""
-        return float(self.draws.std(ddof=1))
+        """Standard error; 0 if no source causes more than rounding."""
+        return hypot(spread(self.rows).error, spread(self.seeds).error)
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
-        """Return the percentile interval; None for a single cluster, whose spread is unknown.
+    @property
+    def deviations(self) -> Array:
+        """[B] deviations by all sources together."""
+        return together(self.rows) + together(self.seeds)
 
-        Where all items are right, or all wrong, no resample differs, and the interval is the exact binomial one of as
-        many clusters: ten right answers of ten are no proof of a hundred.
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+        """Return the percentile interval, widened as Student's t is against the normal, inside the scale.
+
+        None if there are too few clusters, or if no resample differs on a scale without end.
         """
-        if self.clusters < 2:
+        if not self.enough:
             return None
-        if self.share and self.value in (0, 100) and not np.ptp(self.draws):
-            right = self.clusters if self.value else 0
-            exact = stats.binomtest(right, self.clusters).proportion_ci(confidence, method="exact")
-            return 100 * float(exact.low), 100 * float(exact.high)
+        if not self.error:
+            low, high = self.alike(confidence)
+            return (low, high) if isfinite(low) and isfinite(high) else None
         tail = (1 - confidence) / 2
-        low, high = np.quantile(self.draws, (tail, 1 - tail))
-        return float(low), float(high)
+        rows, seeds = (
+            together(some) * student(tail, spread(some).freedom) / student(tail, inf)
+            for some in (self.rows, self.seeds)
+        )
+        low, high = self.value + np.quantile(rows + seeds, (tail, 1 - tail))
+        return self.inside(float(low), float(high))
+
+    def margin(self, tail: float) -> float:
+        """Return half the width of the symmetric interval with a tail on each side.
+
+        That of the rows and that of the seeds are each Student's, and added as squares. One number of degrees of
+        freedom for both would be estimated itself, too high where two seeds happen to agree.
+        """
+        each = [spread(some) for some in (self.rows, self.seeds)]
+        return hypot(*(student(tail, one.freedom) * one.error for one in each if one.error))
+
+    def p(self) -> float:
+        """Return the two-sided p of no difference: twice the tail of the interval that ends at 0."""
+        size, rows = abs(self.value), spread(self.rows)
+        if not spread(self.seeds).error:
+            return 2 * float(special.stdtr(rows.freedom, -size / rows.error))
+        if self.margin(LEAST_TAIL) <= size:
+            return 2 * LEAST_TAIL
+        found = optimize.brentq(lambda x: self.margin(10.0**x) - size, log10(LEAST_TAIL), log10(0.5))
+        return float(2 * 10.0**found)
+
+    def alike(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Return the interval where all clusters show the same value: the exact binomial bound on others.
+
+        Of n clusters alike, as many as 1 - (tail)^(1/n) of all may differ, and be at either end of the scale. Ten right
+        answers of ten are no proof of a hundred, and no difference on forty images is not none.
+        """
+        others = 1 - ((1 - confidence) / 2) ** (1 / self.pooled)
+        low, high = ((1 - others) * self.value + others * end for end in self.scale)
+        return low, high
+
+    @property
+    def pooled(self) -> int:
+        """Clusters of a single benchmark that would be as sure as the mean of these."""
+        clusters = [source.units for source in self.rows.values()]
+        # As fractions: in floating point, the mean of three estimates of 5 clusters would have 14.
+        return int(len(clusters) ** 2 / sum(Fraction(1, one) for one in clusters))
+
+    def inside(self, low: float, high: float) -> tuple[float, float]:
+        """Return the part of an interval that is on the scale."""
+        return max(low, self.scale[0]), min(high, self.scale[1])
 
     def __sub__(self, other: Estimate) -> Estimate:
         """Return the paired difference."""
-        return Estimate(self.value - other.value, self.draws - other.draws, min(self.clusters, other.clusters))
+        (low, high), (lowest, highest) = self.scale, other.scale
+        return combined(lambda x: x[0] - x[1], [self, other], (low - highest, high - lowest))
 
     def __truediv__(self, other: Estimate) -> Estimate:
         """Return the ratio in percent. A resample in which the other is zero repeats the estimate."""
         value = 100 * self.value / other.value
-        draws = np.divide(100 * self.draws, other.draws, out=np.full_like(self.draws, value), where=other.draws > 0)
-        return Estimate(value, draws, min(self.clusters, other.clusters))
+
+        def ratio(x: Sequence[float | Array]) -> float | Array:
+            unchanged = np.full(np.broadcast(*x).shape, value)
+            return np.asarray(np.divide(100 * x[0], x[1], out=unchanged, where=np.asarray(x[1]) > 0))
+
+        return combined(ratio, [self, other], POSITIVE)
 
     def moved(self, value: float) -> Estimate:
-        """Return the estimate moved to another value, with its draws."""
-        return replace(self, value=value, draws=self.draws + (value - self.value))
+        """Return the estimate moved to another value on its scale."""
+        return replace(self, value=value)
+
+    def shifted(self, by: float) -> Estimate:
+        """Return the estimate with a number added to it and to its scale."""
+        low, high = self.scale
+        return replace(self, value=self.value + by, scale=(low + by, high + by))
+
+    def certain(self) -> Estimate:
+        """Return the value without any chance in it, and so without an interval."""
+        return replace(self, rows={}, seeds={})
+
+    def over_seeds(self, name: str, values: Sequence[float]) -> Estimate:
+        """Return the estimate, a mean over seeds, with the chance of these seeds added.
+
+        The variance of the mean is that of the values, with k - 1 in its denominator, over k. Draws are normal: from a
+        few seeds, resamples have a few values only.
+
+        Args:
+            name: of the runs; the same name on another benchmark means the same draws of seeds.
+            values: one per seed.
+        """
+        count = len(values)
+        rng = np.random.default_rng(crc32(name.encode()))
+        resamples = max((source.draws.size for source in self.rows.values()), default=1)
+        weights = rng.standard_normal((resamples, count)) / (count * (count - 1)) ** 0.5
+        draws = weights @ (np.asarray(values) - np.mean(values))
+        return replace(self, seeds={**self.seeds, name: Source.of(draws, count)})
+
+
+Function = Callable[[Sequence[float | Array]], float | Array]
+"""Of the values of some estimates, or of their draws."""
+
+
+def combined(function: Function, estimates: Sequence[Estimate], scale: Scale) -> Estimate:
+    """Return a smooth function of estimates: each source moves all of them at once, and one source after the other."""
+    value = float(function([one.value for one in estimates]))
+
+    def sources(each: Sequence[Sources]) -> Sources:
+        found = {}
+        for name in dict.fromkeys(name for some in each for name in some):
+            held = [some.get(name) for some in each]
+            moved = [
+                one.value + source.draws if source else one.value for one, source in zip(estimates, held, strict=True)
+            ]
+            there = [source for source in held if source]
+            units, freedom = min(source.units for source in there), min(source.freedom for source in there)
+            found[name] = Source(np.asarray(function(moved) - value), units, freedom)
+        return found
+
+    return Estimate(value, sources([one.rows for one in estimates]), sources([one.seeds for one in estimates]), scale)
+
+
+def jointly(function: Function, estimates: Sequence[Estimate], scale: Scale) -> Estimate:
+    """Return any function of estimates: all rows move all of them at once, and all seeds.
+
+    For ranks and the like, which may be moved by all benchmarks together and by none alone.
+    """
+    value = float(function([one.value for one in estimates]))
+
+    def sources(each: Sequence[Sources]) -> Sources:
+        there = [source for some in each for source in some.values()]
+        if not there:
+            return {}
+        moved = np.broadcast_arrays(*(one.value + together(some) for one, some in zip(estimates, each, strict=True)))
+        freedom = min(spread(some).freedom for some in each)
+        return {"jointly": Source(np.asarray(function(moved)) - value, min(one.units for one in there), freedom)}
+
+    return Estimate(value, sources([one.rows for one in estimates]), sources([one.seeds for one in estimates]), scale)
 
 
 def mean(estimates: Sequence[Estimate]) -> Estimate:
     """Return the plain mean of at least one estimate."""
-    clusters = [one.clusters for one in estimates]
-    # As fractions: in floating point, the mean of three estimates of 5 clusters would have 14.
-    together = sum(Fraction(1, one) for one in clusters) if all(clusters) else Fraction(0)
-    return Estimate(
-        float(np.mean([one.value for one in estimates])),
-        np.mean([one.draws for one in estimates], axis=0),
-        int(len(clusters) ** 2 / together) if together else 0,
-        all(one.share for one in estimates),
-    )
-
-
-def resample(scores: Sequence[Itemised], name: str, resamples: int = RESAMPLES) -> list[Estimate]:
-    """Estimate the headlines of several scores of the same questions by one cluster bootstrap, seeded by the name.
-
-    Clusters are drawn with replacement and bring all their items. The same clusters are drawn for every score, so that
-    differences are paired; benchmarks of different names are drawn independently.
-    """
-    return _bootstrap(cluster_sums(scores), name, resamples)
-
-
-def resampled_means(rows: Sequence[str], clusters: Mapping[str, str], values: Array, name: str) -> list[Estimate]:
-    """Estimate means of [R, rows] values by the bootstrap of `resample`; a row without a cluster is one of its own."""
-    numbers: dict[tuple[bool, str], int] = {}
-    of = [numbers.setdefault((row in clusters, clusters.get(row, row)), len(numbers)) for row in rows]
-    sums = np.zeros((len(values), len(numbers), 1, 2))
-    for r, each in enumerate(values):
-        sums[r, :, 0, 0] = np.bincount(of, weights=each)
-    sums[..., 1] = np.bincount(of)[:, None]
-    found = _bootstrap(sums, name, RESAMPLES)
-    return [Estimate(one.value / 100, one.draws / 100, one.clusters) for one in found]
-
-
-def _bootstrap(sums: Array, name: str, resamples: int) -> list[Estimate]:
-    """Estimate the headlines of R scores from [R, C, P, 2] sums over clusters."""
-    runs, clusters = sums.shape[:2]
-    flat = sums.swapaxes(0, 1).reshape(clusters, runs * sums.shape[2] * 2)
-
-    def statistic(drawn: NDArray[np.int64], axis: int = -1) -> Array:
-        rows = drawn.reshape(-1, clusters)
-        offsets = clusters * np.arange(len(rows))[:, None]
-        times = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape).astype(float)
-        values = headline((times @ flat).reshape(len(rows), runs, -1, 2))  # [resamples, R]
-        return np.moveaxis(values, 0, -1).reshape(runs, *drawn.shape[:-1])
-
-    values = headline(sums.sum(1))
-    if clusters < 2:
-        draws = np.repeat(values[:, None], resamples, axis=1)
-    else:
-        draws = stats.bootstrap(
-            (np.arange(clusters),),
-            statistic,
-            n_resamples=resamples,
-            method="percentile",
-            vectorized=True,
-            batch=200,
-            rng=np.random.default_rng(crc32(name.encode())),
-        ).bootstrap_distribution
-    return [Estimate(float(value), row, clusters, share=True) for value, row in zip(values, draws, strict=True)]
+    if len(estimates) == 1:  # without rounding: a table of one benchmark has the leaderboard's numbers
+        return estimates[0]
+    low, high = (float(np.mean([one.scale[end] for one in estimates])) for end in (0, 1))
+    return combined(lambda x: sum(x[1:], start=x[0]) / len(x), estimates, (low, high))

@@ -7,10 +7,12 @@ divided by the number of items), F1 (2 TP over 2 TP + FP + FN), a mean of catego
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 Array = NDArray[np.float64]
 
@@ -36,11 +38,38 @@ def contributions(score: Itemised) -> Mapping[str, Mapping[str, tuple[float, flo
     return score.parts or {"credit": {item: (credit, 1.0) for item, credit in score.per_item.items()}}
 
 
-def cluster_sums(scores: Sequence[Itemised]) -> Array:
-    """Return [R, C, P, 2] numerators and denominators of R scores of the same questions, summed over C clusters.
+class Clustered(NamedTuple):
+    """Scores of the same questions, summed over clusters of items.
 
-    Clusters are those of the items, which have the same names in all scores: row c holds the same images in all.
+    Attributes:
+        sums: [R, C, P, 2] numerators and denominators of R scores, C clusters and P parts.
+        holds: [C, P] whether a cluster has an item of a part.
+        parts: names of the parts.
     """
+
+    sums: Array
+    holds: NDArray[np.bool_]
+    parts: Sequence[str] = ("",)
+
+
+class Stratum(NamedTuple):
+    """Parts of a headline that share no cluster with any other part, such as a category.
+
+    Attributes:
+        name: the parts' names.
+        clusters: numbers of its clusters.
+        parts: numbers of its parts.
+        fewest: clusters of the part that has the fewest.
+    """
+
+    name: str
+    clusters: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    fewest: int
+
+
+def cluster_sums(scores: Sequence[Itemised]) -> Clustered:
+    """Return the sums of R scores of the same questions over clusters, which have the same names in all scores."""
     tables = [contributions(score) for score in scores]
     parts = sorted({part for table in tables for part in table})
     owner = {
@@ -51,12 +80,31 @@ def cluster_sums(scores: Sequence[Itemised]) -> Array:
     }
     place = {name: c for c, name in enumerate(sorted(set(owner.values())))}
     sums = np.zeros((len(scores), len(place), len(parts), 2))
+    holds = np.zeros(sums.shape[1:3], bool)
     for r, table in enumerate(tables):
         for p, part in enumerate(parts):
             added = table.get(part, {})
             if added:
-                np.add.at(sums[r, :, p], [place[owner[item]] for item in added], list(added.values()))
-    return sums
+                clusters = [place[owner[item]] for item in added]
+                np.add.at(sums[r, :, p], clusters, list(added.values()))
+                holds[clusters, p] = True
+    return Clustered(sums, holds, parts)
+
+
+def strata(clustered: Clustered) -> list[Stratum]:
+    """Return what is resampled apart: parts connected by clusters are together, a lone part is a stratum."""
+    holds = clustered.holds
+    clusters, parts = holds.shape
+    rows, columns = np.nonzero(holds)
+    graph = coo_array((np.ones(len(rows)), (rows, clusters + columns)), shape=(clusters + parts,) * 2)
+    label = connected_components(graph, directed=False)[1]
+    found = []
+    for each in dict.fromkeys(label[clusters:].tolist()):
+        own = np.flatnonzero(label[clusters:] == each)
+        name = ", ".join(clustered.parts[p] for p in own.tolist())
+        fewest = int(holds[:, own].sum(0).min())
+        found.append(Stratum(name, np.flatnonzero(label[:clusters] == each), own, fewest))
+    return found
 
 
 def headline(sums: Array) -> Array:

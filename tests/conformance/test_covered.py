@@ -1,0 +1,53 @@
+"""Every method on every family outside `test_matrix.py`, once: kernel and batch differ from method to method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conformance.test_matrix import AGAIN, OURS, check
+from tests.helpers.tiny import COVERED, FAMILIES
+from tests.helpers.variants import VARIANTS
+from uniprune.conformance import MethodUnderTest, Models
+from uniprune.modeling.adapter import Size
+from uniprune.modeling.tiny import TinyModel
+from uniprune.registry import METHODS, MODELS
+
+SETTINGS = (("sdpa", 1), ("eager", 3), ("sdpa", 3), ("eager", 1))
+CASES = [
+    (name, family, *SETTINGS[(i + j) % len(SETTINGS)])
+    for j, family in enumerate(COVERED)
+    for i, name in enumerate(OURS)
+]
+
+
+class ModelsAndVariants(Models):
+    """Tiny models of families, and of their variants with another language model."""
+
+    def get(self, family: str, attention: str, dtype: torch.dtype, size: Size) -> tuple[TinyModel, Any]:
+        """As in the base class."""
+        if family not in VARIANTS:
+            return super().get(family, attention, dtype, size)
+        key = (family, attention, dtype, size)
+        if key not in self._models:
+            tiny = VARIANTS[family](size)
+            self._models[key] = tiny, tiny.model(attention, dtype)
+        return self._models[key]
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    """Shared: methods that change them fail."""
+    return ModelsAndVariants()
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(("name", "family", "attention", "batch"), CASES, ids=str)
+def test_method_keeps_the_rules(name: str, family: str, attention: str, batch: int, models: Models) -> None:
+    check(MethodUnderTest(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
+
+
+def test_no_family_is_left_out() -> None:
+    assert {*FAMILIES, *COVERED} - set(VARIANTS) == set(MODELS.names())
