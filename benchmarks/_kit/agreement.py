@@ -1,6 +1,6 @@
-"""Agreement of the rule judge with the benchmarks' own verdicts on real answers, printed with every score by rule.
+"""Agreement of the rule judge with the benchmarks' own verdicts on real answers, printed with each score by rule.
 
-The figures of a benchmark stand here only; a test computes them again from the answers in `tests/data/mathvision`.
+The figures of a benchmark stand here only; a test computes them again from `tests/helpers/data/mathvision`.
 """
 
 from __future__ import annotations

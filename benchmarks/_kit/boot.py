@@ -58,14 +58,15 @@ USED: Mapping[str, tuple[str, ...]] = {
     "dataset.image_vqa": ("ImageVQADataset", "MathVista", "MathVision", "OCRBench", "build_judge", "mp"),
     "dataset.image_yorn": ("ImageYORNDataset",),
     "dataset.miabench": ("MIABench", "build_judge", "generate_prompt", "process_rawscore"),
-    "dataset.utils.multiple_choice": ("timestr", "prefetch_answer", "MMMU_preproc", "get_pred_file_format"),
+    "dataset.utils.multiple_choice": (
+        *("timestr", "prefetch_answer", "MMMU_preproc", "can_infer", "get_pred_file_format"),
+    ),
     "dataset.utils.mathv": ("is_equal", "post_check", "build_mathv_gpt4_prompt"),
     "dataset.utils.mathvista": ("post_check", "build_mathvista_gpt4_prompt"),
-    "dataset.utils.vqa_eval": ("istype", "hit_calculate", "process_answer"),
+    "dataset.utils.vqa_eval": ("istype", "hit_calculate", "process_answer", "process_line"),
     "dataset.utils.yorn": ("YOrN_Extraction",),
     "utils.mp_util": ("dump",),
-    "smp.file": ("get_pred_file_format",),
-    "smp": ("load",),
+    "smp.file": ("get_pred_file_format", "load"),
 }
 """Modules of the kit -> what the bridge calls or replaces in them."""
 TESTED = "install the version that UniPrune is tested with: pip install 'uniprune[vlmeval]'"
@@ -96,7 +97,7 @@ def boot() -> Kit:
         if lacking := [name for name in names if not hasattr(found, name)]:
             raise UserError(f"{version} in {root} has no {', '.join(lacking)} in vlmeval.{path}; {TESTED}")
     del module["yorn"]  # imported here, because the kit does it when the stand-ins are gone
-    return Kit(version, load=module.pop("smp").load, **module)
+    return Kit(version, load=module["file"].load, **module)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@ import contextlib
 import io
 import re
 import types
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 from string import ascii_uppercase
@@ -21,14 +20,13 @@ from uniprune.evaluation.dataset import DataOptions, Request, Score, with_groups
 from uniprune.modeling.messages import Part, RawQuestion
 
 from . import images
-from .boot import Kit, boot, replaced, session
+from .boot import Kit, boot, session
 from .clusters import clusters, shared
-from .equality import is_equal
-from .faults import is_literal
 from .headline import headline
 from .items import TABLES, Evaluation
 from .judges import choose_judge, injected
 from .official import remedy
+from .repairs import repaired
 from .table import KitTable, md5, read_table
 from .task import Task
 
@@ -67,11 +65,11 @@ class KitDataset:
                 f"download or a changed file would give wrong scores: {remedy(name, options.data_dir)}"
             )
         self._kit = boot()
-        self.scorer = self._kit.version
-        with session(), _repaired(self._kit, 0):
+        with session(), repaired(self._kit, 0):
             table = read_table(tsv, task, self._kit, official=expected_md5 is not None)
         self.faulty: Mapping[str, str] = table.faulty
-        self._groups, self._clusters = table.groups, clusters(table.names, table.images, table.groups)
+        self._groups = table.groups
+        self._clusters = clusters(table.names, table.images, table.groups)
         self._data = _in_memory(self._kit, task, table)
         self._indices = table.names
         self._requests: dict[int, Request] = {}
@@ -81,6 +79,11 @@ class KitDataset:
     def __len__(self) -> int:
         """Return the number of rows in the file, faulty ones included."""
         return len(self._indices) + len(self.faulty)
+
+    @property
+    def scorer(self) -> str:
+        """Version of VLMEvalKit that makes its prompts and scores."""
+        return self._kit.version
 
     def requests(self, limit: int | None = None) -> list[Request]:
         """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""
@@ -112,7 +115,7 @@ class KitDataset:
         table = self._data.data.drop(columns="image").iloc[positions].reset_index(drop=True)
         table["prediction"] = [str(predictions[index]) for index in indices]
         workdir.mkdir(parents=True, exist_ok=True)
-        with session() as folder, _repaired(self._kit, len(table)), contextlib.ExitStack() as stack:
+        with session() as folder, repaired(self._kit, len(table)), contextlib.ExitStack() as stack:
             if self._judge is not None:
                 replier = self._judge.replier(self._kit, table, workdir)
                 stack.enter_context(injected(self._kit, self._data, replier))
@@ -255,46 +258,3 @@ def _in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
 
     with session():
         return InMemory(task.kit_name)
-
-
-@contextlib.contextmanager
-def _repaired(kit: Kit, rows: int) -> Iterator[None]:
-    """Replace seven of the kit's functions while it scores.
-
-    `is_equal` evaluates the prediction as Python code; ours parses arithmetic. `istype` evaluates plain answers of the
-    data file; ours parses literals. `Pool` forks sixteen copies of this process for a second of work; ours uses this
-    process. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours never
-    repeats, and the file is removed. `dump` rewrites all results after every row; ours writes after the last one.
-    `get_pred_file_format` allows text files only, in which "0012" is 12 and "None" is missing; ours is pickles.
-    `process_answer` takes a fifth of a millisecond for each of ten right answers of a row; ours remembers them.
-    """
-    stamp, dump = f"uniprune-{uuid.uuid4().hex}", kit.mp_util.dump
-
-    def dump_complete(results: Mapping[Any, Any], file: str) -> None:
-        if len(results) in (0, rows):
-            dump(results, file)
-
-    try:
-        with (
-            replaced(kit.mathv, is_equal=is_equal),
-            replaced(kit.vqa_eval, istype=is_literal, process_answer=cache(kit.vqa_eval.process_answer)),
-            replaced(kit.image_vqa, mp=types.SimpleNamespace(Pool=_Here)),
-            replaced(kit.multiple_choice, timestr=lambda: stamp),
-            replaced(kit.mp_util, dump=dump_complete),
-            replaced(kit.file, get_pred_file_format=lambda: TABLES),
-            replaced(kit.multiple_choice, get_pred_file_format=lambda: TABLES),
-        ):
-            yield
-    finally:
-        Path(f"/tmp/{stamp}.{TABLES}").unlink(missing_ok=True)  # the kit writes there whatever the system's setting
-
-
-class _Here:
-    """`multiprocessing.Pool` without processes."""
-
-    def __init__(self, processes: int) -> None:
-        self.processes = 1
-
-    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> list[Any]:
-        """Return the results in order."""
-        return [function(task) for task in tasks]

@@ -57,9 +57,11 @@ class Evaluation:
             Exception: as the kit raised it before it had matched the answers.
         """
         path = self.folder / f"predictions{ending}.{TABLES}"
-        if isinstance(self.rating, Exception) and not path.is_file():
+        found = self.kit.load(str(path)) if path.is_file() else None
+        # A file of this name may also hold the replies to the rows matched so far.
+        if isinstance(self.rating, Exception) and not hasattr(found, "columns"):
             raise self.rating
-        return self.kit.load(str(path))
+        return found
 
     def details(self) -> dict[str, Any]:
         """Return the kit's own rating (a dict or a DataFrame) as JSON values, NaN as null, or why there is none."""

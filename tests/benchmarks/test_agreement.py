@@ -16,7 +16,7 @@ from uniprune.cli.main import main
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.evaluation.score_checks import check_score
 
-DATA = gzip.decompress((TESTS / "data/mathvision/testmini.jsonl.gz").read_bytes()).decode()
+DATA = gzip.decompress((TESTS / "helpers/data/mathvision/testmini.jsonl.gz").read_bytes()).decode()
 ROWS = [json.loads(line) for line in DATA.splitlines()]
 UNLIKE = {
     "LLaVA-1.5-7B": {"58": "None", "78": "Left", "761": "(D) H", "873": "(D) 100 cm", "1394": "(D) $3: 2$"},

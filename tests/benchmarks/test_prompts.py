@@ -42,9 +42,9 @@ def wrappers():
             sys.modules[name] = types.ModuleType(name)
             vars(sys.modules[name]).update(contents)
         try:
-            llava, internvl, qwen = (
+            llava, internvl, qwen, qwen3, glm = (
                 importlib.import_module(f"vlmeval.vlm.{name}")
-                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model")
+                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "qwen3_vl.model", "cogvlm")
             )
         finally:
             for name in empty:
@@ -56,12 +56,14 @@ def wrappers():
         "internvl": (internvl.InternVLChat, {"_use_custom_prompt": True, **options}),
         "qwen2_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2-VL-7B-Instruct")}),
         "qwen2_5_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2.5-VL-7B-Instruct")}),
+        "qwen3_vl": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-8B-Instruct")}),
+        "qwen3_vl_moe": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-30B-A3B-Instruct")}),
     }
     objects = {}
     for name, (cls, attributes) in made.items():
         objects[name] = cls.__new__(cls)
         vars(objects[name]).update(attributes, dump_image_func=lambda line: list(range(shown(line))))
-    return objects | {"reorganize": internvl.reorganize_prompt}
+    return objects | {"reorganize": internvl.reorganize_prompt, "glm": glm.GLMThinking.build_msgs}
 
 
 def registered(root: Path, name: str) -> bool:
@@ -89,7 +91,9 @@ def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
     return dataset, dataset.requests()
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    "family", ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"]
+)
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
     dataset, requests = asked(name, tmp_path)
@@ -108,6 +112,18 @@ def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
         else:
             assert pieces == [item["value"] for item in message]
             assert [isinstance(p, int) for p in pieces] == [item["type"] == "image" for item in message]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_glm_adds_to_a_question_what_its_wrapper_adds(name, wrappers, tmp_path):
+    """It has no prompts of its own: the benchmark's message, and sometimes a text of its own after it."""
+    for request in asked(name, tmp_path)[1]:
+        message = [{"type": "text", "value": request.raw.text}]
+        [user] = wrappers["glm"](None, message, dataset=TASKS[name].kit_name)
+        texts = [item["text"] for item in user["content"]]
+        pieces = MODELS.get("glm4v").prompt(None, request.raw)
+        assert texts == ([request.raw.text] if pieces is None else [p for p in pieces if isinstance(p, str)])
+        assert pieces is None or pieces[: len(request.raw.images)] == [*range(len(request.raw.images))]
 
 
 def test_the_rules_were_not_all_the_same(tmp_path):

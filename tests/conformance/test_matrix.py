@@ -48,6 +48,7 @@ VARIANTS = [
     ("visionzip", {"scope": "tile", "cls": "true"}, "llava_next"),
     ("cdpruner+fitprune", {"scope": "tile"}, "llava_next"),
     ("fopru", {"scope": "tile", "strategy": "row"}, "llava_next"),
+    ("dart", {"order": "release"}, "qwen3_vl"),
 ]
 """Other ways of asking: several images as one, tiles apart, compositions, adaptive counts, merging, schedules."""
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.helpers.oracles import dropped_by, layerwise_masked, merged_inputs, physically_short
+from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, generate
 from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, visual
 from uniprune.engine import prune
@@ -45,7 +45,8 @@ def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str, ratio: flo
         tokens, logits = generate(model, x, STEPS)
     keep = ~dropped_by(session.reports[-1], x)[0][0]
     assert int(keep.sum()) < x["input_ids"].shape[1]
-    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS)
+    added = deepstack_rows(model, x)
+    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS, added)
     assert tokens[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
 
@@ -81,7 +82,8 @@ def check_masking(model: object, x: dict[str, torch.Tensor], pruner: Pruner) -> 
         tokens, logits = generate(model, x, STEPS)
         hidden = model.base_model(**x).last_hidden_state  # type: ignore[attr-defined]
     dropped = {k: columns[0] for k, columns in dropped_by(session.reports[-1], x).items()}
-    want_tokens, want, prompt = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS)
+    added = deepstack_rows(model, x)
+    want_tokens, want, prompt = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, added=added)
     assert tokens[0].tolist() == want_tokens
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
     torch.testing.assert_close(hidden, prompt[:, ~dropped[max(dropped)]], atol=2e-4, rtol=1e-3)

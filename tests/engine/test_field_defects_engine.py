@@ -79,15 +79,16 @@ def check_order_and_positions(family: str, pruner: Pruner) -> None:
     def note(module: Any, args: Any, kwargs: Any) -> None:
         entered.append((args[0] if args else kwargs["hidden_states"])[0])
 
+    handle = layers[pruner.layer].register_forward_pre_hook(note, with_kwargs=True)
     with traced(layers) as whole, torch.no_grad():
-        states = model(**x, output_hidden_states=True).hidden_states[pruner.layer][0]
+        model(**x)
     with prune(model, pruner) as session, traced(layers) as pruned, torch.no_grad():
-        handle = layers[pruner.layer].register_forward_pre_hook(note, with_kwargs=True)
         model(**x)
     handle.remove()
+    states, left = entered
     kept = ~visual(x)
     kept[visual(x).nonzero()[:, 0][session.reports[-1].rows[0].stages[0].kept[0]]] = True
-    torch.testing.assert_close(entered[0], states[kept], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(left, states[kept], atol=1e-5, rtol=1e-5)
     for layer in range(LAYERS):
         assert torch.equal(pruned[layer][0], whole[0][0][kept] if layer >= pruner.layer else whole[0][0])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import StaticCache
 
-from tests.helpers.oracles import dropped_by, layerwise_masked, masked, merged_inputs
+from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, masked, merged_inputs
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, row
 from tests.helpers.tiny import visual as visual_of
@@ -146,7 +146,8 @@ def test_eviction_equals_masking_in_decode_steps(family: str, plan: dict[int, fl
         )
     dropped = {k: columns[0] for k, columns in dropped_by(session.reports[-1], x).items()}
     forgotten = {min(first, max(dropped)): dropped[max(dropped)]}
-    tokens, logits, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, forgotten)
+    added = deepstack_rows(model, x)
+    tokens, logits, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, forgotten, added)
     assert out.sequences[0, x["input_ids"].shape[1] :].tolist() == tokens
     torch.testing.assert_close(torch.cat(out.logits), logits, atol=2e-4, rtol=1e-3)
     lengths = [out.past_key_values.get_seq_length(layer) for layer in range(LAYERS)]

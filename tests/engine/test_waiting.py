@@ -64,7 +64,7 @@ def engine(files: Sequence[str]) -> bool:
 
 
 @pytest.mark.parametrize("images", [(1,), (2, 1, 1)], ids=["one row", "a padded batch"])
-@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(
     ("pruner", "prefill"),
     [
@@ -80,7 +80,7 @@ def engine(files: Sequence[str]) -> bool:
 )
 def test_waits_of_the_engine(family: str, pruner: Pruner, prefill: int, images: tuple[int, ...]) -> None:
     first, *steps = waits(family, pruner, images)
-    grid = ["tolist"] if family == "qwen2_5_vl" else []  # the tower's own argument, which the tower reads itself
+    grid = ["tolist"] if family.startswith("qwen") else []  # the tower's own argument, which the tower reads itself
     assert [name for name in first if name not in grid] == ["to"] * prefill
     assert steps == [[], [], []]
 

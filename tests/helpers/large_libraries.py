@@ -13,7 +13,7 @@ from uniprune.utils.torchvision_compat import ensure_torchvision
 
 # Forks lack the threads that OpenMP and pyarrow's allocator would start at import.
 os.environ.update(OMP_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
-FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl")
+FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl")
 NAMES = (
     *("matplotlib.pyplot", "pandas", "pydantic", "rich.console", "scipy.stats"),
     *("statsmodels.stats.multitest", "torch", "transformers"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,10 +34,23 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
+    """Return [L, D] per first decoder layer: what is added to its output, 0 at text; batch 1. Mostly of no layer."""
+    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw") if name in x}
+    levels = getattr(model.get_image_features(**vision, return_dict=True), "deepstack_features", None) or []
+    found = []
+    for images in levels:
+        rows = torch.zeros(x["input_ids"].shape[1], images[0].shape[1])
+        rows[x["input_ids"][0] == IMAGE] = torch.cat(list(images))
+        found.append(rows)
+    return found
+
+
+@torch.no_grad()
 def physically_short(
-    model: Any, embeds: Tensor, positions: Tensor, keep: Tensor, steps: int
+    model: Any, embeds: Tensor, positions: Tensor, keep: Tensor, steps: int, added: Sequence[Tensor] = ()
 ) -> tuple[list[int], Tensor]:
-    """Decode greedily after a prompt that really is shorter; kept tokens keep their `positions`."""
+    """Decode greedily after a prompt that really is shorter; kept tokens keep their `positions` and `added` rows."""
     decoder, head, cache = (
         model.get_decoder(),
         model.get_output_embeddings(),
@@ -45,14 +58,18 @@ def physically_short(
     )
     first, length = positions[..., -1:] + 1, int(keep.sum())
 
-    def run(embedded: Tensor, where: Tensor, seen: int) -> Tensor:
+    def run(embedded: Tensor, where: Tensor, seen: int, **more: Any) -> Tensor:
         mask = torch.ones(1, seen, dtype=torch.long)
-        out = decoder(
-            inputs_embeds=embedded, position_ids=where, attention_mask=mask, past_key_values=cache, use_cache=True
-        )
+        options = {"past_key_values": cache, "use_cache": True, **more}
+        out = decoder(inputs_embeds=embedded, position_ids=where, attention_mask=mask, **options)
         return head(out.last_hidden_state[:, -1])
 
-    logits = [run(embeds[:, keep], positions[..., keep], length)]
+    more: dict[str, Any] = {}
+    if added:
+        places = added[0][keep].any(-1)
+        rows = [level[keep][places] for level in added]
+        more = {"visual_pos_masks": places[None], "deepstack_visual_embeds": rows}
+    logits = [run(embeds[:, keep], positions[..., keep], length, **more)]
     for step in range(steps - 1):
         token = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True))
         logits.append(run(token, first + step, length + step + 1))
@@ -67,10 +84,12 @@ def layerwise_masked(
     dropped: dict[int, Tensor],
     steps: int,
     forgotten: dict[int, Tensor] | None = None,
+    added: Sequence[Tensor] = (),
 ) -> tuple[list[int], Tensor, Tensor]:
     """Mask instead of dropping: layer i gives -inf to the columns dropped at or before it. `dropped` is {K: bool [L]}.
 
-    `forgotten` is the same for decode steps, where eviction drops more than the prefill did.
+    `forgotten` is the same for decode steps, where eviction drops more than the prefill did. `added` is added to the
+    output of the first layers in the prefill.
 
     Returns:
         Tokens, step logits and the final hidden states of the prompt.
@@ -96,6 +115,8 @@ def layerwise_masked(
             hidden = layer(
                 hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
             )
+            if not start and i < len(added):
+                hidden = hidden + added[i]
         return decoder.norm(hidden)
 
     prompt = run(embeds, positions, 0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers.oracles import dropped_by, layerwise_masked, merged_inputs
+from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, merged_inputs
 from tests.helpers.pruners import generate
 from tests.helpers.tiny import FAMILIES, IMAGE, INTERLEAVES_BEAMS, LAYERS, build, fresh_model, inputs, row, visual
 from uniprune.engine import PromptInfo, prune
@@ -59,7 +59,8 @@ def test_dropping_equals_masking(family: str, pruner: Pruner) -> None:
     with prune(model, pruner) as session:
         tokens, logits = generate(model, x, STEPS)
     dropped = {k: columns[0] for k, columns in dropped_by(session.reports[-1], x).items()}
-    want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS)
+    added = deepstack_rows(model, x)
+    want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, added=added)
     assert tokens[0].tolist() == want_tokens
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
 

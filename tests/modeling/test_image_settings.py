@@ -49,6 +49,10 @@ def visual_tokens(name: str, benchmark: str, *sizes: tuple[int, int]) -> int:
         ("qwen2.5-vl-7b", "ocrbench", [(448, 172)], 119),
         ("qwen2.5-vl-7b", "pope", [(500, 375)], 266),
         ("qwen2.5-vl-7b", "pope", [(4000, 3000)], 1230),
+        ("qwen3-vl-8b", "pope", [(64, 20)], 75),
+        ("qwen3-vl-8b", "ocrbench", [(64, 20)], 108),
+        ("qwen3-vl-8b", "pope", [(640, 480)], 300),
+        ("qwen3-vl-8b", "pope", [(1920, 1080)], 2040),
         ("llava-1.5-7b", "pope", [(640, 480)], 576),
     ],
 )

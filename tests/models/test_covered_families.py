@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from tests.helpers.oracles import dropped_by, layerwise_masked, masked, merged_inputs, physically_short
+from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import COVERED, IMAGE, build, fresh_model, inputs, row, visual
 from tests.modeling.test_flops import counted
@@ -49,7 +49,7 @@ def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str) -> None:
     with prune(model, Plan(plan={0: 0.4})) as session:
         tokens, logits = generate(model, x, STEPS)
     keep = ~dropped_by(session.reports[-1], x)[0][0]
-    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS)
+    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS, deepstack_rows(model, x))
     assert tokens[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
 
@@ -59,7 +59,7 @@ def gathered_layers(model: Any, x: dict[str, Tensor], keep: dict[int, Tensor]) -
     """Return the logits of a loop over the decoder's layers that gathers the kept positions before layer K."""
     decoder, (embeds, positions) = model.get_decoder(), merged_inputs(model, x)
     rotary = decoder.rotary_emb(embeds, positions)
-    hidden, left = embeds, torch.arange(embeds.shape[1])
+    hidden, left, added = embeds, torch.arange(embeds.shape[1]), dict(enumerate(deepstack_rows(model, x)))
     for number, layer in enumerate(decoder.layers):
         if number in keep:
             hidden = hidden[:, keep[number][left]]
@@ -68,6 +68,7 @@ def gathered_layers(model: Any, x: dict[str, Tensor], keep: dict[int, Tensor]) -
         mask = torch.zeros(length, length).masked_fill(~torch.ones(length, length).tril().bool(), -torch.inf)
         eager = model.config._attn_implementation == "eager"
         hidden = layer(hidden, attention_mask=mask[None, None] if eager else None, position_embeddings=tables)
+        hidden = hidden + added[number][left] if number in added else hidden
     logits: Tensor = model.get_output_embeddings()(decoder.norm(hidden))
     return logits
 
@@ -92,7 +93,8 @@ def test_decode_steps_equal_masking(family: str, attention: str) -> None:
     with prune(model, Plan(plan={0: 0.75, 1: 0.5, 4: 0.2})) as session:
         tokens, logits = generate(model, x, STEPS)
     dropped = {k: columns[0] for k, columns in dropped_by(session.reports[-1], x).items()}
-    want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS)
+    added = deepstack_rows(model, x)
+    want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, added=added)
     assert tokens[0].tolist() == want_tokens
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
 

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -92,13 +93,19 @@ class AttentionCapture:
 
     def _keys(self, row: int) -> Tensor:
         """Return [key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""
-        layer = None if self.cache is None else self.cache.layers[self.layer]
-        keys = getattr(layer, "keys", None)
         length = self.hidden.shape[1]
-        if isinstance(keys, Tensor) and keys.dim() == 4 and keys.shape[-2] >= length:
-            return keys[row, :, :length]
+        if self._cached is not None:
+            return self._cached[row, :, :length]
         projected = self._heads(self.module.k_proj(self.hidden[row]), "k_norm")
         return self._rotate(projected, row, torch.arange(length, device=projected.device))
+
+    @cached_property
+    def _cached(self) -> Tensor | None:
+        """[B, key heads, >= n, d] keys in the cache when first read: eviction replaces them after the prefill."""
+        layer = None if self.cache is None else self.cache.layers[self.layer]
+        keys = getattr(layer, "keys", None)
+        fits = isinstance(keys, Tensor) and keys.dim() == 4 and keys.shape[-2] >= self.hidden.shape[1]
+        return keys if fits else None
 
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return [heads, n, d] from [n, heads * d], normalised where the module does."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uniprune.engine.attention import rotation
 from uniprune.engine.compaction import to_device, to_host
+from uniprune.engine.deepstack import check_deepstack
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Selection, Stage
@@ -61,11 +62,7 @@ def _check_decoder(adapter: ModelAdapter) -> None:
             f"the decoder has {', '.join(sorted(kinds))} layers; only decoders with full attention in every layer are "
             "supported, because a window counted over pruned tokens would cover more of the prompt"
         )
-    if getattr(getattr(adapter.model.config, "vision_config", None), "deepstack_visual_indexes", None):
-        raise UnsupportedError(
-            "the model adds deepstack visual features inside its decoder layers, indexed by un-pruned positions; "
-            "such decoders are not supported"
-        )
+    check_deepstack(adapter)
     if _compiled(adapter.model):
         raise UnsupportedError(
             "the model was wrapped by torch.compile, which ignores hooks added later; pass the un-compiled model"
@@ -192,6 +189,7 @@ class Decision:
         ordinal: the group's number in its prompt.
         before: [N, D] the tokens to choose from, as they were before the method had them.
         selection: the answer.
+        sources: [k] the token that each kept place gets, once settled: its own, but for order "release".
     """
 
     stage: Stage
@@ -199,6 +197,7 @@ class Decision:
     ordinal: int
     before: Tensor
     selection: Selection
+    sources: Tensor | None = None
 
     def error(self, problem: str) -> PruningError:
         """Return an error that names the method, layer, sample and problem."""
@@ -248,11 +247,13 @@ def settle(decisions: Sequence[Decision]) -> list[Decision]:
             problem = "replacement tokens that contain NaN or infinity"
         if problem:
             raise decision.error(problem)
-        if decision.stage.pruner.order == "release":
+        released = decision.stage.pruner.order == "release"
+        if released:
             tokens = before[to_device(unsorted, before.device)] if tokens is None else tokens.to(before)
         elif tokens is not None:
             tokens = tokens.to(before)[to_device(order, before.device)]
-        settled.append(replace(decision, selection=Selection(ordered, tokens)))
+        sources = unsorted if released else ordered
+        settled.append(replace(decision, selection=Selection(ordered, tokens), sources=sources))
     return settled
 
 

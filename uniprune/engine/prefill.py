@@ -26,65 +26,19 @@ from uniprune.engine.compaction import (
     replace_tokens,
     take,
     to_device,
-    to_host,
     token_bytes,
 )
+from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
 from uniprune.engine.prompt import Prompt, StageInput
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_map import (
-    Tokens,
-    image_groups,
-    marked,
-    placeholders,
-    repeated_rows,
-    scoped,
-    valid_tokens,
-    visual_inputs,
-)
+from uniprune.engine.token_map import PrefillInputs, Tokens, image_groups, repeated_rows, scoped
 from uniprune.engine.vision import Vision
-from uniprune.errors import UnsupportedError, UserError
+from uniprune.errors import UserError
 from uniprune.modeling.adapter import ImageLayout, ModelAdapter
 from uniprune.pruning.base import Pruner, Scope, Stage
 from uniprune.pruning.view import Grid
-
-
-class PrefillInputs:
-    """Ids, mask and kind of visual input of a forward on an empty cache; holds nothing else of it.
-
-    Args:
-        adapter: the model's adapter.
-        infos: identities of the prompts, or none.
-        kwargs: arguments of the forward.
-
-    Attributes:
-        infos: as given.
-        has_visual: whether the forward carries images or videos.
-
-    Raises:
-        UnsupportedError: the forward carries images and videos.
-    """
-
-    def __init__(self, adapter: ModelAdapter, infos: tuple[PromptInfo, ...], kwargs: dict[str, Any]) -> None:
-        carried = visual_inputs(kwargs)
-        if len(carried) > 1:
-            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
-        self.infos, self.has_visual = infos, bool(carried)
-        self._has_ids = kwargs.get("input_ids") is not None
-        self._first = kwargs["input_ids"] if self._has_ids else placeholders(adapter, kwargs)
-        self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
-        self._visual_ids = adapter.visual_token_ids
-
-    @cached_property
-    def tokens(self) -> Tokens:
-        """The batch's tokens, copied to the CPU on first use: a prefill that cannot prune costs no transfer."""
-        first, *masks = to_host([self._first] if self._mask is None else [self._first, self._mask])
-        visual = marked(first, self._visual_ids) if self._has_ids else first.bool()
-        if not self.has_visual:  # a model can *generate* the image id: without image inputs it is text
-            visual = torch.zeros_like(visual)
-        real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)
-        return Tokens(first if self._has_ids else None, visual, real)
 
 
 @dataclass(frozen=True)
@@ -177,7 +131,8 @@ class Prefill(Forward):
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if position_ids is None else position_ids
         self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
-        self._arguments: dict[str, Any] | None = None
+        self._deepstack: Deepstack | None = None
+        self._arguments: dict[str, Any] = {}
         self._cache: Any = None
         self._shift: Tensor | None = None
         self._random = {} if idle else random_states()
@@ -216,6 +171,14 @@ class Prefill(Forward):
 
         return self._adapter.image_layouts(grids, projected, features)
 
+    def before_decoder(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the decoder's arguments; without deepstack features, which `before_layer` adds, if tokens may go."""
+        features = arguments.get(FEATURES)
+        if features is None or not self._stages:
+            return arguments
+        self._deepstack = Deepstack(features, self.batch.tokens.visual)
+        return arguments | {PLACES: None, FEATURES: None}
+
     # --- before each layer --------------------------------------------------------------------------------------
     def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         """Capture the attention of the layer before a stage, for its method."""
@@ -224,16 +187,23 @@ class Prefill(Forward):
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Run the layer's stage, if any; return hidden states [B, n, D] and arguments once something was pruned."""
-        self._cache = kwargs.get("past_key_values")
+        self._cache, given = kwargs.get("past_key_values"), hidden
+        if self._deepstack is not None:
+            hidden = self._deepstack.added(layer, hidden, self._current)
         if layer in self._stages and self.has_images:
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
         self.widths.append(hidden.shape[1])
-        return None if self._arguments is None else (hidden, self._arguments)
+        return (hidden, self._arguments) if self._arguments or hidden is not given else None
+
+    @property
+    def _current(self) -> KeptTokens:
+        """The tokens that are left so far."""
+        return self.kept[-1] if self.kept else self.batch.tokens.unpruned
 
     def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Decide for every prompt; unless all keep everything, compact `hidden` and the layer arguments."""
-        now = self.kept[-1] if self.kept else self.batch.tokens.unpruned
+        now = self._current
         upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
         arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
         self._captured = None
@@ -248,7 +218,11 @@ class Prefill(Forward):
         columns = [now.columns(prompts[number].survivors, b) for b, number in enumerate(owners)]
         if not any(new) and tuple(map(len, columns)) == now.lengths:
             return hidden
-        replaced = [(b, now.columns(at, b), tokens) for b, number in enumerate(owners) for at, tokens in new[number]]
+        moved = [(b, *change) for b, number in enumerate(owners) for change in new[number]]
+        replaced = [(b, now.columns(places, b), tokens) for b, places, _, tokens in moved]
+        if self._deepstack is not None:
+            for b, places, sources, _ in moved:
+                self._deepstack.move(b, places, sources)
         kept, gathered = pack(stage.layer, columns, now.index)
         hidden = take(replace_tokens(hidden, replaced), gathered)
         self.kept.append(kept)

@@ -15,9 +15,9 @@ from torch import Tensor
 from uniprune.engine.attention import AttentionCapture, ViewAttention, ViewEmbedded
 from uniprune.engine.checks import Decision, choose
 from uniprune.engine.compaction import KeptTokens, to_device
-from uniprune.engine.question import PromptInfo
+from uniprune.engine.question import PromptInfo, question_positions
 from uniprune.engine.report import StageReport
-from uniprune.engine.token_map import TokenGroup, Tokens, question_positions
+from uniprune.engine.token_map import TokenGroup, Tokens
 from uniprune.engine.vision import ViewVision, Vision
 from uniprune.errors import PruningError, UserError
 from uniprune.modeling.adapter import ModelAdapter
@@ -138,13 +138,13 @@ class Prompt:
                 decisions.append(choose(stage, self.info.id, group.ordinal, view, keep))
         return decisions
 
-    def apply(self, layer: int, decisions: Iterable[Decision]) -> list[tuple[Tensor, Tensor]]:
+    def apply(self, layer: int, decisions: Iterable[Decision]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Drop what the decisions at `layer` did not select; groups without a decision keep everything.
 
         Markers are not up for selection: they stay as long as their group has a token left.
 
         Returns:
-            Positions and replacement tokens of every decision that has some.
+            Positions, those the replacement tokens were chosen from, and these tokens, of every decision that has some.
         """
         replaced = []
         for decision in decisions:
@@ -157,7 +157,7 @@ class Prompt:
             if not len(after):
                 self._alive[self.placeholders[self.groups[number].markers]] = False
             if selection.tokens is not None:
-                replaced.append((after, selection.tokens))
+                replaced.append((after, before[decision.sources], selection.tokens))
         self._check_count(layer)
         self.reports.append(StageReport(layer, self.cells))
         return replaced

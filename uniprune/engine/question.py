@@ -202,3 +202,31 @@ def _occurrences(text: str, wanted: str) -> Iterator[int]:
     while at >= 0:
         yield at
         at = text.find(wanted, at + 1)
+
+
+def question_positions(
+    ids: Tensor | None, text: Tensor, image: int, question: Tensor | None, special: list[int]
+) -> Tensor:
+    """Return the positions [M] of the question's tokens in one row, from ids alone.
+
+    Few tokenizers cut a question in a prompt as they cut it alone, and ids do not show which words are those of the
+    chat template, so `uniprune.engine.question` is the better search wherever there is a tokenizer.
+
+    Args:
+        ids: [L] input ids, None for a prompt given as embeddings; all tensors on the CPU.
+        text: [L] True at text tokens.
+        image: position of the first visual token.
+        question: [M] ids to search for: their first occurrence after the image, else anywhere. Without one, all text
+            after the image that is no special token.
+        special: ids of special tokens.
+    """
+    after = torch.arange(len(text)) > image
+    if ids is None:
+        return (text & after).nonzero()[:, 0]
+    if question is not None and 0 < len(question) <= len(ids):
+        hits = (ids.unfold(0, len(question), 1) == question.to(HOST)).all(1).nonzero()[:, 0]
+        if len(hits):
+            later = hits[hits > image]
+            start = int(later[0] if len(later) else hits[0])
+            return start + text[start : start + len(question)].nonzero()[:, 0]
+    return (text & after & ~torch.isin(ids, torch.tensor(special))).nonzero()[:, 0]

@@ -13,16 +13,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from uniprune.engine.checks import check_arguments, check_mode, checked_stages
 from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.forward import Forward
-from uniprune.engine.prefill import Prefill, PrefillInputs
+from uniprune.engine.prefill import Prefill
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_map import placeholders, visual_inputs
+from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
 from uniprune.engine.vision import Vision, VisionCapture
 from uniprune.engine.vision_batch import VisionBatch, encode, join
 from uniprune.errors import UnsupportedError
@@ -168,7 +167,7 @@ class Session:
         capture = self._capture
         self._vision = self._capture = None
         assert capture is not None  # the tower has just run
-        capture.output = BaseModelOutputWithPooling(pooler_output=features.pooler_output)
+        capture.output = join([features])
         return capture
 
     def present(self, calls: Sequence[VisionCapture]) -> dict[str, Any]:
@@ -209,17 +208,18 @@ class Session:
         self._hook_layers(decode.layers)
         return (), decode.before_model(kwargs)
 
-    def _before_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+    def _before_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Construct the prefill: the tower has run, inside this forward, or before it on un-repeated images."""
         inputs, self._inputs = self._inputs, None
         if inputs is None:
-            return
+            return None
         embeds, positions = kwargs["inputs_embeds"], kwargs.get("position_ids")
         with self._method_time():
             self._forward = prefill = Prefill(
                 self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision, self._method_time
             )
             self._hook_layers(prefill.layers)
+            return args, prefill.before_decoder(kwargs)
 
     def _after_model(self, module: nn.Module, args: Args, output: Any) -> None:
         """Complete the forward; `output` is None after an exception."""

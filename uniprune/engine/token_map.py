@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import HOST, KeptTokens
+from uniprune.engine.compaction import KeptTokens, to_host
+from uniprune.engine.question import PromptInfo
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ImageLayout, ModelAdapter
 from uniprune.pruning.base import Scope
@@ -87,32 +88,41 @@ def valid_tokens(mask: Any, length: int) -> Tensor | None:
     return last.clone() if last.dtype == torch.bool else last == 0
 
 
-def question_positions(
-    ids: Tensor | None, text: Tensor, image: int, question: Tensor | None, special: list[int]
-) -> Tensor:
-    """Return the positions [M] of the question's tokens in one row, from ids alone.
-
-    Few tokenizers cut a question in a prompt as they cut it alone, and ids do not show which words are those of the
-    chat template, so `uniprune.engine.question` is the better search wherever there is a tokenizer.
+class PrefillInputs:
+    """Ids, mask and kind of visual input of a forward on an empty cache; holds nothing else of it.
 
     Args:
-        ids: [L] input ids, None for a prompt given as embeddings; all tensors on the CPU.
-        text: [L] True at text tokens.
-        image: position of the first visual token.
-        question: [M] ids to search for: their first occurrence after the image, else anywhere. Without one, all text
-            after the image that is no special token.
-        special: ids of special tokens.
+        adapter: the model's adapter.
+        infos: identities of the prompts, or none.
+        kwargs: arguments of the forward.
+
+    Attributes:
+        infos: as given.
+        has_visual: whether the forward carries images or videos.
+
+    Raises:
+        UnsupportedError: the forward carries images and videos.
     """
-    after = torch.arange(len(text)) > image
-    if ids is None:
-        return (text & after).nonzero()[:, 0]
-    if question is not None and 0 < len(question) <= len(ids):
-        hits = (ids.unfold(0, len(question), 1) == question.to(HOST)).all(1).nonzero()[:, 0]
-        if len(hits):
-            later = hits[hits > image]
-            start = int(later[0] if len(later) else hits[0])
-            return start + text[start : start + len(question)].nonzero()[:, 0]
-    return (text & after & ~torch.isin(ids, torch.tensor(special))).nonzero()[:, 0]
+
+    def __init__(self, adapter: ModelAdapter, infos: tuple[PromptInfo, ...], kwargs: dict[str, Any]) -> None:
+        carried = visual_inputs(kwargs)
+        if len(carried) > 1:
+            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
+        self.infos, self.has_visual = infos, bool(carried)
+        self._has_ids = kwargs.get("input_ids") is not None
+        self._first = kwargs["input_ids"] if self._has_ids else placeholders(adapter, kwargs)
+        self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
+        self._visual_ids = adapter.visual_token_ids
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The batch's tokens, copied to the CPU on first use: a prefill that cannot prune costs no transfer."""
+        first, *masks = to_host([self._first] if self._mask is None else [self._first, self._mask])
+        visual = marked(first, self._visual_ids) if self._has_ids else first.bool()
+        if not self.has_visual:  # a model can *generate* the image id: without image inputs it is text
+            visual = torch.zeros_like(visual)
+        real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)
+        return Tokens(first if self._has_ids else None, visual, real)
 
 
 def repeated_rows(embeds: Tensor) -> int:

@@ -19,6 +19,8 @@ from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.view import Grid
 
 T = TypeVar("T")
+DEEPSTACK = "deepstack_features"
+"""Field of a tower's output with the features that a decoder adds after its first layers; most towers have none."""
 
 
 class Vision(Protocol):
@@ -81,8 +83,8 @@ class VisionCapture:
     @property
     def memory(self) -> int:
         """Bytes of all tensors held."""
-        pooled = None if self.output is None else self.output.pooler_output
-        kept = [pooled, self.entered, self.projected, self.leaving, self.blocks, self.attentions, self._known]
+        output = [getattr(self.output, name, None) for name in ("pooler_output", DEEPSTACK)]
+        kept = [output, self.entered, self.projected, self.leaving, self.blocks, self.attentions, self._known]
         storages = [leaf.untyped_storage() for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

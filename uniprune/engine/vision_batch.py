@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from uniprune.engine.vision import VisionCapture
+from uniprune.engine.vision import DEEPSTACK, VisionCapture
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.view import Grid
 
@@ -72,7 +72,11 @@ def encode(adapter: ModelAdapter, visual: dict[str, Tensor]) -> Any:
 
 
 def join(outputs: Sequence[Any]) -> Any:
-    """Join the features of several calls into those of one call on all images."""
+    """Join the features of several calls into those of one call on all images: only what a forward reads of them."""
     pooled = [output.pooler_output for output in outputs]
     together = torch.cat(pooled) if isinstance(pooled[0], Tensor) else tuple(chain.from_iterable(pooled))
-    return BaseModelOutputWithPooling(pooler_output=together)
+    joined = BaseModelOutputWithPooling(pooler_output=together)
+    levels = [getattr(output, DEEPSTACK, None) for output in outputs]
+    if levels[0] is not None:  # per level, [N, D] per image
+        setattr(joined, DEEPSTACK, [tuple(chain.from_iterable(level)) for level in zip(*levels, strict=True)])
+    return joined

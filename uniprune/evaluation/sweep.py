@@ -157,7 +157,7 @@ class Sweep:
         return dataclasses.replace(item, done=True)
 
     def _ended(self, record: RunRecord, name: str) -> bool:
-        """Check whether a benchmark's stored predictions are scored by present judge and scorer, or cannot be."""
+        """Check whether a benchmark is scored by present judge and scorer, or cannot be, on the present data file."""
         entry = record.datasets.get(name)
         if entry is None or entry.data != self._datasets.get(name).fingerprint:
             return False

@@ -1,0 +1,90 @@
+"""Qwen3-VL: a tower of whole frames, whose features also enter the first decoder layers (deepstack)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
+from uniprune.pruning.view import Grid
+from uniprune.registry import register_model
+
+from .qwen2_5_vl import Qwen2_5_VL, TinyQwen2_5_VL
+
+PATCH = 16
+ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2], "mrope_interleaved": True}
+
+
+class TinyQwen3VL(TinyQwen2_5_VL):
+    """Four blocks, three of which add their features after a decoder layer; images of any size."""
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """Qwen3VLConfig."""
+        from transformers import Qwen3VLConfig
+
+        return Qwen3VLConfig(**_fields(text))
+
+
+class TinyQwen3VLMoe(TinyQwen3VL):
+    """The same tower; two of four experts for every token."""
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """Qwen3VLMoeConfig."""
+        from transformers import Qwen3VLMoeConfig
+
+        experts = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+        return Qwen3VLMoeConfig(**_fields({**experts, **text}))
+
+
+@register_model("qwen3_vl", tiny=TinyQwen3VL)
+class Qwen3VL(Qwen2_5_VL):
+    """Qwen3-VL (arXiv 2511.21631): attention within whole frames, 2x2 merger, deepstack, interleaved M-RoPE.
+
+    VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
+    """
+
+    def token_parts(self) -> Sequence[nn.Module]:
+        """The mergers of the blocks that feed the first decoder layers."""
+        mergers: Sequence[nn.Module] = self.vision.deepstack_merger_list
+        return mergers
+
+    def attention_spans(self, grid: Grid, block: int) -> list[int]:
+        """Whole frames in every block."""
+        t, h, w = grid
+        return [h * w * self.merge**2] * t
+
+    def feature_block(self) -> int:
+        """The last block."""
+        return len(self.vision_blocks()) - 1
+
+    def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """[N, C] per grid: tokens are in raster order."""
+        return list(tokens.split([t * h * w for t, h, w in grids]))
+
+
+@register_model("qwen3_vl_moe", tiny=TinyQwen3VLMoe)
+class Qwen3VLMoe(Qwen3VL):
+    """Qwen3-VL with a mixture of experts in every decoder layer; everything else is Qwen3-VL's."""
+
+
+def _fields(text: dict[str, Any]) -> dict[str, Any]:
+    vision = {
+        **VISION,
+        "depth": 4,
+        "num_heads": 4,
+        "patch_size": PATCH,
+        "out_hidden_size": text["hidden_size"],
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [0, 1, 2],
+    }
+    return {
+        "vision_config": vision,
+        "text_config": {"rope_parameters": ROPE, "head_dim": 16, **text},
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "vision_start_token_id": IMAGE_START,
+        "vision_end_token_id": IMAGE_END,
+        "tie_word_embeddings": False,
+    }

@@ -1,0 +1,78 @@
+"""Deepstack (arXiv 2406.04334): visual features that a decoder adds to its hidden states after its first layers.
+
+The decoder adds them at positions of the un-pruned prompt. A prefill that prunes takes them from the decoder and adds,
+to what enters the next layer, the rows of the tokens that are left.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from uniprune.engine.compaction import KeptTokens, to_device
+from uniprune.errors import UnsupportedError
+from uniprune.modeling.adapter import ModelAdapter
+
+PLACES, FEATURES = "visual_pos_masks", "deepstack_visual_embeds"
+"""Arguments of a decoder with deepstack: [B, L] where to add, and [P, D] what to add after each of its first layers."""
+
+
+class Deepstack:
+    """The deepstack features of one prefill.
+
+    Args:
+        features: [P, D] for each of the first decoder layers: a row per visual token of the batch, in prompt order.
+        visual: [B, L] True at visual tokens of the un-pruned prompts, on the CPU.
+
+    Raises:
+        UnsupportedError: they are not one row per visual token.
+    """
+
+    def __init__(self, features: Sequence[Tensor], visual: Tensor) -> None:
+        count = int(visual.sum())
+        if any(len(rows) != count for rows in features):
+            raise UnsupportedError(
+                f"the decoder adds deepstack features of {[len(rows) for rows in features]} tokens to {count} visual "
+                "placeholders; only one row per placeholder can follow its token"
+            )
+        self._features = features
+        self._rows = (visual.flatten().cumsum(0) - 1).view(visual.shape).where(visual, -1)
+
+    def added(self, layer: int, hidden: Tensor, kept: KeptTokens) -> Tensor:
+        """Return the input [B, n, D] of `layer`: `hidden`, the output of the layer before, plus its tokens' rows."""
+        if not 0 < layer <= len(self._features):
+            return hidden
+        held = self._rows.gather(1, kept.index).where(kept.valid, -1)
+        at = held.ge(0).nonzero(as_tuple=True)
+        features = self._features[layer - 1]
+        rows = features[to_device(held[at], features.device)].to(hidden.device, hidden.dtype)
+        batch, columns = (to_device(place, hidden.device) for place in at)
+        hidden = hidden.clone()
+        hidden[batch, columns] = hidden[batch, columns] + rows
+        return hidden
+
+    def move(self, row: int, places: Tensor, sources: Tensor) -> None:
+        """Give un-pruned positions `places` [m] of a batch row the features of the tokens at `sources` [m]."""
+        self._rows[row, places] = self._rows[row, sources]
+
+
+def check_deepstack(adapter: ModelAdapter) -> None:
+    """Refuse a model with deepstack features that do not reach its decoder as `FEATURES` and `PLACES`.
+
+    Raises:
+        UnsupportedError: the decoder has other arguments, or adds features after its last layer.
+    """
+    vision = getattr(adapter.model.config, "vision_config", None)
+    levels = len(getattr(vision, "deepstack_visual_indexes", None) or ())
+    if levels and not {PLACES, FEATURES} <= inspect.signature(adapter.decoder.forward).parameters.keys():
+        raise UnsupportedError(
+            "the model adds deepstack visual features inside its decoder layers, indexed by un-pruned positions, but "
+            f"its decoder does not receive them as {PLACES} and {FEATURES}; such decoders are not supported"
+        )
+    if levels >= len(adapter.layers):
+        raise UnsupportedError(
+            f"the model adds deepstack visual features after {levels} decoder layers, but has only "
+            f"{len(adapter.layers)}: features after the last layer are not supported"
+        )
