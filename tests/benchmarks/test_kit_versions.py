@@ -173,7 +173,8 @@ def test_a_kit_in_which_something_has_moved_is_refused_by_name(lacking: str, mes
     for path, names in USED.items():
         if path == lacking:
             continue
-        file = tmp_path / "vlmeval" / (path.replace(".", "/") + ".py")
+        package = any(other.startswith(f"{path}.") for other in USED)
+        file = tmp_path / "vlmeval" / (path.replace(".", "/") + ("/__init__.py" if package else ".py"))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{name} = None\n" for name in names if f"{path}.{name}" != lacking))
     (tmp_path / "vlmeval" / "__init__.py").touch()
