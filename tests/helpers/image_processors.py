@@ -11,7 +11,12 @@ from PIL import Image
 from tests.helpers.paths import TESTS
 from uniprune.models.tiny.build import build_processor
 
-FAMILIES = {"internvl3-8b": "internvl", "llava-1.5-7b": "llava", "qwen2.5-vl-7b": "qwen2.5-vl"}
+FAMILIES = {
+    "internvl3-8b": "internvl",
+    "llava-1.5-7b": "llava",
+    "qwen2-vl-7b": "qwen2.5-vl",
+    "qwen2.5-vl-7b": "qwen2.5-vl",
+}
 """Name in configs/models.yaml -> family of `build_processor`."""
 
 
