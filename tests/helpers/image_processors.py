@@ -14,6 +14,7 @@ from uniprune.models.tiny.build import build_processor
 FAMILIES = {
     "internvl3-8b": "internvl",
     "llava-1.5-7b": "llava",
+    "qwen2-vl-7b": "qwen2.5-vl",
     "qwen2.5-vl-7b": "qwen2.5-vl",
     "qwen3-vl-8b": "qwen2.5-vl",
 }
