@@ -34,7 +34,7 @@ def run(spec: MethodSpec, *left_out: str) -> RunRecord:
 @pytest.mark.parametrize(
     ("baseline", "relative", "note"),
     [
-        (("3", "4"), 100.0, "could not be asked: mini-mme 2 of 20 rows (record.json)"),
+        (("3", "4"), 100.0, "could not be asked: mini-mme 2 of 20 rows (*.record.json)"),
         ((), None, "mini-mme: different rows are left out ("),
     ],
     ids=["same rows", "other rows"],
