@@ -94,6 +94,6 @@ def test_a_folder_without_settings_of_its_family_is_named() -> None:
 
 def test_the_catalogue_names_families_and_benchmarks_that_exist() -> None:
     entries = catalog().values()
-    assert {entry.family for entry in entries if entry.suite == "ten"} == set(MODELS.names())
+    assert {entry.family for entry in entries if entry.suite == "ten"} <= set(MODELS.names())
     assert {entry.images for entry in entries if entry.suite == "ten"} == {"paper"}
     assert {name for entry in entries for name in entry.benchmarks} <= set(BENCHMARKS.names())
