@@ -17,8 +17,7 @@ from tests.cli.test_cli import PLUGINS, predictions, start, wait_for_rows
 from uniprune.cli.main import main
 from uniprune.evaluation.config import Block
 from uniprune.registry import METHODS
-from uniprune.results.store import DATASET
-from uniprune.results.store import Store
+from uniprune.results.store import DATASET, Store
 
 pytestmark = pytest.mark.end_to_end
 
