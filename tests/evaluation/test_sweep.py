@@ -17,7 +17,7 @@ from tests.cli.test_cli import PLUGINS, predictions, start, wait_for_rows
 from uniprune.cli.main import main
 from uniprune.evaluation.config import Block
 from uniprune.registry import METHODS
-from uniprune.results.store import Store
+from uniprune.results.store import DATASET, Store
 
 pytestmark = pytest.mark.end_to_end
 
@@ -46,13 +46,13 @@ def test_a_run_is_scored_again_but_not_run_again_when_the_scorer_has_changed(
     assert main(words(file, tmp_path / "out")) == main(words(file, tmp_path / "out", "--dry-run")) == 0
     assert "1 runs, 1 done; 0 rows left" in capsys.readouterr().out
     before = contents(tmp_path / "out")
-    [stored] = (tmp_path / "out").glob("*/record.json")
+    [stored] = (tmp_path / "out").glob(f"*/small{DATASET}")
     record = json.loads(stored.read_text())
-    record["datasets"]["small"]["score"]["scorer"] = "kit 1"
+    record["score"]["scorer"] = "kit 1"
     stored.write_text(json.dumps(record))
     assert main(words(file, tmp_path / "out")) == 0
     assert "1 runs, 0 of them done before" in capsys.readouterr().err
-    assert json.loads(stored.read_text())["datasets"]["small"]["score"]["scorer"] == ""
+    assert json.loads(stored.read_text())["score"]["scorer"] == ""
     assert contents(tmp_path / "out") == before
 
 
