@@ -92,8 +92,12 @@ def test_a_folder_without_settings_of_its_family_is_named() -> None:
     assert unused_settings(find_model("internvl3-8b").with_images("checkpoint"), "internvl", "benchmark") is None
 
 
+UNNAMED = {"glm4v", "glm4v_moe", "glm46v"}
+"""Families without a name: their answers would have to be cut out of what the models think first."""
+
+
 def test_the_catalogue_names_families_and_benchmarks_that_exist() -> None:
     entries = catalog().values()
-    assert {entry.family for entry in entries if entry.suite == "ten"} <= set(MODELS.names())
+    assert {entry.family for entry in entries if entry.suite == "ten"} == set(MODELS.names()) - UNNAMED
     assert {entry.images for entry in entries if entry.suite == "ten"} == {"paper"}
     assert {name for entry in entries for name in entry.benchmarks} <= set(BENCHMARKS.names())
