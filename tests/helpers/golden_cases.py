@@ -102,3 +102,21 @@ def rotary(length: int, width: int, base: float, dtype: torch.dtype) -> tuple[Te
     frequency = 1 / base ** (torch.arange(0, width, 2).float() / width)
     angles = (torch.arange(length).float()[:, None] * frequency).repeat(1, 2)[None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def llama_attention(case: Case, wq: torch.Tensor | None = None, wk: torch.Tensor | None = None) -> Any:
+    """Return an attention of transformers with the case's head size, and its query and key weights if given."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaAttention
+
+    wide = case.head_dim if wq is None else wq.shape[1]
+    heads = 1 if wq is None else len(wq) // case.head_dim
+    kv_heads = 1 if wk is None else len(wk) // case.head_dim
+    config = LlamaConfig(
+        hidden_size=wide, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=case.head_dim
+    )
+    module = LlamaAttention(config, 0).to(case.dtype).requires_grad_(False)
+    for layer, weight in ((module.q_proj, wq), (module.k_proj, wk)):
+        if weight is not None:
+            layer.weight.copy_(weight)
+    return module

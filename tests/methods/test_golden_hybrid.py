@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import torch
 
-from tests.helpers.golden_cases import Case, Methods, ascending, golden, picked, rotary, same
+from tests.helpers.golden_cases import Case, Methods, ascending, golden, llama_attention, picked, rotary, same
 from tests.helpers.views import Rows, Tower, after_system, decide, llm_view, make_view, noise
 from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.pruning.budget import tokens_per_layer
@@ -111,9 +111,8 @@ def test_sparsevlm_v2(case: Case, methods: Methods) -> None:
     text, start = case.attn_text2vis.shape[1], 35
     length = start + case.N + text
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
-    module = SimpleNamespace(scaling=case.head_dim**-0.5)
     prior = ViewAttention(
-        captured=AttentionCapture(module, 0, torch.zeros(1, length, 1), cos, sin, None),
+        captured=AttentionCapture(llama_attention(case), 0, torch.zeros(1, length, 1), cos, sin, None),
         row=0,
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(start, start + case.N),

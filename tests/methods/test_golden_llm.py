@@ -8,13 +8,12 @@ ours differs from them.
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.helpers.golden_cases import FOLDER, Case, Methods, ascending, golden, picked, rotary, same
+from tests.helpers.golden_cases import FOLDER, Case, Methods, ascending, golden, llama_attention, picked, rotary, same
 from tests.helpers.views import Rows, after_system, decide, llm_view, make_view, noise
 from uniprune.engine.attention import AttentionCapture, ViewAttention
 from uniprune.engine.compaction import pack, renumbered, replace_tokens, take
@@ -158,10 +157,7 @@ def test_vtw_withdraws_everything_before_its_layer(methods: Methods) -> None:
 @golden("llm_pdrop")
 def test_pyramiddrop(case: Case, methods: Methods) -> None:
     length = len(case.features)
-    linear = lambda weight: lambda x: x @ weight.T  # noqa: E731
-    module = SimpleNamespace(
-        q_proj=linear(case.wq), k_proj=linear(case.wk), head_dim=case.head_dim, scaling=case.head_dim**-0.5
-    )
+    module = llama_attention(case, case.wq, case.wk)
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     attention = ViewAttention(
         captured=AttentionCapture(module, 0, case.features[None], cos, sin, None),
