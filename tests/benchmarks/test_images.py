@@ -30,7 +30,7 @@ from uniprune.modeling.loading import LoadedModel
 from uniprune.results.comparison import RunComparison
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord
-from uniprune.results.remarks import DEPTH, FRAMES, ORIENTATION, TRANSPARENCY
+from uniprune.results.remarks import CUT, DEPTH, FRAMES, ORIENTATION, TRANSPARENCY
 from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
@@ -82,8 +82,9 @@ def evaluate(
 @pytest.mark.end_to_end
 def test_rows_that_look_different_are_counted_and_the_policy_is_part_of_the_run(loaded, tmp_path):
     kit, viewer = (evaluate(loaded, tmp_path, image_decoding=name) for name in ("kit", "viewer"))
-    assert kit.datasets["pope"].remarks == {ORIENTATION: 1, DEPTH: 1, TRANSPARENCY: 2, FRAMES: 1}
-    assert viewer.datasets["pope"].remarks == {FRAMES: 1}
+    cut = {CUT: len(ROWS)}
+    assert kit.datasets["pope"].remarks == cut | {ORIENTATION: 1, DEPTH: 1, TRANSPARENCY: 2, FRAMES: 1}
+    assert viewer.datasets["pope"].remarks == cut | {FRAMES: 1}
     assert (kit.setup.image_decoding, viewer.setup.image_decoding) == ("kit", "viewer")
     assert kit.identity != viewer.identity
     assert [kit.datasets["pope"].faulty, viewer.datasets["pope"].faulty] == [{}, {}]
@@ -97,7 +98,7 @@ def test_rows_that_look_different_are_counted_and_the_policy_is_part_of_the_run(
 
 @pytest.mark.end_to_end
 def test_workers_and_shared_features_have_the_same_remarks(loaded, tmp_path):
-    expected = {ORIENTATION: 1, DEPTH: 1, TRANSPARENCY: 2, FRAMES: 1}
+    expected = {CUT: len(ROWS), ORIENTATION: 1, DEPTH: 1, TRANSPARENCY: 2, FRAMES: 1}
     assert evaluate(loaded, tmp_path, workers=2).datasets["pope"].remarks == expected
     cache = FeatureCache(10**8)
     for runs in ("first", "cached"):
