@@ -62,11 +62,11 @@ def planted(runs: list[RunRecord], chance: Chance, items: int = 150, **model: ob
                 update={"value": 100 * right.mean(), "per_item": {str(i): float(r) for i, r in enumerate(right)}}
             )
             budget = tokens(64 * run.setup.ratio)
-            datasets[ability] = template.model_copy(update={"ability": ability, "score": score, "ledger": budget})
+            changed = {"ability": ability, "score": score, "ledger": budget, "size": 0}
+            datasets[ability] = template.model_copy(update=changed)
         changed = {"datasets": datasets, "model": run.model.model_copy(update=model)}
-        weights = {"setup": run.setup.model_copy(update={"weights": model["name"]})} if model else {}
-        identity = {"identity": f"{run.identity} {model.get('name', '')}"}
-        found.append(run.model_copy(update=changed | weights | identity))
+        setup = run.setup.model_copy(update={"weights": model["name"]} if model else {})
+        found.append(run.model_copy(update=changed | {"setup": setup, "identity": setup.identity()}))
     return found
 
 
