@@ -168,7 +168,7 @@ def test_too_few_images_give_no_verdict(
     assert main(["analyse", "--output", str(store.root)]) == 0
     out = capsys.readouterr().out
     assert "not tested, too few images: 2 of 5  random-pre (5 seeds) − divprune" in out
-    assert "Too few images (the fewest of any run): ocr 2, instruction 2." in out
+    assert "Too few images (the fewest of any run): instruction 2, ocr 2." in out
     assert "[" not in out.replace("[95", "")
 
 
