@@ -34,7 +34,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def right(name: str, row: dict[str, str]) -> str:
-    """What a model that is always right would answer."""
+    """Return the answers of a model that is always right."""
     if name == "ocrbench":
         return ast.literal_eval(row["answer"])[0]
     if name == "mathvista" and row["question_type"] == "multi_choice":

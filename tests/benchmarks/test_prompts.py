@@ -67,7 +67,7 @@ def wrappers():
 
 
 def registered(root: Path, name: str) -> bool:
-    """Whether the kit lets a model word its own prompts, from its table of models."""
+    """Check in the kit's table of models if one words its own prompts."""
     [arguments] = re.findall(rf'"{re.escape(name)}": partial\((.*?)\n    \),', (root / "config.py").read_text(), re.S)
     return "use_custom_prompt=False" not in arguments
 
@@ -127,7 +127,7 @@ def test_glm_adds_to_a_question_what_its_wrapper_adds(name, wrappers, tmp_path):
 
 
 def test_the_rules_were_not_all_the_same(tmp_path):
-    """What the comparison above went over: every family rule occurs."""
+    """The comparison above meets every rule of a family."""
     endings = set()
     for name in TASKS:
         for request in asked(name, tmp_path)[1]:

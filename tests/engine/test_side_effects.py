@@ -1,4 +1,4 @@
-"""What a method writes into its view, or does to the process, changes no number; what it could change is refused."""
+"""A method's writes into its view, or into the process, change no number; where they could, they are refused."""
 
 from __future__ import annotations
 

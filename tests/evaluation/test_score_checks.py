@@ -1,4 +1,4 @@
-"""What a benchmark returns is checked before anything of it is stored: rows, score, credits, sums."""
+"""Rows, score, credits and sums of a benchmark are checked before anything of them is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves stored when something happens to its files, or when it is run again."""
+"""Files of a run after something happened to them, or after it was run again."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def golden(file: str, excluded: Mapping[str, str] | None = None) -> Any:
 
 
 def cases(folder: Path, file: str, excluded: Mapping[str, str]) -> Iterator[Any]:
-    """What `golden` stands for, as parameters."""
+    """Return the parameters that `golden` stands for."""
     files = tuple(sorted([*folder.glob(f"{file}.npz"), *folder.glob(f"{file}.*.npz")]))
     names = sorted({key.split("_")[0] for path in files for key in np.load(path).files})
     for name in names:

@@ -41,7 +41,7 @@ PHRASES = (
 )
 """Ways to word an answer, right or wrong."""
 FIELDS = ("data", "prompts")
-"""What is compared besides scores."""
+"""Fields that are compared besides scores."""
 PLAIN = ("{}", "", "no idea")
 """Those for datasets whose answers a judge reads: what its rules make of the others is not the kit's."""
 _READ: dict[str, Callable[[Row], str]] = {

@@ -1,4 +1,4 @@
-"""What is loaded is what is hashed: files of a checkpoint folder, and weights that fit the model exactly."""
+"""The hash of a checkpoint is over all files that are loaded, and weights fit the model exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold on every family, once: the engine against references that do not use it, and the checkpoint."""
+"""Every family once: the engine against references that do not use it, and a stored checkpoint."""
 
 from __future__ import annotations
 
