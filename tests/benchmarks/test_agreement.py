@@ -73,8 +73,8 @@ def test_the_note_is_printed_below_the_score_and_the_leaderboard(checkpoint, tmp
     shown = capsys.readouterr()
     assert f"    {note}\n" in shown.err
     assert f"mini-mathvista: {note}." in " ".join(shown.out.split())
-    [record] = (tmp_path / "out").glob("*/record.json")
-    assert json.loads(record.read_text())["datasets"]["mini-mathvista"]["score"]["judge_note"] == note
+    [record] = (tmp_path / "out").glob("*/mini-mathvista.record.json")
+    assert json.loads(record.read_text())["score"]["judge_note"] == note
 
 
 def test_exact_scores_have_no_note(tmp_path):

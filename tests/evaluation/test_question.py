@@ -79,6 +79,20 @@ def test_of_several_occurrences_one_after_the_image_and_on_a_line_of_its_own(nam
     assert built.tokenizer.decode(ids[row.asked[-1] + 1 :]).count(Q) == 1
 
 
+@checkpoint
+def test_of_equal_occurrences_the_last_is_the_question(name: str) -> None:
+    built = processor(name)
+    row = encode(built, Q, IMAGE, f"{Q}\n{Q}\nA. yes")
+    assert Q not in built.tokenizer.decode(row.inputs["input_ids"][0][row.asked[-1] + 1 :])
+
+
+@pytest.mark.parametrize(("name", "word"), [(CHECKPOINTS[0], "ASSISTANT"), (CHECKPOINTS[2], "assistant")])
+def test_a_word_of_the_template_is_no_question(name: str, word: str) -> None:
+    built = processor(name)
+    row = encode(built, word, IMAGE, Q)
+    assert (row.remarks, asked(built, row)) == (("question not found",), Q)
+
+
 def test_the_traps_are_those_of_real_tokenizers() -> None:
     """The ids of the bare question occur in neither prompt."""
     for name, cut in ((CHECKPOINTS[0], "Is"), (CHECKPOINTS[2], "?Ċ")):

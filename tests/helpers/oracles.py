@@ -36,7 +36,7 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
     """Return [L, D] per first decoder layer: what is added to its output, 0 at text; batch 1. Mostly of no layer."""
-    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw") if name in x}
+    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x}
     levels = getattr(model.get_image_features(**vision, return_dict=True), "deepstack_features", None) or []
     found = []
     for images in levels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.helpers.records import BASELINE, dataset, run, score, tokens
+from tests.helpers.records import BASELINE, dataset, run, score, timed, tokens
 from uniprune.results.comparison import RunComparison, comparable, groups
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord
@@ -111,7 +111,9 @@ def test_a_run_that_lacks_a_benchmark_has_no_average() -> None:
 
 def test_means_over_benchmarks_count_rows() -> None:
     parts = {
-        "a": dataset(score(RIGHT), answered=10, ledger=tokens(16.0, flagged=True)),
-        "b": dataset(score(RIGHT), answered=30, ledger=tokens(32.0, adaptive=True)),
+        "a": dataset(score(RIGHT), answered=10, ledger=tokens(16.0, flagged=True), timing=timed(0.1, rows=10)),
+        "b": dataset(score(RIGHT), answered=30, ledger=tokens(32.0, adaptive=True), timing=timed(0.3, rows=30)),
     }
-    assert cell(leaderboard([run("m", parts)]), "m", "visual tokens") == MarkedCell(28.0, "!~")
+    board = leaderboard([run("m", parts)])
+    assert cell(board, "m", "visual tokens") == MarkedCell(28.0, "!~")
+    assert cell(board, "m", "total ms") == pytest.approx(250)
