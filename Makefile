@@ -7,7 +7,7 @@ ARGS ?=
 PYTEST := $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast test-min test-kit wheel-test lint format docs clean
+.PHONY: help demo test test-all test-fast test-min test-kit wheel-test lint format docs clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -15,11 +15,14 @@ help: ## list the targets
 demo: $(VENV)/.installed ## evaluate three methods on the embedded mini suite
 	$(VENV)/bin/python run.py $(ARGS)
 
-test: $(VENV)/.installed ## run all tests
+test: $(VENV)/.installed ## run the tests
+	$(PYTEST) -m "not exhaustive" $(ARGS)
+
+test-all: $(VENV)/.installed ## run the tests with whole matrices and simulations
 	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/.installed ## run the unit tests
-	$(PYTEST) -m "not slow and not end_to_end" $(ARGS)
+	$(PYTEST) -m "not slow and not end_to_end and not exhaustive" $(ARGS)
 
 test-min: $(MIN)/.installed ## run the engine's tests on the oldest supported transformers
 	$(MIN)/bin/python -m pytest -n auto --dist worksteal -m "not slow" tests/engine tests/test_public.py $(ARGS)

@@ -186,7 +186,10 @@ def remembering(parse: Callable[[str], object]) -> Callable[[str], object]:
 
 @pytest.mark.parametrize(
     "texts",
-    [OTHERS, pytest.param([form.format(number) for form in AROUND for number in NUMBERS], marks=pytest.mark.slow)],
+    [
+        OTHERS,
+        pytest.param([form.format(number) for form in AROUND for number in NUMBERS], marks=pytest.mark.exhaustive),
+    ],
     ids=["single texts", "numbers in forms"],
 )
 def test_equality_is_the_kits(texts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.helpers.tiny import FAMILIES
 from uniprune.conformance import CHECKS, MethodUnderTest, Models, examine, title
@@ -59,6 +60,15 @@ def models() -> Models:
     return Models()
 
 
+EVERY = ("llava", "qwen2_5_vl")
+"""Families on which `make test` takes every kernel and batch; the others follow in `make test-all`."""
+
+
+def exhaustive(*values: object) -> ParameterSet:
+    """Return a case that only `make test-all` takes."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
     findings = list(examine(method, checks))
     failed = [f"{one.check}: {one.result.detail}" for one in findings if one.result.outcome == "FAIL"]
@@ -73,7 +83,7 @@ def test_method_keeps_all_rules(name: str, family: str, models: Models) -> None:
 
 
 @pytest.mark.parametrize(("attention", "batch"), [("sdpa", 3), ("eager", 1), ("eager", 3)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [one if one in EVERY else exhaustive(one) for one in FAMILIES])
 @pytest.mark.parametrize("name", OURS)
 def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch: int, models: Models) -> None:
     check(MethodUnderTest(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)

@@ -17,7 +17,7 @@ from uniprune.results.comparison import RunComparison
 from uniprune.results.records import ScoreRecord
 from uniprune.results.statistics import FEWEST, Estimate, mean, paired, resample
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 TRIALS = 100
 RESAMPLES = 400
