@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO
-from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
 from ._prompts import is_chinese
-from .qwen2_5_vl import PATCH, Qwen2_5_VL, TinyQwen2_5_VL
+from ._whole_frames import WholeFrames
+from .qwen2_5_vl import PATCH, TinyQwen2_5_VL
 
 SELECT = "Please select the correct answer from the options above."
 UNCHANGED = ("MMVet", "ChartQAPro", "ChartQAPro_CoT", "ChartQAPro_PoT", "ChartMuseum")
@@ -40,7 +38,7 @@ class TinyQwen2VL(TinyQwen2_5_VL):
 
 
 @register_model("qwen2_vl", tiny=TinyQwen2VL)
-class Qwen2VL(Qwen2_5_VL):
+class Qwen2VL(WholeFrames):
     """Qwen2-VL (arXiv 2409.12191): no windows, patches in the order of their tokens; else as Qwen2.5-VL."""
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
@@ -55,19 +53,6 @@ class Qwen2VL(Qwen2_5_VL):
             case _:
                 return None
         return [*range(len(asked.images)), text]
-
-    def attention_spans(self, grid: Grid, block: int) -> list[int]:
-        """Frames, in every block."""
-        t, h, w = grid
-        return [h * w * self.merge**2] * t
-
-    def feature_block(self) -> int:
-        """The last block."""
-        return len(self.vision_blocks()) - 1
-
-    def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
-        """[N, C] per grid of tokens that are in order."""
-        return list(tokens.split([t * h * w for t, h, w in grids]))
 
 
 def _choice(asked: RawQuestion) -> str:

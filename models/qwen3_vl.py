@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
-from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
-from .qwen2_5_vl import Qwen2_5_VL, TinyQwen2_5_VL
+from ._whole_frames import WholeFrames
+from .qwen2_5_vl import TinyQwen2_5_VL
 
 PATCH = 16
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2], "mrope_interleaved": True}
@@ -39,7 +39,7 @@ class TinyQwen3VLMoe(TinyQwen3VL):
 
 
 @register_model("qwen3_vl", tiny=TinyQwen3VL)
-class Qwen3VL(Qwen2_5_VL):
+class Qwen3VL(WholeFrames):
     """Qwen3-VL (arXiv 2511.21631): attention within whole frames, 2x2 merger, deepstack, interleaved M-RoPE.
 
     VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
@@ -49,19 +49,6 @@ class Qwen3VL(Qwen2_5_VL):
         """The mergers of the blocks that feed the first decoder layers."""
         mergers: Sequence[nn.Module] = self.vision.deepstack_merger_list
         return mergers
-
-    def attention_spans(self, grid: Grid, block: int) -> list[int]:
-        """Whole frames in every block."""
-        t, h, w = grid
-        return [h * w * self.merge**2] * t
-
-    def feature_block(self) -> int:
-        """The last block."""
-        return len(self.vision_blocks()) - 1
-
-    def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
-        """[N, C] per grid: tokens are in raster order."""
-        return list(tokens.split([t * h * w for t, h, w in grids]))
 
 
 @register_model("qwen3_vl_moe", tiny=TinyQwen3VLMoe)
