@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import PatchGridAdapter
 from uniprune.modeling.messages import RawQuestion
+from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 

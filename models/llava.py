@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from uniprune.modeling.adapter import PatchGridAdapter, Size
+from uniprune.modeling.adapter import Size
 from uniprune.modeling.messages import RawQuestion
+from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 

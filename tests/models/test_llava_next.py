@@ -21,7 +21,7 @@ from tests.helpers.tiny import IMAGE, build, inputs, row, tiny_model, visual
 from tests.models.test_llava_next_layouts import ANYRES, numbered, tile_counts
 from uniprune.cli.main import main
 from uniprune.engine import RowReport, prune
-from uniprune.engine.token_map import image_groups, scoped
+from uniprune.engine.token_groups import image_groups, scoped
 from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UnsupportedError
 from uniprune.methods.divprune import DivPrune

@@ -33,7 +33,8 @@ from uniprune.engine.forward import Forward
 from uniprune.engine.prompt import Prompt, StageInput
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_map import PrefillInputs, Tokens, image_groups, repeated_rows, scoped
+from uniprune.engine.token_groups import image_groups, scoped
+from uniprune.engine.token_map import PrefillInputs, Tokens, repeated_rows
 from uniprune.engine.vision import Vision
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ImageLayout, ModelAdapter

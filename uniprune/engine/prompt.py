@@ -17,7 +17,8 @@ from uniprune.engine.checks import Decision, choose
 from uniprune.engine.compaction import KeptTokens, to_device
 from uniprune.engine.question import PromptInfo, question_positions
 from uniprune.engine.report import StageReport
-from uniprune.engine.token_map import TokenGroup, Tokens
+from uniprune.engine.token_groups import TokenGroup
+from uniprune.engine.token_map import Tokens
 from uniprune.engine.vision import ViewVision, Vision
 from uniprune.errors import PruningError, UserError
 from uniprune.modeling.adapter import ModelAdapter

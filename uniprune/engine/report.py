@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.compaction import KeptTokens, active
-from uniprune.engine.token_map import TokenGroup, image_of
+from uniprune.engine.token_groups import TokenGroup, image_of
 from uniprune.pruning.view import Grid
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.attention import exchanged, received
 from uniprune.engine.compaction import to_device
-from uniprune.engine.token_map import image_of
+from uniprune.engine.token_groups import image_of
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.view import Grid
