@@ -1,4 +1,4 @@
-"""Tiny models of registered families with other language models, towers or positions than the family's own tiny model."""
+"""Tiny models of registered families with another language model, tower or rotary positions than the family's own."""
 
 from __future__ import annotations
 

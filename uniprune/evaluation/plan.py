@@ -62,7 +62,7 @@ class PlannedRun:
         label: model, method and ratio.
         entry: the model's catalogue entry; None if there is none.
         setup: settings that determine its predictions; None if they could not be determined.
-        remarks: what a reader should know of its model and settings.
+        remarks: those on its model and settings.
         rows: benchmark -> rows in all, None where unknown.
         stored: benchmark -> rows with a stored prediction.
         done: whether every benchmark is complete and scored.

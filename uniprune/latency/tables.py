@@ -97,7 +97,7 @@ def to_table(rows: Sequence[BenchRow]) -> Table:
 
 
 def notes(rows: Iterable[BenchRow]) -> list[str]:
-    """Return the notes below the table: meaning of the columns, spread of equal prefills, what was never tried, failures."""
+    """Return the notes below the table: meaning of the columns, spread of equal prefills, untried models, failures."""
     rows = list(rows)
     long = [_too_long(row.setup, row.measured.context) for row in rows if row.measured and row.measured.context]
     untried = [f"{row.setup.model}: {row.untried}." for row in rows if row.untried]

@@ -239,6 +239,15 @@ class ModelAdapter:
         return normed
 
 
+def unregistered(config: Any) -> str:
+    """Explain that no adapter is registered for models of a configuration."""
+    text_only = "" if hasattr(config, "vision_config") else " (it has no vision_config: a language model alone?)"
+    return (
+        f"unknown model family {config.model_type!r}{text_only}; the registered families are "
+        f"{', '.join(MODELS.names())}"
+    )
+
+
 def find_adapter(model: Any) -> ModelAdapter:
     """Return the registered family's adapter of a loaded model; PEFT wrappers are unwrapped.
 
@@ -252,6 +261,8 @@ def find_adapter(model: Any) -> ModelAdapter:
         raise UserError(
             f"{type(model).__name__} has no config.model_type; pass a loaded Hugging Face vision-language model"
         )
+    if kind not in MODELS.names():
+        raise UserError(f"{unregistered(inner.config)}; a file registers another one (docs/add-a-model.md)")
     family: type[ModelAdapter] = MODELS.get(kind)
     try:
         adapter = family(inner)

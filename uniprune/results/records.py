@@ -113,7 +113,7 @@ class ModelRecord(Strict):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of its numbers should know of it."""
+        """Remarks that belong to all of its numbers."""
         return tuple(remark for remark in (self.unused, self.untried) if remark)
 
 

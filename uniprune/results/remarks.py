@@ -103,9 +103,9 @@ def score_notes(record: RunRecord, benchmark: str) -> Iterator[str]:
 def row_notes(entries: Entries) -> list[str]:
     """Return the notes below a table of scores, each about one remark on one benchmark, with the runs it concerns most.
 
-    They are followed by models with parts that were never tried, by what is known about judges, by the benchmarks that several versions of a scorer scored, and by
-    those whose rows were batched in several ways, within a run or in runs of one model and precision, where this
-    changes answers.
+    They are followed by models with parts that were never tried, by what is known about judges, by the benchmarks that
+    several versions of a scorer scored, and by those whose rows were batched in several ways, within a run or in runs
+    of one model and precision, where this changes answers.
     """
     entries = list(entries)
     found: dict[tuple[str, str], list[tuple[RemarkCount, RunRecord]]] = defaultdict(list)
