@@ -118,7 +118,7 @@ def test_a_template_that_writes_no_image_is_named(family: str, folder: Folder, t
     shutil.copytree(folder(family), path)
     template = path / "chat_template.jinja"
     template.write_text(template.read_text().replace("<image>", ""))
-    with pytest.raises(UserError, match="Found total 0 <image> tokens|writes 0 placeholders"):
+    with pytest.raises(UserError, match=r"Found total 0 <image> tokens|writes 0 placeholders"):
         outline(entry(path), CPU)
 
 

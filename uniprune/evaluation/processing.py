@@ -28,7 +28,7 @@ from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
-from uniprune.modeling.messages import Part
+from uniprune.modeling.messages import Part, check_message
 from uniprune.results.remarks import QUESTION
 
 
@@ -126,8 +126,11 @@ class RequestEncoder:
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
         try:
             row = self._encode(request, parts)
-        except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
-            return EncodedRequest(request.index, error=f"the model's processor: {error}")
+        except MemoryError:
+            raise
+        except Exception as error:  # an image that is too narrow, a message the template refuses, …
+            kind = "" if isinstance(error, (ValueError, TemplateError)) else f"{type(error).__name__}: "
+            return EncodedRequest(request.index, error=f"the model's processor: {kind}{error}")
         return dataclasses.replace(row, remarks=(*row.remarks, *remarks))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
@@ -136,6 +139,7 @@ class RequestEncoder:
         Raises:
             ValueError: template or processor do not accept it.
         """
+        check_message(parts, self.processor)
         images = [part for part in parts if part.image is not None]
         processor = for_images(self.processor, self.settings.image_total, len(images))
         parts = enlarged(parts, self.settings.enlarge_first)

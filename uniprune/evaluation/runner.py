@@ -151,6 +151,7 @@ class Runner:
                 requested=self._requested(report),
                 initial=report.initial,
                 text_tokens=report.text,
+                positions=report.positions + text.tokens - 1,
                 flops=self._costs.prompt(report.encoded, report.lengths),
                 kv_bytes=report.kv_bytes,
             )

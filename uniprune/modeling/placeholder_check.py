@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.image_check import noise, processed, reason
+from uniprune.modeling.messages import VISUAL_TOKENS
 
 PICTURES = ((500, 375), (64, 20), (300, 500))
 """Sizes, width first: of a photo, a word, and one that is cut into tiles in another way."""
@@ -21,8 +22,6 @@ SAME = ("image_grid_pinpoints",)
 """Settings that image processor and model hold by one name and that pictures of few sizes do not compare."""
 ALIKE = {"merge_size": "spatial_merge_size", "crop_size": "image_size", "size": "image_size"}
 """Setting of a processor -> its name in the model's configuration, where they differ."""
-VISUAL_TOKENS = ("image_token", "video_token")
-"""Attributes of a processor that hold the placeholders of one visual token."""
 REMEDY = "config.json, the processor's files and the tokenizer's must be of one checkpoint; fetch it anew, all of it"
 
 
