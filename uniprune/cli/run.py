@@ -72,6 +72,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="site",
         help="the ratio holds at the pruning layer, or over all",
     )
+    how.add_argument(
+        "--question",
+        choices=("seen", "hidden"),
+        default="seen",
+        help="methods decide with the whole prompt, or before the question is known: images come first, as where "
+        "prefixes are cached, and methods that look at the question are refused",
+    )
     machine_arguments(parser)
 
 
@@ -138,7 +145,9 @@ def act(options: argparse.Namespace) -> int:
     fill_in(options)
     data = tuple(options.data) if options.data is not None else None
     cells = [
-        RunSpec(options.model, choice, data, options.suite, options.protocol, options.limit, options.like)
+        RunSpec(
+            options.model, choice, data, options.suite, options.protocol, options.limit, options.like, options.question
+        )
         for choice in method_choices(options)
     ]
     with ProcessGroup.join() as team:

@@ -173,6 +173,7 @@ class Sweep:
         """Return the settings of a run apart from model and method."""
         return RunOptions(
             protocol=cell.protocol,
+            question=cell.question,
             limit=cell.limit,
             batch_size=self.settings.batch_size,
             max_new_tokens=self.settings.max_new_tokens,

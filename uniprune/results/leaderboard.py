@@ -16,7 +16,7 @@ from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.store import AGAIN
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 
-LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
+LEAD = ("model", "method", "ratio", "layer", "protocol", "question", "seed", "settings")
 TAIL = (
     *("average", "rank", "relative %", "agreement %", "first-token KL"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
@@ -118,6 +118,7 @@ def _row(
         "ratio": setup.ratio,
         "layer": _layers([layer for layer, _ in setup.method.stages]),
         "protocol": None if setup.method.kind == "none" else setup.protocol,
+        "question": setup.question,
         "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
         "settings": _settings(group),
         **{name: _cell(comparison.score(group, name), group.spread([name])) for name in scores},

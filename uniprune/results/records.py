@@ -73,6 +73,8 @@ class Setup(Strict):
     """Most new tokens of every row; null for each benchmark's own limit."""
     prompts: Literal["benchmark", "family"] = "benchmark"
     """Source of the prompts inside the chat template: the benchmark, or the model's family where it has rules."""
+    question: Literal["seen", "hidden"] = "seen"
+    """Knowledge of the method: the whole prompt, or nothing behind the images, which then come first."""
     image_decoding: Literal["kit", "viewer"] = "kit"
     """Conversion of images to RGB: VLMEvalKit's, or the one that image viewers show."""
     limit: int | None

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from uniprune.results.predictions import Prediction
 from uniprune.results.records import DatasetRecord, RunRecord
 
-CONTEXT, CUT, UNREAD, QUESTION = "context", "cut", "unread", "question not found"
+CONTEXT, CUT, UNREAD = "context", "cut", "unread"
+QUESTION, MOVED = "question not found", "images moved"
 ORIENTATION, DEPTH = "orientation ignored", "depth cut"
 TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
 REMARKS: Mapping[str, str] = {
@@ -24,6 +25,7 @@ REMARKS: Mapping[str, str] = {
     UNREAD: "have an answer that the scoring could not read",
     QUESTION: "do not contain their question as the benchmark gives it; a method that reads attention from the "
     "question's tokens gets it from the whole message",
+    MOVED: "have text before an image, which --question hidden puts behind all images",
     ORIENTATION: "have an image whose EXIF orientation is not applied (--image-decoding viewer does)",
     DEPTH: "have an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
     TRANSPARENCY: "have an image whose transparency is dropped (--image-decoding viewer puts it on white)",
