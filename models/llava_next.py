@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import Columns, ImageLayout, Size
+from uniprune.modeling.adapter import Columns, ImageLayout, Size, Tried
 from uniprune.modeling.tiny import IMAGE, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -85,6 +85,8 @@ class LlavaNext(Llava):
     image is. Newline tokens carry no patch. So no method sees one, no budget counts one, and all of them stay while
     their image keeps a token, as in G-Prune's release.
     """
+
+    tried: ClassVar[Tried] = {"text model": ("llama", "mistral"), "tower": ("clip_vision_model",)}
 
     def image_layouts(
         self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns

@@ -216,10 +216,10 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
 
 def print_failures(failures: Sequence[tuple[PlannedRun, Failure]], runs: int, debug: bool) -> None:
     """Print each reason once to stderr, with the runs it concerns unless it concerns all `runs` of the command."""
-    reasons: dict[Failure, list[str]] = {}
+    reasons: dict[str, tuple[Failure, list[str]]] = {}
     for item, failure in failures:
-        reasons.setdefault(failure, []).append(item.label)
-    for failure, labels in reasons.items():
+        reasons.setdefault(failure.message, (failure, []))[1].append(item.label)
+    for failure, labels in reasons.values():
         names = ", ".join(labels[:3]) + f" and {len(labels) - 3} more" * (len(labels) > 3)
         concerned = "" if len(labels) == runs else f"{names}: "
         sys.stderr.write(failure.trace * debug + f"error: {concerned}{failure.message}\n")

@@ -64,6 +64,7 @@ class Run:
                 source=loaded.entry.source,
                 like=loaded.entry.like,
                 unused=unused_settings(loaded.entry, loaded.adapter.model.config.model_type, options.prompts),
+                untried=loaded.adapter.untried(),
                 family=loaded.adapter.model.config.model_type,
                 layers=loaded.num_layers,
                 parameters=sum(weight.numel() for weight in loaded.model.parameters()),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -204,19 +205,29 @@ class Pictures:
 
 def encode(processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any]) -> bytes | str:
     """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none."""
-    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
-    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    [part] = enlarged([Part(image=Image.fromarray(noise))], factor)
+    [part] = enlarged([Part(image=noise(size))], factor)
     digest = hashlib.blake2b()
     try:
-        prompt = processor.apply_chat_template(message, tokenize=False)
-        inputs = processor(text=prompt, images=[[part.image]], images_kwargs=dict(call), return_tensors="pt")
+        inputs = processed(processor, part.image, call)
     except Exception as error:  # processors raise whatever their settings lead to
         return reason(error)
     for name, value in sorted(inputs.items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(np.ascontiguousarray(value.numpy()).data)
     return digest.digest()
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    """Return a picture of noise, always the same, of `size`, width first."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def processed(processor: Any, picture: Any, call: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Return what a processor makes of a message with a picture; `call` are fields passed to the image processor."""
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
+    prompt = processor.apply_chat_template(message, tokenize=False)
+    inputs = processor(text=prompt, images=[[picture]], images_kwargs=dict(call), return_tensors="pt")
+    return dict(inputs)
 
 
 def own(processor: Any) -> dict[str, Any]:

@@ -133,7 +133,9 @@ def _row(
         "rows": sum(entry.score.rows for entry in scores.values() if entry.score),
         "left out": sum(len(entry.faulty) for entry in scores.values()),
         "judge": ", ".join(sorted({entry.score.judge for entry in entries if entry.score})) or None,
-        "remarks": all_remarks({name: [run.datasets[name] for run in group.runs] for name in scores}),
+        "remarks": all_remarks(
+            {name: [run.datasets[name] for run in group.runs] for name in scores}, (run.model for run in group.runs)
+        ),
         "identity": " ".join(run.identity for run in group.runs),
     }
     timings = [entry.timing for entry in entries if entry.timing]

@@ -102,6 +102,8 @@ class ModelRecord(Strict):
     """Entry of configs/models.yaml whose settings it takes."""
     unused: str | None = None
     """Remark about settings that entries of its family have and this run has not."""
+    untried: str | None = None
+    """Remark about parts that no test of its family runs on, such as another language model."""
     family: str
     """`config.model_type`, the registered name of its adapter."""
     layers: int
@@ -110,6 +112,11 @@ class ModelRecord(Strict):
     """Parameters, vision tower included."""
     ignored: dict[str, Any] = Field(default_factory=dict)
     """Generation settings of the checkpoint that greedy decoding does not follow (sampling, penalties, …)."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Remarks that belong to all of its numbers."""
+        return tuple(remark for remark in (self.unused, self.untried) if remark)
 
 
 class Environment(Strict):
