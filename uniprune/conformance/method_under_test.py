@@ -20,6 +20,7 @@ from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
 from uniprune.modeling.greedy import Greedy
 from uniprune.modeling.tiny import LAYERS, TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage
+from uniprune.pruning.placement import placed
 
 RATIO = 0.3
 RATIOS = (0.02, RATIO, 0.6, 0.98)
@@ -153,7 +154,7 @@ class MethodUnderTest:
 
     def stages(self, ratio: float = RATIO) -> tuple[Stage, ...]:
         """Return the pruning points."""
-        return self.at(ratio).schedule(LAYERS)
+        return placed(self.at(ratio).schedule(LAYERS), self.adapter.attends)
 
     @property
     def adaptive(self) -> bool:

@@ -124,7 +124,12 @@ class ModelAdapter:
         """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
         return ()
 
-    # --- decoder: where attention is not causal ------------------------------------------------------------------
+    # --- decoder: where its layers differ ------------------------------------------------------------------------
+    @cached_property
+    def attends(self) -> tuple[bool, ...]:
+        """Whether each decoder layer has attention with queries and keys; layers with linear attention have none."""
+        return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
     def blocks(self, visual: Tensor) -> Tensor:
         """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
 
