@@ -1,10 +1,10 @@
 """Floating-point operations of a prefill, from the shapes of the model's own modules and of their inputs.
 
 Counted are matrix products, two operations per multiply-add: linear and convolution layers, and attention over the
-positions that attend to each other (half of them in the causal decoder, one window at a time in windowed towers). Linear
-attention counts what the recurrence does for a token: kernels that compute it in chunks do a little more. The output
-head runs on the last token only, as in generation. Of a layer's experts those count that a token is routed to,
-beside the router and the shared experts. Not counted: norms, activations, softmax, rotary embeddings
+positions that attend to each other (half of them in the causal decoder, one window at a time in windowed towers and
+layers). Linear attention counts what its recurrence does for a token: kernels that compute it in chunks do a little
+more. The output head runs on the last token only, as in generation. Of a layer's experts those count that a token is
+routed to, beside the router and the shared experts. Not counted: norms, activations, softmax, rotary embeddings
 (together below one percent of a real model), padding, and what the method itself computes, which is timed instead.
 A model with a matrix of another kind is refused: it would count as nothing.
 """

@@ -23,11 +23,11 @@ Move = tuple[int, int]
 def placed(stages: Sequence[Stage], attends: Sequence[bool]) -> tuple[Stage, ...]:
     """Return the stages at layers where the attention that they read exists.
 
-    Of stages of one method that move to the same layer the last one stays: its ratio counts from the first one's tokens.
+    Of stages of one method that move to one layer the last stays: its ratio counts from the tokens of the first.
 
     Args:
         stages: a method's schedule, in layer order.
-        attends: for every decoder layer, whether it has attention with queries and keys; empty if all have.
+        attends: for every decoder layer, whether it has queries and keys; empty if all have.
 
     Raises:
         UnsupportedError: no layer fits, or stages of two methods change places.
@@ -39,9 +39,9 @@ def placed(stages: Sequence[Stage], attends: Sequence[bool]) -> tuple[Stage, ...
             found.pop()
         if found and moved.layer <= found[-1].layer and not all(attends):
             raise UnsupportedError(
-                f"where the decoder has the attention they read, {type(found[-1].pruner).__name__} prunes at layer "
-                f"{found[-1].layer} and {type(stage.pruner).__name__} at layer {moved.layer}: they would change places; "
-                "give them other layers"
+                f"with the attention that this decoder has, {type(found[-1].pruner).__name__} prunes at layer "
+                f"{found[-1].layer} and {type(stage.pruner).__name__} at layer {moved.layer}: they would change "
+                "places; give them other layers"
             )
         found.append(moved)
     return tuple(found)
