@@ -51,24 +51,26 @@ class CostModel:
         self._patch = products(adapter.vision) - once
         self._image = cache(self._image_cost)
 
-    def prompt(self, images: Iterable[Grid], lengths: Sequence[int]) -> Flops:
+    def prompt(self, images: Iterable[Grid], lengths: Sequence[int], pairs: Sequence[float] | None = None) -> Flops:
         """Count the operations of one prompt's prefill.
 
         Args:
             images: (t, h, w) in LLM tokens of every image or tile.
             lengths: tokens of any kind entering each decoder layer.
+            pairs: pairs of them that attend to each other, where a token counts half with itself; half of all by
+                default, as in layers without a window.
         """
         each = [self._image(grid) for grid in images]
         return Flops(
             vision=sum(tower for tower, _ in each),
             projector=sum(projector for _, projector in each),
-            llm=self.decoder(lengths),
+            llm=self.decoder(lengths, [n * n / 2 for n in lengths] if pairs is None else pairs),
         )
 
-    def decoder(self, lengths: Sequence[int]) -> int:
-        """Count the decoder layers on `lengths` tokens each, and the output head on the last one."""
-        pairs = zip(self._layers, lengths, strict=True)
-        return sum(2 * linear * n + 2 * inner * n * n for (linear, inner), n in pairs) + 2 * self._head
+    def decoder(self, lengths: Sequence[int], pairs: Sequence[float]) -> int:
+        """Count the decoder layers on `lengths` tokens and `pairs` of them, and the output head on the last one."""
+        layers = zip(self._layers, lengths, pairs, strict=True)
+        return sum(2 * linear * n + round(4 * inner * pair) for (linear, inner), n, pair in layers) + 2 * self._head
 
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
         """Count tower and projector on one image."""
