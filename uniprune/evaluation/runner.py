@@ -25,6 +25,7 @@ from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
+from uniprune.pruning.placement import placed
 from uniprune.results.predictions import Prediction
 from uniprune.results.remarks import CONTEXT, CUT
 from uniprune.results.spans import SPANS
@@ -62,7 +63,7 @@ class Runner:
         self._loaded, self._pruner, self._average = loaded, pruner, average
         self._generator = Generator(loaded)
         self._workers, self._shared, self._decoding, self._question = workers, shared, decoding, question
-        self._stages = pruner.schedule(loaded.num_layers)
+        self._stages = placed(pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
         self._context = context_length(loaded.adapter.decoder.config)
         self._warm = shared is not None  # no times are stored then
@@ -157,7 +158,7 @@ class Runner:
                 requested=self._requested(report),
                 initial=report.initial,
                 text_tokens=report.text,
-                flops=self._costs.prompt(report.encoded, report.lengths),
+                flops=self._costs.prompt(report.encoded, report.lengths, report.pairs),
                 kv_bytes=report.kv_bytes,
             )
             for row, text, report in zip(rows, texts, reports, strict=True)

@@ -65,6 +65,8 @@ class ModelAdapter:
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
         tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
+        block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
+            both ways; empty where attention is causal.
         merge: patches per side that form one LLM token (1: a token is a patch).
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
@@ -72,6 +74,7 @@ class ModelAdapter:
 
     tried: ClassVar[Tried] = {}
     tiled: ClassVar[bool] = False
+    block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
     vision: Any
@@ -128,6 +131,23 @@ class ModelAdapter:
     def token_parts(self) -> Sequence[nn.Module]:
         """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
         return ()
+
+    # --- decoder: where its layers differ ------------------------------------------------------------------------
+    @cached_property
+    def attends(self) -> tuple[bool, ...]:
+        """Whether each decoder layer has attention with queries and keys; layers with linear attention have none."""
+        return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    def blocks(self, visual: Tensor) -> Tensor:
+        """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
+
+        By default every contiguous run of placeholders is one.
+
+        Args:
+            visual: [B, L] True at visual placeholders of the un-pruned prompts.
+        """
+        first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+        return (first.long().cumsum(1) - 1).where(visual, -1)
 
     # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
