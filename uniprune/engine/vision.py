@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -15,7 +16,8 @@ from uniprune.engine.attention import exchanged, received
 from uniprune.engine.compaction import to_device
 from uniprune.engine.token_groups import image_of
 from uniprune.errors import PruningError, UnsupportedError
-from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.adapter import ImageLayout, ModelAdapter
+from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
 
 T = TypeVar("T")
@@ -39,8 +41,8 @@ class Vision(Protocol):
         """The tower's output, or the features passed to the model in its place."""
 
     @property
-    def projected(self) -> Tensor | None:
-        """The projector's output."""
+    def layouts(self) -> list[ImageLayout] | None:
+        """The encoded images in prompt order, None if unknown."""
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
         """Return [N, C] per image of a quantity of a captured layer."""
@@ -62,9 +64,9 @@ class VisionCapture:
     Attributes:
         adapter: the model's adapter.
         grids: (t, h, w) per image or tile.
+        given: arguments of the adapter's encoder that made the call.
         output: the tower's output.
         entered: the projector's input.
-        projected: the projector's output.
         leaving: layer -> hidden states leaving the block.
         blocks: layer -> hidden states entering the block.
         attentions: layer -> (hidden, kwargs) of its attention.
@@ -72,9 +74,9 @@ class VisionCapture:
 
     adapter: ModelAdapter
     grids: list[Grid]
+    given: Mapping[str, Any] = field(default_factory=dict)
     output: Any = None
     entered: Tensor | None = None
-    projected: Tensor | None = None
     leaving: dict[int, Tensor] = field(default_factory=dict)
     blocks: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
@@ -84,9 +86,14 @@ class VisionCapture:
     def memory(self) -> int:
         """Bytes of all tensors held."""
         output = [getattr(self.output, name, None) for name in ("pooler_output", DEEPSTACK)]
-        kept = [output, self.entered, self.projected, self.leaving, self.blocks, self.attentions, self._known]
+        kept = [output, self.entered, self.leaving, self.blocks, self.attentions, self._known]
         storages = [leaf.untyped_storage() for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    @cached_property
+    def layouts(self) -> list[ImageLayout] | None:
+        """The encoded images in prompt order, None if unknown."""
+        return self.adapter.image_layouts(self.grids, self.given)
 
     def forget(self) -> None:
         """Drop the computed quantities: they can be computed again."""
@@ -177,20 +184,21 @@ class ViewVision:
 
     Attributes:
         call: the tower's work, None if the features were computed outside the session.
-        origins: [U] tokens of that work that form the view's grids, on the CPU; None if unknown.
+        origins: tokens of that work that form the U cells of the view's grids, on the CPU; None if unknown.
         cells: [N] cells of the surviving tokens in the concatenated grids, on the CPU.
         device: device of the results.
     """
 
     call: Vision | None
-    origins: Tensor | None
+    origins: Origins | None
     cells: Tensor
     device: torch.device
 
     @property
     def patches(self) -> int:
         """Vision patches per token."""
-        return self._call.adapter.merge**2
+        grid = self._call.grids[self._place[0][0]]
+        return self._call.adapter.patches(grid) // prod(grid)
 
     def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
         """Return [N] CLS attention (mean over heads, or one joint head); received attention without a CLS token."""
@@ -240,7 +248,18 @@ class ViewVision:
         return self._of_view(self._call.features())
 
     def project(self, features: Tensor) -> Tensor:
-        """Return [k, D] LLM tokens of features [k, C]."""
+        """Return [k, D] LLM tokens of features [k, C].
+
+        Raises:
+            UnsupportedError: tokens of the view are means of projected tokens.
+        """
+        mixed = _known(self.origins).mixed
+        if mixed:
+            raise UnsupportedError(
+                f"{type(self._call.adapter).__name__} averages tokens after its projector: {mixed} of these "
+                f"{len(_known(self.origins))} visual tokens are means of up to four, which no feature of the tower "
+                "becomes when it is projected; merge what the language model gets (space=llm), or use another method"
+            )
         return self._call.project(features).to(self.device)
 
     @property
@@ -251,19 +270,26 @@ class ViewVision:
         return self._of_view(self._call.quantity(name, layer))
 
     def _of_view(self, values: list[Tensor]) -> Tensor:
+        """Return [N, C], the mean of what the tokens have that each cell is made of."""
         images, places = self._place
         every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
-        return every[to_device(places[self.cells], every.device)].to(self.device)
+        parts = [every[to_device(place, every.device)] for place in places[self.cells].unbind(1)]
+        share = _known(self.origins).share
+        if share is None:
+            return parts[0].to(self.device)
+        shares = to_device(share[self.cells], every.device).unbind(1)
+        mean = sum(part.float() * one[:, None] for part, one in zip(parts, shares, strict=True))
+        return mean.to(every.dtype).to(self.device)
 
     @cached_property
     def _place(self) -> tuple[list[int], Tensor]:
-        """Images of the call that the view's tokens come from, and [U] each token's index in these images joined."""
-        origins, sizes = _known(self.origins), torch.tensor(list(map(prod, self._call.grids)))
-        number = image_of(origins, self._call.grids)
+        """Images of the call that the view's tokens come from, and [U, k] each token's index in these images joined."""
+        index, sizes = _known(self.origins).index, torch.tensor(list(map(prod, self._call.grids)))
+        number = image_of(index, self._call.grids)
         images = number.unique()
         left_out = sizes.clone()
         left_out[images] = 0
-        return images.tolist(), origins - left_out.cumsum(0)[number]
+        return images.tolist(), index - left_out.cumsum(0)[number]
 
 
 def _known(value: T | None) -> T:
