@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -68,24 +68,24 @@ class LlavaNext(Llava):
         Raises:
             UnsupportedError: the sizes are unknown.
         """
-        if "image_sizes" not in given:
+        return in_order(self._layout(pixels, given) for pixels in self._sizes_of(given))
+
+    def _sizes_of(self, given: Mapping[str, Any]) -> list[list[int]]:
+        """Height and width in pixels of every encoded image."""
+        if given.get("image_sizes") is None:
             raise UnsupportedError(
                 "the image features were computed outside this session, so it is unknown which tokens end rows; pass "
                 "pixel values and image_sizes, or features of this session (Session.encode)"
             )
-        layouts, start = [], 0
-        for size in torch.as_tensor(given["image_sizes"]).tolist():
-            layout, tokens = self._layout(size, given)
-            layouts.append(layout.moved(start))
-            start += tokens
-        return layouts
+        sizes: list[list[int]] = torch.as_tensor(given["image_sizes"]).tolist()
+        return sizes
 
     def _layout(self, pixels: list[int], given: Mapping[str, Any]) -> tuple[ImageLayout, int]:
         """Run the model's own packing on the numbers of an image's tokens: its layout, and how many the tower made."""
         rows, columns = self._shape(pixels)
         numbers = torch.arange((1 + rows * columns) * self._side**2)
-        tiles = numbers.view(-1, self._side**2, 1)
-        (packed,), _ = self.base.pack_image_features([tiles], [pixels], "default", image_newline=torch.tensor([-1]))
+        tiles = [numbers.view(-1, self._side**2, 1)]
+        (packed,), _ = self.base.pack_image_features(tiles, [pixels], "default", image_newline=torch.tensor([-1]))
         return self._placed(Origins.single(packed[packed >= 0]), packed[:, 0] < 0), len(numbers)
 
     def _placed(self, origins: Origins, markers: Tensor) -> ImageLayout:
@@ -164,3 +164,12 @@ class LlavaNext(Llava):
         """Rows and columns of tiles an image may be cut into."""
         side = self.model.config.vision_config.image_size
         return [(height // side, width // side) for height, width in self.model.config.image_grid_pinpoints]
+
+
+def in_order(images: Iterable[tuple[ImageLayout, int]]) -> list[ImageLayout]:
+    """Return layouts as those of one call; each is given as if it were alone, with the tokens the tower made of it."""
+    found, start = list[ImageLayout](), 0
+    for layout, tokens in images:
+        found.append(layout.moved(start))
+        start += tokens
+    return found
