@@ -70,7 +70,7 @@ class LlavaOnevision(LlavaNext):
         counts = [1] * len(sizes) if counts is None else torch.as_tensor(counts).tolist()
         cut = [count == 1 for count in counts for _ in range(count)]
         return in_order(
-            self._layout(pixels, given) if alone else self._whole() for pixels, alone in zip(sizes, cut, strict=True)
+            self._layout(pixels, given) if alone else self._whole() for pixels, alone in zip(sizes, cut, strict=False)
         )
 
     def _layout(self, pixels: list[int], given: Mapping[str, Any]) -> tuple[ImageLayout, int]:

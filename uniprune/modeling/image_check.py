@@ -97,6 +97,10 @@ class Check:
         factor = self.settings.enlarge_first
         if factor != 1 and not self.pictures.differ(changed, changed, factor):
             raise self._refusal(f"enlarge_first={factor} has no effect on {kind.__name__}")
+        if self.settings.one_by_one and encode(changed, SMALL[2], 1, {}, 2) == encode(
+            changed, SMALL[2], 1, {}, 2, True
+        ):
+            raise self._refusal(f"one_by_one=true has no effect on {kind.__name__}")
 
     def _check_form(self, name: str, changed: Any) -> None:
         """Refuse a value that the image processor holds in another form, or under another name."""
@@ -202,15 +206,28 @@ class Pictures:
         return any(self.encoded(one, size) != self.encoded(other, size, factor, call) for size in (*SMALL, *LARGE))
 
 
-def encode(processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any]) -> bytes | str:
-    """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none."""
-    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
+def encode(
+    processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any], copies: int = 1, apart: bool = False
+) -> bytes | str:
+    """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none.
+
+    Args:
+        processor: the processor.
+        size: width and height of the picture.
+        factor: by which it is enlarged.
+        call: fields of the image processor that are passed in its call.
+        copies: how often the picture is in the prompt.
+        apart: whether each is processed as if it were the only one.
+    """
+    message = [{"role": "user", "content": [{"type": "image"}] * copies + [{"type": "text", "text": "a"}]}]
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     [part] = enlarged([Part(image=Image.fromarray(noise))], factor)
     digest = hashlib.blake2b()
     try:
         prompt = processor.apply_chat_template(message, tokenize=False)
-        inputs = processor(text=prompt, images=[[part.image]], images_kwargs=dict(call), return_tensors="pt")
+        pictures = [part.image] * copies
+        images = pictures if apart else [pictures]
+        inputs = processor(text=prompt, images=images, images_kwargs=dict(call), return_tensors="pt")
     except Exception as error:  # processors raise whatever their settings lead to
         return reason(error)
     for name, value in sorted(inputs.items()):
