@@ -25,6 +25,7 @@ pytestmark = pytest.mark.end_to_end
 
 STEPS, FRAMES = 5, 3
 SIDES = (4, 5)
+attentions = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.exhaustive)])
 sides = pytest.mark.parametrize("side", SIDES)
 
 
@@ -42,7 +43,7 @@ def video(side: int) -> dict[str, Tensor]:
 
 
 @sides
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@attentions
 def test_keeping_everything_is_bit_identical(side: int, attention: str) -> None:
     model, x = model_of(side, attention), video(side)
     tokens, logits = generate(model, x, STEPS)
@@ -55,7 +56,7 @@ def test_keeping_everything_is_bit_identical(side: int, attention: str) -> None:
 
 
 @sides
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@attentions
 def test_pruning_equals_a_shorter_prompt_and_masking(side: int, attention: str) -> None:
     model, x = model_of(side, attention), video(side)
     with prune(model, Plan(plan={0: 0.4})) as session:

@@ -2,121 +2,35 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, NamedTuple
-
 import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers.oracles import dropped_by, layerwise_masked, merged_inputs, physically_short
+from tests.helpers.onevision import MIXED, NAMES, SIDE, case, model_of, placed
+from tests.helpers.oracles import dropped_by, layerwise_masked, masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, Probe, generate
-from tests.helpers.tiny import IMAGE, VIDEO
 from tests.modeling.test_flops import counted
 from uniprune.engine import prune
 from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UnsupportedError
 from uniprune.methods.divprune import DivPrune
+from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.methods.visionzip import VisionZip
 from uniprune.methods.vispruner import VisPruner
 from uniprune.modeling.adapter import find_adapter
-from uniprune.modeling.tiny import TinyPrompt
 from uniprune.models.llava_onevision import TinyLlavaOnevision
 from uniprune.pruning.budget import keep_count
 
 pytestmark = pytest.mark.end_to_end
 
 STEPS = 5
-SIDE = 5
-"""Tokens per side of a tile: an odd number, whose half a video frame rounds up."""
-
-
-class Interpolated(TinyLlavaOnevision):
-    """Interpolates grids of more than one tile, as checkpoints do those of more than nine."""
-
-    most = 1
-
-
-class Case(NamedTuple):
-    """A prompt.
-
-    Attributes:
-        tiny: its model.
-        x: arguments of a forward.
-        grids: (t, h, w) per image.
-        tiles: tiles per image, or frames of a video.
-    """
-
-    tiny: TinyLlavaOnevision
-    x: dict[str, Tensor]
-    grids: tuple[tuple[tuple[int, int, int], ...], ...]
-    tiles: list[int]
-
-
-def images(tiny: TinyLlavaOnevision, *sizes: tuple[int, int]) -> dict[str, Tensor]:
-    return tiny.batch([tiny.prompt(torch.Generator().manual_seed(0), sizes)])
-
-
-def several() -> dict[str, Tensor]:
-    """Two images as the processor gives them: a base tile each, filled up with tiles that the model drops."""
-    tiny, generator = TinyLlavaOnevision((SIDE, SIDE)), torch.Generator().manual_seed(0)
-    placed = [IMAGE] * (SIDE * SIDE + 1)
-    prompt = TinyPrompt((5, 6, *placed, 7, 8, *placed, 9, 10, 11), (9, 10, 11), ())
-    return tiny.batch([prompt]) | {
-        "pixel_values": torch.randn(2, 1, 3, tiny.side, tiny.side, generator=generator),
-        "image_sizes": torch.tensor([[60, 90], [70, 70]]),
-        "batch_num_images": torch.tensor([2]),
-    }
-
-
-def video(side: int, frames: int = 3, newline: int = 1) -> dict[str, Tensor]:
-    """One video."""
-    tiny, generator = TinyLlavaOnevision((side, side)), torch.Generator().manual_seed(0)
-    placed = [VIDEO] * (frames * ((side + 1) // 2) ** 2 + newline)
-    pixels = torch.randn(1, frames, 3, tiny.side, tiny.side, generator=generator)
-    return tiny.batch([TinyPrompt((5, 6, 7, *placed, 8, 9, 10), (8, 9, 10), ())]) | {"pixel_values_videos": pixels}
-
-
-@cache
-def case(name: str) -> Case:
-    plain, small = TinyLlavaOnevision((SIDE, SIDE)), Interpolated((SIDE, SIDE))
-    base = (1, SIDE, SIDE)
-    match name:
-        case "interpolated":
-            return Case(small, images(small, (8, 10)), ((base, (1, 4, 5)),), [5])
-        case "interpolated twice":
-            x = images(small, (10, 10), (3, 4))
-            return Case(small, x, ((base, base), (base, (1, 3, 5))), [5, 2])
-        case "several images":
-            return Case(plain, several(), ((base,), (base,)), [1, 1])
-        case "video":
-            return Case(plain, video(SIDE), (((3, 3, 3),),), [3])
-        case _:
-            return Case(TinyLlavaOnevision((4, 4)), video(4), (((3, 2, 2),),), [3])
-
-
-NAMES = ("interpolated", "interpolated twice", "several images", "video", "video of an even side")
 cases = pytest.mark.parametrize("name", NAMES)
-MIXED = ("interpolated", "interpolated twice", "video", "video of an even side")
-
-
-@cache
-def model_of(name: str, attention: str = "sdpa") -> Any:
-    return case(name).tiny.model(attention)
-
-
-def placed(name: str) -> tuple[int, Tensor]:
-    """The placeholder's id, and [1, L] True at placeholders whose embedding is not the newline."""
-    model, x = model_of(name), case(name).x
-    embeds, _ = merged_inputs(model, x)
-    visual_id = VIDEO if "pixel_values_videos" in x else IMAGE
-    newline = (embeds == model.base_model.image_newline).all(-1)
-    return visual_id, (x["input_ids"] == visual_id) & ~newline
+attentions = pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.exhaustive)])
 
 
 @cases
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@attentions
 def test_keeping_everything_is_bit_identical(name: str, attention: str) -> None:
     model, x = model_of(name, attention), case(name).x
     tokens, logits = generate(model, x, STEPS)
@@ -128,7 +42,7 @@ def test_keeping_everything_is_bit_identical(name: str, attention: str) -> None:
 
 
 @cases
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@attentions
 def test_pruning_equals_a_shorter_prompt_and_masking(name: str, attention: str) -> None:
     model, x = model_of(name, attention), case(name).x
     visual_id, tokens = placed(name)
@@ -144,6 +58,16 @@ def test_pruning_equals_a_shorter_prompt_and_masking(name: str, attention: str) 
     want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), stages, STEPS)
     assert got[0].tolist() == want_tokens
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["interpolated twice", "video"])
+def test_beams_equal_masking(name: str) -> None:
+    model, eager, x = model_of(name), model_of(name, "eager"), case(name).x
+    options = {"max_new_tokens": STEPS, "do_sample": False, "num_beams": 3}
+    with prune(model, RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3)) as session:
+        got = model.generate(**x, **options)
+    with masked(eager, dropped_by(session.reports[-1], x, *placed(name))):
+        assert torch.equal(got, eager.generate(**x, **options))
 
 
 def as_packed(name: str, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the methods that run a model's vision tower are called with: sizes of images, images per prompt, frames.
+"""Arguments of the methods that run a model's vision tower: sizes of images, images per prompt, frames.
 
 `generate` calls `get_image_features` of the base model before any forward, and keeps these arguments to itself. So no
 hook on a module sees them, and the session stands in for the method on the instance, for families that name it in
