@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from tests.helpers.tiny import IMAGE, visual
+from tests.helpers.tiny import IMAGE, VIDEO, visual
 from uniprune.engine import PrefillReport
 
 
@@ -25,10 +25,15 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the embeddings and position ids the un-pruned language model receives; batch 1 without padding."""
     ids = x["input_ids"]
     embeds = model.get_input_embeddings()(ids)
-    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x}
-    features = model.get_image_features(**vision, return_dict=True).pooler_output
+    if "pixel_values_videos" in x:
+        features = model.get_video_features(x["pixel_values_videos"], return_dict=True).pooler_output
+    else:
+        names = ("pixel_values", "image_grid_thw", "image_sizes", "batch_num_images")
+        vision = {name: x[name] for name in names if name in x}
+        features = model.get_image_features(**vision, return_dict=True).pooler_output
     flat = features.flatten(0, -2) if torch.is_tensor(features) else torch.cat(list(features)).flatten(0, -2)
-    embeds = embeds.masked_scatter((ids == IMAGE)[..., None].expand_as(embeds), flat)
+    places = (ids == IMAGE) | (ids == VIDEO)
+    embeds = embeds.masked_scatter(places[..., None].expand_as(embeds), flat)
     if has_mrope(model):
         positions, _ = model.base_model.get_rope_index(ids, x["mm_token_type_ids"], image_grid_thw=x["image_grid_thw"])
         return embeds, positions
@@ -275,13 +280,17 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def dropped_by(report: PrefillReport, x: dict[str, Tensor], visual_id: int = IMAGE) -> dict[int, Tensor]:
+def dropped_by(
+    report: PrefillReport, x: dict[str, Tensor], visual_id: int = IMAGE, tokens: Tensor | None = None
+) -> dict[int, Tensor]:
     """Return {K: bool [B, L]} of the visual positions each stage has dropped, from the report's cells.
 
     Placeholders without a token, which follow the first cells of their image, stay while the image keeps a cell.
+    `tokens` are the others, by default those of LLaVA-NeXT, or all of a video.
     """
     placeholders = x["input_ids"] == visual_id
-    tokens = visual(x) if visual_id == IMAGE else placeholders
+    if tokens is None:
+        tokens = visual(x) if visual_id == IMAGE else placeholders
     dropped: dict[int, Tensor] = {}
     for b, row in enumerate(report.rows):
         places, others = (mask[b].nonzero()[:, 0] for mask in (tokens, placeholders & ~tokens))

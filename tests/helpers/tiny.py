@@ -23,6 +23,7 @@ COVERED = (
     *("internvl-qwen3", "internvl-qwen3_moe", "llava-siglip-qwen2", "llava_next-mistral"),
     *("qwen2_vl", "glm4v", "glm4v_moe", "glm46v"),
     *("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
+    *("llava_onevision", "llava_next_video"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
 VISION_START = IMAGE_START

@@ -141,7 +141,7 @@ class Prefill(Forward):
         self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
         copies = self._rows_per_prompt(inputs)
-        layouts = self._layouts(grids, inputs) if inputs.has_visual else None
+        layouts = self._layouts(vision) if inputs.has_visual else None
         self.batch = Batch(inputs, copies, pruner.scope, adapter.tiled, grids, layouts)
 
     @property
@@ -161,18 +161,8 @@ class Prefill(Forward):
             )
         return copies
 
-    def _layouts(self, grids: list[Grid] | None, inputs: PrefillInputs) -> list[ImageLayout] | None:
-        """Return the encoded images in prompt order, None if unknown."""
-
-        def projected() -> Tensor | None:
-            return None if self._vision is None else self._vision.projected
-
-        def features(columns: slice) -> Tensor:
-            places = inputs.tokens.visual.nonzero(as_tuple=True)
-            rows, positions = (to_device(place, self._embeds.device) for place in places)
-            return self._embeds[..., columns][rows, positions]
-
-        return self._adapter.image_layouts(grids, projected, features)
+    def _layouts(self, vision: Vision | None) -> list[ImageLayout] | None:
+        return self._adapter.image_layouts(None, {}) if vision is None else vision.layouts
 
     def before_decoder(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the decoder's arguments; without deepstack features, which `before_layer` adds, if tokens may go."""

@@ -19,7 +19,8 @@ from uniprune.engine.question import PromptInfo, question_positions
 from uniprune.engine.report import StageReport
 from uniprune.engine.token_groups import TokenGroup
 from uniprune.engine.token_map import Tokens
-from uniprune.engine.vision import ViewVision, Vision
+from uniprune.engine.view_vision import ViewVision
+from uniprune.engine.vision import Vision
 from uniprune.errors import PruningError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Stage

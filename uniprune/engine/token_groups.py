@@ -16,6 +16,7 @@ from torch import Tensor
 
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ImageLayout
+from uniprune.modeling.origins import Origins
 from uniprune.pruning.base import Scope
 from uniprune.pruning.view import Grid
 
@@ -28,14 +29,14 @@ class TokenGroup:
         ordinal: number of the group in its prompt.
         grids: (t, h, w) of its grids.
         ranks: [N] for every cell of the grids, the rank of the placeholder that holds it.
-        origins: [N] for every cell, its token in the vision tower's call; None if unknown.
+        origins: for every cell, the tokens of the vision tower's call that it is made of; None if unknown.
         markers: ranks of the group's placeholders that belong to no cell.
     """
 
     ordinal: int
     grids: tuple[Grid, ...]
     ranks: Tensor
-    origins: Tensor | None
+    origins: Origins | None
     markers: Tensor
 
 
@@ -128,7 +129,7 @@ def _joined(ordinal: int, groups: Sequence[TokenGroup]) -> TokenGroup:
         ordinal,
         tuple(grid for group in groups for grid in group.grids),
         torch.cat([group.ranks for group in groups]),
-        torch.cat(origins) if len(origins) == len(groups) else None,
+        Origins.joined(origins) if len(origins) == len(groups) else None,
         torch.cat([group.markers for group in groups]),
     )
 
@@ -142,25 +143,29 @@ def _grids_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup
 
 
 def _tiles_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup]:
-    """Yield one part per grid of the tower, cropped to what the prompt holds of it; markers go with the last."""
+    """Yield one part per grid of the tower, cropped to what the prompt holds of it; markers go with the last.
+
+    A cell between two tiles is part of the one that has the larger share in it.
+    """
     if image.origins is None:
         raise UnsupportedError(
             "the image features were computed outside this session, so their tiles are unknown; pass pixel values, or "
             'use scope="image"'
         )
     stops = torch.tensor(list(accumulate(map(prod, encoded))))
-    tile = image_of(image.origins, encoded)
+    main = image.origins.main
+    tile = image_of(main, encoded)
     numbers = tile.unique().tolist()
     for number in numbers:
         frames, height, width = encoded[number]
         cells = (tile == number).nonzero()[:, 0]
-        inside = image.origins[cells] - (stops[number] - frames * height * width)
+        inside = main[cells] - (stops[number] - frames * height * width)
         rows, columns = len((inside // width).unique()) // frames, len((inside % width).unique())
         yield _part(image, cells, (frames, rows, columns), last=number == numbers[-1])
 
 
 def _part(image: TokenGroup, cells: Tensor, grid: Grid, last: bool) -> TokenGroup:
-    origins = None if image.origins is None else image.origins[cells]
+    origins = None if image.origins is None else image.origins.of(cells)
     return TokenGroup(image.ordinal, (grid,), image.ranks[cells], origins, image.markers if last else image.markers[:0])
 
 

@@ -32,6 +32,9 @@ from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part
 from uniprune.results.remarks import MOVED, QUESTION
 
+TOGETHER = "batch_num_images"
+"""Argument of models that encode an image differently if its prompt has others: images of each prompt."""
+
 
 @dataclass(frozen=True)
 class EncodedImage:
@@ -156,10 +159,20 @@ class RequestEncoder:
         )
         if not self.per_image:
             return row
-        # With others an image may be processed differently: of images cut into tiles, all are padded to the most.
-        each = [row.inputs] if len(images) == 1 else [self._processed(processor, (image,)) for image in images]
-        alone = [visual_inputs(inputs) for inputs in each]
+        alone = self._alone(processor, images, visual_inputs(inputs))
         return dataclasses.replace(row.without_pixels(), images=tuple(EncodedImage(hashed(one), one) for one in alone))
+
+    def _alone(self, processor: Any, images: Sequence[Part], together: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Return the visual inputs of every image, given those of all of them in one prompt."""
+        if len(images) == 1:
+            return [together]
+        if TOGETHER in together and not self.settings.one_by_one:  # each keeps the form it has among the others
+            return [
+                {name: value if name == TOGETHER else value[i : i + 1] for name, value in together.items()}
+                for i in range(len(images))
+            ]
+        # Among others an image may be padded: of images cut into tiles, all are padded to the most.
+        return [visual_inputs(self._processed(processor, (image,))) for image in images]
 
     def _processed(self, processor: Any, parts: Sequence[Part]) -> dict[str, np.ndarray]:
         """Apply chat template and a processor to a user message."""
@@ -167,7 +180,7 @@ class RequestEncoder:
         prompt = self._template.render(parts)
         inputs = processor(
             text=prompt,
-            images=[images] if images else None,
+            images=(images if self.settings.one_by_one else [images]) if images else None,
             add_special_tokens=self._needs_start(prompt[0]),
             return_tensors="pt",
         )

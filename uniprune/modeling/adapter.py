@@ -7,8 +7,8 @@ The decoder side is shared; a subclass describes the vision side only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.context import rotary_kind, rotary_positions
 from uniprune.modeling.messages import RawQuestion
+from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
 from uniprune.registry import MODELS
 
 Span = tuple[int, int]
 Size = tuple[int, int]
 """Height and width of an image in visual tokens."""
-Columns = Callable[[slice], Tensor]
-"""A function that returns these columns of a matrix."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
@@ -38,19 +37,23 @@ class ImageLayout:
 
     Attributes:
         grids: (t, h, w) of its grids of tokens, in the order of their placeholders.
-        origins: [N] for every cell of the grids, the number of its token among all that the tower's call made, counted
-            grid after grid in LLM order; None if unknown.
+        origins: for every cell of the grids, its token among all that the tower's call made, or the tokens it is a
+            mean of; None if unknown.
         markers: [P] True at placeholders of the image that hold no token but, say, the end of a row; None for none.
     """
 
     grids: tuple[Grid, ...]
-    origins: Tensor | None = None
+    origins: Origins | None = None
     markers: Tensor | None = None
 
     @property
     def placeholders(self) -> int:
         """P, the number of placeholders of the image."""
         return sum(map(math.prod, self.grids)) if self.markers is None else len(self.markers)
+
+    def moved(self, tokens: int) -> ImageLayout:
+        """Return the same placement of an image that is encoded so many tokens later in the call."""
+        return self if self.origins is None else replace(self, origins=self.origins.moved(tokens))
 
 
 class ModelAdapter:
@@ -67,6 +70,8 @@ class ModelAdapter:
         tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
         block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
             both ways; empty where attention is causal.
+        encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
+            "get_image_features".
         merge: patches per side that form one LLM token (1: a token is a patch).
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
@@ -74,6 +79,7 @@ class ModelAdapter:
 
     tried: ClassVar[Tried] = {}
     tiled: ClassVar[bool] = False
+    encoders: ClassVar[tuple[str, ...]] = ()
     block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
@@ -96,7 +102,10 @@ class ModelAdapter:
         raise NotImplementedError
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
-        """Return (t, h, w) in LLM tokens of every image (or tile) in one call of the vision tower."""
+        """Return (t, h, w) in LLM tokens of every image (or tile) in one call of the vision tower.
+
+        `kwargs` are the call's, and those of the one of `encoders` that makes it.
+        """
         raise NotImplementedError
 
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
@@ -109,8 +118,11 @@ class ModelAdapter:
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:
         """Return the lengths of such ranges of tower positions in block `block`, for one image of `grid`."""
-        t, h, w = grid
-        return [int(self.has_cls) + t * h * w * self.merge**2]
+        return [int(self.has_cls) + self.patches(grid)]
+
+    def patches(self, grid: Grid) -> int:
+        """Return the number of patches of one image of `grid`."""
+        return math.prod(grid) * self.merge**2
 
     def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """Pool patch values [B, S, C] in tower order to [N, C] per grid, in the order the LLM gets tokens."""
@@ -158,21 +170,18 @@ class ModelAdapter:
         return None
 
     # --- image layout: where the language model does not get what the tower made, token for token ---------------
-    def image_layouts(
-        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
-    ) -> list[ImageLayout] | None:
+    def image_layouts(self, grids: Sequence[Grid] | None, given: Mapping[str, Any]) -> list[ImageLayout] | None:
         """Return the encoded images in prompt order; by default one per grid, whole. None if unknown.
 
         Args:
             grids: result of `grids` for the tower's call; None when the features were computed outside the session.
-            projected: returns what left the projector; None then, too.
-            features: returns [P, C], columns of what the placeholders of all rows hold, row after row.
+            given: arguments of the one of `encoders` that made the call, with the shape of pixels in their place.
         """
         if grids is None:
             return None
         sizes = list(map(math.prod, grids))
-        origins = torch.arange(sum(sizes)).split(sizes)
-        return [ImageLayout((grid,), origin) for grid, origin in zip(grids, origins, strict=True)]
+        numbers = torch.arange(sum(sizes)).split(sizes)
+        return [ImageLayout((grid,), Origins.single(number)) for grid, number in zip(grids, numbers, strict=True)]
 
     # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
     @property
