@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
+from uniprune.modeling.image_grouping import Grouping, tiles_in_a_run
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
@@ -60,8 +61,6 @@ class InternVL(PatchGridAdapter):
     An image is several tiles. Both have the same tower and processor; 3.5 has Qwen3 or Qwen3-MoE as language model.
     """
 
-    tiled: ClassVar[bool] = True
-
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.merge = round(1 / model.config.downsample_ratio)
@@ -88,3 +87,7 @@ class InternVL(PatchGridAdapter):
         """The block's `attention`."""
         attention: nn.Module = block.attention
         return attention
+
+    def image_grouping(self) -> Grouping:
+        """The tiles of an image follow each other in one run."""
+        return tiles_in_a_run

@@ -27,6 +27,7 @@ from uniprune.errors import UnsupportedError
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.gprune import GPrune
 from uniprune.methods.vtw import VTW
+from uniprune.modeling.image_grouping import one_run
 from uniprune.modeling.tiny import TEXT, spread
 from uniprune.models.llava_next import LlavaNext
 from uniprune.pruning.base import Scope
@@ -172,7 +173,7 @@ def test_tiles_are_unknown_where_features_come_from_outside() -> None:
     tokens = torch.randn(36, 64, generator=torch.Generator().manual_seed(0))
     tokens[16 + 4 :: 5] = newline
     pictures = LlavaNext(model).image_layouts(None, lambda: None, lambda columns: tokens[:, columns])
-    ((unit,),) = image_groups(places, pictures, tiled=False)
+    ((unit,),) = image_groups(None, places, pictures, one_run)
     assert unit.grids == ((1, 4, 4), (1, 4, 4))
     assert unit.markers.tolist() == [20, 25, 30, 35]
     assert [len(part.ranks) for part in scoped([unit], "grid", None)] == [16, 16]

@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError, UserError
+from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.messages import RawQuestion
 from uniprune.pruning.view import Grid
 from uniprune.registry import MODELS
@@ -59,11 +60,9 @@ class ModelAdapter:
         vision: vision tower.
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
-        tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
         merge: patches per side that form one LLM token (1: a token is a patch).
     """
 
-    tiled: ClassVar[bool] = False
     has_cls: bool = False
     merge: int = 1
     vision: Any
@@ -145,6 +144,13 @@ class ModelAdapter:
         sizes = list(map(math.prod, grids))
         origins = torch.arange(sum(sizes)).split(sizes)
         return [ImageLayout((grid,), origin) for grid, origin in zip(grids, origins, strict=True)]
+
+    def image_grouping(self) -> Grouping:
+        """Return the rule by which encoded grids form the images of a prompt; by default each, in one run, is one.
+
+        It gets the ids and placeholders of a prompt, and must hold nothing of the model.
+        """
+        return one_run
 
     # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
     @property
