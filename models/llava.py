@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.adapter import ModelAdapter, Size
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 
 from ._prompts import option_letter
+from .pixtral import Pixtral
 
 PATCH = 14
 
@@ -51,6 +52,11 @@ def tiny_tower(size: Size) -> Any:
 @register_model("llava", tiny=TinyLlava)
 class Llava(PatchGridAdapter):
     """LLaVA-1.5 (arXiv 2310.03744): CLIP ViT with CLS, token-wise MLP, 576 tokens per 336 px image."""
+
+    @classmethod
+    def of(cls, model: Any) -> ModelAdapter:
+        """Pixtral's adapter for a Pixtral tower: its checkpoints have LLaVA's model type."""
+        return (Pixtral if model.config.vision_config.model_type == "pixtral" else cls)(model)
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """For questions with options, a request for the letter."""

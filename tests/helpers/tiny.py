@@ -22,6 +22,7 @@ FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
 COVERED = (
     *("internvl-qwen3", "internvl-qwen3_moe", "qwen2_vl", "glm4v", "glm4v_moe", "glm46v"),
     *("qwen3_vl", "qwen3_vl_moe"),
+    *("smolvlm", "idefics3", "llava-pixtral", "mistral3"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
 VISION_START = IMAGE_START
@@ -65,7 +66,7 @@ def inputs(family: str, images: tuple[int, ...] = (1,), seed: int = 0, tiles: in
 def visual(x: dict[str, Tensor]) -> Tensor:
     """[B, L] True at placeholders that carry a visual token, by LLaVA-NeXT's own code."""
     places = x["input_ids"] == IMAGE
-    if "image_sizes" in x:
+    if "image_sizes" in x and x["pixel_values"].dim() == 5:
         base = build("llava_next").base_model
         config = base.config
         tiles = [
@@ -102,6 +103,8 @@ def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) 
         sizes = batch["image_grid_thw"].prod(-1).tolist()
         single["image_grid_thw"] = batch["image_grid_thw"][mine]
         single["pixel_values"] = torch.cat(batch["pixel_values"].split(sizes)[mine])
+    elif images[b] and family in ("smolvlm", "idefics3"):  # pixels have a row per prompt
+        single["pixel_values"] = batch["pixel_values"][b : b + 1]
     elif images[b]:
         single |= {name: batch[name][mine] for name in ("pixel_values", "image_sizes") if name in batch}
     return single

@@ -1,4 +1,4 @@
-"""Tiny models of registered families on other language models than the family's own tiny model has."""
+"""Tiny models of registered families with another language model or tower than the family's own tiny model has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from uniprune.modeling.tiny import TinyModel
 from uniprune.models.internvl import TinyInternVL
+from uniprune.models.pixtral import TinyPixtral
 
 
 class TinyInternVLQwen3(TinyInternVL):
@@ -31,4 +32,5 @@ class TinyInternVLQwen3Moe(TinyInternVL):
 VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-qwen3": TinyInternVLQwen3,
     "internvl-qwen3_moe": TinyInternVLQwen3Moe,
+    "llava-pixtral": TinyPixtral,
 }

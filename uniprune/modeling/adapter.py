@@ -74,6 +74,11 @@ class ModelAdapter:
         self.decoder: Any = model.get_decoder()
         self.layers: Sequence[Any] = self.decoder.layers
 
+    @classmethod
+    def of(cls, model: Any) -> ModelAdapter:
+        """Return the adapter of a model; by default this class, where one `model_type` has one kind of tower."""
+        return cls(model)
+
     # --- vision tower: every family writes these ----------------------------------------------------------------
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Return the transformer blocks of the tower, in order."""
@@ -179,6 +184,10 @@ class ModelAdapter:
         """Return the number of placeholders of such an image; by default one per visual token."""
         return size[0] * size[1] * tiles
 
+    def image_ids(self, size: Size, tiles: int) -> list[int]:
+        """Return the ids of such an image in a prompt: its placeholders, and what a processor writes between them."""
+        return self.visual_token_ids[:1] * self.placeholders(size, tiles)
+
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
         """Return further arguments of a forward that follow from its input ids [B, L]."""
         return {}
@@ -224,5 +233,5 @@ def find_adapter(model: Any) -> ModelAdapter:
         raise UserError(
             f"{type(model).__name__} has no config.model_type; pass a loaded Hugging Face vision-language model"
         )
-    adapter: ModelAdapter = MODELS.get(kind)(inner)
-    return adapter
+    family: type[ModelAdapter] = MODELS.get(kind)
+    return family.of(inner)

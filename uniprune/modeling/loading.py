@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.adapter import ModelAdapter, find_adapter
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.checkpoints import (
     check_folder,
@@ -148,7 +148,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
     source = entry.source if local else source_of(entry.source)
     config = fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
     try:
-        adapter = MODELS.get(config.model_type)
+        MODELS.get(config.model_type)
     except UserError as error:
         raise UserError(f"{error}. {supported(entry)}") from error
     if entry.family not in (None, config.model_type):
@@ -167,7 +167,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             source,
             attn_implementation=placement.attention,
         )
-    return LoadedModel(entry, model.eval(), processor, adapter(model), placement, weights, source)
+    return LoadedModel(entry, model.eval(), processor, find_adapter(model), placement, weights, source)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:
