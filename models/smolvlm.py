@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import Size
 from uniprune.modeling.image_grouping import EncodedPrompt, Grouping
+from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, PAD, VISION, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
+
+from ._idefics_prompts import idefics3, smolvlm, smolvlm2
 
 PATCH, SCALE = 14, 2
 
@@ -80,6 +83,10 @@ class SmolVLM(PatchGridAdapter):
         """By the tags before the tiles."""
         return tiles_to_global
 
+    def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
+        """The benchmark's message, rewritten by dataset."""
+        return smolvlm2(asked)
+
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the SigLIP encoder."""
         blocks: Sequence[nn.Module] = self.vision.encoder.layers
@@ -141,7 +148,11 @@ class SmolVLM(PatchGridAdapter):
 
 @register_model("idefics3", tiny=TinyIdefics3)
 class Idefics3(SmolVLM):
-    """Idefics3 (arXiv 2408.12637) and the first SmolVLM: 169 or 81 tokens a tile; everything else is SmolVLM2's."""
+    """Idefics3 (arXiv 2408.12637) and the first SmolVLM: 169, 81 or 64 tokens a tile; the rest is SmolVLM2's."""
+
+    def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
+        """As the wrapper of Idefics3, which merges 2 x 2 patches; SmolVLM's checkpoints of this type merge more."""
+        return idefics3(asked) if self.merge == 2 else smolvlm(asked)
 
 
 def tiles_to_global(prompt: EncodedPrompt) -> list[int]:
