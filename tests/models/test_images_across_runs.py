@@ -80,9 +80,7 @@ def written(*tiles: int, tag: list[int] = WHOLE) -> EncodedPrompt:
     """A prompt of images of so many tiles, two placeholders each."""
     ids = [1, 90, 2]
     for count in tiles:
-        ids += [*[*MARK, *PART, IMAGE, IMAGE] * (count - 1), 13, *MARK, *tag, IMAGE, IMAGE, *MARK, 7][
-            0 if count else 99 :
-        ]
+        ids += [*[*MARK, *PART, IMAGE, IMAGE] * (count - 1), 13, *MARK, *tag, IMAGE, IMAGE, *MARK, 7]
     tokens = torch.tensor([*ids, 8])
     return EncodedPrompt(0, tokens, (tokens == IMAGE).nonzero()[:, 0], [2] * sum(tiles), True)
 
