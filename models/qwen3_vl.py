@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.registry import register_model
 
@@ -44,6 +45,10 @@ class Qwen3VL(WholeFrames):
 
     VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
     """
+
+    def image_grouping(self) -> Grouping:
+        """Time stamps and marks stand between the frames of a video."""
+        return ClipsOverRuns(self.model.config.video_token_id)
 
     def token_parts(self) -> Sequence[nn.Module]:
         """The mergers of the blocks that feed the first decoder layers."""

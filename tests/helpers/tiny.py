@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import cache
 from itertools import cycle
+from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from tests.helpers.variants import VARIANTS
-from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, TinyModel, tiny_model
+from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, LAYERS, PAD, VIDEO, TinyModel, tiny_model
+from uniprune.pruning.view import Grid
 
 __all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO", "tiny_model"]
 
@@ -90,6 +92,28 @@ def video_inputs(seconds: float | None = None) -> dict[str, Tensor]:
         "pixel_values_videos": torch.randn(2 * 8 * 12, 3 * 2 * 14 * 14, generator=generator),
         "video_grid_thw": torch.tensor([grid]),
         **({} if seconds is None else {"second_per_grid_ts": torch.tensor([seconds])}),
+    }
+
+
+def stamped_videos(family: str, clips: tuple[Grid, ...] = ((3, 4, 6), (2, 8, 4))) -> dict[str, Tensor]:
+    """Build a prompt of Qwen3-VL or GLM with clips of (t, h, w) patches, whose frames stand between time stamps."""
+    generator, config = torch.Generator().manual_seed(0), small(family).adapter.model.config
+    one_by_one = family.startswith("glm")
+    ids = [5, 6]
+    for t, h, w in clips:
+        ids += [config.video_start_token_id] if one_by_one else []
+        for frame in range(t):
+            inner = [IMAGE if one_by_one else VIDEO] * (h * w // 4)
+            ids += [20 + frame, IMAGE_START, *inner, IMAGE_END]
+        ids += [config.video_end_token_id, 8, 9] if one_by_one else [8, 9]
+    tokens = torch.tensor([[*ids, 10, 11, 12]])
+    patch = config.vision_config.patch_size
+    return {
+        "input_ids": tokens,
+        "attention_mask": torch.ones_like(tokens),
+        "mm_token_type_ids": ((tokens == VIDEO) | (tokens == IMAGE)).int() * 2,
+        "pixel_values_videos": torch.randn(sum(map(prod, clips)), 3 * 2 * patch**2, generator=generator),
+        "video_grid_thw": torch.tensor(clips),
     }
 
 

@@ -91,6 +91,67 @@ def any_runs(prompt: EncodedPrompt) -> list[int]:
     return [1] * len(prompt.sizes)
 
 
+@dataclass(frozen=True)
+class ClipsOverRuns:
+    """An image is one run of placeholders; a clip is one grid, between whose frames text stands.
+
+    Attributes:
+        video: id of the placeholders of clips.
+    """
+
+    video: int
+
+    def __call__(self, prompt: EncodedPrompt) -> list[int]:
+        """Every grid is an image or a clip.
+
+        Raises:
+            UnsupportedError: the grids of clips are unknown.
+        """
+        if prompt.known:
+            return any_runs(prompt)
+        if prompt.sizes and (prompt.ids is None or bool((prompt.ids[prompt.places] == self.video).any())):
+            raise UnsupportedError(
+                "the features were computed outside this session, so it is unknown which frames make up a clip; pass "
+                "input_ids and pixel values"
+            )
+        return one_run(prompt)
+
+
+@dataclass(frozen=True)
+class ClipsOfGrids:
+    """An image is one run of placeholders; a clip is those between two marks, each frame a grid and a run.
+
+    Attributes:
+        start, stop: ids of the marks.
+    """
+
+    start: int
+    stop: int
+
+    def __call__(self, prompt: EncodedPrompt) -> list[int]:
+        """Every grid is an image or a frame of a clip.
+
+        Raises:
+            UnsupportedError: there are no ids, or a run is not filled by whole images.
+        """
+        _check_runs(prompt)
+        if not prompt.sizes:
+            return []
+        if prompt.ids is None:
+            raise UnsupportedError(
+                "a prompt given as embeddings does not show which frames make up a clip; pass input_ids"
+            )
+        clips, ended = (((prompt.ids == mark).cumsum(0)[prompt.places]).tolist() for mark in (self.start, self.stop))
+        counts, last = [0], None
+        for place in prompt.starts:
+            clip = clips[place] if clips[place] > ended[place] else None
+            if place and (clip is None or clip != last):
+                counts.append(0)
+            counts[-1] += 1
+            last = clip
+        return counts
+
+
 def _check_runs(prompt: EncodedPrompt) -> None:
     if not {*prompt.runs} <= {*prompt.starts}:
         raise UnsupportedError(
