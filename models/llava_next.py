@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import ImageLayout, Size, Tried
+from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.tiny import IMAGE, TinyModel
 from uniprune.pruning.view import Grid

@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -193,21 +193,16 @@ class KitDataset:
 
     def _request(self, position: int) -> Request:
         row, group = self._data.data.iloc[position], self._groups[position]
+        items = self._data.build_prompt(position)
         return Request(
             index=self._indices[position],
             load=partial(self._load, position),
             question=bare_question(str(row["question"])),
             max_new_tokens=self.task.max_new_tokens,
-            raw=self._raw_question(row),
-            wording=self._wording(position),
+            raw=self._raw_question(row, items),
+            wording=_wording(items),
             group=self._indices[group[0]] if len(group) > 1 else "",
         )
-
-    def _wording(self, position: int) -> tuple[str | int, ...]:
-        """Return the texts of the kit's message for a row, and its images by number, none of them opened."""
-        number = count()
-        items = self._data.build_prompt(position)
-        return tuple(next(number) if item["type"] == "image" else str(item["value"]) for item in items)
 
     def _load(self, position: int) -> list[Part]:
         """Build the kit's message for a row, its images opened."""
@@ -216,8 +211,8 @@ class KitDataset:
             for item in self._data.build_prompt(position)
         ]
 
-    def _raw_question(self, row: Any) -> RawQuestion:
-        """Return the row's cells that prompts are made of, as the kit's wrappers read them."""
+    def _raw_question(self, row: Any, items: Sequence[Mapping[str, Any]]) -> RawQuestion:
+        """Return the row's cells that prompts are made of, and the kit's message, as the kit's wrappers read them."""
         cells = {name: str(row[name]) for name in ("hint", *ascii_uppercase) if name in row and not pd.isna(row[name])}
         texts = row["image"] if isinstance(row["image"], list) else [row["image"]]
         return RawQuestion(
@@ -227,7 +222,16 @@ class KitDataset:
             hint=cells.pop("hint", None),
             options=cells,
             images=tuple(partial(images.opened, text) for text in texts),
+            message=tuple(
+                texts.index(item["value"]) if item["type"] == "image" else str(item["value"]) for item in items
+            ),
         )
+
+
+def _wording(items: Sequence[Mapping[str, Any]]) -> tuple[str | int, ...]:
+    """Return the texts of the kit's message for a row, and its images by number, none of them opened."""
+    number = count()
+    return tuple(next(number) if item["type"] == "image" else str(item["value"]) for item in items)
 
 
 _KINDS: Mapping[str, Literal["choice", "yes-no", "open"]] = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open"}

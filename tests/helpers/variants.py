@@ -8,6 +8,7 @@ from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.models.internvl import TinyInternVL
 from uniprune.models.llava import PATCH, TinyLlava
 from uniprune.models.llava_next import TinyLlavaNext
+from uniprune.models.pixtral import TinyPixtral
 
 WINDOW = 10
 """Positions that a windowed layer sees: fewer than a tiny prompt has."""
@@ -113,4 +114,5 @@ VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-gpt_oss": TinyInternVLGptOss,
     "llava-gemma3_text": TinyLlavaGemma,
     "llava-mistral": TinyLlavaMistral,
+    "llava-pixtral": TinyPixtral,
 }

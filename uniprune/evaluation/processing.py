@@ -218,9 +218,18 @@ def collate(rows: Sequence[EncodedRequest], pad: int) -> dict[str, Tensor]:
             inputs[name] = pad_sequence(sequences, batch_first=True, padding_value=filler, padding_side="left")
         elif len({value.shape[1:] for value in values}) == 1:
             inputs[name] = torch.cat(values)
-        else:  # numbers of tiles differ: models read as many as an image has
-            inputs[name] = pad_sequence([image for value in values for image in value], batch_first=True)
+        else:  # numbers of tiles, or sizes, differ: models read as much as an image has
+            inputs[name] = _padded([image for value in values for image in value])
     return inputs
+
+
+def _padded(images: Sequence[Tensor]) -> Tensor:
+    """Stack images, filled up with zeros at the end of each dimension to the largest."""
+    sizes = torch.tensor([image.shape for image in images]).amax(0)
+    stacked = images[0].new_zeros(len(images), *sizes.tolist())
+    for place, image in zip(stacked, images, strict=True):
+        place[tuple(map(slice, image.shape))] = image
+    return stacked
 
 
 class _Rows(torch.utils.data.Dataset[EncodedRequest]):

@@ -33,6 +33,7 @@ class RawQuestion:
         hint: text before it.
         options: letter -> text.
         images: functions that open the images of the row, in order.
+        message: the benchmark's own message, for families that rewrite it: texts, and positions in `images`.
     """
 
     benchmark: str
@@ -41,3 +42,4 @@ class RawQuestion:
     hint: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     images: Sequence[Callable[[], Image]] = ()
+    message: Sequence[str | int] = ()
