@@ -61,6 +61,8 @@ class TinyGlm46v(TinyGlm4v):
 class Glm4v(Qwen2VL):
     """GLM-4.1V (arXiv 2507.01006): whole frames, four patches to a token before the projector, a gated MLP."""
 
+    videos: ClassVar[bool] = False
+
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's, and a request for yes or no where it has none."""
         if asked.benchmark not in ("HallusionBench", "POPE"):

@@ -60,6 +60,8 @@ class Qwen2_5_VL(ModelAdapter):
     normalised inside each window and not comparable between windows: methods should name a full-attention block.
     """
 
+    videos: ClassVar[bool] = True
+
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.vision = self.base.visual

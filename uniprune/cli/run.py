@@ -95,6 +95,9 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="compute image features once for all methods and questions, caching up to this much; no times are stored",
     )
+    videos = parser.add_argument_group("videos")
+    videos.add_argument("--frames", type=int, metavar="N", help="frames shown of every video (default: 8)")
+    videos.add_argument("--fps", type=float, metavar="F", help="frames shown per second of video, instead of --frames")
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
@@ -160,6 +163,7 @@ def act(options: argparse.Namespace) -> int:
 
 def run_settings(options: argparse.Namespace) -> RunSettings:
     """Return the options of `machine_arguments` as one object."""
+    from uniprune.evaluation.frame_sampling import FrameSampling
     from uniprune.evaluation.plan import RunSettings
 
     return RunSettings(
@@ -174,6 +178,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         share_vision=options.share_vision,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
+        sampling=FrameSampling.of(options.frames, options.fps),
         images=options.images,
         judge=options.judge,
         judge_model=options.judge_model,

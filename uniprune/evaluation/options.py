@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uniprune.errors import UserError
+from uniprune.evaluation.frame_sampling import FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.prompts import Policy
 
@@ -22,6 +23,7 @@ class RunOptions:
         workers: processes that decode images and process prompts ahead of the model (speed only).
         prompts: wording by "benchmark" or "family"; a family without words for a row leaves it to the benchmark.
         image_decoding: images as VLMEvalKit converts them to RGB, or as a "viewer" shows them.
+        sampling: choice of the frames of videos.
     """
 
     protocol: Literal["site", "average"] = "site"
@@ -31,6 +33,7 @@ class RunOptions:
     workers: int = 0
     prompts: Policy = "benchmark"
     image_decoding: ImageDecoding = "kit"
+    sampling: FrameSampling = FrameSampling()
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):

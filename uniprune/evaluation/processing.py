@@ -1,4 +1,4 @@
-"""Requests to model inputs: images decoded, prompts processed, by worker processes ahead of the model if there are any.
+"""Requests to model inputs: images and frames decoded, prompts processed, by worker processes ahead of the model if any.
 
 Rows are encoded one by one and padded together later, so that a row's inputs depend on its neighbours by padding only,
 and batches can be formed by length.
@@ -25,6 +25,7 @@ from uniprune.engine import PromptInfo, QuestionFinder
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.frame_sampling import FrameSampling, sampled, video_arguments
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
@@ -56,6 +57,7 @@ class EncodedRequest:
         asked: [M] places of the question's tokens in the prompt; see `uniprune.engine.question`.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
         images: images encoded one by one, in place of the pixels in `inputs`; empty if they are encoded with the row.
+        frames: frames of its videos; None without a video.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         error: why the row cannot be processed; everything else is then empty.
     """
@@ -66,6 +68,7 @@ class EncodedRequest:
     asked: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: tuple[EncodedImage, ...] = ()
+    frames: int | None = None
     remarks: tuple[str, ...] = ()
     error: str | None = None
 
@@ -73,6 +76,11 @@ class EncodedRequest:
     def tokens(self) -> int:
         """L, length of the prompt with every visual token."""
         return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def has_videos(self) -> bool:
+        """True if the row shows videos: one forward takes images or videos, not both."""
+        return self.frames is not None
 
     @property
     def memory(self) -> int:
@@ -105,6 +113,7 @@ class RequestEncoder:
         per_image: process every image by itself, as `FeatureCache` needs it.
         decoding: conversion of images to RGB.
         settings: of the rows; those beyond the processor's own fields depend on the images of a row.
+        sampling: choice of the frames of videos.
     """
 
     def __init__(
@@ -113,22 +122,26 @@ class RequestEncoder:
         per_image: bool = False,
         decoding: ImageDecoding = "kit",
         settings: ImageSettings | None = None,
+        sampling: FrameSampling = FrameSampling(),
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
-        self.decoding, self.settings = decoding, settings or ImageSettings()
+        self.decoding, self.settings, self.sampling = decoding, settings or ImageSettings(), sampling
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
         try:
-            parts, remarks = converted(request.load(), self.decoding)
+            chosen, repeated = sampled(request.load(), self.sampling)
+            parts, remarks = converted(chosen, self.decoding)
+        except UserError as error:
+            return EncodedRequest(request.index, error=str(error))
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
         try:
             row = self._encode(request, parts)
         except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
             return EncodedRequest(request.index, error=f"the model's processor: {error}")
-        return dataclasses.replace(row, remarks=(*row.remarks, *remarks))
+        return dataclasses.replace(row, remarks=(*row.remarks, *remarks, *repeated))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row.
@@ -137,6 +150,9 @@ class RequestEncoder:
             ValueError: template or processor do not accept it.
         """
         images = [part for part in parts if part.image is not None]
+        clips = [part.clip for part in parts if part.clip is not None]
+        if images and clips:
+            raise ValueError("a message with images and videos is not supported; expected one kind of them")
         processor = for_images(self.processor, self.settings.image_total, len(images))
         parts = enlarged(parts, self.settings.enlarge_first)
         images = [part for part in parts if part.image is not None]
@@ -148,6 +164,7 @@ class RequestEncoder:
             question=np.asarray(self._questions.ids(request.question), np.int64),
             asked=np.asarray(found.positions, np.int64),
             inputs=inputs,
+            frames=sum(len(clip.places) for clip in clips) if clips else None,
             remarks=() if found.exact else (QUESTION,),
         )
         if not self.per_image:
@@ -164,6 +181,7 @@ class RequestEncoder:
         inputs = processor(
             text=prompt,
             images=[images] if images else None,
+            **video_arguments([part.clip for part in parts if part.clip is not None]),
             add_special_tokens=self._needs_start(prompt[0]),
             return_tensors="pt",
         )

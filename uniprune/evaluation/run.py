@@ -50,6 +50,8 @@ class Run:
             max_new_tokens=options.max_new_tokens,
             prompts=options.prompts,
             image_decoding=options.image_decoding,
+            frames=options.sampling.frames,
+            fps=options.sampling.fps,
             limit=options.limit,
             dtype=loaded.placement.dtype,
             attention=loaded.placement.attention,
@@ -88,12 +90,13 @@ class Run:
             NoScoreError: all rows of a benchmark are left out; the other benchmarks are scored.
         """
         average = self.method.ratio if self.options.protocol == "average" else None
-        settings = (self.options.batch_size, average, self.options.workers, shared, self.options.image_decoding)
+        options = self.options
+        settings = (options.batch_size, average, options.workers, shared, options.image_decoding, options.sampling)
         with ExitStack() as stack:
             with team.step():
                 runner = stack.enter_context(Runner(self.loaded, self.pruner, *settings))
                 each = [
-                    DatasetRun(self.record, self.loaded, self.options, dataset, store, progress, team)
+                    DatasetRun(self.record, self.loaded, options, dataset, store, progress, team, shared is not None)
                     for dataset in datasets
                 ]
             environments = team.gather(environment(self.record.setup.device))

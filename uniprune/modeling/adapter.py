@@ -60,10 +60,12 @@ class ModelAdapter:
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
         tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
+        videos: whether the adapter describes videos, too: grids of their frames, one run of placeholders per video.
         merge: patches per side that form one LLM token (1: a token is a patch).
     """
 
     tiled: ClassVar[bool] = False
+    videos: ClassVar[bool] = False
     has_cls: bool = False
     merge: int = 1
     vision: Any

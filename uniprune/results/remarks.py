@@ -18,6 +18,7 @@ from uniprune.results.records import DatasetRecord, RunRecord
 CONTEXT, CUT, UNREAD, QUESTION = "context", "cut", "unread", "question not found"
 ORIENTATION, DEPTH = "orientation ignored", "depth cut"
 TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
+REPEATED = "frames repeated"
 REMARKS: Mapping[str, str] = {
     CONTEXT: "are longer, un-pruned and with their answer, than the model's context",
     CUT: "have an answer cut at its token limit",
@@ -28,6 +29,7 @@ REMARKS: Mapping[str, str] = {
     DEPTH: "have an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
     TRANSPARENCY: "have an image whose transparency is dropped (--image-decoding viewer puts it on white)",
     FRAMES: "have an image of several frames, of which the first is shown",
+    REPEATED: "have a video of fewer frames than are to be shown, so that some are shown several times",
 }
 """Remark as it is stored -> the words that follow the number of its rows.
 
