@@ -42,6 +42,7 @@ VIDEO_TASKS: dict[str, Task] = {
         **_OPTIONS,
         kit_name="MVBench_MP4",
         rows=4_000,
+        rows_known=False,
         module="mvbench",
         cls="MVBench_MP4",
         summary="MVBench, all videos as MP4: twenty tasks about time (arXiv 2311.17005)",
