@@ -38,10 +38,10 @@ def check_videos(loaded: LoadedModel, benchmark: str, requests: Sequence[Request
 def _lacking(loaded: LoadedModel) -> str:
     """Return what a model lacks for videos; empty if nothing."""
     processor = loaded.processor
-    if not loaded.adapter.videos:
-        return f"UniPrune prunes no videos of family {loaded.adapter.model.config.model_type}"
     if getattr(processor, "video_processor", None) is None or not getattr(processor, "video_token", None):
         return f"its processor, {type(processor).__name__}, is one without video"
+    if not loaded.adapter.videos:
+        return f"videos of family {loaded.adapter.model.config.model_type} are not supported"
     if not ChatTemplate(processor).writes("video"):
         return "its chat template writes no placeholder for a video"
     return ""
