@@ -22,7 +22,7 @@ FRAMES_FPS = 3.0
 
 
 class VideoDataset(KitDataset):
-    """A benchmark of videos. The kit words the prompts of a model that takes videos; it neither samples nor stores frames.
+    """A benchmark of videos, with the kit's prompts for models that take videos; it neither samples nor stores frames.
 
     The fingerprint covers the table, and names and sizes of its videos: reading them all would take minutes.
 

@@ -66,7 +66,7 @@ class VideoFiles:
         """Return how a user gets table and videos."""
         kit_name = self.task.kit_name
         return (
-            f"UniPrune does not download videos: let VLMEvalKit prepare them, python -c \"from vlmeval.dataset import "
+            f'UniPrune does not download videos: let VLMEvalKit prepare them, python -c "from vlmeval.dataset import '
             f"{self.task.cls}; print({self.task.cls}('{kit_name}', nframe=8).data_root)\" (Hugging Face dataset "
             f"{REPOSITORY[self.name]}), and link the folder that it prints as {data_dir / kit_name}"
         )

@@ -122,7 +122,9 @@ def test_frames_are_those_of_the_kit(frames: int | None, fps: float | None, tmp_
         ("longvideobench", {"candidates": "['p', 'q', 'r', 's', 't', 'u']"}, "expected a list of two to five options"),
     ],
 )
-def test_rows_that_cannot_be_scored_are_faulty(name: str, change: dict[str, object], reason: str, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_scored_are_faulty(
+    name: str, change: dict[str, object], reason: str, tmp_path: Path
+) -> None:
     rows = [dict(row) for row in EXAMPLES[name].rows]
     rows[0] |= change
     dataset = opened(name, tmp_path, rows)
@@ -159,7 +161,9 @@ def test_tables_are_compared_with_the_kits_md5_and_never_downloaded(name: str, t
     assert source.published() == MD5[name]
     entry = BENCHMARKS.entry(name)
     assert (entry.metadata["suite"], entry.metadata["judge"]) == ("video", False)
-    with pytest.raises(UserError, match=f"{name}: .* does not exist; UniPrune does not download videos: let VLMEvalKit"):
+    with pytest.raises(
+        UserError, match=f"{name}: .* does not exist; UniPrune does not download videos: let VLMEvalKit"
+    ):
         entry.target(DataOptions(tmp_path))
     with pytest.raises(UserError, match=f"{name}: .* is absent; UniPrune does not download"):
         source.fetch(tmp_path)

@@ -36,7 +36,12 @@ def test_a_number_of_frames_is_spread_without_the_ends(frames: int, shown: int, 
 
 @pytest.mark.parametrize(
     ("fps", "shown", "rate", "places"),
-    [(1, 35, 10.0, [0, 10, 20]), (2, 10, 4.0, [0, 2, 4, 6, 8]), (0.5, 50, 10.0, [0, 20]), (4, 5, 2.0, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4])],
+    [
+        (1, 35, 10.0, [0, 10, 20]),
+        (2, 10, 4.0, [0, 2, 4, 6, 8]),
+        (0.5, 50, 10.0, [0, 20]),
+        (4, 5, 2.0, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]),
+    ],
 )
 def test_a_rate_starts_at_the_first_frame(fps: float, shown: int, rate: float, places: list[int]) -> None:
     assert FrameSampling.of(None, fps).places(video(shown, rate)) == places
@@ -72,7 +77,11 @@ def test_rules_out_of_range_are_refused(frames: int | None, fps: float | None, m
     [
         (0, FrameSampling(), "video clip has 0 frames; expected at least 2"),
         (1, FrameSampling(), r"video clip has 1 frame; expected at least 2 \(one frame is an image\)"),
-        (4, FrameSampling(None, 1), r"--fps 1 shows 0 of the 4 frames of video clip \(0.4 s\).*higher --fps, or --frames"),
+        (
+            4,
+            FrameSampling(None, 1),
+            r"--fps 1 shows 0 of the 4 frames of video clip \(0.4 s\).*higher --fps, or --frames",
+        ),
         (19, FrameSampling(None, 1), "--fps 1 shows 1 of the 19 frames"),
     ],
 )

@@ -53,7 +53,7 @@ def test_bad_videos_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_damaged_frame_is_found_where_it_is_read(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "clip", 4)
     (folder / "00002.png").write_text("no image")
-    with pytest.raises(OSError, match="00002.png"):
+    with pytest.raises(OSError, match=r"00002\.png"):
         opened(folder, fps=3.0).read([1])
 
 

@@ -76,6 +76,10 @@ class FrameSampling:
         return [int(i * step) for i in range(count)]
 
 
+USUAL = FrameSampling()
+"""The rule where the user gives none."""
+
+
 def sampled(parts: Sequence[Part], sampling: FrameSampling) -> tuple[list[Part], tuple[str, ...]]:
     """Read the chosen frames of the videos of a message; return also remarks on them.
 

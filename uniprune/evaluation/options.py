@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uniprune.errors import UserError
-from uniprune.evaluation.frame_sampling import FrameSampling
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.prompts import Policy
 
@@ -33,7 +33,7 @@ class RunOptions:
     workers: int = 0
     prompts: Policy = "benchmark"
     image_decoding: ImageDecoding = "kit"
-    sampling: FrameSampling = FrameSampling()
+    sampling: FrameSampling = USUAL
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):

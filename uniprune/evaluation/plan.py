@@ -7,7 +7,7 @@ from pathlib import Path
 
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
-from uniprune.evaluation.frame_sampling import FrameSampling
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.prompts import Policy
 from uniprune.modeling.catalog import ModelEntry
@@ -49,7 +49,7 @@ class RunSettings:
     share_vision: float = 0
     prompts: Policy | None = None
     image_decoding: ImageDecoding = "kit"
-    sampling: FrameSampling = FrameSampling()
+    sampling: FrameSampling = USUAL
     images: ImagePolicy | None = None
     judge: str | None = None
     judge_model: str | None = None

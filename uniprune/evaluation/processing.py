@@ -1,4 +1,4 @@
-"""Requests to model inputs: images and frames decoded, prompts processed, by worker processes ahead of the model if any.
+"""Requests to model inputs: images decoded, prompts processed, by worker processes ahead of the model if there are any.
 
 Rows are encoded one by one and padded together later, so that a row's inputs depend on its neighbours by padding only,
 and batches can be formed by length.
@@ -25,7 +25,7 @@ from uniprune.engine import PromptInfo, QuestionFinder
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
-from uniprune.evaluation.frame_sampling import FrameSampling, sampled, video_arguments
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling, sampled, video_arguments
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
@@ -122,7 +122,7 @@ class RequestEncoder:
         per_image: bool = False,
         decoding: ImageDecoding = "kit",
         settings: ImageSettings | None = None,
-        sampling: FrameSampling = FrameSampling(),
+        sampling: FrameSampling = USUAL,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
         self.decoding, self.settings, self.sampling = decoding, settings or ImageSettings(), sampling

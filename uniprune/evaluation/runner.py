@@ -16,7 +16,7 @@ from uniprune.engine.vision import VisionCapture
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
-from uniprune.evaluation.frame_sampling import FrameSampling
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.generation import GeneratedText, Generator, is_out_of_memory
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
@@ -56,7 +56,7 @@ class Runner:
         workers: int = 0,
         shared: FeatureCache | None = None,
         decoding: ImageDecoding = "kit",
-        sampling: FrameSampling = FrameSampling(),
+        sampling: FrameSampling = USUAL,
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
@@ -86,8 +86,8 @@ class Runner:
     ) -> Iterator[list[Prediction]]:
         """Yield predictions of rows of a benchmark, whose fingerprint is `data`, batch by batch.
 
-        Rows of similar length among a few batches form a batch; those with videos are by themselves. The first batch is generated twice and measured the
-        second time.
+        Rows of similar length among a few batches form a batch; those with videos have batches of their own. The first
+        batch is generated twice and measured the second time.
 
         Raises:
             UserError: one row alone does not fit into memory.
