@@ -83,7 +83,8 @@ class KitDataset:
     @property
     def scorer(self) -> str:
         """Version of VLMEvalKit that makes its prompts and scores."""
-        return self._kit.version
+        version: str = self._kit.version
+        return version
 
     def requests(self, limit: int | None = None) -> list[Request]:
         """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""

@@ -73,7 +73,7 @@ def read_table(path: Path, task: Task, kit: Kit, *, official: bool = False) -> K
             f"{path} is not a {task.kit_name} table: it has no column {', '.join(map(repr, lacking))}, "
             f"only {', '.join(text)}"
         )
-    cells = text.pop("image") if task.video is None else None
+    cells = text.pop("image") if task.video is None else ()
     kept = [name for name in text if name in task.cells]
     text = text.reindex(columns=[*kept, *(name for name in task.optional if name not in text)], fill_value="")
     rows = text.to_dict("records")

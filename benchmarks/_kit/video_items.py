@@ -15,7 +15,8 @@ def lettered(module: str) -> Callable[[Evaluation], Credits]:
     """Return the credits of Video-MME and LongVideoBench: unread where the kit finds no option's letter."""
 
     def credits(evaluation: Evaluation) -> Credits:
-        letter = evaluation.kit.letters[module]
+        kit: Any = evaluation.kit  # a VideoKit
+        letter = kit.letters[module]
         return Credits(_hits(evaluation), sum(letter(str(text)) == "" for text in evaluation.table["prediction"]))
 
     return credits
@@ -27,7 +28,8 @@ def matched(evaluation: Evaluation) -> Credits:
     An answer without a word, or of one bracket, matches every option, so that the kit counts it as right; here it is
     unread and earns nothing.
     """
-    kit, credits, unread = evaluation.kit, _hits(evaluation), 0
+    kit: Any = evaluation.kit  # a VideoKit
+    credits, unread = _hits(evaluation), 0
     for index, row in zip(evaluation.indices, evaluation.table.to_dict("records"), strict=True):
         text, options = str(row["prediction"]), _options(row)
         found = [letter for letter, option in options.items() if kit.matches(text, f"({letter}) {option}")]

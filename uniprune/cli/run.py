@@ -95,9 +95,6 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="compute image features once for all methods and questions, caching up to this much; no times are stored",
     )
-    videos = parser.add_argument_group("videos")
-    videos.add_argument("--frames", type=int, metavar="N", help="frames shown of every video (default: 8)")
-    videos.add_argument("--fps", type=float, metavar="F", help="frames shown per second of video, instead of --frames")
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
@@ -121,8 +118,8 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that `run`, `sweep` and `calibrate` share: images."""
-    images = parser.add_argument_group("images")
+    """Options that `run`, `sweep` and `calibrate` share: images and videos."""
+    images = parser.add_argument_group("images and videos")
     images.add_argument(
         "--image-decoding",
         choices=("kit", "viewer"),
@@ -130,6 +127,8 @@ def image_arguments(parser: argparse.ArgumentParser) -> None:
         help="images as VLMEvalKit converts them (default), or as a viewer shows them: EXIF orientation, 16 bits, "
         "transparency on white",
     )
+    images.add_argument("--frames", type=int, metavar="N", help="frames shown of every video (default: 8)")
+    images.add_argument("--fps", type=float, metavar="F", help="frames shown per second of video, instead of --frames")
 
 
 def act(options: argparse.Namespace) -> int:

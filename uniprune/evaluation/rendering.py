@@ -35,7 +35,7 @@ class ChatTemplate:
         pieces = [(part.kind, part.text or "") for part in parts]
         if self._keeps_order(tuple(kind for kind, _ in pieces)):
             return self._apply(pieces)
-        shown = {kind: f" {self._written(kind)} " for kind, _ in pieces if kind != "text"}
+        shown: dict[Kind, str] = {kind: f" {self._written(kind)} " for kind, _ in pieces if kind != "text"}
         return self._apply([("text", "".join(shown.get(kind, text) for kind, text in pieces))])
 
     def writes(self, kind: Kind) -> bool:
