@@ -46,6 +46,8 @@ _CHAT = (
     "{% if m['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
+_VIDEO = ("{% else %}{{ c[", "{% elif c['type'] == 'video' %}{{ '<img><video></img>' }}{% else %}{{ c[")
+"""Change of the template for videos. No tiny model was trained on any; this lets one run what is around the model."""
 PREFIX = {
     "llava": ("<bos><user>", ""),
     "internvl": ("<bos><user><img>", "</img>"),
@@ -195,6 +197,8 @@ def build_processor(family: str) -> Any:
             patch_size=CELL // 2, temporal_patch_size=1, merge_size=2, size=limits, **pixels
         ),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(patch_size=CELL // 2, temporal_patch_size=1, merge_size=2),
-        chat_template=_CHAT.replace("IMAGE", "<img><image></img>"),
+        video_processor=Qwen2VLVideoProcessor(
+            patch_size=CELL // 2, temporal_patch_size=1, merge_size=2, size=limits, **pixels
+        ),
+        chat_template=_CHAT.replace("IMAGE", "<img><image></img>").replace(*_VIDEO),
     )

@@ -25,6 +25,7 @@ from uniprune.engine import PromptInfo, QuestionFinder
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling, sampled, video_arguments
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
@@ -60,6 +61,7 @@ class EncodedRequest:
         asked: [M] places of the question's tokens in the prompt; see `uniprune.engine.question`.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
         images: images encoded one by one, in place of the pixels in `inputs`; empty if they are encoded with the row.
+        frames: frames of its videos; None without a video.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         error: why the row cannot be processed; everything else is then empty.
     """
@@ -70,6 +72,7 @@ class EncodedRequest:
     asked: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: tuple[EncodedImage, ...] = ()
+    frames: int | None = None
     remarks: tuple[str, ...] = ()
     error: str | None = None
 
@@ -77,6 +80,11 @@ class EncodedRequest:
     def tokens(self) -> int:
         """L, length of the prompt with every visual token."""
         return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def has_videos(self) -> bool:
+        """True if the row shows videos: one forward takes images or videos, not both."""
+        return self.frames is not None
 
     @property
     def memory(self) -> int:
@@ -108,8 +116,9 @@ class RequestEncoder:
         processor: the processor of the rows (`LoadedModel.processor_for`).
         per_image: process every image by itself, as `FeatureCache` needs it.
         decoding: conversion of images to RGB.
-        question: "hidden" puts the images of a message first.
         settings: of the rows; those beyond the processor's own fields depend on the images of a row.
+        question: "hidden" puts the images of a message first.
+        sampling: choice of the frames of videos.
     """
 
     def __init__(
@@ -119,15 +128,20 @@ class RequestEncoder:
         decoding: ImageDecoding = "kit",
         settings: ImageSettings | None = None,
         question: Question = "seen",
+        sampling: FrameSampling = USUAL,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
-        self.decoding, self.settings, self.question = decoding, settings or ImageSettings(), question
+        self.decoding, self.settings = decoding, settings or ImageSettings()
+        self.question, self.sampling = question, sampling
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
         try:
-            given, remarks = converted(request.load(), self.decoding)
+            chosen, repeated = sampled(request.load(), self.sampling)
+            given, remarks = converted(chosen, self.decoding)
+        except UserError as error:
+            return EncodedRequest(request.index, error=str(error))
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
         parts = images_first(given) if self.question == "hidden" else given
@@ -135,7 +149,7 @@ class RequestEncoder:
             row = self._encode(request, parts)
         except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
             return EncodedRequest(request.index, error=f"the model's processor: {error}")
-        return dataclasses.replace(row, remarks=(*row.remarks, *[MOVED] * (parts is not given), *remarks))
+        return dataclasses.replace(row, remarks=(*row.remarks, *[MOVED] * (parts is not given), *remarks, *repeated))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row.
@@ -144,6 +158,9 @@ class RequestEncoder:
             ValueError: template or processor do not accept it.
         """
         images = [part for part in parts if part.image is not None]
+        clips = [part.clip for part in parts if part.clip is not None]
+        if images and clips:
+            raise ValueError("a message with images and videos is not supported; expected one kind of them")
         processor = for_images(self.processor, self.settings.image_total, len(images))
         parts = enlarged(parts, self.settings.enlarge_first)
         images = [part for part in parts if part.image is not None]
@@ -155,6 +172,7 @@ class RequestEncoder:
             question=np.asarray(self._questions.ids(request.question), np.int64),
             asked=np.asarray(found.positions, np.int64),
             inputs=inputs,
+            frames=sum(len(clip.places) for clip in clips) if clips else None,
             remarks=() if found.exact else (QUESTION,),
         )
         if not self.per_image:
@@ -181,6 +199,7 @@ class RequestEncoder:
         inputs = processor(
             text=prompt,
             images=(images if self.settings.one_by_one else [images]) if images else None,
+            **video_arguments([part.clip for part in parts if part.clip is not None]),
             add_special_tokens=self._needs_start(prompt[0]),
             return_tensors="pt",
         )

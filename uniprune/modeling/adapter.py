@@ -47,12 +47,14 @@ class ModelAdapter:
             both ways; empty where attention is causal.
         encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
             "get_image_features".
+        videos: whether prompts with videos, as the processor makes them, are described, too.
         merge: patches per side that form one LLM token (1: a token is a patch).
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
     """
 
     tried: ClassVar[Tried] = {}
+    videos: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
     block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False

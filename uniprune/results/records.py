@@ -29,6 +29,8 @@ from uniprune.utils.hashing import stable_hash
 
 FORMAT: Literal[3] = 3
 """Version of the layout of records; raised whenever records of before can no longer be read."""
+USUAL_FRAMES = 8
+"""Frames that are shown of a video unless the user gives number or rate, as in VLMEvalKit's `…_8frame` settings."""
 SLACK = 1e-9
 """Rounding errors of a sum that may leave a range."""
 
@@ -88,6 +90,10 @@ class Setup(Strict):
     """Knowledge of the method: the whole prompt, or nothing behind the images, which then come first."""
     image_decoding: Literal["kit", "viewer"] = "kit"
     """Conversion of images to RGB: VLMEvalKit's, or the one that image viewers show."""
+    frames: int | None = USUAL_FRAMES
+    """Frames that are shown of a video; null with `fps`."""
+    fps: float | None = None
+    """Frames per second that are shown of a video; null with `frames`."""
     limit: int | None
     """First rows of each benchmark that are run; null for all."""
     dtype: str
