@@ -25,7 +25,7 @@ from transformers import AutoModelForImageTextToText
 
 from uniprune.synthetic import GRID
 
-from .build import FAMILIES, VISION_WIDTH, build_model, build_processor
+from .build import FAMILIES, QWEN, VISION_WIDTH, build_model, build_processor
 from .data import COMPOSE, JOINT, POLISH, TASKS, Batches, SceneBatch
 from .losses import TokenObjectives
 from .packing import ATTENTION, answer_states, pack
@@ -69,7 +69,7 @@ class Trainer:
         self.model.get_decoder().set_attn_implementation(ATTENTION)
         if language_from is not None:
             _copy_language_model(self.model, language_from)
-        has_class_token = family != "qwen2.5-vl"
+        has_class_token = family not in QWEN
         self.objectives = TokenObjectives(self.tokenizer, VISION_WIDTH[family] if has_class_token else None).to(device)
         self.batches = Batches(self.tokenizer, recipe.seed)
         self.phase, self.step = "vision", 0
@@ -131,11 +131,15 @@ class Trainer:
         self._track(loss=loss)
 
     def _loss(self, batch: SceneBatch, joint: bool, rng: np.random.Generator) -> Tensor:
-        visual, class_token = VISION[self.family](self.model, batch.pixels)
+        features = VISION[self.family](self.model, batch.pixels)
         embeddings = self.model.get_input_embeddings().weight
         objectives: Tensor
         objectives, right = self.objectives(
-            visual, class_token, embeddings if joint else embeddings.detach(), batch.labels, batch.present
+            features.tokens,
+            features.class_token,
+            embeddings if joint else embeddings.detach(),
+            batch.labels,
+            batch.present,
         )
         self._track(**{f"token {k}": v for k, v in right.items()})
         if not joint:
@@ -143,7 +147,7 @@ class Trainer:
         keep = None
         if rng.random() < self.recipe.drop_share:
             keep = _droppable(batch.labels, rng)
-        packed = pack(self.family, self.model, self.tokenizer, visual, batch, keep)
+        packed = pack(self.family, self.model, self.tokenizer, features, batch, keep)
         states = answer_states(self.model, packed, batch.ids.shape[1])
         answered = batch.target >= 0
         logits = self.model.get_output_embeddings()(states[answered]).float()
@@ -242,15 +246,22 @@ def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _copy_language_model(model: Any, folder: Path) -> None:
-    """Copy the language model of a tiny model trained before; biases that it lacks start at zero."""
+    """Copy the language model of a tiny model trained before; what that one lacks starts without effect.
+
+    Biases and the features for the first decoder layers start at zero, the norms of queries and keys at one.
+    """
     source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).get_decoder().state_dict()
     target = model.get_decoder()
     missing, unexpected = target.load_state_dict(source, strict=False)
-    different = [name for name in missing if not name.endswith("bias")] + list(unexpected)
+    lacking = ("bias", "q_norm.weight", "k_norm.weight")
+    different = [name for name in missing if not name.endswith(lacking)] + list(unexpected)
     if different:
         raise SystemExit(f"{folder} holds another language model; parameters that do not match: {different[:5]}")
     for name, parameter in target.named_parameters():
-        if name in missing:
+        if name in missing and name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    for name, parameter in model.named_parameters():
+        if "deepstack_merger_list" in name and "linear_fc2" in name:
             nn.init.zeros_(parameter)
 
 

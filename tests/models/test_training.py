@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uniprune.models.tiny.build import FAMILIES, PREFIX, build_model
+from uniprune.models.tiny.build import FAMILIES, PREFIX, QWEN, build_model
 from uniprune.models.tiny.data import Batches
 from uniprune.models.tiny.packing import ATTENTION, answer_states, pack
 from uniprune.models.tiny.tokenizer import build_tokenizer
@@ -44,17 +44,19 @@ def test_training_prompts_hold_no_unknown_word(tokenizer) -> None:
 def test_training_features_are_the_models_own(family: str, batch) -> None:
     model = build_model(family, 0).eval()
     with torch.no_grad():
-        tokens, _ = VISION[family](model, batch.pixels)
-        if family == "qwen2.5-vl":
+        features = VISION[family](model, batch.pixels)
+        if family in QWEN:
             grid = torch.tensor([[1, 2 * GRID, 2 * GRID]] * len(batch.pixels))
-            own = model.model.get_image_features(to_patches(batch.pixels).flatten(0, 1), grid).pooler_output
+            own = model.model.get_image_features(to_patches(batch.pixels).flatten(0, 1), grid)
         else:
             own = model.model.get_image_features(
                 batch.pixels,
                 vision_feature_layer=model.config.vision_feature_layer,
                 vision_feature_select_strategy="default",
-            ).pooler_output
-    torch.testing.assert_close(tokens, torch.stack(list(own)), atol=1e-5, rtol=1e-5)
+            )
+    torch.testing.assert_close(features.tokens, torch.stack(list(own.pooler_output)), atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(features.deepstack, own.get("deepstack_features", ()), strict=True):
+        torch.testing.assert_close(mine, torch.stack(list(theirs)), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -63,9 +65,9 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch
     model = build_model(family, 0).eval()
     pixels = batch.pixels[:1]
     with torch.no_grad():
-        tokens, _ = VISION[family](model, batch.pixels)
+        features = VISION[family](model, batch.pixels)
         model.get_decoder().set_attn_implementation(ATTENTION)
-        packed = pack(family, model, tokenizer, tokens, batch, keep=None)
+        packed = pack(family, model, tokenizer, features, batch, keep=None)
         packed.mask = packed.mask.float()
         states = answer_states(model, packed, batch.ids.shape[1])
         model.get_decoder().set_attn_implementation("sdpa")
@@ -75,7 +77,7 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch
         image = [tokenizer.convert_tokens_to_ids("<image>")] * GRID * GRID
         ids = torch.tensor([[*before, *image, *after, *batch.ids[0][mine].tolist()]])
         inputs = {"input_ids": ids, "pixel_values": pixels}
-        if family == "qwen2.5-vl":
+        if family in QWEN:
             inputs |= {
                 "pixel_values": to_patches(pixels)[0],
                 "image_grid_thw": torch.tensor([[1, 2 * GRID, 2 * GRID]]),
