@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.pruners import FixedAnswer
+from uniprune.engine import prune
 from uniprune.models.tiny.build import FAMILIES, PREFIX, QWEN, build_model
 from uniprune.models.tiny.data import Batches
 from uniprune.models.tiny.packing import ATTENTION, answer_states, pack
@@ -59,15 +61,19 @@ def test_training_features_are_the_models_own(family: str, batch) -> None:
         torch.testing.assert_close(mine, torch.stack(list(theirs)), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch) -> None:
-    """Logits of one packed block equal those of the plain, single-question prompt."""
+def test_a_packed_answer_is_the_answer_asked_alone(family: str, ratio: float, tokenizer, batch) -> None:
+    """Logits of one packed block equal those of the plain, single-question prompt, with the same tokens pruned."""
     model = build_model(family, 0).eval()
     pixels = batch.pixels[:1]
+    noise = torch.rand(2, GRID * GRID, generator=torch.Generator().manual_seed(0))
+    keep = noise.argsort(1)[:, : int(ratio * GRID * GRID)].sort(1).values
+    pruner = FixedAnswer(answer=lambda view, count: keep[0], ratio=ratio)
     with torch.no_grad():
         features = VISION[family](model, batch.pixels)
         model.get_decoder().set_attn_implementation(ATTENTION)
-        packed = pack(family, model, tokenizer, features, batch, keep=None)
+        packed = pack(family, model, tokenizer, features, batch, None if ratio == 1 else keep)
         packed.mask = packed.mask.float()
         states = answer_states(model, packed, batch.ids.shape[1])
         model.get_decoder().set_attn_implementation("sdpa")
@@ -83,7 +89,8 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, tokenizer, batch
                 "image_grid_thw": torch.tensor([[1, 2 * GRID, 2 * GRID]]),
                 "mm_token_type_ids": (ids == image[0]).int(),
             }
-        alone = model(**inputs).logits[0, -int(mine.sum()) :]
+        with prune(model, pruner):
+            alone = model(**inputs).logits[0, -int(mine.sum()) :]
         together = model.get_output_embeddings()(states[0][mine])
     torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-3)
 
