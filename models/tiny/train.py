@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText
 
 from uniprune.synthetic import GRID
 
 from .build import FAMILIES, QWEN, VISION_WIDTH, build_model, build_processor
 from .data import COMPOSE, JOINT, POLISH, TASKS, Batches, SceneBatch
-from .losses import TokenObjectives
+from .losses import TokenObjectives, imitation
 from .packing import ATTENTION, answer_states, pack
+from .teacher import Teacher
 from .tokenizer import build_tokenizer
 from .vision import VISION
 
@@ -57,6 +57,7 @@ class Recipe:
     objectives: float = 0.3
     drop_share: float = 0.5
     easy_share: float = 0.1
+    imitation: float = 0.0
 
 
 class Trainer:
@@ -67,11 +68,14 @@ class Trainer:
         self.tokenizer = build_tokenizer()
         self.model = build_model(family, recipe.seed).to(device)
         self.model.get_decoder().set_attn_implementation(ATTENTION)
-        if language_from is not None:
-            _copy_language_model(self.model, language_from)
+        self.teacher = None if language_from is None else Teacher(language_from, device)
+        if self.teacher is not None:
+            self.teacher.start(self.model)
         has_class_token = family not in QWEN
         self.objectives = TokenObjectives(self.tokenizer, VISION_WIDTH[family] if has_class_token else None).to(device)
         self.batches = Batches(self.tokenizer, recipe.seed)
+        if self.teacher is not None and recipe.imitation:
+            self.teacher.scale(self.model, family, self.batches.at(0, 8).pixels.to(device))
         self.phase, self.step = "vision", 0
         self.optimizers = self._optimizers()
         self.metrics: dict[str, float] = {}
@@ -143,6 +147,10 @@ class Trainer:
         )
         self._track(**{f"token {k}": v for k, v in right.items()})
         if not joint:
+            if self.teacher is not None and self.recipe.imitation:
+                gap = imitation(features.tokens, self.teacher.tokens(batch.pixels), batch.labels)
+                self._track(imitation=gap)
+                objectives = objectives + self.recipe.imitation * gap
             return objectives
         keep = None
         if rng.random() < self.recipe.drop_share:
@@ -243,26 +251,6 @@ def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
     order = rng.random((size, tokens)) - rng.random((size, 1)) * 1.5 * foreground
     kept = np.sort(order.argsort(1)[:, :count], 1)
     return torch.from_numpy(kept).to(labels.device)
-
-
-def _copy_language_model(model: Any, folder: Path) -> None:
-    """Copy the language model of a tiny model trained before; what that one lacks starts without effect.
-
-    Biases and the features for the first decoder layers start at zero, the norms of queries and keys at one.
-    """
-    source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).get_decoder().state_dict()
-    target = model.get_decoder()
-    missing, unexpected = target.load_state_dict(source, strict=False)
-    lacking = ("bias", "q_norm.weight", "k_norm.weight")
-    different = [name for name in missing if not name.endswith(lacking)] + list(unexpected)
-    if different:
-        raise SystemExit(f"{folder} holds another language model; parameters that do not match: {different[:5]}")
-    for name, parameter in target.named_parameters():
-        if name in missing and name.endswith("bias"):
-            nn.init.zeros_(parameter)
-    for name, parameter in model.named_parameters():
-        if "deepstack_merger_list" in name and "linear_fc2" in name:
-            nn.init.zeros_(parameter)
 
 
 def main() -> None:
