@@ -11,7 +11,10 @@ from tests.helpers.pruners import FixedAnswer
 from uniprune.engine import prune
 from uniprune.models.tiny.build import FAMILIES, PREFIX, QWEN, build_model
 from uniprune.models.tiny.data import Batches
+from uniprune.models.tiny.losses import imitation
+from uniprune.models.tiny.measure import HERE
 from uniprune.models.tiny.packing import ATTENTION, answer_states, pack
+from uniprune.models.tiny.teacher import Teacher
 from uniprune.models.tiny.tokenizer import build_tokenizer
 from uniprune.models.tiny.train import Recipe, Trainer
 from uniprune.models.tiny.vision import VISION, to_patches
@@ -93,6 +96,35 @@ def test_a_packed_answer_is_the_answer_asked_alone(family: str, ratio: float, to
             alone = model(**inputs).logits[0, -int(mine.sum()) :]
         together = model.get_output_embeddings()(states[0][mine])
     torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("family", "folder"), [("internvl", "llava"), ("qwen3-vl", "internvl")])
+def test_another_models_language_model_is_a_start(family: str, folder: str, batch) -> None:
+    model, teacher = build_model(family, 0), Teacher(HERE / folder, "cpu")
+    teacher.start(model)
+    mine = dict(model.get_decoder().named_parameters())
+    for name, parameter in teacher.model.get_decoder().named_parameters():
+        if name in mine:
+            assert torch.equal(mine.pop(name), parameter)
+        else:
+            assert name.endswith("bias")
+    assert {float(p.detach().min()) for p in mine.values()} == {float("_norm." in name) for name in mine}
+    features = VISION[family](model, batch.pixels)
+    assert not any(part.any() for part in features.deepstack)
+
+
+def test_a_language_model_with_more_than_biases_of_its_own_is_refused(checkpoint) -> None:
+    with pytest.raises(SystemExit, match=r"qwen3-vl holds another language model.*q_norm"):
+        Teacher(checkpoint("qwen3-vl"), "cpu").start(build_model("llava", 0))
+
+
+def test_visual_tokens_can_be_imitated(batch) -> None:
+    model, teacher = build_model("qwen3-vl", 0), Teacher(HERE / "internvl", "cpu")
+    teacher.scale(model, "qwen3-vl", batch.pixels)
+    own, taught = VISION["qwen3-vl"](model, batch.pixels).tokens, teacher.tokens(batch.pixels)
+    torch.testing.assert_close(own.std(), taught.std())
+    assert imitation(taught, taught, batch.labels) == 0
+    assert imitation(own, taught, batch.labels) > 1
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
