@@ -128,7 +128,7 @@ class ModelAdapter:
     # --- decoder: where its layers differ ------------------------------------------------------------------------
     @cached_property
     def attends(self) -> tuple[bool, ...]:
-        """Whether each decoder layer has attention with queries and keys; layers with linear attention have none."""
+        """Return, for each decoder layer, whether it has attention with keys; linear attention has none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
 
     def blocks(self, visual: Tensor) -> Tensor:
