@@ -110,6 +110,9 @@ PARAMETERS = {
     "llava-1.5-13b": 13.35, "llava-next-7b-vicuna": 7.06, "llava-next-13b-vicuna": 13.35, "llava-next-7b-mistral": 7.57,
     "internvl3.5-1b": 1.06, "internvl3.5-8b": 8.53, "qwen2-vl-2b": 2.21, "qwen2-vl-7b": 8.29,
     "qwen3-vl-2b": 2.13, "qwen3-vl-4b": 4.44, "qwen3-vl-8b": 8.77, "qwen3-vl-32b": 33.36, "qwen3-vl-30b-a3b": 31.07,
+    "llava-onevision-0.5b": 0.89, "llava-onevision-7b": 8.03, "llava-onevision-72b": 73.18,
+    "smolvlm2-2.2b": 2.25, "smolvlm2-500m": 0.507, "smolvlm2-256m": 0.256, "idefics3-8b": 8.46,
+    "pixtral-12b": 12.68, "mistral-small-3.1-24b": 24.01,
 }  # fmt: skip
 """Billions, as the model hub counts them in the published checkpoints."""
 TEXT = 60

@@ -177,7 +177,9 @@ def test_features_become_the_tokens(family: str) -> None:
 def test_operations_are_those_torch_counts(family: str) -> None:
     model = fresh_model(family, "eager")
     model.set_experts_implementation("eager")  # torch does not count the grouped product
-    ours, theirs = counted(model, BOTH, inputs(family, (2,)))
+    # Two images of Pixtral's tower are one masked sequence, whose other half torch counts, and padding.
+    images = 1 if hasattr(find_adapter(model).vision, "patch_conv") else 2
+    ours, theirs = counted(model, BOTH, inputs(family, (images,)))
     assert ours == theirs
 
 
