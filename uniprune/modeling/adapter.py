@@ -128,7 +128,7 @@ class ModelAdapter:
     # --- decoder: where its layers differ ------------------------------------------------------------------------
     @cached_property
     def attends(self) -> tuple[bool, ...]:
-        """Return, for each decoder layer, whether it has attention with keys; linear attention has none."""
+        """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
 
     def blocks(self, visual: Tensor) -> Tensor:
