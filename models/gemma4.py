@@ -72,6 +72,8 @@ class Gemma4(ModelAdapter):
         super().__init__(model)
         self.vision, self.projector = self.base.vision_tower, self.base.embed_vision
         self.merge = model.config.vision_config.pooling_kernel_size
+        if self.decoder.config.use_bidirectional_attention == "vision":
+            self.block_kinds = frozenset({"sliding_attention"})
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the encoder."""

@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from tests.helpers.layers import Layers
 from tests.helpers.tiny import IMAGE, visual
 from uniprune.engine import PrefillReport
+
+VISUAL = ("pixel_values", "image_grid_thw", "image_sizes", "image_position_ids")
+"""Arguments of `get_image_features`, by family."""
 
 
 def has_mrope(model: Any) -> bool:
@@ -23,7 +27,7 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the embeddings and position ids the un-pruned language model receives; batch 1 without padding."""
     ids = x["input_ids"]
     embeds = model.get_input_embeddings()(ids)
-    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x}
+    vision = {name: x[name] for name in VISUAL if name in x}
     features = model.get_image_features(**vision, return_dict=True).pooler_output
     flat = features.flatten(0, -2) if torch.is_tensor(features) else torch.cat(list(features)).flatten(0, -2)
     embeds = embeds.masked_scatter((ids == IMAGE)[..., None].expand_as(embeds), flat)
@@ -36,7 +40,7 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
     """Return [L, D] per first decoder layer: what is added to its output, 0 at text; batch 1. Mostly of no layer."""
-    vision = {name: x[name] for name in ("pixel_values", "image_grid_thw", "image_sizes") if name in x}
+    vision = {name: x[name] for name in VISUAL if name in x}
     levels = getattr(model.get_image_features(**vision, return_dict=True), "deepstack_features", None) or []
     found = []
     for images in levels:
@@ -48,31 +52,36 @@ def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def physically_short(
-    model: Any, embeds: Tensor, positions: Tensor, keep: Tensor, steps: int, added: Sequence[Tensor] = ()
+    model: Any,
+    embeds: Tensor,
+    positions: Tensor,
+    keep: Tensor,
+    steps: int,
+    added: Sequence[Tensor] = (),
+    ids: Tensor | None = None,
 ) -> tuple[list[int], Tensor]:
-    """Decode greedily after a prompt that really is shorter; kept tokens keep their `positions` and `added` rows."""
-    decoder, head, cache = (
-        model.get_decoder(),
-        model.get_output_embeddings(),
-        DynamicCache(config=model.get_decoder().config),
-    )
-    first, length = positions[..., -1:] + 1, int(keep.sum())
+    """Decode greedily after a prompt that really is shorter; kept tokens keep their `positions` and `added` rows.
 
-    def run(embedded: Tensor, where: Tensor, seen: int, **more: Any) -> Tensor:
-        mask = torch.ones(1, seen, dtype=torch.long)
-        options = {"past_key_values": cache, "use_cache": True, **more}
-        out = decoder(inputs_embeds=embedded, position_ids=where, attention_mask=mask, **options)
-        return head(out.last_hidden_state[:, -1])
+    `ids` [1, L] of the un-pruned prompt are needed where layers differ.
+    """
+    decoder, cache, prompt = model.get_decoder(), DynamicCache(config=model.get_decoder().config), Layers(model, ids)
+    first, length, at = positions[..., -1:] + 1, embeds.shape[1], torch.arange(embeds.shape[1])[keep]
 
-    more: dict[str, Any] = {}
+    def run(embedded: Tensor, where: Tensor, at: Tensor, **more: Any) -> Tensor:
+        options = {"past_key_values": cache, "use_cache": True, **prompt.masks(at, embedded.shape[1]), **more}
+        out = decoder(inputs_embeds=embedded, position_ids=where, **options)
+        return prompt.logits(out.last_hidden_state[:, -1])
+
+    more: dict[str, Any] = prompt.options(ids, keep)
     if added:
         places = added[0][keep].any(-1)
         rows = [level[keep][places] for level in added]
         more = {"visual_pos_masks": places[None], "deepstack_visual_embeds": rows}
-    logits = [run(embeds[:, keep], positions[..., keep], length, **more)]
+    logits = [run(embeds[:, keep], positions[..., keep], at, **more)]
     for step in range(steps - 1):
-        token = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True))
-        logits.append(run(token, first + step, length + step + 1))
+        chosen = logits[-1].argmax(-1, keepdim=True)
+        token, at = model.get_input_embeddings()(chosen), torch.cat((at, torch.tensor([length + step])))
+        logits.append(run(token, first + step, at, **prompt.options(chosen)))
     return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits)
 
 
@@ -85,58 +94,57 @@ def layerwise_masked(
     steps: int,
     forgotten: dict[int, Tensor] | None = None,
     added: Sequence[Tensor] = (),
+    ids: Tensor | None = None,
 ) -> tuple[list[int], Tensor, Tensor]:
     """Mask instead of dropping: layer i gives -inf to the columns dropped at or before it. `dropped` is {K: bool [L]}.
 
     `forgotten` is the same for decode steps, where eviction drops more than the prefill did. `added` is added to the
-    output of the first layers in the prefill.
+    output of the first layers in the prefill. `ids` as in `physically_short`.
 
     Returns:
         Tokens, step logits and the final hidden states of the prompt.
     """
-    decoder, head, cache = (
-        model.get_decoder(),
-        model.get_output_embeddings(),
-        DynamicCache(config=model.get_decoder().config),
-    )
+    decoder, cache, prompt = model.get_decoder(), DynamicCache(), Layers(model, ids)
     length = embeds.shape[1]
 
-    def run(hidden: Tensor, where: Tensor, start: int) -> Tensor:
+    def run(hidden: Tensor, where: Tensor, start: int, ids: Tensor | None) -> Tensor:
         stop = start + hidden.shape[1]
-        where = where.expand(3, 1, -1) if has_mrope(model) else where
-        rotary = decoder.rotary_emb(hidden, where)
-        causal = torch.arange(stop)[None] <= torch.arange(start, stop)[:, None]
-        for i, layer in enumerate(decoder.layers):
-            allowed = causal.clone()
+        prompt.enter(hidden, where.expand(3, 1, -1) if has_mrope(model) else where, ids)
+        for i in range(len(decoder.layers)):
+            allowed = prompt.pairs(i, torch.arange(start, stop), torch.arange(stop))
             for k, columns in (dropped if forgotten is None or not start else dropped | forgotten).items():
                 if i >= k:
                     allowed[:, :length] &= ~columns
             mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[None, None]
-            hidden = layer(
-                hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
-            )
+            hidden = prompt.call(i, hidden, mask, past_key_values=cache, use_cache=True)
             if not start and i < len(added):
                 hidden = hidden + added[i]
         return decoder.norm(hidden)
 
-    prompt = run(embeds, positions, 0)
-    logits = [head(prompt[:, -1])]
+    states = run(embeds, positions, 0, ids)
+    logits = [prompt.logits(states[:, -1])]
     for step in range(steps - 1):
-        token = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True))
-        logits.append(head(run(token, positions[..., -1:] + 1 + step, length + step)[:, -1]))
-    return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits), prompt
+        chosen = logits[-1].argmax(-1, keepdim=True)
+        token = model.get_input_embeddings()(chosen)
+        logits.append(prompt.logits(run(token, positions[..., -1:] + 1 + step, length + step, chosen)[:, -1]))
+    return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits), states
 
 
 @contextlib.contextmanager
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
     """Mask `dropped[K]` ([B, L] bool) in layers >= K of an *eager* model inside the block, in any decoding mode."""
+    end = 0
 
     def hook(layer: int) -> Any:
         def mask_columns(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-            mask = kwargs["attention_mask"].clone()
+            nonlocal end
+            mask, cache = kwargs["attention_mask"].clone(), kwargs.get("past_key_values")
+            if layer == 0:  # whatever a layer holds, its columns end with those of this forward
+                end = args[0].shape[1] + (0 if cache is None else cache.get_seq_length(0))
+            first = end - mask.shape[-1]
             for k, columns in dropped.items():
                 if layer >= k:
-                    columns = columns.repeat_interleave(mask.shape[0] // columns.shape[0], 0)
+                    columns = columns.repeat_interleave(mask.shape[0] // columns.shape[0], 0)[:, first:]
                     mask[..., : columns.shape[1]].masked_fill_(columns[:, None, None], torch.finfo(mask.dtype).min)
             return args, {**kwargs, "attention_mask": mask}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from tests.helpers.layers import Layers
 from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import COVERED, IMAGE, build, fresh_model, inputs, row, visual
@@ -27,6 +28,11 @@ STEPS = 6
 family = pytest.mark.parametrize("family", COVERED)
 attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 BOTH = RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3)
+
+
+def further(model: Any, x: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Return what references need besides embeddings and positions."""
+    return deepstack_rows(model, x), x["input_ids"]
 
 
 @family
@@ -49,7 +55,7 @@ def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str) -> None:
     with prune(model, Plan(plan={0: 0.4})) as session:
         tokens, logits = generate(model, x, STEPS)
     keep = ~dropped_by(session.reports[-1], x)[0][0]
-    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS, deepstack_rows(model, x))
+    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS, *further(model, x))
     assert tokens[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
 
@@ -57,20 +63,16 @@ def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str) -> None:
 @torch.no_grad()
 def gathered_layers(model: Any, x: dict[str, Tensor], keep: dict[int, Tensor]) -> Tensor:
     """Return the logits of a loop over the decoder's layers that gathers the kept positions before layer K."""
-    decoder, (embeds, positions) = model.get_decoder(), merged_inputs(model, x)
-    rotary = decoder.rotary_emb(embeds, positions)
+    (embeds, positions), prompt = merged_inputs(model, x), Layers(model, x["input_ids"])
+    prompt.enter(embeds, positions, x["input_ids"])
     hidden, left, added = embeds, torch.arange(embeds.shape[1]), dict(enumerate(deepstack_rows(model, x)))
-    for number, layer in enumerate(decoder.layers):
+    for number in range(len(prompt.decoder.layers)):
         if number in keep:
             hidden = hidden[:, keep[number][left]]
             left = left[keep[number][left]]
-        tables, length = tuple(table[:, left] for table in rotary), len(left)
-        mask = torch.zeros(length, length).masked_fill(~torch.ones(length, length).tril().bool(), -torch.inf)
-        eager = model.config._attn_implementation == "eager"
-        hidden = layer(hidden, attention_mask=mask[None, None] if eager else None, position_embeddings=tables)
+        hidden = prompt.call(number, hidden, prompt.mask(number, left, left), left)
         hidden = hidden + added[number][left] if number in added else hidden
-    logits: Tensor = model.get_output_embeddings()(decoder.norm(hidden))
-    return logits
+    return prompt.logits(prompt.decoder.norm(hidden))
 
 
 @family
@@ -93,8 +95,8 @@ def test_decode_steps_equal_masking(family: str, attention: str) -> None:
     with prune(model, Plan(plan={0: 0.75, 1: 0.5, 4: 0.2})) as session:
         tokens, logits = generate(model, x, STEPS)
     dropped = {k: columns[0] for k, columns in dropped_by(session.reports[-1], x).items()}
-    added = deepstack_rows(model, x)
-    want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, added=added)
+    more = further(model, x)
+    want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, None, *more)
     assert tokens[0].tolist() == want_tokens
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
 
