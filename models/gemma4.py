@@ -1,4 +1,4 @@
-"""Gemma 4: images of any shape as padded lists of patches, three by three to a token; most decoder layers see a window."""
+"""Gemma 4: images of any shape as padded lists of patches, nine to a token; most decoder layers see a window only."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ class Layers:
         seen = self.pairs(layer, queries, keys)[None, None]
         if self.config._attn_implementation == "eager":
             return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
-        return seen if self.kinds[layer] == SLIDING or self.kinds[layer] in self.two_way else None
+        images = self.kinds[layer] in self.two_way and len(queries) > 1
+        return seen if images or self.kinds[layer] == SLIDING else None
 
     def masks(self, columns: Tensor, new: int) -> dict[str, Any]:
         """Return the decoder's mask for the last `new` of the `columns` so far, whose layers cache what they need."""

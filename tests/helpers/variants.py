@@ -42,7 +42,7 @@ class TinyGemma4Moe(TinyGemma4):
 
 
 class TinyGemma4Small(TinyGemma4):
-    """E2B and E4B: inputs of each layer; the last two layers reuse keys of layers 1 and 2; images see backwards only."""
+    """E2B and E4B: inputs of each layer; the last two layers reuse keys of others; attention is causal."""
 
     decoder: ClassVar[dict[str, Any]] = {
         "hidden_size_per_layer_input": 8,

@@ -27,16 +27,17 @@ class ChatTemplate:
         self._kept: dict[tuple[bool, ...], bool] = {}
 
     def render(self, parts: Sequence[Part]) -> str:
-        """Return the prompt of a user message.
+        """Return the prompt of a user message, with the system message before it, if one is given.
 
         Raises:
             ValueError: images and text would be in another order, whichever way the message is given.
         """
-        texts = [part.text for part in parts]
+        system = next((part.text for part in parts if part.system), None)
+        texts = [part.text for part in parts if not part.system]
         if self._keeps_order(tuple(text is None for text in texts)):
-            return self._apply(texts)
+            return self._apply(texts, system)
         image = f" {self._image()} " if None in texts else ""
-        return self._apply(["".join(image if text is None else text for text in texts)])
+        return self._apply(["".join(image if text is None else text for text in texts)], system)
 
     def _keeps_order(self, images: tuple[bool, ...]) -> bool:
         """Check whether the template writes parts in their order, by rendering marks in place of texts."""
@@ -73,9 +74,12 @@ class ChatTemplate:
         token: str = self._processor.image_token
         return token
 
-    def _apply(self, texts: Sequence[str | None]) -> str:
+    def _apply(self, texts: Sequence[str | None], system: str | None = None) -> str:
         """Render a user message of texts and images (None), followed by the opening of the reply."""
+        before = [] if system is None else [{"role": "system", "content": [{"type": "text", "text": system}]}]
         content = [{"type": "image"} if text is None else {"type": "text", "text": text} for text in texts]
         message = {"role": "user", "content": content}
-        prompt: str = self._processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        prompt: str = self._processor.apply_chat_template(
+            [*before, message], tokenize=False, add_generation_prompt=True
+        )
         return prompt

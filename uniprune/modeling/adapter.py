@@ -60,10 +60,13 @@ class ModelAdapter:
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
         tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
+        system: system message of VLMEvalKit's wrapper of the family, if it passes one; used under the prompt policy
+            "family" only.
         merge: patches per side that form one LLM token (1: a token is a patch).
     """
 
     tiled: ClassVar[bool] = False
+    system: ClassVar[str | None] = None
     has_cls: bool = False
     merge: int = 1
     vision: Any
@@ -195,7 +198,7 @@ class ModelAdapter:
         ids: set[int] = set()
         for config in configs:
             for name, value in (config.to_dict() if config is not None else {}).items():
-                if "token_id" in name:
+                if "token_id" in name or "token_index" in name:
                     ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
         return sorted(ids)
 

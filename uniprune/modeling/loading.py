@@ -48,6 +48,11 @@ class Placement:
         return f"{self.dtype}, {self.attention}, {self.device}"
 
     @property
+    def kernels(self) -> dict[str, str]:
+        """The attention kernel of language model and vision tower; an audio tower, never run, keeps its own."""
+        return dict.fromkeys(("", "text_config", "vision_config"), self.attention)
+
+    @property
     def kind(self) -> str:
         """Kind of device: "cpu" or "cuda"."""
         return "cuda" if self.device == "balanced" else self.device.split(":")[0]
@@ -165,7 +170,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             lambda _, **kwargs: AutoModelForImageTextToText.from_config(config, **kwargs),
             entry,
             source,
-            attn_implementation=placement.attention,
+            attn_implementation=placement.kernels,
         )
     return LoadedModel(entry, model.eval(), processor, adapter(model), placement, weights, source)
 
@@ -184,7 +189,7 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
         entry,
         outlined.source,
         dtype=DTYPES[placement.dtype],
-        attn_implementation=placement.attention,
+        attn_implementation=placement.kernels,
         device_map=placement.device,
         output_loading_info=True,
         use_safetensors=True,

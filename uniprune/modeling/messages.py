@@ -11,15 +11,17 @@ from PIL.Image import Image
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a user message, in order: an image, or text.
+    """One piece of a user message, in order: an image, or text; or the text of the system message before it.
 
     Attributes:
         text: the text.
         image: the image as Pillow opened it; `image_decoding` of the run converts it to RGB.
+        system: whether it is the system message, which comes first.
     """
 
     text: str | None = None
     image: Image | None = None
+    system: bool = False
 
 
 @dataclass(frozen=True)
