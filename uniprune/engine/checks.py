@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import rotation
 from uniprune.engine.compaction import to_device, to_host
 from uniprune.engine.deepstack import check_deepstack
+from uniprune.engine.layer_kinds import check_kinds, check_recomputable
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Selection, Stage
@@ -45,23 +45,17 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     beyond = [layer for layer in pruner.vision_layers if layer is not None and not -depth <= layer < depth]
     if beyond:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
+    check_kinds(adapter, pruner)
     _check_decoder(adapter)
     _check_positions(adapter, pruner, layers)
-    if any(stage.pruner.llm_attention or stage.pruner.upcoming_attention for stage in stages):
-        rotation(adapter.layers[0].self_attn)
+    for stage in stages:
+        read = ((stage.layer - 1, stage.pruner.llm_attention), (stage.layer, stage.pruner.upcoming_attention))
+        for layer in (layer for layer, reads in read if reads):
+            check_recomputable(adapter.layers[layer])
     return {stage.layer: stage for stage in stages}
 
 
 def _check_decoder(adapter: ModelAdapter) -> None:
-    config = adapter.decoder.config
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if not kinds and getattr(config, "sliding_window", None) is not None:
-        kinds = {"sliding_attention"}
-    if kinds - {"full_attention"}:
-        raise UnsupportedError(
-            f"the decoder has {', '.join(sorted(kinds))} layers; only decoders with full attention in every layer are "
-            "supported, because a window counted over pruned tokens would cover more of the prompt"
-        )
     check_deepstack(adapter)
     if _compiled(adapter.model):
         raise UnsupportedError(

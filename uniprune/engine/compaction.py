@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers.masking_utils import create_causal_mask
 
 from uniprune.errors import UnsupportedError
 
@@ -143,30 +142,6 @@ def replace_tokens(hidden: Tensor, replaced: Sequence[tuple[int, Tensor, Tensor]
     return hidden
 
 
-def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, layer: int) -> Any:
-    """Return the attention mask of `layer` for `hidden` [B, q, D], in the format of the active attention kernel.
-
-    `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
-    the flash kernels would take one pruned sequence for several packed ones.
-
-    Args:
-        config: the decoder's config.
-        hidden: [B, q, D] inputs of the layer.
-        valid: [B, cached + q] False at padding; None without padding, so that no value is read from a device.
-        cache: the KV cache or None.
-        layer: the layer's index.
-    """
-    return create_causal_mask(
-        config=config,
-        inputs_embeds=hidden,
-        attention_mask=valid,
-        past_key_values=cache,
-        position_ids=None,
-        layer_idx=layer,
-        allow_is_causal_skip=valid is None,
-    )
-
-
 # --- KV cache ---------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CacheState:
@@ -184,11 +159,10 @@ class CacheState:
     next_position: Tensor
     shift: Tensor | None
 
-    @property
-    def first_length(self) -> int:
-        """Entries of layer 0 at the end of the prefill."""
-        first = active(self.stages, 0)
-        return self.prompt_length if first is None else first.index.shape[1]
+    def length(self, layer: int) -> int:
+        """Return the number of columns that entered `layer` in the prefill."""
+        kept = active(self.stages, layer)
+        return self.prompt_length if kept is None else kept.index.shape[1]
 
 
 def remember(cache: Any, state: CacheState) -> None:

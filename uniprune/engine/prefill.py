@@ -17,7 +17,6 @@ from uniprune.engine.checks import check_undrawn, random_states, settle, undistu
 from uniprune.engine.compaction import (
     CacheState,
     KeptTokens,
-    causal_mask,
     evict,
     following,
     pack,
@@ -30,6 +29,7 @@ from uniprune.engine.compaction import (
 )
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
+from uniprune.engine.layer_kinds import attention_mask, blocks_of, gathered_positions, layer_kinds, needs_positions
 from uniprune.engine.prompt import Prompt, StageInput
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
@@ -133,8 +133,10 @@ class Prefill(Forward):
         self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._arguments: dict[str, Any] = {}
+        self._kinds = layer_kinds(adapter.decoder.config)
+        self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
+        self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
         self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
@@ -184,7 +186,8 @@ class Prefill(Forward):
     def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         """Capture the attention of the layer before a stage, for its method."""
         cos, sin = kwargs["position_embeddings"]
-        self._captured = AttentionCapture(module, layer, hidden, cos, sin, kwargs.get("past_key_values"))
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        self._captured = AttentionCapture(module, layer, hidden, cos, sin, cache, mask)
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Run the layer's stage, if any; return hidden states [B, n, D] and arguments once something was pruned."""
@@ -195,7 +198,9 @@ class Prefill(Forward):
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
         self.widths.append(hidden.shape[1])
-        return (hidden, self._arguments) if self._arguments or hidden is not given else None
+        if self.kept:
+            return hidden, self._layer_arguments(layer, hidden, kwargs)
+        return None if hidden is given else (hidden, {})
 
     @property
     def _current(self) -> KeptTokens:
@@ -205,7 +210,7 @@ class Prefill(Forward):
     def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Decide for every prompt; unless all keep everything, compact `hidden` and the layer arguments."""
         now = self._current
-        upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
+        upcoming = self._upcoming(stage.layer, hidden, kwargs) if stage.pruner.upcoming_attention else None
         arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
         self._captured = None
         prompts = self.batch.prompts
@@ -227,27 +232,41 @@ class Prefill(Forward):
         kept, gathered = pack(stage.layer, columns, now.index)
         hidden = take(replace_tokens(hidden, replaced), gathered)
         self.kept.append(kept)
-        self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
+        self._rotary_rows = kept.index
+        if self._pruner.positions == "compact":
+            self._rotary_rows, shift = renumbered(kept, self.batch.tokens.real)
+            self._shift = to_device(shift, self._embeds.device)
         return hidden
 
-    def _upcoming(self, layer: int, hidden: Tensor, now: KeptTokens, kwargs: dict[str, Any]) -> AttentionCapture:
+    def _upcoming(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> AttentionCapture:
         """Return the inputs that the attention of `layer` would have if it ran on `hidden`."""
         module = self._adapter.layers[layer]
         normalised = module.input_layernorm(hidden)  # may bring it to the device of this layer
-        cos, sin = (take(table, now.index).to(normalised.device) for table in kwargs["position_embeddings"])
-        return AttentionCapture(module.self_attn, layer, normalised, cos, sin, cache=None)
+        given = kwargs | (self._layer_arguments(layer, hidden, kwargs) if self.kept else {})
+        cos, sin = (table.to(normalised.device) for table in given["position_embeddings"])
+        return AttentionCapture(module.self_attn, layer, normalised, cos, sin, None, given.get("attention_mask"))
 
-    def _layer_arguments(self, kept: KeptTokens, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        """Return the arguments of every layer from this stage on; `rotary` are the tables of the un-pruned prompt."""
-        rows = kept.index
-        if self._pruner.positions == "compact":
-            rows, shift = renumbered(kept, self.batch.tokens.real)
-            self._shift = to_device(shift, self._embeds.device)
+    def _layer_arguments(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the changed arguments of `layer`; it is called with masks and rotary tables of the un-pruned prompt.
+
+        Layers of one kind share theirs from one stage to the next.
+        """
+        kept, kind = self._current, self._kinds[layer]
+        if (kept.layer, kind) not in self._arguments:
+            with self._method_time():
+                self._arguments[kept.layer, kind] = self._gathered(layer, hidden, kwargs, kept)
+        return self._arguments[kept.layer, kind]
+
+    def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], kept: KeptTokens) -> dict[str, Any]:
+        """Return the arguments of `layer` for the tokens that are left."""
+        rows, positions = self._rotary_rows, kwargs.get("position_ids")
         valid = to_device(kept.valid, hidden.device) if kept.padded else None
+        blocks = blocks_of(self._adapter, layer, self.batch.tokens.visual, kept)
+        config, needed = self._adapter.decoder.config, needs_positions(self._adapter.layers[layer])
         return {
-            "position_embeddings": tuple(take(table, rows) for table in rotary),
-            "attention_mask": causal_mask(self._adapter.decoder.config, hidden, valid, self._cache, kept.layer),
-            "position_ids": None,
+            "position_embeddings": tuple(take(table, rows) for table in kwargs["position_embeddings"]),
+            "attention_mask": attention_mask(config, layer, hidden, valid, self._cache, kept.index, blocks),
+            "position_ids": gathered_positions(positions, rows) if needed else None,
         }
 
     # --- at the end ---------------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ class Session:
                 "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
                 "supported; start again with an empty cache and the whole conversation"
             )
-        self._forward = decode = Decode(state, cache, self._adapter.decoder.config)
+        self._forward = decode = Decode(state, cache, self._adapter)
         self._hook_layers(decode.layers)
         return (), decode.before_model(kwargs)
 

@@ -76,7 +76,6 @@ class ChatTemplate:
 
     def _apply(self, texts: Sequence[str | None], system: str | None = None) -> str:
         """Render a user message of texts and images (None), followed by the opening of the reply."""
-        before = [] if system is None else [{"role": "system", "content": [{"type": "text", "text": system}]}]
         content = [{"type": "image"} if text is None else {"type": "text", "text": text} for text in texts]
         message = {"role": "user", "content": content}
         prompt: str = self._processor.apply_chat_template(

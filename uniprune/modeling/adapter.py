@@ -62,11 +62,14 @@ class ModelAdapter:
         tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
         system: system message of VLMEvalKit's wrapper of the family, if it passes one; used under the prompt policy
             "family" only.
+        block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
+            both ways; empty where attention is causal.
         merge: patches per side that form one LLM token (1: a token is a patch).
     """
 
     tiled: ClassVar[bool] = False
     system: ClassVar[str | None] = None
+    block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
     vision: Any
@@ -123,6 +126,18 @@ class ModelAdapter:
     def token_parts(self) -> Sequence[nn.Module]:
         """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
         return ()
+
+    # --- decoder: where attention is not causal ------------------------------------------------------------------
+    def blocks(self, visual: Tensor) -> Tensor:
+        """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
+
+        By default every contiguous run of placeholders is one.
+
+        Args:
+            visual: [B, L] True at visual placeholders of the un-pruned prompts.
+        """
+        first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+        return (first.long().cumsum(1) - 1).where(visual, -1)
 
     # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
