@@ -77,8 +77,8 @@ class ChatTemplate:
     def _apply(self, texts: Sequence[str | None], system: str | None = None) -> str:
         """Render a user message of texts and images (None), followed by the opening of the reply."""
         content = [{"type": "image"} if text is None else {"type": "text", "text": text} for text in texts]
-        message = {"role": "user", "content": content}
-        prompt: str = self._processor.apply_chat_template(
-            [*before, message], tokenize=False, add_generation_prompt=True
-        )
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        prompt: str = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return prompt
