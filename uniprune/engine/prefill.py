@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.batch import Batch
 from uniprune.engine.checks import check_undrawn, random_states, settle, undisturbed
 from uniprune.engine.compaction import (
     CacheState,
@@ -29,63 +28,17 @@ from uniprune.engine.compaction import (
 )
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import for_last, reusing_layers
 from uniprune.engine.layer_kinds import attention_mask, blocks_of, gathered_positions, layer_kinds, needs_positions
-from uniprune.engine.prompt import Prompt, StageInput
-from uniprune.engine.question import PromptInfo
+from uniprune.engine.prompt import StageInput
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_groups import image_groups, scoped
-from uniprune.engine.token_map import PrefillInputs, Tokens, repeated_rows
+from uniprune.engine.token_map import PrefillInputs, repeated_rows
+from uniprune.engine.token_rows import TokenRows
 from uniprune.engine.vision import Vision
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ImageLayout, ModelAdapter
-from uniprune.pruning.base import Pruner, Scope, Stage
+from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.view import Grid
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The prompts of a prefill. Holds no tensor of a layer and nothing of the model, so that reports may keep it.
-
-    Attributes:
-        inputs: ids and mask of the forward, copied to the CPU on first use.
-        copies: rows per prompt: beams or returned sequences, which share one decision.
-        scope: tokens of one decision.
-        tiled: whether one image may be several tiles.
-        grids: (t, h, w) of the tower's call, None if unknown.
-        layouts: the encoded images in prompt order, None if unknown.
-    """
-
-    inputs: PrefillInputs
-    copies: int
-    scope: Scope
-    tiled: bool
-    grids: list[Grid] | None
-    layouts: list[ImageLayout] | None
-
-    @property
-    def tokens(self) -> Tokens:
-        """The un-pruned sequences."""
-        return self.inputs.tokens
-
-    @property
-    def has_images(self) -> bool:
-        """Return whether there is anything to prune."""
-        return any(self.tokens.visual_counts)
-
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        """One per `copies` rows.
-
-        Raises:
-            UnsupportedError: the encoded images do not fill the placeholders.
-        """
-        images = image_groups(self.tokens.visual, self.layouts if self.has_images else None, self.tiled)
-        rows = range(0, len(images), self.copies)
-        infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
-        return [
-            Prompt(info, row, scoped(images[row], self.scope, self.grids), self.tokens)
-            for row, info in zip(rows, infos, strict=True)
-        ]
 
 
 class Prefill(Forward):
@@ -133,9 +86,10 @@ class Prefill(Forward):
         self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._kinds = layer_kinds(adapter.decoder.config)
+        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), reusing_layers(adapter.decoder.config)
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
+        self._rows = None if idle else TokenRows(inputs.tokens.unpruned)
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
         self._random = {} if idle else random_states()
@@ -197,10 +151,16 @@ class Prefill(Forward):
         if layer in self._stages and self.has_images:
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
-        self.widths.append(hidden.shape[1])
+        # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
+        self.widths.append(self._current.index.shape[1] if layer in self._reusing else hidden.shape[1])
+        self._entering = hidden.shape[1]
         if self.kept:
             return hidden, self._layer_arguments(layer, hidden, kwargs)
         return None if hidden is given else (hidden, {})
+
+    def further_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the rows of the tokens that are left."""
+        return self._rows.gathered(inputs, self._current, self._entering) if self._rows and self.kept else inputs
 
     @property
     def _current(self) -> KeptTokens:
@@ -226,9 +186,9 @@ class Prefill(Forward):
             return hidden
         moved = [(b, *change) for b, number in enumerate(owners) for change in new[number]]
         replaced = [(b, now.columns(places, b), tokens) for b, places, _, tokens in moved]
-        if self._deepstack is not None:
-            for b, places, sources, _ in moved:
-                self._deepstack.move(b, places, sources)
+        for carried in (self._rows, self._deepstack):
+            for b, places, sources, _ in moved if carried is not None else ():
+                carried.move(b, places, sources)
         kept, gathered = pack(stage.layer, columns, now.index)
         hidden = take(replace_tokens(hidden, replaced), gathered)
         self.kept.append(kept)
@@ -255,7 +215,8 @@ class Prefill(Forward):
         if (kept.layer, kind) not in self._arguments:
             with self._method_time():
                 self._arguments[kept.layer, kind] = self._gathered(layer, hidden, kwargs, kept)
-        return self._arguments[kept.layer, kind]
+        arguments = self._arguments[kept.layer, kind]
+        return arguments if layer not in self._reusing else for_last(arguments, hidden.shape[1])
 
     def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], kept: KeptTokens) -> dict[str, Any]:
         """Return the arguments of `layer` for the tokens that are left."""

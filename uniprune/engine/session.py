@@ -18,6 +18,7 @@ from uniprune.engine.checks import check_arguments, check_mode, checked_stages
 from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
@@ -228,6 +229,8 @@ class Session:
         report = forward.after_model() if forward is not None and output is not None else None
         if report is not None:
             self.reports.append(report)
+            if report.pruned:
+                cut_output(output, report.batch.inputs.wanted)
 
     # --- hooks: decoder -----------------------------------------------------------------------------------------
     def _before_layer(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
@@ -238,7 +241,8 @@ class Session:
         if changed is None:
             return None
         hidden, kwargs = changed[0], kwargs | changed[1]
-        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+        more = self._forward.further_inputs(args[1:])
+        return ((hidden, *more), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
     def _before_attention(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self._forward is not None:

@@ -90,6 +90,7 @@ class PrefillInputs:
     Attributes:
         infos: as given.
         has_visual: whether the forward carries images or videos.
+        wanted: number of last tokens whose states the model was asked for, if it was.
 
     Raises:
         UnsupportedError: the forward carries images and videos.
@@ -99,7 +100,7 @@ class PrefillInputs:
         carried = visual_inputs(kwargs)
         if len(carried) > 1:
             raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
-        self.infos, self.has_visual = infos, bool(carried)
+        self.infos, self.has_visual, self.wanted = infos, bool(carried), kwargs.get("logits_to_keep")
         self._has_ids = kwargs.get("input_ids") is not None
         self._first = kwargs["input_ids"] if self._has_ids else placeholders(adapter, kwargs)
         self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
