@@ -23,14 +23,20 @@ class TinyLlava(TinyModel):
 
     def config(self, text: dict[str, Any]) -> Any:
         """LlavaConfig."""
-        from transformers import LlamaConfig, LlavaConfig
+        from transformers import LlavaConfig
 
         return LlavaConfig(
             vision_config=tiny_tower(self.size),
-            text_config=LlamaConfig(**text),
+            text_config=self.language_model(text),
             image_token_index=IMAGE,
             image_seq_length=self.size[0] * self.size[1],
         )
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """LlamaConfig."""
+        from transformers import LlamaConfig
+
+        return LlamaConfig(**text)
 
 
 def tiny_tower(size: Size) -> Any:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from tests.helpers.tiny import IMAGE
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 TWO_WAY = {"gemma3": (FULL, SLIDING), "gemma4": (SLIDING,)}
 """Family -> kinds of layers in which the tokens of an image see each other both ways."""
 
@@ -19,15 +23,25 @@ class Layers:
 
     Args:
         model: the model.
-        ids: [1, L] of the un-pruned prompt; None for families whose layers are all alike.
+        ids: [1, L] of the un-pruned prompt; None for families that need none.
+        two_way: kinds of layers, in place of the family's.
     """
 
-    def __init__(self, model: Any, ids: Tensor | None) -> None:
+    def __init__(self, model: Any, ids: Tensor | None, two_way: Collection[str] | None = None) -> None:
         self.model, self.decoder, self.config = model, model.get_decoder(), model.get_decoder().config
-        self.kinds: list[str] = getattr(self.config, "layer_types", None) or [FULL] * self.config.num_hidden_layers
+        everywhere = FULL if getattr(self.config, "sliding_window", None) is None else SLIDING
+        kinds = getattr(self.config, "layer_types", None)
+        self.kinds: list[str] = kinds or [everywhere] * self.config.num_hidden_layers
         causal = getattr(self.config, "use_bidirectional_attention", False) is None
-        self.two_way = () if causal else TWO_WAY.get(model.config.model_type, ())
+        family = () if causal else TWO_WAY.get(model.config.model_type, ())
+        self.two_way = family if two_way is None else two_way
         self.image = torch.zeros(0, dtype=torch.long) if ids is None else (ids[0] == IMAGE).long()
+
+    def cache(self) -> DynamicCache:
+        """Return a cache whose windowed layers hold everything: masks decide what is seen."""
+        cache = DynamicCache(config=self.config)
+        cache.layers = [DynamicLayer() if hasattr(layer, "sliding_window") else layer for layer in cache.layers]
+        return cache
 
     def pairs(self, layer: int, queries: Tensor, keys: Tensor) -> Tensor:
         """Return [q, k] whether un-pruned columns `queries` see `keys` in a layer."""
@@ -40,6 +54,8 @@ class Layers:
 
     def mask(self, layer: int, queries: Tensor, keys: Tensor) -> Tensor | None:
         """Return the same as a mask of the model's kernel; None where sdpa needs none."""
+        if self.kinds[layer] == LINEAR:
+            return None
         seen = self.pairs(layer, queries, keys)[None, None]
         if self.config._attn_implementation == "eager":
             return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
@@ -65,8 +81,10 @@ class Layers:
 
     def enter(self, hidden: Tensor, positions: Tensor, ids: Tensor | None) -> None:
         """Begin a forward on `ids` [1, n] with embeddings `hidden`: make the rotary tables and inputs of all layers."""
-        kinds = {kind: (kind,) for kind in self.kinds} if {*self.kinds} != {FULL} else {FULL: ()}
-        self._tables = {kind: self.decoder.rotary_emb(hidden, positions, *name) for kind, name in kinds.items()}
+        embedding, self._positions = self.decoder.rotary_emb, positions
+        several = "layer_type" in inspect.signature(embedding.forward).parameters
+        where = positions.expand(3, 1, -1) if hasattr(self.model.base_model, "get_rope_index") else positions
+        self._tables = {kind: embedding(hidden, where, *([kind] * several)) for kind in set(self.kinds)}
         own = self.options(ids).get("per_layer_inputs")
         self._inputs = None if own is None else self.decoder.project_per_layer_inputs(hidden, own)
         self._shared: dict[str, Any] = {}
@@ -79,7 +97,12 @@ class Layers:
             options["shared_kv_states"] = self._shared
         tables = tuple(table[:, at] for table in self._tables[self.kinds[layer]])
         output: Tensor = self.decoder.layers[layer](
-            hidden, *own, attention_mask=mask, position_embeddings=tables, **options
+            hidden,
+            *own,
+            attention_mask=mask,
+            position_embeddings=tables,
+            position_ids=self._positions[..., at],
+            **options,
         )
         return output
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,55 @@ def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
         rows[x["input_ids"][0] == IMAGE] = torch.cat(list(images))
         found.append(rows)
     return found
+
+
+@torch.no_grad()
+def gathered_layers(
+    model: Any,
+    x: dict[str, Tensor],
+    keep: dict[int, Tensor],
+    steps: int = 1,
+    two_way: Collection[str] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Loop over the decoder's layers on the positions `keep[K]` [L] that are left from layer K on; batch 1.
+
+    Args:
+        model: the model.
+        x: arguments of its forward.
+        keep: K -> positions.
+        steps: greedy steps, the first of which the prefill gives.
+        two_way: see `Layers`.
+
+    Returns:
+        [1, n, V] logits of the prompt and [steps, V] logits of greedy steps.
+    """
+    (embeds, positions), prompt = merged_inputs(model, x), Layers(model, x["input_ids"], two_way)
+    added, cache, length = dict(enumerate(deepstack_rows(model, x))), prompt.cache(), embeds.shape[1]
+    left = [torch.arange(length)] * len(prompt.kinds)
+    for first, kept in keep.items():
+        left[first:] = [at[kept[at]] for at in left[first:]]
+
+    def run(hidden: Tensor, ids: Tensor, at: Tensor, where: Tensor, places: list[Tensor]) -> Tensor:
+        prompt.enter(hidden, where, ids)
+        columns = torch.arange(hidden.shape[1])
+        for number in range(len(prompt.kinds)):
+            inside = torch.isin(at, places[number])
+            hidden, at, columns = hidden[:, inside], at[inside], columns[inside]
+            mask = prompt.mask(number, at, places[number])
+            hidden = prompt.call(number, hidden, mask, columns, past_key_values=cache, use_cache=True)
+            if number in added and len(at) > 1:
+                hidden = hidden + added[number][at]
+        return prompt.decoder.norm(hidden)
+
+    states = run(embeds, x["input_ids"], torch.arange(length), positions, left)
+    logits = [prompt.logits(states[:, -1])]
+    for step in range(steps - 1):
+        chosen = logits[-1].argmax(-1, keepdim=True)
+        token, at = model.get_input_embeddings()(chosen), torch.tensor([length + step])
+        left = [torch.cat((places, at)) for places in left]
+        where = positions.amax(-1, keepdim=True) + 1 + step
+        logits.append(prompt.logits(run(token, chosen, at, where, left)[:, -1]))
+    return prompt.logits(states), torch.cat(logits)
 
 
 @torch.no_grad()
@@ -104,12 +153,12 @@ def layerwise_masked(
     Returns:
         Tokens, step logits and the final hidden states of the prompt.
     """
-    decoder, cache, prompt = model.get_decoder(), DynamicCache(), Layers(model, ids)
-    length = embeds.shape[1]
+    decoder, prompt = model.get_decoder(), Layers(model, ids)
+    cache, length = prompt.cache(), embeds.shape[1]
 
     def run(hidden: Tensor, where: Tensor, start: int, ids: Tensor | None) -> Tensor:
         stop = start + hidden.shape[1]
-        prompt.enter(hidden, where.expand(3, 1, -1) if has_mrope(model) else where, ids)
+        prompt.enter(hidden, where, ids)
         for i in range(len(decoder.layers)):
             allowed = prompt.pairs(i, torch.arange(start, stop), torch.arange(stop))
             for k, columns in (dropped if forgotten is None or not start else dropped | forgotten).items():

@@ -7,6 +7,10 @@ from typing import Any, ClassVar
 from uniprune.modeling.tiny import VOCAB, TinyModel
 from uniprune.models.gemma4 import TinyGemma4
 from uniprune.models.internvl import TinyInternVL
+from uniprune.models.llava import TinyLlava
+
+WINDOW = 10
+"""Positions that a windowed layer sees: fewer than a tiny prompt has."""
 
 
 class TinyInternVLQwen3(TinyInternVL):
@@ -53,9 +57,45 @@ class TinyGemma4Small(TinyGemma4):
     tower: ClassVar[dict[str, Any]] = {"use_clipped_linears": True}
 
 
+class TinyLlavaMistral(TinyLlava):
+    """LLaVA on Mistral: a window of ten tokens in every layer, of which its configuration has no list."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """MistralConfig."""
+        from transformers import MistralConfig
+
+        return MistralConfig(**{"sliding_window": WINDOW, **text})
+
+
+class TinyLlavaGemma(TinyLlava):
+    """LLaVA on the text model of Gemma 3: two of three layers have a window, and a rotary table of their own."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """Gemma3TextConfig."""
+        from transformers import Gemma3TextConfig
+
+        kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+        return Gemma3TextConfig(**text, head_dim=16, query_pre_attn_scalar=16, sliding_window=WINDOW, layer_types=kinds)
+
+
+class TinyInternVLGptOss(TinyInternVL):
+    """InternVL3.5-GPT-OSS: every second layer has a window; sinks in every softmax; two experts of four."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """GptOssConfig."""
+        from transformers import GptOssConfig
+
+        experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+        rope = {"rope_type": "default", "rope_theta": 1e4}
+        return GptOssConfig(**text, **experts, head_dim=16, sliding_window=WINDOW, rope_parameters=rope)
+
+
 VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-qwen3": TinyInternVLQwen3,
     "internvl-qwen3_moe": TinyInternVLQwen3Moe,
     "gemma4-26b": TinyGemma4Moe,
     "gemma4-e2b": TinyGemma4Small,
+    "internvl-gpt_oss": TinyInternVLGptOss,
+    "llava-gemma3_text": TinyLlavaGemma,
+    "llava-mistral": TinyLlavaMistral,
 }

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from tests.helpers.layers import Layers
-from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, masked, merged_inputs, physically_short
+from tests.helpers.oracles import (
+    deepstack_rows,
+    dropped_by,
+    gathered_layers,
+    layerwise_masked,
+    masked,
+    merged_inputs,
+    physically_short,
+)
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import COVERED, IMAGE, build, fresh_model, inputs, row, visual
 from tests.modeling.test_flops import counted
@@ -60,21 +67,6 @@ def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str) -> None:
     assert torch.equal(logits[0], want)
 
 
-@torch.no_grad()
-def gathered_layers(model: Any, x: dict[str, Tensor], keep: dict[int, Tensor]) -> Tensor:
-    """Return the logits of a loop over the decoder's layers that gathers the kept positions before layer K."""
-    (embeds, positions), prompt = merged_inputs(model, x), Layers(model, x["input_ids"])
-    prompt.enter(embeds, positions, x["input_ids"])
-    hidden, left, added = embeds, torch.arange(embeds.shape[1]), dict(enumerate(deepstack_rows(model, x)))
-    for number in range(len(prompt.decoder.layers)):
-        if number in keep:
-            hidden = hidden[:, keep[number][left]]
-            left = left[keep[number][left]]
-        hidden = prompt.call(number, hidden, prompt.mask(number, left, left), left)
-        hidden = hidden + added[number][left] if number in added else hidden
-    return prompt.logits(prompt.decoder.norm(hidden))
-
-
 @family
 @attention
 @pytest.mark.parametrize("plan", [{0: 0.5, 2: 0.25}, {1: 0.5, 4: 0.0}], ids=str)
@@ -85,7 +77,7 @@ def test_prefill_equals_a_hand_written_loop_over_the_layers(
     with prune(model, Plan(plan=plan)) as session, torch.no_grad():
         got = model(**x).logits
     keep = {k: ~columns[0] for k, columns in dropped_by(session.reports[-1], x).items()}
-    assert torch.equal(got, gathered_layers(model, x, keep))
+    assert torch.equal(got, gathered_layers(model, x, keep)[0])
 
 
 @family

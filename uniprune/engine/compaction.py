@@ -220,15 +220,22 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
     if first >= last.layer:
         return list(stages)
     for number in range(first, last.layer):
-        held = active(stages, number) or whole
-        layer = cache.layers[number]
-        keys = getattr(layer, "keys", None)
-        if not isinstance(keys, Tensor) or keys.dim() != 4 or keys.shape[-2] != held.index.shape[1]:
+        held, layer = active(stages, number) or whole, cache.layers[number]
+        keys, width = getattr(layer, "keys", None), held.index.shape[1]
+        plain = isinstance(keys, Tensor) and keys.dim() == 4 and not getattr(layer, "is_compileable", False)
+        if not plain or (keys.shape[-2] != width and getattr(layer, "cumulative_length", None) != width):
             raise UnsupportedError(
                 f"evicting tokens from the KV cache needs a DynamicCache, but layer {number} is a "
                 f"{type(layer).__name__}; leave out cache_implementation or turn eviction off"
             )
-        columns = to_device(held.columns(last.index), keys.device)[:, None, :, None]
+        # A windowed layer holds its last tokens only: one that it no longer holds is outside the window of all to come,
+        # so that any key may stand in its place.
+        columns = held.columns(last.index) - (width - keys.shape[-2])
+        if hasattr(layer, "cumulative_length"):
+            layer.cumulative_length = columns.shape[1]
+        if keys.shape[-2] < width:
+            columns = columns[:, -layer.sliding_window + 1 :]
+        columns = to_device(columns.clamp(min=0), keys.device)[:, None, :, None]
         layer.keys = keys.gather(2, columns.expand(-1, keys.shape[1], -1, keys.shape[-1]))
         layer.values = layer.values.gather(2, columns.expand(-1, layer.values.shape[1], -1, layer.values.shape[-1]))
     before = [stage for stage in stages if stage.layer < first]

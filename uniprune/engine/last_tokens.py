@@ -40,8 +40,8 @@ def check_reused(config: Any, layers: list[int], name: str) -> None:
     beyond = [layer for layer in layers if layer > reused[0]]
     if beyond:
         raise UnsupportedError(
-            f"{name} prunes at layers {beyond}, but layers {reusing.start} to {reusing.stop - 1} reuse the keys of layers "
-            f"{reused}, which hold what is pruned after layer {reused[0]}; prune at layer {reused[0]} or before"
+            f"{name} prunes at layers {beyond}, but layers {reusing.start} to {reusing.stop - 1} reuse the keys of "
+            f"layers {reused}, which hold what is pruned after layer {reused[0]}; prune at layer {reused[0]} or before"
         )
 
 

@@ -43,7 +43,7 @@ class TokenRows:
         if given.dim() == 3 and given.shape[1] == width:  # of the last tokens, which are always left
             return given
         raise UnsupportedError(
-            f"decoder layers receive a tensor of shape {tuple(given.shape)} besides hidden states, which has no row for "
-            f"each of the prompt's {self._sources.shape[1]} tokens; which rows belong to the tokens that are left is not "
-            "known"
+            f"decoder layers receive a tensor of shape {tuple(given.shape)} besides hidden states, which has no row "
+            f"for each of the prompt's {self._sources.shape[1]} tokens; which rows belong to the tokens that are left "
+            "is not known"
         )
