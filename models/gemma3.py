@@ -44,6 +44,7 @@ class Gemma3(PatchGridAdapter):
     """Gemma 3 (arXiv 2503.19786): 256 tokens per 896 px square; a crop of pan and scan is an image of its own."""
 
     block_kinds = frozenset(KINDS)
+    bare_weights: ClassVar[dict[str, bool]] = {"mm_input_projection_weight": True}
     system: ClassVar[str] = "You are a helpful assistant. "
 
     def __init__(self, model: Any) -> None:

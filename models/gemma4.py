@@ -44,7 +44,7 @@ class TinyGemma4(TinyModel):
         image = {"patch_size": PATCH, "pooling_kernel_size": POOL, "position_embedding_size": 64}
         common = {"head_dim": 16, "global_head_dim": 32, "sliding_window": WINDOW, "final_logit_softcapping": 30.0}
         return Gemma4Config(
-            text_config=Gemma4TextConfig(**{**common, "layer_types": list(KINDS), **self.decoder, **text}),
+            text_config=Gemma4TextConfig(**{**common, "layer_types": list(KINDS), **text, **self.decoder}),
             vision_config=Gemma4VisionConfig(**VISION, **heads, **image, **self.tower),
             audio_config=None,
             image_token_id=IMAGE,
@@ -67,6 +67,8 @@ class TinyGemma4(TinyModel):
 @register_model("gemma4", tiny=TinyGemma4)
 class Gemma4(ModelAdapter):
     """Gemma 4: one run of at most 280 tokens (other limits: 70 to 1120) per image, in the image's own proportions."""
+
+    bare_weights: ClassVar[dict[str, bool]] = {"position_embedding_table": False}
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

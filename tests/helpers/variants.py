@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from uniprune.modeling.tiny import VOCAB, TinyModel
+from uniprune.models.gemma3 import KINDS
 from uniprune.models.gemma4 import TinyGemma4
 from uniprune.models.internvl import TinyInternVL
 from uniprune.models.llava import TinyLlava
@@ -46,13 +47,15 @@ class TinyGemma4Moe(TinyGemma4):
 
 
 class TinyGemma4Small(TinyGemma4):
-    """E2B and E4B: inputs of each layer; the last two layers reuse keys of others; attention is causal."""
+    """E2B and E4B: inputs of each layer; the last two of eight layers reuse keys; causal attention."""
 
     decoder: ClassVar[dict[str, Any]] = {
         "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": VOCAB,
-        "num_kv_shared_layers": 2,
         "use_double_wide_mlp": True,
+        "num_hidden_layers": 8,
+        "num_kv_shared_layers": 2,
+        "layer_types": [*KINDS[:4], "sliding_attention", "full_attention", *KINDS[3:]],
     }
     tower: ClassVar[dict[str, Any]] = {"use_clipped_linears": True}
 

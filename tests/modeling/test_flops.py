@@ -38,7 +38,7 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     with prune(model, pruner) as session, FlopCounterMode(display=False) as counter:
         model(**batch, use_cache=True, logits_to_keep=1)
     rows = session.reports[-1].rows
-    ours = [costs.prompt(row.encoded, row.lengths) for row in rows]
+    ours = [costs.prompt(row.encoded, row.lengths, row.tokens) for row in rows]
     counts = {name: sum(per.values()) for name, per in counter.get_flop_counts().items()}
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
 
@@ -46,14 +46,19 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
         return counts.get(names[module], 0)
 
     projector = torchs(layout.projector)
-    inside = any(module is layout.projector for module in layout.vision.modules())
+    within = any(module is layout.projector for module in layout.vision.modules())
     discarded = sum(
         2 * layer.self_attn.q_proj.out_features * n * n
         for row in rows
-        for layer, n in zip(layout.layers, row.lengths, strict=True)
+        for number, (layer, n) in enumerate(zip(layout.layers, row.lengths, strict=True))
+        if number not in layout.reusing_layers  # these run on the last token, which sees all
     )
-    decoder = sum(map(torchs, layout.layers)) + torchs(model.get_output_embeddings()) - discarded
-    theirs = Flops(vision=torchs(layout.vision) - projector * inside, projector=projector, llm=decoder)
+    entry = [part for part in layout.decoder.children() if isinstance(part, torch.nn.Linear)]
+    inside = sum(map(torchs, [*entry, *layout.layers]))
+    decoder = inside + torchs(model.get_output_embeddings()) - discarded
+    pooling = torchs(layout.vision.pooler) if hasattr(layout.vision, "pooler") else 0  # means, by a matrix of shares
+    vision = torchs(layout.vision) - projector * within - pooling
+    theirs = Flops(vision=vision, projector=projector, llm=decoder)
     return Flops(**{part: sum(getattr(one, part) for one in ours) for part in Flops.model_fields}), theirs
 
 
@@ -78,7 +83,7 @@ def test_rows_of_a_batch_cost_what_they_cost_alone(family: str) -> None:
     with prune(model, RandomPre(ratio=0.5)) as session:
         model(**inputs(family, images))
     costs = CostModel(find_adapter(model))
-    one, two, text = (costs.prompt(row.encoded, row.lengths) for row in session.reports[0].rows)
+    one, two, text = (costs.prompt(row.encoded, row.lengths, row.tokens) for row in session.reports[0].rows)
     assert text.vision == text.projector == 0
     assert 0 < text.llm < one.llm < two.llm
     assert 0 < one.vision < two.vision
@@ -152,7 +157,7 @@ def test_closed_forms_of_published_models(
     visual = sum(t * h * w for t, h, w in images)
 
     def cost(entering: Sequence[int]) -> Flops:
-        return costs.prompt(images, [count + TEXT for count in entering])
+        return costs.prompt(images, [count + TEXT for count in entering], visual + TEXT)
 
     whole, ninth, third = cost([visual] * layers), keep_count(visual, 1 / 9), keep_count(visual, 1 / 3)
     matched = keep_count(visual, site_ratio(1 / 9, 2, layers))

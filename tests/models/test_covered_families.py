@@ -178,7 +178,8 @@ def test_features_become_the_tokens(family: str) -> None:
 def test_operations_are_those_torch_counts(family: str) -> None:
     model = fresh_model(family, "eager")
     model.set_experts_implementation("eager")  # torch does not count the grouped product
-    ours, theirs = counted(model, BOTH, inputs(family, (2,)))
+    padded = "image_position_ids" in inputs(family)  # two images of unlike sizes: padding is not counted
+    ours, theirs = counted(model, BOTH, inputs(family, (1,) if padded else (2,)))
     assert ours == theirs
 
 

@@ -47,7 +47,7 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     if beyond:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
     check_kinds(adapter, pruner)
-    check_reused(adapter.decoder.config, layers, name)
+    check_reused(adapter, layers, name)
     _check_decoder(adapter)
     _check_positions(adapter, pruner, layers)
     for stage in stages:

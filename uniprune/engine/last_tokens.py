@@ -13,26 +13,21 @@ from torch import Tensor
 
 from uniprune.engine.layer_kinds import layer_kinds
 from uniprune.errors import UnsupportedError
+from uniprune.modeling.adapter import ModelAdapter
 
 
-def reusing_layers(config: Any) -> range:
-    """Return the layers of a decoder that reuse keys of earlier ones; in most decoders none."""
-    count = len(layer_kinds(config))
-    return range(count - (getattr(config, "num_kv_shared_layers", None) or 0), count)
-
-
-def check_reused(config: Any, layers: list[int], name: str) -> None:
+def check_reused(adapter: ModelAdapter, layers: list[int], name: str) -> None:
     """Refuse pruning after the first layer whose keys are reused: those who reuse them would still see what was pruned.
 
     Args:
-        config: the decoder's config.
+        adapter: the model's adapter.
         layers: where the method prunes.
         name: the method.
 
     Raises:
         UnsupportedError: naming the layers.
     """
-    reusing, kinds = reusing_layers(config), layer_kinds(config)
+    reusing, kinds = adapter.reusing_layers, layer_kinds(adapter.decoder.config)
     if not reusing:
         return
     own = kinds[: reusing.start]

@@ -28,7 +28,7 @@ from uniprune.engine.compaction import (
 )
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
-from uniprune.engine.last_tokens import for_last, reusing_layers
+from uniprune.engine.last_tokens import for_last
 from uniprune.engine.layer_kinds import attention_mask, blocks_of, gathered_positions, layer_kinds, needs_positions
 from uniprune.engine.prompt import StageInput
 from uniprune.engine.report import PrefillReport
@@ -86,7 +86,7 @@ class Prefill(Forward):
         self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), reusing_layers(adapter.decoder.config)
+        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), adapter.reusing_layers
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
         self._rows = None if idle else TokenRows(inputs.tokens.unpruned)

@@ -45,6 +45,7 @@ class RowReport:
         tower: (t, h, w) of every image or tile in the vision tower's call; None if unknown.
         stages: the pruning points, in layer order.
         text: text tokens, which enter every layer.
+        tokens: tokens of the un-pruned prompt.
         positions: positions that the un-pruned prompt takes; the first generated token has the next one. Fewer than
             its tokens where an image's rows or columns share one.
         kv_bytes: bytes of its keys and values in the KV cache after the prefill, padding not counted; None if the
@@ -59,6 +60,7 @@ class RowReport:
     tower: tuple[Grid, ...] | None
     stages: tuple[StageReport, ...]
     text: int
+    tokens: int
     positions: int
     kv_bytes: int | None
 
@@ -151,6 +153,7 @@ class PrefillReport:
             tower=None if self.batch.grids is None else tuple(self.batch.grids),
             stages=tuple(prompt.reports) or self._skipped(prompt),
             text=text,
+            tokens=tokens.unpruned.lengths[row],
             positions=self._positions[row],
             kv_bytes=self._kv_bytes(row),
         )

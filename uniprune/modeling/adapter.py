@@ -7,7 +7,7 @@ The decoder side is shared; a subclass describes the vision side only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -65,6 +65,8 @@ class ModelAdapter:
         block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
             both ways; empty where attention is causal.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        bare_weights: name of a matrix of tower or projector that no linear layer holds -> whether every token (or
+            patch) is multiplied with it; False for a table of which rows are taken. For the FLOPs.
     """
 
     tiled: ClassVar[bool] = False
@@ -72,6 +74,7 @@ class ModelAdapter:
     block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
+    bare_weights: ClassVar[Mapping[str, bool]] = {}
     vision: Any
     projector: Any
 
@@ -126,6 +129,12 @@ class ModelAdapter:
     def token_parts(self) -> Sequence[nn.Module]:
         """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
         return ()
+
+    @cached_property
+    def reusing_layers(self) -> range:
+        """Decoder layers that reuse the keys of earlier ones, the last of all; in most decoders none."""
+        count = len(self.layers)
+        return range(count - (getattr(self.decoder.config, "num_kv_shared_layers", None) or 0), count)
 
     # --- decoder: where attention is not causal ------------------------------------------------------------------
     def blocks(self, visual: Tensor) -> Tensor:

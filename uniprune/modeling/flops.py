@@ -10,8 +10,9 @@ A model with a matrix of another kind is refused: it would count as nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.view import Grid
 from uniprune.results.measurements import Flops
 
+NONE: Mapping[str, bool] = MappingProxyType({})
 EXPERTS = {"gate_up_proj", "gate_proj", "up_proj", "down_proj"}
 """Names of the tensors that hold a layer's experts."""
 
@@ -37,36 +39,44 @@ class CostModel:
 
     def __init__(self, adapter: ModelAdapter) -> None:
         self._adapter = adapter
-        routed = experts_per_token(adapter.decoder.config)
+        routed, bare = experts_per_token(adapter.decoder.config), adapter.bare_weights
         self._layers = [(products(layer, routed), width(layer.self_attn)) for layer in adapter.layers]
+        self._entry = products(adapter.decoder, routed) - sum(linear for linear, _ in self._layers)
+        self._reusing = adapter.reusing_layers
         self._head = products(adapter.model.get_output_embeddings())
         blocks = adapter.vision_blocks()
         self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
-        self._projector = products(adapter.projector)
+        self._projector = products(adapter.projector, bare=bare)
         inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
         self._merging = sum(map(products, adapter.token_parts()))
         once = sum(block for block, _ in self._blocks) + self._merging + inside
-        self._patch = products(adapter.vision) - once
+        self._patch = products(adapter.vision, bare=bare) - once
         self._image = cache(self._image_cost)
 
-    def prompt(self, images: Iterable[Grid], lengths: Sequence[int]) -> Flops:
+    def prompt(self, images: Iterable[Grid], lengths: Sequence[int], tokens: int) -> Flops:
         """Count the operations of one prompt's prefill.
 
         Args:
             images: (t, h, w) in LLM tokens of every image or tile.
             lengths: tokens of any kind entering each decoder layer.
+            tokens: those of the un-pruned prompt.
         """
         each = [self._image(grid) for grid in images]
         return Flops(
             vision=sum(tower for tower, _ in each),
             projector=sum(projector for _, projector in each),
-            llm=self.decoder(lengths),
+            llm=self.decoder(lengths) + 2 * self._entry * tokens,
         )
 
     def decoder(self, lengths: Sequence[int]) -> int:
-        """Count the decoder layers on `lengths` tokens each, and the output head on the last one."""
-        pairs = zip(self._layers, lengths, strict=True)
-        return sum(2 * linear * n + 2 * inner * n * n for (linear, inner), n in pairs) + 2 * self._head
+        """Count the decoder layers on `lengths` tokens each, and the output head on the last one.
+
+        Layers that reuse keys of earlier ones run on the last token, too, and attend to `lengths` tokens.
+        """
+        count = 2 * self._head
+        for number, ((linear, inner), n) in enumerate(zip(self._layers, lengths, strict=True)):
+            count += 2 * linear + 4 * inner * n if number in self._reusing else 2 * linear * n + 2 * inner * n * n
+        return count
 
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
         """Count tower and projector on one image."""
@@ -84,18 +94,22 @@ def experts_per_token(config: Any) -> int | None:
     return next((number for number in found if number is not None), None)
 
 
-def products(module: Any, routed: int | None = None) -> int:
+def products(module: Any, routed: int | None = None, bare: Mapping[str, bool] = NONE) -> int:
     """Count the multiply-adds of a module's weights for one token (or embedded patch).
 
     Args:
         module: the module; what its children called `experts` hold is used by a token in part.
         routed: number of experts that a token is routed to.
+        bare: weights outside of layers, see `ModelAdapter.bare_weights`.
 
     Raises:
         UnsupportedError: a part has weights whose products are unknown.
     """
-    parts = ((_experts if name == "experts" else products)(part, routed) for name, part in module.named_children())
-    return _weights(module) + sum(parts)
+    parts = (
+        _experts(part, routed) if name == "experts" else products(part, routed, bare)
+        for name, part in module.named_children()
+    )
+    return _weights(module, bare) + sum(parts)
 
 
 def width(attention: Any) -> int:
@@ -121,7 +135,7 @@ def _experts(module: nn.Module, routed: int | None) -> int:
     return sum(tensor[0].numel() for tensor in weights.values()) * routed
 
 
-def _weights(part: nn.Module) -> int:
+def _weights(part: nn.Module, bare: Mapping[str, bool]) -> int:
     """Count the elements of a layer's own weight, from its declared size: quantised layers pack theirs."""
     if isinstance(part, nn.Linear):
         return part.in_features * part.out_features
@@ -130,9 +144,9 @@ def _weights(part: nn.Module) -> int:
     matrices = {} if isinstance(part, nn.Embedding) else _matrices(part)
     if isinstance(getattr(part, "top_k", None), int) and set(matrices) == {"weight"}:  # a router
         return matrices["weight"].numel()
-    if matrices:
+    if matrices.keys() - bare.keys():
         raise _uncounted(part, matrices)
-    return 0
+    return sum(tensor.numel() for name, tensor in matrices.items() if bare[name])
 
 
 def _matrices(part: nn.Module) -> dict[str, Tensor]:
