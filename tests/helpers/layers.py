@@ -89,6 +89,11 @@ class Layers:
         self._inputs = None if own is None else self.decoder.project_per_layer_inputs(hidden, own)
         self._shared: dict[str, Any] = {}
 
+    def move(self, places: Tensor, sources: Tensor) -> None:
+        """Give columns `places` the inputs of the tokens at `sources`."""
+        assert self._inputs is not None
+        self._inputs[:, places] = self._inputs[:, sources]
+
     def call(self, layer: int, hidden: Tensor, mask: Tensor | None, at: Tensor | None = None, **options: Any) -> Tensor:
         """Call a layer; `at` [n] are those columns of the forward that `hidden` holds."""
         at = torch.arange(hidden.shape[1]) if at is None else at

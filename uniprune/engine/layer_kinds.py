@@ -160,6 +160,12 @@ def check_kinds(adapter: ModelAdapter, pruner: Pruner) -> None:
             f"the decoder has {', '.join(unknown)} layers; only {FULL} and {SLIDING} layers are supported, because "
             "what others compute from a part of the tokens is not known"
         )
+    two_way = getattr(config, "use_bidirectional_attention", None)
+    if two_way not in (None, False, "vision"):
+        raise UnsupportedError(
+            f"the decoder has use_bidirectional_attention={two_way!r}: every token sees later ones; only causal decoders "
+            "and two-way attention within images are supported"
+        )
     kernel = config._attn_implementation
     if kernel not in MASKED and (SLIDING in kinds or adapter.block_kinds):
         raise UnsupportedError(

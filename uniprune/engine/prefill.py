@@ -35,7 +35,7 @@ from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import PrefillInputs, repeated_rows
 from uniprune.engine.token_rows import TokenRows
 from uniprune.engine.vision import Vision
-from uniprune.errors import UserError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ImageLayout, ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.view import Grid
@@ -62,6 +62,7 @@ class Prefill(Forward):
 
     Raises:
         UserError: the number of infos does not fit the batch.
+        UnsupportedError: an argument is missing by which the model finds blocks of two-way attention.
     """
 
     def __init__(
@@ -76,6 +77,11 @@ class Prefill(Forward):
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
         idle = not inputs.has_visual or all(stage.keeps_all for stage in stages.values())
+        if inputs.missing and not idle:
+            raise UnsupportedError(
+                f"the forward has no {', '.join(inputs.missing)}, by which the model finds images whose tokens see each "
+                "other both ways; pass what its processor returns"
+            )
         self.layers = range(1 if idle else len(adapter.layers))
         self.widths: list[int] = []
         self.kept: list[KeptTokens] = []

@@ -91,6 +91,7 @@ class PrefillInputs:
         infos: as given.
         has_visual: whether the forward carries images or videos.
         wanted: number of last tokens whose states the model was asked for, if it was.
+        missing: names of arguments that describe the ids and on which two-way attention depends, if not passed.
 
     Raises:
         UnsupportedError: the forward carries images and videos.
@@ -101,6 +102,8 @@ class PrefillInputs:
         if len(carried) > 1:
             raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
         self.infos, self.has_visual, self.wanted = infos, bool(carried), kwargs.get("logits_to_keep")
+        described = adapter.id_arguments(torch.zeros(1, 1, dtype=torch.long)) if adapter.block_kinds else {}
+        self.missing = [name for name in described if kwargs.get(name) is None]
         self._has_ids = kwargs.get("input_ids") is not None
         self._first = kwargs["input_ids"] if self._has_ids else placeholders(adapter, kwargs)
         self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
