@@ -1,4 +1,4 @@
-"""Gemma 3 and Gemma 4: their towers, what layers see, inputs of layers, reused keys; what cannot be right is refused."""
+"""Gemma 3 and Gemma 4: towers, what layers see, their inputs, reused keys; what cannot be right is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.helpers.layers import Layers
 from tests.helpers.oracles import dropped_by, gathered_layers, merged_inputs, physically_short
 from tests.helpers.pruners import FixedAnswer, Plan, Probe, generate
-from tests.helpers.tiny import IMAGE, VIDEO, build, fresh_model, inputs
+from tests.helpers.tiny import IMAGE, VIDEO, build, fresh_model, inputs, small
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError
 from uniprune.methods.fastv import FastV
@@ -198,9 +198,7 @@ def test_pruning_after_keys_that_are_reused_is_refused() -> None:
     model = build("gemma4-e2b")
     with prune(model, RandomIntra(ratio=0.5, layer=4)):
         pass
-    match = (
-        r"RandomIntra prunes at layers \[5\], but layers 6 to 7 reuse the keys of layers \[4, 5\].*layer 4 or before"
-    )
+    match = r"prunes at layers \[5\], but layers 6 to 7 reuse the keys of layers \[4, 5\].*layer 4 or before"
     with pytest.raises(UnsupportedError, match=match), prune(model, RandomIntra(ratio=0.5, layer=5)):
         pass
 
@@ -231,9 +229,12 @@ def test_prompt_lookup_decoding(family: str) -> None:
 @pytest.mark.parametrize("last", [1, 3])
 def test_layers_that_run_on_the_last_tokens(kernel: str, last: int) -> None:
     """Rows of a padded batch that become equally long: no mask is left to be cut."""
-    model, x = build("gemma4-e2b", kernel), inputs("gemma4-e2b", (1, 2))
-    with prune(model, Plan(plan={0: 0.0})), torch.no_grad():
+    model, tiny, generator = build("gemma4-e2b", kernel), small("gemma4-e2b"), torch.Generator().manual_seed(0)
+    prompts = [tiny.prompt(generator, [(2, 3)] * images, before=13 - 4 * images) for images in (1, 2)]
+    x = tiny.batch(prompts)
+    with prune(model, Plan(plan={0: 0.0})) as session, torch.no_grad():
         some, every = (model(**x, logits_to_keep=number).logits for number in (last, 0))
+    assert not session.reports[0].kept[0].padded
     torch.testing.assert_close(some, every[:, -last:], atol=1e-5, rtol=1e-4)
 
 

@@ -163,8 +163,8 @@ def check_kinds(adapter: ModelAdapter, pruner: Pruner) -> None:
     two_way = getattr(config, "use_bidirectional_attention", None)
     if two_way not in (None, False, "vision"):
         raise UnsupportedError(
-            f"the decoder has use_bidirectional_attention={two_way!r}: every token sees later ones; only causal decoders "
-            "and two-way attention within images are supported"
+            f"the decoder has use_bidirectional_attention={two_way!r}: every token sees later ones; only causal "
+            "decoders and two-way attention within images are supported"
         )
     kernel = config._attn_implementation
     if kernel not in MASKED and (SLIDING in kinds or adapter.block_kinds):

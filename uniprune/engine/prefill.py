@@ -79,8 +79,8 @@ class Prefill(Forward):
         idle = not inputs.has_visual or all(stage.keeps_all for stage in stages.values())
         if inputs.missing and not idle:
             raise UnsupportedError(
-                f"the forward has no {', '.join(inputs.missing)}, by which the model finds images whose tokens see each "
-                "other both ways; pass what its processor returns"
+                f"the forward has no {', '.join(inputs.missing)}, by which the model finds images whose tokens see "
+                "each other both ways; pass what its processor returns"
             )
         self.layers = range(1 if idle else len(adapter.layers))
         self.widths: list[int] = []
