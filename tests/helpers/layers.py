@@ -18,6 +18,13 @@ TWO_WAY = {"gemma3": (FULL, SLIDING), "gemma4": (SLIDING,)}
 """Family -> kinds of layers in which the tokens of an image see each other both ways."""
 
 
+def kind(model: Any, layer: int) -> str:
+    """Return what a decoder layer attends to, in the words of Hugging Face configurations."""
+    config = model.get_decoder().config
+    everywhere = FULL if getattr(config, "sliding_window", None) is None else SLIDING
+    return (getattr(config, "layer_types", None) or [everywhere] * config.num_hidden_layers)[layer]
+
+
 class Layers:
     """The layers of a decoder, for one prompt of batch 1 and what is generated after it.
 
@@ -29,9 +36,7 @@ class Layers:
 
     def __init__(self, model: Any, ids: Tensor | None, two_way: Collection[str] | None = None) -> None:
         self.model, self.decoder, self.config = model, model.get_decoder(), model.get_decoder().config
-        everywhere = FULL if getattr(self.config, "sliding_window", None) is None else SLIDING
-        kinds = getattr(self.config, "layer_types", None)
-        self.kinds: list[str] = kinds or [everywhere] * self.config.num_hidden_layers
+        self.kinds = [kind(model, layer) for layer in range(self.config.num_hidden_layers)]
         causal = getattr(self.config, "use_bidirectional_attention", False) is None
         family = () if causal else TWO_WAY.get(model.config.model_type, ())
         self.two_way = family if two_way is None else two_way
@@ -64,7 +69,7 @@ class Layers:
 
     def masks(self, columns: Tensor, new: int) -> dict[str, Any]:
         """Return the decoder's mask for the last `new` of the `columns` so far, whose layers cache what they need."""
-        if {*self.kinds} == {FULL}:
+        if {*self.kinds} <= {FULL, LINEAR} and not self.two_way:
             return {"attention_mask": torch.ones(1, len(columns), dtype=torch.long)}
         masks = {}
         for layer, kind in enumerate(self.kinds):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from tests.helpers.layers import Layers
+from tests.helpers.layers import Layers, kind
 from tests.helpers.tiny import IMAGE, visual
 from uniprune.engine import PrefillReport
 
@@ -179,9 +179,17 @@ def layerwise_masked(
     return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits), states
 
 
+def attention_number(model: Any, layer: int) -> int:
+    """Return which of a model's `attentions` belongs to a layer: layers without attention have none."""
+    return layer - sum(kind(model, before) == "linear_attention" for before in range(layer))
+
+
 @contextlib.contextmanager
 def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
-    """Mask `dropped[K]` ([B, L] bool) in layers >= K of an *eager* model inside the block, in any decoding mode."""
+    """Mask `dropped[K]` ([B, L] bool) in layers >= K of an *eager* model inside the block, in any decoding mode.
+
+    Layers of linear attention, which has no pairs to mask, get the other tokens only, packed to the right.
+    """
     end = 0
 
     def hook(layer: int) -> Any:
@@ -199,8 +207,32 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
 
         return mask_columns
 
-    layers = model.get_decoder().layers
-    handles = [m.register_forward_pre_hook(hook(i), with_kwargs=True) for i, m in enumerate(layers)]
+    def packed(layer: int) -> tuple[Any, Any]:
+        orders: list[Tensor] = []
+
+        def pack(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            hidden, valid = args[0], kwargs["attention_mask"]
+            if hidden.shape[1] == 1:
+                return None
+            left = torch.ones(hidden.shape[:2], dtype=torch.bool) if valid is None else valid.bool()
+            for k, columns in dropped.items():
+                if layer >= k:
+                    left = left & ~columns.repeat_interleave(len(hidden) // len(columns), 0)
+            orders.append(left.int().argsort(stable=True)[..., None].expand(hidden.shape))
+            return (hidden.gather(1, orders[0]), *args[1:]), {**kwargs, "attention_mask": left.sort()[0]}
+
+        def unpack(module: Any, args: Any, output: Tensor) -> Tensor | None:
+            return torch.empty_like(output).scatter(1, orders.pop(), output) if orders else None
+
+        return pack, unpack
+
+    handles = []
+    for i, layer in enumerate(model.get_decoder().layers):
+        if kind(model, i) == "linear_attention":
+            pack, unpack = packed(i)
+            handles += [layer.register_forward_pre_hook(pack, with_kwargs=True), layer.register_forward_hook(unpack)]
+        else:
+            handles.append(layer.register_forward_pre_hook(hook(i), with_kwargs=True))
     try:
         yield
     finally:

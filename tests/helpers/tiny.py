@@ -21,7 +21,7 @@ FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
 """Families on which every test of the engine runs."""
 COVERED = (
     *("internvl-qwen3", "internvl-qwen3_moe", "qwen2_vl", "glm4v", "glm4v_moe", "glm46v"),
-    *("qwen3_vl", "qwen3_vl_moe"),
+    *("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
     *("gemma3", "gemma4", "gemma4-26b", "gemma4-e2b"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""

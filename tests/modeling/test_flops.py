@@ -15,7 +15,7 @@ from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.adapter import ModelAdapter, find_adapter
-from uniprune.modeling.flops import CostModel
+from uniprune.modeling.flops import CostModel, width
 from uniprune.modeling.random_weights import architectures, random_model
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import keep_count, site_ratio
@@ -47,15 +47,20 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
 
     projector = torchs(layout.projector)
     within = any(module is layout.projector for module in layout.vision.modules())
-    discarded = sum(
-        2 * layer.self_attn.q_proj.out_features * n * n
-        for row in rows
-        for number, (layer, n) in enumerate(zip(layout.layers, row.lengths, strict=True))
-        if number not in layout.reusing_layers  # these run on the last token, which sees all
-    )
-    entry = [part for part in layout.decoder.children() if isinstance(part, torch.nn.Linear)]
-    inside = sum(map(torchs, [*entry, *layout.layers]))
-    decoder = inside + torchs(model.get_output_embeddings()) - discarded
+    outside = [part for part in layout.decoder.children() if isinstance(part, torch.nn.Linear)]
+    decoder = torchs(model.get_output_embeddings()) + sum(map(torchs, outside))
+    for number, layer in enumerate(layout.layers):
+        lengths = [row.lengths[number] for row in rows]
+        if number in layout.reusing_layers:  # on the last token, which sees all
+            decoder += torchs(layer)
+        elif hasattr(layer, "self_attn"):
+            decoder += torchs(layer) - sum(2 * width(layer.self_attn) * n * n for n in lengths)
+        else:  # the chunks in which it computes are padded: its projections by torch, its state by hand
+            mixer, per = layer.linear_attn, counter.get_flop_counts()[names[layer.linear_attn]]
+            state = 3 * mixer.num_v_heads * mixer.head_k_dim * mixer.head_v_dim
+            convolution = mixer.conv1d.weight.numel()
+            decoder += torchs(layer) - torchs(mixer) + per[torch.ops.aten.mm] + per.get(torch.ops.aten.addmm, 0)
+            decoder += 2 * (state + convolution) * sum(lengths)
     pooling = torchs(layout.vision.pooler) if hasattr(layout.vision, "pooler") else 0  # means, by a matrix of shares
     vision = torchs(layout.vision) - projector * within - pooling
     theirs = Flops(vision=vision, projector=projector, llm=decoder)

@@ -20,6 +20,7 @@ from uniprune.engine.layer_kinds import check_kinds, check_recomputable
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.placement import placed
 from uniprune.pruning.view import View
 from uniprune.utils.process_state import SETTINGS
 
@@ -33,14 +34,14 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         UnsupportedError: the model or the combination cannot give right results.
     """
     count = len(adapter.layers)
-    stages = pruner.schedule(count)
-    layers = [stage.layer for stage in stages]
+    scheduled = pruner.schedule(count)
+    layers = [stage.layer for stage in scheduled]
     name = type(pruner).__name__
     if any(not 0 <= layer < count for layer in layers):
         raise UserError(f"{name} prunes at layers {layers}, but the model's decoder layers are 0..{count - 1}")
     if layers != sorted(set(layers)):
         raise UserError(f"{name} prunes at layers {layers}; they must increase")
-    if any(stage.layer == 0 and stage.pruner.llm_attention for stage in stages):
+    if any(stage.layer == 0 and stage.pruner.llm_attention for stage in scheduled):
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
     depth = len(adapter.vision_blocks())
     beyond = [layer for layer in pruner.vision_layers if layer is not None and not -depth <= layer < depth]
@@ -50,6 +51,7 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     check_reused(adapter, layers, name)
     _check_decoder(adapter)
     _check_positions(adapter, pruner, layers)
+    stages = placed(scheduled, adapter.attends)
     for stage in stages:
         read = ((stage.layer - 1, stage.pruner.llm_attention), (stage.layer, stage.pruner.upcoming_attention))
         for layer in (layer for layer, reads in read if reads):

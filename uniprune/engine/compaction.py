@@ -202,7 +202,7 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
     """Gather the keys and values of layers `first` and later down to the survivors of the last stage.
 
     Keys keep the rotary phase of their original position, and generated tokens continue the original positions, so
-    distances between the remaining tokens are those of the full prompt.
+    distances between the remaining tokens are those of the full prompt. Layers without keys keep their state.
 
     Args:
         cache: KV cache of a finished prefill.
@@ -221,6 +221,8 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
         return list(stages)
     for number in range(first, last.layer):
         held, layer = active(stages, number) or whole, cache.layers[number]
+        if not hasattr(layer, "get_seq_length"):  # the state of linear attention, which has no tokens to take out
+            continue
         keys, width = getattr(layer, "keys", None), held.index.shape[1]
         plain = isinstance(keys, Tensor) and keys.dim() == 4 and not getattr(layer, "is_compileable", False)
         if not plain or (keys.shape[-2] != width and getattr(layer, "cumulative_length", None) != width):

@@ -10,7 +10,7 @@ from torch import Tensor
 from uniprune.engine.compaction import CacheState, KeptTokens, active, to_device
 from uniprune.engine.forward import Forward
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import FULL, attention_mask, layer_kinds, needs_positions
+from uniprune.engine.layer_kinds import FULL, LINEAR, attention_mask, layer_kinds, needs_positions
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 
@@ -33,7 +33,8 @@ class Decode(Forward):
         own = next((stage.layer for stage in state.stages if stage.layer > 0 or not full), count)
         self.layers = range(own, count)
         # Negative once assisted decoding has taken back tokens that it guessed in the prefill.
-        self._grown = int(cache.get_seq_length()) - state.length(0)
+        counted = next(layer for layer, kind in enumerate(self._kinds) if kind != LINEAR)
+        self._grown = int(cache.get_seq_length(counted)) - state.length(counted)
         self._masks: dict[tuple[int, str], Any] = {}
 
     def before_model(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class Decode(Forward):
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Return the hidden states and changed arguments of one of `layers`; None if the layer was not pruned."""
         kept = active(self.state.stages, layer)
-        if kept is None:
+        if kept is None or self._kinds[layer] == LINEAR:
             return None
         shared = kept.layer, self._kinds[layer]
         if shared not in self._masks:

@@ -20,8 +20,11 @@ from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner
 
-FULL, SLIDING = "full_attention", "sliding_attention"
-"""The kinds of `layer_types` in Hugging Face configurations that the engine knows."""
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+"""The kinds of `layer_types` in Hugging Face configurations that the engine knows.
+
+Linear attention has no keys: it passes one token after the other through a state, so a shorter sequence is enough.
+"""
 MASKED = ("eager", "sdpa")
 """Kernels that are given a mask of all pairs; others count a window over the tokens they are given."""
 
@@ -58,6 +61,8 @@ def attention_mask(
         blocks: [B, past + q] number of the block a token belongs to, within which attention is two-way, -1 for none;
             on the CPU.
     """
+    if layer_kinds(config)[layer] == LINEAR:  # padding is zeroed; tokens of decode steps are never padding
+        return valid
     rules: dict[str, Callable[..., Tensor]] = {}
     if layer_kinds(config)[layer] == SLIDING and int(positions.max()) >= config.sliding_window:
         where, window = _reaching(positions, hidden, cache, layer), config.sliding_window
@@ -92,6 +97,8 @@ def blocks_of(adapter: ModelAdapter, layer: int, visual: Tensor, kept: KeptToken
 
 def needs_positions(layer: Any) -> bool:
     """Check whether a layer's attention computes with position ids, beyond the rotary tables made of them."""
+    if not hasattr(layer, "self_attn"):
+        return False
     forward = inspect.signature(type(layer.self_attn).forward)
     parameter = forward.parameters.get("position_ids")
     return parameter is not None and parameter.default is inspect.Parameter.empty
@@ -154,11 +161,11 @@ def check_kinds(adapter: ModelAdapter, pruner: Pruner) -> None:
     """
     config = adapter.decoder.config
     kinds = layer_kinds(config)
-    unknown = sorted(set(kinds) - {FULL, SLIDING})
-    if unknown:
+    unknown = sorted(set(kinds) - {FULL, SLIDING, LINEAR})
+    if unknown or set(kinds) == {LINEAR}:
         raise UnsupportedError(
-            f"the decoder has {', '.join(unknown)} layers; only {FULL} and {SLIDING} layers are supported, because "
-            "what others compute from a part of the tokens is not known"
+            f"the decoder has {', '.join(unknown or [f'only {LINEAR}'])} layers; only {FULL}, {SLIDING} and, among "
+            f"them, {LINEAR} layers are supported: what others compute from a part of the tokens is not known"
         )
     two_way = getattr(config, "use_bidirectional_attention", None)
     if two_way not in (None, False, "vision"):

@@ -43,7 +43,7 @@ class Run:
             weights=loaded.weights,
             processor=loaded.image_processor,
             images=loaded.entry.images,
-            method=method.record(self.pruner, loaded.num_layers),
+            method=method.record(self.pruner, loaded.adapter.attends),
             ratio=method.ratio,
             protocol=options.protocol,
             seed=method.seed,
@@ -110,7 +110,7 @@ class Run:
         """Return the method at the ratio that the protocol requires."""
         pruner = self.method.pruner()
         if self.options.protocol == "average":
-            pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers)
+            pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers, self.loaded.adapter.attends)
         return pruner
 
 

@@ -24,6 +24,7 @@ from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
+from uniprune.pruning.placement import placed
 from uniprune.results.predictions import Prediction
 from uniprune.results.remarks import CONTEXT, CUT
 from uniprune.results.spans import SPANS
@@ -59,7 +60,7 @@ class Runner:
         self._loaded, self._pruner, self._average = loaded, pruner, average
         self._generator = Generator(loaded)
         self._workers, self._shared, self._decoding = workers, shared, decoding
-        self._stages = pruner.schedule(loaded.num_layers)
+        self._stages = placed(pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
         self._context = context_length(loaded.adapter.decoder.config)
         self._warm = shared is not None  # no times are stored then

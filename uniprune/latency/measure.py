@@ -145,7 +145,8 @@ class Bench:
         if self._options.protocol != "average":
             return TimedMethod(choice, pruner, None)
         try:
-            return TimedMethod(choice, with_average(pruner, choice.ratio, len(self._model.adapter.layers)), None)
+            attends = self._model.adapter.attends
+            return TimedMethod(choice, with_average(pruner, choice.ratio, len(attends), attends), None)
         except UserError as error:
             return TimedMethod(choice, pruner, str(error))
 
@@ -174,7 +175,7 @@ class Bench:
         setup = BenchSetup(
             model=model.name,
             weights=model.weights,
-            method=choice.record(pruner, len(model.adapter.layers)),
+            method=choice.record(pruner, model.adapter.attends),
             ratio=choice.ratio,
             protocol=options.protocol,
             batch=batch,

@@ -130,13 +130,18 @@ class ModelAdapter:
         """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
         return ()
 
+    # --- decoder: where its layers differ ------------------------------------------------------------------------
+    @cached_property
+    def attends(self) -> tuple[bool, ...]:
+        """Whether each decoder layer has attention with queries and keys; layers with linear attention have none."""
+        return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
     @cached_property
     def reusing_layers(self) -> range:
         """Decoder layers that reuse the keys of earlier ones, the last of all; in most decoders none."""
         count = len(self.layers)
         return range(count - (getattr(self.decoder.config, "num_kv_shared_layers", None) or 0), count)
 
-    # --- decoder: where attention is not causal ------------------------------------------------------------------
     def blocks(self, visual: Tensor) -> Tensor:
         """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
 

@@ -46,8 +46,19 @@ class MethodRecord(Strict):
     """Every field of every part after defaults and the budget protocol were applied."""
     stages: list[tuple[int, float]]
     """Pruning points in this model: decoder layer, and share kept of the tokens that enter it."""
+    moved: list[tuple[int, int]] = Field(default_factory=list)
+    """Pruning points that are not where the method has them, because the attention it reads does not exist there: the
+    method's layer, and the one used."""
     code: str
     """Hash of the source files that determine the decisions, helpers and shared rules included."""
+
+    @property
+    def move_note(self) -> str | None:
+        """The pruning points that moved, in words; None without any."""
+        if not self.moved:
+            return None
+        pairs = ", ".join(f"layer {used} instead of {own}" for own, used in self.moved)
+        return f"prunes before {pairs}, because it reads attention, which other layers of this model do not have"
 
 
 class Setup(Strict):

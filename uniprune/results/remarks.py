@@ -92,6 +92,8 @@ def remark_counts(entries: Sequence[DatasetRecord]) -> list[RemarkCount]:
 def score_notes(record: RunRecord, benchmark: str) -> Iterator[str]:
     """Yield what is printed below a score: on its judge, remarks on its rows, and batching that differs among them."""
     entry = record.datasets[benchmark]
+    if record.setup.method.move_note:
+        yield f"{record.setup.method.name} {record.setup.method.move_note}"
     if entry.score and entry.score.judge_note:
         yield entry.score.judge_note
     yield from (f"{one} {one.words}" for one in remark_counts([entry]) if one.share >= NOTED)
@@ -118,7 +120,7 @@ def row_notes(entries: Entries) -> list[str]:
         counts.sort(key=lambda pair: -pair[0].share)
         runs = _listed([f"{one} in {_label(record)}" for one, record in counts])
         notes.append(f"{name}: rows {words}: {runs}.")
-    return notes + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
+    return notes + _move_notes(entries) + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
 
 
 def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]]) -> str | None:
@@ -132,6 +134,16 @@ def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]]) -> str | None:
         if len(sizes := {size for entry in same for size in entry.batching}) > 1:
             parts.append(f"{name}: batch sizes {', '.join(sorted(sizes))}")
     return "; ".join(parts) or None
+
+
+def _move_notes(entries: Entries) -> list[str]:
+    """Return one note for each method whose pruning points moved, by model."""
+    found = {
+        (record.model.name, method.name, method.move_note): None
+        for record, _ in entries
+        if (method := record.setup.method).move_note
+    }
+    return [f"{model}: {name} {note}." for model, name, note in found]
 
 
 def _judge_notes(entries: Entries) -> list[str]:
