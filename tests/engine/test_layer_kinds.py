@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.engine.test_llm_views import Evicting, Upcoming
+from tests.helpers.layers import Layers
 from tests.helpers.oracles import dropped_by, gathered_layers, layerwise_masked, masked, merged_inputs
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import IMAGE, build, fresh_model, inputs, row, visual
@@ -17,6 +19,8 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.adapter import find_adapter
+
+pytestmark = pytest.mark.end_to_end
 
 STEPS = 14
 """More than a window, so that caches of windowed layers drop tokens."""
@@ -171,6 +175,45 @@ def test_blocks_see_each_other_both_ways(kinds: set[str], kernel: str, monkeypat
     want = gathered_layers(model, single, keep, two_way=kinds)[0]
     assert torch.equal(got, want)
     assert padded.isfinite().all()
+
+
+# --- what is counted ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("family", [*WINDOWED, "qwen3_5"])
+def test_bytes_are_those_of_the_cache(family: str) -> None:
+    """A windowed layer holds its last tokens, a linear one a state of one size."""
+    model, x = build(family, kernels(family)[0]), inputs(family, (2,))
+    for plan in ({0: 1.0}, {0: 0.7, 3: 0.3}):
+        with prune(model, Plan(plan=plan)) as session, torch.no_grad():
+            cache = model(**x, use_cache=True).past_key_values
+        parts = [part for layer in cache.layers for part in held(layer)]
+        assert session.reports[0].rows[0].kv_bytes == sum(part.numel() * part.element_size() for part in parts)
+
+
+def held(layer: Any) -> list[Tensor]:
+    """Return every tensor in a layer of a cache."""
+    values = [value for name, value in vars(layer).items() if not name.startswith("_")]
+    values = [one for value in values for one in (value.values() if isinstance(value, dict) else [value])]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+@pytest.mark.parametrize("block_kinds", [set(), {"sliding_attention"}, {"full_attention", "sliding_attention"}])
+@pytest.mark.parametrize("family", [*WINDOWED, "qwen3_5"])
+def test_pairs_are_those_of_the_masks(family: str, block_kinds: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every layer; a token counts half with itself, and linear attention has no pairs."""
+    model, x, images = build(family, kernels(family)[0]), inputs(family, (1, 2)), (1, 2)
+    monkeypatch.setattr(type(find_adapter(model)), "block_kinds", frozenset(block_kinds))
+    with prune(model, Plan(plan={0: 0.7, 3: 0.3})) as session, torch.no_grad():
+        model(**x)
+    for b, report in enumerate(session.reports[0].rows):
+        single = row(family, x, b, images)
+        first, layers = int((~x["attention_mask"][b].bool()).sum()), Layers(model, single["input_ids"], block_kinds)
+        dropped = {k: columns[b, first:] for k, columns in dropped_by(session.reports[0], x).items()}
+        for layer, pairs in enumerate(report.pairs):
+            earlier = [columns for k, columns in dropped.items() if k <= layer]
+            lost = torch.stack([single["input_ids"][0] < 0, *earlier]).any(0)
+            at = (~lost).nonzero()[:, 0]
+            want = float(layers.pairs(layer, at, at).sum()) - len(at) / 2
+            assert pairs == (0 if layers.kinds[layer] == "linear_attention" else want)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------

@@ -30,15 +30,15 @@ METHODS = (NoPruning(), RandomPre(ratio=0.3), RandomIntra(ratio=0.3), RandomPre(
 def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tensor]) -> tuple[Flops, Flops]:
     """(what our cost model says, what torch counted) of one forward, summed over rows.
 
-    Eager attention computes, and torch therefore counts, the half of the decoder's attention that causality discards;
-    it is taken off here, layer by layer, from the layers' true lengths.
+    Eager attention computes, and torch therefore counts, all pairs of tokens, also those that causality and windows
+    discard; these are taken off here, layer by layer, from the layers' true lengths.
     """
     layout = find_adapter(model)
     costs = CostModel(layout)
     with prune(model, pruner) as session, FlopCounterMode(display=False) as counter:
         model(**batch, use_cache=True, logits_to_keep=1)
     rows = session.reports[-1].rows
-    ours = [costs.prompt(row.encoded, row.lengths, row.tokens) for row in rows]
+    ours = [costs.prompt(row.encoded, row.lengths, row.pairs, row.tokens) for row in rows]
     counts = {name: sum(per.values()) for name, per in counter.get_flop_counts().items()}
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
 
@@ -51,10 +51,10 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     decoder = torchs(model.get_output_embeddings()) + sum(map(torchs, outside))
     for number, layer in enumerate(layout.layers):
         lengths = [row.lengths[number] for row in rows]
-        if number in layout.reusing_layers:  # on the last token, which sees all
-            decoder += torchs(layer)
-        elif hasattr(layer, "self_attn"):
-            decoder += torchs(layer) - sum(2 * width(layer.self_attn) * n * n for n in lengths)
+        if hasattr(layer, "self_attn"):
+            computed = sum(n * (1 if number in layout.reusing_layers else n) for n in lengths)
+            unseen = computed - sum(row.pairs[number] for row in rows)
+            decoder += torchs(layer) - round(4 * width(layer.self_attn) * unseen)
         else:  # the chunks in which it computes are padded: its projections by torch, its state by hand
             mixer, per = layer.linear_attn, counter.get_flop_counts()[names[layer.linear_attn]]
             state = 3 * mixer.num_v_heads * mixer.head_k_dim * mixer.head_v_dim

@@ -204,6 +204,20 @@ def test_pruning_after_keys_that_are_reused_is_refused() -> None:
 
 
 @family
+def test_pairs_are_those_of_the_masks(family: str) -> None:
+    """Layers that reuse keys run on the last token only."""
+    model, x = build(family), inputs(family, (2,))
+    with prune(model, Plan(plan={0: 0.7, 3: 0.3})) as session, torch.no_grad():
+        model(**x)
+    layers, dropped = Layers(model, x["input_ids"]), dropped_by(session.reports[0], x)
+    for layer, pairs in enumerate(session.reports[0].rows[0].pairs):
+        at = (~dropped[3 if layer >= 3 else 0][0]).nonzero()[:, 0]
+        seen = layers.pairs(layer, at, at)
+        last_only = family == "gemma4-e2b" and layer >= 6
+        assert pairs == (float(seen[-1].sum()) if last_only else float(seen.sum()) - len(at) / 2)
+
+
+@family
 def test_the_output_head_runs_on_the_last_token_only(family: str) -> None:
     """Gemma 4 compares the number of states with that of ids, which pruning changes."""
     model, x, widths = build(family), inputs(family, (1, 2)), []

@@ -181,20 +181,38 @@ def forget(cache: Any) -> None:
         delattr(cache, ATTRIBUTE)
 
 
-def token_bytes(cache: Any) -> list[int] | None:
-    """Return the bytes of one token's key and value in each layer of a cache, from the tensors that hold them.
+@dataclass(frozen=True)
+class CachedLayer:
+    """Sizes of one layer of a KV cache.
 
-    None if some layer is not held as tensors [B, heads, n, d] (quantised caches).
+    Attributes:
+        token: bytes of one token's key and value.
+        columns: tokens it has room for: a windowed layer holds the last ones only.
+        state: bytes that a row takes however many tokens it has: the state of linear attention.
+    """
+
+    token: int
+    columns: int
+    state: int
+
+
+def cached_layers(cache: Any) -> list[CachedLayer] | None:
+    """Return the sizes of every layer of a cache after a prefill, from the tensors that hold it.
+
+    None if some layer is not held as tensors [B, heads, n, d] or states [B, ...] (quantised caches).
     """
     sizes = []
     for layer in cache.layers if cache is not None else ():
-        size = 0
-        for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-            if not isinstance(part, Tensor) or part.dim() != 4:
-                return None
-            _, heads, _, width = part.shape
-            size += heads * width * part.element_size()
-        sizes.append(size)
+        token, columns, state = 0, 0, 0
+        if hasattr(layer, "get_seq_length"):
+            for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+                if not isinstance(part, Tensor) or part.dim() != 4:
+                    return None
+                _, heads, columns, width = part.shape
+                token += heads * width * part.element_size()
+        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+            state += sum(part[0].numel() * part.element_size() for part in states.values() if part is not None)
+        sizes.append(CachedLayer(token, columns, state))
     return sizes
 
 

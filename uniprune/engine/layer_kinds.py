@@ -9,13 +9,16 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.masking_utils import create_causal_mask
 
-from uniprune.engine.compaction import KeptTokens, to_device
+from uniprune.engine.compaction import KeptTokens, take, to_device
+from uniprune.engine.token_map import PrefillInputs
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner
@@ -88,11 +91,85 @@ def _reaching(values: Tensor, hidden: Tensor, cache: Any, layer: int) -> Tensor:
     return to_device(pad(values, (0, max(0, end - values.shape[1])), value=-1), hidden.device)
 
 
-def blocks_of(adapter: ModelAdapter, layer: int, visual: Tensor, kept: KeptTokens) -> Tensor | None:
-    """Return [B, n] blocks of the kept tokens in a layer whose attention within blocks is two-way; None elsewhere."""
-    if layer_kinds(adapter.decoder.config)[layer] not in adapter.block_kinds:
-        return None
-    return adapter.blocks(visual).gather(1, kept.index).where(kept.valid, -1)
+def gathered_arguments(
+    adapter: ModelAdapter,
+    layer: int,
+    hidden: Tensor,
+    kwargs: dict[str, Any],
+    kept: KeptTokens,
+    rotary_rows: Tensor,
+    visual: Tensor,
+) -> dict[str, Any]:
+    """Return the arguments with which a prefill calls `layer` on the tokens that are left.
+
+    Args:
+        adapter: the model's adapter.
+        layer: the layer's index.
+        hidden: [B, n, D] the tokens that are left.
+        kwargs: the arguments for the un-pruned prompt.
+        kept: which tokens are left.
+        rotary_rows: [B, n] rows of the un-pruned rotary tables.
+        visual: [B, L] True at visual placeholders of the un-pruned prompts.
+    """
+    config, positions, cache = adapter.decoder.config, kwargs.get("position_ids"), kwargs.get("past_key_values")
+    valid, blocks = to_device(kept.valid, hidden.device) if kept.padded else None, None
+    if layer_kinds(config)[layer] in adapter.block_kinds:
+        blocks = adapter.blocks(visual).gather(1, kept.index).where(kept.valid, -1)
+    if positions is not None and needs_positions(adapter.layers[layer]):
+        positions = positions.expand(len(rotary_rows), -1).gather(1, to_device(rotary_rows, positions.device))
+    else:
+        positions = None
+    return {
+        "position_embeddings": tuple(take(table, rotary_rows) for table in kwargs["position_embeddings"]),
+        "attention_mask": attention_mask(config, layer, hidden, valid, cache, kept.index, blocks),
+        "position_ids": positions,
+    }
+
+
+@dataclass(frozen=True)
+class AttendedPairs:
+    """Counts the pairs of tokens that attend to each other; holds nothing of the model.
+
+    Attributes:
+        kinds: the kind of every layer.
+        window: positions that windowed layers see, None without such layers.
+        block_kinds: see `ModelAdapter`.
+        blocks: [B, L] block of every position of the un-pruned prompts, None without any.
+        last_only: layers that run on the last token only.
+    """
+
+    kinds: tuple[str, ...]
+    window: int | None
+    block_kinds: frozenset[str]
+    blocks: Tensor | None
+    last_only: range
+
+    @classmethod
+    def of(cls, adapter: ModelAdapter, inputs: PrefillInputs) -> Self:
+        """Return the counter of a prefill."""
+        config, two_way = adapter.decoder.config, adapter.block_kinds and inputs.has_visual
+        blocks = adapter.blocks(inputs.tokens.visual) if two_way else None
+        kinds, window = layer_kinds(config), getattr(config, "sliding_window", None)
+        return cls(kinds, window, adapter.block_kinds, blocks, adapter.reusing_layers)
+
+    def count(self, layer: int, kept: KeptTokens, row: int) -> float:
+        """Return the pairs among the kept tokens of a row; a token counts half with itself, so n of them are n * n / 2.
+
+        Layers of linear attention have none.
+        """
+        kind, number = self.kinds[layer], kept.lengths[row]
+        if kind == LINEAR:
+            return 0.0
+        pairs, index = number * number / 2, kept.index[row, kept.valid[row]]
+        if layer in self.last_only:
+            window = self.window if kind == SLIDING and self.window is not None else 1 + int(index[-1])
+            return float((index > index[-1] - window).sum())
+        if kind == SLIDING and self.window is not None:
+            pairs -= int(torch.searchsorted(index, index - self.window, right=True).sum())  # those before the window
+        if self.blocks is not None and kind in self.block_kinds:
+            _, sizes = self.blocks[row, index][self.blocks[row, index] >= 0].unique(return_counts=True)
+            pairs += int((sizes * (sizes - 1) // 2).sum())
+        return pairs
 
 
 def needs_positions(layer: Any) -> bool:
@@ -102,13 +179,6 @@ def needs_positions(layer: Any) -> bool:
     forward = inspect.signature(type(layer.self_attn).forward)
     parameter = forward.parameters.get("position_ids")
     return parameter is not None and parameter.default is inspect.Parameter.empty
-
-
-def gathered_positions(positions: Tensor | None, index: Tensor) -> Tensor | None:
-    """Return position ids [B, n] at un-pruned positions `index` [B, n] of those of the whole prompt [B or 1, L]."""
-    if positions is None:
-        return None
-    return positions.expand(len(index), -1).gather(1, to_device(index, positions.device))
 
 
 def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

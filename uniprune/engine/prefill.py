@@ -16,6 +16,7 @@ from uniprune.engine.checks import check_undrawn, random_states, settle, undistu
 from uniprune.engine.compaction import (
     CacheState,
     KeptTokens,
+    cached_layers,
     evict,
     following,
     pack,
@@ -24,12 +25,11 @@ from uniprune.engine.compaction import (
     replace_tokens,
     take,
     to_device,
-    token_bytes,
 )
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import attention_mask, blocks_of, gathered_positions, layer_kinds, needs_positions
+from uniprune.engine.layer_kinds import AttendedPairs, gathered_arguments, layer_kinds
 from uniprune.engine.prompt import StageInput
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import PrefillInputs, repeated_rows
@@ -160,9 +160,8 @@ class Prefill(Forward):
         # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
         self.widths.append(self._current.index.shape[1] if layer in self._reusing else hidden.shape[1])
         self._entering = hidden.shape[1]
-        if self.kept:
-            return hidden, self._layer_arguments(layer, hidden, kwargs)
-        return None if hidden is given else (hidden, {})
+        changed = self._layer_arguments(layer, hidden, kwargs) if self.kept else {}
+        return (hidden, changed) if changed or hidden is not given else None
 
     def further_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the rows of the tokens that are left."""
@@ -226,15 +225,8 @@ class Prefill(Forward):
 
     def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], kept: KeptTokens) -> dict[str, Any]:
         """Return the arguments of `layer` for the tokens that are left."""
-        rows, positions = self._rotary_rows, kwargs.get("position_ids")
-        valid = to_device(kept.valid, hidden.device) if kept.padded else None
-        blocks = blocks_of(self._adapter, layer, self.batch.tokens.visual, kept)
-        config, needed = self._adapter.decoder.config, needs_positions(self._adapter.layers[layer])
-        return {
-            "position_embeddings": tuple(take(table, rows) for table in kwargs["position_embeddings"]),
-            "attention_mask": attention_mask(config, layer, hidden, valid, self._cache, kept.index, blocks),
-            "position_ids": gathered_positions(positions, rows) if needed else None,
-        }
+        visual = self.batch.tokens.visual
+        return gathered_arguments(self._adapter, layer, hidden, kwargs, kept, self._rotary_rows, visual)
 
     # --- at the end ---------------------------------------------------------------------------------------------
     def after_model(self) -> PrefillReport:
@@ -256,6 +248,5 @@ class Prefill(Forward):
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)
             layers = tuple(stage.layer for stage in self._scheduled)
-            return PrefillReport(
-                self.batch, layers, widths, self.kept, cached, token_bytes(self._cache), self._next_position
-            )
+            sizes, pairs = cached_layers(self._cache), AttendedPairs.of(self._adapter, self.batch.inputs)
+            return PrefillReport(self.batch, layers, widths, self.kept, cached, sizes, pairs, self._next_position)

@@ -152,7 +152,7 @@ class Runner:
                 requested=self._requested(report),
                 initial=report.initial,
                 text_tokens=report.text,
-                flops=self._costs.prompt(report.encoded, report.lengths, report.tokens),
+                flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
                 kv_bytes=report.kv_bytes,
             )
             for row, text, report in zip(rows, texts, reports, strict=True)

@@ -99,7 +99,8 @@ def notes(rows: Iterable[BenchRow]) -> list[str]:
     """Return the notes below the table: meaning of the columns, spread of equal prefills, reasons of failed rows."""
     rows = list(rows)
     long = [_too_long(row.setup, row.measured.context) for row in rows if row.measured and row.measured.context]
-    return [*NOTES, *spreads(rows), *dict.fromkeys([*long, *(_problem(row) for row in rows if row.error)])]
+    moved = [f"{row.setup.method.name} {note}." for row in rows if (note := row.setup.method.move_note)]
+    return [*NOTES, *spreads(rows), *dict.fromkeys([*moved, *long, *(_problem(row) for row in rows if row.error)])]
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:

@@ -56,29 +56,38 @@ class CostModel:
         self._patch = products(adapter.vision, bare=bare) - once
         self._image = cache(self._image_cost)
 
-    def prompt(self, images: Iterable[Grid], lengths: Sequence[int], tokens: int) -> Flops:
+    def prompt(
+        self,
+        images: Iterable[Grid],
+        lengths: Sequence[int],
+        pairs: Sequence[float] | None = None,
+        tokens: int | None = None,
+    ) -> Flops:
         """Count the operations of one prompt's prefill.
 
         Args:
             images: (t, h, w) in LLM tokens of every image or tile.
             lengths: tokens of any kind entering each decoder layer.
-            tokens: those of the un-pruned prompt.
+            pairs: pairs of them that attend to each other, where a token counts half with itself; half of all by
+                default, as in layers without a window.
+            tokens: those of the un-pruned prompt; as many as enter the first layer by default.
         """
         each = [self._image(grid) for grid in images]
         return Flops(
             vision=sum(tower for tower, _ in each),
             projector=sum(projector for _, projector in each),
-            llm=self.decoder(lengths) + 2 * self._entry * tokens,
+            llm=self.decoder(lengths, [n * n / 2 for n in lengths] if pairs is None else pairs)
+            + 2 * self._entry * (lengths[0] if tokens is None else tokens),
         )
 
-    def decoder(self, lengths: Sequence[int]) -> int:
-        """Count the decoder layers on `lengths` tokens each, and the output head on the last one.
+    def decoder(self, lengths: Sequence[int], pairs: Sequence[float]) -> int:
+        """Count the decoder layers on `lengths` tokens and `pairs` of them, and the output head on the last one.
 
-        Layers that reuse keys of earlier ones run on the last token, too, and attend to `lengths` tokens.
+        Layers that reuse keys of earlier ones run on the last token only, too.
         """
         count = 2 * self._head
-        for number, ((linear, inner), n) in enumerate(zip(self._layers, lengths, strict=True)):
-            count += 2 * linear + 4 * inner * n if number in self._reusing else 2 * linear * n + 2 * inner * n * n
+        for number, ((linear, inner), n, pair) in enumerate(zip(self._layers, lengths, pairs, strict=True)):
+            count += 2 * linear * (1 if number in self._reusing else n) + round(4 * inner * pair)
         return count
 
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
