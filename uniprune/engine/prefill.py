@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
@@ -11,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.batch import Batch
 from uniprune.engine.checks import check_undrawn, random_states, settle, undisturbed
 from uniprune.engine.compaction import (
     CacheState,
@@ -30,15 +31,63 @@ from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
 from uniprune.engine.last_tokens import for_last
 from uniprune.engine.layer_kinds import AttendedPairs, gathered_arguments, layer_kinds
-from uniprune.engine.prompt import StageInput
+from uniprune.engine.prompt import Prompt, StageInput
+from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_map import PrefillInputs, repeated_rows
-from uniprune.engine.token_rows import TokenRows
+from uniprune.engine.token_groups import image_groups, scoped
+from uniprune.engine.token_map import PrefillInputs, Tokens, repeated_rows
+from uniprune.engine.token_rows import Move, gathered_rows
 from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ImageLayout, ModelAdapter
-from uniprune.pruning.base import Pruner, Stage
+from uniprune.pruning.base import Pruner, Scope, Stage
 from uniprune.pruning.view import Grid
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The prompts of a prefill. Holds no tensor of a layer and nothing of the model, so that reports may keep it.
+
+    Attributes:
+        inputs: ids and mask of the forward, copied to the CPU on first use.
+        copies: rows per prompt: beams or returned sequences, which share one decision.
+        scope: tokens of one decision.
+        tiled: whether one image may be several tiles.
+        grids: (t, h, w) of the tower's call, None if unknown.
+        layouts: the encoded images in prompt order, None if unknown.
+    """
+
+    inputs: PrefillInputs
+    copies: int
+    scope: Scope
+    tiled: bool
+    grids: list[Grid] | None
+    layouts: list[ImageLayout] | None
+
+    @property
+    def tokens(self) -> Tokens:
+        """The un-pruned sequences."""
+        return self.inputs.tokens
+
+    @property
+    def has_images(self) -> bool:
+        """Return whether there is anything to prune."""
+        return any(self.tokens.visual_counts)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """One per `copies` rows.
+
+        Raises:
+            UnsupportedError: the encoded images do not fill the placeholders.
+        """
+        images = image_groups(self.tokens.visual, self.layouts if self.has_images else None, self.tiled)
+        rows = range(0, len(images), self.copies)
+        infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
+        return [
+            Prompt(info, row, scoped(images[row], self.scope, self.grids), self.tokens)
+            for row, info in zip(rows, infos, strict=True)
+        ]
 
 
 class Prefill(Forward):
@@ -95,7 +144,7 @@ class Prefill(Forward):
         self._kinds, self._reusing = layer_kinds(adapter.decoder.config), adapter.reusing_layers
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
-        self._rows = None if idle else TokenRows(inputs.tokens.unpruned)
+        self._moves: list[Move] = []
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
         self._random = {} if idle else random_states()
@@ -165,7 +214,9 @@ class Prefill(Forward):
 
     def further_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the rows of the tokens that are left."""
-        return self._rows.gathered(inputs, self._current, self._entering) if self._rows and self.kept else inputs
+        if not inputs or not self.kept:
+            return inputs
+        return gathered_rows(inputs, self.batch.tokens.unpruned, self._moves, self._current, self._entering)
 
     @property
     def _current(self) -> KeptTokens:
@@ -191,9 +242,10 @@ class Prefill(Forward):
             return hidden
         moved = [(b, *change) for b, number in enumerate(owners) for change in new[number]]
         replaced = [(b, now.columns(places, b), tokens) for b, places, _, tokens in moved]
-        for carried in (self._rows, self._deepstack):
-            for b, places, sources, _ in moved if carried is not None else ():
-                carried.move(b, places, sources)
+        self._moves += [(b, places, sources) for b, places, sources, _ in moved]
+        if self._deepstack is not None:
+            for b, places, sources, _ in moved:
+                self._deepstack.move(b, places, sources)
         kept, gathered = pack(stage.layer, columns, now.index)
         hidden = take(replace_tokens(hidden, replaced), gathered)
         self.kept.append(kept)

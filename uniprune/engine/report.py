@@ -15,7 +15,7 @@ from uniprune.engine.token_groups import TokenGroup, image_of
 from uniprune.pruning.view import Grid
 
 if TYPE_CHECKING:
-    from uniprune.engine.batch import Batch
+    from uniprune.engine.prefill import Batch
     from uniprune.engine.prompt import Prompt
 
 
