@@ -118,8 +118,8 @@ PARAMETERS = {
     "gemma-4-31b": 31.27, "gemma-4-26b-a4b": 25.81, "gemma-4-e4b": 7.63, "gemma-4-e2b": 4.80,
     "qwen3-vl-2b": 2.13, "qwen3-vl-4b": 4.44, "qwen3-vl-8b": 8.77, "qwen3-vl-32b": 33.36, "qwen3-vl-30b-a3b": 31.07,
 }  # fmt: skip
-"""Billions, as the model hub counts them in the published checkpoints. Gemma 4's with a vision tower
-(0.57 in 31B and 26B), without the audio tower (0.30 in E2B and E4B): the cards have 30.7 and 25.2 for the language model, 5.1 and 8.0 in all."""
+"""Billions, as the model hub counts them in the published checkpoints. Gemma 4's: with a vision tower (0.57 in 31B and
+26B) and without an audio tower (0.30); the cards have 30.7 and 25.2 without the former, 5.1 and 8.0 with the latter."""
 TEXT = 60
 
 

@@ -172,6 +172,19 @@ class AttendedPairs:
         return pairs
 
 
+def check_marked(inputs: PrefillInputs) -> None:
+    """Refuse a forward in which un-pruned layers would find no blocks of two-way attention, but the engine would.
+
+    Raises:
+        UnsupportedError: arguments are missing by which the model finds images.
+    """
+    if inputs.missing:
+        raise UnsupportedError(
+            f"the forward has no {', '.join(inputs.missing)}, by which the model finds images whose tokens see each "
+            "other both ways; pass what its processor returns"
+        )
+
+
 def needs_positions(layer: Any) -> bool:
     """Check whether a layer's attention computes with position ids, beyond the rotary tables made of them."""
     if not hasattr(layer, "self_attn"):

@@ -30,15 +30,14 @@ from uniprune.engine.compaction import (
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import AttendedPairs, gathered_arguments, layer_kinds
+from uniprune.engine.layer_kinds import AttendedPairs, check_marked, gathered_arguments, layer_kinds
 from uniprune.engine.prompt import Prompt, StageInput
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_groups import image_groups, scoped
-from uniprune.engine.token_map import PrefillInputs, Tokens, repeated_rows
+from uniprune.engine.token_map import PrefillInputs, Tokens, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows
 from uniprune.engine.vision import Vision
-from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ImageLayout, ModelAdapter
 from uniprune.pruning.base import Pruner, Scope, Stage
 from uniprune.pruning.view import Grid
@@ -126,11 +125,8 @@ class Prefill(Forward):
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
         idle = not inputs.has_visual or all(stage.keeps_all for stage in stages.values())
-        if inputs.missing and not idle:
-            raise UnsupportedError(
-                f"the forward has no {', '.join(inputs.missing)}, by which the model finds images whose tokens see "
-                "each other both ways; pass what its processor returns"
-            )
+        if not idle:
+            check_marked(inputs)
         self.layers = range(1 if idle else len(adapter.layers))
         self.widths: list[int] = []
         self.kept: list[KeptTokens] = []
@@ -149,7 +145,7 @@ class Prefill(Forward):
         self._shift: Tensor | None = None
         self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
-        copies = self._rows_per_prompt(inputs)
+        copies = rows_per_prompt(inputs, embeds)
         layouts = self._layouts(grids, inputs) if inputs.has_visual else None
         self.batch = Batch(inputs, copies, pruner.scope, adapter.tiled, grids, layouts)
 
@@ -157,18 +153,6 @@ class Prefill(Forward):
     def has_images(self) -> bool:
         """Return whether there is anything to prune."""
         return self.batch.has_images
-
-    def _rows_per_prompt(self, inputs: PrefillInputs) -> int:
-        """Return 1, or the number of beams or returned sequences of each prompt."""
-        batch, prompts = len(self._embeds), len(inputs.infos)
-        if not prompts:
-            return repeated_rows(self._embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1
-        copies, rest = divmod(batch, prompts)
-        if rest or not copies:
-            raise UserError(
-                f"session.samples has {prompts} entries for a batch of {batch} rows; set one PromptInfo per prompt"
-            )
-        return copies
 
     def _layouts(self, grids: list[Grid] | None, inputs: PrefillInputs) -> list[ImageLayout] | None:
         """Return the encoded images in prompt order, None if unknown."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from uniprune.engine.compaction import KeptTokens, to_host
 from uniprune.engine.question import PromptInfo
-from uniprune.errors import UnsupportedError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 
 PIXELS = ("pixel_values", "pixel_values_videos")
@@ -130,3 +130,20 @@ def repeated_rows(embeds: Tensor) -> int:
     same = [False, *near.tolist()]
     fits = (k for k in range(batch, 0, -1) if batch % k == 0 and all(same[b] for b in range(batch) if b % k))
     return next(fits)
+
+
+def rows_per_prompt(inputs: PrefillInputs, embeds: Tensor) -> int:
+    """Return 1, or the number of beams or returned sequences of each prompt in `embeds` [B, L, D].
+
+    Raises:
+        UserError: the number of infos does not fit the batch.
+    """
+    batch, prompts = len(embeds), len(inputs.infos)
+    if not prompts:
+        return repeated_rows(embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1
+    copies, rest = divmod(batch, prompts)
+    if rest or not copies:
+        raise UserError(
+            f"session.samples has {prompts} entries for a batch of {batch} rows; set one PromptInfo per prompt"
+        )
+    return copies
