@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VISION, TinyModel
 from uniprune.pruning.view import Grid
@@ -28,9 +29,11 @@ class TinyGemma3(TinyModel):
         layers = {"num_hidden_layers": 4, "num_attention_heads": 4, "vision_use_head": False}
         image = {"patch_size": PATCH, "image_size": PATCH * POOL * self.size[0]}
         decoder = {"head_dim": 16, "query_pre_attn_scalar": 20, "sliding_window": WINDOW, "layer_types": KINDS}
+        rope = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+        rope["full_attention"] = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
         return Gemma3Config(
             vision_config=SiglipVisionConfig(**VISION, **layers, **image),
-            text_config=Gemma3TextConfig(**{**decoder, **text}),
+            text_config=Gemma3TextConfig(**{**decoder, "rope_parameters": rope, **text}),
             mm_tokens_per_image=self.size[0] * self.size[1],
             image_token_index=IMAGE,
             boi_token_index=IMAGE_START,
@@ -43,6 +46,11 @@ class TinyGemma3(TinyModel):
 class Gemma3(PatchGridAdapter):
     """Gemma 3 (arXiv 2503.19786): 256 tokens per 896 px square; a crop of pan and scan is an image of its own."""
 
+    tried: ClassVar[Tried] = {
+        "text model": ("gemma3_text",),
+        "tower": ("siglip_vision_model",),
+        "rotary positions": ("default, linear",),
+    }
     block_kinds = frozenset(KINDS)
     bare_weights: ClassVar[dict[str, bool]] = {"mm_input_projection_weight": True}
     system: ClassVar[str] = "You are a helpful assistant. "

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Span
+from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel, TinyPrompt
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
-from ._rectangle import rectangle
+from ._rectangles import rectangle
 from .gemma3 import KINDS, WINDOW
 
 PATCH, POOL = 4, 3
@@ -68,6 +68,11 @@ class TinyGemma4(TinyModel):
 class Gemma4(ModelAdapter):
     """Gemma 4: one run of at most 280 tokens (other limits: 70 to 1120) per image, in the image's own proportions."""
 
+    tried: ClassVar[Tried] = {
+        "text model": ("gemma4_text",),
+        "tower": ("gemma4_vision",),
+        "rotary positions": ("default, proportional",),
+    }
     bare_weights: ClassVar[dict[str, bool]] = {"position_embedding_table": False}
 
     def __init__(self, model: Any) -> None:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from uniprune.modeling.adapter import Tried
+from uniprune.modeling.image_grouping import Grouping, tiles_in_a_run
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
@@ -60,7 +62,11 @@ class InternVL(PatchGridAdapter):
     An image is several tiles. Both have the same tower and processor; 3.5 has Qwen3 or Qwen3-MoE as language model.
     """
 
-    tiled: ClassVar[bool] = True
+    tried: ClassVar[Tried] = {
+        "text model": ("qwen2", "qwen3", "qwen3_moe"),
+        "tower": ("internvl_vision",),
+        "rotary positions": ("default", "dynamic"),
+    }
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -88,3 +94,7 @@ class InternVL(PatchGridAdapter):
         """The block's `attention`."""
         attention: nn.Module = block.attention
         return attention
+
+    def image_grouping(self) -> Grouping:
+        """The tiles of an image follow each other in one run."""
+        return tiles_in_a_run

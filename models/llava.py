@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.adapter import ModelAdapter, Size, Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 
 from ._prompts import option_letter
+from .pixtral import Pixtral
 
 PATCH = 14
 
@@ -57,6 +58,17 @@ def tiny_tower(size: Size) -> Any:
 @register_model("llava", tiny=TinyLlava)
 class Llava(PatchGridAdapter):
     """LLaVA-1.5 (arXiv 2310.03744): CLIP ViT with CLS, token-wise MLP, 576 tokens per 336 px image."""
+
+    tried: ClassVar[Tried] = {
+        "text model": ("llama", "qwen2"),
+        "tower": ("clip_vision_model", "siglip_vision_model"),
+        "feature strategy": ("default", "full"),
+    }
+
+    @classmethod
+    def of(cls, model: Any) -> ModelAdapter:
+        """Pixtral's adapter for a Pixtral tower: its checkpoints have LLaVA's model type."""
+        return (Pixtral if model.config.vision_config.model_type == "pixtral" else cls)(model)
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """For questions with options, a request for the letter."""

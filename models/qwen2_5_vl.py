@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Span
+from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
-from ._rectangle import rectangle
+from ._rectangles import rectangle
 
 PATCH = 14
 
@@ -59,6 +59,9 @@ class Qwen2_5_VL(ModelAdapter):
     The tower holds patches in window order, four consecutive ones to an LLM token. Scores of a windowed block are
     normalised inside each window and not comparable between windows: methods should name a full-attention block.
     """
+
+    tried: ClassVar[Tried] = {"text model": ("qwen2_5_vl_text",), "tower": ("qwen2_5_vl_vision",)}
+    videos: ClassVar[bool] = True
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

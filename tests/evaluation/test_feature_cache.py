@@ -30,7 +30,7 @@ METHODS = ("none", "divprune", "fastv", "visionzip", "prumerge", "mustdrop")
 TILES = {"max_patches": 3}
 
 
-@pytest.fixture(scope="module", params=["llava", "llava-next", "internvl", "internvl tiled", "qwen2.5-vl"])
+@pytest.fixture(scope="module", params=["llava", "llava-next", "internvl", "internvl tiled", "qwen2.5-vl", "qwen3-vl"])
 def loaded(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> LoadedModel:
     family, *tiled = request.param.split()
     entry = ModelEntry(name="tiny", source=str(checkpoint(family)), image_processor=TILES if tiled else {})

@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tests.helpers.layers import Layers, kind
-from tests.helpers.tiny import IMAGE, visual
+from tests.helpers.tiny import IMAGE, VIDEO, visual
 from uniprune.engine import PrefillReport
 
-VISUAL = ("pixel_values", "image_grid_thw", "image_sizes", "image_position_ids")
+VISUAL = ("pixel_values", "image_grid_thw", "image_sizes", "batch_num_images", "image_position_ids")
 """Arguments of `get_image_features`, by family."""
 
 
@@ -23,16 +23,30 @@ def has_mrope(model: Any) -> bool:
     return hasattr(model.base_model, "get_rope_index")
 
 
+def encoded(model: Any, x: dict[str, Tensor]) -> list[tuple[Tensor, Any]]:
+    """Return, for images and for videos, where they go ([B, L], True) and what the model makes of them."""
+    ids, found = x["input_ids"], []
+    if "pixel_values" in x:
+        vision = {name: x[name] for name in VISUAL if name in x}
+        found.append((ids == IMAGE, model.get_image_features(**vision, return_dict=True)))
+    if "pixel_values_videos" in x:
+        places = ids == VIDEO if bool((ids == VIDEO).any()) else ids == IMAGE
+        vision = {name: x[name] for name in ("pixel_values_videos", "video_grid_thw") if name in x}
+        found.append((places, model.get_video_features(**vision, return_dict=True)))
+    return found
+
+
 def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the embeddings and position ids the un-pruned language model receives; batch 1 without padding."""
     ids = x["input_ids"]
     embeds = model.get_input_embeddings()(ids)
-    vision = {name: x[name] for name in VISUAL if name in x}
-    features = model.get_image_features(**vision, return_dict=True).pooler_output
-    flat = features.flatten(0, -2) if torch.is_tensor(features) else torch.cat(list(features)).flatten(0, -2)
-    embeds = embeds.masked_scatter((ids == IMAGE)[..., None].expand_as(embeds), flat)
+    for places, output in encoded(model, x):
+        features = output.pooler_output
+        flat = features.flatten(0, -2) if torch.is_tensor(features) else torch.cat(list(features)).flatten(0, -2)
+        embeds = embeds.masked_scatter(places[..., None].expand_as(embeds), flat)
     if has_mrope(model):
-        positions, _ = model.base_model.get_rope_index(ids, x["mm_token_type_ids"], image_grid_thw=x["image_grid_thw"])
+        grids = {name: x[name] for name in ("image_grid_thw", "video_grid_thw", "second_per_grid_ts") if name in x}
+        positions, _ = model.base_model.get_rope_index(ids, x["mm_token_type_ids"], **grids)
         return embeds, positions
     return embeds, torch.arange(ids.shape[1])[None]
 
@@ -40,13 +54,12 @@ def merged_inputs(model: Any, x: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
     """Return [L, D] per first decoder layer: what is added to its output, 0 at text; batch 1. Mostly of no layer."""
-    vision = {name: x[name] for name in VISUAL if name in x}
-    levels = getattr(model.get_image_features(**vision, return_dict=True), "deepstack_features", None) or []
-    found = []
-    for images in levels:
-        rows = torch.zeros(x["input_ids"].shape[1], images[0].shape[1])
-        rows[x["input_ids"][0] == IMAGE] = torch.cat(list(images))
-        found.append(rows)
+    found: list[Tensor] = []
+    for places, output in encoded(model, x):
+        for number, images in enumerate(getattr(output, "deepstack_features", None) or []):
+            if number == len(found):
+                found.append(torch.zeros(x["input_ids"].shape[1], images[0].shape[1]))
+            found[number][places[0]] = torch.cat(list(images))
     return found
 
 
@@ -94,7 +107,7 @@ def gathered_layers(
         chosen = logits[-1].argmax(-1, keepdim=True)
         token, at = model.get_input_embeddings()(chosen), torch.tensor([length + step])
         left = [torch.cat((places, at)) for places in left]
-        where = positions.amax(-1, keepdim=True) + 1 + step
+        where = positions[..., -1:] + 1 + step
         logits.append(prompt.logits(run(token, chosen, at, where, left)[:, -1]))
     return prompt.logits(states), torch.cat(logits)
 
@@ -240,13 +253,18 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def dropped_by(report: PrefillReport, x: dict[str, Tensor], visual_id: int = IMAGE) -> dict[int, Tensor]:
+def dropped_by(
+    report: PrefillReport, x: dict[str, Tensor], *visual_ids: int, tokens: Tensor | None = None
+) -> dict[int, Tensor]:
     """Return {K: bool [B, L]} of the visual positions each stage has dropped, from the report's cells.
 
-    Placeholders without a token, which follow the first cells of their image, stay while the image keeps a cell.
+    Placeholders are `visual_ids`, by default those of images. Some without a token, which follow the first cells of
+    their image, stay while the image keeps a cell. `tokens` are the others, by default those of LLaVA-NeXT, or all of a
+    video.
     """
-    placeholders = x["input_ids"] == visual_id
-    tokens = visual(x) if visual_id == IMAGE else placeholders
+    placeholders = torch.isin(x["input_ids"], torch.tensor(visual_ids or (IMAGE,)))
+    if tokens is None:
+        tokens = visual(x) if visual_ids in ((), (IMAGE,)) else placeholders
     dropped: dict[int, Tensor] = {}
     for b, row in enumerate(report.rows):
         places, others = (mask[b].nonzero()[:, 0] for mask in (tokens, placeholders & ~tokens))

@@ -1,27 +1,30 @@
-"""Tiny models of registered families on other language models than the family's own tiny model has."""
+"""Tiny models of registered families with another language model, tower or rotary positions than the family's own."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from uniprune.modeling.tiny import VOCAB, TinyModel
+from uniprune.modeling.tiny import IMAGE, VISION, VOCAB, TinyModel
 from uniprune.models.gemma3 import KINDS
 from uniprune.models.gemma4 import TinyGemma4
 from uniprune.models.internvl import TinyInternVL
-from uniprune.models.llava import TinyLlava
+from uniprune.models.llava import PATCH, TinyLlava
+from uniprune.models.llava_next import TinyLlavaNext
+from uniprune.models.pixtral import TinyPixtral
 
 WINDOW = 10
 """Positions that a windowed layer sees: fewer than a tiny prompt has."""
 
 
 class TinyInternVLQwen3(TinyInternVL):
-    """InternVL3.5: norms of queries and keys."""
+    """InternVL3.5: norms of queries and keys; with the rotary positions of InternVL3, scaled beyond their length."""
 
     def language_model(self, text: dict[str, Any]) -> Any:
         """Qwen3Config."""
         from transformers import Qwen3Config
 
-        return Qwen3Config(**text, head_dim=16)
+        rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+        return Qwen3Config(**{"rope_parameters": rope, **text}, head_dim=16)
 
 
 class TinyInternVLQwen3Moe(TinyInternVL):
@@ -60,6 +63,44 @@ class TinyGemma4Small(TinyGemma4):
     tower: ClassVar[dict[str, Any]] = {"use_clipped_linears": True}
 
 
+class TinyLlavaSiglipQwen2(TinyLlava):
+    """LLaVA-Interleave: a SigLIP tower, which has no CLS token, and Qwen2."""
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """LlavaConfig."""
+        from transformers import LlavaConfig, Qwen2Config, SiglipVisionConfig
+
+        height, width = self.size
+        tower = SiglipVisionConfig(
+            **VISION,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=PATCH * height,
+            patch_size=PATCH,
+            vision_use_head=False,
+        )
+        return LlavaConfig(
+            vision_config=tower,
+            text_config=Qwen2Config(**text),
+            image_token_index=IMAGE,
+            image_seq_length=height * width,
+            vision_feature_select_strategy="full",
+            vision_feature_layer=-1,
+        )
+
+
+class TinyLlavaNextMistral(TinyLlavaNext):
+    """LLaVA-NeXT on Mistral 0.2, without a window."""
+
+    def config(self, text: dict[str, Any]) -> Any:
+        """LlavaNextConfig."""
+        from transformers import MistralConfig
+
+        config = super().config(text)
+        config.text_config = MistralConfig(**{"sliding_window": None, **text})
+        return config
+
+
 class TinyLlavaMistral(TinyLlava):
     """LLaVA on Mistral: a window of ten tokens in every layer, of which its configuration has no list."""
 
@@ -81,6 +122,18 @@ class TinyLlavaGemma(TinyLlava):
         return Gemma3TextConfig(**text, head_dim=16, query_pre_attn_scalar=16, sliding_window=WINDOW, layer_types=kinds)
 
 
+class TinyLlavaMinistral(TinyLlava):
+    """LLaVA on Ministral 3: queries are scaled by their position, by steps of eight tokens."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """Ministral3Config."""
+        from transformers import Ministral3Config
+
+        scale = {"llama_4_scaling_beta": 0.9, "original_max_position_embeddings": 8}
+        rope = {"rope_type": "default", "rope_theta": 1e4, **scale}
+        return Ministral3Config(**text, head_dim=16, rope_parameters=rope)
+
+
 class TinyInternVLGptOss(TinyInternVL):
     """InternVL3.5-GPT-OSS: every second layer has a window; sinks in every softmax; two experts of four."""
 
@@ -98,7 +151,11 @@ VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-qwen3_moe": TinyInternVLQwen3Moe,
     "gemma4-26b": TinyGemma4Moe,
     "gemma4-e2b": TinyGemma4Small,
+    "llava-siglip-qwen2": TinyLlavaSiglipQwen2,
+    "llava_next-mistral": TinyLlavaNextMistral,
     "internvl-gpt_oss": TinyInternVLGptOss,
     "llava-gemma3_text": TinyLlavaGemma,
+    "llava-ministral3": TinyLlavaMinistral,
     "llava-mistral": TinyLlavaMistral,
+    "llava-pixtral": TinyPixtral,
 }

@@ -117,6 +117,9 @@ PARAMETERS = {
     "gemma-3-4b": 4.30, "gemma-3-12b": 12.19, "gemma-3-27b": 27.43,
     "gemma-4-31b": 31.27, "gemma-4-26b-a4b": 25.81, "gemma-4-e4b": 7.63, "gemma-4-e2b": 4.80,
     "qwen3-vl-2b": 2.13, "qwen3-vl-4b": 4.44, "qwen3-vl-8b": 8.77, "qwen3-vl-32b": 33.36, "qwen3-vl-30b-a3b": 31.07,
+    "llava-onevision-0.5b": 0.89, "llava-onevision-7b": 8.03, "llava-onevision-72b": 73.18,
+    "smolvlm2-2.2b": 2.25, "smolvlm2-500m": 0.507, "smolvlm2-256m": 0.256, "idefics3-8b": 8.46,
+    "pixtral-12b": 12.68, "mistral-small-3.1-24b": 24.01,
 }  # fmt: skip
 """Billions, as the model hub counts them in the published checkpoints. Gemma 4's: with a vision tower (0.57 in 31B and
 26B) and without an audio tower (0.30); the cards have 30.7 and 25.2 without the former, 5.1 and 8.0 with the latter."""

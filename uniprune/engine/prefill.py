@@ -38,7 +38,9 @@ from uniprune.engine.token_groups import image_groups, scoped
 from uniprune.engine.token_map import PrefillInputs, Tokens, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows
 from uniprune.engine.vision import Vision
-from uniprune.modeling.adapter import ImageLayout, ModelAdapter
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.image_grouping import Grouping
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.base import Pruner, Scope, Stage
 from uniprune.pruning.view import Grid
 
@@ -51,7 +53,7 @@ class Batch:
         inputs: ids and mask of the forward, copied to the CPU on first use.
         copies: rows per prompt: beams or returned sequences, which share one decision.
         scope: tokens of one decision.
-        tiled: whether one image may be several tiles.
+        grouping: the family's rule for which encoded grids form an image.
         grids: (t, h, w) of the tower's call, None if unknown.
         layouts: the encoded images in prompt order, None if unknown.
     """
@@ -59,7 +61,7 @@ class Batch:
     inputs: PrefillInputs
     copies: int
     scope: Scope
-    tiled: bool
+    grouping: Grouping
     grids: list[Grid] | None
     layouts: list[ImageLayout] | None
 
@@ -80,7 +82,8 @@ class Batch:
         Raises:
             UnsupportedError: the encoded images do not fill the placeholders.
         """
-        images = image_groups(self.tokens.visual, self.layouts if self.has_images else None, self.tiled)
+        layouts = self.layouts if self.has_images else None
+        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping)
         rows = range(0, len(images), self.copies)
         infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
         return [
@@ -146,26 +149,16 @@ class Prefill(Forward):
         self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
         copies = rows_per_prompt(inputs, embeds)
-        layouts = self._layouts(grids, inputs) if inputs.has_visual else None
-        self.batch = Batch(inputs, copies, pruner.scope, adapter.tiled, grids, layouts)
+        layouts = self._layouts(vision) if inputs.has_visual else None
+        self.batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts)
 
     @property
     def has_images(self) -> bool:
         """Return whether there is anything to prune."""
         return self.batch.has_images
 
-    def _layouts(self, grids: list[Grid] | None, inputs: PrefillInputs) -> list[ImageLayout] | None:
-        """Return the encoded images in prompt order, None if unknown."""
-
-        def projected() -> Tensor | None:
-            return None if self._vision is None else self._vision.projected
-
-        def features(columns: slice) -> Tensor:
-            places = inputs.tokens.visual.nonzero(as_tuple=True)
-            rows, positions = (to_device(place, self._embeds.device) for place in places)
-            return self._embeds[..., columns][rows, positions]
-
-        return self._adapter.image_layouts(grids, projected, features)
+    def _layouts(self, vision: Vision | None) -> list[ImageLayout] | None:
+        return self._adapter.image_layouts(None, {}) if vision is None else vision.layouts
 
     def before_decoder(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the decoder's arguments; without deepstack features, which `before_layer` adds, if tokens may go."""

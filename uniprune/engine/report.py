@@ -12,6 +12,7 @@ from torch import Tensor
 from uniprune.engine.compaction import CachedLayer, KeptTokens, active
 from uniprune.engine.layer_kinds import AttendedPairs
 from uniprune.engine.token_groups import TokenGroup, image_of
+from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class RowReport:
         origins = [group.origins for group in self.groups if group.origins is not None]
         if self.tower is None or not origins:
             return tuple(grid for group in self.groups for grid in group.grids)
-        return tuple(self.tower[i] for i in image_of(torch.cat(origins), self.tower).unique().tolist())
+        return tuple(self.tower[i] for i in image_of(Origins.joined(origins).index, self.tower).unique().tolist())
 
     @property
     def lengths(self) -> list[int]:

@@ -6,7 +6,7 @@ docs/engine.md lists the hooks along the time line of a prefill and of a decode 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from uniprune.engine.checks import check_arguments, check_mode, checked_stages
 from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
+from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
 from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
@@ -80,6 +81,7 @@ class Session:
         self._handles: list[Any] = []
         self._layer_handles: list[Any] = []
         self._hooked_layers = range(0)
+        self._given: Mapping[str, Any] = {}  # arguments of the adapter's encoder that is running
         self._reset()
 
     def _reset(self) -> None:
@@ -120,7 +122,8 @@ class Session:
         self._before(adapter.vision, self._before_vision)
         self._after(adapter.vision, self._after_vision)
         self._before(adapter.projector, self._before_projector)
-        self._after(adapter.projector, self._after_projector)
+        for name in adapter.encoders:
+            self._handles.append(EncoderArguments(adapter.base, name, self._before_encoder))
         blocks = adapter.vision_blocks()
         for number in self.vision_blocks:
             self._before(blocks[number], partial(self._before_vision_block, number))
@@ -253,8 +256,12 @@ class Session:
             self._forward.before_attention(layer, module, args[0] if args else kwargs["hidden_states"], kwargs)
 
     # --- hooks: vision tower and projector ----------------------------------------------------------------------
+    def _before_encoder(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
     def _before_vision(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        self._vision = self._capture = VisionCapture(self._adapter, self._adapter.grids(args, kwargs))
+        grids = self._adapter.grids(args, {**self._given, **kwargs})
+        self._vision = self._capture = VisionCapture(self._adapter, grids, self._given)
 
     def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
         if self._capture is not None:
@@ -275,7 +282,3 @@ class Session:
     def _before_projector(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self._capture is not None:
             self._capture.entered = args[0] if args else next(iter(kwargs.values()))
-
-    def _after_projector(self, module: nn.Module, args: Args, output: Any) -> None:
-        if self._capture is not None:
-            self._capture.projected = output

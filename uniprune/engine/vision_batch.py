@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from math import prod
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from uniprune.engine.vision import DEEPSTACK, VisionCapture
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.view import Grid
 
 
@@ -38,10 +40,15 @@ class VisionBatch:
         return [grid for call in self.calls for grid in call.grids]
 
     @cached_property
-    def projected(self) -> Tensor | None:
-        """The projector's output of all calls; None if one has none."""
-        made = [call.projected for call in self.calls if call.projected is not None]
-        return torch.cat(made) if len(made) == len(self.calls) else None
+    def layouts(self) -> list[ImageLayout] | None:
+        """The encoded images in prompt order; None if those of a call are unknown."""
+        found, tokens = list[ImageLayout](), 0
+        for call in self.calls:
+            if call.layouts is None:
+                return None
+            found += [layout.moved(tokens) for layout in call.layouts]
+            tokens += sum(map(prod, call.grids))
+        return found
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
         """See `VisionCapture.quantity`."""

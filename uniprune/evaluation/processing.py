@@ -25,11 +25,16 @@ from uniprune.engine import PromptInfo, QuestionFinder
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling, sampled, video_arguments
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
+from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part
-from uniprune.results.remarks import QUESTION
+from uniprune.results.remarks import MOVED, QUESTION
+
+TOGETHER = "batch_num_images"
+"""Argument of models that encode an image differently if its prompt has others: images of each prompt."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class EncodedRequest:
         asked: [M] places of the question's tokens in the prompt; see `uniprune.engine.question`.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
         images: images encoded one by one, in place of the pixels in `inputs`; empty if they are encoded with the row.
+        frames: frames of its videos; None without a video.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         error: why the row cannot be processed; everything else is then empty.
     """
@@ -66,6 +72,7 @@ class EncodedRequest:
     asked: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: tuple[EncodedImage, ...] = ()
+    frames: int | None = None
     remarks: tuple[str, ...] = ()
     error: str | None = None
 
@@ -73,6 +80,11 @@ class EncodedRequest:
     def tokens(self) -> int:
         """L, length of the prompt with every visual token."""
         return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def has_videos(self) -> bool:
+        """True if the row shows videos: one forward takes images or videos, not both."""
+        return self.frames is not None
 
     @property
     def memory(self) -> int:
@@ -105,6 +117,8 @@ class RequestEncoder:
         per_image: process every image by itself, as `FeatureCache` needs it.
         decoding: conversion of images to RGB.
         settings: of the rows; those beyond the processor's own fields depend on the images of a row.
+        question: "hidden" puts the images of a message first.
+        sampling: choice of the frames of videos.
     """
 
     def __init__(
@@ -113,22 +127,29 @@ class RequestEncoder:
         per_image: bool = False,
         decoding: ImageDecoding = "kit",
         settings: ImageSettings | None = None,
+        question: Question = "seen",
+        sampling: FrameSampling = USUAL,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
         self.decoding, self.settings = decoding, settings or ImageSettings()
+        self.question, self.sampling = question, sampling
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
         try:
-            parts, remarks = converted(request.load(), self.decoding)
+            chosen, repeated = sampled(request.load(), self.sampling)
+            given, remarks = converted(chosen, self.decoding)
+        except UserError as error:
+            return EncodedRequest(request.index, error=str(error))
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
+        parts = images_first(given) if self.question == "hidden" else given
         try:
             row = self._encode(request, parts)
         except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
             return EncodedRequest(request.index, error=f"the model's processor: {error}")
-        return dataclasses.replace(row, remarks=(*row.remarks, *remarks))
+        return dataclasses.replace(row, remarks=(*row.remarks, *[MOVED] * (parts is not given), *remarks, *repeated))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row.
@@ -137,6 +158,9 @@ class RequestEncoder:
             ValueError: template or processor do not accept it.
         """
         images = [part for part in parts if part.image is not None]
+        clips = [part.clip for part in parts if part.clip is not None]
+        if images and clips:
+            raise ValueError("a message with images and videos is not supported; expected one kind of them")
         processor = for_images(self.processor, self.settings.image_total, len(images))
         parts = enlarged(parts, self.settings.enlarge_first)
         images = [part for part in parts if part.image is not None]
@@ -148,14 +172,25 @@ class RequestEncoder:
             question=np.asarray(self._questions.ids(request.question), np.int64),
             asked=np.asarray(found.positions, np.int64),
             inputs=inputs,
+            frames=sum(len(clip.places) for clip in clips) if clips else None,
             remarks=() if found.exact else (QUESTION,),
         )
         if not self.per_image:
             return row
-        # With others an image may be processed differently: of images cut into tiles, all are padded to the most.
-        each = [row.inputs] if len(images) == 1 else [self._processed(processor, (image,)) for image in images]
-        alone = [visual_inputs(inputs) for inputs in each]
+        alone = self._alone(processor, images, visual_inputs(inputs))
         return dataclasses.replace(row.without_pixels(), images=tuple(EncodedImage(hashed(one), one) for one in alone))
+
+    def _alone(self, processor: Any, images: Sequence[Part], together: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Return the visual inputs of every image, given those of all of them in one prompt."""
+        if len(images) == 1:
+            return [together]
+        if TOGETHER in together and not self.settings.one_by_one:  # each keeps the form it has among the others
+            return [
+                {name: value if name == TOGETHER else value[i : i + 1] for name, value in together.items()}
+                for i in range(len(images))
+            ]
+        # Among others an image may be padded: of images cut into tiles, all are padded to the most.
+        return [visual_inputs(self._processed(processor, (image,))) for image in images]
 
     def _processed(self, processor: Any, parts: Sequence[Part]) -> dict[str, np.ndarray]:
         """Apply chat template and a processor to a user message."""
@@ -163,7 +198,8 @@ class RequestEncoder:
         prompt = self._template.render(parts)
         inputs = processor(
             text=prompt,
-            images=[images] if images else None,
+            images=(images if self.settings.one_by_one else [images]) if images else None,
+            **video_arguments([part.clip for part in parts if part.clip is not None]),
             add_special_tokens=self._needs_start(prompt[0]),
             return_tensors="pt",
         )
@@ -201,9 +237,18 @@ def collate(rows: Sequence[EncodedRequest], pad: int) -> dict[str, Tensor]:
             inputs[name] = pad_sequence(sequences, batch_first=True, padding_value=filler, padding_side="left")
         elif len({value.shape[1:] for value in values}) == 1:
             inputs[name] = torch.cat(values)
-        else:  # numbers of tiles differ: models read as many as an image has
-            inputs[name] = pad_sequence([image for value in values for image in value], batch_first=True)
+        else:  # numbers of tiles, or sizes, differ: models read as much as an image has
+            inputs[name] = _padded([image for value in values for image in value])
     return inputs
+
+
+def _padded(images: Sequence[Tensor]) -> Tensor:
+    """Stack images, filled up with zeros at the end of each dimension to the largest."""
+    sizes = torch.tensor([image.shape for image in images]).amax(0)
+    stacked = images[0].new_zeros(len(images), *sizes.tolist())
+    for place, image in zip(stacked, images, strict=True):
+        place[tuple(map(slice, image.shape))] = image
+    return stacked
 
 
 class _Rows(torch.utils.data.Dataset[EncodedRequest]):

@@ -93,7 +93,7 @@ class CostModel:
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
         """Count tower and projector on one image."""
         t, h, w = grid
-        tower = 2 * t * h * w * (self._patch * self._adapter.merge**2 + self._merging)
+        tower = 2 * (self._patch * self._adapter.patches(grid) + self._merging * t * h * w)
         for number, (linear, inner) in enumerate(self._blocks):
             spans = self._adapter.attention_spans(grid, number)
             tower += 2 * linear * sum(spans) + 4 * inner * sum(span * span for span in spans)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,10 @@ class Check:
         factor = self.settings.enlarge_first
         if factor != 1 and not self.pictures.differ(changed, changed, factor):
             raise self._refusal(f"enlarge_first={factor} has no effect on {kind.__name__}")
+        if self.settings.one_by_one and encode(changed, SMALL[2], 1, {}, 2) == encode(
+            changed, SMALL[2], 1, {}, 2, True
+        ):
+            raise self._refusal(f"one_by_one=true has no effect on {kind.__name__}")
 
     def _check_form(self, name: str, changed: Any) -> None:
         """Refuse a value that the image processor holds in another form, or under another name."""
@@ -202,21 +207,48 @@ class Pictures:
         return any(self.encoded(one, size) != self.encoded(other, size, factor, call) for size in (*SMALL, *LARGE))
 
 
-def encode(processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any]) -> bytes | str:
-    """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none."""
-    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
-    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    [part] = enlarged([Part(image=Image.fromarray(noise))], factor)
+def encode(
+    processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any], copies: int = 1, apart: bool = False
+) -> bytes | str:
+    """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none.
+
+    Args:
+        processor: the processor.
+        size: width and height of the picture.
+        factor: by which it is enlarged.
+        call: fields of the image processor that are passed in its call.
+        copies: how often the picture is in the prompt.
+        apart: whether each is processed as if it were the only one.
+    """
+    [part] = enlarged([Part(image=noise(size))], factor)
     digest = hashlib.blake2b()
     try:
-        prompt = processor.apply_chat_template(message, tokenize=False)
-        inputs = processor(text=prompt, images=[[part.image]], images_kwargs=dict(call), return_tensors="pt")
+        inputs = processed(processor, part.image, call, copies, apart)
     except Exception as error:  # processors raise whatever their settings lead to
         return reason(error)
     for name, value in sorted(inputs.items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(np.ascontiguousarray(value.numpy()).data)
     return digest.digest()
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    """Return a picture of noise, always the same, of `size`, width first."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def processed(
+    processor: Any,
+    picture: Any,
+    call: Mapping[str, Any] = MappingProxyType({}),
+    copies: int = 1,
+    apart: bool = False,
+) -> dict[str, Any]:
+    """Return what a processor makes of a message with `copies` of a picture; see `encode`."""
+    message = [{"role": "user", "content": [{"type": "image"}] * copies + [{"type": "text", "text": "a"}]}]
+    prompt, pictures = processor.apply_chat_template(message, tokenize=False), [picture] * copies
+    images = pictures if apart else [pictures]
+    return dict(processor(text=prompt, images=images, images_kwargs=dict(call), return_tensors="pt"))
 
 
 def own(processor: Any) -> dict[str, Any]:

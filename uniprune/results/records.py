@@ -29,6 +29,8 @@ from uniprune.utils.hashing import stable_hash
 
 FORMAT: Literal[3] = 3
 """Version of the layout of records; raised whenever records of before can no longer be read."""
+USUAL_FRAMES = 8
+"""Frames that are shown of a video unless the user gives number or rate, as in VLMEvalKit's `…_8frame` settings."""
 SLACK = 1e-9
 """Rounding errors of a sum that may leave a range."""
 
@@ -84,8 +86,14 @@ class Setup(Strict):
     """Most new tokens of every row; null for each benchmark's own limit."""
     prompts: Literal["benchmark", "family"] = "benchmark"
     """Source of the prompts inside the chat template: the benchmark, or the model's family where it has rules."""
+    question: Literal["seen", "hidden"] = "seen"
+    """Knowledge of the method: the whole prompt, or nothing behind the images, which then come first."""
     image_decoding: Literal["kit", "viewer"] = "kit"
     """Conversion of images to RGB: VLMEvalKit's, or the one that image viewers show."""
+    frames: int | None = USUAL_FRAMES
+    """Frames that are shown of a video; null with `fps`."""
+    fps: float | None = None
+    """Frames per second that are shown of a video; null with `frames`."""
     limit: int | None
     """First rows of each benchmark that are run; null for all."""
     dtype: str
@@ -111,6 +119,8 @@ class ModelRecord(Strict):
     """Entry of configs/models.yaml whose settings it takes."""
     unused: str | None = None
     """Remark about settings that entries of its family have and this run has not."""
+    untried: str | None = None
+    """Remark about parts that no test of its family runs on, such as another language model."""
     family: str
     """`config.model_type`, the registered name of its adapter."""
     layers: int
@@ -119,6 +129,11 @@ class ModelRecord(Strict):
     """Parameters, vision tower included."""
     ignored: dict[str, Any] = Field(default_factory=dict)
     """Generation settings of the checkpoint that greedy decoding does not follow (sampling, penalties, …)."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Remarks that belong to all of its numbers."""
+        return tuple(remark for remark in (self.unused, self.untried) if remark)
 
 
 class Environment(Strict):

@@ -1,4 +1,4 @@
-"""Sizes of random images for towers that take any."""
+"""Sizes of images of towers that take any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uniprune.modeling.adapter import Size
 
 
 def rectangle(tokens: int) -> Size:
-    """Return height and width of the rectangle of `tokens` that is nearest to a square.
+    """Return the rectangle of so many tokens that is nearest to a square.
 
     Raises:
         UserError: its sides are more than 1:4 apart.
