@@ -273,6 +273,11 @@ def test_frames_of_a_video_are_images_of_their_own() -> None:
     assert [len(kept) for kept in row.stages[0].kept] == [3, 3]
 
 
+@family
+def test_models_like_the_published_ones_are_tried(family: str) -> None:
+    assert find_adapter(build(family)).untried() is None
+
+
 @pytest.mark.parametrize("family", ["gemma3", "gemma4"])
 def test_marks_of_images_are_no_words(family: str) -> None:
     model = build(family)

@@ -236,7 +236,7 @@ class Session:
         report = forward.after_model() if forward is not None and output is not None else None
         if report is not None:
             self.reports.append(report)
-            if report.pruned and report.batch.inputs.wanted:
+            if report.kept and report.batch.inputs.wanted:
                 cut_output(output, report.batch.inputs.wanted)
 
     # --- hooks: decoder -----------------------------------------------------------------------------------------
