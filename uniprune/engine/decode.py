@@ -9,6 +9,7 @@ from torch import Tensor
 
 from uniprune.engine.compaction import CacheState, KeptTokens, active, to_device
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import for_last
 from uniprune.engine.layer_kinds import FULL, LINEAR, attention_mask, layer_kinds, needs_positions
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
@@ -70,7 +71,8 @@ class Decode(Forward):
         if shared not in self._masks:
             self._masks[shared] = self._mask(kept, layer, hidden)
         positions = kwargs.get("position_ids") if needs_positions(self._adapter.layers[layer]) else None
-        return hidden, {"attention_mask": self._masks[shared], "position_ids": positions}
+        arguments = {"attention_mask": self._masks[shared], "position_ids": positions}
+        return hidden, for_last(arguments, hidden.shape[1]) if layer in self._adapter.reusing_layers else arguments
 
     def _mask(self, kept: KeptTokens, layer: int, hidden: Tensor) -> Any:
         count, end = max(0, self._grown + hidden.shape[1]), self.state.prompt_length

@@ -20,6 +20,7 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prefix import Prefix, check_unaware
 from uniprune.engine.question import PromptInfo
@@ -253,6 +254,8 @@ class Session:
         report = forward.after_model() if forward is not None and output is not None else None
         if report is not None:
             self.reports.append(report)
+            if report.kept and report.batch.inputs.wanted:
+                cut_output(output, report.batch.inputs.wanted)
 
     # --- hooks: decoder -----------------------------------------------------------------------------------------
     def _before_layer(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
@@ -263,7 +266,8 @@ class Session:
         if changed is None:
             return None
         hidden, kwargs = changed[0], kwargs | changed[1]
-        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+        more = self._forward.further_inputs(args[1:])
+        return ((hidden, *more), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
     def _before_attention(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self._forward is not None:
