@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.adapter import Size, Tried
 from uniprune.modeling.tiny import IMAGE, TinyPrompt
 from uniprune.registry import register_model
 
@@ -44,6 +44,8 @@ class Mistral3(Pixtral):
     Raises:
         UnsupportedError: the decoder is Ministral 3's, which scales queries by their position.
     """
+
+    tried: ClassVar[Tried] = {"text model": ("mistral",), "tower": ("pixtral",)}
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

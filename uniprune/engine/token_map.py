@@ -90,16 +90,20 @@ class PrefillInputs:
     Attributes:
         infos: as given.
         has_visual: whether the forward carries images or videos.
+        mixed: whether it carries both.
 
     Raises:
-        UnsupportedError: the forward carries images and videos.
+        UnsupportedError: it carries both, and the family does not place them by ids of their own.
     """
 
     def __init__(self, adapter: ModelAdapter, infos: tuple[PromptInfo, ...], kwargs: dict[str, Any]) -> None:
         carried = visual_inputs(kwargs)
-        if len(carried) > 1:
-            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
-        self.infos, self.has_visual = infos, bool(carried)
+        self.infos, self.has_visual, self.mixed = infos, bool(carried), len(carried) > 1
+        if self.mixed and not adapter.mixes:
+            raise UnsupportedError(
+                f"images and videos in one prompt are not supported with {type(adapter).__name__}; pass one kind of "
+                "visual input"
+            )
         self._has_ids = kwargs.get("input_ids") is not None
         self._first = kwargs["input_ids"] if self._has_ids else placeholders(adapter, kwargs)
         self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])

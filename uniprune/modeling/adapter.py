@@ -48,6 +48,7 @@ class ModelAdapter:
         encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
             "get_image_features".
         videos: whether prompts with videos, as the processor makes them, are described, too.
+        mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
@@ -55,6 +56,7 @@ class ModelAdapter:
 
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
     block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
