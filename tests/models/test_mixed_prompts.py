@@ -6,11 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, masked, merged_inputs, physically_short
+from tests.helpers.oracles import (
+    deepstack_rows,
+    dropped_by,
+    gathered_layers,
+    layerwise_masked,
+    masked,
+    merged_inputs,
+    physically_short,
+)
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, build, small
 from tests.modeling.test_flops import counted
-from tests.models.test_covered_families import gathered_layers
 from uniprune.engine import prune
 from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UnsupportedError
@@ -79,7 +86,7 @@ def test_mixed_prompts_equal_the_references(family: str, order: str, kernel: str
     masked_tokens, near, _ = layerwise_masked(model, *merged, places, STEPS, added=added)
     assert tokens[0].tolist() == masked_tokens
     torch.testing.assert_close(logits[0], near, atol=2e-4, rtol=1e-3)
-    assert torch.equal(whole, gathered_layers(model, x, {layer: ~columns for layer, columns in places.items()}))
+    assert torch.equal(whole, gathered_layers(model, x, {layer: ~columns for layer, columns in places.items()})[0])
 
 
 @family
