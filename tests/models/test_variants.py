@@ -6,14 +6,16 @@ from collections import defaultdict
 
 import pytest
 
-from tests.helpers.tiny import COVERED, FAMILIES, small
+from tests.helpers.tiny import COVERED, FAMILIES, WITHOUT_LLM_ATTENTION, small
 from uniprune.modeling.adapter import USUAL, ModelAdapter
+
+ALL = (*FAMILIES, *COVERED, *WITHOUT_LLM_ATTENTION)
 
 
 def tried_by_tests() -> dict[type[ModelAdapter], dict[str, set[str]]]:
     """Adapter -> part -> kinds of it among the tiny models of the engine's tests."""
     found: dict[type[ModelAdapter], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for name in (*FAMILIES, *COVERED):
+    for name in ALL:
         adapter = small(name).adapter
         for part, kind in adapter.variant().items():
             found[type(adapter)][part].add(kind)
@@ -29,6 +31,6 @@ def test_every_family_declares_what_its_tests_run_on() -> None:
         assert set(family.tried) <= set(parts)
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, *COVERED))
+@pytest.mark.parametrize("family", ALL)
 def test_what_the_tests_run_on_carries_no_remark(family: str) -> None:
     assert small(family).adapter.untried() is None
