@@ -239,6 +239,24 @@ def test_pairs_are_those_of_the_masks(family: str, block_kinds: set[str], monkey
             assert pairs == (0 if kind(model, layer) == "linear_attention" else want)
 
 
+# --- position ids -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+@pytest.mark.parametrize("plan", [{0: 0.5}, {2: 0.3}], ids=str)
+def test_queries_are_scaled_by_the_positions_of_what_is_left(plan: dict[int, float], kernel: str) -> None:
+    model, x = build("llava-ministral3", kernel), inputs("llava-ministral3", (2,))
+    with prune(model, Plan(plan=plan)) as session, torch.no_grad():
+        prompt, logits = model(**x).logits, generate(model, x, STEPS)[1][0]
+    keep = {k: ~columns[0] for k, columns in dropped_by(session.reports[-1], x).items()}
+    want, steps = gathered_layers(model, x, keep, STEPS)
+    assert torch.equal(prompt, want)
+    torch.testing.assert_close(logits, steps, atol=1e-5, rtol=1e-4)
+
+
+def test_queries_scaled_by_position_are_refused_for_llm_attention() -> None:
+    with pytest.raises(UnsupportedError, match=r"scales its queries"), prune(build("llava-ministral3"), FastV()):
+        pass
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 def refused(match: str, pruner: Any = None, **text: Any) -> None:
     model = fresh_model(text.pop("family", "llava-mistral"), **text)

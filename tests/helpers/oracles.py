@@ -151,7 +151,7 @@ def gathered_layers(
     for step in range(steps - 1):
         token, at = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True)), torch.tensor([length + step])
         left = [torch.cat((places, at)) for places in left]
-        logits.append(head(run(token, at, positions.amax(-1, keepdim=True) + 1 + step, left)[:, -1]))
+        logits.append(head(run(token, at, positions[..., -1:] + 1 + step, left)[:, -1]))
     return head(prompt), torch.cat(logits)
 
 

@@ -95,6 +95,18 @@ class TinyLlavaGemma(TinyLlava):
         return Gemma3TextConfig(**text, head_dim=16, query_pre_attn_scalar=16, sliding_window=WINDOW, layer_types=kinds)
 
 
+class TinyLlavaMinistral(TinyLlava):
+    """LLaVA on Ministral 3: queries are scaled by their position, by steps of eight tokens."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """Ministral3Config."""
+        from transformers import Ministral3Config
+
+        scale = {"llama_4_scaling_beta": 0.9, "original_max_position_embeddings": 8}
+        rope = {"rope_type": "default", "rope_theta": 1e4, **scale}
+        return Ministral3Config(**text, head_dim=16, rope_parameters=rope)
+
+
 class TinyInternVLGptOss(TinyInternVL):
     """InternVL3.5-GPT-OSS: every second layer has a window; sinks in every softmax; two experts of four."""
 
@@ -126,6 +138,7 @@ VARIANTS: dict[str, type[TinyModel]] = {
     "llava_next-mistral": TinyLlavaNextMistral,
     "internvl-gpt_oss": TinyInternVLGptOss,
     "llava-gemma3_text": TinyLlavaGemma,
+    "llava-ministral3": TinyLlavaMinistral,
     "llava-mistral": TinyLlavaMistral,
     "llava-pixtral": TinyPixtral,
     "mistral3-ministral3": TinyMinistral3,

@@ -53,7 +53,7 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     for stage in stages:
         read = ((stage.layer - 1, stage.pruner.llm_attention), (stage.layer, stage.pruner.upcoming_attention))
         for layer in (layer for layer, reads in read if reads):
-            check_recomputable(adapter.layers[layer])
+            check_recomputable(adapter.layers[layer].self_attn)
     return {stage.layer: stage for stage in stages}
 
 

@@ -168,10 +168,12 @@ class AttendedPairs:
 
 def needs_positions(layer: Any) -> bool:
     """Check whether a layer's attention computes with position ids, beyond the rotary tables made of them."""
-    if not hasattr(layer, "self_attn"):
-        return False
-    forward = inspect.signature(type(layer.self_attn).forward)
-    parameter = forward.parameters.get("position_ids")
+    return hasattr(layer, "self_attn") and _takes_positions(layer.self_attn)
+
+
+def _takes_positions(attention: Any) -> bool:
+    """Check whether an attention cannot do without position ids."""
+    parameter = inspect.signature(type(attention).forward).parameters.get("position_ids")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
@@ -195,19 +197,19 @@ def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     )
 
 
-def check_recomputable(layer: Any) -> None:
-    """Refuse a decoder layer whose attention `AttentionCapture` would compute otherwise than the layer does.
+def check_recomputable(attention: Any) -> None:
+    """Refuse a decoder layer's attention that `AttentionCapture` would compute otherwise than the module does.
 
     Raises:
         UnsupportedError: naming what it has or lacks.
     """
-    attention, problem = layer.self_attn, None
+    problem = None
     lacking = [part for part in ("q_proj", "k_proj", "o_proj", "scaling", "head_dim") if not hasattr(attention, part)]
     if lacking:
         problem = f"it has no {', '.join(lacking)}"
     elif getattr(attention, "attn_logit_softcapping", None) is not None:
         problem = f"its logits are capped at {attention.attn_logit_softcapping}"
-    elif needs_positions(layer):
+    elif _takes_positions(attention):
         problem = "it scales its queries by their positions"
     if problem:
         raise UnsupportedError(

@@ -75,7 +75,7 @@ def valid_tokens(mask: Any, length: int) -> Tensor | None:
         valid: Tensor | None = mask
         return valid
     # Already built (static cache): in any kind of layer, exactly the valid tokens attend to themselves.
-    itself = mask[:, 0].diagonal(dim1=-2, dim2=-1)[:, :length]
+    itself: Tensor = mask[:, 0].diagonal(dim1=-2, dim2=-1)[:, :length]
     return itself.clone() if itself.dtype == torch.bool else itself == 0
 
 

@@ -130,7 +130,7 @@ class ModelAdapter:
     # --- decoder: where its layers differ ------------------------------------------------------------------------
     @cached_property
     def attends(self) -> tuple[bool, ...]:
-        """Whether each decoder layer has attention with queries and keys; layers with linear attention have none."""
+        """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
 
     def blocks(self, visual: Tensor) -> Tensor:
