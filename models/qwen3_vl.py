@@ -47,6 +47,7 @@ class Qwen3VL(WholeFrames):
     VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
     """
 
+    videos: ClassVar[bool] = True
     tried: ClassVar[Tried] = {"text model": ("qwen3_vl_text",), "tower": ("qwen3_vl_vision",)}
 
     def image_grouping(self) -> Grouping:

@@ -27,7 +27,7 @@ from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
 from uniprune.engine.vision import Vision, VisionCapture
-from uniprune.engine.vision_batch import VisionBatch, encode, join
+from uniprune.engine.vision_batch import VisionBatch, encode, join, latest
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.base import Pruner, Stage
@@ -91,6 +91,7 @@ class Session:
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
         self._forward: Forward | None = None
         self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
+        self._calls: list[VisionCapture] = []  # that one and the one before it: of images, and of videos
         self._vision: Vision | None = None  # for the next prefill: that capture, or what `present` was given
 
     # --- lifecycle ----------------------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ class Session:
         """
         features = encode(self._adapter, visual)
         capture = self._capture
-        self._vision = self._capture = None
+        self._vision, self._capture, self._calls = None, None, []
         assert capture is not None  # the tower has just run
         capture.output = join([features])
         return capture
@@ -218,9 +219,7 @@ class Session:
                 forget(cache)
                 infos, self.samples = tuple(self.samples), ()
                 self._inputs = PrefillInputs(self._adapter, infos, kwargs)
-                features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
-                if features is not None and self._vision is not None and features is not self._vision.output:
-                    self._vision = None  # the features are of other images than the tower's latest call
+                self._match(kwargs.get("mm_encoder_outputs") or {})
             return (), kwargs
         state = recall(cache)
         if state is None:
@@ -234,12 +233,21 @@ class Session:
         self._hook_layers(decode.layers)
         return (), decode.before_model(kwargs)
 
+    def _match(self, features: dict[str, Any]) -> None:
+        """Choose the calls of the tower that made the features given to a prefill; none that made others."""
+        outputs = [features[kind] for kind in ("image", "video") if features.get(kind) is not None]
+        if outputs and self._vision is not None and (len(outputs) > 1 or outputs[0] is not self._vision.output):
+            self._vision = latest(self._adapter, self._calls, outputs)
+        self._calls = []  # without features the tower runs inside the forward
+
     def _before_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Construct the prefill: the tower has run, inside this forward, or before it on un-repeated images."""
         inputs, self._inputs = self._inputs, None
         if inputs is None:
             return None
         embeds, positions = kwargs["inputs_embeds"], kwargs.get("position_ids")
+        if inputs.mixed and len(self._calls) > 1:
+            self._vision = VisionBatch(self._adapter, self._calls, None)
         with self._method_time():
             self._forward = prefill = Prefill(
                 self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision, self._method_time
@@ -280,6 +288,7 @@ class Session:
     def _before_vision(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         grids = self._adapter.grids(args, {**self._given, **kwargs})
         self._vision = self._capture = VisionCapture(self._adapter, grids, self._given)
+        self._calls = [*self._calls[-1:], self._capture]
 
     def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
         if self._capture is not None:

@@ -50,6 +50,7 @@ class ModelAdapter:
         encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
             "get_image_features".
         videos: whether prompts with videos, as the processor makes them, are described, too.
+        mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
         bare_weights: name of a matrix of tower or projector that no linear layer holds -> whether every token (or
             patch) is multiplied with it; False for a table of which rows are taken. For the FLOPs.
@@ -59,6 +60,7 @@ class ModelAdapter:
 
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
     system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
