@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
@@ -61,6 +62,8 @@ class TinyGlm46v(TinyGlm4v):
 class Glm4v(Qwen2VL):
     """GLM-4.1V (arXiv 2507.01006): whole frames, four patches to a token before the projector, a gated MLP."""
 
+    tried: ClassVar[Tried] = {"text model": ("glm4v_text",), "tower": ("glm4v_vision",)}
+
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's, and a request for yes or no where it has none."""
         if asked.benchmark not in ("HallusionBench", "POPE"):
@@ -85,7 +88,11 @@ class Glm4v(Qwen2VL):
 class Glm4vMoe(Glm4v):
     """GLM-4.5V and GLM-4.6V (arXiv 2507.01006): the same tower on a mixture of experts."""
 
+    tried: ClassVar[Tried] = {"text model": ("glm4v_moe_text",), "tower": ("glm4v_moe_vision",)}
+
 
 @register_model("glm46v", tiny=TinyGlm46v)
 class Glm46v(Glm4v):
     """GLM-4.6V's own class: a shell around the parts of GLM-4.1V or GLM-4.5V."""
+
+    tried: ClassVar[Tried] = {"text model": ("glm4v_text",), "tower": ("glm4v_vision",)}

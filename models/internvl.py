@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
@@ -59,6 +60,12 @@ class InternVL(PatchGridAdapter):
 
     An image is several tiles. Both have the same tower and processor; 3.5 has Qwen3 or Qwen3-MoE as language model.
     """
+
+    tried: ClassVar[Tried] = {
+        "text model": ("qwen2", "qwen3", "qwen3_moe"),
+        "tower": ("internvl_vision",),
+        "rotary positions": ("default", "dynamic"),
+    }
 
     tiled: ClassVar[bool] = True
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.adapter import Size, Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
@@ -51,6 +51,12 @@ def tiny_tower(size: Size) -> Any:
 @register_model("llava", tiny=TinyLlava)
 class Llava(PatchGridAdapter):
     """LLaVA-1.5 (arXiv 2310.03744): CLIP ViT with CLS, token-wise MLP, 576 tokens per 336 px image."""
+
+    tried: ClassVar[Tried] = {
+        "text model": ("llama", "qwen2"),
+        "tower": ("clip_vision_model", "siglip_vision_model"),
+        "feature strategy": ("default", "full"),
+    }
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """For questions with options, a request for the letter."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import ImageLayout, Size
+from uniprune.modeling.adapter import ImageLayout, Size, Tried
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.tiny import IMAGE, TinyModel
 from uniprune.pruning.view import Grid
@@ -61,6 +61,7 @@ class LlavaNext(Llava):
     """
 
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features",)
+    tried: ClassVar[Tried] = {"text model": ("llama", "mistral"), "tower": ("clip_vision_model",)}
 
     def image_layouts(self, grids: Sequence[Grid] | None, given: Mapping[str, Any]) -> list[ImageLayout] | None:
         """By the sizes in pixels, as the model packs its tokens.

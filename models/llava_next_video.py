@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniprune.modeling.adapter import ImageLayout
+from uniprune.modeling.adapter import ImageLayout, Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.tiny import IMAGE, VIDEO
@@ -44,6 +44,7 @@ class LlavaNextVideo(LlavaNext):
     """LLaVA-NeXT-Video: 144 tokens a frame, each the average of 2 x 2 patches that is then projected; no newlines."""
 
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", "get_video_features")
+    tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("clip_vision_model",)}
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's: VLMEvalKit has no wrapper of the family."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.modeling.adapter import ImageLayout, Size
+from uniprune.modeling.adapter import ImageLayout, Size, Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.tiny import IMAGE, VIDEO, VISION
@@ -52,6 +52,11 @@ class LlavaOnevision(LlavaNext):
     """
 
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", "get_video_features")
+    tried: ClassVar[Tried] = {
+        "text model": ("qwen2",),
+        "tower": ("siglip_vision_model",),
+        "feature strategy": ("full",),
+    }
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's: VLMEvalKit's wrapper has none of its own."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, Size, Span
+from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
@@ -59,6 +59,8 @@ class Qwen2_5_VL(ModelAdapter):
     The tower holds patches in window order, four consecutive ones to an LLM token. Scores of a windowed block are
     normalised inside each window and not comparable between windows: methods should name a full-attention block.
     """
+
+    tried: ClassVar[Tried] = {"text model": ("qwen2_5_vl_text",), "tower": ("qwen2_5_vl_vision",)}
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

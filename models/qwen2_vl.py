@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO
 from uniprune.registry import register_model
@@ -40,6 +41,8 @@ class TinyQwen2VL(TinyQwen2_5_VL):
 @register_model("qwen2_vl", tiny=TinyQwen2VL)
 class Qwen2VL(WholeFrames):
     """Qwen2-VL (arXiv 2409.12191): no windows, patches in the order of their tokens; else as Qwen2.5-VL."""
+
+    tried: ClassVar[Tried] = {"text model": ("qwen2_vl_text",), "tower": ("qwen2_vl_vision",)}
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Images first; question and options under headings, answers of a letter, yes or no, or a few words."""

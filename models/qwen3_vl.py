@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.registry import register_model
 
@@ -45,6 +46,8 @@ class Qwen3VL(WholeFrames):
     VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
     """
 
+    tried: ClassVar[Tried] = {"text model": ("qwen3_vl_text",), "tower": ("qwen3_vl_vision",)}
+
     def token_parts(self) -> Sequence[nn.Module]:
         """The mergers of the blocks that feed the first decoder layers."""
         mergers: Sequence[nn.Module] = self.vision.deepstack_merger_list
@@ -54,6 +57,8 @@ class Qwen3VL(WholeFrames):
 @register_model("qwen3_vl_moe", tiny=TinyQwen3VLMoe)
 class Qwen3VLMoe(Qwen3VL):
     """Qwen3-VL with a mixture of experts in every decoder layer; everything else is Qwen3-VL's."""
+
+    tried: ClassVar[Tried] = {"text model": ("qwen3_vl_moe_text",), "tower": ("qwen3_vl_moe_vision",)}
 
 
 def _fields(text: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ __all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO", "tiny_model"]
 FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
 """Families on which every test of the engine runs."""
 COVERED = (
-    *("internvl-qwen3", "internvl-qwen3_moe", "qwen2_vl", "glm4v", "glm4v_moe", "glm46v"),
+    *("internvl-qwen3", "internvl-qwen3_moe", "llava-siglip-qwen2", "llava_next-mistral"),
+    *("qwen2_vl", "glm4v", "glm4v_moe", "glm46v"),
     *("qwen3_vl", "qwen3_vl_moe", "llava_onevision", "llava_next_video"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""

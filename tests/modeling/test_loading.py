@@ -301,3 +301,44 @@ def test_an_outline_says_of_a_model_what_the_loaded_one_says(checkpoint: Checkpo
     assert (plan.weights, plan.num_layers) == (loaded.weights, loaded.num_layers)
     first, second = (Run(model, MethodSpec("fastv", 0.25), RunOptions()).record for model in (plan, loaded))
     assert first == second
+
+
+def changed(source: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Copy a checkpoint whose configuration `change` has edited."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: (config.update(model_type="llama"), config.pop("vision_config")), r"unknown model family 'llama' \(it has no vision_config.*"
+         "registered families are .*llava, llava_next.*Use a checkpoint .* such as "),
+        (lambda config: config.pop("model_type"), "model folder .* cannot be loaded: .*model_type"),
+        (lambda config: config["text_config"].update(model_type="gpt9"), "model folder .* cannot be loaded: .*gpt9"),
+        (lambda config: config["text_config"].update(rope_parameters={"rope_type": "spiral"}), "cannot be loaded.*spiral"),
+        (lambda config: config["text_config"].update(num_hidden_layers="six"), "cannot be loaded: .*num_hidden_layers"),
+        (lambda config: config["text_config"].update(num_attention_heads=0), "cannot be loaded: ZeroDivisionError"),
+        (lambda config: config.update(text_config=[1]), "cannot be loaded"),
+        (lambda config: config.pop("vision_config"), "processor and model disagree on images"),
+        (lambda config: config.pop("image_token_index"), r"image_token_id in config\.json is 32000"),
+    ],
+)  # fmt: skip
+def test_a_configuration_of_another_form_is_one_line(
+    change: Callable[[dict[str, Any]], object], message: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_folder(changed(checkpoint("llava"), tmp_path / "model", change))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_is_no_json_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("llava"), folder)
+    for text in ("{", "", "[]", "null"):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UserError, match="model folder .*model cannot be loaded"):
+            load_folder(folder)

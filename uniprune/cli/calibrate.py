@@ -100,7 +100,8 @@ def act(options: argparse.Namespace) -> int:
         stack.enter_context(torch.inference_mode())
         progress = stack.enter_context(RunProgress(len(requests), Console(stderr=True)))
         progress.say(f"{entry.name} ({loaded.placement}), {len(requests)} prompts")
-        if remark := unused_settings(entry, loaded.adapter.model.config.model_type, entry.prompts):
+        unused = unused_settings(entry, loaded.adapter.model.config.model_type, entry.prompts)
+        for remark in filter(None, (unused, loaded.adapter.untried())):
             progress.say(f"  {remark}")
         progress.begin(f"{method} search")
         for dataset, request in requests:

@@ -72,6 +72,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="site",
         help="the ratio holds at the pruning layer, or over all",
     )
+    how.add_argument(
+        "--question",
+        choices=("seen", "hidden"),
+        default="seen",
+        help="methods decide with the whole prompt, or before the question is known: images come first, as where "
+        "prefixes are cached, and methods that look at the question are refused",
+    )
     machine_arguments(parser)
 
 
@@ -138,7 +145,9 @@ def act(options: argparse.Namespace) -> int:
     fill_in(options)
     data = tuple(options.data) if options.data is not None else None
     cells = [
-        RunSpec(options.model, choice, data, options.suite, options.protocol, options.limit, options.like)
+        RunSpec(
+            options.model, choice, data, options.suite, options.protocol, options.limit, options.like, options.question
+        )
         for choice in method_choices(options)
     ]
     with ProcessGroup.join() as team:
@@ -207,10 +216,10 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
 
 def print_failures(failures: Sequence[tuple[PlannedRun, Failure]], runs: int, debug: bool) -> None:
     """Print each reason once to stderr, with the runs it concerns unless it concerns all `runs` of the command."""
-    reasons: dict[Failure, list[str]] = {}
+    reasons: dict[str, tuple[Failure, list[str]]] = {}
     for item, failure in failures:
-        reasons.setdefault(failure, []).append(item.label)
-    for failure, labels in reasons.items():
+        reasons.setdefault(failure.message, (failure, []))[1].append(item.label)
+    for failure, labels in reasons.values():
         names = ", ".join(labels[:3]) + f" and {len(labels) - 3} more" * (len(labels) > 3)
         concerned = "" if len(labels) == runs else f"{names}: "
         sys.stderr.write(failure.trace * debug + f"error: {concerned}{failure.message}\n")

@@ -135,7 +135,7 @@ def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None
         say(f"evaluation takes about {duration(sum(known))}")
     if len(known) < len(open_):
         say(f"{len(open_) - len(known)} runs without an estimate: no run of their model is stored, or rows are unknown")
-    for remark in dict.fromkeys(item.remark for item in items if item.remark):
+    for remark in dict.fromkeys(remark for item in items for remark in item.remarks):
         say(remark)
     failures = [(item, failure) for item in items if (failure := item.failure or item.stuck)]
     print_failures(failures, len(items), debug=False)
@@ -146,6 +146,7 @@ def settings(cell: RunSpec) -> str:
     words = [f"layer={cell.choice.layer}"] * (cell.choice.layer is not None)
     words += [f"{name}={text}" for name, text in cell.choice.settings.items()]
     words += [cell.protocol] * (cell.protocol != "site") + [f"limit={cell.limit}"] * (cell.limit is not None)
+    words += [f"question={cell.question}"] * (cell.question != "seen")
     words += [f"like={cell.like}"] * (cell.like is not None)
     return " ".join(words)
 

@@ -131,7 +131,7 @@ class ViewAttention:
         row: batch item.
         valid: [n] False at padding; all tensors on the CPU.
         visual: [N] positions of the view's tokens in the current sequence.
-        text: [T] positions of all text tokens.
+        text: computes the [T] positions of all text tokens, if the method may read them.
         prompt: computes the positions of the question's tokens, which few methods read.
     """
 
@@ -139,7 +139,7 @@ class ViewAttention:
     row: int
     valid: Tensor
     visual: Tensor
-    text: Tensor
+    text: Callable[[], Tensor]
     prompt: Callable[[], Tensor]
 
     def __call__(self, rows: Rows | Tensor) -> Tensor:
@@ -174,14 +174,15 @@ class ViewAttention:
     def _queries(self, rows: Rows | Tensor) -> Tensor:
         """Return the positions [R] that `rows` name."""
         if isinstance(rows, Tensor):
-            return to_device(self.text, rows.device)[rows]
+            return to_device(self.text(), rows.device)[rows]
         match rows:
             case "last":
+                self.text()
                 return self.valid.nonzero()[-1]
             case "prompt":
                 return self.prompt()
             case "text":
-                return self.text
+                return self.text()
             case "visual":
                 return self.visual
         raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor, last, prompt, text or visual")
@@ -197,7 +198,7 @@ class ViewEmbedded:
 
     _embeds: Tensor  # [L, D] of the whole row, which the model reads
     _visual: Tensor  # [N] positions of the view's tokens, on the CPU
-    _written: Tensor  # [T] positions of the text, on the CPU
+    _written: Callable[[], Tensor]  # [T] positions of the text, on the CPU
     device: torch.device
 
     @property
@@ -208,7 +209,7 @@ class ViewEmbedded:
     @property
     def text(self) -> Tensor:
         """[T, D] at the text tokens."""
-        return self._at(self._written)
+        return self._at(self._written())
 
     def _at(self, positions: Tensor) -> Tensor:
         return self._embeds[to_device(positions, self._embeds.device)].to(self.device)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from uniprune.errors import UserError
 from uniprune.evaluation.image_decoding import ImageDecoding
-from uniprune.evaluation.prompts import Policy
+from uniprune.evaluation.prompts import Policy, Question
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class RunOptions:
         max_new_tokens: longest prediction of every row; None for the benchmark's own.
         workers: processes that decode images and process prompts ahead of the model (speed only).
         prompts: wording by "benchmark" or "family"; a family without words for a row leaves it to the benchmark.
+        question: "seen" by methods, or "hidden" from them: images come first, and nothing behind them is known.
         image_decoding: images as VLMEvalKit converts them to RGB, or as a "viewer" shows them.
     """
 
@@ -30,6 +31,7 @@ class RunOptions:
     max_new_tokens: int | None = None
     workers: int = 0
     prompts: Policy = "benchmark"
+    question: Question = "seen"
     image_decoding: ImageDecoding = "kit"
 
     def __post_init__(self) -> None:

@@ -62,7 +62,7 @@ class PlannedRun:
         label: model, method and ratio.
         entry: the model's catalogue entry; None if there is none.
         setup: settings that determine its predictions; None if they could not be determined.
-        remark: what a reader should know of its settings.
+        remarks: those on its model and settings.
         rows: benchmark -> rows in all, None where unknown.
         stored: benchmark -> rows with a stored prediction.
         done: whether every benchmark is complete and scored.
@@ -74,7 +74,7 @@ class PlannedRun:
     label: str
     entry: ModelEntry | None = None
     setup: Setup | None = None
-    remark: str | None = None
+    remarks: tuple[str, ...] = ()
     rows: dict[str, int | None] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
     done: bool = False

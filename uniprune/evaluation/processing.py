@@ -26,10 +26,11 @@ from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
+from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part
-from uniprune.results.remarks import QUESTION
+from uniprune.results.remarks import MOVED, QUESTION
 
 TOGETHER = "batch_num_images"
 """Argument of models that encode an image differently if its prompt has others: images of each prompt."""
@@ -107,6 +108,7 @@ class RequestEncoder:
         processor: the processor of the rows (`LoadedModel.processor_for`).
         per_image: process every image by itself, as `FeatureCache` needs it.
         decoding: conversion of images to RGB.
+        question: "hidden" puts the images of a message first.
         settings: of the rows; those beyond the processor's own fields depend on the images of a row.
     """
 
@@ -116,22 +118,24 @@ class RequestEncoder:
         per_image: bool = False,
         decoding: ImageDecoding = "kit",
         settings: ImageSettings | None = None,
+        question: Question = "seen",
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
-        self.decoding, self.settings = decoding, settings or ImageSettings()
+        self.decoding, self.settings, self.question = decoding, settings or ImageSettings(), question
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
         try:
-            parts, remarks = converted(request.load(), self.decoding)
+            given, remarks = converted(request.load(), self.decoding)
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
+        parts = images_first(given) if self.question == "hidden" else given
         try:
             row = self._encode(request, parts)
         except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
             return EncodedRequest(request.index, error=f"the model's processor: {error}")
-        return dataclasses.replace(row, remarks=(*row.remarks, *remarks))
+        return dataclasses.replace(row, remarks=(*row.remarks, *[MOVED] * (parts is not given), *remarks))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row.

@@ -13,11 +13,16 @@ from typing import Literal
 
 from PIL.Image import Image
 
+from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.modeling.messages import Part, RawQuestion
+from uniprune.pruning.base import Pruner
 from uniprune.utils.hashing import stable_hash
+from uniprune.utils.paths import PROGRAM
 
 Policy = Literal["benchmark", "family"]
+Question = Literal["seen", "hidden"]
+"""Knowledge of a method when it decides: the whole prompt, or nothing behind the images, which then come first."""
 PromptBuilder = Callable[[RawQuestion], Sequence[str | int] | None]
 """Texts and numbers of images, in order; None for a row that the family leaves to the benchmark."""
 
@@ -29,6 +34,27 @@ def worded(request: Request, prompt: PromptBuilder) -> Request:
         return request
     wording = tuple(pieces)
     return dataclasses.replace(request, wording=wording, load=partial(_load, wording, request.raw.images))
+
+
+def images_first(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return a message with its images in front of its text; the same object if they are."""
+    ordered = sorted(parts, key=lambda part: part.image is None)
+    return parts if all(one is other for one, other in zip(ordered, parts, strict=True)) else ordered
+
+
+def check_hidden(pruner: Pruner, num_layers: int) -> None:
+    """Refuse a method that looks at the question, where it is hidden.
+
+    Raises:
+        UserError: naming the stages that do.
+    """
+    stages = pruner.schedule(num_layers)
+    names = dict.fromkeys(type(stage.pruner).__name__ for stage in stages if stage.pruner.prompt_aware)
+    if names:
+        raise UserError(
+            f"{' and '.join(names)} chooses tokens by the question, or by attention from text behind the image, which "
+            f"--question hidden withholds; `{PROGRAM} list methods` shows which methods need no question"
+        )
 
 
 def prompts_hash(requests: Sequence[Request]) -> str:

@@ -13,6 +13,7 @@ from uniprune.evaluation.environment import environment
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.prompts import check_hidden
 from uniprune.evaluation.runner import Runner
 from uniprune.modeling.catalog import unused_settings
 from uniprune.modeling.greedy import ignored_settings
@@ -49,6 +50,7 @@ class Run:
             seed=method.seed,
             max_new_tokens=options.max_new_tokens,
             prompts=options.prompts,
+            question=options.question,
             image_decoding=options.image_decoding,
             limit=options.limit,
             dtype=loaded.placement.dtype,
@@ -62,6 +64,7 @@ class Run:
                 source=loaded.entry.source,
                 like=loaded.entry.like,
                 unused=unused_settings(loaded.entry, loaded.adapter.model.config.model_type, options.prompts),
+                untried=loaded.adapter.untried(),
                 family=loaded.adapter.model.config.model_type,
                 layers=loaded.num_layers,
                 parameters=sum(weight.numel() for weight in loaded.model.parameters()),
@@ -88,7 +91,8 @@ class Run:
             NoScoreError: all rows of a benchmark are left out; the other benchmarks are scored.
         """
         average = self.method.ratio if self.options.protocol == "average" else None
-        settings = (self.options.batch_size, average, self.options.workers, shared, self.options.image_decoding)
+        options = self.options
+        settings = (options.batch_size, average, options.workers, shared, options.image_decoding, options.question)
         with ExitStack() as stack:
             with team.step():
                 runner = stack.enter_context(Runner(self.loaded, self.pruner, *settings))
@@ -107,10 +111,16 @@ class Run:
         return self.record
 
     def _pruner(self) -> Pruner:
-        """Return the method at the ratio that the protocol requires."""
+        """Return the method at the ratio that the protocol requires.
+
+        Raises:
+            UserError: the question is hidden, and the method looks at it.
+        """
         pruner = self.method.pruner()
         if self.options.protocol == "average":
             pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers)
+        if self.options.question == "hidden":
+            check_hidden(pruner, self.loaded.num_layers)
         return pruner
 
 

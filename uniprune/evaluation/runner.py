@@ -19,6 +19,7 @@ from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.generation import GeneratedText, Generator, is_out_of_memory
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
+from uniprune.evaluation.prompts import Question
 from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
@@ -43,6 +44,7 @@ class Runner:
         workers: processes that decode images and process prompts ahead; 0 does it in this process.
         shared: features shared with other methods. Predictions then carry no times: these would not be the method's.
         decoding: conversion of images to RGB.
+        question: as in `RunOptions`.
     """
 
     def __init__(
@@ -54,11 +56,12 @@ class Runner:
         workers: int = 0,
         shared: FeatureCache | None = None,
         decoding: ImageDecoding = "kit",
+        question: Question = "seen",
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
         self._generator = Generator(loaded)
-        self._workers, self._shared, self._decoding = workers, shared, decoding
+        self._workers, self._shared, self._decoding, self._question = workers, shared, decoding, question
         self._stages = pruner.schedule(loaded.num_layers)
         self._costs = CostModel(loaded.adapter)
         self._context = context_length(loaded.adapter.decoder.config)
@@ -89,7 +92,8 @@ class Runner:
         Raises:
             UserError: one row alone does not fit into memory.
         """
-        data = f"{benchmark} {data}"  # rows of one file may be processed in another way for another benchmark
+        # Rows of one file may be processed in another way for another benchmark, and messages have another order.
+        data = f"{benchmark} {self._question} {data}"
         for rows in self._encoded(requests, data, self._encoder(benchmark)):
             if faulty := [row for row in rows if row.error is not None]:
                 yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
@@ -107,7 +111,9 @@ class Runner:
     def _encoder(self, benchmark: str) -> RequestEncoder:
         """Return the encoder of the rows of a benchmark."""
         settings = self._loaded.entry.image_settings(benchmark)
-        return RequestEncoder(self._loaded.processor_for(benchmark), self._shared is not None, self._decoding, settings)
+        return RequestEncoder(
+            self._loaded.processor_for(benchmark), self._shared is not None, self._decoding, settings, self._question
+        )
 
     def _encoded(
         self, requests: Sequence[Request], data: str, encoder: RequestEncoder

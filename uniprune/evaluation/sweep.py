@@ -103,7 +103,7 @@ class Sweep:
         except Exception as error:
             return [RunOutcome(item, Failure.of(error)) for item in items]
         progress.say(f"{entry.name} ({self.placement})")
-        for remark in dict.fromkeys(item.remark for item in items if item.remark):
+        for remark in dict.fromkeys(remark for item in items for remark in item.remarks):
             progress.say(f"  {remark}")
         return [RunOutcome(item, self._run(item, loaded, shared, progress)) for item in items]
 
@@ -133,7 +133,7 @@ class Sweep:
             item = dataclasses.replace(item, label=f"{entry.name} {cell.choice.label}", entry=entry, rows=rows)
             self._datasets.all(names)
             record = Run(self._outline(entry), cell.choice, self._options(cell, entry)).record
-            return dataclasses.replace(item, setup=record.setup, remark=record.model.unused)
+            return dataclasses.replace(item, setup=record.setup, remarks=record.model.remarks)
         except Exception as error:
             return dataclasses.replace(item, failure=Failure.of(error))
 
@@ -173,6 +173,7 @@ class Sweep:
         """Return the settings of a run apart from model and method."""
         return RunOptions(
             protocol=cell.protocol,
+            question=cell.question,
             limit=cell.limit,
             batch_size=self.settings.batch_size,
             max_new_tokens=self.settings.max_new_tokens,

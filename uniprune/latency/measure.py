@@ -273,6 +273,7 @@ class Bench:
             setup=case.setup,
             measured=self._measured(case),
             error=case.error,
+            untried=self._model.adapter.untried(),
             vanilla=vanilla,
             weight_bytes=weight_bytes(self._model.adapter),
             bandwidth=self._bandwidth,

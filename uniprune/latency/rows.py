@@ -120,6 +120,8 @@ class BenchRow(Strict):
     """Null when it failed."""
     error: str | None = None
     """Why it failed."""
+    untried: str | None = None
+    """Remark about parts of the model that no test of its family runs on."""
     vanilla: Reference | None = None
     """Null when the un-pruned model failed."""
     weight_bytes: int

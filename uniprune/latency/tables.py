@@ -64,6 +64,7 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
                 cells[f"{part} {name}"] = row.speedups.get(f"{part} {name}")
     cells["weight-read floor ms"] = None if row.floor is None else 1000 * row.floor
     cells["copy GB/s"] = None if row.bandwidth is None else row.bandwidth / 1e9
+    cells["never tried"] = row.untried
     cells["error"] = row.error
     cells["identity"] = row.identity
     return cells
@@ -96,10 +97,11 @@ def to_table(rows: Sequence[BenchRow]) -> Table:
 
 
 def notes(rows: Iterable[BenchRow]) -> list[str]:
-    """Return the notes below the table: meaning of the columns, spread of equal prefills, reasons of failed rows."""
+    """Return the notes below the table: meaning of the columns, spread of equal prefills, untried models, failures."""
     rows = list(rows)
     long = [_too_long(row.setup, row.measured.context) for row in rows if row.measured and row.measured.context]
-    return [*NOTES, *spreads(rows), *dict.fromkeys([*long, *(_problem(row) for row in rows if row.error)])]
+    untried = [f"{row.setup.model}: {row.untried}." for row in rows if row.untried]
+    return [*NOTES, *spreads(rows), *dict.fromkeys([*untried, *long, *(_problem(row) for row in rows if row.error)])]
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:

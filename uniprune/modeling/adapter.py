@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError, UserError
+from uniprune.modeling.context import rotary_kind, rotary_positions
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
@@ -24,6 +25,10 @@ from uniprune.registry import MODELS
 Span = tuple[int, int]
 Size = tuple[int, int]
 """Height and width of an image in visual tokens."""
+Tried = Mapping[str, Sequence[str]]
+"""Part of a model -> kinds of it."""
+USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
+"""Kinds of the parts that most models of every family have."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,11 @@ class ModelAdapter:
         encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
             "get_image_features".
         merge: patches per side that form one LLM token (1: a token is a patch).
+        tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
+            usual one only.
     """
 
+    tried: ClassVar[Tried] = {}
     tiled: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
     has_cls: bool = False
@@ -186,6 +194,31 @@ class ModelAdapter:
         """Return further arguments of a forward that follow from its input ids [B, L]."""
         return {}
 
+    # --- variants: other models of the same family ----------------------------------------------------------------
+    def variant(self) -> dict[str, str]:
+        """Return the kinds of the parts that differ among models of one `model_type` and bring code of their own."""
+        text, tower = self.decoder.config, getattr(self.model.config, "vision_config", None)
+        return {
+            "text model": str(text.model_type),
+            "tower": str(getattr(tower, "model_type", "unknown")),
+            "rotary positions": ", ".join(sorted({rotary_kind(kind) for kind in rotary_positions(text)})),
+        }
+
+    def untried(self) -> str | None:
+        """Return the remark about a model with parts that the tests of its family do not run on; None without any."""
+        tried = {**USUAL, **self.tried}
+        parts = [
+            f"{part} {kind} (tried: {', '.join(tried.get(part, ())) or 'none'})"
+            for part, kind in self.variant().items()
+            if kind not in tried.get(part, ())
+        ]
+        if not parts:
+            return None
+        return (
+            f"never tried: {', '.join(parts)} in family {self.model.config.model_type}; no test shows that the scores "
+            "and costs of such a model are right"
+        )
+
     # --- shared -------------------------------------------------------------------------------------------------
     def block_index(self, layer: int | None) -> int:
         """Return the number of a tower block from 0; `layer` may be negative (from the end) or None (the default)."""
@@ -215,11 +248,21 @@ class ModelAdapter:
         return normed
 
 
+def unregistered(config: Any) -> str:
+    """Explain that no adapter is registered for models of a configuration."""
+    text_only = "" if hasattr(config, "vision_config") else " (it has no vision_config: a language model alone?)"
+    return (
+        f"unknown model family {config.model_type!r}{text_only}; the registered families are "
+        f"{', '.join(MODELS.names())}"
+    )
+
+
 def find_adapter(model: Any) -> ModelAdapter:
     """Return the registered family's adapter of a loaded model; PEFT wrappers are unwrapped.
 
     Raises:
         UserError: it is no Hugging Face model, or nothing is registered under its `config.model_type`.
+        UnsupportedError: it lacks parts that the family's models have, such as a tower of another kind.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     kind = getattr(getattr(inner, "config", None), "model_type", None)
@@ -227,5 +270,17 @@ def find_adapter(model: Any) -> ModelAdapter:
         raise UserError(
             f"{type(model).__name__} has no config.model_type; pass a loaded Hugging Face vision-language model"
         )
-    adapter: ModelAdapter = MODELS.get(kind)(inner)
+    if kind not in MODELS.names():
+        raise UserError(f"{unregistered(inner.config)}; a file registers another one (docs/add-a-model.md)")
+    family: type[ModelAdapter] = MODELS.get(kind)
+    try:
+        adapter = family(inner)
+        adapter.vision_attention(adapter.vision_blocks()[adapter.block_index(None)])
+    except AttributeError as error:
+        raise UnsupportedError(
+            f"{type(inner).__name__} is no model that family {kind!r} can describe ({error}); it was tried with "
+            + "; ".join(f"{part} {', '.join(kinds)}" for part, kinds in family.tried.items())
+            + f", and this one has text model {inner.get_decoder().config.model_type}, tower "
+            f"{getattr(getattr(inner.config, 'vision_config', None), 'model_type', 'unknown')}"
+        ) from error
     return adapter

@@ -203,16 +203,17 @@ def required_commit(entry: ModelEntry) -> str:
 
 def fetch(factory: Callable[..., Any], entry: ModelEntry, source: str, **kwargs: Any) -> Any:
     """Call `factory(source, …)` without running code of the checkpoint; re-raise its failures as UserError."""
-    from safetensors import SafetensorError
-
     try:
         return factory(source, trust_remote_code=False, **kwargs)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever files of a wrong form lead to: missing keys, other types, …
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{entry.source} has Python code of its own, which is never run. {supported(entry)}"
             ) from error
-        reason = " ".join(str(error).split())[:300]
+        expected = isinstance(error, (OSError, ValueError, ImportError))
+        reason = " ".join(f"{'' if expected else type(error).__name__ + ': '}{error}".split())[:300]
         if entry.folder is not None:
             raise UserError(f"model folder {entry.folder} cannot be loaded: {reason}") from error
         raise UserError(
@@ -222,7 +223,9 @@ def fetch(factory: Callable[..., Any], entry: ModelEntry, source: str, **kwargs:
 
 
 def supported(entry: ModelEntry) -> str:
-    """Name the catalogued checkpoint whose name is nearest: the one in the format of transformers, often with "-hf"."""
-    sources = {Path(one.source).name: one.source for one in catalog().values() if one.folder is None}
-    near = get_close_matches(Path(entry.source).name, sources, n=1, cutoff=0.4) or sources
-    return f"Use a checkpoint in the format of transformers, such as {', '.join(sources[name] for name in near)}"
+    """Name the catalogued checkpoint whose name is nearest, in the format of transformers; else one of each family."""
+    hub = [one for one in catalog().values() if one.folder is None]
+    sources = {Path(one.source).name: one.source for one in hub}
+    near = get_close_matches(Path(entry.source).name, sources, n=1, cutoff=0.4)
+    names = [sources[name] for name in near] or list({one.family: one.source for one in reversed(hub)}.values())[::-1]
+    return f"Use a checkpoint in the format of transformers, such as {', '.join(names)}"

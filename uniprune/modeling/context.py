@@ -24,16 +24,25 @@ def context_length(config: Any) -> int | None:
     stated = getattr(config, "max_position_embeddings", None)
     if not stated:
         return None
-    rotary = getattr(config, "rope_parameters", None) or {}
-    kinds = [kind for kind in rotary.values() if isinstance(kind, Mapping)] or [rotary]
-    lengths = [_length(int(stated), kind) for kind in kinds]
+    lengths = [_length(int(stated), kind) for kind in rotary_positions(config)]
     known = [length for length in lengths if length is not None]
     return min(known) if len(known) == len(lengths) else None
 
 
+def rotary_positions(config: Any) -> list[Mapping[str, Any]]:
+    """Return the parameters of a decoder's rotary positions: one mapping, or one for each kind of its layers."""
+    rotary = getattr(config, "rope_parameters", None) or {}
+    return [kind for kind in rotary.values() if isinstance(kind, Mapping)] or [rotary]
+
+
+def rotary_kind(rotary: Mapping[str, Any]) -> str:
+    """Return the kind of rotary positions, "default" if their parameters have none."""
+    return str(rotary.get("rope_type", rotary.get("type", "default")))
+
+
 def _length(stated: int, rotary: Mapping[str, Any]) -> int | None:
     """Return the context of one kind of rotary positions; None for an unknown kind."""
-    kind = rotary.get("rope_type", rotary.get("type", "default"))
+    kind = rotary_kind(rotary)
     if kind in STATED:
         return stated
     if kind not in STRETCHED:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -206,34 +207,31 @@ class Pictures:
         return any(self.encoded(one, size) != self.encoded(other, size, factor, call) for size in (*SMALL, *LARGE))
 
 
-def encode(
-    processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any], copies: int = 1, apart: bool = False
-) -> bytes | str:
-    """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none.
-
-    Args:
-        processor: the processor.
-        size: width and height of the picture.
-        factor: by which it is enlarged.
-        call: fields of the image processor that are passed in its call.
-        copies: how often the picture is in the prompt.
-        apart: whether each is processed as if it were the only one.
-    """
-    message = [{"role": "user", "content": [{"type": "image"}] * copies + [{"type": "text", "text": "a"}]}]
-    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    [part] = enlarged([Part(image=Image.fromarray(noise))], factor)
+def encode(processor: Any, size: tuple[int, int], factor: int, call: Mapping[str, Any]) -> bytes | str:
+    """Return a hash of the inputs that a processor makes of a picture, or the reason why it makes none."""
+    [part] = enlarged([Part(image=noise(size))], factor)
     digest = hashlib.blake2b()
     try:
-        prompt = processor.apply_chat_template(message, tokenize=False)
-        pictures = [part.image] * copies
-        images = pictures if apart else [pictures]
-        inputs = processor(text=prompt, images=images, images_kwargs=dict(call), return_tensors="pt")
+        inputs = processed(processor, part.image, call)
     except Exception as error:  # processors raise whatever their settings lead to
         return reason(error)
     for name, value in sorted(inputs.items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(np.ascontiguousarray(value.numpy()).data)
     return digest.digest()
+
+
+def noise(size: tuple[int, int]) -> Image.Image:
+    """Return a picture of noise, always the same, of `size`, width first."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def processed(processor: Any, picture: Any, call: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Return what a processor makes of a message with a picture; `call` are fields passed to the image processor."""
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]
+    prompt = processor.apply_chat_template(message, tokenize=False)
+    inputs = processor(text=prompt, images=[[picture]], images_kwargs=dict(call), return_tensors="pt")
+    return dict(inputs)
 
 
 def own(processor: Any) -> dict[str, Any]:

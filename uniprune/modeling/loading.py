@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.adapter import ModelAdapter, find_adapter, unregistered
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.checkpoints import (
     check_folder,
@@ -24,6 +24,7 @@ from uniprune.modeling.checkpoints import (
 )
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
+from uniprune.modeling.placeholder_check import check_placeholders
 from uniprune.registry import MODELS
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
@@ -65,6 +66,7 @@ class LoadedModel:
         placement: precision, kernel and device.
         weights: hub commit or hash of the folder.
         source: hub id or folder that everything is loaded from.
+        compared: whether `check_placeholders` has compared processor and model; some towers need weights for that.
     """
 
     entry: ModelEntry
@@ -74,6 +76,7 @@ class LoadedModel:
     placement: Placement
     weights: str
     source: str
+    compared: bool = True
 
     @property
     def num_layers(self) -> int:
@@ -147,10 +150,8 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
         )
     source = entry.source if local else source_of(entry.source)
     config = fetch(AutoConfig.from_pretrained, entry, source, local_files_only=local)
-    try:
-        adapter = MODELS.get(config.model_type)
-    except UserError as error:
-        raise UserError(f"{error}. {supported(entry)}") from error
+    if config.model_type not in MODELS.names():
+        raise UserError(f"{entry.source}: {unregistered(config)}. {supported(entry)}")
     if entry.family not in (None, config.model_type):
         raise UserError(
             f"{entry.source} is a model of family {config.model_type!r}, but {entry.like or entry.name} in "
@@ -167,7 +168,9 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             source,
             attn_implementation=placement.attention,
         )
-    return LoadedModel(entry, model.eval(), processor, adapter(model), placement, weights, source)
+    adapter = find_adapter(model)
+    compared = check_placeholders(entry.source, processor, adapter)
+    return LoadedModel(entry, model.eval(), processor, adapter, placement, weights, source, compared)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:
@@ -197,7 +200,9 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
             f"model folder {entry.folder} was changed while this command was running, so that its files are of no one "
             "checkpoint; run the command again once nothing writes to it"
         )
-    return dataclasses.replace(outlined, model=model.eval(), adapter=type(outlined.adapter)(model))
+    adapter = find_adapter(model.eval())
+    compared = outlined.compared or check_placeholders(entry.source, outlined.processor, adapter)
+    return dataclasses.replace(outlined, model=model, adapter=adapter, compared=compared)
 
 
 def _revision(source: str, weights: str) -> dict[str, str]:

@@ -55,6 +55,13 @@ class PatchGridAdapter(ModelAdapter):
         """[tiles, 3, H, W] of the size the tower was made for, which is the only one it takes."""
         return {"pixel_values": torch.randn(tiles, 3, *self._pixels, generator=generator)}
 
+    def variant(self) -> dict[str, str]:
+        """As in the base class, and the states of the tower that are projected."""
+        config = self.model.config
+        several = isinstance(config.vision_feature_layer, (list, tuple))
+        strategy = getattr(config, "vision_feature_select_strategy", "default")
+        return {**super().variant(), "feature layers": "several" if several else "one", "feature strategy": strategy}
+
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
         """Separate query and key projections, with an optional norm over the full width."""
         query, key = attention.q_proj(hidden), attention.k_proj(hidden)

@@ -16,7 +16,7 @@ from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.store import AGAIN
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 
-LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
+LEAD = ("model", "method", "ratio", "layer", "protocol", "question", "seed", "settings")
 TAIL = (
     *("average", "rank", "relative %", "agreement %", "first-token KL"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
@@ -118,6 +118,7 @@ def _row(
         "ratio": setup.ratio,
         "layer": _layers([layer for layer, _ in setup.method.stages]),
         "protocol": None if setup.method.kind == "none" else setup.protocol,
+        "question": setup.question,
         "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
         "settings": _settings(group),
         **{name: _cell(comparison.score(group, name), group.spread([name])) for name in scores},
@@ -132,7 +133,9 @@ def _row(
         "rows": sum(entry.score.rows for entry in scores.values() if entry.score),
         "left out": sum(len(entry.faulty) for entry in scores.values()),
         "judge": ", ".join(sorted({entry.score.judge for entry in entries if entry.score})) or None,
-        "remarks": all_remarks({name: [run.datasets[name] for run in group.runs] for name in scores}),
+        "remarks": all_remarks(
+            {name: [run.datasets[name] for run in group.runs] for name in scores}, (run.model for run in group.runs)
+        ),
         "identity": " ".join(run.identity for run in group.runs),
     }
     timings = [entry.timing for entry in entries if entry.timing]

@@ -73,6 +73,8 @@ class Setup(Strict):
     """Most new tokens of every row; null for each benchmark's own limit."""
     prompts: Literal["benchmark", "family"] = "benchmark"
     """Source of the prompts inside the chat template: the benchmark, or the model's family where it has rules."""
+    question: Literal["seen", "hidden"] = "seen"
+    """Knowledge of the method: the whole prompt, or nothing behind the images, which then come first."""
     image_decoding: Literal["kit", "viewer"] = "kit"
     """Conversion of images to RGB: VLMEvalKit's, or the one that image viewers show."""
     limit: int | None
@@ -100,6 +102,8 @@ class ModelRecord(Strict):
     """Entry of configs/models.yaml whose settings it takes."""
     unused: str | None = None
     """Remark about settings that entries of its family have and this run has not."""
+    untried: str | None = None
+    """Remark about parts that no test of its family runs on, such as another language model."""
     family: str
     """`config.model_type`, the registered name of its adapter."""
     layers: int
@@ -108,6 +112,11 @@ class ModelRecord(Strict):
     """Parameters, vision tower included."""
     ignored: dict[str, Any] = Field(default_factory=dict)
     """Generation settings of the checkpoint that greedy decoding does not follow (sampling, penalties, …)."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Remarks that belong to all of its numbers."""
+        return tuple(remark for remark in (self.unused, self.untried) if remark)
 
 
 class Environment(Strict):

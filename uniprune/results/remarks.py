@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from uniprune.results.predictions import Prediction
-from uniprune.results.records import DatasetRecord, RunRecord
+from uniprune.results.records import DatasetRecord, ModelRecord, RunRecord
 
-CONTEXT, CUT, UNREAD, QUESTION = "context", "cut", "unread", "question not found"
+CONTEXT, CUT, UNREAD = "context", "cut", "unread"
+QUESTION, MOVED = "question not found", "images moved"
 ORIENTATION, DEPTH = "orientation ignored", "depth cut"
 TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
 REMARKS: Mapping[str, str] = {
@@ -24,6 +25,7 @@ REMARKS: Mapping[str, str] = {
     UNREAD: "have an answer that the scoring could not read",
     QUESTION: "do not contain their question as the benchmark gives it; a method that reads attention from the "
     "question's tokens gets it from the whole message",
+    MOVED: "have text before an image, which --question hidden puts behind all images",
     ORIENTATION: "have an image whose EXIF orientation is not applied (--image-decoding viewer does)",
     DEPTH: "have an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
     TRANSPARENCY: "have an image whose transparency is dropped (--image-decoding viewer puts it on white)",
@@ -103,9 +105,9 @@ def score_notes(record: RunRecord, benchmark: str) -> Iterator[str]:
 def row_notes(entries: Entries) -> list[str]:
     """Return the notes below a table of scores, each about one remark on one benchmark, with the runs it concerns most.
 
-    They are followed by what is known about judges, by the benchmarks that several versions of a scorer scored, and by
-    those whose rows were batched in several ways, within a run or in runs of one model and precision, where this
-    changes answers.
+    They are followed by models with parts that were never tried, by what is known about judges, by the benchmarks that
+    several versions of a scorer scored, and by those whose rows were batched in several ways, within a run or in runs
+    of one model and precision, where this changes answers.
     """
     entries = list(entries)
     found: dict[tuple[str, str], list[tuple[RemarkCount, RunRecord]]] = defaultdict(list)
@@ -118,20 +120,28 @@ def row_notes(entries: Entries) -> list[str]:
         counts.sort(key=lambda pair: -pair[0].share)
         runs = _listed([f"{one} in {_label(record)}" for one, record in counts])
         notes.append(f"{name}: rows {words}: {runs}.")
-    return notes + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
+    return notes + _model_notes(entries) + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
 
 
-def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]]) -> str | None:
+def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]], models: Iterable[ModelRecord] = ()) -> str | None:
     """Return every remark on some benchmarks, however few rows have it, and several ways of batching; None without any.
 
     Args:
         entries: benchmark -> its entries in runs that differ in their seed only.
+        models: those of the runs.
     """
-    parts = [f"{name}: {one} {one.words}" for name, same in entries.items() for one in remark_counts(same)]
+    parts = list(dict.fromkeys(model.untried for model in models if model.untried))
+    parts += [f"{name}: {one} {one.words}" for name, same in entries.items() for one in remark_counts(same)]
     for name, same in entries.items():
         if len(sizes := {size for entry in same for size in entry.batching}) > 1:
             parts.append(f"{name}: batch sizes {', '.join(sorted(sizes))}")
     return "; ".join(parts) or None
+
+
+def _model_notes(entries: Entries) -> list[str]:
+    """Return one note for every model with parts that were never tried."""
+    models = (record.model for record, _ in entries)
+    return list(dict.fromkeys(f"{model.name}: {model.untried}." for model in models if model.untried))
 
 
 def _judge_notes(entries: Entries) -> list[str]:

@@ -78,7 +78,8 @@ class Compared:
         if ours:
             mine |= {"ours": ours.value, "spread": ours.spread}
             mine |= {"runs": self.runs, "rows": self.rows, "left out": self.left_out}
-        mine["remarks"] = all_remarks({source.benchmark: source.entries for source in self.sources})
+        models = (run.model for source in self.sources for run in source.group.runs)
+        mine["remarks"] = all_remarks({source.benchmark: source.entries for source in self.sources}, models)
         return theirs | mine | {"low": low, "high": high, "difference": self.difference, "inside": self.inside}
 
 
