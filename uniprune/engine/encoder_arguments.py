@@ -32,12 +32,13 @@ class EncoderArguments:
         self._module, self._name, self._show = module, name, show
         self._before = vars(module).get(name)  # of another wrapper on the instance, if any
         self._method = getattr(module, name)
+        self._signature = inspect.signature(self._method)
         functools.update_wrapper(self, self._method)  # `generate` reads the signature
         vars(module)[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method."""
-        given = inspect.signature(self._method).bind_partial(*args, **kwargs).arguments
+        given = self._signature.bind_partial(*args, **kwargs).arguments
         self._show({name: _shape(value) if name in PIXELS else value for name, value in given.items()})
         try:
             return self._method(*args, **kwargs)
