@@ -19,7 +19,7 @@ from uniprune.registry import register_model
 from .llava import PATCH
 from .llava_next import LlavaNext, TinyLlavaNext, in_order
 
-FRAMES = "pixel_values_videos"
+VIDEOS = "get_video_features"
 
 
 class TinyLlavaOnevision(TinyLlavaNext):
@@ -51,7 +51,7 @@ class LlavaOnevision(LlavaNext):
     image of a prompt with several, which are not cut into tiles, and every video.
     """
 
-    encoders: ClassVar[tuple[str, ...]] = ("get_image_features", "get_video_features")
+    encoders: ClassVar[tuple[str, ...]] = ("get_image_features", VIDEOS)
     tried: ClassVar[Tried] = {
         "text model": ("qwen2",),
         "tower": ("siglip_vision_model",),
@@ -68,8 +68,8 @@ class LlavaOnevision(LlavaNext):
         Raises:
             UnsupportedError: the sizes are unknown.
         """
-        if FRAMES in given:
-            videos, frames = given[FRAMES][:2]
+        if VIDEOS in given:
+            videos, frames = given[VIDEOS][:2]
             return in_order([self._video(frames)] * videos)
         sizes, counts = self._sizes_of(given), given.get("batch_num_images")
         counts = [1] * len(sizes) if counts is None else torch.as_tensor(counts).tolist()

@@ -32,10 +32,10 @@ def test_arguments_are_shown_by_name_and_pixels_by_shape() -> None:
         [1, 2],
         {"return_dict": True},
     )
-    assert shown == [{"pixel_values": (2, 3), "image_sizes": [1, 2], "more": {"return_dict": True}}, {}]
+    assert shown == [{"get_image_features": (2, 3), "image_sizes": [1, 2], "more": {"return_dict": True}}, {}]
     with pytest.raises(ValueError, match="no sizes"):
         module.get_image_features(pixels)
-    assert shown[2:] == [{"pixel_values": (2, 3)}, {}]
+    assert shown[2:] == [{"get_image_features": (2, 3)}, {}]
     listener.remove()
     assert "get_image_features" not in vars(module)
     module.get_image_features(pixels, 1)
