@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import ImageLayout, Size, Tried
+from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.tiny import IMAGE, TinyModel
 from uniprune.pruning.view import Grid
@@ -60,8 +61,8 @@ class LlavaNext(Llava):
     their image keeps a token, as in G-Prune's release.
     """
 
-    encoders: ClassVar[tuple[str, ...]] = ("get_image_features",)
     tried: ClassVar[Tried] = {"text model": ("llama", "mistral"), "tower": ("clip_vision_model",)}
+    encoders: ClassVar[tuple[str, ...]] = ("get_image_features",)
 
     def image_layouts(self, grids: Sequence[Grid] | None, given: Mapping[str, Any]) -> list[ImageLayout] | None:
         """By the sizes in pixels, as the model packs its tokens.

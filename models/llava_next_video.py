@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniprune.modeling.adapter import ImageLayout, Tried
+from uniprune.modeling.adapter import Tried
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.tiny import IMAGE, VIDEO

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.modeling.adapter import ImageLayout, Size, Tried
+from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.tiny import IMAGE, VIDEO, VISION

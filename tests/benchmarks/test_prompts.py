@@ -33,22 +33,9 @@ pytestmark = pytest.mark.end_to_end
 @pytest.fixture(scope="module")
 def wrappers():
     """The kit's model classes, imported without its model zoo, made without weights."""
-    boot()
-    root = Path(sys.modules["vlmeval"].__path__[0])
-    empty = {"vlmeval.tools": {"cli": None}, "vlmeval.config": {"supported_VLM": {}}}
-    empty["vlmeval.vlm"] = {"__path__": [str(root / "vlm")]}
-    with untouched():
-        for name, contents in empty.items():
-            sys.modules[name] = types.ModuleType(name)
-            vars(sys.modules[name]).update(contents)
-        try:
-            llava, internvl, qwen, qwen3, glm = (
-                importlib.import_module(f"vlmeval.vlm.{name}")
-                for name in ("llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "qwen3_vl.model", "cogvlm")
-            )
-        finally:
-            for name in empty:
-                del sys.modules[name]
+    root, (llava, internvl, qwen, qwen3, glm) = modules(
+        "llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "qwen3_vl.model", "cogvlm"
+    )
     options = {"use_mpo_prompt": False, "use_cot": False, "kwargs": {}}
     made = {
         "llava": (llava.LLaVA, {}),
@@ -64,6 +51,23 @@ def wrappers():
         objects[name] = cls.__new__(cls)
         vars(objects[name]).update(attributes, dump_image_func=lambda line: list(range(shown(line))))
     return objects | {"reorganize": internvl.reorganize_prompt, "glm": glm.GLMThinking.build_msgs}
+
+
+def modules(*names: str) -> tuple[Path, list[types.ModuleType]]:
+    """The kit's folder, and its modules of these models, imported without its model zoo."""
+    boot()
+    root = Path(sys.modules["vlmeval"].__path__[0])
+    empty = {"vlmeval.tools": {"cli": None}, "vlmeval.config": {"supported_VLM": {}}}
+    empty["vlmeval.vlm"] = {"__path__": [str(root / "vlm")]}
+    with untouched():
+        for name, contents in empty.items():
+            sys.modules[name] = types.ModuleType(name)
+            vars(sys.modules[name]).update(contents)
+        try:
+            return root, [importlib.import_module(f"vlmeval.vlm.{name}") for name in names]
+        finally:
+            for name in empty:
+                del sys.modules[name]
 
 
 def registered(root: Path, name: str) -> bool:

@@ -8,6 +8,10 @@ from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.models.internvl import TinyInternVL
 from uniprune.models.llava import PATCH, TinyLlava
 from uniprune.models.llava_next import TinyLlavaNext
+from uniprune.models.pixtral import TinyPixtral
+
+WINDOW = 10
+"""Positions that a windowed layer sees: fewer than a tiny prompt has."""
 
 
 class TinyInternVLQwen3(TinyInternVL):
@@ -69,9 +73,46 @@ class TinyLlavaNextMistral(TinyLlavaNext):
         return config
 
 
+class TinyLlavaMistral(TinyLlava):
+    """LLaVA on Mistral: a window of ten tokens in every layer, of which its configuration has no list."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """MistralConfig."""
+        from transformers import MistralConfig
+
+        return MistralConfig(**{"sliding_window": WINDOW, **text})
+
+
+class TinyLlavaGemma(TinyLlava):
+    """LLaVA on the text model of Gemma 3: two of three layers have a window, and a rotary table of their own."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """Gemma3TextConfig."""
+        from transformers import Gemma3TextConfig
+
+        kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+        return Gemma3TextConfig(**text, head_dim=16, query_pre_attn_scalar=16, sliding_window=WINDOW, layer_types=kinds)
+
+
+class TinyInternVLGptOss(TinyInternVL):
+    """InternVL3.5-GPT-OSS: every second layer has a window; sinks in every softmax; two experts of four."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """GptOssConfig."""
+        from transformers import GptOssConfig
+
+        experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+        rope = {"rope_type": "default", "rope_theta": 1e4}
+        return GptOssConfig(**text, **experts, head_dim=16, sliding_window=WINDOW, rope_parameters=rope)
+
+
 VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-qwen3": TinyInternVLQwen3,
     "internvl-qwen3_moe": TinyInternVLQwen3Moe,
     "llava-siglip-qwen2": TinyLlavaSiglipQwen2,
     "llava_next-mistral": TinyLlavaNextMistral,
+    "internvl-gpt_oss": TinyInternVLGptOss,
+    "llava-gemma3_text": TinyLlavaGemma,
+    "llava-mistral": TinyLlavaMistral,
+    "llava-pixtral": TinyPixtral,
 }

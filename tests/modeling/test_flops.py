@@ -15,7 +15,7 @@ from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.adapter import ModelAdapter, find_adapter
-from uniprune.modeling.flops import CostModel
+from uniprune.modeling.flops import CostModel, width
 from uniprune.modeling.random_weights import architectures, random_model
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import keep_count, site_ratio
@@ -38,7 +38,7 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     with prune(model, pruner) as session, FlopCounterMode(display=False) as counter:
         model(**batch, use_cache=True, logits_to_keep=1)
     rows = session.reports[-1].rows
-    ours = [costs.prompt(row.encoded, row.lengths) for row in rows]
+    ours = [costs.prompt(row.encoded, row.lengths, row.pairs) for row in rows]
     counts = {name: sum(per.values()) for name, per in counter.get_flop_counts().items()}
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
 
@@ -47,12 +47,17 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
 
     projector = torchs(layout.projector)
     inside = any(module is layout.projector for module in layout.vision.modules())
-    discarded = sum(
-        2 * layer.self_attn.q_proj.out_features * n * n
-        for row in rows
-        for layer, n in zip(layout.layers, row.lengths, strict=True)
-    )
-    decoder = sum(map(torchs, layout.layers)) + torchs(model.get_output_embeddings()) - discarded
+    decoder = torchs(model.get_output_embeddings())
+    for number, layer in enumerate(layout.layers):
+        lengths = [row.lengths[number] for row in rows]
+        if hasattr(layer, "self_attn"):
+            decoder += torchs(layer) - sum(2 * width(layer.self_attn) * n * n for n in lengths)
+        else:  # the chunks in which it computes are padded: its projections by torch, its state by hand
+            mixer, per = layer.linear_attn, counter.get_flop_counts()[names[layer.linear_attn]]
+            state = 3 * mixer.num_v_heads * mixer.head_k_dim * mixer.head_v_dim
+            convolution = mixer.conv1d.weight.numel()
+            decoder += torchs(layer) - torchs(mixer) + per[torch.ops.aten.mm] + per.get(torch.ops.aten.addmm, 0)
+            decoder += 2 * (state + convolution) * sum(lengths)
     theirs = Flops(vision=torchs(layout.vision) - projector * inside, projector=projector, llm=decoder)
     return Flops(**{part: sum(getattr(one, part) for one in ours) for part in Flops.model_fields}), theirs
 
@@ -106,6 +111,8 @@ PARAMETERS = {
     "internvl3.5-1b": 1.06, "internvl3.5-8b": 8.53, "qwen2-vl-2b": 2.21, "qwen2-vl-7b": 8.29,
     "qwen3-vl-2b": 2.13, "qwen3-vl-4b": 4.44, "qwen3-vl-8b": 8.77, "qwen3-vl-32b": 33.36, "qwen3-vl-30b-a3b": 31.07,
     "llava-onevision-0.5b": 0.89, "llava-onevision-7b": 8.03, "llava-onevision-72b": 73.18,
+    "smolvlm2-2.2b": 2.25, "smolvlm2-500m": 0.507, "smolvlm2-256m": 0.256, "idefics3-8b": 8.46,
+    "pixtral-12b": 12.68, "mistral-small-3.1-24b": 24.01,
 }  # fmt: skip
 """Billions, as the model hub counts them in the published checkpoints."""
 TEXT = 60

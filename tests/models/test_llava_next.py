@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, MistralConfig
 
-from tests.helpers.oracles import layerwise_masked, merged_inputs, physically_short
+from tests.helpers.oracles import gathered_layers, layerwise_masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import IMAGE, build, inputs, row, tiny_model, visual
 from tests.models.test_llava_next_layouts import ANYRES, numbered, tile_counts
@@ -253,7 +253,7 @@ def mistral(window: int | None) -> Any:
     return model.eval()
 
 
-def test_mistral_without_a_window_works_and_with_one_is_refused() -> None:
+def test_mistral_without_a_window_and_with_one() -> None:
     """The released Mistral variant is built on v0.2, whose configuration says `sliding_window: null`."""
     model, x = mistral(None), inputs("llava_next")
     assert model.config.text_config.model_type == "mistral"
@@ -268,8 +268,11 @@ def test_mistral_without_a_window_works_and_with_one_is_refused() -> None:
     want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, 8)
     assert tokens[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
-    with pytest.raises(UnsupportedError, match="sliding_attention"), prune(mistral(8), DivPrune(ratio=0.5)):
-        pass
+    windowed = mistral(8)
+    with prune(windowed, Plan(plan={0: 0.5})) as session, torch.no_grad():
+        logits = windowed(**x).logits
+    keep = kept_of(session.reports[-1].rows[0], x)
+    assert torch.equal(logits, gathered_layers(windowed, x, {0: keep})[0])
 
 
 @pytest.mark.skipif(find_spec("vlmeval") is None, reason="the benchmark extra is not installed")

@@ -48,13 +48,13 @@ def test_pruning_equals_a_shorter_prompt_and_masking(name: str, attention: str) 
     visual_id, tokens = placed(name)
     with prune(model, Plan(plan={0: 0.4})) as session:
         got, logits = generate(model, x, STEPS)
-    (dropped,) = dropped_by(session.reports[-1], x, visual_id, tokens).values()
+    (dropped,) = dropped_by(session.reports[-1], x, visual_id, tokens=tokens).values()
     want_tokens, want = physically_short(model, *merged_inputs(model, x), ~dropped[0], STEPS)
     assert got[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
     with prune(model, Plan(plan={0: 0.7, 2: 0.4, 4: 0.1})) as session:
         got, logits = generate(model, x, STEPS)
-    stages = {k: columns[0] for k, columns in dropped_by(session.reports[-1], x, visual_id, tokens).items()}
+    stages = {k: columns[0] for k, columns in dropped_by(session.reports[-1], x, visual_id, tokens=tokens).items()}
     want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), stages, STEPS)
     assert got[0].tolist() == want_tokens
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
@@ -66,7 +66,7 @@ def test_beams_equal_masking(name: str) -> None:
     options = {"max_new_tokens": STEPS, "do_sample": False, "num_beams": 3}
     with prune(model, RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3)) as session:
         got = model.generate(**x, **options)
-    with masked(eager, dropped_by(session.reports[-1], x, *placed(name))):
+    with masked(eager, dropped_by(session.reports[-1], x, placed(name)[0], tokens=placed(name)[1])):
         assert torch.equal(got, eager.generate(**x, **options))
 
 

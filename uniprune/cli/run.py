@@ -125,8 +125,8 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that `run`, `sweep` and `calibrate` share: images."""
-    images = parser.add_argument_group("images")
+    """Options that `run`, `sweep` and `calibrate` share: images and videos."""
+    images = parser.add_argument_group("images and videos")
     images.add_argument(
         "--image-decoding",
         choices=("kit", "viewer"),
@@ -134,6 +134,8 @@ def image_arguments(parser: argparse.ArgumentParser) -> None:
         help="images as VLMEvalKit converts them (default), or as a viewer shows them: EXIF orientation, 16 bits, "
         "transparency on white",
     )
+    images.add_argument("--frames", type=int, metavar="N", help="frames shown of every video (default: 8)")
+    images.add_argument("--fps", type=float, metavar="F", help="frames shown per second of video, instead of --frames")
 
 
 def act(options: argparse.Namespace) -> int:
@@ -169,6 +171,7 @@ def act(options: argparse.Namespace) -> int:
 
 def run_settings(options: argparse.Namespace) -> RunSettings:
     """Return the options of `machine_arguments` as one object."""
+    from uniprune.evaluation.frame_sampling import FrameSampling
     from uniprune.evaluation.plan import RunSettings
 
     return RunSettings(
@@ -183,6 +186,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         share_vision=options.share_vision,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
+        sampling=FrameSampling.of(options.frames, options.fps),
         images=options.images,
         judge=options.judge,
         judge_model=options.judge_model,

@@ -28,6 +28,7 @@ from uniprune.engine.vision_batch import VisionBatch, encode, join
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.base import Pruner, Stage
+from uniprune.pruning.placement import Move, moves
 
 if TYPE_CHECKING:
     from uniprune.engine.timer import Timer
@@ -67,11 +68,13 @@ class Session:
         samples: one `PromptInfo` per prompt of the next batch, used and cleared by the next prefill; by default the
             ids are "0", "1", …
         reports: one `PrefillReport` per prefill so far.
+        moved: the method's layers, and those used instead where the attention that it reads does not exist.
     """
 
     def __init__(self, model: Any, pruner: Pruner, timer: Timer | None = None) -> None:
         self.samples: tuple[PromptInfo, ...] = ()
         self.reports: list[PrefillReport] = []
+        self.moved: list[Move] = []
         self._adapter, self._pruner, self._timer = find_adapter(model), pruner, timer
         self._stages: dict[int, Stage] = {}
         self._handles: list[Any] = []
@@ -93,6 +96,7 @@ class Session:
         if any(isinstance(getattr(hook, "__self__", None), Session) for hook in base._forward_pre_hooks.values()):
             raise UnsupportedError("this model is already being pruned; leave that session first, or compose methods")
         self._stages = checked_stages(self._adapter, self._pruner)
+        self.moved = moves(self._pruner.schedule(len(self._adapter.layers)), self._adapter.attends)
         try:
             self._attach()
         except BaseException:
@@ -207,7 +211,7 @@ class Session:
                 "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
                 "supported; start again with an empty cache and the whole conversation"
             )
-        self._forward = decode = Decode(state, cache, self._adapter.decoder.config)
+        self._forward = decode = Decode(state, cache, self._adapter)
         self._hook_layers(decode.layers)
         return (), decode.before_model(kwargs)
 

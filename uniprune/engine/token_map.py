@@ -69,14 +69,14 @@ def marked(ids: Tensor, wanted: Sequence[int]) -> Tensor:
 
 def valid_tokens(mask: Any, length: int) -> Tensor | None:
     """Return [B or 1, L], False (or 0) at padding, from any form of attention mask; None without one."""
-    if isinstance(mask, dict):
-        mask = next(iter(mask.values()))
+    if isinstance(mask, dict):  # one per kind of layer; None where there is no padding
+        mask = next((one for one in mask.values() if one is not None), None)
     if mask is None or mask.dim() == 2:
         valid: Tensor | None = mask
         return valid
-    # Already built (static cache): the last query row sees exactly the valid tokens.
-    last: Tensor = mask[:, 0, -1, :length]
-    return last.clone() if last.dtype == torch.bool else last == 0
+    # Already built (static cache): in any kind of layer, exactly the valid tokens attend to themselves.
+    itself = mask[:, 0].diagonal(dim1=-2, dim2=-1)[:, :length]
+    return itself.clone() if itself.dtype == torch.bool else itself == 0
 
 
 class PrefillInputs:

@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.attention import exchanged, received
 from uniprune.errors import PruningError, UnsupportedError
-from uniprune.modeling.adapter import ImageLayout, ModelAdapter
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.view import Grid
 
 DEEPSTACK = "deepstack_features"

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from uniprune.engine.vision import DEEPSTACK, VisionCapture
-from uniprune.modeling.adapter import ImageLayout, ModelAdapter
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.view import Grid
 
 

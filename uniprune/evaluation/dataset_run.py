@@ -12,10 +12,11 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Dataset, Request, Score, with_groups
 from uniprune.evaluation.distributed import ProcessGroup
 from uniprune.evaluation.options import RunOptions
-from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
+from uniprune.evaluation.video_support import check_videos
+from uniprune.evaluation.workers import explain_worker_failure
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing
@@ -38,6 +39,7 @@ class DatasetRun:
         store: where predictions and record go.
         progress: display of the command.
         team: processes that share the rows.
+        shares_features: whether image features are shared between methods.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class DatasetRun:
         store: Store,
         progress: RunProgress,
         team: ProcessGroup,
+        shares_features: bool = False,
     ) -> None:
         self.record, self.options = record, options
         self.dataset, self.store, self.progress, self.team = dataset, store, progress, team
@@ -56,6 +59,7 @@ class DatasetRun:
         check_requests(dataset.name, requests)
         if self.options.prompts == "family":
             requests = [worded(request, loaded.adapter.prompt) for request in requests]
+        check_videos(loaded, dataset.name, requests, shares_features)
         self._requests = requests
         self._blank = DatasetRecord(
             ability=dataset.ability,

@@ -37,8 +37,8 @@ def worded(request: Request, prompt: PromptBuilder) -> Request:
 
 
 def images_first(parts: Sequence[Part]) -> Sequence[Part]:
-    """Return a message with its images in front of its text; the same object if they are."""
-    ordered = sorted(parts, key=lambda part: part.image is None)
+    """Return a message with its images and videos in front of its text; the same object if they are."""
+    ordered = sorted(parts, key=lambda part: part.text is not None)
     return parts if all(one is other for one, other in zip(ordered, parts, strict=True)) else ordered
 
 

@@ -44,7 +44,7 @@ class Run:
             weights=loaded.weights,
             processor=loaded.image_processor,
             images=loaded.entry.images,
-            method=method.record(self.pruner, loaded.num_layers),
+            method=method.record(self.pruner, loaded.adapter.attends),
             ratio=method.ratio,
             protocol=options.protocol,
             seed=method.seed,
@@ -52,6 +52,8 @@ class Run:
             prompts=options.prompts,
             question=options.question,
             image_decoding=options.image_decoding,
+            frames=options.sampling.frames,
+            fps=options.sampling.fps,
             limit=options.limit,
             dtype=loaded.placement.dtype,
             attention=loaded.placement.attention,
@@ -92,12 +94,14 @@ class Run:
         """
         average = self.method.ratio if self.options.protocol == "average" else None
         options = self.options
-        settings = (options.batch_size, average, options.workers, shared, options.image_decoding, options.question)
+        settings = (options.batch_size, average, options.workers, shared, options.image_decoding)
         with ExitStack() as stack:
             with team.step():
-                runner = stack.enter_context(Runner(self.loaded, self.pruner, *settings))
+                runner = stack.enter_context(
+                    Runner(self.loaded, self.pruner, *settings, options.question, options.sampling)
+                )
                 each = [
-                    DatasetRun(self.record, self.loaded, self.options, dataset, store, progress, team)
+                    DatasetRun(self.record, self.loaded, options, dataset, store, progress, team, shared is not None)
                     for dataset in datasets
                 ]
             environments = team.gather(environment(self.record.setup.device))
@@ -118,7 +122,7 @@ class Run:
         """
         pruner = self.method.pruner()
         if self.options.protocol == "average":
-            pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers)
+            pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers, self.loaded.adapter.attends)
         if self.options.question == "hidden":
             check_hidden(pruner, self.loaded.num_layers)
         return pruner

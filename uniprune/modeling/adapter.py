@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.context import rotary_kind, rotary_positions
+from uniprune.modeling.image_grouping import Grouping, one_run
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
@@ -31,31 +32,6 @@ USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "f
 """Kinds of the parts that most models of every family have."""
 
 
-@dataclass(frozen=True)
-class ImageLayout:
-    """Placement of one encoded image in the prompt.
-
-    Attributes:
-        grids: (t, h, w) of its grids of tokens, in the order of their placeholders.
-        origins: for every cell of the grids, its token among all that the tower's call made, or the tokens it is a
-            mean of; None if unknown.
-        markers: [P] True at placeholders of the image that hold no token but, say, the end of a row; None for none.
-    """
-
-    grids: tuple[Grid, ...]
-    origins: Origins | None = None
-    markers: Tensor | None = None
-
-    @property
-    def placeholders(self) -> int:
-        """P, the number of placeholders of the image."""
-        return sum(map(math.prod, self.grids)) if self.markers is None else len(self.markers)
-
-    def moved(self, tokens: int) -> ImageLayout:
-        """Return the same placement of an image that is encoded so many tokens later in the call."""
-        return self if self.origins is None else replace(self, origins=self.origins.moved(tokens))
-
-
 class ModelAdapter:
     """Layout of one loaded model.
 
@@ -67,17 +43,20 @@ class ModelAdapter:
         vision: vision tower.
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
-        tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
+        block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
+            both ways; empty where attention is causal.
         encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
             "get_image_features".
+        videos: whether prompts with videos, as the processor makes them, are described, too.
         merge: patches per side that form one LLM token (1: a token is a patch).
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
     """
 
     tried: ClassVar[Tried] = {}
-    tiled: ClassVar[bool] = False
+    videos: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
+    block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
     vision: Any
@@ -88,6 +67,11 @@ class ModelAdapter:
         self.base: Any = model.base_model
         self.decoder: Any = model.get_decoder()
         self.layers: Sequence[Any] = self.decoder.layers
+
+    @classmethod
+    def of(cls, model: Any) -> ModelAdapter:
+        """Return the adapter of a model; by default this class, where one `model_type` has one kind of tower."""
+        return cls(model)
 
     # --- vision tower: every family writes these ----------------------------------------------------------------
     def vision_blocks(self) -> Sequence[nn.Module]:
@@ -141,6 +125,23 @@ class ModelAdapter:
         """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
         return ()
 
+    # --- decoder: where its layers differ ------------------------------------------------------------------------
+    @cached_property
+    def attends(self) -> tuple[bool, ...]:
+        """Whether each decoder layer has attention with queries and keys; layers with linear attention have none."""
+        return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    def blocks(self, visual: Tensor) -> Tensor:
+        """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
+
+        By default every contiguous run of placeholders is one.
+
+        Args:
+            visual: [B, L] True at visual placeholders of the un-pruned prompts.
+        """
+        first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+        return (first.long().cumsum(1) - 1).where(visual, -1)
+
     # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Word the user message as VLMEvalKit's wrapper of the family: texts, and positions in `asked.images`.
@@ -162,6 +163,13 @@ class ModelAdapter:
         sizes = list(map(math.prod, grids))
         numbers = torch.arange(sum(sizes)).split(sizes)
         return [ImageLayout((grid,), Origins.single(number)) for grid, number in zip(grids, numbers, strict=True)]
+
+    def image_grouping(self) -> Grouping:
+        """Return the rule by which encoded grids form the images of a prompt; by default each, in one run, is one.
+
+        It gets the ids and placeholders of a prompt, and must hold nothing of the model.
+        """
+        return one_run
 
     # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
     @property
@@ -189,6 +197,10 @@ class ModelAdapter:
     def placeholders(self, size: Size, tiles: int) -> int:
         """Return the number of placeholders of such an image; by default one per visual token."""
         return size[0] * size[1] * tiles
+
+    def image_ids(self, size: Size, tiles: int) -> list[int]:
+        """Return the ids of such an image in a prompt: its placeholders, and what a processor writes between them."""
+        return self.visual_token_ids[:1] * self.placeholders(size, tiles)
 
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
         """Return further arguments of a forward that follow from its input ids [B, L]."""
@@ -274,7 +286,7 @@ def find_adapter(model: Any) -> ModelAdapter:
         raise UserError(f"{unregistered(inner.config)}; a file registers another one (docs/add-a-model.md)")
     family: type[ModelAdapter] = MODELS.get(kind)
     try:
-        adapter = family(inner)
+        adapter = family.of(inner)
         adapter.vision_attention(adapter.vision_blocks()[adapter.block_index(None)])
     except AttributeError as error:
         raise UnsupportedError(

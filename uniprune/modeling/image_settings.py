@@ -98,12 +98,3 @@ def enlarged(parts: Sequence[Part], factor: int) -> Sequence[Part]:
     image = parts[first].image.convert("RGB")  # type: ignore[union-attr]  # it is the first part with an image
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BILINEAR)
     return [*parts[:first], dataclasses.replace(parts[first], image=image), *parts[first + 1 :]]
-
-
-def acts_one_by_one(processor: Any, picture: Any) -> bool:
-    """Check whether a processor treats the images of one prompt in another way than each by itself."""
-    message = [{"role": "user", "content": [{"type": "image"}] * 2 + [{"type": "text", "text": "a"}]}]
-    prompt = processor.apply_chat_template(message, tokenize=False)
-    one, other = (processor(text=prompt, images=images) for images in ([[picture] * 2], [picture] * 2))
-    lengths = (len(inputs["input_ids"][0]) for inputs in (one, other))
-    return len(set(lengths)) == 2

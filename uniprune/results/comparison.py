@@ -21,6 +21,7 @@ from uniprune.utils.hashing import stable_hash
 
 SETTINGS = (
     *("weights", "processor", "images", "image_decoding", "prompts", "question", "max_new_tokens", "limit"),
+    *("frames", "fps"),
     *("dtype", "attention", "device"),
 )
 """Fields of `Setup` that runs must share to be compared as methods."""
