@@ -44,6 +44,7 @@ class TinyLlavaNextVideo(TinyLlavaNext):
 class LlavaNextVideo(LlavaNext):
     """LLaVA-NeXT-Video: 144 tokens a frame, each the average of 2 x 2 patches that is then projected; no newlines."""
 
+    videos: ClassVar[bool] = True
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", VIDEOS)
     tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("clip_vision_model",)}
 

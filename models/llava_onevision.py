@@ -52,6 +52,7 @@ class LlavaOnevision(LlavaNext):
     image of a prompt with several, which are not cut into tiles, and every video.
     """
 
+    videos: ClassVar[bool] = True
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", VIDEOS)
     tried: ClassVar[Tried] = {
         "text model": ("qwen2",),
