@@ -84,6 +84,12 @@ class EncodedRequest:
         return self.frames is not None
 
     @property
+    def form(self) -> tuple[int, ...]:
+        """Shape of the pixels of a video, which must be the same for the rows of a batch; () without a video."""
+        pixels = self.inputs.get("pixel_values_videos")
+        return () if pixels is None else pixels.shape[1:]
+
+    @property
     def memory(self) -> int:
         """Size of all arrays in bytes."""
         arrays = [self.question, self.asked, *self.inputs.values()]

@@ -103,9 +103,9 @@ class Runner:
         for rows in self._encoded(requests, data, self._encoder(benchmark)):
             if faulty := [row for row in rows if row.error is not None]:
                 yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
-            waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.has_videos, row.tokens))
+            waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.form, row.tokens))
             while waiting:
-                alike = [row for row in waiting if row.has_videos == waiting[0].has_videos]
+                alike = [row for row in waiting if row.form == waiting[0].form]
                 batch = alike[: self.batch_size]
                 waiting = waiting[len(batch) :]
                 try:

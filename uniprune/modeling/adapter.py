@@ -170,7 +170,7 @@ class ModelAdapter:
 
         Args:
             grids: result of `grids` for the tower's call; None when the features were computed outside the session.
-            given: arguments of the one of `encoders` that made the call, with the shape of pixels in their place.
+            given: arguments of the one of `encoders` that made the call; instead of pixels their shape, by its name.
         """
         if grids is None:
             return None
