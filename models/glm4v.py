@@ -64,7 +64,7 @@ class Glm4v(Qwen2VL):
     """GLM-4.1V (arXiv 2507.01006): whole frames, four patches to a token before the projector, a gated MLP."""
 
     tried: ClassVar[Tried] = {"text model": ("glm4v_text",), "tower": ("glm4v_vision",)}
-    videos: ClassVar[bool] = False
+    videos: ClassVar[bool] = True
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's, and a request for yes or no where it has none."""

@@ -44,6 +44,7 @@ class LlavaNextVideo(LlavaNext):
     """LLaVA-NeXT-Video: 144 tokens a frame, each the average of 2 x 2 patches that is then projected; no newlines."""
 
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", "get_video_features")
+    videos: ClassVar[bool] = True
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's: VLMEvalKit has no wrapper of the family."""

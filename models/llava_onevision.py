@@ -53,6 +53,7 @@ class LlavaOnevision(LlavaNext):
     """
 
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", "get_video_features")
+    videos: ClassVar[bool] = True
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's: VLMEvalKit's wrapper has none of its own."""
