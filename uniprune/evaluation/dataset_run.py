@@ -12,11 +12,11 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Dataset, Request, Score, with_groups
 from uniprune.evaluation.distributed import ProcessGroup
 from uniprune.evaluation.options import RunOptions
-from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.evaluation.video_support import check_videos
+from uniprune.evaluation.workers import explain_worker_failure
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing

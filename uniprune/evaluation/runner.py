@@ -19,8 +19,9 @@ from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.generation import GeneratedText, Generator, is_out_of_memory
 from uniprune.evaluation.image_decoding import ImageDecoding
-from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
+from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
 from uniprune.evaluation.prompts import Question
+from uniprune.evaluation.workers import windows
 from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
