@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from .qwen2_5_vl import Qwen2_5_VL
 
 class WholeFrames(Qwen2_5_VL):
     """Qwen2.5-VL's layout without windows: patches lie in the order of their tokens."""
+
+    videos: ClassVar[bool] = False
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:
         """Whole frames, in every block."""

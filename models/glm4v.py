@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from uniprune.modeling.adapter import Tried
+from uniprune.modeling.image_grouping import ClipsOfGrids, Grouping
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
@@ -35,8 +36,8 @@ class TinyGlm4v(TinyQwen2VL):
             video_token_id=VIDEO,
             image_start_token_id=IMAGE_START,
             image_end_token_id=IMAGE_END,
-            video_start_token_id=IMAGE_START - 1,
-            video_end_token_id=IMAGE_START - 2,
+            video_start_token_id=IMAGE_END - 1,
+            video_end_token_id=IMAGE_END - 2,
             tie_word_embeddings=False,
         )
 
@@ -63,12 +64,19 @@ class Glm4v(Qwen2VL):
     """GLM-4.1V (arXiv 2507.01006): whole frames, four patches to a token before the projector, a gated MLP."""
 
     tried: ClassVar[Tried] = {"text model": ("glm4v_text",), "tower": ("glm4v_vision",)}
+    videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False  # both have the placeholders of images, so the model itself cannot
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's, and a request for yes or no where it has none."""
         if asked.benchmark not in ("HallusionBench", "POPE"):
             return None
         return [*range(len(asked.images)), asked.text, "Please answer yes or no."]
+
+    def image_grouping(self) -> Grouping:
+        """The tower encodes the frames of a video one by one, and their placeholders are those of images."""
+        config = self.model.config
+        return ClipsOfGrids(config.video_start_token_id, config.video_end_token_id)
 
     def token_parts(self) -> Sequence[nn.Module]:
         """The convolution that merges the patches of a token."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from uniprune.modeling.adapter import Tried
+from uniprune.modeling.image_grouping import Grouping, tiles_in_a_run
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
@@ -67,8 +68,6 @@ class InternVL(PatchGridAdapter):
         "rotary positions": ("default", "dynamic"),
     }
 
-    tiled: ClassVar[bool] = True
-
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.merge = round(1 / model.config.downsample_ratio)
@@ -95,3 +94,7 @@ class InternVL(PatchGridAdapter):
         """The block's `attention`."""
         attention: nn.Module = block.attention
         return attention
+
+    def image_grouping(self) -> Grouping:
+        """The tiles of an image follow each other in one run."""
+        return tiles_in_a_run

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.adapter import ModelAdapter, Size, Tried
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 
 from ._prompts import option_letter
+from .pixtral import Pixtral
 
 PATCH = 14
 
@@ -23,14 +24,20 @@ class TinyLlava(TinyModel):
 
     def config(self, text: dict[str, Any]) -> Any:
         """LlavaConfig."""
-        from transformers import LlamaConfig, LlavaConfig
+        from transformers import LlavaConfig
 
         return LlavaConfig(
             vision_config=tiny_tower(self.size),
-            text_config=LlamaConfig(**text),
+            text_config=self.language_model(text),
             image_token_index=IMAGE,
             image_seq_length=self.size[0] * self.size[1],
         )
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """LlamaConfig."""
+        from transformers import LlamaConfig
+
+        return LlamaConfig(**text)
 
 
 def tiny_tower(size: Size) -> Any:
@@ -57,6 +64,11 @@ class Llava(PatchGridAdapter):
         "tower": ("clip_vision_model", "siglip_vision_model"),
         "feature strategy": ("default", "full"),
     }
+
+    @classmethod
+    def of(cls, model: Any) -> ModelAdapter:
+        """Pixtral's adapter for a Pixtral tower: its checkpoints have LLaVA's model type."""
+        return (Pixtral if model.config.vision_config.model_type == "pixtral" else cls)(model)
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """For questions with options, a request for the letter."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -10,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
+
+from ._rectangles import rectangle
 
 PATCH = 14
 
@@ -61,6 +61,8 @@ class Qwen2_5_VL(ModelAdapter):
     """
 
     tried: ClassVar[Tried] = {"text model": ("qwen2_5_vl_text",), "tower": ("qwen2_5_vl_vision",)}
+    videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -133,13 +135,7 @@ class Qwen2_5_VL(ModelAdapter):
 
     def image_of(self, tokens: int) -> tuple[Size, int]:
         """The rectangle nearest to a square; sides at most 1:4 apart."""
-        height = max(side for side in range(1, math.isqrt(tokens) + 1) if tokens % side == 0)
-        if tokens > 4 * height**2:
-            raise UserError(
-                f"{tokens} visual tokens make no rectangle with sides at most 1:4 apart; use another number, say "
-                f"{math.isqrt(tokens) ** 2}"
-            )
-        return (height, tokens // height), 1
+        return rectangle(tokens), 1
 
     def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
         """[patches, pixels of all frames of a patch] and the grid of patches."""

@@ -43,6 +43,7 @@ class Qwen2VL(WholeFrames):
     """Qwen2-VL (arXiv 2409.12191): no windows, patches in the order of their tokens; else as Qwen2.5-VL."""
 
     tried: ClassVar[Tried] = {"text model": ("qwen2_vl_text",), "tower": ("qwen2_vl_vision",)}
+    videos: ClassVar[bool] = True
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Images first; question and options under headings, answers of a letter, yes or no, or a few words."""

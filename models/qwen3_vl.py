@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from uniprune.modeling.adapter import Tried
+from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.registry import register_model
 
@@ -47,6 +48,11 @@ class Qwen3VL(WholeFrames):
     """
 
     tried: ClassVar[Tried] = {"text model": ("qwen3_vl_text",), "tower": ("qwen3_vl_vision",)}
+    videos: ClassVar[bool] = True
+
+    def image_grouping(self) -> Grouping:
+        """Time stamps and marks stand between the frames of a video."""
+        return ClipsOverRuns(self.model.config.video_token_id)
 
     def token_parts(self) -> Sequence[nn.Module]:
         """The mergers of the blocks that feed the first decoder layers."""

@@ -48,7 +48,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the folder of an untrained tiny model ("llava", "llava-next", "internvl", "qwen2.5-vl") and processor."""
+    """Return the folder of an untrained tiny model (one of `build.FAMILIES`, or "llava-next") and its processor."""
     from tests.helpers.llava_next_checkpoint import save
     from uniprune.models.tiny.build import build_model, build_processor
 

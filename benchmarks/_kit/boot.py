@@ -88,7 +88,7 @@ def boot() -> Kit:
         raise UserError("VLMEvalKit is not installed; it makes the prompts and scores: pip install 'uniprune[vlmeval]'")
     root = Path(spec.submodule_search_locations[0])
     version = kit_version(root)
-    with untouched(), _stand_ins(root):
+    with untouched(), stand_ins(root):
         try:
             module = {path.rpartition(".")[2]: importlib.import_module(f"vlmeval.{path}") for path in USED}
         except ImportError as error:
@@ -158,7 +158,7 @@ def replaced(target: Any, **attributes: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stand_ins(root: Path) -> Iterator[None]:
+def stand_ins(root: Path) -> Iterator[None]:
     """Replace the packages whose import has side effects by empty modules, unless the real ones are imported."""
     contents: dict[str, dict[str, Any]] = {
         "vlmeval.tools": {"cli": None},

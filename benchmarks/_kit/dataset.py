@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -64,13 +64,13 @@ class KitDataset:
                 f"{name}: {tsv} is not the official file: md5 {self.fingerprint}, expected {expected_md5}; a partial "
                 f"download or a changed file would give wrong scores: {remedy(name, options.data_dir)}"
             )
-        self._kit = boot()
-        with session(), repaired(self._kit, 0):
+        self._kit: Any = self._boot()
+        with session(), self._repaired(0):
             table = read_table(tsv, task, self._kit, official=expected_md5 is not None)
         self.faulty: Mapping[str, str] = table.faulty
         self._groups = table.groups
-        self._clusters = clusters(table.names, table.images, table.groups)
-        self._data = _in_memory(self._kit, task, table)
+        self._clusters = clusters(table.names, table.visuals, table.groups)
+        self._data = self._opened(table)
         self._indices = table.names
         self._requests: dict[int, Request] = {}
         if self._judge is not None:
@@ -83,7 +83,8 @@ class KitDataset:
     @property
     def scorer(self) -> str:
         """Version of VLMEvalKit that makes its prompts and scores."""
-        return self._kit.version
+        version: str = self._kit.version
+        return version
 
     def requests(self, limit: int | None = None) -> list[Request]:
         """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""
@@ -112,16 +113,16 @@ class KitDataset:
         """
         positions = self._scored(predictions, limit, left_out)
         indices = [self._indices[position] for position in positions]
-        table = self._data.data.drop(columns="image").iloc[positions].reset_index(drop=True)
+        table = self._rows(positions)
         table["prediction"] = [str(predictions[index]) for index in indices]
         workdir.mkdir(parents=True, exist_ok=True)
-        with session() as folder, repaired(self._kit, len(table)), contextlib.ExitStack() as stack:
+        with session() as folder, self._repaired(len(table)), contextlib.ExitStack() as stack:
             if self._judge is not None:
                 replier = self._judge.replier(self._kit, table, workdir)
                 stack.enter_context(injected(self._kit, self._data, replier))
             evaluation = self._evaluate(table, folder)
             credits = self.task.credits(evaluation)
-        credits = credits.renamed(dict(zip(map(str, self._data.data["index"]), self._indices, strict=True)))
+        credits = credits.renamed(dict(zip(map(str, table["index"]), indices, strict=True)))
         if not credits.per_item:
             raise UserError(
                 f"{self.name}: VLMEvalKit could read none of the judge's {len(table)} replies, so there is no score; "
@@ -193,31 +194,52 @@ class KitDataset:
 
     def _request(self, position: int) -> Request:
         row, group = self._data.data.iloc[position], self._groups[position]
+        items = self._message(position)
         return Request(
             index=self._indices[position],
             load=partial(self._load, position),
             question=bare_question(str(row["question"])),
             max_new_tokens=self.task.max_new_tokens,
-            raw=self._raw_question(row),
-            wording=self._wording(position),
+            raw=self._raw_question(row, items),
+            wording=_wording(items),
             group=self._indices[group[0]] if len(group) > 1 else "",
+            videos=int(self.task.video is not None),
         )
 
-    def _wording(self, position: int) -> tuple[str | int, ...]:
-        """Return the texts of the kit's message for a row, and its images by number, none of them opened."""
-        number = count()
-        items = self._data.build_prompt(position)
-        return tuple(next(number) if item["type"] == "image" else str(item["value"]) for item in items)
-
     def _load(self, position: int) -> list[Part]:
-        """Build the kit's message for a row, its images opened."""
+        """Build the kit's message for a row, its images or videos opened."""
         return [
-            Part(image=images.opened(item["value"])) if item["type"] == "image" else Part(text=str(item["value"]))
-            for item in self._data.build_prompt(position)
+            Part(text=str(item["value"])) if item["type"] == "text" else self._shown(item["value"])
+            for item in self._message(position)
         ]
 
-    def _raw_question(self, row: Any) -> RawQuestion:
-        """Return the row's cells that prompts are made of, as the kit's wrappers read them."""
+    # --- what differs where rows have videos --------------------------------------------------------------------
+    def _boot(self) -> Kit:
+        """Return the kit."""
+        return boot()
+
+    def _repaired(self, rows: int) -> contextlib.AbstractContextManager[None]:
+        """Replace functions of the kit inside a block."""
+        return repaired(self._kit, rows)
+
+    def _opened(self, table: KitTable) -> Any:
+        """Return the kit's dataset object over a table."""
+        return _in_memory(self._kit, self.task, table)
+
+    def _rows(self, positions: Sequence[int]) -> Any:
+        """Return rows as the kit scores them."""
+        return self._data.data.drop(columns="image").iloc[positions].reset_index(drop=True)
+
+    def _message(self, position: int) -> Any:
+        """Return the kit's message for a row: parts of `type` "text", "image" or "video" with a `value`."""
+        return self._data.build_prompt(position)
+
+    def _shown(self, value: str) -> Part:
+        """Return the part of a message that shows an image or a video."""
+        return Part(image=images.opened(value))
+
+    def _raw_question(self, row: Any, items: Sequence[Mapping[str, Any]]) -> RawQuestion | None:
+        """Return the row's cells that prompts are made of, and the kit's message, as the kit's wrappers read them."""
         cells = {name: str(row[name]) for name in ("hint", *ascii_uppercase) if name in row and not pd.isna(row[name])}
         texts = row["image"] if isinstance(row["image"], list) else [row["image"]]
         return RawQuestion(
@@ -227,7 +249,16 @@ class KitDataset:
             hint=cells.pop("hint", None),
             options=cells,
             images=tuple(partial(images.opened, text) for text in texts),
+            message=tuple(
+                texts.index(item["value"]) if item["type"] == "image" else str(item["value"]) for item in items
+            ),
         )
+
+
+def _wording(items: Sequence[Mapping[str, Any]]) -> tuple[str | int, ...]:
+    """Return the texts of the kit's message for a row, and its images or videos by number, none of them opened."""
+    number = count()
+    return tuple(str(item["value"]) if item["type"] == "text" else next(number) for item in items)
 
 
 _KINDS: Mapping[str, Literal["choice", "yes-no", "open"]] = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open"}
@@ -249,7 +280,7 @@ def _in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
             return table.frame.assign(image="x" * (images.REFERENCE + 1))
 
         def post_build(self, dataset: str) -> None:
-            shown = [found[0] if len(found) == 1 else found for found in table.images]
+            shown = [found[0] if len(found) == 1 else found for found in table.visuals]
             self.data["image"] = pd.Series(shown, index=self.data.index, dtype=object)
 
         def dump_image(self, line: Any) -> list[str]:

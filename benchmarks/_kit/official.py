@@ -52,7 +52,7 @@ class OfficialFile:
         path = self.path(data_dir)
         if not path.is_file():
             return DataFile(path, "absent")
-        size, found = path.stat().st_size, _md5(path)
+        size, found = path.stat().st_size, file_md5(path)
         try:
             _, expected = self.published()
         except UserError:  # VLMEvalKit is not installed, or has no md5 of the file: nothing to compare with
@@ -102,17 +102,17 @@ def _continued(url: str, partial: Path, expected: str) -> str:
     from .transfer import download
 
     beginning_kept = download(url, partial)
-    found = _md5(partial)
+    found = file_md5(partial)
     if found != expected and beginning_kept:
         partial.unlink()
         download(url, partial)
-        found = _md5(partial)
+        found = file_md5(partial)
     if found != expected:
         partial.unlink()
     return found
 
 
-def _md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
     """Return the hexadecimal md5 of a file; a large one shows a progress bar on a terminal."""
     console, digest = Console(stderr=True, quiet=path.stat().st_size < LARGE), hashlib.md5()
     with byte_progress(console) as bar, bar.open(path, "rb", description=f"checking {path.name}") as file:

@@ -37,14 +37,14 @@ class KitTable:
     Attributes:
         names: the usable rows' indexes, letter by letter: 1, 01 and 1.0 are three rows.
         frame: their cells that VLMEvalKit gets, in which it tells rows apart by labels of ours (`Task.labels`).
-        images: base64 texts of their images, references followed.
+        visuals: base64 texts of their images, references followed; or paths of their videos.
         faulty: index (or "line N", "row N" if there is none) -> fault of every other row.
         groups: for every usable row, the positions of the rows scored together with it.
     """
 
     names: list[str]
     frame: Any
-    images: list[list[str]]
+    visuals: list[list[str]]
     faulty: dict[str, str]
     groups: list[tuple[int, ...]]
 
@@ -73,7 +73,7 @@ def read_table(path: Path, task: Task, kit: Kit, *, official: bool = False) -> K
             f"{path} is not a {task.kit_name} table: it has no column {', '.join(map(repr, lacking))}, "
             f"only {', '.join(text)}"
         )
-    cells = text.pop("image")
+    cells = text.pop("image") if task.video is None else ()
     kept = [name for name in text if name in task.cells]
     text = text.reindex(columns=[*kept, *(name for name in task.optional if name not in text)], fill_value="")
     rows = text.to_dict("records")
@@ -84,8 +84,13 @@ def read_table(path: Path, task: Task, kit: Kit, *, official: bool = False) -> K
     faults = _lost(text) if official else {}
     for i, reason in _row_faults(rows, names, task, kit, required).items():
         faults.setdefault(i, reason)
-    decoded = images.resolve({name: cell for name, cell in zip(names, cells, strict=True) if filled(cell)})
-    for i, reason in _image_faults(rows, names, decoded, task).items():
+    if task.video is None:
+        decoded = images.resolve({name: cell for name, cell in zip(names, cells, strict=True) if filled(cell)})
+        wrong = _image_faults(rows, names, decoded, task)
+    else:
+        decoded = {name: [str(path.parent / task.video(row))] for name, row in zip(names, rows, strict=True)}
+        wrong = {i: "its video does not exist" for i, name in enumerate(names) if not Path(decoded[name][0]).exists()}
+    for i, reason in wrong.items():
         faults.setdefault(i, reason)
     groups = _group(rows, names, faults, task)
     # Other splits are left out; a row without a split is faulty.
@@ -102,7 +107,7 @@ def read_table(path: Path, task: Task, kit: Kit, *, official: bool = False) -> K
     return KitTable(
         names=[names[i] for i in good],
         frame=_labelled(frame, [rows[i] for i in good], together, task),
-        images=[list(decoded[names[i]]) for i in good],
+        visuals=[list(decoded[names[i]]) for i in good],
         faulty=faulty,
         groups=together,
     )

@@ -78,6 +78,7 @@ class Task:
         split: the only value of the column `split` that is used; None for all.
         judging: how it is judged; None if exact matching is enough.
         max_new_tokens: longest answer, in tokens.
+        video: path of a row's video from the folder of the data file; None where rows have images.
     """
 
     kit_name: str
@@ -103,6 +104,7 @@ class Task:
     split: str | None = None
     judging: Judging | None = None
     max_new_tokens: int = 128
+    video: Callable[[Row], str] | None = None
 
     @property
     def cells(self) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -18,15 +19,15 @@ CODE = (
 """Files that make its prompts and scores here."""
 
 
-def kit_version(root: Path) -> str:
+def kit_version(root: Path, code: Sequence[str] = CODE) -> str:
     """Return the version of the package in a folder: `ms-vlmeval 0.0.20 (code 0123456789abcdef)`.
 
     Without metadata of that folder it is the commit of the checkout around it, if there is one. The hash of its code
     tells apart edited copies, and folders that nothing else names.
     """
-    files = {file for pattern in CODE for file in root.glob(pattern)}
-    code = files_hash((file.relative_to(root).as_posix(), file) for file in files)
-    return f"{_installed(root) or _checkout(root) or 'VLMEvalKit'} (code {code})"
+    files = {file for pattern in code for file in root.glob(pattern)}
+    digest = files_hash((file.relative_to(root).as_posix(), file) for file in files)
+    return f"{_installed(root) or _checkout(root) or 'VLMEvalKit'} (code {digest})"
 
 
 def _installed(root: Path) -> str | None:

@@ -1,12 +1,14 @@
 """Measured tables of the mini suite: `python -m uniprune.benchmarks.mini.report [--methods]` after the runs it lists.
 
 Writes docs/mini-suite.csv (one line per model, method and ratio) and docs/mini-suite.md (the same, readable); with
---methods docs/mini-suite-methods.csv and .md: every method, compared with random pruning.
+--methods docs/mini-suite-methods.csv and .md: every method, compared with random pruning. With --model only the rows of
+these models are replaced.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,7 +24,7 @@ from uniprune.results.remarks import row_notes
 from uniprune.results.store import Store
 from uniprune.utils.tables import to_csv
 
-MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
+MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl", "tiny-qwen3-vl")
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
 COLUMNS = ("method", "ratio", "visual tokens", *ABILITIES)
 PRE, INTRA = "random-pre", "random-intra"
@@ -45,6 +47,7 @@ class Page:
 
     Attributes:
         name: of both files.
+        models: in the order of the page.
         methods: in table order, after "none".
         ratios: that the table shows.
         seeds: of random pruning; if several, each method is compared with their mean.
@@ -53,6 +56,7 @@ class Page:
     """
 
     name: str
+    models: tuple[str, ...]
     methods: tuple[str, ...]
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -72,22 +76,23 @@ class Page:
 
 CURVES = Page(
     name="mini-suite",
+    models=MODELS,
     methods=(PRE, INTRA, "divprune", "fastv"),
     ratios=(0.5, 0.333, 0.222, 0.111),
     seeds=(0,),
     half_width="half-width",
     text="""# The mini suite, measured
 
-Scores of the three tiny models on the ten generated datasets, un-pruned and pruned. **This shows that the harness
+Scores of the four tiny models on the ten generated datasets, un-pruned and pruned. **This shows that the harness
 works, not how methods rank on real models**: images of 96 x 96 pixels with a few shapes and characters, models of
-1.3 to 1.6 million parameters that were trained with background tokens dropped more often than others, so they forgive
+1.2 to 1.6 million parameters that were trained with background tokens dropped more often than others, so they forgive
 whatever keeps the foreground. VLMEvalKit makes the prompts and the scores; MathVista, Math-Vision and MIA-Bench use the
 rule judge.
 
 Measured by
 
 ```sh
-for model in tiny-llava tiny-internvl tiny-qwen2.5-vl; do
+for model in tiny-llava tiny-internvl tiny-qwen2.5-vl tiny-qwen3-vl; do
   python run.py --model $model --method none random-pre random-intra divprune fastv \\
     --ratio 0.5 0.333 0.222 0.111 --batch-size 60 --share-vision 4 \\
     --output results/mini-suite
@@ -102,15 +107,16 @@ Columns are the six ability groups (mean headline score of their datasets, 0–1
 )
 METHODS = Page(
     name="mini-suite-methods",
+    models=MODELS[:3],
     methods=(PRE, INTRA, *SINGLE.split(), *COMPOSED.split()),
     ratios=(0.333, 0.222, 0.111),
     seeds=(0, 1, 2, 3, 4),
     half_width="spread",
     text=f"""# Every method on the mini suite
 
-Every registered method, and every composition of UniPruneBench's two-stage table, on the three tiny models. As with the
-[curves](mini-suite.md), **this shows that every method runs end to end and loses accuracy as it prunes, not how methods
-rank on real models**.
+Every registered method, and every composition of UniPruneBench's two-stage table, on three of the tiny models (not on
+tiny-qwen3-vl). As with the [curves](mini-suite.md), **this shows that every method runs end to end and loses accuracy
+as it prunes, not how methods rank on real models**.
 
 Measured by
 
@@ -155,12 +161,13 @@ def scored(record: RunRecord) -> Scored:
 
 
 def shown(page: Page, records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the runs of a page's methods and ratios that have all scores."""
+    """Return the runs of a page's models, methods and ratios that have all scores."""
     methods = ("none", *page.methods)
     found = []
     for record in records:
         method, ratio = record.setup.method.name, record.setup.ratio
-        if scored(record) and method in methods and (method == "none" or ratio in page.ratios):
+        known = record.model.name in page.models and method in methods
+        if known and scored(record) and (method == "none" or ratio in page.ratios):
             found.append(record)
     return found
 
@@ -180,7 +187,7 @@ def rows(page: Page, records: Iterable[RunRecord]) -> list[dict[str, str]]:
         if page.compared and method not in ("none", PRE, INTRA) and random:
             row |= _against(chosen[0], [scored(record) for record in random])
         out.append(row)
-    out.sort(key=lambda row: (MODELS.index(row["model"]), order.index(row["method"]), -float(row["ratio"])))
+    out.sort(key=lambda row: (page.models.index(row["model"]), order.index(row["method"]), -float(row["ratio"])))
     return out
 
 
@@ -234,7 +241,7 @@ def markdown(page: Page, table: CsvRows, notes: Sequence[str] = ()) -> str:
     """The readable page: one table per model, then the notes on its rows."""
     heads = [*COLUMNS, "average", *["minus random"] * page.compared]
     parts = [page.text]
-    for model in MODELS:
+    for model in page.models:
         parts.append(f"\n## {model}\n")
         parts.append("| " + " | ".join(heads) + " |")
         parts.append("|---" * 2 + "|---:" * (len(heads) - 2) + "|")
@@ -248,11 +255,19 @@ def markdown(page: Page, table: CsvRows, notes: Sequence[str] = ()) -> str:
 
 def _difference(row: dict[str, str]) -> str:
     """The last cell: bold where the interval excludes 0."""
-    if "random" not in row:
+    if not row.get("random"):
         return ""
     sure = float(row["low"]) > 0 or float(row["high"]) < 0
     middle = f"**{row['random']}**" if sure else row["random"]
     return f"{middle} ({row['low']} to {row['high']})"
+
+
+def stored(page: Page, docs: Path, models: Iterable[str]) -> tuple[list[dict[str, str]], list[str]]:
+    """Return (rows of these models, notes of all) as the page in `docs` has them."""
+    with (docs / f"{page.name}.csv").open(encoding="utf-8", newline="") as stream:
+        kept = [row for row in csv.DictReader(stream) if row["model"] in models]
+    after = (docs / f"{page.name}.md").read_text(encoding="utf-8").rpartition("|\n")[2]
+    return kept, [line for line in after.splitlines() if line]
 
 
 def main() -> None:
@@ -261,11 +276,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/mini-suite"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--methods", action="store_true", help="the table of every method instead of the curves")
+    parser.add_argument("--model", nargs="+", choices=MODELS, help="replace their rows, leave the others as they are")
     args = parser.parse_args()
     page = METHODS if args.methods else CURVES
-    records = shown(page, Store(args.results).records())
-    table = rows(page, records)
+    models = args.model or page.models
+    records = [record for record in shown(page, Store(args.results).records()) if record.model.name in models]
     notes = row_notes((record, name) for record in records for name in scored(record))
+    table = rows(page, records)
+    if args.model:
+        if lacking := set(models) - {row["model"] for row in table}:
+            raise UserError(f"{args.results} has no complete run of {', '.join(sorted(lacking))}; run it first")
+        kept, others = stored(page, args.docs, set(page.models) - set(models))
+        table = sorted([*kept, *table], key=lambda row: page.models.index(row["model"]))
+        notes = list(dict.fromkeys([*others, *notes]))
     (args.docs / f"{page.name}.csv").write_text(to_csv(page.columns, table), encoding="utf-8")
     (args.docs / f"{page.name}.md").write_text(markdown(page, table, notes), encoding="utf-8")
     sys.stdout.write(markdown(page, table, notes))

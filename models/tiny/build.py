@@ -1,4 +1,4 @@
-"""The three tiny architectures: Hugging Face classes with random weights, and their processors."""
+"""The four tiny architectures: Hugging Face classes with random weights, and their processors."""
 
 from __future__ import annotations
 
@@ -26,16 +26,22 @@ from transformers import (
     Qwen2Config,
     Qwen2VLImageProcessorPil,
     Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
 )
 
 from uniprune.synthetic import CELL, GRID, SIZE
 
 from .tokenizer import build_tokenizer
 
-FAMILIES = ("llava", "internvl", "qwen2.5-vl")
+FAMILIES = ("llava", "internvl", "qwen2.5-vl", "qwen3-vl")
+QWEN = ("qwen2.5-vl", "qwen3-vl")
+"""Families with patches in the order of Qwen's processor, positions of three coordinates, and no class token."""
 WIDTH, LAYERS, HEADS, THETA = 128, 6, 4, 1000.0
 """Language model: hidden size, decoder layers, attention heads, RoPE base; the same in every family."""
-VISION_WIDTH = {"llava": 96, "internvl": 64, "qwen2.5-vl": 96}
+VISION_WIDTH = {"llava": 96, "internvl": 64, "qwen2.5-vl": 96, "qwen3-vl": 56}
 MEAN, STD = 0.45, 0.25
 """Pixel normalisation, the same for every channel."""
 
@@ -46,10 +52,13 @@ _CHAT = (
     "{% if m['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
+_VIDEO = ("{% else %}{{ c[", "{% elif c['type'] == 'video' %}{{ '<img><video></img>' }}{% else %}{{ c[")
+"""Change of the template for videos. No tiny model was trained on any; this lets one run what is around the model."""
 PREFIX = {
     "llava": ("<bos><user>", ""),
     "internvl": ("<bos><user><img>", "</img>"),
     "qwen2.5-vl": ("<bos><user><img>", "</img>"),
+    "qwen3-vl": ("<bos><user><img>", "</img>"),
 }
 """Text before and after the visual tokens in a prompt of each family."""
 
@@ -58,7 +67,8 @@ def build_model(family: str, seed: int) -> Any:
     """Build an untrained model of one family; the same seed gives the same weights."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    model = {"llava": _llava, "internvl": _internvl, "qwen2.5-vl": _qwen}[family](tokenizer)
+    makers = {"llava": _llava, "internvl": _internvl, "qwen2.5-vl": _qwen2_5, "qwen3-vl": _qwen3}
+    model = makers[family](tokenizer)
     for name, parameter in model.named_parameters():
         if "embed_tokens" in name or "embedding" in name:
             nn.init.normal_(parameter, std=0.05)
@@ -139,31 +149,50 @@ def _internvl(tokenizer: PreTrainedTokenizerFast) -> Any:
     return InternVLForConditionalGeneration(config)
 
 
-def _qwen(tokenizer: PreTrainedTokenizerFast) -> Any:
-    patch = CELL // 2
-    vision = {
-        "depth": 4,
-        "hidden_size": VISION_WIDTH["qwen2.5-vl"],
-        "intermediate_size": 2 * VISION_WIDTH["qwen2.5-vl"],
-        "num_heads": 2,
-        "patch_size": patch,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 1,
-        "window_size": 8 * patch,
+def _qwen2_5(tokenizer: PreTrainedTokenizerFast) -> Any:
+    vision = _qwen_vision("qwen2.5-vl", times=2) | {
+        "window_size": 8 * (CELL // 2),
         "fullatt_block_indexes": [1, 3],
-        "out_hidden_size": WIDTH,
         "hidden_act": "silu",
     }
-    config = Qwen2_5_VLConfig(
-        vision_config=vision,
-        text_config=_text(tokenizer, rope={"mrope_section": [4, 6, 6]}),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<video>"),
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<img>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("</img>"),
-        tie_word_embeddings=True,
-    )
+    text = _text(tokenizer, rope={"mrope_section": [4, 6, 6]})
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text, **_qwen_ids(tokenizer))
     return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def _qwen3(tokenizer: PreTrainedTokenizerFast) -> Any:
+    vision = _qwen_vision("qwen3-vl", times=3) | {
+        "num_position_embeddings": (2 * GRID) ** 2,
+        "deepstack_visual_indexes": [0, 1, 2],
+    }
+    rope = {"mrope_section": [6, 5, 5], "mrope_interleaved": True}
+    text = _text(tokenizer, rope=rope, head_dim=WIDTH // HEADS)
+    config = Qwen3VLConfig(vision_config=vision, text_config=text, **_qwen_ids(tokenizer))
+    return Qwen3VLForConditionalGeneration(config)
+
+
+def _qwen_vision(family: str, times: int) -> dict[str, Any]:
+    width = VISION_WIDTH[family]
+    return {
+        "depth": 4,
+        "hidden_size": width,
+        "intermediate_size": times * width,
+        "num_heads": 2,
+        "patch_size": CELL // 2,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 1,
+        "out_hidden_size": WIDTH,
+    }
+
+
+def _qwen_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "video_token_id": tokenizer.convert_tokens_to_ids("<video>"),
+        "vision_start_token_id": tokenizer.convert_tokens_to_ids("<img>"),
+        "vision_end_token_id": tokenizer.convert_tokens_to_ids("</img>"),
+        "tie_word_embeddings": True,
+    }
 
 
 def build_processor(family: str) -> Any:
@@ -190,11 +219,11 @@ def build_processor(family: str) -> Any:
             chat_template=_CHAT.replace("IMAGE", "<image>"),
         )
     limits = {"shortest_edge": SIZE * SIZE, "longest_edge": SIZE * SIZE}
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessorPil(
-            patch_size=CELL // 2, temporal_patch_size=1, merge_size=2, size=limits, **pixels
-        ),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(patch_size=CELL // 2, temporal_patch_size=1, merge_size=2),
-        chat_template=_CHAT.replace("IMAGE", "<img><image></img>"),
-    )
+    patches: dict[str, Any] = {"patch_size": CELL // 2, "temporal_patch_size": 1, "merge_size": 2}
+    images = Qwen2VLImageProcessorPil(size=limits, **patches, **pixels)
+    template = _CHAT.replace("IMAGE", "<img><image></img>")
+    if family == "qwen2.5-vl":
+        videos = Qwen2VLVideoProcessor(size=limits, **patches, **pixels)
+        return Qwen2_5_VLProcessor(images, tokenizer, videos, chat_template=template.replace(*_VIDEO))
+    tokenizer = build_tokenizer(vision_start_token="<img>", vision_end_token="</img>")
+    return Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(**patches), chat_template=template)

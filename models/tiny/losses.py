@@ -81,6 +81,12 @@ class TokenObjectives(nn.Module):
         return 2 * _balanced(F.softplus(torch.where(shown, -1.0, 1.0) * (self.scale * cosine + self.bias)), shown)
 
 
+def imitation(tokens: Tensor, taught: Tensor, labels: Tensor) -> Tensor:
+    """Compute the squared distance of tokens to those of another model [B, N, D], in units of the latter's variance."""
+    each = (tokens.float() - taught.float()).square().mean(-1) / taught.float().var()
+    return _balanced(each, (labels[:, 0] > 0) | (labels[:, 2] > 0))
+
+
 def _balanced(each: Tensor, positive: Tensor) -> Tensor:
     """Average the mean over positives and the mean over the rest."""
     inside = positive.float()

@@ -7,7 +7,7 @@ answers, and `generate` on a single question computes the same numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ from transformers.masking_utils import sdpa_mask
 
 from uniprune.synthetic import GRID
 
-from .build import PREFIX
+from .build import PREFIX, QWEN
 from .data import SceneBatch
+from .vision import Features
 
 ATTENTION = "packed"
 
@@ -40,21 +41,31 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 @dataclass
 class Packed:
-    """Embeddings [B, S, D], positions [B, S] or [3, B, S] and additive mask [B, 1, S, S] of a sequence."""
+    """Embeddings [B, S, D], positions [B, S] or [3, B, S] and additive mask [B, 1, S, S] of a sequence.
+
+    `deepstack` holds arguments of the decoder: features of the visual tokens for its first layers, and where these are.
+    """
 
     embeddings: Tensor
     positions: Tensor
     mask: Tensor
+    deepstack: dict[str, Any] = field(default_factory=dict)
 
 
 def pack(
-    family: str, model: Any, tokenizer: PreTrainedTokenizerFast, visual: Tensor, batch: SceneBatch, keep: Tensor | None
+    family: str,
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    features: Features,
+    batch: SceneBatch,
+    keep: Tensor | None,
 ) -> Packed:
     """Assemble the sequence of a batch.
 
-    `visual` is [B, N, D], the projected visual tokens; `keep` is [B, K], the sorted indices of those that stay (they
-    keep their positions), or None for all.
+    `keep` is [B, K], the sorted indices of the visual tokens that stay (with their positions and their features for
+    the first decoder layers), or None for all.
     """
+    visual, deepstack = features.tokens, features.deepstack
     size, device = len(visual), visual.device
     embed = model.get_input_embeddings()
     before, after = (
@@ -63,7 +74,7 @@ def pack(
     )
     image_positions, after_image = _image_positions(family, len(before), device)
     if keep is not None:
-        visual = visual.gather(1, keep[..., None].expand(-1, -1, visual.shape[-1]))
+        visual, *deepstack = (f.gather(1, keep[..., None].expand(-1, -1, f.shape[-1])) for f in (visual, *deepstack))
         image_positions = image_positions[:, keep]
     else:
         image_positions = image_positions[:, None].expand(-1, size, -1)
@@ -83,13 +94,23 @@ def pack(
     causal = torch.ones(total, total, dtype=torch.bool, device=device).tril()
     mask = torch.zeros(size, 1, total, total, dtype=torch.bfloat16, device=device)
     mask.masked_fill_(~(same & causal)[:, None], torch.finfo(torch.bfloat16).min)
-    return Packed(torch.cat([head, embed(batch.ids)], 1), positions if rows > 1 else positions[0], mask)
+    packed = Packed(torch.cat([head, embed(batch.ids)], 1), positions if rows > 1 else positions[0], mask)
+    if deepstack:
+        shown = torch.zeros(size, total, dtype=torch.bool, device=device)
+        shown[:, len(before) : len(before) + visual.shape[1]] = True
+        rows_of_all = [feature.flatten(0, 1) for feature in deepstack]
+        packed.deepstack = {"visual_pos_masks": shown, "deepstack_visual_embeds": rows_of_all}
+    return packed
 
 
 def answer_states(model: Any, packed: Packed, text: int) -> Tensor:
     """Compute the final hidden states [B, text, D] of the packed blocks."""
     out = model.get_decoder()(
-        inputs_embeds=packed.embeddings, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
+        inputs_embeds=packed.embeddings,
+        attention_mask=packed.mask,
+        position_ids=packed.positions,
+        use_cache=False,
+        **packed.deepstack,
     )
     states: Tensor = out.last_hidden_state[:, -text:]
     return states
@@ -99,6 +120,6 @@ def _image_positions(family: str, start: int, device: torch.device) -> tuple[Ten
     """Return ([rows, N] positions of the visual tokens, position right after the image): 1-D, or Qwen's (t, h, w)."""
     n = GRID * GRID
     flat = torch.arange(n, device=device)
-    if family != "qwen2.5-vl":
+    if family not in QWEN:
         return start + flat[None], start + n
     return start + torch.stack([torch.zeros_like(flat), flat // GRID, flat % GRID]), start + GRID

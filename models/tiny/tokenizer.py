@@ -42,8 +42,8 @@ def vocabulary() -> list[str]:
     return [*SPECIAL, *PHRASES, *marked, *dict.fromkeys(single)]
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer of all tiny models, with the attributes that the three families' processors read.
+def build_tokenizer(**attributes: str) -> PreTrainedTokenizerFast:
+    """Build the tokenizer of all tiny models, with the attributes that the families' processors read.
 
     A word carries the space before it, a single character does not, so "the word is X7F2." comes back as written.
     """
@@ -73,6 +73,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
             "end_image_token": "</img>",
             "user_token": "<user>",
             "assistant_token": "<assistant>",
+            **attributes,
         },
         clean_up_tokenization_spaces=False,
         padding_side="left",

@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText
 
 from uniprune.synthetic import GRID
 
-from .build import FAMILIES, VISION_WIDTH, build_model, build_processor
+from .build import FAMILIES, QWEN, VISION_WIDTH, build_model, build_processor
 from .data import COMPOSE, JOINT, POLISH, TASKS, Batches, SceneBatch
-from .losses import TokenObjectives
+from .losses import TokenObjectives, imitation
 from .packing import ATTENTION, answer_states, pack
+from .teacher import Teacher
 from .tokenizer import build_tokenizer
 from .vision import VISION
 
@@ -57,6 +57,7 @@ class Recipe:
     objectives: float = 0.3
     drop_share: float = 0.5
     easy_share: float = 0.1
+    imitation: float = 0.0
 
 
 class Trainer:
@@ -67,11 +68,14 @@ class Trainer:
         self.tokenizer = build_tokenizer()
         self.model = build_model(family, recipe.seed).to(device)
         self.model.get_decoder().set_attn_implementation(ATTENTION)
-        if language_from is not None:
-            _copy_language_model(self.model, language_from)
-        has_class_token = family != "qwen2.5-vl"
+        self.teacher = None if language_from is None else Teacher(language_from, device)
+        if self.teacher is not None:
+            self.teacher.start(self.model)
+        has_class_token = family not in QWEN
         self.objectives = TokenObjectives(self.tokenizer, VISION_WIDTH[family] if has_class_token else None).to(device)
         self.batches = Batches(self.tokenizer, recipe.seed)
+        if self.teacher is not None and recipe.imitation:
+            self.teacher.scale(self.model, family, self.batches.at(0, 8).pixels.to(device))
         self.phase, self.step = "vision", 0
         self.optimizers = self._optimizers()
         self.metrics: dict[str, float] = {}
@@ -131,19 +135,27 @@ class Trainer:
         self._track(loss=loss)
 
     def _loss(self, batch: SceneBatch, joint: bool, rng: np.random.Generator) -> Tensor:
-        visual, class_token = VISION[self.family](self.model, batch.pixels)
+        features = VISION[self.family](self.model, batch.pixels)
         embeddings = self.model.get_input_embeddings().weight
         objectives: Tensor
         objectives, right = self.objectives(
-            visual, class_token, embeddings if joint else embeddings.detach(), batch.labels, batch.present
+            features.tokens,
+            features.class_token,
+            embeddings if joint else embeddings.detach(),
+            batch.labels,
+            batch.present,
         )
         self._track(**{f"token {k}": v for k, v in right.items()})
         if not joint:
+            if self.teacher is not None and self.recipe.imitation:
+                gap = imitation(features.tokens, self.teacher.tokens(batch.pixels), batch.labels)
+                self._track(imitation=gap)
+                objectives = objectives + self.recipe.imitation * gap
             return objectives
         keep = None
         if rng.random() < self.recipe.drop_share:
             keep = _droppable(batch.labels, rng)
-        packed = pack(self.family, self.model, self.tokenizer, visual, batch, keep)
+        packed = pack(self.family, self.model, self.tokenizer, features, batch, keep)
         states = answer_states(self.model, packed, batch.ids.shape[1])
         answered = batch.target >= 0
         logits = self.model.get_output_embeddings()(states[answered]).float()
@@ -239,19 +251,6 @@ def _droppable(labels: Tensor, rng: np.random.Generator) -> Tensor:
     order = rng.random((size, tokens)) - rng.random((size, 1)) * 1.5 * foreground
     kept = np.sort(order.argsort(1)[:, :count], 1)
     return torch.from_numpy(kept).to(labels.device)
-
-
-def _copy_language_model(model: Any, folder: Path) -> None:
-    """Copy the language model of a tiny model trained before; biases that it lacks start at zero."""
-    source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).get_decoder().state_dict()
-    target = model.get_decoder()
-    missing, unexpected = target.load_state_dict(source, strict=False)
-    different = [name for name in missing if not name.endswith("bias")] + list(unexpected)
-    if different:
-        raise SystemExit(f"{folder} holds another language model; parameters that do not match: {different[:5]}")
-    for name, parameter in target.named_parameters():
-        if name in missing:
-            nn.init.zeros_(parameter)
 
 
 def main() -> None:

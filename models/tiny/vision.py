@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
-from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
+from transformers.vision_utils import (
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 from uniprune.synthetic import CELL, SIZE
 
-Features = tuple[Tensor, Tensor | None]
-"""([B, N, D] projected tokens, [B, C] class token of the last layer or None)."""
+
+class Features(NamedTuple):
+    """What a tower gives for B images of N visual tokens.
+
+    Attributes:
+        tokens: [B, N, D] projected tokens.
+        class_token: [B, C] class token of the last layer, or None.
+        deepstack: [B, N, D] each, what is added to the visual tokens after the first decoder layers.
+    """
+
+    tokens: Tensor
+    class_token: Tensor | None = None
+    deepstack: tuple[Tensor, ...] = ()
 
 
 def _llava(model: Any, pixels: Tensor) -> Features:
     out = model.model.vision_tower(pixels, output_hidden_states=True)
     tokens = out.hidden_states[model.config.vision_feature_layer][:, 1:]
-    return model.model.multi_modal_projector(tokens), out.last_hidden_state[:, 0]
+    return Features(model.model.multi_modal_projector(tokens), out.last_hidden_state[:, 0])
 
 
 def _internvl(model: Any, pixels: Tensor) -> Features:
@@ -28,10 +43,10 @@ def _internvl(model: Any, pixels: Tensor) -> Features:
     side = int((hidden.shape[1] - 1) ** 0.5)
     grid = hidden[:, 1:].reshape(len(hidden), side, side, -1)
     merged = inner.pixel_shuffle(grid, scale_factor=model.config.downsample_ratio).flatten(1, 2)
-    return inner.multi_modal_projector(merged), hidden[:, 0]
+    return Features(inner.multi_modal_projector(merged), hidden[:, 0])
 
 
-def _qwen(model: Any, pixels: Tensor) -> Features:
+def _qwen2_5(model: Any, pixels: Tensor) -> Features:
     """Run the tower's own blocks, with all windows of the batch in one attention call instead of one call each."""
     tower = model.model.visual
     batch, side, merge = len(pixels), SIZE // (CELL // 2), tower.spatial_merge_size
@@ -50,7 +65,32 @@ def _qwen(model: Any, pixels: Tensor) -> Features:
         hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, length)
         hidden = hidden + block.mlp(block.norm2(hidden))
     merged = tower.merger(hidden.flatten(0, 1)).view(batch, side * side // merge**2, -1)
-    return merged[:, torch.argsort(index)], None
+    return Features(merged[:, torch.argsort(index)])
+
+
+def _qwen3(model: Any, pixels: Tensor) -> Features:
+    """Run the tower's own blocks and mergers, with all images of the batch in one attention call."""
+    tower = model.model.visual
+    batch, side, merge = len(pixels), SIZE // (CELL // 2), tower.spatial_merge_size
+    grid = torch.tensor([[1, side, side]], device=pixels.device)
+    indices, weights = get_vision_interpolation_indices_and_weights(
+        grid,
+        num_grid_per_side=tower.num_grid_per_side,
+        mode=tower.interpolation_mode,
+        align_corners=tower.interpolation_align_corners,
+        spatial_merge_size=merge,
+    )
+    hidden = tower.patch_embed(to_patches(pixels).flatten(0, 1)).view(batch, side * side, -1)
+    hidden = hidden + (tower.pos_embed(indices) * weights[..., None]).sum(1)
+    cos, sin = tower.rotary_pos_emb(hidden[0], get_vision_position_ids(grid, merge))
+    tokens, deepstack = (batch, side * side // merge**2, -1), []
+    for number, block in enumerate(tower.blocks):
+        hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, side * side)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+        if number in tower.deepstack_visual_indexes:
+            merger = tower.deepstack_merger_list[tower.deepstack_visual_indexes.index(number)]
+            deepstack.append(merger(hidden.flatten(0, 1)).view(tokens))
+    return Features(tower.merger(hidden.flatten(0, 1)).view(tokens), deepstack=tuple(deepstack))
 
 
 def _attend(module: Any, x: Tensor, cos: Tensor, sin: Tensor, length: int) -> Tensor:
@@ -77,5 +117,6 @@ def to_patches(pixels: Tensor) -> Tensor:
 VISION: dict[str, Callable[[Any, Tensor], Features]] = {
     "llava": _llava,
     "internvl": _internvl,
-    "qwen2.5-vl": _qwen,
+    "qwen2.5-vl": _qwen2_5,
+    "qwen3-vl": _qwen3,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import ROOT
-from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, markdown, rows
+from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, main, markdown, rows, stored
 from uniprune.errors import UserError
 from uniprune.utils.tables import to_csv
 
@@ -31,6 +31,7 @@ def record(method: str, ratio: float, credit: float, seed: int = 0, tables: int 
     return SimpleNamespace(datasets=entries, setup=setup, model=SimpleNamespace(name="tiny-llava"))
 
 
+DOCS = ROOT / "docs"
 RUNS = [
     record("fastv", 0.222, 0.75),
     record("divprune", 0.222, 0.25),
@@ -71,7 +72,24 @@ def test_runs_that_left_rows_out_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("page", [CURVES, METHODS], ids=lambda page: page.name)
 def test_the_committed_pages_are_those_of_the_script(page: Page) -> None:
-    folder: Path = ROOT / "docs"
-    assert (folder / f"{page.name}.md").read_text(encoding="utf-8").startswith(page.text)
-    header = (folder / f"{page.name}.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert to_csv(page.columns, []).splitlines() == [header]
+    kept, notes = stored(page, DOCS, page.models)
+    assert {row["model"] for row in kept} == set(page.models)
+    assert markdown(page, kept, notes) == (DOCS / f"{page.name}.md").read_text(encoding="utf-8")
+    assert to_csv(page.columns, kept) == (DOCS / f"{page.name}.csv").read_text(encoding="utf-8")
+
+
+def test_rows_of_other_models_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mini-suite.csv", "mini-suite.md"):
+        (tmp_path / name).write_text((DOCS / name).read_text(encoding="utf-8") + "\nA note.\n" * name.endswith("md"))
+    monkeypatch.setattr("uniprune.benchmarks.mini.report.Store", lambda folder: SimpleNamespace(records=lambda: RUNS))
+    monkeypatch.setattr("uniprune.benchmarks.mini.report.row_notes", lambda entries: ["Another note."])
+    words = ["report", "--docs", str(tmp_path), "--results", "runs", "--model"]
+    monkeypatch.setattr("sys.argv", [*words, "tiny-llava"])
+    main()
+    before, after = (stored(CURVES, folder, CURVES.models) for folder in (DOCS, tmp_path))
+    assert after[0][:4] == [dict.fromkeys(CURVES.columns) | row for row in rows(CURVES, RUNS)]
+    assert after[0][4:] == [row for row in before[0] if row["model"] != "tiny-llava"]
+    assert after[1] == ["A note.", "Another note."]
+    monkeypatch.setattr("sys.argv", [*words, "tiny-internvl"])
+    with pytest.raises(UserError, match="runs has no complete run of tiny-internvl"):
+        main()

@@ -13,7 +13,6 @@ from torch import Tensor
 import uniprune.engine.prefill as prefill
 from uniprune.conformance import MethodUnderTest, Models
 from uniprune.conformance import sequence as checks
-from uniprune.engine.compaction import KeptTokens
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.report import PrefillReport
 from uniprune.methods.divprune import DivPrune
@@ -40,11 +39,12 @@ def test_they_pass_on_the_engine_as_it_is(method: Callable[[], MethodUnderTest])
 def test_positions_counted_from_the_start(
     method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def first(arguments: dict[str, Any], run: Prefill, kept: KeptTokens, hidden: Tensor, rotary: Any) -> dict[str, Any]:
-        return arguments | {"position_embeddings": tuple(table[:, : hidden.shape[1]] for table in rotary)}
+    def first(found: dict[str, Any], run: Prefill, layer: int, hidden: Tensor, kwargs: Any, kept: Any) -> Any:
+        tables = tuple(table[:, : hidden.shape[1]] for table in kwargs["position_embeddings"])
+        return found | {"position_embeddings": tables}
 
     one = method()
-    wrap(monkeypatch, Prefill, "_layer_arguments", first)
+    wrap(monkeypatch, Prefill, "_gathered", first)
     assert checks.original_positions(one).detail == "positions differ in layers [0, 1, 2, 3, 4]"
 
 

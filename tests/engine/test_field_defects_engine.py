@@ -23,7 +23,7 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.fitprune import FitPrune
 from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import IntraLLM, Pruner
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.view import View
@@ -99,13 +99,13 @@ def test_order_and_positions_scrambled(family: str, monkeypatch: pytest.MonkeyPa
     check_order_and_positions(family, FastV(ratio=0.4))
     with noticed():
         check_order_and_positions(family, FastV(ratio=0.4, order="release"))
-    arguments = Prefill._layer_arguments
+    gathered = Prefill._gathered
 
-    def renumbered(run: Prefill, kept: Any, hidden: Tensor, rotary: Any) -> dict[str, Any]:
-        tables = tuple(table[:, : hidden.shape[1]] for table in rotary)
-        return arguments(run, kept, hidden, rotary) | {"position_embeddings": tables}
+    def renumbered(run: Prefill, layer: int, hidden: Tensor, kwargs: Any, kept: Any) -> dict[str, Any]:
+        tables = tuple(table[:, : hidden.shape[1]] for table in kwargs["position_embeddings"])
+        return gathered(run, layer, hidden, kwargs, kept) | {"position_embeddings": tables}
 
-    monkeypatch.setattr(Prefill, "_layer_arguments", renumbered)
+    monkeypatch.setattr(Prefill, "_gathered", renumbered)
     with noticed():
         check_order_and_positions(family, FastV(ratio=0.4))
 

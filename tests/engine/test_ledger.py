@@ -137,7 +137,7 @@ def test_adaptive_methods_declare_themselves_and_report_what_they_kept(
     assert not any("off the requested budget" in note for note in board.notes)
 
 
-@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2.5-vl"])
+@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2.5-vl", "qwen3-vl"])
 def test_the_average_protocol_from_command_line_to_leaderboard(
     name: str, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:

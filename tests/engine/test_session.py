@@ -197,12 +197,12 @@ REFUSED: dict[str, tuple[type[Exception], str, Any]] = {
         "M-RoPE",
         lambda: (build("qwen2_5_vl"), DivPrune(ratio=0.5, positions="compact")),
     ),
-    "sliding window": (
+    "window and compact positions": (
         UnsupportedError,
         "sliding_attention",
         lambda: (
             fresh_model("internvl", use_sliding_window=True, sliding_window=8, max_window_layers=2),
-            DivPrune(ratio=0.5),
+            DivPrune(ratio=0.5, positions="compact"),
         ),
     ),
     "no model": (UserError, "no config.model_type", lambda: (torch.nn.Linear(2, 2), DivPrune(ratio=0.5))),

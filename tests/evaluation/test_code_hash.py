@@ -103,7 +103,7 @@ def test_an_edit_of_a_helper_is_another_run(plugin: Path) -> None:
     choice = MethodSpec("with-helpers", ratio=0.5)
 
     def code() -> str:
-        return choice.record(choice.pruner(), 6).code
+        return choice.record(choice.pruner(), [True] * 6).code
 
     first, others = code(), code_hash([METHODS.get("divprune")])
     for edited in (plugin, plugin.with_name("near_helper.py"), plugin.with_name("deep_helper.py")):

@@ -153,7 +153,7 @@ def test_a_plan_holds_settings_of_both_spellings_apart(
 
 def test_a_run_unlike_the_papers_harness_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = MethodSpec("none")
-    method = spec.record(spec.pruner(), num_layers=28)
+    method = spec.record(spec.pruner(), attends=[True] * 28)
     fields = {"paper": {"prompts": "family", "images": "paper"}, "own": {}, "both": {"prompts": "family"}}
     runs = {
         name: records.run(method, {"pope": records.dataset([1.0] * 4)}, 1.0, model="qwen2.5-vl-7b", **setup)

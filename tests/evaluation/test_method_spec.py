@@ -45,7 +45,7 @@ def test_names_are_looked_up_once_and_not_pickled(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Registry, "get", lambda registry, name: looked_up.append(name) or get(registry, name))
     spec = MethodSpec("divprune+fastv", 0.25)
     assert spec.pruner() is spec.pruner()
-    assert spec.record(spec.pruner(), 6).name == "divprune+fastv"
+    assert spec.record(spec.pruner(), [True] * 6).name == "divprune+fastv"
     assert looked_up == ["divprune", "fastv"]
     copy = pickle.loads(pickle.dumps(spec))
     assert copy == spec

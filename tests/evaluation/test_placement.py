@@ -49,7 +49,7 @@ def texts(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:
     return [(one.index, one.prediction, one.visual_tokens) for one in answers]
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl"])
+@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl", "qwen3-vl"])
 def test_layers_whose_weights_are_fetched_for_each_call_give_the_same(family: str, checkpoint: Checkpoint) -> None:
     """Offloaded layers, as with `device_map` when no GPU has room: accelerate's hooks load weights and move data."""
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
@@ -94,7 +94,7 @@ def test_memory_that_runs_out_after_a_pruning_point_costs_nothing_but_time(
     assert all(one.spans and one.spans["total"] > 0 for one in answers)
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl"])
+@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl", "qwen3-vl"])
 def test_layers_on_two_devices_give_the_same(family: str, checkpoint: Checkpoint) -> None:
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
     places = Places()

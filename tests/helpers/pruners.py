@@ -19,6 +19,7 @@ class Plan(Pruner):
 
     plan: dict[int, float] = field(default_factory=dict)
     exact: ClassVar[bool] = False
+    prompt_aware: ClassVar[bool] = True
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         return tuple(Stage(layer, 1.0, self) for layer in self.plan)

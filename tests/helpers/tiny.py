@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import cache
 from itertools import cycle
+from math import prod
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from transformers import LlavaForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from tests.helpers.variants import VARIANTS
-from uniprune.modeling.tiny import IMAGE, IMAGE_START, LAYERS, PAD, VIDEO, TinyModel, tiny_model
+from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, LAYERS, PAD, VIDEO, TinyModel, tiny_model
+from uniprune.pruning.view import Grid
 
 __all__ = ["IMAGE", "LAYERS", "PAD", "VIDEO", "tiny_model"]
 
@@ -22,14 +24,23 @@ FAMILIES = ("llava", "internvl", "qwen2_5_vl", "llava_next")
 COVERED = (
     *("internvl-qwen3", "internvl-qwen3_moe", "llava-siglip-qwen2", "llava_next-mistral"),
     *("qwen2_vl", "glm4v", "glm4v_moe", "glm46v"),
-    *("qwen3_vl", "qwen3_vl_moe"),
+    *("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
+    *("llava_onevision", "llava_next_video"),
+    *("smolvlm", "idefics3", "llava-pixtral", "mistral3"),
+    *("gemma3", "gemma4", "gemma4-26b", "gemma4-e2b"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
+WITHOUT_LLM_ATTENTION = ("mistral3-ministral3",)
+"""Others, whose decoder's attention is not recomputed: `test_ministral3.py`."""
 VISION_START = IMAGE_START
 INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
 """Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""
 SIZES = ((4, 6), (4, 4), (6, 2))
 """Grids that images of dynamic size cycle through: 24, 16 and 12 tokens."""
+
+
+PIXELS = ("pixel_values", "image_sizes", "image_position_ids")
+"""Arguments of a forward with a row per image."""
 
 
 @cache
@@ -66,7 +77,7 @@ def inputs(family: str, images: tuple[int, ...] = (1,), seed: int = 0, tiles: in
 def visual(x: dict[str, Tensor]) -> Tensor:
     """[B, L] True at placeholders that carry a visual token, by LLaVA-NeXT's own code."""
     places = x["input_ids"] == IMAGE
-    if "image_sizes" in x:
+    if "image_sizes" in x and x["pixel_values"].dim() == 5:
         base = build("llava_next").base_model
         config = base.config
         tiles = [
@@ -93,16 +104,40 @@ def video_inputs(seconds: float | None = None) -> dict[str, Tensor]:
     }
 
 
+def stamped_videos(family: str, clips: tuple[Grid, ...] = ((3, 4, 6), (2, 8, 4))) -> dict[str, Tensor]:
+    """Build a prompt of Qwen3-VL or GLM with clips of (t, h, w) patches, whose frames stand between time stamps."""
+    generator, config = torch.Generator().manual_seed(0), small(family).adapter.model.config
+    one_by_one = family.startswith("glm")
+    ids = [5, 6]
+    for t, h, w in clips:
+        ids += [config.video_start_token_id] if one_by_one else []
+        for frame in range(t):
+            inner = [IMAGE if one_by_one else VIDEO] * (h * w // 4)
+            ids += [20 + frame, IMAGE_START, *inner, IMAGE_END]
+        ids += [config.video_end_token_id, 8, 9] if one_by_one else [8, 9]
+    tokens = torch.tensor([[*ids, 10, 11, 12]])
+    patch = config.vision_config.patch_size
+    return {
+        "input_ids": tokens,
+        "attention_mask": torch.ones_like(tokens),
+        "mm_token_type_ids": ((tokens == VIDEO) | (tokens == IMAGE)).int() * 2,
+        "pixel_values_videos": torch.randn(sum(map(prod, clips)), 3 * 2 * patch**2, generator=generator),
+        "video_grid_thw": torch.tensor(clips),
+    }
+
+
 def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) -> dict[str, Tensor]:
     """Return row b of a batch as a batch of its own, un-padded."""
     real = batch["attention_mask"][b].bool()
-    names = ("input_ids", "attention_mask", "mm_token_type_ids")
+    names = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
     single = {name: batch[name][b : b + 1, real] for name in names if name in batch}
     mine = slice(sum(images[:b]), sum(images[: b + 1]))
     if images[b] and "image_grid_thw" in batch:
         sizes = batch["image_grid_thw"].prod(-1).tolist()
         single["image_grid_thw"] = batch["image_grid_thw"][mine]
         single["pixel_values"] = torch.cat(batch["pixel_values"].split(sizes)[mine])
+    elif images[b] and family in ("smolvlm", "idefics3"):  # pixels have a row per prompt
+        single["pixel_values"] = batch["pixel_values"][b : b + 1]
     elif images[b]:
-        single |= {name: batch[name][mine] for name in ("pixel_values", "image_sizes") if name in batch}
+        single |= {name: batch[name][mine] for name in PIXELS if name in batch}
     return single

@@ -28,7 +28,7 @@ from uniprune.utils.console import RunProgress
 pytestmark = pytest.mark.end_to_end
 
 CPU = Placement("float32", "sdpa", "cpu")
-MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
+MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl", "tiny-qwen3-vl")
 QUICK = BenchOptions(text=8, new_tokens=2, repeats=2, warmup=1)
 CHOICES = (MethodSpec("none"), MethodSpec("divprune", ratio=0.25), MethodSpec("random-pre", ratio=0.25))
 

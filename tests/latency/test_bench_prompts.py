@@ -15,7 +15,7 @@ from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import random_prompts
 from uniprune.latency.rows import BenchFile
 from uniprune.latency.timed_model import load_timed
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.random_weights import random_model
 
 pytestmark = pytest.mark.end_to_end
@@ -46,6 +46,7 @@ def test_random_prompts_have_exactly_what_was_asked_for(name: str) -> None:
         ("qwen2.5-vl-7b", 256, 1280, (5120, 1176)),
         ("llava-next-7b-vicuna", 2880, 2304, (1, 5, 3, 336, 336)),
         ("llava-next-7b-mistral", 2880, 1728, (1, 5, 3, 336, 336)),
+        ("llava-onevision-7b", 7290, 2187, (1, 37, 3, 384, 384)),
     ],
 )
 def test_images_of_published_models(name: str, usual: int, tokens: int, shape: tuple[int, ...]) -> None:

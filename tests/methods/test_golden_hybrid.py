@@ -116,7 +116,7 @@ def test_sparsevlm_v2(case: Case, methods: Methods) -> None:
         row=0,
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(start, start + case.N),
-        text=torch.arange(start + case.N, length),
+        text=lambda: torch.arange(start + case.N, length),
         prompt=lambda: torch.arange(0),
     ).rotary_prior("text")
     torch.testing.assert_close(prior.to(case.dtype), case.rope_bias_text2vis, atol=1e-4, rtol=1e-4)

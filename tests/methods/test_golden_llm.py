@@ -164,7 +164,7 @@ def test_pyramiddrop(case: Case, methods: Methods) -> None:
         row=0,
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(case.sys, case.sys + case.n_vis_in),
-        text=torch.arange(0),
+        text=lambda: torch.arange(0),
         prompt=lambda: torch.arange(0),
     )
     row = attention("last")[:, 0]

@@ -15,20 +15,18 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, MistralConfig
 
-from tests.helpers.oracles import layerwise_masked, merged_inputs, physically_short
+from tests.helpers.oracles import gathered_layers, layerwise_masked, merged_inputs, physically_short
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import IMAGE, build, inputs, row, tiny_model, visual
 from tests.models.test_llava_next_layouts import ANYRES, numbered, tile_counts
 from uniprune.cli.main import main
 from uniprune.engine import RowReport, prune
-from uniprune.engine.token_groups import image_groups, scoped
 from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UnsupportedError
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.gprune import GPrune
 from uniprune.methods.vtw import VTW
 from uniprune.modeling.tiny import TEXT, spread
-from uniprune.models.llava_next import LlavaNext
 from uniprune.pruning.base import Scope
 from uniprune.pruning.budget import keep_count
 
@@ -164,20 +162,15 @@ def test_pictures_encoded_before_lead_to_the_same_choice() -> None:
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_tiles_are_unknown_where_features_come_from_outside() -> None:
-    """Row ends are still told from tokens; what needs the tower is refused."""
-    places = torch.tensor([[False] * 2 + [True] * 36 + [False]])
-    model = build("llava_next")
-    newline = model.base_model.image_newline.detach()
-    tokens = torch.randn(36, 64, generator=torch.Generator().manual_seed(0))
-    tokens[16 + 4 :: 5] = newline
-    pictures = LlavaNext(model).image_layouts(None, lambda: None, lambda columns: tokens[:, columns])
-    ((unit,),) = image_groups(places, pictures, tiled=False)
-    assert unit.grids == ((1, 4, 4), (1, 4, 4))
-    assert unit.markers.tolist() == [20, 25, 30, 35]
-    assert [len(part.ranks) for part in scoped([unit], "grid", None)] == [16, 16]
-    with pytest.raises(UnsupportedError, match="tiles are unknown"):
-        scoped([unit], "tile", None)
+@pytest.mark.skipif(not supports_sharing(build("llava_next")), reason="this transformers takes no features in forward")
+def test_features_from_outside_are_refused() -> None:
+    """Which of them end rows is unknown: they would count as visual tokens."""
+    model, x = build("llava_next"), inputs("llava_next")
+    visual_inputs = {name: x.pop(name) for name in ("pixel_values", "image_sizes")}
+    with torch.no_grad():
+        features = model.get_image_features(**visual_inputs, return_dict=True)
+    with prune(model, Plan(plan={0: 0.5})), pytest.raises(UnsupportedError, match="which tokens end rows"):
+        model(**x, mm_encoder_outputs={"image": features})
 
 
 # --- newline tokens ---------------------------------------------------------------------------------------------
@@ -260,7 +253,7 @@ def mistral(window: int | None) -> Any:
     return model.eval()
 
 
-def test_mistral_without_a_window_works_and_with_one_is_refused() -> None:
+def test_mistral_without_a_window_and_with_one() -> None:
     """The released Mistral variant is built on v0.2, whose configuration says `sliding_window: null`."""
     model, x = mistral(None), inputs("llava_next")
     assert model.config.text_config.model_type == "mistral"
@@ -275,8 +268,11 @@ def test_mistral_without_a_window_works_and_with_one_is_refused() -> None:
     want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, 8)
     assert tokens[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
-    with pytest.raises(UnsupportedError, match="sliding_attention"), prune(mistral(8), DivPrune(ratio=0.5)):
-        pass
+    windowed = mistral(8)
+    with prune(windowed, Plan(plan={0: 0.5})) as session, torch.no_grad():
+        logits = windowed(**x).logits
+    keep = kept_of(session.reports[-1].rows[0], x)
+    assert torch.equal(logits, gathered_layers(windowed, x, {0: keep})[0])
 
 
 @pytest.mark.skipif(find_spec("vlmeval") is None, reason="the benchmark extra is not installed")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.helpers.oracles import deepstack_rows, dropped_by, merged_inputs, physically_short
 from tests.helpers.pruners import FixedAnswer, Plan, Probe, generate
-from tests.helpers.tiny import IMAGE, VIDEO, build, fresh_model, inputs
+from tests.helpers.tiny import IMAGE, build, fresh_model, inputs
 from uniprune.engine import prune
 from uniprune.engine.deepstack import Deepstack
 from uniprune.engine.vision_batch import supports_sharing
@@ -123,20 +123,6 @@ def test_features_after_the_last_layer_are_refused() -> None:
     model = fresh_model(FAMILY, num_hidden_layers=3)
     with pytest.raises(UnsupportedError, match="after 3 decoder layers, but has only 3"), prune(model, Plan()):
         pass
-
-
-def test_videos_between_time_stamps_are_refused() -> None:
-    """Frames are separate runs of placeholders, and one image of the tower."""
-    frames = [token for frame in range(2) for token in (20 + frame, *[VIDEO] * 6)]
-    ids = torch.tensor([[5, *frames, 8, 9]])
-    x = {
-        "input_ids": ids,
-        "mm_token_type_ids": (ids == VIDEO).int() * 2,
-        "pixel_values_videos": torch.randn(2 * 4 * 6, 3 * 2 * 16 * 16),
-        "video_grid_thw": torch.tensor([[2, 4, 6]]),
-    }
-    with prune(build(FAMILY), RandomPre(ratio=0.5)), pytest.raises(UnsupportedError, match="no whole number of images"):
-        build(FAMILY)(**x)
 
 
 # --- tower ------------------------------------------------------------------------------------------------------

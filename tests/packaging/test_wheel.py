@@ -139,7 +139,8 @@ def test_both_command_lines_print_the_version(run: Run, wheel: Path) -> None:
 
 def test_it_lists_the_models_it_ships(run: Run) -> None:
     printed = run("uniprune", "list", "models")
-    assert all(name in printed for name in ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl", "family llava"))
+    tiny = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl", "tiny-qwen3-vl")
+    assert all(name in printed for name in (*tiny, "family llava"))
 
 
 def test_the_embedded_default_runs(run: Run) -> None:

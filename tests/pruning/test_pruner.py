@@ -132,9 +132,9 @@ def test_words_that_mean_nothing_are_refused(words: dict[str, object], message: 
 
 def test_record_tells_passed_from_resolved_and_follows_the_source() -> None:
     choice = MethodSpec("fastv", 0.5, settings={"positions": "original"})
-    record = choice.record(choice.pruner(), 6)
+    record = choice.record(choice.pruner(), [True] * 6)
     assert record.passed == {"fastv.positions": "original"}
     assert record.resolved[0]["layer"] == 2
     assert record.stages == [(2, 0.5)]
     other = MethodSpec("divprune", 0.5)
-    assert other.record(other.pruner(), 6).code != record.code
+    assert other.record(other.pruner(), [True] * 6).code != record.code

@@ -63,10 +63,10 @@ def test_needs_follow_from_what_a_method_declares() -> None:
     told = {name: needs(METHODS.get(name)) for name in ("divprune", "fastv", "visionzip", "mustdrop", "cdpruner")}
     assert told == {
         "divprune": [],
-        "fastv": ["LLM attention"],
+        "fastv": ["LLM attention", "question"],
         "visionzip": ["vision tower"],
-        "mustdrop": ["LLM attention", "vision tower"],
-        "cdpruner": ["text"],
+        "mustdrop": ["LLM attention", "vision tower", "question"],
+        "cdpruner": ["question"],
     }
 
 

@@ -55,10 +55,12 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.errors import UserError
     from uniprune.evaluation.code_hash import code_hash
     from uniprune.evaluation.collection import DatasetCollection, dataset_names
+    from uniprune.evaluation.frame_sampling import FrameSampling
     from uniprune.evaluation.generation import Generator
     from uniprune.evaluation.method_spec import parse_settings, plain, search_of
     from uniprune.evaluation.processing import RequestEncoder
     from uniprune.evaluation.prompts import worded
+    from uniprune.evaluation.video_support import check_videos
     from uniprune.modeling.catalog import find_model, unused_settings
     from uniprune.modeling.loading import load, place
     from uniprune.pruning.calibration import Calibration, Notes
@@ -75,7 +77,10 @@ def act(options: argparse.Namespace) -> int:
     datasets = collection.all(dataset_names(options.data, options.suite or entry.suite))
     each = -(-options.limit // len(datasets))  # equal parts, so that a few prompts cover all benchmarks
     requests = [(dataset, request) for dataset in datasets for request in dataset.requests(each)][: options.limit]
+    sampling = FrameSampling.of(options.frames, options.fps)
     loaded = load(entry, place(options.dtype, options.attn, options.device))
+    for dataset in datasets:
+        check_videos(loaded, dataset.name, dataset.requests(each), shares_features=False)
     setup = {
         "search": type(search).__name__,
         "fields": plain({key: value for key, value in vars(search).items() if key not in search.decides}),
@@ -84,6 +89,7 @@ def act(options: argparse.Namespace) -> int:
         "processor": loaded.image_processor,
         "prompts": entry.prompts,
         "image_decoding": options.image_decoding,
+        "frames": str(sampling),
         "placement": [loaded.placement.dtype, loaded.placement.attention, loaded.placement.kind],
     }
     generator, notes = Generator(loaded), Notes(options.keep, setup)
@@ -92,6 +98,7 @@ def act(options: argparse.Namespace) -> int:
             loaded.processor_for(one.name),
             decoding=options.image_decoding,
             settings=entry.image_settings(one.name),
+            sampling=sampling,
         )
         for one in datasets
     }
@@ -107,7 +114,11 @@ def act(options: argparse.Namespace) -> int:
         for dataset, request in requests:
             prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
             if (noted := notes.read(prompt)) is None:
-                asked = worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request
+                asked = (
+                    worded(request, loaded.adapter.prompt, loaded.adapter.system)
+                    if entry.prompts == "family"
+                    else request
+                )
                 row = encoders[dataset.name].encode(asked)
                 remarks.update(row.remarks)
                 if row.error is not None:

@@ -22,11 +22,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `check`."""
     parser.add_argument("target", metavar="FILE_OR_NAME", help="Python file that registers methods, or a method's name")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="method fields")
+    parser.add_argument(
+        "--family", nargs="+", default=["*"], metavar="NAME", help="model families (default: all); * is a wildcard"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def act(options: argparse.Namespace) -> int:
-    """Check a method, or every method that a file registers, on tiny models of all families; return 1 on a failure."""
+    """Check a method, or every method that a file registers, on tiny models of families; return 1 on a failure."""
     from rich.console import Console
 
     from uniprune.conformance.suite import examine_all
@@ -38,11 +41,12 @@ def act(options: argparse.Namespace) -> int:
     pruners = {choice.name: choice.pruner() for choice in choices}
     for pruner in pruners.values():
         pruner.schedule(LAYERS)  # raises UserError for a layer that the tiny models do not have
+    families = families_of(options.family)
     console = Console(width=None if sys.stdout.isatty() else 180)
     listed: list[dict[str, Any]] = []
     found: list[CheckedFamily] = []
     for name, pruner in pruners.items():
-        mine = examine_all(pruner, MODELS.names())
+        mine = examine_all(pruner, families)
         found += mine
         if options.json:
             listed += rows(name, mine)
@@ -64,6 +68,19 @@ def summary(findings: Sequence[CheckedFamily]) -> str:
     return (
         f"{failures} of {len(words)} checks failed" if failures else f"{words.count('pass')} checks passed, none failed"
     )
+
+
+def families_of(patterns: Sequence[str]) -> list[str]:
+    """Return the families that match any of some names or patterns.
+
+    Raises:
+        UserError: no family has such a name.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        names = MODELS.names(pattern) or [MODELS.entry(pattern).name]
+        found.update(dict.fromkeys(names))
+    return list(found)
 
 
 def targets(target: str) -> list[str]:

@@ -72,6 +72,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="site",
         help="the ratio holds at the pruning layer, or over all",
     )
+    how.add_argument(
+        "--question",
+        choices=("seen", "hidden"),
+        default="seen",
+        help="methods decide with the whole prompt, or before the question is known: images come first, as where "
+        "prefixes are cached, and methods that look at the question are refused",
+    )
     machine_arguments(parser)
 
 
@@ -118,8 +125,8 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that `run`, `sweep` and `calibrate` share: images."""
-    images = parser.add_argument_group("images")
+    """Options that `run`, `sweep` and `calibrate` share: images and videos."""
+    images = parser.add_argument_group("images and videos")
     images.add_argument(
         "--image-decoding",
         choices=("kit", "viewer"),
@@ -127,6 +134,8 @@ def image_arguments(parser: argparse.ArgumentParser) -> None:
         help="images as VLMEvalKit converts them (default), or as a viewer shows them: EXIF orientation, 16 bits, "
         "transparency on white",
     )
+    images.add_argument("--frames", type=int, metavar="N", help="frames shown of every video (default: 8)")
+    images.add_argument("--fps", type=float, metavar="F", help="frames shown per second of video, instead of --frames")
 
 
 def act(options: argparse.Namespace) -> int:
@@ -138,7 +147,9 @@ def act(options: argparse.Namespace) -> int:
     fill_in(options)
     data = tuple(options.data) if options.data is not None else None
     cells = [
-        RunSpec(options.model, choice, data, options.suite, options.protocol, options.limit, options.like)
+        RunSpec(
+            options.model, choice, data, options.suite, options.protocol, options.limit, options.like, options.question
+        )
         for choice in method_choices(options)
     ]
     with ProcessGroup.join() as team:
@@ -160,6 +171,7 @@ def act(options: argparse.Namespace) -> int:
 
 def run_settings(options: argparse.Namespace) -> RunSettings:
     """Return the options of `machine_arguments` as one object."""
+    from uniprune.evaluation.frame_sampling import FrameSampling
     from uniprune.evaluation.plan import RunSettings
 
     return RunSettings(
@@ -174,6 +186,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         share_vision=options.share_vision,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
+        sampling=FrameSampling.of(options.frames, options.fps),
         images=options.images,
         judge=options.judge,
         judge_model=options.judge_model,

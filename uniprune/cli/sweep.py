@@ -146,6 +146,7 @@ def settings(cell: RunSpec) -> str:
     words = [f"layer={cell.choice.layer}"] * (cell.choice.layer is not None)
     words += [f"{name}={text}" for name, text in cell.choice.settings.items()]
     words += [cell.protocol] * (cell.protocol != "site") + [f"limit={cell.limit}"] * (cell.limit is not None)
+    words += [f"question={cell.question}"] * (cell.question != "seen")
     words += [f"like={cell.like}"] * (cell.like is not None)
     return " ".join(words)
 

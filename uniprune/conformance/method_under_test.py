@@ -16,10 +16,12 @@ from uniprune.conformance.recording import RecordedDecision, RecordingPruner
 from uniprune.conformance.state import State, snapshot
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
+from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.greedy import Greedy
-from uniprune.modeling.tiny import LAYERS, TinyModel, TinyPrompt, tiny_model
+from uniprune.modeling.tiny import TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage
+from uniprune.pruning.placement import placed
 
 RATIO = 0.3
 RATIOS = (0.02, RATIO, 0.6, 0.98)
@@ -58,12 +60,12 @@ class PrefillResult:
     Attributes:
         rows: one report per prompt.
         logits: [P, V] after the last token of every prompt.
-        caches: per batch, the cached length of every layer.
+        caches: per batch, the tokens whose keys every layer has cached; None for layers that cache no keys.
     """
 
     rows: tuple[RowReport, ...]
     logits: Tensor
-    caches: tuple[tuple[int, ...], ...]
+    caches: tuple[tuple[int | None, ...], ...]
 
     @property
     def picks(self) -> dict[str, Picks]:
@@ -124,6 +126,11 @@ class MethodUnderTest:
         """The model's adapter."""
         return find_adapter(self.model)
 
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers."""
+        return len(self.adapter.layers)
+
     # --- prompts ------------------------------------------------------------------------------------------------
     @cached_property
     def prompts(self) -> tuple[TinyPrompt, ...]:
@@ -153,7 +160,7 @@ class MethodUnderTest:
 
     def stages(self, ratio: float = RATIO) -> tuple[Stage, ...]:
         """Return the pruning points."""
-        return self.at(ratio).schedule(LAYERS)
+        return placed(self.at(ratio).schedule(self.depth), self.adapter.attends)
 
     @property
     def adaptive(self) -> bool:
@@ -178,7 +185,7 @@ class MethodUnderTest:
                 session.samples = tuple(PromptInfo(p.name, torch.tensor(p.question)) for p in chunk)
             out = generate(self.model, self.inputs(chunk), steps=1)
             logits.append(out.logits[0])
-            caches.append(tuple(int(out.past_key_values.get_seq_length(layer)) for layer in range(LAYERS)))
+            caches.append(tuple(cached_tokens(out.past_key_values, layer) for layer in range(self.depth)))
         return PrefillResult((), torch.cat(logits), tuple(caches))
 
     @cached_property
@@ -216,6 +223,12 @@ def generate(model: Any, inputs: dict[str, Tensor], steps: int) -> Any:
     return Greedy().generate(model, inputs, steps, return_dict_in_generate=True, output_logits=True)
 
 
+def cached_tokens(cache: Any, layer: int) -> int | None:
+    """Return how many tokens a layer of a cache was given; None if the cache holds no keys for it."""
+    length = getattr(cache.layers[layer], "get_seq_length", None) if layer < len(cache.layers) else None
+    return None if length is None else int(length())
+
+
 def with_positions(pruner: Pruner, positions: str) -> Pruner:
     """Return the method with another value of `positions`."""
     if isinstance(pruner, Compose):
@@ -226,7 +239,7 @@ def with_positions(pruner: Pruner, positions: str) -> Pruner:
 
 @contextmanager
 def traced(layers: Sequence[Any]) -> Iterator[dict[int, Tensor]]:
-    """Record the [B, n, d] rotary cosines of every layer for forwards inside the block."""
+    """Record the [B, n, d] rotary cosines that every layer is called with, for forwards inside the block."""
     seen: dict[int, Tensor] = {}
 
     def hook(number: int) -> Any:

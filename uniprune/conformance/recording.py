@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -92,6 +92,7 @@ class RecordingPruner(Pruner):
     inner: Pruner
     decisions: list[RecordedDecision] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
+    prompt_aware: ClassVar[bool] = True  # copies of views hold text
 
     def __post_init__(self) -> None:
         """Copy the attributes that the engine reads from `inner`, which has validated them."""

@@ -11,7 +11,7 @@ from uniprune.conformance.check_result import CheckResult, failed, judged, passe
 from uniprune.conformance.method_under_test import RATIO, MethodUnderTest, generate, traced, with_positions
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.tiny import IMAGE, LAYERS, TinyPrompt
+from uniprune.modeling.tiny import IMAGE, TinyPrompt
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
 
@@ -33,8 +33,8 @@ def ratio_1(method: MethodUnderTest) -> CheckResult:
 def text_kept(method: MethodUnderTest) -> CheckResult:
     """Every layer receives all text and exactly the visual tokens of the report."""
     row, cosines, _ = _trace(method, method.at(RATIO))
-    wanted = [len(_survivors(method, row, layer)) for layer in range(LAYERS)]
-    seen = [cosines[layer].shape[1] for layer in range(LAYERS)]
+    wanted = [len(_survivors(method, row, layer)) for layer in range(method.depth)]
+    seen = [cosines[layer].shape[1] for layer in range(method.depth)]
     return judged([f"layers receive {seen} tokens, expected {wanted}"] * (seen != wanted), f"{seen} tokens per layer")
 
 
@@ -44,7 +44,9 @@ def original_positions(method: MethodUnderTest) -> CheckResult:
         return skipped(f'positions="{method.pruner.positions}"')
     row, cosines, whole = _trace(method, method.at(RATIO))
     moved = [
-        layer for layer in range(LAYERS) if not torch.equal(cosines[layer][0], whole[_survivors(method, row, layer)])
+        layer
+        for layer in range(method.depth)
+        if not torch.equal(cosines[layer][0], whole[layer][0][_survivors(method, row, layer)])
     ]
     return judged([f"positions differ in layers {moved}"] * bool(moved))
 
@@ -57,7 +59,7 @@ def compact_positions(method: MethodUnderTest) -> CheckResult:
         _, cosines, whole = _trace(method, with_positions(method.at(RATIO), "compact"))
     except UnsupportedError as error:
         return passed(f"refused: {str(error).split(',')[0]}")
-    moved = [layer for layer, cos in cosines.items() if not torch.equal(cos[0], whole[: cos.shape[1]])]
+    moved = [layer for layer, cos in cosines.items() if not torch.equal(cos[0], whole[layer][0, : cos.shape[1]])]
     return judged([f"layers {moved} are not numbered from the start"] * bool(moved), "renumbered")
 
 
@@ -68,7 +70,8 @@ def kv_lengths(method: MethodUnderTest) -> CheckResult:
     for start, cached in zip(range(0, len(run.rows), method.batch), run.caches, strict=True):
         rows = run.rows[start : start + method.batch]
         lengths = [_cached(method, row, prompt) for row, prompt in zip(rows, method.prompts[start:], strict=False)]
-        wanted = tuple(map(max, zip(*lengths, strict=True)))
+        given = map(max, zip(*lengths, strict=True))
+        wanted = tuple(None if held is None else count for held, count in zip(cached, given, strict=True))
         if cached != wanted:
             problems.append(f"layers cache {list(cached)} tokens, the report counts {list(wanted)}")
     if not method.adaptive:
@@ -111,8 +114,8 @@ def _logits(method: MethodUnderTest, pruner: Pruner | None) -> tuple[Tensor, ...
 
 
 @torch.no_grad()
-def _trace(method: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int, Tensor], Tensor]:
-    """Return report and rotary cosines per layer of the prompt with two images, and its un-pruned [L, d] cosines."""
+def _trace(method: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int, Tensor], dict[int, Tensor]]:
+    """Return report and rotary cosines per layer of the prompt with two images, and those of the un-pruned prompt."""
     prompt = method.prompts[1]
     inputs = method.inputs([prompt])
     with traced(method.adapter.layers) as seen:
@@ -120,7 +123,7 @@ def _trace(method: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int
     with prune(method.model, pruner) as session, traced(method.adapter.layers) as pruned:
         session.samples = (PromptInfo(prompt.name, torch.tensor(prompt.question)),)
         method.model(**inputs)
-    return session.reports[0].rows[0], pruned, seen[0][0]
+    return session.reports[0].rows[0], pruned, seen
 
 
 def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
@@ -139,7 +142,10 @@ def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
 
 def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list[int]:
     """Return the tokens that every layer should cache after the prefill."""
-    visual, first = list(map(sum, zip(row.entering, row.markers, strict=True))), method.at(RATIO).evict_from(LAYERS)
+    visual, first = (
+        list(map(sum, zip(row.entering, row.markers, strict=True))),
+        method.at(RATIO).evict_from(method.depth),
+    )
     if first is not None:
         visual[first:] = [min(count, visual[-1]) for count in visual[first:]]
     return [len(prompt.ids) - prompt.ids.count(IMAGE) + count for count in visual]
@@ -147,5 +153,5 @@ def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list
 
 def _declared(method: MethodUnderTest, row: RowReport) -> list[int]:
     """Return the visual tokens that should enter every layer by the schedule, each group of the scope rounded apart."""
-    counts = [tokens_per_layer(len(group.ranks), method.stages(), LAYERS) for group in row.groups]
+    counts = [tokens_per_layer(len(group.ranks), method.stages(), method.depth) for group in row.groups]
     return [sum(layer) for layer in zip(*counts, strict=True)]

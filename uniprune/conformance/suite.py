@@ -41,6 +41,7 @@ CHECKS: tuple[Check, ...] = (
     independence.sample_order,
     independence.batch,
     independence.several_images,
+    independence.question,
     independence.attention_kernels,
     independence.model_untouched,
     independence.method_untouched,

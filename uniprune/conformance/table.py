@@ -13,13 +13,14 @@ STYLES = {"pass": "green", "FAIL": "bold red", "reported": "cyan", "n.a.": "dim"
 
 
 def table(name: str, findings: Sequence[CheckedFamily]) -> Table:
-    """Return a table of checks by families."""
-    families = list(dict.fromkeys(finding.family for finding in findings))
-    outcomes = {(finding.check, finding.family): finding.result.outcome for finding in findings}
-    shown = Table("check", *families, "rule", title=name, title_justify="left", box=None, pad_edge=False)
+    """Return a table of checks with their outcomes; `notes` has the families of any but "pass"."""
+    outcomes: dict[str, set[str]] = {}
+    for finding in findings:
+        outcomes.setdefault(finding.check, set()).add(finding.result.outcome)
+    shown = Table("check", "result", "rule", title=name, title_justify="left", box=None, pad_edge=False)
     for check in CHECKS:
-        row = [outcomes[title(check), family] for family in families]
-        shown.add_row(title(check), *(f"[{STYLES[outcome]}]{outcome}[/]" for outcome in row), rule(check))
+        results = [f"[{style}]{outcome}[/]" for outcome, style in STYLES.items() if outcome in outcomes[title(check)]]
+        shown.add_row(title(check), ", ".join(results), rule(check))
     return shown
 
 

@@ -6,8 +6,6 @@ reads are computed.
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +15,8 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.compaction import to_device
-from uniprune.errors import PruningError, UnsupportedError
+from uniprune.engine.layer_kinds import rotation
+from uniprune.errors import PruningError
 from uniprune.modeling.adapter import Span
 from uniprune.pruning.view import Rows
 
@@ -28,24 +27,6 @@ CPU_BYTES, GPU_BYTES = 2**20, 2**25
 
 
 # --- decoder ----------------------------------------------------------------------------------------------------
-def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the function by which a decoder's attention rotates queries and keys, given cosines and sines.
-
-    Families rotate halves or pairs of a head, all or a part of it: the module beside the attention knows.
-
-    Raises:
-        UnsupportedError: there is none with the arguments that transformers' decoders share.
-    """
-    function = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
-    if function is None or list(inspect.signature(function).parameters)[:4] != ["q", "k", "cos", "sin"]:
-        raise UnsupportedError(
-            f"the rotation of {type(attention).__name__} is unknown, so its attention cannot be recomputed: its module "
-            "has no apply_rotary_pos_emb(q, k, cos, sin); use a method that reads no LLM attention"
-        )
-    rotate: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] = function
-    return rotate
-
-
 @dataclass(frozen=True)
 class AttentionCapture:
     """Inputs of one decoder self-attention in the prefill.
@@ -57,6 +38,7 @@ class AttentionCapture:
         cos: [B or 1, n, d] rotary cosines, for all or a part of a head.
         sin: [B or 1, n, d] rotary sines.
         cache: the KV cache, whose keys are already rotated; None to project keys again.
+        mask: the mask that the layer is called with, in the format of its kernel; None for a causal one.
     """
 
     module: Any
@@ -65,20 +47,22 @@ class AttentionCapture:
     cos: Tensor
     sin: Tensor
     cache: Any
+    mask: Any
 
     def probabilities(self, row: int, queries: Tensor, columns: Tensor, valid: Tensor) -> Iterator[Tensor]:
         """Yield [heads, r, N] attention from positions `queries` [R] to `columns` [N] of batch item `row`, by blocks.
 
-        The softmax runs over all earlier valid positions; `valid` is [n].
+        The softmax runs over the positions that the layer's own mask allows, and over the layer's sinks, if it has
+        some; without a mask of pairs, over all earlier valid positions. `valid` is [n].
         """
         keys = self._keys(row)
         position = torch.arange(keys.shape[-2], device=keys.device)
         for block in queries.split(BLOCK):
-            query = self._rotate(self._heads(self.module.q_proj(self.hidden[row, block]), "q_norm"), row, block)
+            query = self._rotate(self._queries(self.hidden[row, block]), row, block)
             grouped = query.unflatten(0, (keys.shape[0], -1))
             logits = (grouped @ keys[:, None].transpose(-1, -2)).flatten(0, 1) * self.module.scaling
-            allowed = (position <= block[:, None]) & valid
-            yield logits.float().masked_fill(~allowed, -torch.inf).softmax(-1)[..., columns]
+            logits = self._masked(logits.float(), row, block, (position <= block[:, None]) & valid)
+            yield torch.cat((logits, self._sinks(logits)), dim=-1).softmax(-1)[..., columns]
 
     def keys(self, row: int, positions: Tensor) -> Tensor:
         """Return [R, key heads * d] rotated keys at `positions` [R] of batch item `row`."""
@@ -90,6 +74,28 @@ class AttentionCapture:
         query, key = (self._rotate(ones.expand(len(at), -1), row, at) for at in (queries, columns))
         prior: Tensor = query @ key.T * self.module.scaling
         return prior
+
+    def _queries(self, hidden: Tensor) -> Tensor:
+        """Return [heads, n, d] queries of `hidden` [n, D], before rotation."""
+        projected, inner = self.module.q_proj(hidden), self.module.o_proj.in_features
+        if projected.shape[-1] == 2 * inner:  # every query is followed by its gate
+            projected = projected.unflatten(-1, (-1, 2, self.module.head_dim))[..., 0, :].flatten(-2)
+        return self._heads(projected, "q_norm")
+
+    def _masked(self, logits: Tensor, row: int, queries: Tensor, causal: Tensor) -> Tensor:
+        """Return `logits` [heads, r, n] of positions `queries` [r] under the layer's mask; `causal` [r, n] else."""
+        if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
+            return logits.masked_fill(~causal, -torch.inf)
+        own = self.mask[row if len(self.mask) > 1 else 0, :, queries, : logits.shape[-1]]
+        return logits.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else logits + own.float()
+
+    def _sinks(self, logits: Tensor) -> Tensor:
+        """Return [heads, r, s] further logits of the softmax, which belong to no token: s is 1 or 0."""
+        sinks = getattr(self.module, "sinks", None)
+        if sinks is None:
+            return logits[..., :0]
+        learned: Tensor = sinks.float()[:, None, None].expand(-1, logits.shape[1], 1)
+        return learned
 
     def _keys(self, row: int) -> Tensor:
         """Return [key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""
@@ -118,8 +124,7 @@ class AttentionCapture:
         item = row if self.cos.shape[0] > 1 else 0
         cos, sin = (table[item, positions][None] for table in (self.cos, self.sin))
         heads = x.reshape(1, -1, *x.shape[-2:])
-        rotated, _ = rotation(self.module)(heads, heads[:, :0], cos, sin)
-        return rotated.view(x.shape)
+        return rotation(self.module)(heads, cos, sin).view(x.shape)
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ class ViewAttention:
         row: batch item.
         valid: [n] False at padding; all tensors on the CPU.
         visual: [N] positions of the view's tokens in the current sequence.
-        text: [T] positions of all text tokens.
+        text: computes the [T] positions of all text tokens, if the method may read them.
         prompt: computes the positions of the question's tokens, which few methods read.
     """
 
@@ -139,7 +144,7 @@ class ViewAttention:
     row: int
     valid: Tensor
     visual: Tensor
-    text: Tensor
+    text: Callable[[], Tensor]
     prompt: Callable[[], Tensor]
 
     def __call__(self, rows: Rows | Tensor) -> Tensor:
@@ -174,14 +179,15 @@ class ViewAttention:
     def _queries(self, rows: Rows | Tensor) -> Tensor:
         """Return the positions [R] that `rows` name."""
         if isinstance(rows, Tensor):
-            return to_device(self.text, rows.device)[rows]
+            return to_device(self.text(), rows.device)[rows]
         match rows:
             case "last":
+                self.text()
                 return self.valid.nonzero()[-1]
             case "prompt":
                 return self.prompt()
             case "text":
-                return self.text
+                return self.text()
             case "visual":
                 return self.visual
         raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor, last, prompt, text or visual")
@@ -197,7 +203,7 @@ class ViewEmbedded:
 
     _embeds: Tensor  # [L, D] of the whole row, which the model reads
     _visual: Tensor  # [N] positions of the view's tokens, on the CPU
-    _written: Tensor  # [T] positions of the text, on the CPU
+    _written: Callable[[], Tensor]  # [T] positions of the text, on the CPU
     device: torch.device
 
     @property
@@ -208,7 +214,7 @@ class ViewEmbedded:
     @property
     def text(self) -> Tensor:
         """[T, D] at the text tokens."""
-        return self._at(self._written)
+        return self._at(self._written())
 
     def _at(self, positions: Tensor) -> Tensor:
         return self._embeds[to_device(positions, self._embeds.device)].to(self.device)

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.attention import rotation
 from uniprune.engine.compaction import to_device, to_host
 from uniprune.engine.deepstack import check_deepstack
+from uniprune.engine.last_tokens import check_reused
+from uniprune.engine.layer_kinds import check_kinds, check_recomputable
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.placement import placed
 from uniprune.pruning.view import View
 from uniprune.utils.process_state import SETTINGS
 
@@ -32,36 +34,32 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         UnsupportedError: the model or the combination cannot give right results.
     """
     count = len(adapter.layers)
-    stages = pruner.schedule(count)
-    layers = [stage.layer for stage in stages]
+    scheduled = pruner.schedule(count)
+    layers = [stage.layer for stage in scheduled]
     name = type(pruner).__name__
     if any(not 0 <= layer < count for layer in layers):
         raise UserError(f"{name} prunes at layers {layers}, but the model's decoder layers are 0..{count - 1}")
     if layers != sorted(set(layers)):
         raise UserError(f"{name} prunes at layers {layers}; they must increase")
-    if any(stage.layer == 0 and stage.pruner.llm_attention for stage in stages):
+    if any(stage.layer == 0 and stage.pruner.llm_attention for stage in scheduled):
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
     depth = len(adapter.vision_blocks())
     beyond = [layer for layer in pruner.vision_layers if layer is not None and not -depth <= layer < depth]
     if beyond:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
+    check_kinds(adapter, pruner)
+    check_reused(adapter, layers, name)
     _check_decoder(adapter)
     _check_positions(adapter, pruner, layers)
-    if any(stage.pruner.llm_attention or stage.pruner.upcoming_attention for stage in stages):
-        rotation(adapter.layers[0].self_attn)
+    stages = placed(scheduled, adapter.attends)
+    for stage in stages:
+        read = ((stage.layer - 1, stage.pruner.llm_attention), (stage.layer, stage.pruner.upcoming_attention))
+        for layer in (layer for layer, reads in read if reads):
+            check_recomputable(adapter.layers[layer].self_attn)
     return {stage.layer: stage for stage in stages}
 
 
 def _check_decoder(adapter: ModelAdapter) -> None:
-    config = adapter.decoder.config
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if not kinds and getattr(config, "sliding_window", None) is not None:
-        kinds = {"sliding_attention"}
-    if kinds - {"full_attention"}:
-        raise UnsupportedError(
-            f"the decoder has {', '.join(sorted(kinds))} layers; only decoders with full attention in every layer are "
-            "supported, because a window counted over pruned tokens would cover more of the prompt"
-        )
     check_deepstack(adapter)
     if _compiled(adapter.model):
         raise UnsupportedError(

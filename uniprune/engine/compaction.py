@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers.masking_utils import create_causal_mask
 
 from uniprune.errors import UnsupportedError
 
@@ -143,30 +142,6 @@ def replace_tokens(hidden: Tensor, replaced: Sequence[tuple[int, Tensor, Tensor]
     return hidden
 
 
-def causal_mask(config: Any, hidden: Tensor, valid: Tensor | None, cache: Any, layer: int) -> Any:
-    """Return the attention mask of `layer` for `hidden` [B, q, D], in the format of the active attention kernel.
-
-    `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
-    the flash kernels would take one pruned sequence for several packed ones.
-
-    Args:
-        config: the decoder's config.
-        hidden: [B, q, D] inputs of the layer.
-        valid: [B, cached + q] False at padding; None without padding, so that no value is read from a device.
-        cache: the KV cache or None.
-        layer: the layer's index.
-    """
-    return create_causal_mask(
-        config=config,
-        inputs_embeds=hidden,
-        attention_mask=valid,
-        past_key_values=cache,
-        position_ids=None,
-        layer_idx=layer,
-        allow_is_causal_skip=valid is None,
-    )
-
-
 # --- KV cache ---------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CacheState:
@@ -184,11 +159,10 @@ class CacheState:
     next_position: Tensor
     shift: Tensor | None
 
-    @property
-    def first_length(self) -> int:
-        """Entries of layer 0 at the end of the prefill."""
-        first = active(self.stages, 0)
-        return self.prompt_length if first is None else first.index.shape[1]
+    def length(self, layer: int) -> int:
+        """Return the number of columns that entered `layer` in the prefill."""
+        kept = active(self.stages, layer)
+        return self.prompt_length if kept is None else kept.index.shape[1]
 
 
 def remember(cache: Any, state: CacheState) -> None:
@@ -207,28 +181,51 @@ def forget(cache: Any) -> None:
         delattr(cache, ATTRIBUTE)
 
 
-def token_bytes(cache: Any) -> list[int] | None:
-    """Return the bytes of one token's key and value in each layer of a cache, from the tensors that hold them.
+@dataclass(frozen=True)
+class CachedLayer:
+    """Sizes of one layer of a KV cache.
 
-    None if some layer is not held as tensors [B, heads, n, d] (quantised caches).
+    Attributes:
+        token: bytes of one token's key and value.
+        columns: tokens it has room for: a windowed layer holds the last ones only.
+        state: bytes that a row takes however many tokens it has: the state of linear attention.
+    """
+
+    token: int
+    columns: int
+    state: int
+
+
+def cached_layers(cache: Any) -> list[CachedLayer] | None:
+    """Return the sizes of every layer of a cache after a prefill, from the tensors that hold it.
+
+    None if some layer is not held as tensors [B, heads, n, d] or states [B, ...] (quantised caches).
     """
     sizes = []
     for layer in cache.layers if cache is not None else ():
-        size = 0
-        for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-            if not isinstance(part, Tensor) or part.dim() != 4:
-                return None
-            _, heads, _, width = part.shape
-            size += heads * width * part.element_size()
-        sizes.append(size)
+        token, columns, state = 0, 0, 0
+        if hasattr(layer, "get_seq_length"):
+            for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
+                if not isinstance(part, Tensor) or part.dim() != 4:
+                    return None
+                _, heads, columns, width = part.shape
+                token += heads * width * part.element_size()
+        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+            state += sum(part[0].numel() * part.element_size() for part in states.values() if part is not None)
+        sizes.append(CachedLayer(token, columns, state))
     return sizes
+
+
+def _columns(keys: Any) -> int | None:
+    """Return how many tokens a layer's keys [B, heads, n, d] are; None if they are held in another way."""
+    return keys.shape[-2] if isinstance(keys, Tensor) and keys.dim() == 4 else None
 
 
 def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptTokens) -> list[KeptTokens]:
     """Gather the keys and values of layers `first` and later down to the survivors of the last stage.
 
     Keys keep the rotary phase of their original position, and generated tokens continue the original positions, so
-    distances between the remaining tokens are those of the full prompt.
+    distances between the remaining tokens are those of the full prompt. Layers without keys keep their state.
 
     Args:
         cache: KV cache of a finished prefill.
@@ -246,15 +243,24 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
     if first >= last.layer:
         return list(stages)
     for number in range(first, last.layer):
-        held = active(stages, number) or whole
-        layer = cache.layers[number]
-        keys = getattr(layer, "keys", None)
-        if not isinstance(keys, Tensor) or keys.dim() != 4 or keys.shape[-2] != held.index.shape[1]:
+        held, layer = active(stages, number) or whole, cache.layers[number]
+        if not hasattr(layer, "get_seq_length"):  # the state of linear attention, which has no tokens to take out
+            continue
+        keys, width = getattr(layer, "keys", None), held.index.shape[1]
+        whole_or_windowed = width in (_columns(keys), getattr(layer, "cumulative_length", None))
+        if not isinstance(keys, Tensor) or getattr(layer, "is_compileable", False) or not whole_or_windowed:
             raise UnsupportedError(
                 f"evicting tokens from the KV cache needs a DynamicCache, but layer {number} is a "
                 f"{type(layer).__name__}; leave out cache_implementation or turn eviction off"
             )
-        columns = to_device(held.columns(last.index), keys.device)[:, None, :, None]
+        # A windowed layer holds its last tokens only: one that it no longer holds is outside the window of all to come,
+        # so that any key may stand in its place.
+        columns = held.columns(last.index) - (width - keys.shape[-2])
+        if hasattr(layer, "cumulative_length"):
+            layer.cumulative_length = columns.shape[1]
+        if keys.shape[-2] < width:
+            columns = columns[:, -layer.sliding_window + 1 :]
+        columns = to_device(columns.clamp(min=0), keys.device)[:, None, :, None]
         layer.keys = keys.gather(2, columns.expand(-1, keys.shape[1], -1, keys.shape[-1]))
         layer.values = layer.values.gather(2, columns.expand(-1, layer.values.shape[1], -1, layer.values.shape[-1]))
     before = [stage for stage in stages if stage.layer < first]

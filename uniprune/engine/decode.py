@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import CacheState, KeptTokens, active, causal_mask, to_device
+from uniprune.engine.compaction import CacheState, KeptTokens, active, to_device
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import for_last
+from uniprune.engine.layer_kinds import FULL, LINEAR, attention_mask, layer_kinds, needs_positions
 from uniprune.errors import UnsupportedError
+from uniprune.modeling.adapter import ModelAdapter
 
 
 class Decode(Forward):
@@ -18,15 +21,21 @@ class Decode(Forward):
     Args:
         state: how the cache was pruned.
         cache: the cache.
-        config: the decoder's config.
+        adapter: the model's adapter.
     """
 
-    def __init__(self, state: CacheState, cache: Any, config: Any) -> None:
-        self.state, self.cache, self.config = state, cache, config
-        # Before the first stage after layer 0 the model's own mask fits, once `before_model` has sized it on layer 0.
-        own = next((stage.layer for stage in state.stages if stage.layer > 0), config.num_hidden_layers)
-        self.layers = range(own, config.num_hidden_layers)
-        self._masks: dict[int, Any] = {}
+    def __init__(self, state: CacheState, cache: Any, adapter: ModelAdapter) -> None:
+        self.state, self.cache, self.config = state, cache, adapter.decoder.config
+        self._adapter, self._kinds = adapter, layer_kinds(self.config)
+        # Before the first stage after layer 0 the model's own mask fits, once `before_model` has sized it on layer 0;
+        # not that of a window, which the model counts in tokens that are left.
+        count, full = len(self._kinds), set(self._kinds) == {FULL}
+        own = next((stage.layer for stage in state.stages if stage.layer > 0 or not full), count)
+        self.layers = range(own, count)
+        # Negative once assisted decoding has taken back tokens that it guessed in the prefill.
+        counted = next(layer for layer, kind in enumerate(self._kinds) if kind != LINEAR)
+        self._grown = int(cache.get_seq_length(counted)) - state.length(counted)
+        self._masks: dict[tuple[int, str], Any] = {}
 
     def before_model(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the model's arguments with position ids counted from the un-pruned prompt.
@@ -39,12 +48,11 @@ class Decode(Forward):
         new, device = kwargs[name].shape[1], kwargs[name].device
         positions = kwargs.get("position_ids")
         if positions is None or new > 1:
-            start = int(self.cache.get_seq_length()) - self.state.first_length
-            expected = self.state.next_position.to(device) + start
+            expected = self.state.next_position.to(device) + self._grown
             if positions is None:
                 positions = expected + torch.arange(new, device=device)
-            again = int((_text_row(expected)[0, 0] - _text_row(positions)[0, 0]).clamp(min=0)) if new > 1 else 0
-            if 0 < again < new:
+            again = _passed_again(positions, expected) if new > 1 else 0
+            if again:
                 kwargs[name], positions = kwargs[name][:, again:], positions[..., again:]
         if self.state.shift is not None:
             positions = positions - self.state.shift.to(device)
@@ -57,14 +65,20 @@ class Decode(Forward):
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Return the hidden states and changed arguments of one of `layers`; None if the layer was not pruned."""
         kept = active(self.state.stages, layer)
-        if kept is None:
+        if kept is None or self._kinds[layer] == LINEAR:
             return None
-        if kept.layer not in self._masks:
-            self._masks[kept.layer] = self._mask(kept, hidden)
-        return hidden, {"attention_mask": self._masks[kept.layer], "position_ids": None}
+        shared = kept.layer, self._kinds[layer]
+        if shared not in self._masks:
+            self._masks[shared] = self._mask(kept, layer, hidden)
+        positions = kwargs.get("position_ids") if needs_positions(self._adapter.layers[layer]) else None
+        arguments = {"attention_mask": self._masks[shared], "position_ids": positions}
+        return hidden, for_last(arguments, hidden.shape[1]) if layer in self._adapter.reusing_layers else arguments
 
-    def _mask(self, kept: KeptTokens, hidden: Tensor) -> Any:
-        return causal_mask(self.config, hidden, self._valid(kept, hidden), self.cache, kept.layer)
+    def _mask(self, kept: KeptTokens, layer: int, hidden: Tensor) -> Any:
+        count, end = max(0, self._grown + hidden.shape[1]), self.state.prompt_length
+        positions = torch.cat((kept.index, torch.arange(end, end + count).expand(len(kept.index), -1)), dim=1)
+        positions = positions[:, : kept.index.shape[1] + self._grown + hidden.shape[1]]
+        return attention_mask(self.config, layer, hidden, self._valid(kept, hidden), self.cache, positions)
 
     def _valid(self, kept: KeptTokens, inputs: Tensor) -> Tensor | None:
         """Return [B, cached + q], False at padding in the layers from a stage on, for `inputs` [B, q, ...].
@@ -82,10 +96,26 @@ class Decode(Forward):
             )
         if not kept.padded:
             return None
-        grown = int(self.cache.get_seq_length(kept.layer)) - kept.valid.shape[1] + new
-        return to_device(torch.cat([kept.valid, kept.valid.new_ones(batch, grown)], dim=1), inputs.device)
+        grown = kept.valid.new_ones(batch, max(0, self._grown + new))
+        valid = torch.cat([kept.valid, grown], dim=1)[:, : kept.valid.shape[1] + self._grown + new]
+        return to_device(valid, inputs.device)
 
 
-def _text_row(positions: Tensor) -> Tensor:
-    """Return [B, q] from position ids that may have leading M-RoPE rows."""
-    return positions[-1] if positions.dim() == 3 else positions
+def _passed_again(positions: Tensor, expected: Tensor) -> int:
+    """Return how many tokens of `positions` [..., B, q] stand before those at `expected` [..., B, 1].
+
+    These are behind all others in every axis, where no token of an image is.
+
+    Raises:
+        UnsupportedError: the positions do not continue the prompt.
+    """
+    # Of M-RoPE three axes count; `generate` has a count of tokens before them.
+    axes = slice(-3, None) if positions.dim() == 3 else slice(None)
+    found = (positions[axes] == expected[axes]).flatten(0, -2).all(0).nonzero()
+    if not len(found):
+        raise UnsupportedError(
+            f"the position ids {positions[axes].flatten()[:3].tolist()}, … do not continue the pruned prompt, whose "
+            f"next one is {int(expected.flatten()[-1])}; pass the new ids, or all ids of the conversation, without "
+            "mm_token_type_ids and pixels"
+        )
+    return int(found[0])

@@ -17,7 +17,7 @@ from uniprune.engine.checks import check_undrawn, random_states, settle, undistu
 from uniprune.engine.compaction import (
     CacheState,
     KeptTokens,
-    causal_mask,
+    cached_layers,
     evict,
     following,
     pack,
@@ -26,18 +26,21 @@ from uniprune.engine.compaction import (
     replace_tokens,
     take,
     to_device,
-    token_bytes,
 )
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import for_last
+from uniprune.engine.layer_kinds import AttendedPairs, check_marked, gathered_arguments, layer_kinds
 from uniprune.engine.prompt import Prompt, StageInput
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_groups import image_groups, scoped
-from uniprune.engine.token_map import PrefillInputs, Tokens, repeated_rows
+from uniprune.engine.token_map import PrefillInputs, Tokens, rows_per_prompt
+from uniprune.engine.token_rows import Move, gathered_rows
 from uniprune.engine.vision import Vision
-from uniprune.errors import UserError
-from uniprune.modeling.adapter import ImageLayout, ModelAdapter
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.image_grouping import Grouping
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.base import Pruner, Scope, Stage
 from uniprune.pruning.view import Grid
 
@@ -50,17 +53,19 @@ class Batch:
         inputs: ids and mask of the forward, copied to the CPU on first use.
         copies: rows per prompt: beams or returned sequences, which share one decision.
         scope: tokens of one decision.
-        tiled: whether one image may be several tiles.
+        grouping: the family's rule for which encoded grids form an image.
         grids: (t, h, w) of the tower's call, None if unknown.
         layouts: the encoded images in prompt order, None if unknown.
+        fills: in prompts of images and videos the placeholder id of every layout: order is that of prompts for each.
     """
 
     inputs: PrefillInputs
     copies: int
     scope: Scope
-    tiled: bool
+    grouping: Grouping
     grids: list[Grid] | None
     layouts: list[ImageLayout] | None
+    fills: list[int] | None
 
     @property
     def tokens(self) -> Tokens:
@@ -79,7 +84,8 @@ class Batch:
         Raises:
             UnsupportedError: the encoded images do not fill the placeholders.
         """
-        images = image_groups(self.tokens.visual, self.layouts if self.has_images else None, self.tiled)
+        layouts = self.layouts if self.has_images else None
+        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping, self.fills)
         rows = range(0, len(images), self.copies)
         infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
         return [
@@ -109,6 +115,7 @@ class Prefill(Forward):
 
     Raises:
         UserError: the number of infos does not fit the batch.
+        UnsupportedError: an argument is missing by which the model finds blocks of two-way attention.
     """
 
     def __init__(
@@ -123,6 +130,8 @@ class Prefill(Forward):
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
         idle = not inputs.has_visual or all(stage.keeps_all for stage in stages.values())
+        if not idle:
+            check_marked(inputs)
         self.layers = range(1 if idle else len(adapter.layers))
         self.widths: list[int] = []
         self.kept: list[KeptTokens] = []
@@ -133,44 +142,32 @@ class Prefill(Forward):
         self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._arguments: dict[str, Any] = {}
+        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), adapter.reusing_layers
+        self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
+        self._moves: list[Move] = []
+        self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
         self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
-        copies = self._rows_per_prompt(inputs)
-        layouts = self._layouts(grids, inputs) if inputs.has_visual else None
-        self.batch = Batch(inputs, copies, pruner.scope, adapter.tiled, grids, layouts)
+        copies = rows_per_prompt(inputs, embeds)
+        layouts = self._layouts(vision) if inputs.has_visual else None
+        self.batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts, self._fills(inputs))
 
     @property
     def has_images(self) -> bool:
         """Return whether there is anything to prune."""
         return self.batch.has_images
 
-    def _rows_per_prompt(self, inputs: PrefillInputs) -> int:
-        """Return 1, or the number of beams or returned sequences of each prompt."""
-        batch, prompts = len(self._embeds), len(inputs.infos)
-        if not prompts:
-            return repeated_rows(self._embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1
-        copies, rest = divmod(batch, prompts)
-        if rest or not copies:
-            raise UserError(
-                f"session.samples has {prompts} entries for a batch of {batch} rows; set one PromptInfo per prompt"
-            )
-        return copies
+    def _layouts(self, vision: Vision | None) -> list[ImageLayout] | None:
+        return self._adapter.image_layouts(None, {}) if vision is None else vision.layouts
 
-    def _layouts(self, grids: list[Grid] | None, inputs: PrefillInputs) -> list[ImageLayout] | None:
-        """Return the encoded images in prompt order, None if unknown."""
-
-        def projected() -> Tensor | None:
-            return None if self._vision is None else self._vision.projected
-
-        def features(columns: slice) -> Tensor:
-            places = inputs.tokens.visual.nonzero(as_tuple=True)
-            rows, positions = (to_device(place, self._embeds.device) for place in places)
-            return self._embeds[..., columns][rows, positions]
-
-        return self._adapter.image_layouts(grids, projected, features)
+    def _fills(self, inputs: PrefillInputs) -> list[int] | None:
+        """Return the placeholder id of every layout, in prompts of images and videos whose layouts are known."""
+        if self._vision is None or not inputs.mixed:
+            return None
+        calls = zip(self._adapter.visual_token_ids, self._vision.calls, strict=True)
+        return [number for number, call in calls for _ in call.layouts or ()]
 
     def before_decoder(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the decoder's arguments; without deepstack features, which `before_layer` adds, if tokens may go."""
@@ -184,7 +181,8 @@ class Prefill(Forward):
     def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         """Capture the attention of the layer before a stage, for its method."""
         cos, sin = kwargs["position_embeddings"]
-        self._captured = AttentionCapture(module, layer, hidden, cos, sin, kwargs.get("past_key_values"))
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        self._captured = AttentionCapture(module, layer, hidden, cos, sin, cache, mask)
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Run the layer's stage, if any; return hidden states [B, n, D] and arguments once something was pruned."""
@@ -194,8 +192,17 @@ class Prefill(Forward):
         if layer in self._stages and self.has_images:
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
-        self.widths.append(hidden.shape[1])
-        return (hidden, self._arguments) if self._arguments or hidden is not given else None
+        # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
+        self.widths.append(self._current.index.shape[1] if layer in self._reusing else hidden.shape[1])
+        self._entering = hidden.shape[1]
+        changed = self._layer_arguments(layer, hidden, kwargs) if self.kept else {}
+        return (hidden, changed) if changed or hidden is not given else None
+
+    def further_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the rows of the tokens that are left."""
+        if not inputs or not self.kept:
+            return inputs
+        return gathered_rows(inputs, self.batch.tokens.unpruned, self._moves, self._current, self._entering)
 
     @property
     def _current(self) -> KeptTokens:
@@ -205,7 +212,7 @@ class Prefill(Forward):
     def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Decide for every prompt; unless all keep everything, compact `hidden` and the layer arguments."""
         now = self._current
-        upcoming = self._upcoming(stage.layer, hidden, now, kwargs) if stage.pruner.upcoming_attention else None
+        upcoming = self._upcoming(stage.layer, hidden, kwargs) if stage.pruner.upcoming_attention else None
         arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
         self._captured = None
         prompts = self.batch.prompts
@@ -221,34 +228,43 @@ class Prefill(Forward):
             return hidden
         moved = [(b, *change) for b, number in enumerate(owners) for change in new[number]]
         replaced = [(b, now.columns(places, b), tokens) for b, places, _, tokens in moved]
+        self._moves += [(b, places, sources) for b, places, sources, _ in moved]
         if self._deepstack is not None:
             for b, places, sources, _ in moved:
                 self._deepstack.move(b, places, sources)
         kept, gathered = pack(stage.layer, columns, now.index)
         hidden = take(replace_tokens(hidden, replaced), gathered)
         self.kept.append(kept)
-        self._arguments = self._layer_arguments(kept, hidden, kwargs["position_embeddings"])
+        self._rotary_rows = kept.index
+        if self._pruner.positions == "compact":
+            self._rotary_rows, shift = renumbered(kept, self.batch.tokens.real)
+            self._shift = to_device(shift, self._embeds.device)
         return hidden
 
-    def _upcoming(self, layer: int, hidden: Tensor, now: KeptTokens, kwargs: dict[str, Any]) -> AttentionCapture:
+    def _upcoming(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> AttentionCapture:
         """Return the inputs that the attention of `layer` would have if it ran on `hidden`."""
         module = self._adapter.layers[layer]
         normalised = module.input_layernorm(hidden)  # may bring it to the device of this layer
-        cos, sin = (take(table, now.index).to(normalised.device) for table in kwargs["position_embeddings"])
-        return AttentionCapture(module.self_attn, layer, normalised, cos, sin, cache=None)
+        given = kwargs | (self._layer_arguments(layer, hidden, kwargs) if self.kept else {})
+        cos, sin = (table.to(normalised.device) for table in given["position_embeddings"])
+        return AttentionCapture(module.self_attn, layer, normalised, cos, sin, None, given.get("attention_mask"))
 
-    def _layer_arguments(self, kept: KeptTokens, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> dict[str, Any]:
-        """Return the arguments of every layer from this stage on; `rotary` are the tables of the un-pruned prompt."""
-        rows = kept.index
-        if self._pruner.positions == "compact":
-            rows, shift = renumbered(kept, self.batch.tokens.real)
-            self._shift = to_device(shift, self._embeds.device)
-        valid = to_device(kept.valid, hidden.device) if kept.padded else None
-        return {
-            "position_embeddings": tuple(take(table, rows) for table in rotary),
-            "attention_mask": causal_mask(self._adapter.decoder.config, hidden, valid, self._cache, kept.layer),
-            "position_ids": None,
-        }
+    def _layer_arguments(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the changed arguments of `layer`; it is called with masks and rotary tables of the un-pruned prompt.
+
+        Layers of one kind share theirs from one stage to the next.
+        """
+        kept, kind = self._current, self._kinds[layer]
+        if (kept.layer, kind) not in self._arguments:
+            with self._method_time():
+                self._arguments[kept.layer, kind] = self._gathered(layer, hidden, kwargs, kept)
+        arguments = self._arguments[kept.layer, kind]
+        return arguments if layer not in self._reusing else for_last(arguments, hidden.shape[1])
+
+    def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], kept: KeptTokens) -> dict[str, Any]:
+        """Return the arguments of `layer` for the tokens that are left."""
+        visual = self.batch.tokens.visual
+        return gathered_arguments(self._adapter, layer, hidden, kwargs, kept, self._rotary_rows, visual)
 
     # --- at the end ---------------------------------------------------------------------------------------------
     def after_model(self) -> PrefillReport:
@@ -270,6 +286,5 @@ class Prefill(Forward):
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)
             layers = tuple(stage.layer for stage in self._scheduled)
-            return PrefillReport(
-                self.batch, layers, widths, self.kept, cached, token_bytes(self._cache), self._next_position
-            )
+            sizes, pairs = cached_layers(self._cache), AttendedPairs.of(self._adapter, self.batch.inputs)
+            return PrefillReport(self.batch, layers, widths, self.kept, cached, sizes, pairs, self._next_position)

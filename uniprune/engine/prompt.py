@@ -19,7 +19,8 @@ from uniprune.engine.question import PromptInfo, question_positions
 from uniprune.engine.report import StageReport
 from uniprune.engine.token_groups import TokenGroup
 from uniprune.engine.token_map import Tokens
-from uniprune.engine.vision import ViewVision, Vision
+from uniprune.engine.view_vision import ViewVision
+from uniprune.engine.vision import Vision
 from uniprune.errors import PruningError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Stage
@@ -213,6 +214,7 @@ class StageView(View):
     @cached_property
     def prompt(self) -> Tensor:
         """The question's tokens in this prompt, or those of `PromptInfo.question`, which are cut as without context."""
+        self._text()
         asked = self._prompt.info.question
         if asked is None or not len(asked):
             embeds, positions = self._arriving.embeds, self._question()
@@ -224,7 +226,7 @@ class StageView(View):
     @cached_property
     def text(self) -> Tensor:
         """[T, D]."""
-        return self._hidden(self._prompt.text)
+        return self._hidden(self._text())
 
     @cached_property
     def generator(self) -> torch.Generator:
@@ -245,13 +247,13 @@ class StageView(View):
     @cached_property
     def after(self) -> Tensor:
         """[F]."""
-        return to_device((self._prompt.text > self._positions[-1]).nonzero()[:, 0], self._device)
+        return to_device((self._text() > self._positions[-1]).nonzero()[:, 0], self._device)
 
     @cached_property
     def embedded(self) -> ViewEmbedded:
         """Inputs of layer 0."""
         embeds = self._arriving.embeds[self._prompt.row]
-        return ViewEmbedded(embeds, self._positions, self._prompt.text, self._device)
+        return ViewEmbedded(embeds, self._positions, self._text, self._device)
 
     def _columns(self, positions: Tensor) -> Tensor:
         """Return the current columns of un-pruned positions."""
@@ -261,8 +263,19 @@ class StageView(View):
         """Return the hidden states [m, D] at un-pruned positions."""
         return self._arriving.hidden[self._prompt.row][to_device(self._columns(positions), self._device)]
 
+    def _text(self) -> Tensor:
+        """Return the positions [T] of the text; a PruningError for a method that has not declared that it reads it."""
+        pruner = self._arriving.stage.pruner
+        if not pruner.prompt_aware:
+            raise PruningError(
+                f"{type(pruner).__name__} reads text of the prompt, or attention from it, so its choice depends on the "
+                "question; set prompt_aware = True in its class"
+            )
+        return self._prompt.text
+
     def _question(self) -> Tensor:
         """Return the positions [M] of the question's tokens."""
+        self._text()
         return self._prompt.question(self._arriving.adapter.special_token_ids)
 
     def _attention(self, captured: AttentionCapture | None) -> ViewAttention:
@@ -272,7 +285,7 @@ class StageView(View):
             row=self._prompt.row,
             valid=self._arriving.kept.valid[self._prompt.row].clone(),
             visual=self._columns(self._positions),
-            text=self._columns(self._prompt.text),
+            text=lambda: self._columns(self._text()),
             prompt=lambda: self._columns(self._asking()),
         )
 

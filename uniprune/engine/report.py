@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import KeptTokens, active
+from uniprune.engine.compaction import CachedLayer, KeptTokens, active
+from uniprune.engine.layer_kinds import AttendedPairs
 from uniprune.engine.token_groups import TokenGroup, image_of
+from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
 
 if TYPE_CHECKING:
@@ -45,10 +47,13 @@ class RowReport:
         tower: (t, h, w) of every image or tile in the vision tower's call; None if unknown.
         stages: the pruning points, in layer order.
         text: text tokens, which enter every layer.
+        tokens: tokens of the un-pruned prompt.
         positions: positions that the un-pruned prompt takes; the first generated token has the next one. Fewer than
             its tokens where an image's rows or columns share one.
-        kv_bytes: bytes of its keys and values in the KV cache after the prefill, padding not counted; None if the
-            cache is not plain tensors, 0 without a cache.
+        pairs: pairs of tokens that attend to each other in each decoder layer; a token counts half with itself.
+        kv_bytes: bytes of its keys and values in the KV cache after the prefill, padding not counted, and of the states
+            of linear attention, which have one size however many tokens they took in. Windowed layers hold their last
+            tokens only. None if the cache is not plain tensors, 0 without a cache.
     """
 
     sample: str
@@ -59,7 +64,9 @@ class RowReport:
     tower: tuple[Grid, ...] | None
     stages: tuple[StageReport, ...]
     text: int
+    tokens: int
     positions: int
+    pairs: list[float]
     kv_bytes: int | None
 
     @cached_property
@@ -68,7 +75,7 @@ class RowReport:
         origins = [group.origins for group in self.groups if group.origins is not None]
         if self.tower is None or not origins:
             return tuple(grid for group in self.groups for grid in group.grids)
-        return tuple(self.tower[i] for i in image_of(torch.cat(origins), self.tower).unique().tolist())
+        return tuple(self.tower[i] for i in image_of(Origins.joined(origins).index, self.tower).unique().tolist())
 
     @property
     def lengths(self) -> list[int]:
@@ -101,7 +108,8 @@ class PrefillReport:
         widths: columns that entered each decoder layer.
         kept: the tokens left by each stage that pruned.
         cached: the same in the KV cache.
-        token_bytes: bytes of a token in each layer of the cache, None if unknown.
+        sizes: of each layer of the cache, None if unknown.
+        pairs: counts the pairs of tokens that attend to each other.
         next_position: [..., B or 1, 1] position of the first generated token, on the model's device.
     """
 
@@ -110,7 +118,8 @@ class PrefillReport:
     widths: list[int]
     kept: list[KeptTokens]
     cached: list[KeptTokens]
-    token_bytes: list[int] | None
+    sizes: list[CachedLayer] | None
+    pairs: AttendedPairs
     next_position: Tensor
 
     @property
@@ -136,9 +145,10 @@ class PrefillReport:
         text = tokens.unpruned.lengths[row] - tokens.visual_counts[row]
         initial = sum(len(group.ranks) for group in prompt.groups)
         has_markers = initial < tokens.visual_counts[row]
-        entering, markers = [], []
+        entering, markers, pairs = [], [], []
         for layer, width in enumerate(self.widths):
             kept = active(self.kept, layer) or tokens.unpruned
+            pairs.append(self.pairs.count(layer, kept, row))
             left = kept.index[row, kept.valid[row]] if has_markers else None
             markers.append(0 if left is None else int(torch.isin(left, prompt.markers).sum()))
             entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text - markers[-1])
@@ -151,7 +161,9 @@ class PrefillReport:
             tower=None if self.batch.grids is None else tuple(self.batch.grids),
             stages=tuple(prompt.reports) or self._skipped(prompt),
             text=text,
+            tokens=tokens.unpruned.lengths[row],
             positions=self._positions[row],
+            pairs=pairs,
             kv_bytes=self._kv_bytes(row),
         )
 
@@ -160,7 +172,8 @@ class PrefillReport:
         return tuple(StageReport(layer, prompt.cells) for layer in self.layers if self.batch.has_images)
 
     def _kv_bytes(self, row: int) -> int | None:
-        if self.token_bytes is None:
+        if self.sizes is None:
             return None
-        held = (active(self.cached, layer) or self.batch.tokens.unpruned for layer in range(len(self.token_bytes)))
-        return sum(size * kept.lengths[row] for size, kept in zip(self.token_bytes, held, strict=True))
+        held = (active(self.cached, layer) or self.batch.tokens.unpruned for layer in range(len(self.sizes)))
+        pairs = zip(self.sizes, held, strict=True)
+        return sum(size.token * min(kept.lengths[row], size.columns) + size.state for size, kept in pairs)

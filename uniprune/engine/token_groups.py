@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice, pairwise
 from math import prod
 
 import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import ImageLayout
+from uniprune.modeling.image_grouping import EncodedPrompt, Grouping, run_starts
+from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.origins import Origins
 from uniprune.pruning.base import Scope
 from uniprune.pruning.view import Grid
 
@@ -28,70 +30,104 @@ class TokenGroup:
         ordinal: number of the group in its prompt.
         grids: (t, h, w) of its grids.
         ranks: [N] for every cell of the grids, the rank of the placeholder that holds it.
-        origins: [N] for every cell, its token in the vision tower's call; None if unknown.
+        origins: for every cell, the tokens of the vision tower's call that it is made of; None if unknown.
         markers: ranks of the group's placeholders that belong to no cell.
     """
 
     ordinal: int
     grids: tuple[Grid, ...]
     ranks: Tensor
-    origins: Tensor | None
+    origins: Origins | None
     markers: Tensor
 
 
-def runs(visual: Tensor) -> list[list[int]]:
-    """Return the lengths of the contiguous runs of True in every row of `visual` [B, L], on the CPU."""
-    found = []
-    for row in visual:
-        _, lengths = torch.unique_consecutive(row, return_counts=True)
-        starts_visual = bool(row[0]) if len(row) else False
-        found.append(lengths[0 if starts_visual else 1 :: 2].tolist())
-    return found
-
-
-def image_groups(visual: Tensor, layouts: Sequence[ImageLayout] | None, tiled: bool) -> list[list[TokenGroup]]:
+def image_groups(
+    ids: Tensor | None,
+    visual: Tensor,
+    layouts: Sequence[ImageLayout] | None,
+    grouping: Grouping,
+    fills: Sequence[int] | None = None,
+) -> list[list[TokenGroup]]:
     """Return the groups of every row, one per image.
 
     Args:
-        visual: [B, L] True at placeholders, on the CPU.
-        layouts: the encoded images in prompt order; images may have been encoded before rows were repeated for beams.
-            None when the features came from outside: then every contiguous run is an image of unknown grid.
-        tiled: whether the images within one contiguous run are tiles of one image.
+        ids: [B, L] input ids, None for prompts given as embeddings; all tensors on the CPU.
+        visual: [B, L] True at placeholders.
+        layouts: the encoded grids in prompt order; images may have been encoded before rows were repeated for beams.
+            None when the features came from outside: then every contiguous run is a grid of unknown size.
+        grouping: the family's rule for which of them form an image.
+        fills: placeholder id of every layout, if images and videos are in order for themselves only.
 
     Raises:
         UnsupportedError: the encoded images do not fill the placeholders.
     """
-    rows = runs(visual)
+    places = [row.nonzero()[:, 0] for row in visual]
     if layouts is None:
-        return [list(_numbered([[ImageLayout(((1, 1, n),))] for n in row])) for row in rows]
-    sizes = [layout.placeholders for layout in layouts]
-    wanted, encoded = sum(map(sum, rows)), sum(sizes)
+        filled, repeats = [list(map(_unknown, _run_lengths(row))) for row in places], 1
+    else:
+        repeats = _repeats([len(row) for row in places], layouts)
+        if fills is not None and ids is None:
+            raise UnsupportedError("a prompt of images and videos cannot be given as embeddings; pass input_ids")
+        kinds = [torch.zeros_like(row) if fills is None or ids is None else ids[b, row] for b, row in enumerate(places)]
+        filled = list(_filled(kinds[::repeats], repeats, layouts, fills or [0] * len(layouts)))
+    found: list[list[TokenGroup]] = []
+    for number, parts in enumerate(filled):
+        row = number * repeats
+        sizes = [part.placeholders for part in parts]
+        prompt = EncodedPrompt(row, None if ids is None else ids[row], places[row], sizes, layouts is not None)
+        images = iter(parts)
+        groups = list(_numbered([list(islice(images, count)) for count in grouping(prompt)]))
+        found += [groups] * repeats
+    return found
+
+
+def _unknown(length: int) -> ImageLayout:
+    """Return the layout of a run of placeholders whose grid is unknown."""
+    return ImageLayout(((1, 1, length),))
+
+
+def _run_lengths(places: Tensor) -> list[int]:
+    """Return the lengths of the contiguous runs of the sorted positions `places` [P]."""
+    return [stop - start for start, stop in pairwise([*run_starts(places), len(places)])]
+
+
+def _repeats(counts: Sequence[int], layouts: Sequence[ImageLayout]) -> int:
+    """Return how many rows, of so many placeholders each, share the images of one prompt."""
+    wanted, encoded = sum(counts), sum(layout.placeholders for layout in layouts)
     repeats, rest = divmod(wanted, encoded) if encoded else (0, wanted)
-    if rest or not repeats or len(rows) % repeats:
+    if rest or not repeats or len(counts) % repeats:
         raise UnsupportedError(
             f"{wanted} visual placeholders do not match {encoded} encoded visual tokens; "
             "encode exactly the images of the prompt"
         )
-    found: list[list[TokenGroup]] = []
-    position = 0
-    for b, row in enumerate(rows):
-        if b % repeats:
-            found.append(found[-1])
-            continue
-        images: list[list[ImageLayout]] = []
-        for length in row:
-            parts: list[ImageLayout] = []
-            while length > 0 and position < len(sizes):
-                parts.append(layouts[position])
-                length -= sizes[position]
-                position += 1
-            if length:
+    return repeats
+
+
+def _filled(
+    kinds: Sequence[Tensor], repeats: int, layouts: Sequence[ImageLayout], fills: Sequence[int]
+) -> Iterator[list[ImageLayout]]:
+    """Yield the layouts that fill the placeholders of every prompt, in order.
+
+    Args:
+        kinds: [P] for every prompt, the kind of each placeholder.
+        repeats: rows per prompt, for messages.
+        layouts: those of each kind in the order of the prompts.
+        fills: the kind of every layout.
+    """
+    upcoming = {kind: iter([one for one, fill in zip(layouts, fills, strict=True) if fill == kind]) for kind in fills}
+    for number, row in enumerate(kinds):
+        parts: list[ImageLayout] = []
+        rank = 0
+        while rank < len(row):
+            part = next(upcoming.get(int(row[rank]), iter(())), None)
+            own = row[rank:] if part is None else row[rank : rank + part.placeholders]
+            if part is None or len(own) < part.placeholders or not bool((own == own[0]).all()):
                 raise UnsupportedError(
-                    f"row {b} of the batch has a run of visual placeholders that no whole number of images fills"
+                    f"row {number * repeats} of the batch has visual placeholders that no whole number of images fills"
                 )
-            images += [parts] if tiled else [[part] for part in parts]
-        found.append(list(_numbered(images)))
-    return found
+            parts.append(part)
+            rank += part.placeholders
+        yield parts
 
 
 def _numbered(images: Sequence[Sequence[ImageLayout]]) -> Iterator[TokenGroup]:
@@ -128,39 +164,44 @@ def _joined(ordinal: int, groups: Sequence[TokenGroup]) -> TokenGroup:
         ordinal,
         tuple(grid for group in groups for grid in group.grids),
         torch.cat([group.ranks for group in groups]),
-        torch.cat(origins) if len(origins) == len(groups) else None,
+        Origins.joined(origins) if len(origins) == len(groups) else None,
         torch.cat([group.markers for group in groups]),
     )
 
 
 def _grids_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup]:
-    """Yield one part per grid; markers go with the last."""
-    start = 0
-    for grid, stop in zip(image.grids, accumulate(map(prod, image.grids)), strict=True):
-        yield _part(image, torch.arange(start, stop), grid, last=stop == len(image.ranks))
-        start = stop
+    """Yield one part per grid, of a clip per frame; markers go with the last."""
+    cells = torch.arange(len(image.ranks))
+    frames = [(height, width) for frames, height, width in image.grids for _ in range(frames)]
+    for (height, width), frame in zip(frames, cells.split(list(map(prod, frames))), strict=True):
+        yield _part(image, frame, (1, height, width), last=bool(frame[-1] == cells[-1]))
 
 
 def _tiles_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup]:
-    """Yield one part per grid of the tower, cropped to what the prompt holds of it; markers go with the last."""
+    """Yield one part per grid or frame of the tower, cropped to what the prompt has; markers go with the last.
+
+    A cell between two tiles is part of the one that has the larger share in it.
+    """
     if image.origins is None:
         raise UnsupportedError(
             "the image features were computed outside this session, so their tiles are unknown; pass pixel values, or "
             'use scope="image"'
         )
-    stops = torch.tensor(list(accumulate(map(prod, encoded))))
-    tile = image_of(image.origins, encoded)
+    frames = [(1, height, width) for frames, height, width in encoded for _ in range(frames)]
+    stops = torch.tensor(list(accumulate(map(prod, frames))))
+    main = image.origins.main
+    tile = image_of(main, frames)
     numbers = tile.unique().tolist()
     for number in numbers:
-        frames, height, width = encoded[number]
+        _, height, width = frames[number]
         cells = (tile == number).nonzero()[:, 0]
-        inside = image.origins[cells] - (stops[number] - frames * height * width)
-        rows, columns = len((inside // width).unique()) // frames, len((inside % width).unique())
-        yield _part(image, cells, (frames, rows, columns), last=number == numbers[-1])
+        inside = main[cells] - (stops[number] - height * width)
+        rows, columns = len((inside // width).unique()), len((inside % width).unique())
+        yield _part(image, cells, (1, rows, columns), last=number == numbers[-1])
 
 
 def _part(image: TokenGroup, cells: Tensor, grid: Grid, last: bool) -> TokenGroup:
-    origins = None if image.origins is None else image.origins[cells]
+    origins = None if image.origins is None else image.origins.of(cells)
     return TokenGroup(image.ordinal, (grid,), image.ranks[cells], origins, image.markers if last else image.markers[:0])
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.attention import exchanged, received
-from uniprune.engine.compaction import to_device
-from uniprune.engine.token_groups import image_of
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.view import Grid
 
-T = TypeVar("T")
 DEEPSTACK = "deepstack_features"
 """Field of a tower's output with the features that a decoder adds after its first layers; most towers have none."""
 
@@ -35,12 +32,16 @@ class Vision(Protocol):
         """(t, h, w) per image or tile."""
 
     @property
+    def calls(self) -> Sequence[VisionCapture]:
+        """The calls, in the order of the images."""
+
+    @property
     def output(self) -> Any:
         """The tower's output, or the features passed to the model in its place."""
 
     @property
-    def projected(self) -> Tensor | None:
-        """The projector's output."""
+    def layouts(self) -> list[ImageLayout] | None:
+        """The encoded images in prompt order, None if unknown."""
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
         """Return [N, C] per image of a quantity of a captured layer."""
@@ -62,9 +63,9 @@ class VisionCapture:
     Attributes:
         adapter: the model's adapter.
         grids: (t, h, w) per image or tile.
+        given: arguments of the adapter's encoder that made the call.
         output: the tower's output.
         entered: the projector's input.
-        projected: the projector's output.
         leaving: layer -> hidden states leaving the block.
         blocks: layer -> hidden states entering the block.
         attentions: layer -> (hidden, kwargs) of its attention.
@@ -72,21 +73,31 @@ class VisionCapture:
 
     adapter: ModelAdapter
     grids: list[Grid]
+    given: Mapping[str, Any] = field(default_factory=dict)
     output: Any = None
     entered: Tensor | None = None
-    projected: Tensor | None = None
     leaving: dict[int, Tensor] = field(default_factory=dict)
     blocks: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
     _known: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
 
     @property
+    def calls(self) -> Sequence[VisionCapture]:
+        """This call."""
+        return (self,)
+
+    @property
     def memory(self) -> int:
         """Bytes of all tensors held."""
         output = [getattr(self.output, name, None) for name in ("pooler_output", DEEPSTACK)]
-        kept = [output, self.entered, self.projected, self.leaving, self.blocks, self.attentions, self._known]
+        kept = [output, self.entered, self.leaving, self.blocks, self.attentions, self._known]
         storages = [leaf.untyped_storage() for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    @cached_property
+    def layouts(self) -> list[ImageLayout] | None:
+        """The encoded images in prompt order, None if unknown."""
+        return self.adapter.image_layouts(self.grids, self.given)
 
     def forget(self) -> None:
         """Drop the computed quantities: they can be computed again."""
@@ -169,107 +180,3 @@ class VisionCapture:
     def _hidden(self, layer: int) -> Tensor:
         hidden = self.blocks[layer]
         return hidden if hidden.dim() == 3 else hidden[None]
-
-
-@dataclass(frozen=True)
-class ViewVision:
-    """`view.vision`: the quantities of the tower's work at the tokens of one view.
-
-    Attributes:
-        call: the tower's work, None if the features were computed outside the session.
-        origins: [U] tokens of that work that form the view's grids, on the CPU; None if unknown.
-        cells: [N] cells of the surviving tokens in the concatenated grids, on the CPU.
-        device: device of the results.
-    """
-
-    call: Vision | None
-    origins: Tensor | None
-    cells: Tensor
-    device: torch.device
-
-    @property
-    def patches(self) -> int:
-        """Vision patches per token."""
-        return self._call.adapter.merge**2
-
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
-        """Return [N] CLS attention (mean over heads, or one joint head); received attention without a CLS token."""
-        if not self._call.adapter.has_cls:
-            return self.received(layer)
-        return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
-
-    def received(self, layer: int | None = None) -> Tensor:
-        """Return [N] attention each token receives, mean over heads and queries."""
-        return self._tokens("received", layer)[:, 0]
-
-    def exchanged(self, layer: int | None = None) -> Tensor:
-        """Return [2, N] mean attention each token emits to and receives from patches, mean over heads."""
-        return self._tokens("exchanged", layer).T
-
-    def cls(self, layer: int | None = None) -> Tensor:
-        """Return [heads, N] attention of the CLS query.
-
-        Raises:
-            UnsupportedError: the tower has no CLS token.
-        """
-        return self._tokens("cls", layer).T
-
-    def cls_tokens(self, layer: int | None = None) -> Tensor:
-        """Return [images, C] CLS states leaving the layer.
-
-        Raises:
-            UnsupportedError: the tower has no CLS token, or it cannot be projected.
-        """
-        if self.patches > 1:
-            raise UnsupportedError(
-                f"the projector of {type(self._call.adapter).__name__} takes {self.patches} patches at a time, so a "
-                "single CLS token cannot be projected; leave it out"
-            )
-        return self._call.cls_tokens(layer)[self._place[0]].to(self.device)
-
-    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
-        """Return [N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
-        return self._tokens("head_mean_keys" if head_mean else "keys", layer)
-
-    def hidden(self, layer: int | None = None) -> Tensor:
-        """Return [N, C] hidden states entering the layer."""
-        return self._tokens("hidden", layer)
-
-    def features(self) -> Tensor:
-        """Return [N, C] inputs of the projector, the patches of a token side by side."""
-        return self._of_view(self._call.features())
-
-    def project(self, features: Tensor) -> Tensor:
-        """Return [k, D] LLM tokens of features [k, C]."""
-        return self._call.project(features).to(self.device)
-
-    @property
-    def _call(self) -> Vision:
-        return _known(self.call)
-
-    def _tokens(self, name: str, layer: int | None) -> Tensor:
-        return self._of_view(self._call.quantity(name, layer))
-
-    def _of_view(self, values: list[Tensor]) -> Tensor:
-        images, places = self._place
-        every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
-        return every[to_device(places[self.cells], every.device)].to(self.device)
-
-    @cached_property
-    def _place(self) -> tuple[list[int], Tensor]:
-        """Images of the call that the view's tokens come from, and [U] each token's index in these images joined."""
-        origins, sizes = _known(self.origins), torch.tensor(list(map(prod, self._call.grids)))
-        number = image_of(origins, self._call.grids)
-        images = number.unique()
-        left_out = sizes.clone()
-        left_out[images] = 0
-        return images.tolist(), origins - left_out.cumsum(0)[number]
-
-
-def _known(value: T | None) -> T:
-    if value is None:
-        raise UnsupportedError(
-            "the image features were computed outside this session, so nothing is known about the vision tower; "
-            "pass pixel values, or use a method without vision scores"
-        )
-    return value

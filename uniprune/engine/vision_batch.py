@@ -7,15 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from uniprune.engine.vision import DEEPSTACK, VisionCapture
+from uniprune.engine.vision import DEEPSTACK, Vision, VisionCapture
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.view import Grid
+
+
+def latest(adapter: ModelAdapter, calls: Sequence[VisionCapture], outputs: Sequence[Any]) -> Vision | None:
+    """Return the calls of the tower that made these features, in their order; None if one was made elsewhere."""
+    made = [next((call for call in calls if call.output is output), None) for output in outputs]
+    known = [call for call in made if call is not None]
+    if len(known) < len(made):
+        return None
+    return known[0] if len(known) == 1 else VisionBatch(adapter, known, None)
 
 
 @dataclass(frozen=True)
@@ -38,10 +49,15 @@ class VisionBatch:
         return [grid for call in self.calls for grid in call.grids]
 
     @cached_property
-    def projected(self) -> Tensor | None:
-        """The projector's output of all calls; None if one has none."""
-        made = [call.projected for call in self.calls if call.projected is not None]
-        return torch.cat(made) if len(made) == len(self.calls) else None
+    def layouts(self) -> list[ImageLayout] | None:
+        """The encoded images in prompt order; None if those of a call are unknown."""
+        found, tokens = list[ImageLayout](), 0
+        for call in self.calls:
+            if call.layouts is None:
+                return None
+            found += [layout.moved(tokens) for layout in call.layouts]
+            tokens += sum(map(prod, call.grids))
+        return found
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
         """See `VisionCapture.quantity`."""

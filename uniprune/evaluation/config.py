@@ -8,6 +8,7 @@ runs:
     ratio: [0.25, 0.5]
     data: [benchmark-a]          # or suite: name
     protocol: site
+    question: seen               # or hidden: methods decide before they know it
     seed: [0, 1, 2]              # several for random methods only: a block of their own
     limit: null
     like: null                   # for hub ids and folders: an entry of configs/models.yaml with the settings to use
@@ -25,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from uniprune.errors import UserError
 from uniprune.evaluation.method_spec import MethodSpec, setting_text
+from uniprune.evaluation.prompts import Question
 from uniprune.utils.yaml_file import read_model
 
 
@@ -39,6 +41,7 @@ class RunSpec:
         suite: None for the model's own.
         protocol: as in `RunOptions`.
         limit: as in `RunOptions`.
+        question: as in `RunOptions`.
         like: value of `--like`: the entry of configs/models.yaml whose settings the model takes; None for its own.
     """
 
@@ -49,6 +52,7 @@ class RunSpec:
     protocol: Literal["site", "average"] = "site"
     limit: int | None = None
     like: str | None = None
+    question: Question = "seen"
 
 
 def _listed(value: Any) -> Any:
@@ -106,6 +110,8 @@ class Block(_Strict):
     """All benchmarks of a suite, instead of `data`."""
     protocol: Literal["site", "average"] = "site"
     """Reach of the ratio: at the pruning point, or over all layers."""
+    question: Question = "seen"
+    """Knowledge of the methods: the whole prompt, or nothing behind the images, which then come first."""
     seed: Annotated[list[int], BeforeValidator(_listed), Field(min_length=1)] = [0]
     """Seeds of random choices."""
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -127,7 +133,16 @@ class Block(_Strict):
         """
         data = tuple(self.data) if self.data is not None else None
         for model, method, ratio, seed in product(self.model, self.method, self.ratio, self.seed):
-            yield RunSpec(model, method.choice(ratio, seed), data, self.suite, self.protocol, self.limit, self.like)
+            yield RunSpec(
+                model,
+                method.choice(ratio, seed),
+                data,
+                self.suite,
+                self.protocol,
+                self.limit,
+                self.like,
+                self.question,
+            )
 
 
 class SweepFile(_Strict):

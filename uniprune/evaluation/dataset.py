@@ -25,6 +25,7 @@ class Request:
             change of words is noticed when a run is resumed. Empty if the benchmark does not give it.
         group: label that rows scored together share (a pair, the rotations of a question); empty for a row alone. If
             one of them cannot be asked, none of them is scored.
+        videos: number of its videos; a model that takes none is refused before the run starts.
     """
 
     index: str
@@ -34,6 +35,7 @@ class Request:
     raw: RawQuestion | None = None
     wording: tuple[str | int, ...] = ()
     group: str = ""
+    videos: int = 0
 
 
 def with_groups(refused: Mapping[str, str], requests: Sequence[Request]) -> dict[str, str]:

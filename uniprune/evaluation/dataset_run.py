@@ -12,10 +12,11 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Dataset, Request, Score, with_groups
 from uniprune.evaluation.distributed import ProcessGroup
 from uniprune.evaluation.options import RunOptions
-from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
+from uniprune.evaluation.video_support import check_videos
+from uniprune.evaluation.workers import explain_worker_failure
 from uniprune.modeling.context import context_length
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
@@ -39,6 +40,7 @@ class DatasetRun:
         store: where predictions and record go.
         progress: display of the command.
         team: processes that share the rows.
+        shares_features: whether image features are shared between methods.
     """
 
     def __init__(
@@ -50,13 +52,15 @@ class DatasetRun:
         store: Store,
         progress: RunProgress,
         team: ProcessGroup,
+        shares_features: bool = False,
     ) -> None:
         self.record, self.options = record, options
         self.dataset, self.store, self.progress, self.team = dataset, store, progress, team
         requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
         check_requests(dataset.name, requests)
         if self.options.prompts == "family":
-            requests = [worded(request, loaded.adapter.prompt) for request in requests]
+            requests = [worded(request, loaded.adapter.prompt, loaded.adapter.system) for request in requests]
+        check_videos(loaded, dataset.name, requests, shares_features)
         self._requests = requests
         self._context = context_length(loaded.adapter.decoder.config)
         self._beyond = False

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.processing import EncodedRequest, collate
 from uniprune.modeling.greedy import Greedy
@@ -76,8 +77,8 @@ class Generator:
         self._layers: Sequence[nn.Module] = loaded.adapter.layers
 
     def tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """Move inputs to the model's device, floating point ones in its precision."""
-        return {name: self._placed(torch.from_numpy(value)) for name, value in arrays.items()}
+        """Move inputs to the model's device, pixels in its precision."""
+        return {name: self._placed(name, torch.from_numpy(value)) for name, value in arrays.items()}
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[EncodedRequest], features: dict[str, Any] | None = None) -> list[GeneratedText]:
@@ -89,7 +90,7 @@ class Generator:
             UserError: logits are NaN or infinite, so that a row has no prediction.
         """
         inputs: dict[str, Any] = {
-            name: self._placed(value) for name, value in collate(rows, self._decoding.pad).items()
+            name: self._placed(name, value) for name, value in collate(rows, self._decoding.pad).items()
         }
         if features is not None:
             inputs["mm_encoder_outputs"] = features
@@ -126,8 +127,9 @@ class Generator:
             f"{len(self._layers)}: {remedy}"
         )
 
-    def _placed(self, value: Tensor) -> Tensor:
-        return value.to(self.model.device, dtype=self.model.dtype if value.is_floating_point() else None)
+    def _placed(self, name: str, value: Tensor) -> Tensor:
+        # Seconds between frames stay exact: a video's positions are whole multiples of them, rounded down.
+        return value.to(self.model.device, dtype=self.model.dtype if name in PIXELS else None)
 
     def _decoded(self, ids: Tensor, first: FirstToken) -> GeneratedText:
         """Decode up to the end of the sequence, without its end token, which a tokenizer may not call special."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-from uniprune.modeling.messages import Part
+from uniprune.modeling.messages import Clip, Part
 from uniprune.results.remarks import DEPTH, FRAMES, ORIENTATION, TRANSPARENCY
 
 ImageDecoding = Literal["kit", "viewer"]
@@ -70,14 +70,20 @@ def as_rgb(image: Image.Image, decoding: ImageDecoding = "kit") -> tuple[Image.I
 
 
 def converted(parts: Sequence[Part], decoding: ImageDecoding) -> tuple[list[Part], tuple[str, ...]]:
-    """Convert the images of a message; return also their remarks, each once."""
+    """Convert the images of a message, and the frames of its clips; return also their remarks, each once."""
     remarks: dict[str, None] = {}
+
+    def rgb(image: Image.Image) -> Image.Image:
+        plain, found = as_rgb(image, decoding)
+        remarks.update(dict.fromkeys(found))
+        return plain
+
     message = []
     for part in parts:
         if part.image is not None:
-            rgb, found = as_rgb(part.image, decoding)
-            remarks.update(dict.fromkeys(found))
-            part = Part(image=rgb)
+            part = Part(image=rgb(part.image))
+        elif part.clip is not None:
+            part = Part(clip=Clip(part.clip.video, part.clip.places, tuple(map(rgb, part.clip.images))))
         message.append(part)
     return message, tuple(remarks)
 

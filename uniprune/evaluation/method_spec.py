@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from uniprune.evaluation.code_hash import code_hash
 from uniprune.pruning.base import Compose, Pruner
 from uniprune.pruning.budget import check_ratio
 from uniprune.pruning.fields import field_types
+from uniprune.pruning.placement import moves, placed
 from uniprune.registry import METHODS
 from uniprune.results.records import MethodRecord
 from uniprune.utils.json_text import from_json, to_json
@@ -133,8 +134,14 @@ class MethodSpec:
                 chosen[name].setdefault("layer", self.layer)
         return chosen
 
-    def record(self, resolved: Pruner, num_layers: int) -> MethodRecord:
-        """Return the method's part of a run record; `resolved` is the pruner used, in a decoder of `num_layers`."""
+    def record(self, resolved: Pruner, attends: Sequence[bool]) -> MethodRecord:
+        """Return the method's part of a run record.
+
+        Args:
+            resolved: the pruner used.
+            attends: for every layer of the decoder, whether it has attention.
+        """
+        scheduled = resolved.schedule(len(attends))
         parts = resolved.parts if isinstance(resolved, Compose) else (resolved,)
         passed = {f"{part}.{name}": value for part, fields in self.fields().items() for name, value in fields.items()}
         return MethodRecord(
@@ -142,7 +149,8 @@ class MethodSpec:
             kind=resolved.kind,
             passed=plain(passed),
             resolved=[plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)}) for part in parts],
-            stages=[(stage.layer, stage.ratio) for stage in resolved.schedule(num_layers)],
+            stages=[(stage.layer, stage.ratio) for stage in placed(scheduled, attends)],
+            moved=moves(scheduled, attends),
             code=code_hash(type(part) for part in parts),
         )
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uniprune.errors import UserError
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
-from uniprune.evaluation.prompts import Policy
+from uniprune.evaluation.prompts import Policy, Question
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class RunOptions:
         max_new_tokens: longest prediction of every row; None for the benchmark's own.
         workers: processes that decode images and process prompts ahead of the model (speed only).
         prompts: wording by "benchmark" or "family"; a family without words for a row leaves it to the benchmark.
+        question: "seen" by methods, or "hidden" from them: images come first, and nothing behind them is known.
         image_decoding: images as VLMEvalKit converts them to RGB, or as a "viewer" shows them.
+        sampling: choice of the frames of videos.
     """
 
     protocol: Literal["site", "average"] = "site"
@@ -30,7 +33,9 @@ class RunOptions:
     max_new_tokens: int | None = None
     workers: int = 0
     prompts: Policy = "benchmark"
+    question: Question = "seen"
     image_decoding: ImageDecoding = "kit"
+    sampling: FrameSampling = USUAL
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.prompts import Policy
 from uniprune.modeling.catalog import ModelEntry
@@ -30,6 +31,7 @@ class RunSettings:
         share_vision: GB of image features kept for all runs of a model.
         prompts: wording policy, None for the catalogue's default of the model.
         image_decoding: as in `RunOptions`.
+        sampling: as in `RunOptions`.
         images: policy of image processing, None for the catalogue's default of the model.
         judge: as in `DataOptions`.
         judge_model: as in `DataOptions`.
@@ -47,6 +49,7 @@ class RunSettings:
     share_vision: float = 0
     prompts: Policy | None = None
     image_decoding: ImageDecoding = "kit"
+    sampling: FrameSampling = USUAL
     images: ImagePolicy | None = None
     judge: str | None = None
     judge_model: str | None = None

@@ -1,4 +1,4 @@
-"""Requests to model inputs: images decoded, prompts processed, by worker processes ahead of the model if there are any.
+"""Requests to model inputs: images decoded, prompts processed.
 
 Rows are encoded one by one and padded together later, so that a row's inputs depend on its neighbours by padding only,
 and batches can be formed by length.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,17 +17,21 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 
 from uniprune.engine import PromptInfo, QuestionFinder
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling, sampled, video_arguments
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
+from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part, check_message
-from uniprune.results.remarks import QUESTION
+from uniprune.results.remarks import MOVED, QUESTION
+
+TOGETHER = "batch_num_images"
+"""Argument of models that encode an image differently if its prompt has others: images of each prompt."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class EncodedRequest:
         asked: [M] places of the question's tokens in the prompt; see `uniprune.engine.question`.
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
         images: images encoded one by one, in place of the pixels in `inputs`; empty if they are encoded with the row.
+        frames: frames of its videos; None without a video.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         error: why the row cannot be processed; everything else is then empty.
     """
@@ -66,6 +69,7 @@ class EncodedRequest:
     asked: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: tuple[EncodedImage, ...] = ()
+    frames: int | None = None
     remarks: tuple[str, ...] = ()
     error: str | None = None
 
@@ -73,6 +77,15 @@ class EncodedRequest:
     def tokens(self) -> int:
         """L, length of the prompt with every visual token."""
         return int(self.inputs["input_ids"].shape[1])
+
+    @property
+    def video_shape(self) -> tuple[int, ...]:
+        """Shape of its videos' pixels that rows must share to be one batch, () without a video.
+
+        One forward takes images or videos, not both; and some families have a dimension for frames.
+        """
+        videos = self.inputs.get("pixel_values_videos")
+        return () if videos is None else videos.shape[1:]
 
     @property
     def memory(self) -> int:
@@ -105,6 +118,8 @@ class RequestEncoder:
         per_image: process every image by itself, as `FeatureCache` needs it.
         decoding: conversion of images to RGB.
         settings: of the rows; those beyond the processor's own fields depend on the images of a row.
+        question: "hidden" puts the images of a message first.
+        sampling: choice of the frames of videos.
     """
 
     def __init__(
@@ -113,17 +128,24 @@ class RequestEncoder:
         per_image: bool = False,
         decoding: ImageDecoding = "kit",
         settings: ImageSettings | None = None,
+        question: Question = "seen",
+        sampling: FrameSampling = USUAL,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
         self.decoding, self.settings = decoding, settings or ImageSettings()
+        self.question, self.sampling = question, sampling
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
         """Decode and process a row; a row that fails carries the reason in `error`."""
         try:
-            parts, remarks = converted(request.load(), self.decoding)
+            chosen, repeated = sampled(request.load(), self.sampling)
+            given, remarks = converted(chosen, self.decoding)
+        except UserError as error:
+            return EncodedRequest(request.index, error=str(error))
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return EncodedRequest(request.index, error=f"{type(error).__name__}: {error}")
+        parts = images_first(given) if self.question == "hidden" else given
         try:
             row = self._encode(request, parts)
         except MemoryError:
@@ -131,7 +153,7 @@ class RequestEncoder:
         except Exception as error:  # an image that is too narrow, a message the template refuses, …
             kind = "" if isinstance(error, (ValueError, TemplateError)) else f"{type(error).__name__}: "
             return EncodedRequest(request.index, error=f"the model's processor: {kind}{error}")
-        return dataclasses.replace(row, remarks=(*row.remarks, *remarks))
+        return dataclasses.replace(row, remarks=(*row.remarks, *[MOVED] * (parts is not given), *remarks, *repeated))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row.
@@ -141,6 +163,9 @@ class RequestEncoder:
         """
         check_message(parts, self.processor)
         images = [part for part in parts if part.image is not None]
+        clips = [part.clip for part in parts if part.clip is not None]
+        if images and clips:
+            raise ValueError("a message with images and videos is not supported; expected one kind of them")
         processor = for_images(self.processor, self.settings.image_total, len(images))
         parts = enlarged(parts, self.settings.enlarge_first)
         images = [part for part in parts if part.image is not None]
@@ -152,14 +177,25 @@ class RequestEncoder:
             question=np.asarray(self._questions.ids(request.question), np.int64),
             asked=np.asarray(found.positions, np.int64),
             inputs=inputs,
+            frames=sum(len(clip.places) for clip in clips) if clips else None,
             remarks=() if found.exact else (QUESTION,),
         )
         if not self.per_image:
             return row
-        # With others an image may be processed differently: of images cut into tiles, all are padded to the most.
-        each = [row.inputs] if len(images) == 1 else [self._processed(processor, (image,)) for image in images]
-        alone = [visual_inputs(inputs) for inputs in each]
+        alone = self._alone(processor, images, visual_inputs(inputs))
         return dataclasses.replace(row.without_pixels(), images=tuple(EncodedImage(hashed(one), one) for one in alone))
+
+    def _alone(self, processor: Any, images: Sequence[Part], together: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Return the visual inputs of every image, given those of all of them in one prompt."""
+        if len(images) == 1:
+            return [together]
+        if TOGETHER in together and not self.settings.one_by_one:  # each keeps the form it has among the others
+            return [
+                {name: value if name == TOGETHER else value[i : i + 1] for name, value in together.items()}
+                for i in range(len(images))
+            ]
+        # Among others an image may be padded: of images cut into tiles, all are padded to the most.
+        return [visual_inputs(self._processed(processor, (image,))) for image in images]
 
     def _processed(self, processor: Any, parts: Sequence[Part]) -> dict[str, np.ndarray]:
         """Apply chat template and a processor to a user message."""
@@ -167,7 +203,8 @@ class RequestEncoder:
         prompt = self._template.render(parts)
         inputs = processor(
             text=prompt,
-            images=[images] if images else None,
+            images=(images if self.settings.one_by_one else [images]) if images else None,
+            **video_arguments([part.clip for part in parts if part.clip is not None]),
             add_special_tokens=self._needs_start(prompt[0]),
             return_tensors="pt",
         )
@@ -182,7 +219,7 @@ class RequestEncoder:
 def visual_inputs(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return those of one row's inputs that are not one value per token of the prompt."""
     tokens = inputs["input_ids"].shape[1]
-    return {name: value for name, value in inputs.items() if value.shape[:2] != (1, tokens)}
+    return {name: value for name, value in inputs.items() if value.shape != (1, tokens)}
 
 
 def hashed(arrays: dict[str, np.ndarray]) -> str:
@@ -205,79 +242,15 @@ def collate(rows: Sequence[EncodedRequest], pad: int) -> dict[str, Tensor]:
             inputs[name] = pad_sequence(sequences, batch_first=True, padding_value=filler, padding_side="left")
         elif len({value.shape[1:] for value in values}) == 1:
             inputs[name] = torch.cat(values)
-        else:  # numbers of tiles differ: models read as many as an image has
-            inputs[name] = pad_sequence([image for value in values for image in value], batch_first=True)
+        else:  # numbers of tiles, or sizes, differ: models read as much as an image has
+            inputs[name] = _padded([image for value in values for image in value])
     return inputs
 
 
-class _Rows(torch.utils.data.Dataset[EncodedRequest]):
-    """Requests, encoded on access in this or a worker process."""
-
-    def __init__(self, encoder: RequestEncoder, requests: Sequence[Request]) -> None:
-        self._encoder, self._requests = encoder, requests
-
-    def __len__(self) -> int:
-        return len(self._requests)
-
-    def __getitem__(self, position: int) -> EncodedRequest:
-        return self._encoder.encode(self._requests[position])
-
-
-def windows(
-    encoder: RequestEncoder, requests: Sequence[Request], size: int, workers: int
-) -> Iterator[list[EncodedRequest]]:
-    """Yield encoded rows in portions of `size`, encoded ahead by `workers` processes (0: by this one, on demand).
-
-    When a worker dies, torch raises a RuntimeError anywhere in this process: see `explain_worker_failure`.
-    """
-    workers = min(workers, len(requests))  # none if another method has encoded everything
-    loader = DataLoader(
-        _Rows(encoder, requests),
-        batch_size=None,
-        collate_fn=_sent,
-        num_workers=workers,
-        prefetch_factor=-(-size // workers) if workers else None,  # one portion, while the last one is evaluated
-        # Workers inherit the requests: pickling a request would pickle the dataset that it loads from.
-        multiprocessing_context="fork" if workers else None,
-    )
-    rows = map(_received, loader)
-    while window := list(islice(rows, size)):
-        yield window
-
-
-@contextmanager
-def explain_worker_failure() -> Iterator[None]:
-    """Re-raise the death of a DataLoader worker inside the block as UserError.
-
-    Torch raises a RuntimeError from its signal handler; receiving the last row of the dead worker may fail before that.
-    """
-    try:
-        yield
-    except (RuntimeError, EOFError, ConnectionRefusedError, ConnectionResetError) as error:
-        reason = str(error).strip() or type(error).__name__
-        if isinstance(error, RuntimeError) and not reason.startswith(("DataLoader worker", "Too many open files")):
-            raise
-        raise UserError(
-            f"rows cannot be prepared ahead any more, usually for lack of memory ({reason}); every finished batch is "
-            "stored: run the same command again to resume, with fewer --workers or a smaller --batch-size"
-        ) from error
-
-
-def _sent(row: Any) -> EncodedRequest:
-    """Convert pixels to tensors, which leave a worker in shared memory; arrays would be copied through a pipe."""
-    return _with_pixels(row, torch.from_numpy)
-
-
-def _received(row: EncodedRequest) -> EncodedRequest:
-    """Undo `_sent`; the pixels stay in shared memory."""
-    return _with_pixels(row, Tensor.numpy)
-
-
-def _with_pixels(row: EncodedRequest, change: Callable[[Any], Any]) -> EncodedRequest:
-    """Convert the pixels of a row, which are its large arrays."""
-
-    def changed(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: change(value) if name in PIXELS else value for name, value in inputs.items()}
-
-    images = tuple(EncodedImage(image.key, changed(image.visual)) for image in row.images)
-    return dataclasses.replace(row, inputs=changed(row.inputs), images=images)
+def _padded(images: Sequence[Tensor]) -> Tensor:
+    """Stack images, filled up with zeros at the end of each dimension to the largest."""
+    sizes = torch.tensor([image.shape for image in images]).amax(0)
+    stacked = images[0].new_zeros(len(images), *sizes.tolist())
+    for place, image in zip(stacked, images, strict=True):
+        place[tuple(map(slice, image.shape))] = image
+    return stacked

@@ -13,6 +13,7 @@ from uniprune.evaluation.environment import environment
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.prompts import check_hidden
 from uniprune.evaluation.runner import Runner
 from uniprune.modeling.catalog import unused_settings
 from uniprune.modeling.greedy import ignored_settings
@@ -43,13 +44,16 @@ class Run:
             weights=loaded.weights,
             processor=loaded.image_processor,
             images=loaded.entry.images,
-            method=method.record(self.pruner, loaded.num_layers),
+            method=method.record(self.pruner, loaded.adapter.attends),
             ratio=method.ratio,
             protocol=options.protocol,
             seed=method.seed,
             max_new_tokens=options.max_new_tokens,
             prompts=options.prompts,
+            question=options.question,
             image_decoding=options.image_decoding,
+            frames=options.sampling.frames,
+            fps=options.sampling.fps,
             limit=options.limit,
             dtype=loaded.placement.dtype,
             attention=loaded.placement.attention,
@@ -89,12 +93,15 @@ class Run:
             NoScoreError: all rows of a benchmark are left out; the other benchmarks are scored.
         """
         average = self.method.ratio if self.options.protocol == "average" else None
-        settings = (self.options.batch_size, average, self.options.workers, shared, self.options.image_decoding)
+        options = self.options
+        settings = (options.batch_size, average, options.workers, shared, options.image_decoding)
         with ExitStack() as stack:
             with team.step():
-                runner = stack.enter_context(Runner(self.loaded, self.pruner, *settings))
+                runner = stack.enter_context(
+                    Runner(self.loaded, self.pruner, *settings, options.question, options.sampling)
+                )
                 each = [
-                    DatasetRun(self.record, self.loaded, self.options, dataset, store, progress, team)
+                    DatasetRun(self.record, self.loaded, options, dataset, store, progress, team, shared is not None)
                     for dataset in datasets
                 ]
             environments = team.gather(environment(self.record.setup.device))
@@ -108,10 +115,16 @@ class Run:
         return self.record
 
     def _pruner(self) -> Pruner:
-        """Return the method at the ratio that the protocol requires."""
+        """Return the method at the ratio that the protocol requires.
+
+        Raises:
+            UserError: the question is hidden, and the method looks at it.
+        """
         pruner = self.method.pruner()
         if self.options.protocol == "average":
-            pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers)
+            pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers, self.loaded.adapter.attends)
+        if self.options.question == "hidden":
+            check_hidden(pruner, self.loaded.num_layers)
         return pruner
 
 

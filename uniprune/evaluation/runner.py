@@ -16,14 +16,18 @@ from uniprune.engine.vision import VisionCapture
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
+from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.generation import GeneratedText, Generator, is_out_of_memory
 from uniprune.evaluation.image_decoding import ImageDecoding
-from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
+from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
+from uniprune.evaluation.prompts import Question
+from uniprune.evaluation.workers import windows
 from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
+from uniprune.pruning.placement import placed
 from uniprune.results.predictions import Prediction
 from uniprune.results.remarks import CONTEXT, CUT
 from uniprune.results.spans import SPANS
@@ -43,6 +47,8 @@ class Runner:
         workers: processes that decode images and process prompts ahead; 0 does it in this process.
         shared: features shared with other methods. Predictions then carry no times: these would not be the method's.
         decoding: conversion of images to RGB.
+        question: as in `RunOptions`.
+        sampling: choice of the frames of videos.
     """
 
     def __init__(
@@ -54,12 +60,15 @@ class Runner:
         workers: int = 0,
         shared: FeatureCache | None = None,
         decoding: ImageDecoding = "kit",
+        question: Question = "seen",
+        sampling: FrameSampling = USUAL,
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
         self._generator = Generator(loaded)
         self._workers, self._shared, self._decoding = workers, shared, decoding
-        self._stages = pruner.schedule(loaded.num_layers)
+        self._question, self._sampling = question, sampling
+        self._stages = placed(pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
         self._context = context_length(loaded.adapter.decoder.config)
         self._warm = shared is not None  # no times are stored then
@@ -83,19 +92,22 @@ class Runner:
     ) -> Iterator[list[Prediction]]:
         """Yield predictions of rows of a benchmark, whose fingerprint is `data`, batch by batch.
 
-        Rows of similar length among a few batches form a batch. The first batch is generated twice and measured the
-        second time.
+        Rows of similar length among a few batches form a batch; those with videos have batches of their own, in some
+        families those with as many frames. The first batch is generated twice and measured the second time.
 
         Raises:
             UserError: one row alone does not fit into memory.
         """
-        data = f"{benchmark} {data}"  # rows of one file may be processed in another way for another benchmark
+        # Rows of one file may be processed in another way for another benchmark, and messages have another order.
+        data = f"{benchmark} {self._question} {data}"
         for rows in self._encoded(requests, data, self._encoder(benchmark)):
             if faulty := [row for row in rows if row.error is not None]:
                 yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
-            waiting = sorted((row for row in rows if row.error is None), key=lambda row: row.tokens)
+            waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.video_shape, row.tokens))
             while waiting:
-                batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+                alike = [row for row in waiting if row.video_shape == waiting[0].video_shape]
+                batch = alike[: self.batch_size]
+                waiting = waiting[len(batch) :]
                 try:
                     predictions = self._batch(batch, data)
                 except RuntimeError as error:
@@ -107,7 +119,14 @@ class Runner:
     def _encoder(self, benchmark: str) -> RequestEncoder:
         """Return the encoder of the rows of a benchmark."""
         settings = self._loaded.entry.image_settings(benchmark)
-        return RequestEncoder(self._loaded.processor_for(benchmark), self._shared is not None, self._decoding, settings)
+        return RequestEncoder(
+            self._loaded.processor_for(benchmark),
+            self._shared is not None,
+            self._decoding,
+            settings,
+            self._question,
+            self._sampling,
+        )
 
     def _encoded(
         self, requests: Sequence[Request], data: str, encoder: RequestEncoder
@@ -150,9 +169,10 @@ class Runner:
                 visual_tokens=list(report.entering),
                 requested=self._requested(report),
                 initial=report.initial,
+                frames=row.frames,
                 text_tokens=report.text,
                 positions=report.positions + text.tokens - 1,
-                flops=self._costs.prompt(report.encoded, report.lengths),
+                flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
                 kv_bytes=report.kv_bytes,
             )
             for row, text, report in zip(rows, texts, reports, strict=True)

@@ -20,6 +20,7 @@ from uniprune.evaluation.feature_cache import FeatureCache, sharing
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.plan import PlannedRun, RunOutcome, RunSettings
 from uniprune.evaluation.run import Run, require_scores
+from uniprune.evaluation.video_support import check_videos
 from uniprune.modeling.catalog import ModelEntry, find_model
 from uniprune.modeling.loading import LoadedModel, outline, place, with_weights
 from uniprune.results.comparison import same_machine
@@ -131,8 +132,11 @@ class Sweep:
             names = dataset_names(cell.data, cell.suite or entry.suite)
             rows = {name: self._datasets.rows(name, cell.limit) for name in names}
             item = dataclasses.replace(item, label=f"{entry.name} {cell.choice.label}", entry=entry, rows=rows)
-            self._datasets.all(names)
-            record = Run(self._outline(entry), cell.choice, self._options(cell, entry)).record
+            outlined = self._outline(entry)
+            for dataset in self._datasets.all(names):
+                requests = dataset.requests(cell.limit)
+                check_videos(outlined, dataset.name, requests, shares_features=bool(self.settings.share_vision))
+            record = Run(outlined, cell.choice, self._options(cell, entry)).record
             return dataclasses.replace(item, setup=record.setup, remarks=record.model.remarks)
         except Exception as error:
             return dataclasses.replace(item, failure=Failure.of(error))
@@ -173,12 +177,14 @@ class Sweep:
         """Return the settings of a run apart from model and method."""
         return RunOptions(
             protocol=cell.protocol,
+            question=cell.question,
             limit=cell.limit,
             batch_size=self.settings.batch_size,
             max_new_tokens=self.settings.max_new_tokens,
             workers=self.settings.workers,
             prompts=self.settings.prompts or entry.prompts,
             image_decoding=self.settings.image_decoding,
+            sampling=self.settings.sampling,
         )
 
     def _entry(self, name: str, like: str | None) -> ModelEntry:

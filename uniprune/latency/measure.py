@@ -145,7 +145,8 @@ class Bench:
         if self._options.protocol != "average":
             return TimedMethod(choice, pruner, None)
         try:
-            return TimedMethod(choice, with_average(pruner, choice.ratio, len(self._model.adapter.layers)), None)
+            attends = self._model.adapter.attends
+            return TimedMethod(choice, with_average(pruner, choice.ratio, len(attends), attends), None)
         except UserError as error:
             return TimedMethod(choice, pruner, str(error))
 
@@ -174,7 +175,7 @@ class Bench:
         setup = BenchSetup(
             model=model.name,
             weights=model.weights,
-            method=choice.record(pruner, len(model.adapter.layers)),
+            method=choice.record(pruner, model.adapter.attends),
             ratio=choice.ratio,
             protocol=options.protocol,
             batch=batch,
@@ -255,7 +256,7 @@ class Bench:
         return BenchResult(
             seconds={name: values for name, values in seconds.items() if None not in values},
             layers=np.mean([row.entering for row in rows], axis=0).tolist(),
-            flops=mean_flops([self._costs.prompt(row.encoded, row.lengths) for row in rows]),
+            flops=mean_flops([self._costs.prompt(row.encoded, row.lengths, row.pairs, row.tokens) for row in rows]),
             kv_bytes=float(np.mean(kept)) if len(kept) == len(rows) else None,
             peak_bytes=max(peaks, default=None),
             context=self._exceeded(rows),

@@ -30,6 +30,8 @@ class Prompts:
 def random_prompts(adapter: ModelAdapter, batch: int, visual: int, text: int, seed: int) -> Prompts:
     """Build `batch` prompts of `visual` visual tokens between `text` words, the second half of which is the question.
 
+    What a processor of the family writes between the placeholders of an image comes on top.
+
     Raises:
         UserError: the model cannot encode that many visual tokens.
     """
@@ -42,8 +44,8 @@ def random_prompts(adapter: ModelAdapter, batch: int, visual: int, text: int, se
     plain[[i for i in (*adapter.special_token_ids, *adapter.visual_token_ids) if i < vocabulary]] = False
     known = plain.nonzero()[:, 0]
     words = known[torch.randint(len(known), (batch, text), generator=generator)]
-    placeholders = torch.full((batch, adapter.placeholders(size, tiles)), adapter.visual_token_ids[0])
-    ids = torch.cat((words[:, : text // 2], placeholders, words[:, text // 2 :]), dim=1)
+    image = torch.tensor(adapter.image_ids(size, tiles)).expand(batch, -1)
+    ids = torch.cat((words[:, : text // 2], image, words[:, text // 2 :]), dim=1)
     inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),

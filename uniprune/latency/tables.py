@@ -101,7 +101,9 @@ def notes(rows: Iterable[BenchRow]) -> list[str]:
     rows = list(rows)
     long = [_too_long(row.setup, row.measured.context) for row in rows if row.measured and row.measured.context]
     untried = [f"{row.setup.model}: {row.untried}." for row in rows if row.untried]
-    return [*NOTES, *spreads(rows), *dict.fromkeys([*untried, *long, *(_problem(row) for row in rows if row.error)])]
+    moved = [f"{row.setup.method.name} {note}." for row in rows if (note := row.setup.method.move_note)]
+    failed = (_problem(row) for row in rows if row.error)
+    return [*NOTES, *spreads(rows), *dict.fromkeys([*untried, *moved, *long, *failed])]
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:

@@ -7,50 +7,28 @@ The decoder side is shared; a subclass describes the vision side only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from uniprune.errors import UnsupportedError, UserError
+from uniprune.errors import UnsupportedError
 from uniprune.modeling.context import rotary_kind, rotary_positions
+from uniprune.modeling.image_grouping import Grouping, one_run
+from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
+from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
-from uniprune.registry import MODELS
 
 Span = tuple[int, int]
 Size = tuple[int, int]
 """Height and width of an image in visual tokens."""
-Columns = Callable[[slice], Tensor]
-"""A function that returns these columns of a matrix."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
 """Kinds of the parts that most models of every family have."""
-
-
-@dataclass(frozen=True)
-class ImageLayout:
-    """Placement of one encoded image in the prompt.
-
-    Attributes:
-        grids: (t, h, w) of its grids of tokens, in the order of their placeholders.
-        origins: [N] for every cell of the grids, the number of its token among all that the tower's call made, counted
-            grid after grid in LLM order; None if unknown.
-        markers: [P] True at placeholders of the image that hold no token but, say, the end of a row; None for none.
-    """
-
-    grids: tuple[Grid, ...]
-    origins: Tensor | None = None
-    markers: Tensor | None = None
-
-    @property
-    def placeholders(self) -> int:
-        """P, the number of placeholders of the image."""
-        return sum(map(math.prod, self.grids)) if self.markers is None else len(self.markers)
 
 
 class ModelAdapter:
@@ -64,16 +42,30 @@ class ModelAdapter:
         vision: vision tower.
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
-        tiled: whether one image may be encoded as several tiles, next to each other in the prompt.
+        system: system message of VLMEvalKit's wrapper of the family, if it passes one; used under the prompt policy
+            "family" only.
+        block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
+            both ways; empty where attention is causal.
+        encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
+            "get_image_features".
+        videos: whether prompts with videos, as the processor makes them, are described, too.
+        mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        bare_weights: name of a matrix of tower or projector that no linear layer holds -> whether every token (or
+            patch) is multiplied with it; False for a table of which rows are taken. For the FLOPs.
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
     """
 
     tried: ClassVar[Tried] = {}
-    tiled: ClassVar[bool] = False
+    videos: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+    encoders: ClassVar[tuple[str, ...]] = ()
+    system: ClassVar[str | None] = None
+    block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
+    bare_weights: ClassVar[Mapping[str, bool]] = {}
     vision: Any
     projector: Any
 
@@ -82,6 +74,11 @@ class ModelAdapter:
         self.base: Any = model.base_model
         self.decoder: Any = model.get_decoder()
         self.layers: Sequence[Any] = self.decoder.layers
+
+    @classmethod
+    def of(cls, model: Any) -> ModelAdapter:
+        """Return the adapter of a model; by default this class, where one `model_type` has one kind of tower."""
+        return cls(model)
 
     # --- vision tower: every family writes these ----------------------------------------------------------------
     def vision_blocks(self) -> Sequence[nn.Module]:
@@ -93,7 +90,10 @@ class ModelAdapter:
         raise NotImplementedError
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
-        """Return (t, h, w) in LLM tokens of every image (or tile) in one call of the vision tower."""
+        """Return (t, h, w) in LLM tokens of every image (or tile) in one call of the vision tower.
+
+        `kwargs` are the call's, and those of the one of `encoders` that makes it.
+        """
         raise NotImplementedError
 
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
@@ -106,8 +106,11 @@ class ModelAdapter:
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:
         """Return the lengths of such ranges of tower positions in block `block`, for one image of `grid`."""
-        t, h, w = grid
-        return [int(self.has_cls) + t * h * w * self.merge**2]
+        return [int(self.has_cls) + self.patches(grid)]
+
+    def patches(self, grid: Grid) -> int:
+        """Return the number of patches of one image of `grid`."""
+        return math.prod(grid) * self.merge**2
 
     def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """Pool patch values [B, S, C] in tower order to [N, C] per grid, in the order the LLM gets tokens."""
@@ -129,6 +132,29 @@ class ModelAdapter:
         """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
         return ()
 
+    # --- decoder: where its layers differ ------------------------------------------------------------------------
+    @cached_property
+    def attends(self) -> tuple[bool, ...]:
+        """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
+        return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    @cached_property
+    def reusing_layers(self) -> range:
+        """Decoder layers that reuse the keys of earlier ones, the last of all; in most decoders none."""
+        count = len(self.layers)
+        return range(count - (getattr(self.decoder.config, "num_kv_shared_layers", None) or 0), count)
+
+    def blocks(self, visual: Tensor) -> Tensor:
+        """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
+
+        By default every contiguous run of placeholders is one.
+
+        Args:
+            visual: [B, L] True at visual placeholders of the un-pruned prompts.
+        """
+        first = visual & ~torch.nn.functional.pad(visual, (1, 0))[:, :-1]
+        return (first.long().cumsum(1) - 1).where(visual, -1)
+
     # --- prompts: optional --------------------------------------------------------------------------------------
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Word the user message as VLMEvalKit's wrapper of the family: texts, and positions in `asked.images`.
@@ -138,21 +164,25 @@ class ModelAdapter:
         return None
 
     # --- image layout: where the language model does not get what the tower made, token for token ---------------
-    def image_layouts(
-        self, grids: Sequence[Grid] | None, projected: Callable[[], Tensor | None], features: Columns
-    ) -> list[ImageLayout] | None:
+    def image_layouts(self, grids: Sequence[Grid] | None, given: Mapping[str, Any]) -> list[ImageLayout] | None:
         """Return the encoded images in prompt order; by default one per grid, whole. None if unknown.
 
         Args:
             grids: result of `grids` for the tower's call; None when the features were computed outside the session.
-            projected: returns what left the projector; None then, too.
-            features: returns [P, C], columns of what the placeholders of all rows hold, row after row.
+            given: arguments of the one of `encoders` that made the call; instead of pixels their shape, by its name.
         """
         if grids is None:
             return None
         sizes = list(map(math.prod, grids))
-        origins = torch.arange(sum(sizes)).split(sizes)
-        return [ImageLayout((grid,), origin) for grid, origin in zip(grids, origins, strict=True)]
+        numbers = torch.arange(sum(sizes)).split(sizes)
+        return [ImageLayout((grid,), Origins.single(number)) for grid, number in zip(grids, numbers, strict=True)]
+
+    def image_grouping(self) -> Grouping:
+        """Return the rule by which encoded grids form the images of a prompt; by default each, in one run, is one.
+
+        It gets the ids and placeholders of a prompt, and must hold nothing of the model.
+        """
+        return one_run
 
     # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
     @property
@@ -180,6 +210,10 @@ class ModelAdapter:
     def placeholders(self, size: Size, tiles: int) -> int:
         """Return the number of placeholders of such an image; by default one per visual token."""
         return size[0] * size[1] * tiles
+
+    def image_ids(self, size: Size, tiles: int) -> list[int]:
+        """Return the ids of such an image in a prompt: its placeholders, and what a processor writes between them."""
+        return self.visual_token_ids[:1] * self.placeholders(size, tiles)
 
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
         """Return further arguments of a forward that follow from its input ids [B, L]."""
@@ -228,7 +262,7 @@ class ModelAdapter:
         ids: set[int] = set()
         for config in configs:
             for name, value in (config.to_dict() if config is not None else {}).items():
-                if "token_id" in name:
+                if "token_id" in name or "token_index" in name:
                     ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
         return sorted(ids)
 
@@ -237,41 +271,3 @@ class ModelAdapter:
         norm = self.decoder.norm
         normed: Tensor = norm(hidden.to(norm.weight.device)).to(hidden.device)
         return normed
-
-
-def unregistered(config: Any) -> str:
-    """Explain that no adapter is registered for models of a configuration."""
-    text_only = "" if hasattr(config, "vision_config") else " (it has no vision_config: a language model alone?)"
-    return (
-        f"unknown model family {config.model_type!r}{text_only}; the registered families are "
-        f"{', '.join(MODELS.names())}"
-    )
-
-
-def find_adapter(model: Any) -> ModelAdapter:
-    """Return the registered family's adapter of a loaded model; PEFT wrappers are unwrapped.
-
-    Raises:
-        UserError: it is no Hugging Face model, or nothing is registered under its `config.model_type`.
-        UnsupportedError: it lacks parts that the family's models have, such as a tower of another kind.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kind = getattr(getattr(inner, "config", None), "model_type", None)
-    if kind is None:
-        raise UserError(
-            f"{type(model).__name__} has no config.model_type; pass a loaded Hugging Face vision-language model"
-        )
-    if kind not in MODELS.names():
-        raise UserError(f"{unregistered(inner.config)}; a file registers another one (docs/add-a-model.md)")
-    family: type[ModelAdapter] = MODELS.get(kind)
-    try:
-        adapter = family(inner)
-        adapter.vision_attention(adapter.vision_blocks()[adapter.block_index(None)])
-    except AttributeError as error:
-        raise UnsupportedError(
-            f"{type(inner).__name__} is no model that family {kind!r} can describe ({error}); it was tried with "
-            + "; ".join(f"{part} {', '.join(kinds)}" for part, kinds in family.tried.items())
-            + f", and this one has text model {inner.get_decoder().config.model_type}, tower "
-            f"{getattr(getattr(inner.config, 'vision_config', None), 'model_type', 'unknown')}"
-        ) from error
-    return adapter

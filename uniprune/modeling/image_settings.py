@@ -19,6 +19,8 @@ ImagePolicy = Literal["paper", "checkpoint"]
 """Image processing of the papers' harness, where the catalogue has it, or the checkpoint's own."""
 TYPE = "image_processor_type"
 """Setting that names a class of transformers in place of the checkpoint's image processor."""
+SINGLE = ("enlarge_first", "one_by_one")
+"""Settings that are one value."""
 
 
 class ImageSettings(BaseModel):
@@ -33,12 +35,15 @@ class ImageSettings(BaseModel):
     enlarge_first: int = Field(default=1, ge=1)
     """Factor by which the first image of a prompt is enlarged (bilinear) before it is processed."""
 
+    one_by_one: bool = False
+    """Whether every image of a prompt is processed as if it were the only one."""
+
     def joined(self, more: ImageSettings) -> ImageSettings:
         """Return these settings with those of `more` in their place, field by field."""
         return ImageSettings(
             image_processor={**self.image_processor, **more.image_processor},
             image_total={**self.image_total, **more.image_total},
-            enlarge_first=more.enlarge_first if "enlarge_first" in more.model_fields_set else self.enlarge_first,
+            **{name: getattr(more if name in more.model_fields_set else self, name) for name in SINGLE},
         )
 
     def plain(self) -> dict[str, Any]:

@@ -10,19 +10,66 @@ from PIL.Image import Image
 
 VISUAL_TOKENS = ("image_token", "video_token")
 """Attributes of a processor that hold the placeholders of one visual token."""
+Kind = Literal["text", "image", "video"]
+"""Kinds of pieces, by their names in chat templates."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video, of which a run reads the frames that it shows.
+
+    Attributes:
+        name: its file, for messages.
+        frames: number of its frames.
+        fps: frames per second, on average.
+        read: function from numbers of frames, ascending and perhaps repeated, to these frames as Pillow opened them.
+    """
+
+    name: str
+    frames: int
+    fps: float
+    read: Callable[[Sequence[int]], Sequence[Image]]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames of a video that are shown.
+
+    Attributes:
+        video: the video.
+        places: number of every frame in the video.
+        images: the frames.
+    """
+
+    video: Video
+    places: tuple[int, ...]
+    images: tuple[Image, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a user message, in order: an image, or text.
+    """One piece of a user message, in order: text, an image, or a video; or the system message before it.
 
     Attributes:
         text: the text.
         image: the image as Pillow opened it; `image_decoding` of the run converts it to RGB.
+        video: the video; `frame_sampling` of the run chooses its frames.
+        clip: the chosen frames, in place of the video.
+        system: whether it is the system message, which comes first.
     """
 
     text: str | None = None
     image: Image | None = None
+    video: Video | None = None
+    clip: Clip | None = None
+    system: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the piece."""
+        if self.text is not None:
+            return "text"
+        return "video" if self.image is None else "image"
 
 
 @dataclass(frozen=True)
@@ -36,6 +83,7 @@ class RawQuestion:
         hint: text before it.
         options: letter -> text.
         images: functions that open the images of the row, in order.
+        message: the benchmark's own message, for families that rewrite it: texts, and positions in `images`.
     """
 
     benchmark: str
@@ -44,6 +92,7 @@ class RawQuestion:
     hint: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     images: Sequence[Callable[[], Image]] = ()
+    message: Sequence[str | int] = ()
 
 
 def check_message(parts: Sequence[Part], processor: Any) -> None:

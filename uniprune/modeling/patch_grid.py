@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,17 @@ from uniprune.pruning.view import Grid
 
 
 class PatchGridAdapter(ModelAdapter):
-    """Adapter of towers of [images, 3, H, W] as squares of patches, with or without CLS token (CLIP, InternViT)."""
+    """Adapter of towers of [images, 3, H, W] as squares of patches, with or without CLS token (CLIP, InternViT).
+
+    Attributes:
+        parts: names of tower and projector in the base model.
+    """
+
+    parts: ClassVar[tuple[str, str]] = ("vision_tower", "multi_modal_projector")
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.vision = self.base.vision_tower
-        self.projector = self.base.multi_modal_projector
+        self.vision, self.projector = (getattr(self.base, name) for name in self.parts)
         self.has_cls = getattr(model.config, "vision_feature_select_strategy", "default") == "default"
         self._patch = _pair(model.config.vision_config.patch_size)
         self._pixels = _pair(model.config.vision_config.image_size)
@@ -58,7 +63,7 @@ class PatchGridAdapter(ModelAdapter):
     def variant(self) -> dict[str, str]:
         """As in the base class, and the states of the tower that are projected."""
         config = self.model.config
-        several = isinstance(config.vision_feature_layer, (list, tuple))
+        several = isinstance(getattr(config, "vision_feature_layer", -1), (list, tuple))
         strategy = getattr(config, "vision_feature_select_strategy", "default")
         return {**super().variant(), "feature layers": "several" if several else "one", "feature strategy": strategy}
 

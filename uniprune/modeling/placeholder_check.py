@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.image_check import noise, processed, reason
 from uniprune.modeling.messages import VISUAL_TOKENS
+from uniprune.modeling.pictures import noise, processed, reason
 
 PICTURES = ((500, 375), (300, 500))
 """Sizes, width first, that are cut into tiles in different ways."""

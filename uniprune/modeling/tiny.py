@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
+from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.families import find_adapter
 from uniprune.registry import MODELS
 
 LAYERS = 5
@@ -111,9 +112,10 @@ class TinyModel:
             return torch.randint(*WORDS, (count,), generator=generator).tolist()
 
         ids, pixels = words(before), []
-        for size in images:
-            ids += [*self.opening, *[IMAGE] * self.adapter.placeholders(size, tiles), *words(between)]
-            pixels.append(self.adapter.random_image(size, tiles, generator))
+        for number, size in enumerate(images):
+            count = self.tiles(number, tiles)
+            ids += [*self.opening, *self.adapter.image_ids(size, count), *words(between)]
+            pixels.append(self.adapter.random_image(size, count, generator))
         end = words(question)
         return TinyPrompt((*ids, *end), tuple(end), tuple(pixels), name)
 
@@ -123,10 +125,17 @@ class TinyModel:
         pads = [width - len(prompt.ids) for prompt in prompts]
         ids = torch.tensor([[PAD] * pad + list(prompt.ids) for pad, prompt in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
-        images = [image for prompt in prompts for image in prompt.images]
-        names = images[0] if images else ()
-        pixels = {name: torch.cat([image[name] for image in images]) for name in names}
+        pixels = self.visual_inputs([prompt.images for prompt in prompts])
         return {"input_ids": ids, "attention_mask": mask, **self.adapter.id_arguments(ids), **pixels}
+
+    def tiles(self, number: int, tiles: int) -> int:
+        """Return the tiles of image `number` of a prompt, for which `tiles` were given."""
+        return tiles
+
+    def visual_inputs(self, rows: Sequence[Sequence[dict[str, Tensor]]]) -> dict[str, Tensor]:
+        """Join the pixel inputs of the images of every row."""
+        images = [image for row in rows for image in row]
+        return {name: torch.cat([image[name] for image in images]) for name in (images[0] if images else ())}
 
 
 def tiny_model(family: str, size: Size = (4, 4)) -> TinyModel:

@@ -114,6 +114,14 @@ class Pruner:
         return True
 
     @property
+    def prompt_aware(self) -> bool:
+        """Return whether `select` reads text of the prompt, or attention from it: the choice depends on the question.
+
+        By default methods do that read attention of the language model or need text.
+        """
+        return self.needs_text or self.llm_attention or self.upcoming_attention
+
+    @property
     def in_place(self) -> bool:
         """Return whether every token stays in its place."""
         return self.order == "raster"

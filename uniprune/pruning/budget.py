@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from uniprune.errors import UserError
+from uniprune.pruning.placement import placed
 
 if TYPE_CHECKING:
     from uniprune.pruning.base import Pruner, Stage
@@ -86,29 +87,34 @@ def _entering(tokens: T, stages: Iterable[Stage], num_layers: int, part: Callabl
     return counts
 
 
-def with_average(pruner: Pruner, average: float, num_layers: int) -> Pruner:
+def with_average(pruner: Pruner, average: float, num_layers: int, attends: Sequence[bool] = ()) -> Pruner:
     """Return the same method with the total keep ratio at which its layer average is `average` (protocol "average").
 
     Works for any schedule, since the average grows with the ratio: for one pruning point the result is `site_ratio`.
-    Where the average grows in steps, the nearest one is taken.
+    Where the average grows in steps, the nearest one is taken. `attends` is that of `placed`; empty where every layer
+    has attention.
 
     Raises:
         UserError: even the smallest ratio leaves more than `average`, because of the layers before the first stage.
     """
     check_ratio(average)
-    stages = pruner.with_ratio(1e-9).schedule(num_layers)
+
+    def stages_at(ratio: float) -> tuple[Stage, ...]:
+        return placed(pruner.with_ratio(ratio).schedule(num_layers), attends)
+
+    stages = stages_at(1e-9)
     if not stages:
         return pruner
     floor = layer_average(stages, num_layers)
     if floor >= average:
         raise UserError(
             f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by "
-            f"{type(pruner).__name__} at layer {pruner.layer}: the layers before it already use {floor:.3f}; "
+            f"{type(pruner).__name__} at layer {stages[0].layer}: the layers before it already use {floor:.3f}; "
             "prune earlier or keep more"
         )
 
     def reached(ratio: float) -> float:
-        return layer_average(pruner.with_ratio(ratio).schedule(num_layers), num_layers)
+        return layer_average(stages_at(ratio), num_layers)
 
     return pruner.with_ratio(inverse(reached, average))
 

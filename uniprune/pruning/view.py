@@ -20,7 +20,8 @@ class VisionScores(Protocol):
     """Vision-tower quantities of the tokens in the view, recomputed on demand (any attention kernel).
 
     `layer` must be declared in the method's `vision_layers`; None is the block that makes the projector's features, or
-    the last one that attends to the whole image. Patch quantities are averaged to the tokens the LLM sees.
+    the last one that attends to the whole image. Patch quantities are averaged to the tokens the LLM sees, those of
+    tokens that a model averages after its projector with the model's weights.
     """
 
     @property
@@ -66,7 +67,11 @@ class VisionScores(Protocol):
         """Return [N, C] inputs of the projector; C covers all patches of a token."""
 
     def project(self, features: Tensor) -> Tensor:
-        """Return [k, D], the projector applied to features [k, C]."""
+        """Return [k, D], the projector applied to features [k, C].
+
+        Raises:
+            UnsupportedError: the model averages the view's tokens after its projector, so no features become them.
+        """
 
 
 class Attention(Protocol):

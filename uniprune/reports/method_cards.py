@@ -14,7 +14,7 @@ from textwrap import dedent
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from uniprune.pruning.base import Pruner
+from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.fields import Bound, field_types
 from uniprune.registry import METHODS, Entry
 from uniprune.utils.paths import ROOT
@@ -103,7 +103,7 @@ def needs(method: type[Pruner]) -> list[str]:
     return [
         *["LLM attention"] * (method.llm_attention or method.upcoming_attention),
         *["vision tower"] * tower,
-        *["text"] * method.needs_text,
+        *["question"] * any(stage.pruner.prompt_aware for stage in _stages(method)),
     ]
 
 
@@ -147,7 +147,7 @@ def _parameters(method: type) -> list[Parameter]:
 
 def _where(method: type[Pruner]) -> str:
     """Describe where a method acts, with the layers of an example."""
-    layers = [stage.layer for stage in method().with_ratio(RATIO).schedule(DEPTH)]
+    layers = [stage.layer for stage in _stages(method)]
     if layers in ([], [0]):
         return ACTS[method.kind]
     every = layers == list(range(layers[0], DEPTH))
@@ -156,7 +156,7 @@ def _where(method: type[Pruner]) -> str:
 
 
 def _count(method: type[Pruner]) -> str:
-    stages = method().with_ratio(RATIO).schedule(DEPTH)
+    stages = _stages(method)
     if not stages:
         return "all"
     exact = all(stage.pruner.exact for stage in stages)
@@ -212,3 +212,8 @@ def _anchors(names: list[str]) -> list[str]:
     """Return the ids that GitHub gives headings: signs are dropped, and repeated ids are numbered."""
     plain = ["".join(c for c in name if c.isalnum() or c in "-_") for name in names]
     return [f"{name}-{plain[:i].count(name)}" if name in plain[:i] else name for i, name in enumerate(plain)]
+
+
+def _stages(method: type[Pruner]) -> tuple[Stage, ...]:
+    """Return a method's pruning points in the example."""
+    return method().with_ratio(RATIO).schedule(DEPTH)

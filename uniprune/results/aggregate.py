@@ -63,6 +63,7 @@ def ledger(predictions: Iterable[Prediction]) -> TokenLedger | None:
         adaptive=any(requested is None for _, requested in pairs),
         initial=_mean([one.initial for one in rows]),
         text=_mean([one.text_tokens for one in rows]),
+        frames=_mean([one.frames for one in rows]),
         flops=mean_flops(flops) if len(flops) == len(rows) else None,
         kv_bytes=_mean([one.kv_bytes for one in rows]),
     )

@@ -20,7 +20,8 @@ from uniprune.results.statistics import Estimate, mean, resample
 from uniprune.utils.hashing import stable_hash
 
 SETTINGS = (
-    *("weights", "processor", "images", "image_decoding", "prompts", "max_new_tokens", "limit"),
+    *("weights", "processor", "images", "image_decoding", "prompts", "question", "max_new_tokens", "limit"),
+    *("frames", "fps"),
     *("dtype", "attention", "device"),
 )
 """Fields of `Setup` that runs must share to be compared as methods."""

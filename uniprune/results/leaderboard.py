@@ -10,13 +10,13 @@ from uniprune.results.budgets import budget_notes, fields, site, visual_tokens
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
 from uniprune.results.few import few_notes
 from uniprune.results.left_out import left_out_notes
-from uniprune.results.records import RunRecord
+from uniprune.results.records import USUAL_FRAMES, RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
 from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.store import AGAIN
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 
-LEAD = ("model", "method", "ratio", "layer", "protocol", "seed", "settings")
+LEAD = ("model", "method", "ratio", "layer", "protocol", "question", "seed", "settings")
 TAIL = (
     *("average", "rank", "relative %", "agreement %", "first-token KL"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
@@ -118,6 +118,7 @@ def _row(
         "ratio": setup.ratio,
         "layer": _layers([layer for layer, _ in setup.method.stages]),
         "protocol": None if setup.method.kind == "none" else setup.protocol,
+        "question": setup.question,
         "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
         "settings": _settings(group),
         **{name: _cell(comparison.score(group, name), group.spread([name])) for name in scores},
@@ -167,6 +168,9 @@ def _settings(group: SeedGroup) -> str:
     prompts += [f"images={setup.images}"] * (setup.images != "checkpoint")
     prompts += [f"like={group.runs[0].model.like}"] * (group.runs[0].model.like is not None)
     images = [f"image-decoding={setup.image_decoding}"] * (setup.image_decoding != "kit")
+    has_videos = any(entry.ledger is not None and entry.ledger.frames for entry in group.entries)
+    if has_videos or (setup.frames, setup.fps) != (USUAL_FRAMES, None):
+        images.append(f"frames={setup.frames}" if setup.fps is None else f"fps={setup.fps:g}")
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
     return " ".join([*passed, *prompts, *images, *limits, setup.dtype, setup.attention, setup.device])

@@ -87,6 +87,8 @@ class TokenLedger(Strict):
     """Visual tokens before pruning; null, as the fields below, unless known of every row."""
     text: float | None = None
     """Text tokens."""
+    frames: float | None = None
+    """Frames of videos; null unless every row has some."""
     flops: Flops | None = None
     """Operations of the prefill."""
     kv_bytes: float | None = None

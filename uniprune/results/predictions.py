@@ -62,6 +62,8 @@ class Prediction(BaseModel):
     """Mean of `visual_tokens` that the budget requests; absent for adaptive methods."""
     initial: int | None = None
     """Visual tokens before pruning."""
+    frames: int | None = None
+    """Frames of its videos; absent without a video."""
     text_tokens: int | None = None
     """Text tokens of the prompt."""
     positions: int | None = None

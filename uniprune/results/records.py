@@ -29,6 +29,8 @@ from uniprune.utils.hashing import stable_hash
 
 FORMAT: Literal[3] = 3
 """Version of the layout of records; raised whenever records of before can no longer be read."""
+USUAL_FRAMES = 8
+"""Frames that are shown of a video unless the user gives number or rate, as in VLMEvalKit's `…_8frame` settings."""
 SLACK = 1e-9
 """Rounding errors of a sum that may leave a range."""
 
@@ -46,8 +48,19 @@ class MethodRecord(Strict):
     """Every field of every part after defaults and the budget protocol were applied."""
     stages: list[tuple[int, float]]
     """Pruning points in this model: decoder layer, and share kept of the tokens that enter it."""
+    moved: list[tuple[int, int]] = Field(default_factory=list)
+    """Pruning points that are not where the method has them, because the attention it reads does not exist there: the
+    method's layer, and the one used."""
     code: str
     """Hash of the source files that determine the decisions, helpers and shared rules included."""
+
+    @property
+    def move_note(self) -> str | None:
+        """The pruning points that moved, in words; None without any."""
+        if not self.moved:
+            return None
+        pairs = ", ".join(f"layer {used} instead of {own}" for own, used in self.moved)
+        return f"prunes before {pairs}, because it reads attention, which other layers of this model do not have"
 
 
 class Setup(Strict):
@@ -73,8 +86,14 @@ class Setup(Strict):
     """Most new tokens of every row; null for each benchmark's own limit."""
     prompts: Literal["benchmark", "family"] = "benchmark"
     """Source of the prompts inside the chat template: the benchmark, or the model's family where it has rules."""
+    question: Literal["seen", "hidden"] = "seen"
+    """Knowledge of the method: the whole prompt, or nothing behind the images, which then come first."""
     image_decoding: Literal["kit", "viewer"] = "kit"
     """Conversion of images to RGB: VLMEvalKit's, or the one that image viewers show."""
+    frames: int | None = USUAL_FRAMES
+    """Frames that are shown of a video; null with `fps`."""
+    fps: float | None = None
+    """Frames per second that are shown of a video; null with `frames`."""
     limit: int | None
     """First rows of each benchmark that are run; null for all."""
     dtype: str

@@ -15,19 +15,23 @@ from dataclasses import dataclass
 from uniprune.results.predictions import Prediction
 from uniprune.results.records import DatasetRecord, ModelRecord, RunRecord
 
-CONTEXT, CUT, UNREAD, QUESTION = "context", "cut", "unread", "question not found"
+CONTEXT, CUT, UNREAD = "context", "cut", "unread"
+QUESTION, MOVED = "question not found", "images moved"
 ORIENTATION, DEPTH = "orientation ignored", "depth cut"
 TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
+REPEATED = "frames repeated"
 REMARKS: Mapping[str, str] = {
     CONTEXT: "are longer, un-pruned and with their answer, than the model's context",
     CUT: "have an answer cut at its token limit",
     UNREAD: "have an answer that the scoring could not read",
     QUESTION: "do not contain their question as the benchmark gives it; a method that reads attention from the "
     "question's tokens gets it from the whole message",
+    MOVED: "have text before an image, which --question hidden puts behind all images",
     ORIENTATION: "have an image whose EXIF orientation is not applied (--image-decoding viewer does)",
     DEPTH: "have an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
     TRANSPARENCY: "have an image whose transparency is dropped (--image-decoding viewer puts it on white)",
     FRAMES: "have an image of several frames, of which the first is shown",
+    REPEATED: "have a video of fewer frames than are to be shown, so that some are shown several times",
 }
 """Remark as it is stored -> the words that follow the number of its rows.
 
@@ -92,6 +96,8 @@ def remark_counts(entries: Sequence[DatasetRecord]) -> list[RemarkCount]:
 def score_notes(record: RunRecord, benchmark: str) -> Iterator[str]:
     """Yield what is printed below a score: on its judge, remarks on its rows, and batching that differs among them."""
     entry = record.datasets[benchmark]
+    if record.setup.method.move_note:
+        yield f"{record.setup.method.name} {record.setup.method.move_note}"
     if entry.score and entry.score.judge_note:
         yield entry.score.judge_note
     yield from (f"{one} {one.words}" for one in remark_counts([entry]) if one.share >= NOTED)
@@ -118,7 +124,8 @@ def row_notes(entries: Entries) -> list[str]:
         counts.sort(key=lambda pair: -pair[0].share)
         runs = _listed([f"{one} in {_label(record)}" for one, record in counts])
         notes.append(f"{name}: rows {words}: {runs}.")
-    return notes + _model_notes(entries) + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
+    notes += _model_notes(entries) + _move_notes(entries)
+    return notes + _judge_notes(entries) + _scorer_notes(entries) + _batch_notes(entries)
 
 
 def all_remarks(entries: Mapping[str, Sequence[DatasetRecord]], models: Iterable[ModelRecord] = ()) -> str | None:
@@ -140,6 +147,16 @@ def _model_notes(entries: Entries) -> list[str]:
     """Return one note for every model with parts that were never tried."""
     models = (record.model for record, _ in entries)
     return list(dict.fromkeys(f"{model.name}: {model.untried}." for model in models if model.untried))
+
+
+def _move_notes(entries: Entries) -> list[str]:
+    """Return one note for each method whose pruning points moved, by model."""
+    found = {
+        (record.model.name, method.name, method.move_note): None
+        for record, _ in entries
+        if (method := record.setup.method).move_note
+    }
+    return [f"{model}: {name} {note}." for model, name, note in found]
 
 
 def _judge_notes(entries: Entries) -> list[str]:

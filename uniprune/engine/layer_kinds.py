@@ -1,0 +1,276 @@
+"""Kinds of decoder layers: which pairs of tokens may attend to each other in each of them.
+
+A window is counted in positions of the un-pruned prompt, not in tokens that are left: over these it would cover more of
+the prompt than in the un-pruned model. Every pair that is left and saw each other still does, and no other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers.masking_utils import create_causal_mask
+
+from uniprune.engine.compaction import KeptTokens, take, to_device
+from uniprune.engine.token_map import PrefillInputs
+from uniprune.errors import UnsupportedError
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.pruning.base import Pruner
+
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+"""The kinds of `layer_types` in Hugging Face configurations that the engine knows.
+
+Linear attention has no keys: it passes one token after the other through a state, so a shorter sequence is enough.
+"""
+MASKED = ("eager", "sdpa")
+"""Kernels that are given a mask of all pairs; others count a window over the tokens they are given."""
+
+
+def layer_kinds(config: Any) -> tuple[str, ...]:
+    """Return the kind of every layer of a decoder; without `layer_types`, `sliding_window` holds for all."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        kinds = [FULL if getattr(config, "sliding_window", None) is None else SLIDING] * config.num_hidden_layers
+    return tuple(kinds)
+
+
+def attention_mask(
+    config: Any,
+    layer: int,
+    hidden: Tensor,
+    valid: Tensor | None,
+    cache: Any,
+    positions: Tensor,
+    blocks: Tensor | None = None,
+) -> Any:
+    """Return the attention mask of `layer` for `hidden` [B, q, D], in the format of the active attention kernel.
+
+    `layer_idx` sizes it on that layer's own KV length. Position ids are withheld: with gaps in them, mask creation and
+    the flash kernels would take one pruned sequence for several packed ones.
+
+    Args:
+        config: the decoder's config.
+        layer: the layer's index.
+        hidden: [B, q, D] inputs of the layer.
+        valid: [B, past + q] False at padding; None without padding, so that no value is read from a device.
+        cache: the KV cache or None.
+        positions: [B, past + q] un-pruned positions of the layer's tokens, on the CPU; 0 at padding.
+        blocks: [B, past + q] number of the block a token belongs to, within which attention is two-way, -1 for none;
+            on the CPU.
+    """
+    if layer_kinds(config)[layer] == LINEAR:  # padding is zeroed; tokens of decode steps are never padding
+        return valid
+    rules: dict[str, Callable[..., Tensor]] = {}
+    if layer_kinds(config)[layer] == SLIDING and int(positions.max()) >= config.sliding_window:
+        where, window = _reaching(positions, hidden, cache, layer), config.sliding_window
+        rules["and_mask_function"] = lambda b, h, q, k: where[b, q] - where[b, k] < window
+    if blocks is not None:
+        block = _reaching(blocks, hidden, cache, layer)
+        rules["or_mask_function"] = lambda b, h, q, k: (block[b, q] == block[b, k]) & (block[b, q] >= 0)
+    return create_causal_mask(
+        config=config,
+        inputs_embeds=hidden,
+        attention_mask=valid,
+        past_key_values=cache,
+        position_ids=None,
+        layer_idx=layer,
+        allow_is_causal_skip=valid is None,
+        **rules,
+    )
+
+
+def _reaching(values: Tensor, hidden: Tensor, cache: Any, layer: int) -> Tensor:
+    """Return `values` [B, n] on the device of `hidden`, filled up to the end of a static cache, which nothing reads."""
+    end = 0 if cache is None else sum(cache.get_mask_sizes(hidden.shape[1], layer))
+    return to_device(pad(values, (0, max(0, end - values.shape[1])), value=-1), hidden.device)
+
+
+def gathered_arguments(
+    adapter: ModelAdapter,
+    layer: int,
+    hidden: Tensor,
+    kwargs: dict[str, Any],
+    kept: KeptTokens,
+    rotary_rows: Tensor,
+    visual: Tensor,
+) -> dict[str, Any]:
+    """Return the arguments with which a prefill calls `layer` on the tokens that are left.
+
+    Args:
+        adapter: the model's adapter.
+        layer: the layer's index.
+        hidden: [B, n, D] the tokens that are left.
+        kwargs: the arguments for the un-pruned prompt.
+        kept: which tokens are left.
+        rotary_rows: [B, n] rows of the un-pruned rotary tables.
+        visual: [B, L] True at visual placeholders of the un-pruned prompts.
+    """
+    config, positions, cache = adapter.decoder.config, kwargs.get("position_ids"), kwargs.get("past_key_values")
+    valid, blocks = to_device(kept.valid, hidden.device) if kept.padded else None, None
+    if layer_kinds(config)[layer] in adapter.block_kinds:
+        blocks = adapter.blocks(visual).gather(1, kept.index).where(kept.valid, -1)
+    if positions is not None and needs_positions(adapter.layers[layer]):
+        positions = positions.expand(len(rotary_rows), -1).gather(1, to_device(rotary_rows, positions.device))
+    else:
+        positions = None
+    return {
+        "position_embeddings": tuple(take(table, rotary_rows) for table in kwargs["position_embeddings"]),
+        "attention_mask": attention_mask(config, layer, hidden, valid, cache, kept.index, blocks),
+        "position_ids": positions,
+    }
+
+
+@dataclass(frozen=True)
+class AttendedPairs:
+    """Counts the pairs of tokens that attend to each other; holds nothing of the model.
+
+    Attributes:
+        kinds: the kind of every layer.
+        window: positions that windowed layers see, None without such layers.
+        block_kinds: see `ModelAdapter`.
+        blocks: [B, L] block of every position of the un-pruned prompts, None without any.
+        last_only: layers that run on the last token only.
+    """
+
+    kinds: tuple[str, ...]
+    window: int | None
+    block_kinds: frozenset[str]
+    blocks: Tensor | None
+    last_only: range
+
+    @classmethod
+    def of(cls, adapter: ModelAdapter, inputs: PrefillInputs) -> Self:
+        """Return the counter of a prefill."""
+        config, two_way = adapter.decoder.config, adapter.block_kinds and inputs.has_visual
+        blocks = adapter.blocks(inputs.tokens.visual) if two_way else None
+        kinds, window = layer_kinds(config), getattr(config, "sliding_window", None)
+        return cls(kinds, window, adapter.block_kinds, blocks, adapter.reusing_layers)
+
+    def count(self, layer: int, kept: KeptTokens, row: int) -> float:
+        """Return the pairs among the kept tokens of a row; a token counts half with itself, so n of them are n * n / 2.
+
+        Layers of linear attention have none.
+        """
+        kind, number = self.kinds[layer], kept.lengths[row]
+        if kind == LINEAR:
+            return 0.0
+        pairs, index = number * number / 2, kept.index[row, kept.valid[row]]
+        if layer in self.last_only:
+            window = self.window if kind == SLIDING and self.window is not None else 1 + int(index[-1])
+            return float((index > index[-1] - window).sum())
+        if kind == SLIDING and self.window is not None:
+            pairs -= int(torch.searchsorted(index, index - self.window, right=True).sum())  # those before the window
+        if self.blocks is not None and kind in self.block_kinds:
+            _, sizes = self.blocks[row, index][self.blocks[row, index] >= 0].unique(return_counts=True)
+            pairs += int((sizes * (sizes - 1) // 2).sum())
+        return pairs
+
+
+def check_marked(inputs: PrefillInputs) -> None:
+    """Refuse a forward in which un-pruned layers would find no blocks of two-way attention, but the engine would.
+
+    Raises:
+        UnsupportedError: arguments are missing by which the model finds images.
+    """
+    if inputs.missing:
+        raise UnsupportedError(
+            f"the forward has no {', '.join(inputs.missing)}, by which the model finds images whose tokens see each "
+            "other both ways; pass what its processor returns"
+        )
+
+
+def needs_positions(layer: Any) -> bool:
+    """Check whether a layer's attention computes with position ids, beyond the rotary tables made of them."""
+    return hasattr(layer, "self_attn") and _takes_positions(layer.self_attn)
+
+
+def _takes_positions(attention: Any) -> bool:
+    """Check whether an attention cannot do without position ids."""
+    parameter = inspect.signature(type(attention).forward).parameters.get("position_ids")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return the function by which a decoder's attention rotates heads [B, heads, n, d], given cosines and sines.
+
+    Families rotate halves or pairs of a head, all or a part of it: the module beside the attention knows.
+
+    Raises:
+        UnsupportedError: there is none with the arguments that transformers' decoders share.
+    """
+    function: Any = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
+    names = [] if function is None else list(inspect.signature(function).parameters)
+    if names[:4] == ["q", "k", "cos", "sin"]:
+        return lambda heads, cos, sin: function(heads, heads[:, :0], cos, sin)[0]
+    if names[:3] == ["x", "cos", "sin"]:
+        return lambda heads, cos, sin: function(heads, cos, sin)
+    raise UnsupportedError(
+        f"the rotation of {type(attention).__name__} is unknown, so its attention cannot be recomputed: its module "
+        "has no apply_rotary_pos_emb(q, k, cos, sin); use a method that reads no LLM attention"
+    )
+
+
+def check_recomputable(attention: Any) -> None:
+    """Refuse a decoder layer's attention that `AttentionCapture` would compute otherwise than the module does.
+
+    Raises:
+        UnsupportedError: naming what it has or lacks.
+    """
+    problem = None
+    lacking = [part for part in ("q_proj", "k_proj", "o_proj", "scaling", "head_dim") if not hasattr(attention, part)]
+    if lacking:
+        problem = f"it has no {', '.join(lacking)}"
+    elif getattr(attention, "attn_logit_softcapping", None) is not None:
+        problem = f"its logits are capped at {attention.attn_logit_softcapping}"
+    elif _takes_positions(attention):
+        problem = "it scales its queries by their positions"
+    if problem:
+        raise UnsupportedError(
+            f"the attention of {type(attention).__name__} cannot be recomputed: {problem}; use a method that reads no "
+            "LLM attention"
+        )
+    rotation(attention)
+
+
+def check_kinds(adapter: ModelAdapter, pruner: Pruner) -> None:
+    """Refuse decoders with layers of unknown kinds, and what known kinds cannot be combined with.
+
+    Raises:
+        UnsupportedError: naming the kinds, the kernel or the setting.
+    """
+    config = adapter.decoder.config
+    kinds = layer_kinds(config)
+    unknown = sorted(set(kinds) - {FULL, SLIDING, LINEAR})
+    if unknown or set(kinds) == {LINEAR}:
+        raise UnsupportedError(
+            f"the decoder has {', '.join(unknown or [f'only {LINEAR}'])} layers; only {FULL}, {SLIDING} and, among "
+            f"them, {LINEAR} layers are supported: what others compute from a part of the tokens is not known"
+        )
+    two_way = getattr(config, "use_bidirectional_attention", None)
+    if two_way not in (None, False, "vision"):
+        raise UnsupportedError(
+            f"the decoder has use_bidirectional_attention={two_way!r}: every token sees later ones; only causal "
+            "decoders and two-way attention within images are supported"
+        )
+    kernel = config._attn_implementation
+    if kernel not in MASKED and (SLIDING in kinds or adapter.block_kinds):
+        raise UnsupportedError(
+            f"the decoder has {', '.join(sorted(set(kinds)))} layers, whose masks attn_implementation={kernel!r} does "
+            f"not take: it counts a window over the tokens that are left; load the model with {' or '.join(MASKED)}"
+        )
+    if kernel not in MASKED and any(map(needs_positions, adapter.layers)):
+        raise UnsupportedError(
+            f"the decoder's attention computes with position ids, and attn_implementation={kernel!r} takes gaps in "
+            f"them for several sequences; load the model with {' or '.join(MASKED)}"
+        )
+    if pruner.positions == "compact" and SLIDING in kinds:
+        raise UnsupportedError(
+            f'positions="compact" is not defined for {SLIDING} layers, whose windows are counted in positions of the '
+            'un-pruned prompt; use positions="original"'
+        )
