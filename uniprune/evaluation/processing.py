@@ -27,7 +27,7 @@ from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
-from uniprune.modeling.messages import Part
+from uniprune.modeling.messages import Part, check_message
 from uniprune.results.remarks import MOVED, QUESTION
 
 TOGETHER = "batch_num_images"
@@ -148,8 +148,11 @@ class RequestEncoder:
         parts = images_first(given) if self.question == "hidden" else given
         try:
             row = self._encode(request, parts)
-        except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
-            return EncodedRequest(request.index, error=f"the model's processor: {error}")
+        except MemoryError:
+            raise
+        except Exception as error:  # an image that is too narrow, a message the template refuses, …
+            kind = "" if isinstance(error, (ValueError, TemplateError)) else f"{type(error).__name__}: "
+            return EncodedRequest(request.index, error=f"the model's processor: {kind}{error}")
         return dataclasses.replace(row, remarks=(*row.remarks, *[MOVED] * (parts is not given), *remarks, *repeated))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
@@ -158,6 +161,7 @@ class RequestEncoder:
         Raises:
             ValueError: template or processor do not accept it.
         """
+        check_message(parts, self.processor)
         images = [part for part in parts if part.image is not None]
         clips = [part.clip for part in parts if part.clip is not None]
         if images and clips:

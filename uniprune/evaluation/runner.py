@@ -171,6 +171,7 @@ class Runner:
                 initial=report.initial,
                 frames=row.frames,
                 text_tokens=report.text,
+                positions=report.positions + text.tokens - 1,
                 flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
                 kv_bytes=report.kv_bytes,
             )
