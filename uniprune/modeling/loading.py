@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, find_adapter, unregistered
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.checkpoints import (
     check_folder,
@@ -22,6 +22,7 @@ from uniprune.modeling.checkpoints import (
     source_of,
     supported,
 )
+from uniprune.modeling.families import find_adapter, unregistered
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
 from uniprune.modeling.placeholder_check import check_placeholders
