@@ -65,6 +65,7 @@ class Glm4v(Qwen2VL):
 
     tried: ClassVar[Tried] = {"text model": ("glm4v_text",), "tower": ("glm4v_vision",)}
     videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False  # both have the placeholders of images, so the model itself cannot
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's, and a request for yes or no where it has none."""

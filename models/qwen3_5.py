@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+from uniprune.modeling.adapter import Tried
+from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.registry import register_model
 
@@ -50,10 +52,18 @@ class Qwen3_5(WholeFrames):
     VLMEvalKit runs it over an API only, so prompts are the benchmark's under either policy.
     """
 
+    tried: ClassVar[Tried] = {"text model": ("qwen3_5_text",), "tower": ("qwen3_5_vision",)}
+
+    def image_grouping(self) -> Grouping:
+        """Time stamps and marks stand between the frames of a video."""
+        return ClipsOverRuns(self.model.config.video_token_id)
+
 
 @register_model("qwen3_5_moe", tiny=TinyQwen3_5Moe)
 class Qwen3_5Moe(Qwen3_5):
     """Qwen3.5 with a mixture of experts in every decoder layer; everything else is Qwen3.5's."""
+
+    tried: ClassVar[Tried] = {"text model": ("qwen3_5_moe_text",), "tower": ("qwen3_5_moe_vision",)}
 
 
 def _fields(text: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from uniprune.cli import terminal_table
 from uniprune.results.aggregate import batching
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.predictions import Prediction, prediction_lines
-from uniprune.results.records import DatasetRecord, RunRecord
+from uniprune.results.records import DatasetRecord, MethodRecord, RunRecord
 from uniprune.results.remarks import CONTEXT, CUT, REMARKS, UNREAD, all_remarks, count_remarks, row_notes, score_notes
 
 RIGHT = [1.0] * 200
@@ -35,6 +35,18 @@ def test_remarks_are_counted_in_the_order_of_their_registry_and_none_is_lost() -
     counted = count_remarks(rows([CUT], [CUT, CONTEXT], [], ["of a later version"]))
     assert list(counted.items()) == [(CONTEXT, 1), (CUT, 2), ("of a later version", 1)]
     assert count_remarks(rows([], [])) == {}
+
+
+def test_pruning_points_that_moved_are_noted_once_for_a_model() -> None:
+    method = MethodRecord(
+        name="fastv", kind="intra-llm", passed={}, resolved=[], stages=[(4, 0.5)], moved=[(2, 4)], code="c"
+    )
+    words = (
+        "prunes before layer 4 instead of 2, because it reads attention, which other layers of this model do not have"
+    )
+    one, two = (run(method, {"pope": entry(), "mme": entry()}, ratio) for ratio in (0.5, 0.25))
+    assert list(score_notes(one, "pope")) == [f"fastv {words}"]
+    assert notes(one, two) == [f"m: fastv {words}."]
 
 
 @pytest.mark.parametrize("remark", [CONTEXT, CUT, "of a later version"])

@@ -16,9 +16,10 @@ from uniprune.conformance.recording import RecordedDecision, RecordingPruner
 from uniprune.conformance.state import State, snapshot
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
+from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.greedy import Greedy
-from uniprune.modeling.tiny import LAYERS, TinyModel, TinyPrompt, tiny_model
+from uniprune.modeling.tiny import TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage
 from uniprune.pruning.placement import placed
 
@@ -125,6 +126,11 @@ class MethodUnderTest:
         """The model's adapter."""
         return find_adapter(self.model)
 
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers."""
+        return len(self.adapter.layers)
+
     # --- prompts ------------------------------------------------------------------------------------------------
     @cached_property
     def prompts(self) -> tuple[TinyPrompt, ...]:
@@ -154,7 +160,7 @@ class MethodUnderTest:
 
     def stages(self, ratio: float = RATIO) -> tuple[Stage, ...]:
         """Return the pruning points."""
-        return placed(self.at(ratio).schedule(LAYERS), self.adapter.attends)
+        return placed(self.at(ratio).schedule(self.depth), self.adapter.attends)
 
     @property
     def adaptive(self) -> bool:
@@ -179,7 +185,7 @@ class MethodUnderTest:
                 session.samples = tuple(PromptInfo(p.name, torch.tensor(p.question)) for p in chunk)
             out = generate(self.model, self.inputs(chunk), steps=1)
             logits.append(out.logits[0])
-            caches.append(tuple(map(cached_tokens, out.past_key_values.layers)))
+            caches.append(tuple(cached_tokens(out.past_key_values, layer) for layer in range(self.depth)))
         return PrefillResult((), torch.cat(logits), tuple(caches))
 
     @cached_property
@@ -217,9 +223,9 @@ def generate(model: Any, inputs: dict[str, Tensor], steps: int) -> Any:
     return Greedy().generate(model, inputs, steps, return_dict_in_generate=True, output_logits=True)
 
 
-def cached_tokens(layer: Any) -> int | None:
-    """Return how many tokens one layer of a cache was given; None if it holds no keys of its own."""
-    length = getattr(layer, "get_seq_length", None)
+def cached_tokens(cache: Any, layer: int) -> int | None:
+    """Return how many tokens a layer of a cache was given; None if the cache holds no keys for it."""
+    length = getattr(cache.layers[layer], "get_seq_length", None) if layer < len(cache.layers) else None
     return None if length is None else int(length())
 
 

@@ -11,7 +11,7 @@ from uniprune.conformance.check_result import CheckResult, failed, judged, passe
 from uniprune.conformance.method_under_test import RATIO, MethodUnderTest, generate, traced, with_positions
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.tiny import IMAGE, LAYERS, TinyPrompt
+from uniprune.modeling.tiny import IMAGE, TinyPrompt
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
 
@@ -33,8 +33,8 @@ def ratio_1(method: MethodUnderTest) -> CheckResult:
 def text_kept(method: MethodUnderTest) -> CheckResult:
     """Every layer receives all text and exactly the visual tokens of the report."""
     row, cosines, _ = _trace(method, method.at(RATIO))
-    wanted = [len(_survivors(method, row, layer)) for layer in range(LAYERS)]
-    seen = [cosines[layer].shape[1] for layer in range(LAYERS)]
+    wanted = [len(_survivors(method, row, layer)) for layer in range(method.depth)]
+    seen = [cosines[layer].shape[1] for layer in range(method.depth)]
     return judged([f"layers receive {seen} tokens, expected {wanted}"] * (seen != wanted), f"{seen} tokens per layer")
 
 
@@ -45,7 +45,7 @@ def original_positions(method: MethodUnderTest) -> CheckResult:
     row, cosines, whole = _trace(method, method.at(RATIO))
     moved = [
         layer
-        for layer in range(LAYERS)
+        for layer in range(method.depth)
         if not torch.equal(cosines[layer][0], whole[layer][0][_survivors(method, row, layer)])
     ]
     return judged([f"positions differ in layers {moved}"] * bool(moved))
@@ -142,7 +142,10 @@ def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
 
 def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list[int]:
     """Return the tokens that every layer should cache after the prefill."""
-    visual, first = list(map(sum, zip(row.entering, row.markers, strict=True))), method.at(RATIO).evict_from(LAYERS)
+    visual, first = (
+        list(map(sum, zip(row.entering, row.markers, strict=True))),
+        method.at(RATIO).evict_from(method.depth),
+    )
     if first is not None:
         visual[first:] = [min(count, visual[-1]) for count in visual[first:]]
     return [len(prompt.ids) - prompt.ids.count(IMAGE) + count for count in visual]
@@ -150,5 +153,5 @@ def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list
 
 def _declared(method: MethodUnderTest, row: RowReport) -> list[int]:
     """Return the visual tokens that should enter every layer by the schedule, each group of the scope rounded apart."""
-    counts = [tokens_per_layer(len(group.ranks), method.stages(), LAYERS) for group in row.groups]
+    counts = [tokens_per_layer(len(group.ranks), method.stages(), method.depth) for group in row.groups]
     return [sum(layer) for layer in zip(*counts, strict=True)]

@@ -216,6 +216,11 @@ def cached_layers(cache: Any) -> list[CachedLayer] | None:
     return sizes
 
 
+def _columns(keys: Any) -> int | None:
+    """Return how many tokens a layer's keys [B, heads, n, d] are; None if they are held in another way."""
+    return keys.shape[-2] if isinstance(keys, Tensor) and keys.dim() == 4 else None
+
+
 def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptTokens) -> list[KeptTokens]:
     """Gather the keys and values of layers `first` and later down to the survivors of the last stage.
 
@@ -242,8 +247,8 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
         if not hasattr(layer, "get_seq_length"):  # the state of linear attention, which has no tokens to take out
             continue
         keys, width = getattr(layer, "keys", None), held.index.shape[1]
-        plain = isinstance(keys, Tensor) and keys.dim() == 4 and not getattr(layer, "is_compileable", False)
-        if not plain or (keys.shape[-2] != width and getattr(layer, "cumulative_length", None) != width):
+        whole_or_windowed = width in (_columns(keys), getattr(layer, "cumulative_length", None))
+        if not isinstance(keys, Tensor) or getattr(layer, "is_compileable", False) or not whole_or_windowed:
             raise UnsupportedError(
                 f"evicting tokens from the KV cache needs a DynamicCache, but layer {number} is a "
                 f"{type(layer).__name__}; leave out cache_implementation or turn eviction off"

@@ -215,7 +215,7 @@ class RequestEncoder:
 def visual_inputs(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return those of one row's inputs that are not one value per token of the prompt."""
     tokens = inputs["input_ids"].shape[1]
-    return {name: value for name, value in inputs.items() if value.shape[:2] != (1, tokens)}
+    return {name: value for name, value in inputs.items() if value.shape != (1, tokens)}
 
 
 def hashed(arrays: dict[str, np.ndarray]) -> str:

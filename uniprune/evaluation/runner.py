@@ -171,7 +171,7 @@ class Runner:
                 initial=report.initial,
                 frames=row.frames,
                 text_tokens=report.text,
-                flops=self._costs.prompt(report.encoded, report.lengths, report.pairs),
+                flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
                 kv_bytes=report.kv_bytes,
             )
             for row, text, report in zip(rows, texts, reports, strict=True)

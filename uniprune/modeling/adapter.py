@@ -14,14 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.errors import UnsupportedError, UserError
+from uniprune.errors import UnsupportedError
 from uniprune.modeling.context import rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
-from uniprune.registry import MODELS
 
 Span = tuple[int, int]
 Size = tuple[int, int]
@@ -43,22 +42,30 @@ class ModelAdapter:
         vision: vision tower.
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
+        system: system message of VLMEvalKit's wrapper of the family, if it passes one; used under the prompt policy
+            "family" only.
         block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
             both ways; empty where attention is causal.
         encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
             "get_image_features".
         videos: whether prompts with videos, as the processor makes them, are described, too.
+        mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        bare_weights: name of a matrix of tower or projector that no linear layer holds -> whether every token (or
+            patch) is multiplied with it; False for a table of which rows are taken. For the FLOPs.
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
     """
 
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
+    system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
+    bare_weights: ClassVar[Mapping[str, bool]] = {}
     vision: Any
     projector: Any
 
@@ -128,8 +135,14 @@ class ModelAdapter:
     # --- decoder: where its layers differ ------------------------------------------------------------------------
     @cached_property
     def attends(self) -> tuple[bool, ...]:
-        """Whether each decoder layer has attention with queries and keys; layers with linear attention have none."""
+        """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    @cached_property
+    def reusing_layers(self) -> range:
+        """Decoder layers that reuse the keys of earlier ones, the last of all; in most decoders none."""
+        count = len(self.layers)
+        return range(count - (getattr(self.decoder.config, "num_kv_shared_layers", None) or 0), count)
 
     def blocks(self, visual: Tensor) -> Tensor:
         """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
@@ -156,7 +169,7 @@ class ModelAdapter:
 
         Args:
             grids: result of `grids` for the tower's call; None when the features were computed outside the session.
-            given: arguments of the one of `encoders` that made the call, with the shape of pixels in their place.
+            given: arguments of the one of `encoders` that made the call; instead of pixels their shape, by its name.
         """
         if grids is None:
             return None
@@ -249,7 +262,7 @@ class ModelAdapter:
         ids: set[int] = set()
         for config in configs:
             for name, value in (config.to_dict() if config is not None else {}).items():
-                if "token_id" in name:
+                if "token_id" in name or "token_index" in name:
                     ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
         return sorted(ids)
 
@@ -258,41 +271,3 @@ class ModelAdapter:
         norm = self.decoder.norm
         normed: Tensor = norm(hidden.to(norm.weight.device)).to(hidden.device)
         return normed
-
-
-def unregistered(config: Any) -> str:
-    """Explain that no adapter is registered for models of a configuration."""
-    text_only = "" if hasattr(config, "vision_config") else " (it has no vision_config: a language model alone?)"
-    return (
-        f"unknown model family {config.model_type!r}{text_only}; the registered families are "
-        f"{', '.join(MODELS.names())}"
-    )
-
-
-def find_adapter(model: Any) -> ModelAdapter:
-    """Return the registered family's adapter of a loaded model; PEFT wrappers are unwrapped.
-
-    Raises:
-        UserError: it is no Hugging Face model, or nothing is registered under its `config.model_type`.
-        UnsupportedError: it lacks parts that the family's models have, such as a tower of another kind.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kind = getattr(getattr(inner, "config", None), "model_type", None)
-    if kind is None:
-        raise UserError(
-            f"{type(model).__name__} has no config.model_type; pass a loaded Hugging Face vision-language model"
-        )
-    if kind not in MODELS.names():
-        raise UserError(f"{unregistered(inner.config)}; a file registers another one (docs/add-a-model.md)")
-    family: type[ModelAdapter] = MODELS.get(kind)
-    try:
-        adapter = family.of(inner)
-        adapter.vision_attention(adapter.vision_blocks()[adapter.block_index(None)])
-    except AttributeError as error:
-        raise UnsupportedError(
-            f"{type(inner).__name__} is no model that family {kind!r} can describe ({error}); it was tried with "
-            + "; ".join(f"{part} {', '.join(kinds)}" for part, kinds in family.tried.items())
-            + f", and this one has text model {inner.get_decoder().config.model_type}, tower "
-            f"{getattr(getattr(inner.config, 'vision_config', None), 'model_type', 'unknown')}"
-        ) from error
-    return adapter

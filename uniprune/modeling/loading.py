@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, find_adapter, unregistered
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.checkpoints import (
     check_folder,
@@ -22,6 +22,7 @@ from uniprune.modeling.checkpoints import (
     source_of,
     supported,
 )
+from uniprune.modeling.families import find_adapter, unregistered
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
 from uniprune.modeling.placeholder_check import check_placeholders
@@ -47,6 +48,11 @@ class Placement:
 
     def __str__(self) -> str:
         return f"{self.dtype}, {self.attention}, {self.device}"
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The attention kernel of language model and vision tower; an audio tower, never run, keeps its own."""
+        return dict.fromkeys(("", "text_config", "vision_config"), self.attention)
 
     @property
     def kind(self) -> str:
@@ -166,7 +172,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             lambda _, **kwargs: AutoModelForImageTextToText.from_config(config, **kwargs),
             entry,
             source,
-            attn_implementation=placement.attention,
+            attn_implementation=placement.kernels,
         )
     adapter = find_adapter(model)
     compared = check_placeholders(entry.source, processor, adapter)
@@ -187,7 +193,7 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
         entry,
         outlined.source,
         dtype=DTYPES[placement.dtype],
-        attn_implementation=placement.attention,
+        attn_implementation=placement.kernels,
         device_map=placement.device,
         output_loading_info=True,
         use_safetensors=True,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.layer_kinds import check_recomputable
 from uniprune.errors import UnsupportedError
 from uniprune.tuning.instruction_data import Sample
 from uniprune.tuning.packing import base_model, pack, packed_inputs, predicting_positions
@@ -147,6 +148,7 @@ class Scorer:
                 f"{type(self.model).__name__} has no decoder attention with a q_proj; token strategies that rank by "
                 "attention need one (Llama, Qwen and Mistral have it)"
             )
+        check_recomputable(modules[-1])
 
         def capture(attention: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
             inputs.update(kwargs, module=attention)
@@ -211,7 +213,7 @@ def attention_to_answer(inputs: Mapping[str, Any], sample: Sample, rows: str) ->
     """
     cos, sin = inputs["position_embeddings"]
     hidden = inputs["hidden_states"]
-    capture = AttentionCapture(inputs["module"], 0, hidden, cos, sin, None)
+    capture = AttentionCapture(inputs["module"], 0, hidden, cos, sin, None, inputs.get("attention_mask"))
     length, device = len(sample.ids), hidden.device
     answer = sample.answer.to(device)
     queries = answer if rows == "answer" else answer[-1:]
