@@ -80,12 +80,12 @@ class EncodedRequest:
 
     @property
     def video_shape(self) -> tuple[int, ...]:
-        """Shape of its videos' pixels that rows must share to be one batch, () without a video.
+        """Key that the rows of a batch share: () without a video, else whether there are images, and a shape.
 
-        One forward takes images or videos, not both; and some families have a dimension for frames.
+        Not every family takes images and videos in one forward; and some have a dimension for a video's frames.
         """
         videos = self.inputs.get("pixel_values_videos")
-        return () if videos is None else videos.shape[1:]
+        return () if videos is None else (int("pixel_values" in self.inputs), *videos.shape[1:])
 
     @property
     def memory(self) -> int:
@@ -120,6 +120,7 @@ class RequestEncoder:
         settings: of the rows; those beyond the processor's own fields depend on the images of a row.
         question: "hidden" puts the images of a message first.
         sampling: choice of the frames of videos.
+        mixes: whether the model takes images and videos in one prompt (`ModelAdapter.mixes`).
     """
 
     def __init__(
@@ -130,10 +131,11 @@ class RequestEncoder:
         settings: ImageSettings | None = None,
         question: Question = "seen",
         sampling: FrameSampling = USUAL,
+        mixes: bool = False,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
         self.decoding, self.settings = decoding, settings or ImageSettings()
-        self.question, self.sampling = question, sampling
+        self.question, self.sampling, self.mixes = question, sampling, mixes
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
@@ -164,8 +166,8 @@ class RequestEncoder:
         check_message(parts, self.processor)
         images = [part for part in parts if part.image is not None]
         clips = [part.clip for part in parts if part.clip is not None]
-        if images and clips:
-            raise ValueError("a message with images and videos is not supported; expected one kind of them")
+        if images and clips and not self.mixes:
+            raise ValueError("images and videos in one message are not supported with this family; expected one kind")
         processor = for_images(self.processor, self.settings.image_total, len(images))
         parts = enlarged(parts, self.settings.enlarge_first)
         images = [part for part in parts if part.image is not None]

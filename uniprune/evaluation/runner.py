@@ -126,6 +126,7 @@ class Runner:
             settings,
             self._question,
             self._sampling,
+            self._loaded.adapter.mixes,
         )
 
     def _encoded(
