@@ -47,8 +47,8 @@ class Qwen3VL(WholeFrames):
     VLMEvalKit registers it without prompts of its own, so they are the benchmark's under either policy.
     """
 
-    videos: ClassVar[bool] = True
     tried: ClassVar[Tried] = {"text model": ("qwen3_vl_text",), "tower": ("qwen3_vl_vision",)}
+    videos: ClassVar[bool] = True
 
     def image_grouping(self) -> Grouping:
         """Time stamps and marks stand between the frames of a video."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
+from uniprune.modeling.tiny import IMAGE, VISION, VOCAB, TinyModel
+from uniprune.models.gemma3 import KINDS
+from uniprune.models.gemma4 import TinyGemma4
 from uniprune.models.internvl import TinyInternVL
 from uniprune.models.llava import PATCH, TinyLlava
 from uniprune.models.llava_next import TinyLlavaNext
@@ -34,6 +36,32 @@ class TinyInternVLQwen3Moe(TinyInternVL):
         from transformers import Qwen3MoeConfig
 
         return Qwen3MoeConfig(**text, head_dim=16, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2)
+
+
+class TinyGemma4Moe(TinyGemma4):
+    """26B-A4B: two experts of four for a token, beside a dense part."""
+
+    decoder: ClassVar[dict[str, Any]] = {
+        **TinyGemma4.decoder,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+    }
+
+
+class TinyGemma4Small(TinyGemma4):
+    """E2B and E4B: inputs of each layer; the last two of eight layers reuse keys; causal attention."""
+
+    decoder: ClassVar[dict[str, Any]] = {
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCAB,
+        "use_double_wide_mlp": True,
+        "num_hidden_layers": 8,
+        "num_kv_shared_layers": 2,
+        "layer_types": [*KINDS[:4], "sliding_attention", "full_attention", *KINDS[3:]],
+    }
+    tower: ClassVar[dict[str, Any]] = {"use_clipped_linears": True}
 
 
 class TinyLlavaSiglipQwen2(TinyLlava):
@@ -134,6 +162,8 @@ class TinyMinistral3(TinyMistral3):
 VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-qwen3": TinyInternVLQwen3,
     "internvl-qwen3_moe": TinyInternVLQwen3Moe,
+    "gemma4-26b": TinyGemma4Moe,
+    "gemma4-e2b": TinyGemma4Small,
     "llava-siglip-qwen2": TinyLlavaSiglipQwen2,
     "llava_next-mistral": TinyLlavaNextMistral,
     "internvl-gpt_oss": TinyInternVLGptOss,

@@ -12,6 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from uniprune.engine.checks import check_arguments, check_mode, checked_stages
@@ -19,7 +20,9 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
+from uniprune.engine.prefix import Prefix, check_unaware
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
@@ -159,6 +162,22 @@ class Session:
     def _method_time(self) -> AbstractContextManager[None]:
         return self._timer.span("method") if self._timer is not None else nullcontext()
 
+    # --- shared prefixes ----------------------------------------------------------------------------------------
+    def prefix(self, inputs: dict[str, Any]) -> Prefix:
+        """Prefill the common beginning of several prompts: `inputs` are a forward's, up to any token after the images.
+
+        `samples` holds for it as for any prefill.
+
+        Raises:
+            UnsupportedError: the method looks at the question.
+        """
+        check_unaware(self._stages.values())
+        with torch.no_grad():
+            output = self._adapter.model(**inputs, use_cache=True, logits_to_keep=1)
+        mask = inputs.get("attention_mask")
+        mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
+        return Prefix(self.reports[-1], mask, output.past_key_values)
+
     # --- shared image features ----------------------------------------------------------------------------------
     @property
     def vision_blocks(self) -> frozenset[int]:
@@ -243,6 +262,8 @@ class Session:
         report = forward.after_model() if forward is not None and output is not None else None
         if report is not None:
             self.reports.append(report)
+            if report.kept and report.batch.inputs.wanted:
+                cut_output(output, report.batch.inputs.wanted)
 
     # --- hooks: decoder -----------------------------------------------------------------------------------------
     def _before_layer(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
@@ -253,7 +274,8 @@ class Session:
         if changed is None:
             return None
         hidden, kwargs = changed[0], kwargs | changed[1]
-        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+        more = self._forward.further_inputs(args[1:])
+        return ((hidden, *more), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
     def _before_attention(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self._forward is not None:

@@ -58,7 +58,7 @@ class DatasetRun:
         requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
         check_requests(dataset.name, requests)
         if self.options.prompts == "family":
-            requests = [worded(request, loaded.adapter.prompt) for request in requests]
+            requests = [worded(request, loaded.adapter.prompt, loaded.adapter.system) for request in requests]
         check_videos(loaded, dataset.name, requests, shares_features)
         self._requests = requests
         self._blank = DatasetRecord(

@@ -79,9 +79,13 @@ class EncodedRequest:
         return int(self.inputs["input_ids"].shape[1])
 
     @property
-    def has_videos(self) -> bool:
-        """True if the row shows videos: one forward takes images or videos, not both."""
-        return self.frames is not None
+    def video_shape(self) -> tuple[int, ...]:
+        """Shape of its videos' pixels that rows must share to be one batch, () without a video.
+
+        One forward takes images or videos, not both; and some families have a dimension for frames.
+        """
+        videos = self.inputs.get("pixel_values_videos")
+        return () if videos is None else videos.shape[1:]
 
     @property
     def memory(self) -> int:
@@ -211,7 +215,7 @@ class RequestEncoder:
 def visual_inputs(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return those of one row's inputs that are not one value per token of the prompt."""
     tokens = inputs["input_ids"].shape[1]
-    return {name: value for name, value in inputs.items() if value.shape[:2] != (1, tokens)}
+    return {name: value for name, value in inputs.items() if value.shape != (1, tokens)}
 
 
 def hashed(arrays: dict[str, np.ndarray]) -> str:
