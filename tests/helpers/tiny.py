@@ -29,6 +29,8 @@ COVERED = (
     *("smolvlm", "idefics3", "llava-pixtral", "mistral3"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
+WINDOWED = ("llava-mistral", "llava-gemma3_text", "internvl-gpt_oss")
+"""Families with a language model that has windows: tests/engine/test_layer_kinds.py runs on them."""
 VISION_START = IMAGE_START
 INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
 """Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""

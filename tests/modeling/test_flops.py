@@ -51,7 +51,8 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     for number, layer in enumerate(layout.layers):
         lengths = [row.lengths[number] for row in rows]
         if hasattr(layer, "self_attn"):
-            decoder += torchs(layer) - sum(2 * width(layer.self_attn) * n * n for n in lengths)
+            outside = sum(n * n - row.pairs[number] for n, row in zip(lengths, rows, strict=True))
+            decoder += torchs(layer) - round(4 * width(layer.self_attn) * outside)
         else:  # the chunks in which it computes are padded: its projections by torch, its state by hand
             mixer, per = layer.linear_attn, counter.get_flop_counts()[names[layer.linear_attn]]
             state = 3 * mixer.num_v_heads * mixer.head_k_dim * mixer.head_v_dim

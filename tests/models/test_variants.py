@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from tests.helpers.tiny import COVERED, FAMILIES, small
+from tests.helpers.tiny import COVERED, FAMILIES, WINDOWED, small
 from uniprune.modeling.adapter import USUAL
 from uniprune.registry import MODELS
 
@@ -14,7 +14,7 @@ from uniprune.registry import MODELS
 def tried_by_tests() -> dict[str, dict[str, set[str]]]:
     """Family -> part -> kinds of it among the tiny models of the engine's tests."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for name in (*FAMILIES, *COVERED):
+    for name in (*FAMILIES, *COVERED, *WINDOWED):
         adapter = small(name).adapter
         for part, kind in adapter.variant().items():
             found[adapter.model.config.model_type][part].add(kind)
@@ -30,6 +30,6 @@ def test_every_family_declares_what_its_tests_run_on() -> None:
         assert set(MODELS.get(family).tried) <= set(parts)
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, *COVERED))
+@pytest.mark.parametrize("family", (*FAMILIES, *COVERED, *WINDOWED))
 def test_what_the_tests_run_on_carries_no_remark(family: str) -> None:
     assert small(family).adapter.untried() is None
