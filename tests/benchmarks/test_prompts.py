@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -33,8 +34,8 @@ pytestmark = pytest.mark.end_to_end
 @pytest.fixture(scope="module")
 def wrappers():
     """The kit's model classes, imported without its model zoo, made without weights."""
-    root, (llava, internvl, qwen, qwen3, glm) = modules(
-        "llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "qwen3_vl.model", "cogvlm"
+    root, (llava, internvl, qwen, qwen3, glm, gemma) = modules(
+        *("llava.llava", "internvl.internvl_chat", "qwen2_vl.model", "qwen3_vl.model", "cogvlm", "gemma")
     )
     options = {"use_mpo_prompt": False, "use_cot": False, "kwargs": {}}
     made = {
@@ -45,6 +46,8 @@ def wrappers():
         "qwen2_5_vl": (qwen.Qwen2VLChat, {"_use_custom_prompt": registered(root, "Qwen2.5-VL-7B-Instruct")}),
         "qwen3_vl": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-8B-Instruct")}),
         "qwen3_vl_moe": (qwen3.Qwen3VLChat, {"_use_custom_prompt": registered(root, "Qwen3-VL-30B-A3B-Instruct")}),
+        "gemma3": (gemma.Gemma3, {"system_prompt": default_of(gemma.Gemma3, "system_prompt")}),
+        "gemma4": (gemma.Gemma4, {"_load_image": lambda path: path}),
     }
     objects = {}
     for name, (cls, attributes) in made.items():
@@ -68,6 +71,12 @@ def modules(*names: str) -> tuple[Path, list[types.ModuleType]]:
         finally:
             for name in empty:
                 del sys.modules[name]
+
+
+def default_of(cls: type, name: str) -> str:
+    """Return the default of an option of a wrapper, from its source."""
+    [value] = re.findall(rf"kwargs.pop\('{name}', '(.*?)'\)", inspect.getsource(cls))
+    return value
 
 
 def registered(root: Path, name: str) -> bool:
@@ -96,7 +105,8 @@ def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
 
 
 @pytest.mark.parametrize(
-    "family", ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"]
+    "family",
+    ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "gemma3", "gemma4"],
 )
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
@@ -128,6 +138,23 @@ def test_glm_adds_to_a_question_what_its_wrapper_adds(name, wrappers, tmp_path):
         pieces = MODELS.get("glm4v").prompt(None, request.raw)
         assert texts == ([request.raw.text] if pieces is None else [p for p in pieces if isinstance(p, str)])
         assert pieces is None or pieces[: len(request.raw.images)] == [*range(len(request.raw.images))]
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gemma4"])
+def test_the_system_message_is_that_of_the_wrapper(family, wrappers, tmp_path):
+    """Before the benchmark's own message; stored with its words."""
+    adapter, [request, *_] = MODELS.get(family), asked("mmmu", tmp_path)[1]
+    ours = worded(request, partial(adapter.prompt, None), adapter.system)
+    message = [{"type": "text" if part.text else "image", "value": part.text} for part in request.load()]
+    found = []
+    for part in ours.load():
+        found.append(("system" if part.system else "user", part.text))
+    wanted = []
+    for turn in wrappers[family].message2pipeline(message):
+        wanted += [(turn["role"], piece.get("text")) for piece in turn["content"]]
+    assert found == wanted
+    assert ours.wording == ((adapter.system,) if adapter.system else ()) + request.wording
+    assert (prompts_hash([ours]) == prompts_hash([request])) == (adapter.system is None)
 
 
 def test_the_rules_were_not_all_the_same(tmp_path):

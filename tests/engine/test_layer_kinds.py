@@ -9,15 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.engine.test_llm_views import Evicting, Upcoming
-from tests.helpers.oracles import (
-    allowed,
-    dropped_by,
-    gathered_layers,
-    kind,
-    layerwise_masked,
-    masked,
-    merged_inputs,
-)
+from tests.helpers.layers import Layers
+from tests.helpers.oracles import dropped_by, gathered_layers, layerwise_masked, masked, merged_inputs
 from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import IMAGE, WINDOWED, build, fresh_model, inputs, row, visual
 from tests.modeling.test_flops import counted
@@ -179,25 +172,9 @@ def test_blocks_see_each_other_both_ways(kinds: set[str], kernel: str, monkeypat
     with prune(model, Plan(plan={0: 0.6})) as session, torch.no_grad():
         got, padded = model(**single).logits, model(**x).logits
     keep = {0: ~dropped_by(session.reports[0], single)[0][0]}
-    want = by_blocks(model, single, keep, kinds)
+    want = gathered_layers(model, single, keep, two_way=kinds)[0]
     assert torch.equal(got, want)
     assert padded.isfinite().all()
-
-
-def by_blocks(model: Any, x: dict[str, Tensor], keep: dict[int, Tensor], kinds: set[str]) -> Tensor:
-    """Return the logits of a hand-written loop in which images see each other both ways in layers of some kinds."""
-    return gathered_layers(model, x, keep, blocks=images_of(x), block_kinds=kinds)[0]
-
-
-def images_of(x: dict[str, Tensor]) -> Tensor:
-    """Return [L] the number of the image that a position of a prompt belongs to, -1 for text."""
-    ids = x["input_ids"][0]
-    number, images = -1, torch.full((len(ids),), -1)
-    for place, one in enumerate(ids.tolist()):
-        if one == IMAGE:
-            number += place == 0 or int(ids[place - 1]) != IMAGE
-            images[place] = number
-    return images
 
 
 # --- what is counted ------------------------------------------------------------------------------------------------
@@ -239,14 +216,14 @@ def test_pairs_are_those_of_the_masks(family: str, block_kinds: set[str], monkey
         model(**x)
     for b, report in enumerate(session.reports[0].rows):
         single = row(family, x, b, images)
-        first, blocks = int((~x["attention_mask"][b].bool()).sum()), images_of(single)
+        first, layers = int((~x["attention_mask"][b].bool()).sum()), Layers(model, single["input_ids"], block_kinds)
         dropped = {k: columns[b, first:] for k, columns in dropped_by(session.reports[0], x).items()}
         for layer, pairs in enumerate(report.pairs):
-            lost = torch.stack([columns for k, columns in dropped.items() if k <= layer] or [blocks < -1]).any(0)
+            earlier = [columns for k, columns in dropped.items() if k <= layer]
+            lost = torch.stack([single["input_ids"][0] < 0, *earlier]).any(0)
             at = (~lost).nonzero()[:, 0]
-            own = blocks if kind(model, layer) in block_kinds else None
-            want = float(allowed(model, layer, at, at, own).sum()) - len(at) / 2
-            assert pairs == (0 if kind(model, layer) == "linear_attention" else want)
+            want = float(layers.pairs(layer, at, at).sum()) - len(at) / 2
+            assert pairs == (0 if layers.kinds[layer] == "linear_attention" else want)
 
 
 # --- position ids -----------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache, sharing, supports_sharing
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.processing import RequestEncoder, explain_worker_failure, hashed, windows
+from uniprune.evaluation.processing import RequestEncoder, hashed
 from uniprune.evaluation.runner import Runner
+from uniprune.evaluation.workers import explain_worker_failure, windows
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.modeling.messages import Part

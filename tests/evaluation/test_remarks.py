@@ -15,8 +15,9 @@ from uniprune.evaluation.dataset import DataOptions, Request
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
-from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, windows
+from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
 from uniprune.evaluation.run import Run
+from uniprune.evaluation.workers import windows
 from uniprune.modeling.catalog import find_model
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.registry import BENCHMARKS, load_plugin

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from tests.helpers.layers import Layers, kind
 from tests.helpers.tiny import IMAGE, VIDEO, visual
 from uniprune.engine import PrefillReport
+
+VISUAL = ("pixel_values", "image_grid_thw", "image_sizes", "batch_num_images", "image_position_ids")
+"""Arguments of `get_image_features`, by family."""
 
 
 def has_mrope(model: Any) -> bool:
@@ -25,8 +27,7 @@ def encoded(model: Any, x: dict[str, Tensor]) -> list[tuple[Tensor, Any]]:
     """Return, for images and for videos, where they go ([B, L], True) and what the model makes of them."""
     ids, found = x["input_ids"], []
     if "pixel_values" in x:
-        names = ("pixel_values", "image_grid_thw", "image_sizes", "batch_num_images")
-        vision = {name: x[name] for name in names if name in x}
+        vision = {name: x[name] for name in VISUAL if name in x}
         found.append((ids == IMAGE, model.get_image_features(**vision, return_dict=True)))
     if "pixel_values_videos" in x:
         places = ids == VIDEO if bool((ids == VIDEO).any()) else ids == IMAGE
@@ -62,50 +63,13 @@ def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
     return found
 
 
-# --- kinds of layers ------------------------------------------------------------------------------------------------
-def kind(model: Any, layer: int) -> str:
-    """Return what a decoder layer attends to, in the words of Hugging Face configurations."""
-    config = model.get_decoder().config
-    everywhere = "full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"
-    return (getattr(config, "layer_types", None) or [everywhere] * config.num_hidden_layers)[layer]
-
-
-def rotary(model: Any, hidden: Tensor, positions: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-    """Return the cosines and sines that a decoder layer rotates with; some models have a table per kind of layer."""
-    embedding = model.get_decoder().rotary_emb
-    kinds = [kind(model, layer)] if "layer_type" in inspect.signature(embedding.forward).parameters else []
-    return embedding(hidden, positions.expand(3, 1, -1) if has_mrope(model) else positions, *kinds)
-
-
-def allowed(model: Any, layer: int, queries: Tensor, keys: Tensor, blocks: Tensor | None = None) -> Tensor:
-    """Return [q, k] True where position `queries[q]` of the un-pruned sequence may attend to position `keys[k]`.
-
-    `blocks` [L] is the number of the block of every position, -1 for none, whose tokens see each other both ways.
-    """
-    seen = keys[None] <= queries[:, None]
-    if blocks is not None:
-        block = torch.nn.functional.pad(blocks, (0, 1 + int(queries.max())), value=-1)
-        seen = seen | ((block[keys][None] == block[queries][:, None]) & (block[keys] >= 0))
-    if kind(model, layer) == "sliding_attention":
-        seen = seen & (queries[:, None] - keys[None] < model.get_decoder().config.sliding_window)
-    return seen
-
-
-def growing_cache(model: Any) -> DynamicCache:
-    """Return a cache whose windowed layers hold everything: masks decide what is seen."""
-    cache = DynamicCache(config=model.get_decoder().config)
-    cache.layers = [DynamicLayer() if hasattr(layer, "sliding_window") else layer for layer in cache.layers]
-    return cache
-
-
 @torch.no_grad()
 def gathered_layers(
     model: Any,
     x: dict[str, Tensor],
     keep: dict[int, Tensor],
     steps: int = 1,
-    blocks: Tensor | None = None,
-    block_kinds: Collection[str] = (),
+    two_way: Collection[str] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loop over the decoder's layers on the positions `keep[K]` [L] that are left from layer K on; batch 1.
 
@@ -114,74 +78,72 @@ def gathered_layers(
         x: arguments of its forward.
         keep: K -> positions.
         steps: greedy steps, the first of which the prefill gives.
-        blocks: see `allowed`; in layers of `block_kinds`.
-        block_kinds: kinds of layers.
+        two_way: see `Layers`.
 
     Returns:
         [1, n, V] logits of the prompt and [steps, V] logits of greedy steps.
     """
-    decoder, (embeds, positions) = model.get_decoder(), merged_inputs(model, x)
-    added, cache, length = dict(enumerate(deepstack_rows(model, x))), growing_cache(model), embeds.shape[1]
-    left = [torch.arange(length)] * len(decoder.layers)
+    (embeds, positions), prompt = merged_inputs(model, x), Layers(model, x["input_ids"], two_way)
+    added, cache, length = dict(enumerate(deepstack_rows(model, x))), prompt.cache(), embeds.shape[1]
+    left = [torch.arange(length)] * len(prompt.kinds)
     for first, kept in keep.items():
         left[first:] = [at[kept[at]] for at in left[first:]]
 
-    def run(hidden: Tensor, at: Tensor, where: Tensor, places: list[Tensor]) -> Tensor:
-        for number, layer in enumerate(decoder.layers):
+    def run(hidden: Tensor, ids: Tensor, at: Tensor, where: Tensor, places: list[Tensor]) -> Tensor:
+        prompt.enter(hidden, where, ids)
+        columns = torch.arange(hidden.shape[1])
+        for number in range(len(prompt.kinds)):
             inside = torch.isin(at, places[number])
-            hidden, at, where = hidden[:, inside], at[inside], where[..., inside]
-            options: dict[str, Any] = {"attention_mask": None}
-            if kind(model, number) != "linear_attention":
-                own = blocks if kind(model, number) in block_kinds else None
-                seen = allowed(model, number, at, places[number], own)[None, None]
-                plain = bool((seen == (places[number][None] <= at[:, None])).all())
-                eager = model.config._attn_implementation == "eager"
-                mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(hidden.dtype).min) if eager else seen
-                options["attention_mask"] = None if plain and not eager else mask
-            tables = rotary(model, hidden, where, number)
-            hidden = layer(
-                hidden, position_embeddings=tables, position_ids=where, past_key_values=cache, use_cache=True, **options
-            )
+            hidden, at, columns = hidden[:, inside], at[inside], columns[inside]
+            mask = prompt.mask(number, at, places[number])
+            hidden = prompt.call(number, hidden, mask, columns, past_key_values=cache, use_cache=True)
             if number in added and len(at) > 1:
                 hidden = hidden + added[number][at]
-        return decoder.norm(hidden)
+        return prompt.decoder.norm(hidden)
 
-    head, prompt = model.get_output_embeddings(), run(embeds, torch.arange(length), positions, left)
-    logits = [head(prompt[:, -1])]
+    states = run(embeds, x["input_ids"], torch.arange(length), positions, left)
+    logits = [prompt.logits(states[:, -1])]
     for step in range(steps - 1):
-        token, at = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True)), torch.tensor([length + step])
+        chosen = logits[-1].argmax(-1, keepdim=True)
+        token, at = model.get_input_embeddings()(chosen), torch.tensor([length + step])
         left = [torch.cat((places, at)) for places in left]
-        logits.append(head(run(token, at, positions[..., -1:] + 1 + step, left)[:, -1]))
-    return head(prompt), torch.cat(logits)
+        where = positions[..., -1:] + 1 + step
+        logits.append(prompt.logits(run(token, chosen, at, where, left)[:, -1]))
+    return prompt.logits(states), torch.cat(logits)
 
 
 @torch.no_grad()
 def physically_short(
-    model: Any, embeds: Tensor, positions: Tensor, keep: Tensor, steps: int, added: Sequence[Tensor] = ()
+    model: Any,
+    embeds: Tensor,
+    positions: Tensor,
+    keep: Tensor,
+    steps: int,
+    added: Sequence[Tensor] = (),
+    ids: Tensor | None = None,
 ) -> tuple[list[int], Tensor]:
-    """Decode greedily after a prompt that really is shorter; kept tokens keep their `positions` and `added` rows."""
-    decoder, head, cache = (
-        model.get_decoder(),
-        model.get_output_embeddings(),
-        DynamicCache(config=model.get_decoder().config),
-    )
-    first, length = positions[..., -1:] + 1, int(keep.sum())
+    """Decode greedily after a prompt that really is shorter; kept tokens keep their `positions` and `added` rows.
 
-    def run(embedded: Tensor, where: Tensor, seen: int, **more: Any) -> Tensor:
-        mask = torch.ones(1, seen, dtype=torch.long)
-        options = {"past_key_values": cache, "use_cache": True, **more}
-        out = decoder(inputs_embeds=embedded, position_ids=where, attention_mask=mask, **options)
-        return head(out.last_hidden_state[:, -1])
+    `ids` [1, L] of the un-pruned prompt are needed where layers differ.
+    """
+    decoder, cache, prompt = model.get_decoder(), DynamicCache(config=model.get_decoder().config), Layers(model, ids)
+    first, length, at = positions[..., -1:] + 1, embeds.shape[1], torch.arange(embeds.shape[1])[keep]
 
-    more: dict[str, Any] = {}
+    def run(embedded: Tensor, where: Tensor, at: Tensor, **more: Any) -> Tensor:
+        options = {"past_key_values": cache, "use_cache": True, **prompt.masks(at, embedded.shape[1]), **more}
+        out = decoder(inputs_embeds=embedded, position_ids=where, **options)
+        return prompt.logits(out.last_hidden_state[:, -1])
+
+    more: dict[str, Any] = prompt.options(ids, keep)
     if added:
         places = added[0][keep].any(-1)
         rows = [level[keep][places] for level in added]
         more = {"visual_pos_masks": places[None], "deepstack_visual_embeds": rows}
-    logits = [run(embeds[:, keep], positions[..., keep], length, **more)]
+    logits = [run(embeds[:, keep], positions[..., keep], at, **more)]
     for step in range(steps - 1):
-        token = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True))
-        logits.append(run(token, first + step, length + step + 1))
+        chosen = logits[-1].argmax(-1, keepdim=True)
+        token, at = model.get_input_embeddings()(chosen), torch.cat((at, torch.tensor([length + step])))
+        logits.append(run(token, first + step, at, **prompt.options(chosen)))
     return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits)
 
 
@@ -194,40 +156,40 @@ def layerwise_masked(
     steps: int,
     forgotten: dict[int, Tensor] | None = None,
     added: Sequence[Tensor] = (),
+    ids: Tensor | None = None,
 ) -> tuple[list[int], Tensor, Tensor]:
     """Mask instead of dropping: layer i gives -inf to the columns dropped at or before it. `dropped` is {K: bool [L]}.
 
     `forgotten` is the same for decode steps, where eviction drops more than the prefill did. `added` is added to the
-    output of the first layers in the prefill.
+    output of the first layers in the prefill. `ids` as in `physically_short`.
 
     Returns:
         Tokens, step logits and the final hidden states of the prompt.
     """
-    decoder, head, cache = model.get_decoder(), model.get_output_embeddings(), growing_cache(model)
-    length = embeds.shape[1]
+    decoder, prompt = model.get_decoder(), Layers(model, ids)
+    cache, length = prompt.cache(), embeds.shape[1]
 
-    def run(hidden: Tensor, where: Tensor, start: int) -> Tensor:
+    def run(hidden: Tensor, where: Tensor, start: int, ids: Tensor | None) -> Tensor:
         stop = start + hidden.shape[1]
-        for i, layer in enumerate(decoder.layers):
-            seen = allowed(model, i, torch.arange(start, stop), torch.arange(stop))
+        prompt.enter(hidden, where, ids)
+        for i in range(len(decoder.layers)):
+            allowed = prompt.pairs(i, torch.arange(start, stop), torch.arange(stop))
             for k, columns in (dropped if forgotten is None or not start else dropped | forgotten).items():
                 if i >= k:
-                    seen[:, :length] &= ~columns
-            mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
-            tables = rotary(model, hidden, where, i)
-            hidden = layer(
-                hidden, attention_mask=mask, position_embeddings=tables, past_key_values=cache, use_cache=True
-            )
+                    allowed[:, :length] &= ~columns
+            mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[None, None]
+            hidden = prompt.call(i, hidden, mask, past_key_values=cache, use_cache=True)
             if not start and i < len(added):
                 hidden = hidden + added[i]
         return decoder.norm(hidden)
 
-    prompt = run(embeds, positions, 0)
-    logits = [head(prompt[:, -1])]
+    states = run(embeds, positions, 0, ids)
+    logits = [prompt.logits(states[:, -1])]
     for step in range(steps - 1):
-        token = model.get_input_embeddings()(logits[-1].argmax(-1, keepdim=True))
-        logits.append(head(run(token, positions[..., -1:] + 1 + step, length + step)[:, -1]))
-    return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits), prompt
+        chosen = logits[-1].argmax(-1, keepdim=True)
+        token = model.get_input_embeddings()(chosen)
+        logits.append(prompt.logits(run(token, positions[..., -1:] + 1 + step, length + step, chosen)[:, -1]))
+    return torch.cat(logits).argmax(-1).tolist(), torch.cat(logits), states
 
 
 def attention_number(model: Any, layer: int) -> int:
@@ -241,16 +203,18 @@ def masked(model: Any, dropped: dict[int, Tensor]) -> Iterator[None]:
 
     Layers of linear attention, which has no pairs to mask, get the other tokens only, packed to the right.
     """
+    end = 0
 
     def hook(layer: int) -> Any:
         def mask_columns(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+            nonlocal end
             mask, cache = kwargs["attention_mask"].clone(), kwargs.get("past_key_values")
-            past = 0 if cache is None else int(cache.get_seq_length(layer))
-            first = max(0, past + mask.shape[-2] - mask.shape[-1])  # a window's cache holds the last columns only
+            if layer == 0:  # whatever a layer holds, its columns end with those of this forward
+                end = args[0].shape[1] + (0 if cache is None else cache.get_seq_length(0))
+            first = end - mask.shape[-1]
             for k, columns in dropped.items():
                 if layer >= k:
                     columns = columns.repeat_interleave(mask.shape[0] // columns.shape[0], 0)[:, first:]
-                    columns = columns[:, : mask.shape[-1]]
                     mask[..., : columns.shape[1]].masked_fill_(columns[:, None, None], torch.finfo(mask.dtype).min)
             return args, {**kwargs, "attention_mask": mask}
 

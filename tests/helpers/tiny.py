@@ -27,15 +27,22 @@ COVERED = (
     *("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
     *("llava_onevision", "llava_next_video"),
     *("smolvlm", "idefics3", "llava-pixtral", "mistral3"),
+    *("gemma3", "gemma4", "gemma4-26b", "gemma4-e2b"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
 WINDOWED = ("llava-mistral", "llava-gemma3_text", "internvl-gpt_oss")
 """Families with a language model that has windows: tests/engine/test_layer_kinds.py runs on them."""
+WITHOUT_LLM_ATTENTION = ("mistral3-ministral3",)
+"""Others, whose decoder's attention is not recomputed: `test_ministral3.py`."""
 VISION_START = IMAGE_START
 INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
 """Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""
 SIZES = ((4, 6), (4, 4), (6, 2))
 """Grids that images of dynamic size cycle through: 24, 16 and 12 tokens."""
+
+
+PIXELS = ("pixel_values", "image_sizes", "image_position_ids")
+"""Arguments of a forward with a row per image."""
 
 
 @cache
@@ -124,7 +131,7 @@ def stamped_videos(family: str, clips: tuple[Grid, ...] = ((3, 4, 6), (2, 8, 4))
 def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) -> dict[str, Tensor]:
     """Return row b of a batch as a batch of its own, un-padded."""
     real = batch["attention_mask"][b].bool()
-    names = ("input_ids", "attention_mask", "mm_token_type_ids")
+    names = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
     single = {name: batch[name][b : b + 1, real] for name in names if name in batch}
     mine = slice(sum(images[:b]), sum(images[: b + 1]))
     if images[b] and "image_grid_thw" in batch:
@@ -134,5 +141,5 @@ def row(family: str, batch: dict[str, Tensor], b: int, images: tuple[int, ...]) 
     elif images[b] and family in ("smolvlm", "idefics3"):  # pixels have a row per prompt
         single["pixel_values"] = batch["pixel_values"][b : b + 1]
     elif images[b]:
-        single |= {name: batch[name][mine] for name in ("pixel_values", "image_sizes") if name in batch}
+        single |= {name: batch[name][mine] for name in PIXELS if name in batch}
     return single

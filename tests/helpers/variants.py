@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
+from uniprune.modeling.tiny import IMAGE, VISION, VOCAB, TinyModel
+from uniprune.models.gemma3 import KINDS
+from uniprune.models.gemma4 import TinyGemma4
 from uniprune.models.internvl import TinyInternVL
 from uniprune.models.llava import PATCH, TinyLlava
 from uniprune.models.llava_next import TinyLlavaNext
+from uniprune.models.mistral3 import TinyMistral3
 from uniprune.models.pixtral import TinyPixtral
 
 WINDOW = 10
@@ -33,6 +36,32 @@ class TinyInternVLQwen3Moe(TinyInternVL):
         from transformers import Qwen3MoeConfig
 
         return Qwen3MoeConfig(**text, head_dim=16, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2)
+
+
+class TinyGemma4Moe(TinyGemma4):
+    """26B-A4B: two experts of four for a token, beside a dense part."""
+
+    decoder: ClassVar[dict[str, Any]] = {
+        **TinyGemma4.decoder,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+    }
+
+
+class TinyGemma4Small(TinyGemma4):
+    """E2B and E4B: inputs of each layer; the last two of eight layers reuse keys; causal attention."""
+
+    decoder: ClassVar[dict[str, Any]] = {
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCAB,
+        "use_double_wide_mlp": True,
+        "num_hidden_layers": 8,
+        "num_kv_shared_layers": 2,
+        "layer_types": [*KINDS[:4], "sliding_attention", "full_attention", *KINDS[3:]],
+    }
+    tower: ClassVar[dict[str, Any]] = {"use_clipped_linears": True}
 
 
 class TinyLlavaSiglipQwen2(TinyLlava):
@@ -118,9 +147,23 @@ class TinyInternVLGptOss(TinyInternVL):
         return GptOssConfig(**text, **experts, head_dim=16, sliding_window=WINDOW, rope_parameters=rope)
 
 
+class TinyMinistral3(TinyMistral3):
+    """Ministral 3: queries are scaled by their position, more from position 8 on; the tables are stretched."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """Ministral3Config."""
+        from transformers import Ministral3Config
+
+        rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 8}
+        rope |= {"beta_fast": 32.0, "beta_slow": 1.0, "llama_4_scaling_beta": 0.5}
+        return Ministral3Config(**text, head_dim=16, rope_parameters=rope, sliding_window=None)
+
+
 VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-qwen3": TinyInternVLQwen3,
     "internvl-qwen3_moe": TinyInternVLQwen3Moe,
+    "gemma4-26b": TinyGemma4Moe,
+    "gemma4-e2b": TinyGemma4Small,
     "llava-siglip-qwen2": TinyLlavaSiglipQwen2,
     "llava_next-mistral": TinyLlavaNextMistral,
     "internvl-gpt_oss": TinyInternVLGptOss,
@@ -128,4 +171,5 @@ VARIANTS: dict[str, type[TinyModel]] = {
     "llava-ministral3": TinyLlavaMinistral,
     "llava-mistral": TinyLlavaMistral,
     "llava-pixtral": TinyPixtral,
+    "mistral3-ministral3": TinyMinistral3,
 }

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from tests.helpers.layers import kind
 from tests.helpers.oracles import (
     attention_number,
     deepstack_rows,
     dropped_by,
     gathered_layers,
-    kind,
     layerwise_masked,
     masked,
     merged_inputs,
@@ -37,6 +39,11 @@ attention = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 BOTH = RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3)
 
 
+def further(model: Any, x: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Return what references need besides embeddings and positions."""
+    return deepstack_rows(model, x), x["input_ids"]
+
+
 @family
 @attention
 def test_keeping_everything_is_bit_identical(family: str, attention: str) -> None:
@@ -57,7 +64,7 @@ def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str) -> None:
     with prune(model, Plan(plan={0: 0.4})) as session:
         tokens, logits = generate(model, x, STEPS)
     keep = ~dropped_by(session.reports[-1], x)[0][0]
-    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS, deepstack_rows(model, x))
+    want_tokens, want = physically_short(model, *merged_inputs(model, x), keep, STEPS, *further(model, x))
     assert tokens[0].tolist() == want_tokens
     assert torch.equal(logits[0], want)
 
@@ -86,8 +93,8 @@ def test_decode_steps_equal_masking(family: str, attention: str) -> None:
         want = gathered_layers(model, x, {k: ~columns for k, columns in dropped.items()}, STEPS)[1]
         want_tokens = want.argmax(-1).tolist()
     else:
-        added = deepstack_rows(model, x)
-        want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, added=added)
+        more = further(model, x)
+        want_tokens, want, _ = layerwise_masked(model, *merged_inputs(model, x), dropped, STEPS, None, *more)
     assert tokens[0].tolist() == want_tokens
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
 
@@ -177,8 +184,9 @@ def test_features_become_the_tokens(family: str) -> None:
 def test_operations_are_those_torch_counts(family: str) -> None:
     model = fresh_model(family, "eager")
     model.set_experts_implementation("eager")  # torch does not count the grouped product
-    # Two images of Pixtral's tower are one masked sequence, whose other half torch counts, and padding.
-    images = 1 if hasattr(find_adapter(model).vision, "patch_conv") else 2
+    # Two images of Pixtral's tower are one masked sequence, whose other half torch counts, and padding; Gemma 4's of
+    # unlike sizes are padded.
+    images = 1 if hasattr(find_adapter(model).vision, "patch_conv") or "image_position_ids" in inputs(family) else 2
     ours, theirs = counted(model, BOTH, inputs(family, (images,)))
     assert ours == theirs
 

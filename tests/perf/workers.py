@@ -44,8 +44,9 @@ def workers(model: str, rows: int = 96, repeats: int = 5) -> dict[str, tuple[flo
     """Measure the least (wall-clock, CPU seconds of the process that runs the model) by number of workers, in turn."""
     import torch
 
-    from uniprune.evaluation.processing import RequestEncoder, windows
+    from uniprune.evaluation.processing import RequestEncoder
     from uniprune.evaluation.runner import Runner
+    from uniprune.evaluation.workers import windows
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
     from uniprune.registry import METHODS as REGISTRY

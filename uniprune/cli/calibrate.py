@@ -114,7 +114,11 @@ def act(options: argparse.Namespace) -> int:
         for dataset, request in requests:
             prompt = f"{dataset.name} {dataset.fingerprint} {request.index}"
             if (noted := notes.read(prompt)) is None:
-                asked = worded(request, loaded.adapter.prompt) if entry.prompts == "family" else request
+                asked = (
+                    worded(request, loaded.adapter.prompt, loaded.adapter.system)
+                    if entry.prompts == "family"
+                    else request
+                )
                 row = encoders[dataset.name].encode(asked)
                 remarks.update(row.remarks)
                 if row.error is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uniprune.engine.compaction import to_device, to_host
 from uniprune.engine.deepstack import check_deepstack
+from uniprune.engine.last_tokens import check_reused
 from uniprune.engine.layer_kinds import check_kinds, check_recomputable
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
@@ -47,6 +48,7 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     if beyond:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
     check_kinds(adapter, pruner)
+    check_reused(adapter, layers, name)
     _check_decoder(adapter)
     _check_positions(adapter, pruner, layers)
     stages = placed(scheduled, adapter.attends)

@@ -25,6 +25,10 @@ class Forward:
         """Return the hidden states [B, n, D] and changed arguments of a decoder layer; None to change nothing."""
         return None
 
+    def further_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the positional inputs after the hidden states of the layer that `before_layer` has just changed."""
+        return inputs
+
     def after_model(self) -> PrefillReport | None:
         """Complete a forward that succeeded, and return its report if there is one."""
         return None

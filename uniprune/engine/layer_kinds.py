@@ -135,19 +135,22 @@ class AttendedPairs:
         window: positions that windowed layers see, None without such layers.
         block_kinds: see `ModelAdapter`.
         blocks: [B, L] block of every position of the un-pruned prompts, None without any.
+        last_only: layers that run on the last token only.
     """
 
     kinds: tuple[str, ...]
     window: int | None
     block_kinds: frozenset[str]
     blocks: Tensor | None
+    last_only: range
 
     @classmethod
     def of(cls, adapter: ModelAdapter, inputs: PrefillInputs) -> Self:
         """Return the counter of a prefill."""
         config, two_way = adapter.decoder.config, adapter.block_kinds and inputs.has_visual
         blocks = adapter.blocks(inputs.tokens.visual) if two_way else None
-        return cls(layer_kinds(config), getattr(config, "sliding_window", None), adapter.block_kinds, blocks)
+        kinds, window = layer_kinds(config), getattr(config, "sliding_window", None)
+        return cls(kinds, window, adapter.block_kinds, blocks, adapter.reusing_layers)
 
     def count(self, layer: int, kept: KeptTokens, row: int) -> float:
         """Return the pairs among the kept tokens of a row; a token counts half with itself, so n of them are n * n / 2.
@@ -158,12 +161,28 @@ class AttendedPairs:
         if kind == LINEAR:
             return 0.0
         pairs, index = number * number / 2, kept.index[row, kept.valid[row]]
+        if layer in self.last_only:
+            window = self.window if kind == SLIDING and self.window is not None else 1 + int(index[-1])
+            return float((index > index[-1] - window).sum())
         if kind == SLIDING and self.window is not None:
             pairs -= int(torch.searchsorted(index, index - self.window, right=True).sum())  # those before the window
         if self.blocks is not None and kind in self.block_kinds:
             _, sizes = self.blocks[row, index][self.blocks[row, index] >= 0].unique(return_counts=True)
             pairs += int((sizes * (sizes - 1) // 2).sum())
         return pairs
+
+
+def check_marked(inputs: PrefillInputs) -> None:
+    """Refuse a forward in which un-pruned layers would find no blocks of two-way attention, but the engine would.
+
+    Raises:
+        UnsupportedError: arguments are missing by which the model finds images.
+    """
+    if inputs.missing:
+        raise UnsupportedError(
+            f"the forward has no {', '.join(inputs.missing)}, by which the model finds images whose tokens see each "
+            "other both ways; pass what its processor returns"
+        )
 
 
 def needs_positions(layer: Any) -> bool:
@@ -232,6 +251,12 @@ def check_kinds(adapter: ModelAdapter, pruner: Pruner) -> None:
         raise UnsupportedError(
             f"the decoder has {', '.join(unknown or [f'only {LINEAR}'])} layers; only {FULL}, {SLIDING} and, among "
             f"them, {LINEAR} layers are supported: what others compute from a part of the tokens is not known"
+        )
+    two_way = getattr(config, "use_bidirectional_attention", None)
+    if two_way not in (None, False, "vision"):
+        raise UnsupportedError(
+            f"the decoder has use_bidirectional_attention={two_way!r}: every token sees later ones; only causal "
+            "decoders and two-way attention within images are supported"
         )
     kernel = config._attn_implementation
     if kernel not in MASKED and (SLIDING in kinds or adapter.block_kinds):

@@ -29,14 +29,15 @@ from uniprune.engine.compaction import (
 )
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.forward import Forward
-from uniprune.engine.layer_kinds import AttendedPairs, gathered_arguments, layer_kinds
+from uniprune.engine.last_tokens import for_last
+from uniprune.engine.layer_kinds import AttendedPairs, check_marked, gathered_arguments, layer_kinds
 from uniprune.engine.prompt import Prompt, StageInput
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_groups import image_groups, scoped
-from uniprune.engine.token_map import PrefillInputs, Tokens, repeated_rows
+from uniprune.engine.token_map import PrefillInputs, Tokens, rows_per_prompt
+from uniprune.engine.token_rows import Move, gathered_rows
 from uniprune.engine.vision import Vision
-from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.image_grouping import Grouping
 from uniprune.modeling.image_layout import ImageLayout
@@ -55,6 +56,7 @@ class Batch:
         grouping: the family's rule for which encoded grids form an image.
         grids: (t, h, w) of the tower's call, None if unknown.
         layouts: the encoded images in prompt order, None if unknown.
+        fills: in prompts of images and videos the placeholder id of every layout: order is that of prompts for each.
     """
 
     inputs: PrefillInputs
@@ -63,6 +65,7 @@ class Batch:
     grouping: Grouping
     grids: list[Grid] | None
     layouts: list[ImageLayout] | None
+    fills: list[int] | None
 
     @property
     def tokens(self) -> Tokens:
@@ -82,7 +85,7 @@ class Batch:
             UnsupportedError: the encoded images do not fill the placeholders.
         """
         layouts = self.layouts if self.has_images else None
-        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping)
+        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping, self.fills)
         rows = range(0, len(images), self.copies)
         infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
         return [
@@ -112,6 +115,7 @@ class Prefill(Forward):
 
     Raises:
         UserError: the number of infos does not fit the batch.
+        UnsupportedError: an argument is missing by which the model finds blocks of two-way attention.
     """
 
     def __init__(
@@ -126,6 +130,8 @@ class Prefill(Forward):
         method_time: Callable[[], AbstractContextManager[None]],
     ) -> None:
         idle = not inputs.has_visual or all(stage.keeps_all for stage in stages.values())
+        if not idle:
+            check_marked(inputs)
         self.layers = range(1 if idle else len(adapter.layers))
         self.widths: list[int] = []
         self.kept: list[KeptTokens] = []
@@ -136,36 +142,32 @@ class Prefill(Forward):
         self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._kinds = layer_kinds(adapter.decoder.config)
+        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), adapter.reusing_layers
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
+        self._moves: list[Move] = []
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
         self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
-        copies = self._rows_per_prompt(inputs)
+        copies = rows_per_prompt(inputs, embeds)
         layouts = self._layouts(vision) if inputs.has_visual else None
-        self.batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts)
+        self.batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts, self._fills(inputs))
 
     @property
     def has_images(self) -> bool:
         """Return whether there is anything to prune."""
         return self.batch.has_images
 
-    def _rows_per_prompt(self, inputs: PrefillInputs) -> int:
-        """Return 1, or the number of beams or returned sequences of each prompt."""
-        batch, prompts = len(self._embeds), len(inputs.infos)
-        if not prompts:
-            return repeated_rows(self._embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1
-        copies, rest = divmod(batch, prompts)
-        if rest or not copies:
-            raise UserError(
-                f"session.samples has {prompts} entries for a batch of {batch} rows; set one PromptInfo per prompt"
-            )
-        return copies
-
     def _layouts(self, vision: Vision | None) -> list[ImageLayout] | None:
         return self._adapter.image_layouts(None, {}) if vision is None else vision.layouts
+
+    def _fills(self, inputs: PrefillInputs) -> list[int] | None:
+        """Return the placeholder id of every layout, in prompts of images and videos whose layouts are known."""
+        if self._vision is None or not inputs.mixed:
+            return None
+        calls = zip(self._adapter.visual_token_ids, self._vision.calls, strict=True)
+        return [number for number, call in calls for _ in call.layouts or ()]
 
     def before_decoder(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the decoder's arguments; without deepstack features, which `before_layer` adds, if tokens may go."""
@@ -190,9 +192,17 @@ class Prefill(Forward):
         if layer in self._stages and self.has_images:
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
-        self.widths.append(hidden.shape[1])
+        # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
+        self.widths.append(self._current.index.shape[1] if layer in self._reusing else hidden.shape[1])
+        self._entering = hidden.shape[1]
         changed = self._layer_arguments(layer, hidden, kwargs) if self.kept else {}
         return (hidden, changed) if changed or hidden is not given else None
+
+    def further_inputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the rows of the tokens that are left."""
+        if not inputs or not self.kept:
+            return inputs
+        return gathered_rows(inputs, self.batch.tokens.unpruned, self._moves, self._current, self._entering)
 
     @property
     def _current(self) -> KeptTokens:
@@ -218,6 +228,7 @@ class Prefill(Forward):
             return hidden
         moved = [(b, *change) for b, number in enumerate(owners) for change in new[number]]
         replaced = [(b, now.columns(places, b), tokens) for b, places, _, tokens in moved]
+        self._moves += [(b, places, sources) for b, places, sources, _ in moved]
         if self._deepstack is not None:
             for b, places, sources, _ in moved:
                 self._deepstack.move(b, places, sources)
@@ -247,7 +258,8 @@ class Prefill(Forward):
         if (kept.layer, kind) not in self._arguments:
             with self._method_time():
                 self._arguments[kept.layer, kind] = self._gathered(layer, hidden, kwargs, kept)
-        return self._arguments[kept.layer, kind]
+        arguments = self._arguments[kept.layer, kind]
+        return arguments if layer not in self._reusing else for_last(arguments, hidden.shape[1])
 
     def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], kept: KeptTokens) -> dict[str, Any]:
         """Return the arguments of `layer` for the tokens that are left."""

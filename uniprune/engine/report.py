@@ -47,6 +47,7 @@ class RowReport:
         tower: (t, h, w) of every image or tile in the vision tower's call; None if unknown.
         stages: the pruning points, in layer order.
         text: text tokens, which enter every layer.
+        tokens: tokens of the un-pruned prompt.
         positions: positions that the un-pruned prompt takes; the first generated token has the next one. Fewer than
             its tokens where an image's rows or columns share one.
         pairs: pairs of tokens that attend to each other in each decoder layer; a token counts half with itself.
@@ -63,6 +64,7 @@ class RowReport:
     tower: tuple[Grid, ...] | None
     stages: tuple[StageReport, ...]
     text: int
+    tokens: int
     positions: int
     pairs: list[float]
     kv_bytes: int | None
@@ -159,6 +161,7 @@ class PrefillReport:
             tower=None if self.batch.grids is None else tuple(self.batch.grids),
             stages=tuple(prompt.reports) or self._skipped(prompt),
             text=text,
+            tokens=tokens.unpruned.lengths[row],
             positions=self._positions[row],
             pairs=pairs,
             kv_bytes=self._kv_bytes(row),

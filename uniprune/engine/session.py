@@ -12,6 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from uniprune.engine.checks import check_arguments, check_mode, checked_stages
@@ -19,12 +20,14 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
+from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
+from uniprune.engine.prefix import Prefix, check_unaware
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
 from uniprune.engine.vision import Vision, VisionCapture
-from uniprune.engine.vision_batch import VisionBatch, encode, join
+from uniprune.engine.vision_batch import VisionBatch, encode, join, latest
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import find_adapter
 from uniprune.pruning.base import Pruner, Stage
@@ -88,6 +91,7 @@ class Session:
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
         self._forward: Forward | None = None
         self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
+        self._calls: list[VisionCapture] = []  # that one and the one before it: of images, and of videos
         self._vision: Vision | None = None  # for the next prefill: that capture, or what `present` was given
 
     # --- lifecycle ----------------------------------------------------------------------------------------------
@@ -158,6 +162,22 @@ class Session:
     def _method_time(self) -> AbstractContextManager[None]:
         return self._timer.span("method") if self._timer is not None else nullcontext()
 
+    # --- shared prefixes ----------------------------------------------------------------------------------------
+    def prefix(self, inputs: dict[str, Any]) -> Prefix:
+        """Prefill the common beginning of several prompts: `inputs` are a forward's, up to any token after the images.
+
+        `samples` holds for it as for any prefill.
+
+        Raises:
+            UnsupportedError: the method looks at the question.
+        """
+        check_unaware(self._stages.values())
+        with torch.no_grad():
+            output = self._adapter.model(**inputs, use_cache=True, logits_to_keep=1)
+        mask = inputs.get("attention_mask")
+        mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
+        return Prefix(self.reports[-1], mask, output.past_key_values)
+
     # --- shared image features ----------------------------------------------------------------------------------
     @property
     def vision_blocks(self) -> frozenset[int]:
@@ -172,7 +192,7 @@ class Session:
         """
         features = encode(self._adapter, visual)
         capture = self._capture
-        self._vision = self._capture = None
+        self._vision, self._capture, self._calls = None, None, []
         assert capture is not None  # the tower has just run
         capture.output = join([features])
         return capture
@@ -199,9 +219,7 @@ class Session:
                 forget(cache)
                 infos, self.samples = tuple(self.samples), ()
                 self._inputs = PrefillInputs(self._adapter, infos, kwargs)
-                features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
-                if features is not None and self._vision is not None and features is not self._vision.output:
-                    self._vision = None  # the features are of other images than the tower's latest call
+                self._match(kwargs.get("mm_encoder_outputs") or {})
             return (), kwargs
         state = recall(cache)
         if state is None:
@@ -215,12 +233,21 @@ class Session:
         self._hook_layers(decode.layers)
         return (), decode.before_model(kwargs)
 
+    def _match(self, features: dict[str, Any]) -> None:
+        """Choose the calls of the tower that made the features given to a prefill; none that made others."""
+        outputs = [features[kind] for kind in ("image", "video") if features.get(kind) is not None]
+        if outputs and self._vision is not None and (len(outputs) > 1 or outputs[0] is not self._vision.output):
+            self._vision = latest(self._adapter, self._calls, outputs)
+        self._calls = []  # without features the tower runs inside the forward
+
     def _before_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Construct the prefill: the tower has run, inside this forward, or before it on un-repeated images."""
         inputs, self._inputs = self._inputs, None
         if inputs is None:
             return None
         embeds, positions = kwargs["inputs_embeds"], kwargs.get("position_ids")
+        if inputs.mixed and len(self._calls) > 1:
+            self._vision = VisionBatch(self._adapter, self._calls, None)
         with self._method_time():
             self._forward = prefill = Prefill(
                 self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision, self._method_time
@@ -235,6 +262,8 @@ class Session:
         report = forward.after_model() if forward is not None and output is not None else None
         if report is not None:
             self.reports.append(report)
+            if report.kept and report.batch.inputs.wanted:
+                cut_output(output, report.batch.inputs.wanted)
 
     # --- hooks: decoder -----------------------------------------------------------------------------------------
     def _before_layer(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
@@ -245,7 +274,8 @@ class Session:
         if changed is None:
             return None
         hidden, kwargs = changed[0], kwargs | changed[1]
-        return ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+        more = self._forward.further_inputs(args[1:])
+        return ((hidden, *more), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
 
     def _before_attention(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self._forward is not None:
@@ -258,6 +288,7 @@ class Session:
     def _before_vision(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         grids = self._adapter.grids(args, {**self._given, **kwargs})
         self._vision = self._capture = VisionCapture(self._adapter, grids, self._given)
+        self._calls = [*self._calls[-1:], self._capture]
 
     def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
         if self._capture is not None:

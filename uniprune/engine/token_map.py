@@ -13,7 +13,7 @@ from torch import Tensor
 
 from uniprune.engine.compaction import KeptTokens, to_host
 from uniprune.engine.question import PromptInfo
-from uniprune.errors import UnsupportedError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 
 PIXELS = ("pixel_values", "pixel_values_videos")
@@ -90,16 +90,25 @@ class PrefillInputs:
     Attributes:
         infos: as given.
         has_visual: whether the forward carries images or videos.
+        wanted: number of last tokens whose states the model was asked for, if it was.
+        missing: names of arguments that describe the ids and on which two-way attention depends, if not passed.
+        mixed: whether it carries both.
 
     Raises:
-        UnsupportedError: the forward carries images and videos.
+        UnsupportedError: it carries both, and the family does not place them by ids of their own.
     """
 
     def __init__(self, adapter: ModelAdapter, infos: tuple[PromptInfo, ...], kwargs: dict[str, Any]) -> None:
         carried = visual_inputs(kwargs)
-        if len(carried) > 1:
-            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
-        self.infos, self.has_visual = infos, bool(carried)
+        self.infos, self.has_visual, self.mixed = infos, bool(carried), len(carried) > 1
+        if self.mixed and not adapter.mixes:
+            raise UnsupportedError(
+                f"images and videos in one prompt are not supported with {type(adapter).__name__}; pass one kind of "
+                "visual input"
+            )
+        self.wanted = kwargs.get("logits_to_keep")
+        described = adapter.id_arguments(torch.zeros(1, 1, dtype=torch.long)) if adapter.block_kinds else {}
+        self.missing = [name for name in described if kwargs.get(name) is None]
         self._has_ids = kwargs.get("input_ids") is not None
         self._first = kwargs["input_ids"] if self._has_ids else placeholders(adapter, kwargs)
         self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
@@ -126,3 +135,20 @@ def repeated_rows(embeds: Tensor) -> int:
     same = [False, *near.tolist()]
     fits = (k for k in range(batch, 0, -1) if batch % k == 0 and all(same[b] for b in range(batch) if b % k))
     return next(fits)
+
+
+def rows_per_prompt(inputs: PrefillInputs, embeds: Tensor) -> int:
+    """Return 1, or the number of beams or returned sequences of each prompt in `embeds` [B, L, D].
+
+    Raises:
+        UserError: the number of infos does not fit the batch.
+    """
+    batch, prompts = len(embeds), len(inputs.infos)
+    if not prompts:
+        return repeated_rows(embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1
+    copies, rest = divmod(batch, prompts)
+    if rest or not copies:
+        raise UserError(
+            f"session.samples has {prompts} entries for a batch of {batch} rows; set one PromptInfo per prompt"
+        )
+    return copies

@@ -12,11 +12,11 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Dataset, Request, Score, with_groups
 from uniprune.evaluation.distributed import ProcessGroup
 from uniprune.evaluation.options import RunOptions
-from uniprune.evaluation.processing import explain_worker_failure
 from uniprune.evaluation.prompts import prompts_hash, worded
 from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.evaluation.video_support import check_videos
+from uniprune.evaluation.workers import explain_worker_failure
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing
@@ -58,7 +58,7 @@ class DatasetRun:
         requests = [self._shortened(request) for request in dataset.requests(self.options.limit)]
         check_requests(dataset.name, requests)
         if self.options.prompts == "family":
-            requests = [worded(request, loaded.adapter.prompt) for request in requests]
+            requests = [worded(request, loaded.adapter.prompt, loaded.adapter.system) for request in requests]
         check_videos(loaded, dataset.name, requests, shares_features)
         self._requests = requests
         self._blank = DatasetRecord(

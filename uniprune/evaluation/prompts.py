@@ -27,18 +27,28 @@ PromptBuilder = Callable[[RawQuestion], Sequence[str | int] | None]
 """Texts and numbers of images, in order; None for a row that the family leaves to the benchmark."""
 
 
-def worded(request: Request, prompt: PromptBuilder) -> Request:
-    """Return the request in a family's words, or unchanged if the family has none for it."""
+def worded(request: Request, prompt: PromptBuilder, system: str | None = None) -> Request:
+    """Return the request in a family's words, or unchanged if the family has none for it.
+
+    Args:
+        request: the row.
+        prompt: builds the user message.
+        system: a system message that the family puts before every user message.
+    """
     pieces = None if request.raw is None else prompt(request.raw)
-    if request.raw is None or pieces is None:
+    if request.raw is not None and pieces is not None:
+        wording = tuple(pieces)
+        request = dataclasses.replace(request, wording=wording, load=partial(_load, wording, request.raw.images))
+    if system is None:
         return request
-    wording = tuple(pieces)
-    return dataclasses.replace(request, wording=wording, load=partial(_load, wording, request.raw.images))
+    return dataclasses.replace(
+        request, wording=(system, *request.wording), load=partial(_after_system, system, request.load)
+    )
 
 
 def images_first(parts: Sequence[Part]) -> Sequence[Part]:
     """Return a message with its images and videos in front of its text; the same object if they are."""
-    ordered = sorted(parts, key=lambda part: part.text is not None)
+    ordered = sorted(parts, key=lambda part: part.text is not None and not part.system)
     return parts if all(one is other for one, other in zip(ordered, parts, strict=True)) else ordered
 
 
@@ -65,3 +75,8 @@ def prompts_hash(requests: Sequence[Request]) -> str:
 def _load(wording: Sequence[str | int], images: Sequence[Callable[[], Image]]) -> list[Part]:
     """Build the message of a wording, its images opened."""
     return [Part(text=piece) if isinstance(piece, str) else Part(image=images[piece]()) for piece in wording]
+
+
+def _after_system(system: str, load: Callable[[], Sequence[Part]]) -> list[Part]:
+    """Build a message after a system message."""
+    return [Part(text=system, system=True), *load()]

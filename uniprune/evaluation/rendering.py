@@ -27,16 +27,17 @@ class ChatTemplate:
         self._kept: dict[tuple[Kind, ...], bool] = {}
 
     def render(self, parts: Sequence[Part]) -> str:
-        """Return the prompt of a user message.
+        """Return the prompt of a user message, with the system message before it, if one is given.
 
         Raises:
             ValueError: images and text would be in another order, whichever way the message is given.
         """
-        pieces = [(part.kind, part.text or "") for part in parts]
+        system = next((part.text for part in parts if part.system), None)
+        pieces = [(part.kind, part.text or "") for part in parts if not part.system]
         if self._keeps_order(tuple(kind for kind, _ in pieces)):
-            return self._apply(pieces)
+            return self._apply(pieces, system)
         shown: dict[Kind, str] = {kind: f" {self._written(kind)} " for kind, _ in pieces if kind != "text"}
-        return self._apply([("text", "".join(shown.get(kind, text) for kind, text in pieces))])
+        return self._apply([("text", "".join(shown.get(kind, text) for kind, text in pieces))], system)
 
     def writes(self, kind: Kind) -> bool:
         """Check whether the template writes a placeholder for an image or a video."""
@@ -76,9 +77,11 @@ class ChatTemplate:
         """Return the placeholder of an image or a video before it is expanded; empty if the processor has none."""
         return getattr(self._processor, f"{kind}_token", None) or ""
 
-    def _apply(self, pieces: Sequence[tuple[Kind, str]]) -> str:
+    def _apply(self, pieces: Sequence[tuple[Kind, str]], system: str | None = None) -> str:
         """Render a user message, followed by the opening of the reply."""
         content = [{"type": kind, "text": text} if kind == "text" else {"type": kind} for kind, text in pieces]
-        message = {"role": "user", "content": content}
-        prompt: str = self._processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        prompt: str = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return prompt

@@ -43,22 +43,30 @@ class ModelAdapter:
         vision: vision tower.
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
+        system: system message of VLMEvalKit's wrapper of the family, if it passes one; used under the prompt policy
+            "family" only.
         block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
             both ways; empty where attention is causal.
         encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
             "get_image_features".
         videos: whether prompts with videos, as the processor makes them, are described, too.
+        mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        bare_weights: name of a matrix of tower or projector that no linear layer holds -> whether every token (or
+            patch) is multiplied with it; False for a table of which rows are taken. For the FLOPs.
         tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
             usual one only.
     """
 
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
+    system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
     merge: int = 1
+    bare_weights: ClassVar[Mapping[str, bool]] = {}
     vision: Any
     projector: Any
 
@@ -131,6 +139,12 @@ class ModelAdapter:
         """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
 
+    @cached_property
+    def reusing_layers(self) -> range:
+        """Decoder layers that reuse the keys of earlier ones, the last of all; in most decoders none."""
+        count = len(self.layers)
+        return range(count - (getattr(self.decoder.config, "num_kv_shared_layers", None) or 0), count)
+
     def blocks(self, visual: Tensor) -> Tensor:
         """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.
 
@@ -156,7 +170,7 @@ class ModelAdapter:
 
         Args:
             grids: result of `grids` for the tower's call; None when the features were computed outside the session.
-            given: arguments of the one of `encoders` that made the call, with the shape of pixels in their place.
+            given: arguments of the one of `encoders` that made the call; instead of pixels their shape, by its name.
         """
         if grids is None:
             return None
@@ -249,7 +263,7 @@ class ModelAdapter:
         ids: set[int] = set()
         for config in configs:
             for name, value in (config.to_dict() if config is not None else {}).items():
-                if "token_id" in name:
+                if "token_id" in name or "token_index" in name:
                     ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
         return sorted(ids)
 

@@ -12,8 +12,9 @@ A model with a matrix of another kind is refused: it would count as nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.view import Grid
 from uniprune.results.measurements import Flops
 
+NONE: Mapping[str, bool] = MappingProxyType({})
 EXPERTS = {"gate_up_proj", "gate_proj", "up_proj", "down_proj"}
 """Names of the tensors that hold a layer's experts."""
 
@@ -39,19 +41,28 @@ class CostModel:
 
     def __init__(self, adapter: ModelAdapter) -> None:
         self._adapter = adapter
-        routed = experts_per_token(adapter.decoder.config)
+        routed, bare = experts_per_token(adapter.decoder.config), adapter.bare_weights
         self._layers = [decoder_layer(layer, routed) for layer in adapter.layers]
+        outside = [part for part in adapter.decoder.children() if part is not adapter.decoder.layers]
+        self._entry = sum(map(products, outside))
+        self._reusing = adapter.reusing_layers
         self._head = products(adapter.model.get_output_embeddings())
         blocks = adapter.vision_blocks()
         self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
-        self._projector = products(adapter.projector)
+        self._projector = products(adapter.projector, bare=bare)
         inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
         self._merging = sum(map(products, adapter.token_parts()))
         once = sum(block for block, _ in self._blocks) + self._merging + inside
-        self._patch = products(adapter.vision) - once
+        self._patch = products(adapter.vision, bare=bare) - once
         self._image = cache(self._image_cost)
 
-    def prompt(self, images: Iterable[Grid], lengths: Sequence[int], pairs: Sequence[float] | None = None) -> Flops:
+    def prompt(
+        self,
+        images: Iterable[Grid],
+        lengths: Sequence[int],
+        pairs: Sequence[float] | None = None,
+        tokens: int | None = None,
+    ) -> Flops:
         """Count the operations of one prompt's prefill.
 
         Args:
@@ -59,18 +70,25 @@ class CostModel:
             lengths: tokens of any kind entering each decoder layer.
             pairs: pairs of them that attend to each other, where a token counts half with itself; half of all by
                 default, as in layers without a window.
+            tokens: those of the un-pruned prompt; as many as enter the first layer by default.
         """
         each = [self._image(grid) for grid in images]
         return Flops(
             vision=sum(tower for tower, _ in each),
             projector=sum(projector for _, projector in each),
-            llm=self.decoder(lengths, [n * n / 2 for n in lengths] if pairs is None else pairs),
+            llm=self.decoder(lengths, [n * n / 2 for n in lengths] if pairs is None else pairs)
+            + 2 * self._entry * (lengths[0] if tokens is None else tokens),
         )
 
     def decoder(self, lengths: Sequence[int], pairs: Sequence[float]) -> int:
-        """Count the decoder layers on `lengths` tokens and `pairs` of them, and the output head on the last one."""
-        layers = zip(self._layers, lengths, pairs, strict=True)
-        return sum(2 * linear * n + round(4 * inner * pair) for (linear, inner), n, pair in layers) + 2 * self._head
+        """Count the decoder layers on `lengths` tokens and `pairs` of them, and the output head on the last one.
+
+        Layers that reuse keys of earlier ones run on the last token only, too.
+        """
+        count = 2 * self._head
+        for number, ((linear, inner), n, pair) in enumerate(zip(self._layers, lengths, pairs, strict=True)):
+            count += 2 * linear * (1 if number in self._reusing else n) + round(4 * inner * pair)
+        return count
 
     def _image_cost(self, grid: Grid) -> tuple[int, int]:
         """Count tower and projector on one image."""
@@ -107,18 +125,22 @@ def experts_per_token(config: Any) -> int | None:
     return next((number for number in found if number is not None), None)
 
 
-def products(module: Any, routed: int | None = None) -> int:
+def products(module: Any, routed: int | None = None, bare: Mapping[str, bool] = NONE) -> int:
     """Count the multiply-adds of a module's weights for one token (or embedded patch).
 
     Args:
         module: the module; what its children called `experts` hold is used by a token in part.
         routed: number of experts that a token is routed to.
+        bare: weights outside of layers, see `ModelAdapter.bare_weights`.
 
     Raises:
         UnsupportedError: a part has weights whose products are unknown.
     """
-    parts = ((_experts if name == "experts" else products)(part, routed) for name, part in module.named_children())
-    return _weights(module) + sum(parts)
+    parts = (
+        _experts(part, routed) if name == "experts" else products(part, routed, bare)
+        for name, part in module.named_children()
+    )
+    return _weights(module, bare) + sum(parts)
 
 
 def width(attention: Any) -> int:
@@ -144,7 +166,7 @@ def _experts(module: nn.Module, routed: int | None) -> int:
     return sum(tensor[0].numel() for tensor in weights.values()) * routed
 
 
-def _weights(part: nn.Module) -> int:
+def _weights(part: nn.Module, bare: Mapping[str, bool]) -> int:
     """Count the elements of a layer's own weight, from its declared size: quantised layers pack theirs."""
     if isinstance(part, nn.Linear):
         return part.in_features * part.out_features
@@ -153,9 +175,9 @@ def _weights(part: nn.Module) -> int:
     matrices = {} if isinstance(part, nn.Embedding) else _matrices(part)
     if isinstance(getattr(part, "top_k", None), int) and set(matrices) == {"weight"}:  # a router
         return matrices["weight"].numel()
-    if matrices:
+    if matrices.keys() - bare.keys():
         raise _uncounted(part, matrices)
-    return 0
+    return sum(tensor.numel() for name, tensor in matrices.items() if bare[name])
 
 
 def _matrices(part: nn.Module) -> dict[str, Tensor]:

@@ -49,6 +49,11 @@ class Placement:
         return f"{self.dtype}, {self.attention}, {self.device}"
 
     @property
+    def kernels(self) -> dict[str, str]:
+        """The attention kernel of language model and vision tower; an audio tower, never run, keeps its own."""
+        return dict.fromkeys(("", "text_config", "vision_config"), self.attention)
+
+    @property
     def kind(self) -> str:
         """Kind of device: "cpu" or "cuda"."""
         return "cuda" if self.device == "balanced" else self.device.split(":")[0]
@@ -166,7 +171,7 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
             lambda _, **kwargs: AutoModelForImageTextToText.from_config(config, **kwargs),
             entry,
             source,
-            attn_implementation=placement.attention,
+            attn_implementation=placement.kernels,
         )
     adapter = find_adapter(model)
     compared = check_placeholders(entry.source, processor, adapter)
@@ -187,7 +192,7 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
         entry,
         outlined.source,
         dtype=DTYPES[placement.dtype],
-        attn_implementation=placement.attention,
+        attn_implementation=placement.kernels,
         device_map=placement.device,
         output_loading_info=True,
         use_safetensors=True,

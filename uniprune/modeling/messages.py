@@ -46,19 +46,21 @@ class Clip:
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a user message, in order: text, an image, or a video.
+    """One piece of a user message, in order: text, an image, or a video; or the system message before it.
 
     Attributes:
         text: the text.
         image: the image as Pillow opened it; `image_decoding` of the run converts it to RGB.
         video: the video; `frame_sampling` of the run chooses its frames.
         clip: the chosen frames, in place of the video.
+        system: whether it is the system message, which comes first.
     """
 
     text: str | None = None
     image: Image | None = None
     video: Video | None = None
     clip: Clip | None = None
+    system: bool = False
 
     @property
     def kind(self) -> Kind:

@@ -63,7 +63,7 @@ class PatchGridAdapter(ModelAdapter):
     def variant(self) -> dict[str, str]:
         """As in the base class, and the states of the tower that are projected."""
         config = self.model.config
-        several = isinstance(config.vision_feature_layer, (list, tuple))
+        several = isinstance(getattr(config, "vision_feature_layer", -1), (list, tuple))
         strategy = getattr(config, "vision_feature_select_strategy", "default")
         return {**super().variant(), "feature layers": "several" if several else "one", "feature strategy": strategy}
 

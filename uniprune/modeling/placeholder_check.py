@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.image_check import noise, processed, reason
+from uniprune.modeling.pictures import noise, processed, reason
 
 PICTURES = ((500, 375), (64, 20), (300, 500))
 """Sizes, width first: of a photo, a word, and one that is cut into tiles in another way."""
