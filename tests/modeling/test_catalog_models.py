@@ -8,9 +8,9 @@ import torch
 from uniprune.engine import prune
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
-from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.catalog import catalog
 from uniprune.modeling.context import context_length
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.placeholder_check import mismatch
 from uniprune.modeling.random_weights import architectures, random_model
 from uniprune.registry import MODELS
