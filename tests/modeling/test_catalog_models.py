@@ -17,7 +17,7 @@ from uniprune.registry import MODELS
 
 pytestmark = pytest.mark.end_to_end
 
-NEED_VALUES = ("gemma4", "mistral3", "smolvlm")
+NEED_VALUES = ("gemma4", "idefics3", "mistral3", "smolvlm")
 """Families whose towers read values of pixels or sizes, so that they are compared with the processor once loaded."""
 
 
