@@ -45,6 +45,7 @@ class LlavaNextVideo(LlavaNext):
     """LLaVA-NeXT-Video: 144 tokens a frame, each the average of 2 x 2 patches that is then projected; no newlines."""
 
     videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", VIDEOS)
     tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("clip_vision_model",)}
 

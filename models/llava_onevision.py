@@ -53,6 +53,7 @@ class LlavaOnevision(LlavaNext):
     """
 
     videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features", VIDEOS)
     tried: ClassVar[Tried] = {
         "text model": ("qwen2",),

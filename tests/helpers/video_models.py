@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import transformers
 
-from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.catalog import ModelEntry
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import LoadedModel, Placement
 from uniprune.modeling.tiny import TEXT, spread, tiny_model
 from uniprune.models.tiny.build import build_processor

@@ -14,7 +14,7 @@ from tests.helpers.tiny import IMAGE, build, inputs, small
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.image_grouping import EncodedPrompt
 from uniprune.models.mistral3 import TinyMistral3
 from uniprune.models.pixtral import Pixtral

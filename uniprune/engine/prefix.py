@@ -45,6 +45,14 @@ class Prefix:
         }
 
 
+@torch.no_grad()
+def prefilled(model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
+    """Run a prefill; return the attention mask and the KV cache."""
+    cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+    mask = inputs.get("attention_mask")
+    return torch.ones_like(inputs["input_ids"]) if mask is None else mask, cache
+
+
 def check_unaware(stages: Iterable[Stage]) -> None:
     """Refuse a method that looks at the question, which does not exist yet.
 
