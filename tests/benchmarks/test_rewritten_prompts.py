@@ -51,7 +51,7 @@ def ours(wrapper: str, row: RawQuestion) -> str:
 
 
 def theirs(wrapper, message, name):
-    with pytest.raises(Caught) as caught:
+    with pytest.raises(Caught, match="Assistant:") as caught:
         wrapper.generate_inner(message, dataset=name)
     return caught.value.args
 

@@ -11,6 +11,7 @@ from uniprune.engine.token_groups import image_groups, scoped
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.image_grouping import EncodedPrompt, any_runs, one_run, tiles_in_a_run
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.origins import Origins
 
 RUNS = torch.tensor([2, 3, 4, 5, 8, 9, 10, 11, 12, 13])
 """Places of two runs, of four and of six placeholders."""
@@ -50,7 +51,7 @@ def test_ranks_of_an_image_go_on_after_text() -> None:
     """Rows of a batch, the first without images, and two beams of the second."""
     visual = torch.zeros(4, 14, dtype=torch.bool)
     visual[2:, RUNS] = True
-    layouts = [ImageLayout(((1, 2, 4),), torch.arange(8)), ImageLayout(((2, 1, 1),), torch.arange(8, 10))]
+    layouts = [ImageLayout(((1, 2, 4),)), ImageLayout(((2, 1, 1),))]
     for given in (layouts, layouts * 2):  # encoded once, or once per beam
         none, _, first, second = image_groups(None, visual, given, any_runs)
         assert none == []
@@ -67,11 +68,11 @@ def test_ranks_of_an_image_go_on_after_text() -> None:
 def test_scopes_of_a_clip() -> None:
     """The clip is an image; grids and tiles are its frames."""
     visual = torch.ones(1, 24, dtype=torch.bool)
-    clip = ImageLayout(((3, 2, 4),), torch.arange(24))
+    clip = ImageLayout(((3, 2, 4),), Origins.single(torch.arange(24)))
     [[image]] = image_groups(None, visual, [clip], one_run)
     assert [group.grids for group in scoped([image], "image", [(3, 2, 4)])] == [((3, 2, 4),)]
     for scope in ("grid", "tile"):
         frames = scoped([image], scope, [(3, 2, 4)])  # type: ignore[arg-type]
         assert [frame.grids for frame in frames] == [((1, 2, 4),)] * 3
         assert [frame.ranks.tolist() for frame in frames] == [[*range(start, start + 8)] for start in (0, 8, 16)]
-        assert all(torch.equal(frame.ranks, frame.origins) for frame in frames if frame.origins is not None)
+        assert all(frame.origins is not None and torch.equal(frame.ranks, frame.origins.main) for frame in frames)
