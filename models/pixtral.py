@@ -100,7 +100,8 @@ class Pixtral(PatchGridAdapter):
 
         def rotated(projection: Any) -> Tensor:
             x: Tensor = projection(hidden).view(shape).transpose(1, 2)
-            return x * cos + rotate_half(x) * sin
+            turned: Tensor = x * cos + rotate_half(x) * sin
+            return turned
 
         return rotated(attention.q_proj), rotated(attention.k_proj), attention.scaling
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from math import prod
 
 import pytest
@@ -79,6 +79,32 @@ def test_without_pruning_the_answer_is_the_models_own(family: str) -> None:
     inputs = {name: torch.from_numpy(value) for name, value in row.inputs.items()}
     own = loaded.model.generate(**inputs, max_new_tokens=row.length, do_sample=False)[0, row.tokens :]
     assert ours.text == loaded.processor.tokenizer.decode(own, skip_special_tokens=True).strip()
+
+
+@family
+def test_an_image_and_a_video_are_asked_together_where_the_model_takes_both(family: str) -> None:
+    loaded, images = model_of(family), [frame(number, (SIDE, SIDE)) for number in range(16)]
+    rows = [
+        Request(
+            str(place), partial(list, [*parts[:place], Part(image=images[9]), *parts[place:]]), "How many?", 4, videos=1
+        )
+        for parts in [[Part(video=video_of(images, 4.0)), Part("How many?")]]
+        for place in (0, 1)
+    ]
+    texts = []
+    for size in (2, 1):
+        with Runner(loaded, RandomPre(ratio=0.5), size, sampling=SECOND) as runner:
+            found = [one for batch in runner.predictions(rows) for one in batch]
+        texts.append([(one.index, one.prediction, one.visual_tokens, one.initial, one.error) for one in found])
+    assert texts[0] == texts[1]
+    if not loaded.adapter.mixes:
+        assert all("images and videos in one message are not supported" in str(error) for *_, error in texts[0])
+        return
+    encoder = RequestEncoder(loaded.processor, sampling=SECOND, mixes=True)
+    ids = encoder.encode(rows[0]).inputs["input_ids"]
+    placed = int(torch.isin(torch.from_numpy(ids), torch.tensor(loaded.adapter.visual_token_ids)).sum())
+    assert [(initial, error) for *_, initial, error in texts[0]] == [(placed, None)] * 2
+    assert all(kept is not None and 0 < kept[0] < placed for _, _, kept, _, _ in texts[0])
 
 
 @family

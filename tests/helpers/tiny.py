@@ -30,6 +30,8 @@ COVERED = (
     *("gemma3", "gemma4", "gemma4-26b", "gemma4-e2b"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
+WINDOWED = ("llava-mistral", "llava-gemma3_text", "internvl-gpt_oss")
+"""Families with a language model that has windows: tests/engine/test_layer_kinds.py runs on them."""
 WITHOUT_LLM_ATTENTION = ("mistral3-ministral3",)
 """Others, whose decoder's attention is not recomputed: `test_ministral3.py`."""
 VISION_START = IMAGE_START

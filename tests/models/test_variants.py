@@ -6,10 +6,10 @@ from collections import defaultdict
 
 import pytest
 
-from tests.helpers.tiny import COVERED, FAMILIES, WITHOUT_LLM_ATTENTION, small
+from tests.helpers.tiny import COVERED, FAMILIES, WINDOWED, WITHOUT_LLM_ATTENTION, small
 from uniprune.modeling.adapter import USUAL, ModelAdapter
 
-ALL = (*FAMILIES, *COVERED, *WITHOUT_LLM_ATTENTION)
+ALL = (*FAMILIES, *COVERED, *WINDOWED, *WITHOUT_LLM_ATTENTION)
 
 
 def tried_by_tests() -> dict[type[ModelAdapter], dict[str, set[str]]]:

@@ -126,6 +126,7 @@ class Runner:
             settings,
             self._question,
             self._sampling,
+            self._loaded.adapter.mixes,
         )
 
     def _encoded(
@@ -171,6 +172,7 @@ class Runner:
                 initial=report.initial,
                 frames=row.frames,
                 text_tokens=report.text,
+                positions=report.positions + text.tokens - 1,
                 flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
                 kv_bytes=report.kv_bytes,
             )

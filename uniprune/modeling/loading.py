@@ -30,6 +30,8 @@ from uniprune.registry import MODELS
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WITHOUT_DEVICE = ("sdpa", "eager")
+"""Attention kernels that compute shapes on the meta device."""
 
 
 @dataclass(frozen=True)
@@ -167,16 +169,16 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
     kwargs = {"local_files_only": local, **_revision(source, weights)}
     check_sources(entry, source, config, **kwargs)
     processor = _load_processor(entry, source, **kwargs)
-    with torch.device("meta"):
-        model = fetch(
-            lambda _, **kwargs: AutoModelForImageTextToText.from_config(config, **kwargs),
-            entry,
-            source,
-            attn_implementation=placement.kernels,
-        )
-    adapter = find_adapter(model)
-    compared = check_placeholders(entry.source, processor, adapter)
-    return LoadedModel(entry, model.eval(), processor, adapter, placement, weights, source, compared)
+
+    def build(kernels: dict[str, str]) -> Any:
+        make = AutoModelForImageTextToText.from_config
+        with torch.device("meta"):
+            return fetch(lambda _, **kwargs: make(config, **kwargs), entry, source, attn_implementation=kernels)
+
+    model, plain = build(placement.kernels), dataclasses.replace(placement, attention="eager")
+    shapes = model if placement.attention in WITHOUT_DEVICE else build(plain.kernels)
+    compared = check_placeholders(entry.source, processor, find_adapter(shapes))
+    return LoadedModel(entry, model.eval(), processor, find_adapter(model), placement, weights, source, compared)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:
