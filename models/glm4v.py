@@ -64,7 +64,8 @@ class Glm4v(Qwen2VL):
     """GLM-4.1V (arXiv 2507.01006): whole frames, four patches to a token before the projector, a gated MLP."""
 
     tried: ClassVar[Tried] = {"text model": ("glm4v_text",), "tower": ("glm4v_vision",)}
-    videos: ClassVar[bool] = False
+    videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False  # both have the placeholders of images, so the model itself cannot
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's, and a request for yes or no where it has none."""

@@ -63,7 +63,7 @@ class InternVL(PatchGridAdapter):
     """
 
     tried: ClassVar[Tried] = {
-        "text model": ("qwen2", "qwen3", "qwen3_moe"),
+        "text model": ("gpt_oss", "qwen2", "qwen3", "qwen3_moe"),
         "tower": ("internvl_vision",),
         "rotary positions": ("default", "dynamic"),
     }

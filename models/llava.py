@@ -60,7 +60,7 @@ class Llava(PatchGridAdapter):
     """LLaVA-1.5 (arXiv 2310.03744): CLIP ViT with CLS, token-wise MLP, 576 tokens per 336 px image."""
 
     tried: ClassVar[Tried] = {
-        "text model": ("llama", "qwen2"),
+        "text model": ("gemma3_text", "llama", "mistral", "qwen2"),
         "tower": ("clip_vision_model", "siglip_vision_model"),
         "feature strategy": ("default", "full"),
     }

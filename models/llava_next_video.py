@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
@@ -19,7 +20,7 @@ from uniprune.registry import register_model
 from .llava import tiny_tower
 from .llava_next import LlavaNext, TinyLlavaNext
 
-FRAMES = "pixel_values_videos"
+VIDEOS = "get_video_features"
 
 
 class TinyLlavaNextVideo(TinyLlavaNext):
@@ -43,7 +44,10 @@ class TinyLlavaNextVideo(TinyLlavaNext):
 class LlavaNextVideo(LlavaNext):
     """LLaVA-NeXT-Video: 144 tokens a frame, each the average of 2 x 2 patches that is then projected; no newlines."""
 
-    encoders: ClassVar[tuple[str, ...]] = ("get_image_features", "get_video_features")
+    videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
+    encoders: ClassVar[tuple[str, ...]] = ("get_image_features", VIDEOS)
+    tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("clip_vision_model",)}
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's: VLMEvalKit has no wrapper of the family."""
@@ -53,7 +57,7 @@ class LlavaNextVideo(LlavaNext):
         """Tiles, or the pooled frames of videos."""
         found = super().grids(args, kwargs)
         size = self._side // self._stride
-        return [(1, size, size)] * len(found) if FRAMES in kwargs else found
+        return [(1, size, size)] * len(found) if VIDEOS in kwargs else found
 
     def patches(self, grid: Grid) -> int:
         """Of a whole tile or frame."""
@@ -72,9 +76,9 @@ class LlavaNextVideo(LlavaNext):
         Raises:
             UnsupportedError: the sizes of images are unknown.
         """
-        if grids is None or FRAMES not in given:
+        if grids is None or VIDEOS not in given:
             return super().image_layouts(grids, given)
-        (videos, frames), (_, height, width) = given[FRAMES][:2], grids[0]
+        (videos, frames), (_, height, width) = given[VIDEOS][:2], grids[0]
         tokens = torch.arange(videos * frames * height * width).view(videos, -1)
         return [ImageLayout(((frames, height, width),), Origins.single(video)) for video in tokens]
 

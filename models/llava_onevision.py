@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.adapter import Size, Tried
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
@@ -20,7 +20,7 @@ from uniprune.registry import register_model
 from .llava import PATCH
 from .llava_next import LlavaNext, TinyLlavaNext, in_order
 
-FRAMES = "pixel_values_videos"
+VIDEOS = "get_video_features"
 
 
 class TinyLlavaOnevision(TinyLlavaNext):
@@ -52,7 +52,14 @@ class LlavaOnevision(LlavaNext):
     image of a prompt with several, which are not cut into tiles, and every video.
     """
 
-    encoders: ClassVar[tuple[str, ...]] = ("get_image_features", "get_video_features")
+    videos: ClassVar[bool] = True
+    mixes: ClassVar[bool] = True
+    encoders: ClassVar[tuple[str, ...]] = ("get_image_features", VIDEOS)
+    tried: ClassVar[Tried] = {
+        "text model": ("qwen2",),
+        "tower": ("siglip_vision_model",),
+        "feature strategy": ("full",),
+    }
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """The benchmark's: VLMEvalKit's wrapper has none of its own."""
@@ -64,8 +71,8 @@ class LlavaOnevision(LlavaNext):
         Raises:
             UnsupportedError: the sizes are unknown.
         """
-        if FRAMES in given:
-            videos, frames = given[FRAMES][:2]
+        if VIDEOS in given:
+            videos, frames = given[VIDEOS][:2]
             return in_order([self._video(frames)] * videos)
         sizes, counts = self._sizes_of(given), given.get("batch_num_images")
         counts = [1] * len(sizes) if counts is None else torch.as_tensor(counts).tolist()

@@ -1,15 +1,14 @@
-"""Mistral Small 3.1 and 3.2: Pixtral's tower, four patches of which are merged after a norm."""
+"""Mistral Small 3.1 and 3.2, and Ministral 3: Pixtral's tower, four patches of which are merged after a norm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.adapter import Size, Tried
 from uniprune.modeling.tiny import IMAGE, TinyPrompt
 from uniprune.registry import register_model
 
@@ -21,16 +20,22 @@ class TinyMistral3(TinyPixtral):
 
     def config(self, text: dict[str, Any]) -> Any:
         """Mistral3Config."""
-        from transformers import Mistral3Config, MistralConfig
+        from transformers import Mistral3Config
 
         return Mistral3Config(
             vision_config=tiny_tower(),
-            text_config=MistralConfig(**text, head_dim=16, sliding_window=None),
+            text_config=self.language_model(text),
             image_token_id=IMAGE,
             spatial_merge_size=2,
             vision_feature_layer=-1,
             tie_word_embeddings=False,
         )
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """MistralConfig."""
+        from transformers import MistralConfig
+
+        return MistralConfig(**text, head_dim=16, sliding_window=None)
 
     def prompt(self, generator: torch.Generator, images: Sequence[Size] = (), *rest: Any, **options: Any) -> TinyPrompt:
         """As in the base class, but for images of a single token, which transformers fails on."""
@@ -39,19 +44,16 @@ class TinyMistral3(TinyPixtral):
 
 @register_model("mistral3", tiny=TinyMistral3)
 class Mistral3(Pixtral):
-    """Mistral Small 3.1 and 3.2: Pixtral's tower, 28 px a token; the processor ends every row with a text token.
+    """Mistral Small 3.1 and 3.2, Ministral 3: Pixtral's tower, 28 px a token; text tokens end the rows of an image.
 
-    Raises:
-        UnsupportedError: the decoder is Ministral 3's, which scales queries by their position.
+    Ministral 3 scales queries by their position in the un-pruned prompt, so its attention is not recomputed.
     """
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        if self.decoder.config.model_type == "ministral3":
-            raise UnsupportedError(
-                "Ministral 3 scales queries by their position in the prompt, which layers do not get once tokens are "
-                "pruned; use Mistral Small 3.1 or 3.2"
-            )
+    tried: ClassVar[Tried] = {
+        "text model": ("mistral", "ministral3"),
+        "tower": ("pixtral",),
+        "rotary positions": ("default", "yarn"),
+    }
 
     def project(self, features: Tensor) -> Tensor:
         """Norm patch by patch, then as the projector does; its merger takes a token's values channel by channel."""

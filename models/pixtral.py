@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.modeling.adapter import Size, Span
+from uniprune.modeling.adapter import Size, Span, Tried
 from uniprune.modeling.image_grouping import Grouping, any_runs
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
@@ -65,6 +65,8 @@ class Pixtral(PatchGridAdapter):
     Its checkpoints have LLaVA's model type; their tower tells them.
     """
 
+    tried: ClassVar[Tried] = {"text model": ("mistral",), "tower": ("pixtral",), "feature strategy": ("full",)}
+
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.has_cls = False
@@ -98,7 +100,8 @@ class Pixtral(PatchGridAdapter):
 
         def rotated(projection: Any) -> Tensor:
             x: Tensor = projection(hidden).view(shape).transpose(1, 2)
-            return x * cos + rotate_half(x) * sin
+            turned: Tensor = x * cos + rotate_half(x) * sin
+            return turned
 
         return rotated(attention.q_proj), rotated(attention.k_proj), attention.scaling
 

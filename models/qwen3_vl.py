@@ -48,6 +48,7 @@ class Qwen3VL(WholeFrames):
     """
 
     tried: ClassVar[Tried] = {"text model": ("qwen3_vl_text",), "tower": ("qwen3_vl_vision",)}
+    videos: ClassVar[bool] = True
 
     def image_grouping(self) -> Grouping:
         """Time stamps and marks stand between the frames of a video."""

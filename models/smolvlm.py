@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.adapter import Size, Tried
 from uniprune.modeling.image_grouping import EncodedPrompt, Grouping
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
@@ -71,6 +71,8 @@ class SmolVLM(PatchGridAdapter):
 
     Videos are frames, each an image of one tile.
     """
+
+    tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("smolvlm_vision",)}
 
     parts = ("vision_model", "connector")
 
@@ -149,6 +151,8 @@ class SmolVLM(PatchGridAdapter):
 @register_model("idefics3", tiny=TinyIdefics3)
 class Idefics3(SmolVLM):
     """Idefics3 (arXiv 2408.12637) and the first SmolVLM: 169, 81 or 64 tokens a tile; the rest is SmolVLM2's."""
+
+    tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("idefics3_vision",)}
 
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """As the wrapper of Idefics3, which merges 2 x 2 patches; SmolVLM's checkpoints of this type merge more."""

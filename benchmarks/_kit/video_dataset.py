@@ -62,8 +62,9 @@ class VideoDataset(KitDataset):
         return table.assign(index=range(len(table)))
 
     def _message(self, position: int) -> Any:
-        """As for a model that takes videos, from a copy of the row: LongVideoBench appends the options to it."""
-        return self._data.build_prompt(self._data.data.iloc[position].copy(), True)
+        """As for a model that takes videos, without empty texts; of a copy of the row: LongVideoBench changes it."""
+        items = self._data.build_prompt(self._data.data.iloc[position].copy(), True)
+        return [item for item in items if item["value"]]
 
     def _shown(self, value: str) -> Part:
         """The video; a run chooses its frames."""

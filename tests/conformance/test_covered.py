@@ -9,7 +9,7 @@ import pytest
 import torch
 from _pytest.mark import ParameterSet
 
-from tests.conformance.test_matrix import AGAIN, OURS, check
+from tests.conformance.test_matrix import AGAIN, OURS, check, sampled
 from tests.helpers.tiny import COVERED, FAMILIES
 from tests.helpers.variants import VARIANTS
 from uniprune.conformance import MethodUnderTest, Models
@@ -20,8 +20,18 @@ from uniprune.modeling.tiny import TinyModel
 from uniprune.registry import METHODS, MODELS
 
 SETTINGS = (("sdpa", 1), ("eager", 3), ("sdpa", 3), ("eager", 1))
-SAMPLE = 3
-"""One of so many methods is taken on a family by `make test`, others on the next one; all by `make test-all`."""
+KINDS = ("pre-llm", "intra-llm", "hybrid")
+
+
+def of_kind(kind: str) -> list[str]:
+    """Return our methods of a kind."""
+    return [name for name in OURS if METHODS.get(name).kind == kind]
+
+
+def taken(family: str) -> list[str]:
+    """Return the methods that `make test` takes on a family: one of every kind, others on the next family."""
+    j = COVERED.index(family)
+    return [of_kind(kind)[j % len(of_kind(kind))] for kind in KINDS]
 
 
 REFUSED = {"gemma4-e2b": ("fitprune", "pyramiddrop", "sparsevlm-v1", "vtw")}
@@ -29,13 +39,11 @@ REFUSED = {"gemma4-e2b": ("fitprune", "pyramiddrop", "sparsevlm-v1", "vtw")}
 
 
 def cases() -> Iterator[ParameterSet]:
-    """Yield every method on every family."""
+    """Yield every method on every family; `make test` takes some, `make test-all` all."""
     for j, family in enumerate(COVERED):
         for i, name in enumerate(OURS):
-            marks = () if (i + j) % SAMPLE == 0 else (pytest.mark.exhaustive,)
-            if name in REFUSED.get(family, ()):
-                continue
-            yield pytest.param(name, family, *SETTINGS[(i + j) % len(SETTINGS)], marks=marks)
+            if name not in REFUSED.get(family, ()):
+                yield sampled(name, family, *SETTINGS[(i + j) % len(SETTINGS)], taken=name in taken(family))
 
 
 class ModelsAndVariants(Models):
@@ -74,3 +82,8 @@ def test_methods_that_prune_after_reused_keys_are_refused(family: str, name: str
 
 def test_no_family_is_left_out() -> None:
     assert {*FAMILIES, *COVERED} - set(VARIANTS) == set(MODELS.names())
+
+
+def test_the_sample_has_every_method() -> None:
+    """On some family at least, besides the two of `test_matrix.py`."""
+    assert {name for family in COVERED for name in taken(family)} >= set(OURS) - {"none"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -60,13 +60,28 @@ def models() -> Models:
     return Models()
 
 
-EVERY = ("llava", "qwen2_5_vl")
-"""Families on which `make test` takes every kernel and batch; the others follow in `make test-all`."""
+OTHER = [("sdpa", 3), ("eager", 1), ("eager", 3)]
+"""Kernels and batches besides sdpa and one row."""
 
 
-def exhaustive(*values: object) -> ParameterSet:
-    """Return a case that only `make test-all` takes."""
-    return pytest.param(*values, marks=pytest.mark.exhaustive)
+def sampled(*values: object, taken: bool) -> ParameterSet:
+    """Return a case of `make test`, or one that only `make test-all` takes."""
+    return pytest.param(*values, marks=() if taken else pytest.mark.exhaustive)
+
+
+def full() -> Iterator[ParameterSet]:
+    """Yield every method on every family; in `make test` on two of them."""
+    for i, name in enumerate(OURS):
+        for j, family in enumerate(FAMILIES):
+            yield sampled(name, family, taken=(i + j) % 2 == 0)
+
+
+def others() -> Iterator[ParameterSet]:
+    """Yield every method on every family with every other kernel and batch; in `make test` two on one family."""
+    for i, name in enumerate(OURS):
+        for j, family in enumerate(FAMILIES):
+            for k, (attention, batch) in enumerate(OTHER):
+                yield sampled(name, family, attention, batch, taken=i % len(FAMILIES) == j and (i + k) % 3 < 2)
 
 
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
@@ -76,15 +91,12 @@ def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
     assert any(one.result.outcome == "pass" for one in findings), "nothing was checked"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(("name", "family"), full())
 def test_method_keeps_all_rules(name: str, family: str, models: Models) -> None:
     check(MethodUnderTest(METHODS.get(name)(), family, models), JUDGING)
 
 
-@pytest.mark.parametrize(("attention", "batch"), [("sdpa", 3), ("eager", 1), ("eager", 3)])
-@pytest.mark.parametrize("family", [one if one in EVERY else exhaustive(one) for one in FAMILIES])
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(("name", "family", "attention", "batch"), others())
 def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch: int, models: Models) -> None:
     check(MethodUnderTest(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
 

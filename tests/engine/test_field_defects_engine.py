@@ -23,7 +23,7 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.fitprune import FitPrune
 from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import IntraLLM, Pruner
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.view import View

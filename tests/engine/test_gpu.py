@@ -15,7 +15,7 @@ from uniprune.engine import PrefillReport, prune
 from uniprune.engine.timer import Timer
 from uniprune.errors import UnsupportedError
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.registry import METHODS
 
 pytestmark = [

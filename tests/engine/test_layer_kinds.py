@@ -12,19 +12,19 @@ from tests.engine.test_llm_views import Evicting, Upcoming
 from tests.helpers.layers import Layers
 from tests.helpers.oracles import dropped_by, gathered_layers, layerwise_masked, masked, merged_inputs
 from tests.helpers.pruners import Plan, Probe, generate
-from tests.helpers.tiny import IMAGE, build, fresh_model, inputs, row, visual
+from tests.helpers.tiny import IMAGE, WINDOWED, build, fresh_model, inputs, row, visual
+from tests.modeling.test_flops import counted
 from uniprune.engine import PromptInfo, prune
 from uniprune.errors import UnsupportedError
 from uniprune.methods.fastv import FastV
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 
 pytestmark = pytest.mark.end_to_end
 
 STEPS = 14
 """More than a window, so that caches of windowed layers drop tokens."""
-WINDOWED = ("llava-mistral", "llava-gemma3_text", "internvl-gpt_oss")
 windowed = pytest.mark.parametrize("family", WINDOWED)
 PLANS = [{0: 0.5}, {2: 0.3}, {0: 0.7, 3: 0.3}, {1: 0.0}]
 
@@ -178,6 +178,16 @@ def test_blocks_see_each_other_both_ways(kinds: set[str], kernel: str, monkeypat
 
 
 # --- what is counted ------------------------------------------------------------------------------------------------
+@windowed
+def test_operations_are_those_torch_counts(family: str) -> None:
+    """But for the pairs outside a window, which eager attention computes and masks."""
+    model = fresh_model(family, "eager")
+    if family == "internvl-gpt_oss":
+        model.set_experts_implementation("eager")  # torch does not count the grouped product
+    ours, theirs = counted(model, RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3), inputs(family, (2,)))
+    assert ours == theirs
+
+
 @pytest.mark.parametrize("family", [*WINDOWED, "qwen3_5"])
 def test_bytes_are_those_of_the_cache(family: str) -> None:
     """A windowed layer holds its last tokens, a linear one a state of one size."""

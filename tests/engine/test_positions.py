@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.helpers.tiny import FAMILIES, build, small
 from uniprune.engine import prune
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.greedy import Greedy
 from uniprune.pruning.base import Pruner
 from uniprune.registry import METHODS

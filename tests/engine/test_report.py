@@ -15,7 +15,7 @@ from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
 from uniprune.methods.none import NoPruning
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.pruning.budget import keep_count
 
 family = pytest.mark.parametrize("family", FAMILIES)

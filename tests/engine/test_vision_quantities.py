@@ -11,7 +11,7 @@ from tests.helpers.pruners import Probe, generate
 from tests.helpers.tiny import FAMILIES, build, inputs
 from uniprune.engine import attention, prune
 from uniprune.errors import PruningError, UnsupportedError
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.pruning.view import View
 
 Layer = int | None

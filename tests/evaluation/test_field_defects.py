@@ -37,8 +37,8 @@ from uniprune.methods.dart import DART
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
 from uniprune.methods.fitprune import FitPrune, importance
-from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.catalog import ModelEntry
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.pruning.base import PreLLM, Pruner
 from uniprune.pruning.budget import keep_count

@@ -144,7 +144,7 @@ def test_a_plan_holds_settings_of_both_spellings_apart(
     cells = [RunSpec(name, MethodSpec("none"), ("mini-pope",), limit=1, like=like) for like in (None, "llava-1.5-7b")]
     items = Sweep(RunSettings(tmp_path / "out", tmp_path / "data", device="cpu")).plan(cells)
     assert [item.setup and item.setup.images for item in items] == ["checkpoint", "paper"]
-    assert [bool(item.remark) for item in items] == [True, False]
+    assert [bool(item.remarks) for item in items] == [True, False]
     file = tmp_path / "s.yaml"
     file.write_text(f"title: t\nruns:\n  - {{model: {name}, like: llava-1.5-7b, method: none, data: mini-pope}}\n")
     assert main(["sweep", str(file), "--dry-run", "--data-dir", str(tmp_path / "data")]) == 0

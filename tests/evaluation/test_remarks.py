@@ -98,6 +98,10 @@ def test_rows_beyond_the_context_are_counted_un_pruned(
         entry, _, printed = evaluate(trained, tmp_path / str(stated), method, **one)
         assert entry.remarks == remarks
         assert (f"1 of 1 rows (100 %) {REMARKS[CONTEXT]}" in printed) == bool(remarks)
+        named = (
+            f"row 0 takes {used} positions with its answer ({row.initial} visual tokens), but the model was made for"
+        )
+        assert (f"{named} {stated}" in " ".join(printed.split())) == bool(remarks)
 
 
 def test_counts_are_the_same_however_rows_are_run(trained: LoadedModel, context: Any, tmp_path: Path) -> None:

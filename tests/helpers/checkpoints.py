@@ -1,4 +1,4 @@
-"""Saved checkpoints of untrained tiny models of families that have no trained one, with their processors' real classes."""
+"""Saved checkpoints of untrained tiny models of families without a trained one, with the real classes of processors."""
 
 from __future__ import annotations
 

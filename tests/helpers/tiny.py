@@ -30,6 +30,10 @@ COVERED = (
     *("gemma3", "gemma4", "gemma4-26b", "gemma4-e2b"),
 )
 """Further families, and others with another language model, of `test_covered_families.py` and `test_covered.py`."""
+WINDOWED = ("llava-mistral", "llava-gemma3_text", "internvl-gpt_oss")
+"""Families with a language model that has windows: tests/engine/test_layer_kinds.py runs on them."""
+WITHOUT_LLM_ATTENTION = ("mistral3-ministral3",)
+"""Others, whose decoder's attention is not recomputed: `test_ministral3.py`."""
 VISION_START = IMAGE_START
 INTERLEAVES_BEAMS = "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters
 """Transformers 5.17 repeats the images of a prompt one by one for beams, which only fits prompts of one image."""

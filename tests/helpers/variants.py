@@ -10,6 +10,7 @@ from uniprune.models.gemma4 import TinyGemma4
 from uniprune.models.internvl import TinyInternVL
 from uniprune.models.llava import PATCH, TinyLlava
 from uniprune.models.llava_next import TinyLlavaNext
+from uniprune.models.mistral3 import TinyMistral3
 from uniprune.models.pixtral import TinyPixtral
 
 WINDOW = 10
@@ -146,6 +147,18 @@ class TinyInternVLGptOss(TinyInternVL):
         return GptOssConfig(**text, **experts, head_dim=16, sliding_window=WINDOW, rope_parameters=rope)
 
 
+class TinyMinistral3(TinyMistral3):
+    """Ministral 3: queries are scaled by their position, more from position 8 on; the tables are stretched."""
+
+    def language_model(self, text: dict[str, Any]) -> Any:
+        """Ministral3Config."""
+        from transformers import Ministral3Config
+
+        rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 8}
+        rope |= {"beta_fast": 32.0, "beta_slow": 1.0, "llama_4_scaling_beta": 0.5}
+        return Ministral3Config(**text, head_dim=16, rope_parameters=rope, sliding_window=None)
+
+
 VARIANTS: dict[str, type[TinyModel]] = {
     "internvl-qwen3": TinyInternVLQwen3,
     "internvl-qwen3_moe": TinyInternVLQwen3Moe,
@@ -158,4 +171,5 @@ VARIANTS: dict[str, type[TinyModel]] = {
     "llava-ministral3": TinyLlavaMinistral,
     "llava-mistral": TinyLlavaMistral,
     "llava-pixtral": TinyPixtral,
+    "mistral3-ministral3": TinyMinistral3,
 }

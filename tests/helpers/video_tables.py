@@ -46,7 +46,6 @@ EXAMPLES: dict[str, VideoExample] = {
         answers={"0": ("The answer is B.", 1), "1": ("B", 0), "2": ("no idea", 0), "3": ("C. z.", 1)},
         unparsed=1,
         wording=(
-            "",
             0,
             "\nThese are the frames of a video. Select the best answer to the following multiple-choice question "
             "based on the video. Respond with only the letter (A, B, C, or D) of the correct option.\n",
@@ -101,7 +100,7 @@ EXAMPLES: dict[str, VideoExample] = {
         ],
         answers={"0": ("E", 1), "1": ("Option: B", 0), "2": ("?", 0)},
         unparsed=1,
-        wording=("", 0, "What?\nA. p\nB. q\nC. r\nD. s\nE. t\nAnswer with the option's letter from the given choices "
+        wording=(0, "What?\nA. p\nB. q\nC. r\nD. s\nE. t\nAnswer with the option's letter from the given choices "
                         "directly."),
     ),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from uniprune.latency.floors import copy_bandwidth, weight_bytes
 from uniprune.latency.prompts import random_prompts
 from uniprune.latency.rows import BenchFile
 from uniprune.latency.timed_model import load_timed
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.random_weights import random_model
 
 pytestmark = pytest.mark.end_to_end

@@ -9,8 +9,8 @@ import pytest
 from transformers import Gemma3TextConfig, LlamaConfig, LlavaConfig
 
 from tests.helpers.tiny import FAMILIES, build
-from uniprune.modeling.adapter import find_adapter
 from uniprune.modeling.context import context_length
+from uniprune.modeling.families import find_adapter
 
 
 def llama(stated: int, **rotary: Any) -> LlamaConfig:

@@ -14,8 +14,9 @@ from uniprune.errors import UserError
 from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import ModelAdapter, find_adapter
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.context import reusing_layers
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.flops import CostModel, width
 from uniprune.modeling.random_weights import architectures, random_model
 from uniprune.pruning.base import Pruner

@@ -118,7 +118,7 @@ def test_a_template_that_writes_no_image_is_named(family: str, folder: Folder, t
     shutil.copytree(folder(family), path)
     template = path / "chat_template.jinja"
     template.write_text(template.read_text().replace("<image>", ""))
-    with pytest.raises(UserError, match="Found total 0 <image> tokens|writes 0 placeholders"):
+    with pytest.raises(UserError, match=r"Found total 0 <image> tokens|writes 0 placeholders"):
         outline(entry(path), CPU)
 
 
@@ -150,3 +150,16 @@ def test_a_tower_that_needs_values_is_compared_with_its_weights(
     assert load(entry(path), CPU).compared
     with pytest.raises(UserError, match=COUNTS):
         load(entry(edited(path, tmp_path / "model", PROCESSOR, "patch_size", 6)), CPU)
+
+
+def test_kernels_that_need_a_device_are_not_run_without_one(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that fails on the meta device, as flash attention does, refuses no checkpoint."""
+    from transformers import AttentionInterface
+
+    def broken(*words: Any, **named: Any) -> Any:
+        raise RuntimeError("no kernel for the meta device")
+
+    AttentionInterface.register("needs_a_device", broken)
+    assert outline(entry(folder("qwen2.5-vl")), Placement("float32", "needs_a_device", "cpu")).compared
+    monkeypatch.setattr("uniprune.modeling.loading.WITHOUT_DEVICE", ("needs_a_device",))
+    assert not outline(entry(folder("qwen2.5-vl")), Placement("float32", "needs_a_device", "cpu")).compared

@@ -19,7 +19,7 @@ from uniprune.errors import UnsupportedError
 from uniprune.methods.fastv import FastV
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import Order, Selection
 from uniprune.pruning.view import View
 

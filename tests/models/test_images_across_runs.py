@@ -14,11 +14,10 @@ from tests.helpers.tiny import IMAGE, build, inputs, small
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.image_grouping import EncodedPrompt
-from uniprune.modeling.tiny import TEXT
 from uniprune.models.mistral3 import TinyMistral3
-from uniprune.models.pixtral import Pixtral, tiny_tower
+from uniprune.models.pixtral import Pixtral
 from uniprune.models.smolvlm import tiles_to_global
 
 TILED = ("smolvlm", "idefics3")
@@ -165,19 +164,6 @@ def test_the_tower_tells_pixtral_from_llava() -> None:
     assert type(find_adapter(build("llava-pixtral"))) is Pixtral
     assert find_adapter(build("llava-pixtral")).model.config.model_type == "llava"
     assert type(find_adapter(build("llava"))).__name__ == "Llava"
-
-
-def test_ministral_3_is_refused() -> None:
-    from transformers import AutoModelForImageTextToText, Ministral3Config, Mistral3Config
-
-    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
-    rope |= {"beta_fast": 32.0, "beta_slow": 1.0, "llama_4_scaling_beta": 0.5}
-    text = Ministral3Config(**TEXT, head_dim=16, rope_parameters=rope, sliding_window=None)
-    config = Mistral3Config(vision_config=tiny_tower(), text_config=text, image_token_id=IMAGE, vision_feature_layer=-1)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
-    with pytest.raises(UnsupportedError, match="Ministral 3 scales queries by their position"):
-        find_adapter(model)
 
 
 def test_mistral_3_has_no_images_of_one_token() -> None:

@@ -18,7 +18,7 @@ from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.methods.visionzip import VisionZip
 from uniprune.methods.vispruner import VisPruner
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.models.llava_onevision import TinyLlavaOnevision
 from uniprune.pruning.budget import keep_count
 

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import LlavaOnevisionImageProcessorPil, LlavaOnevisionProcessor, LlavaOnevisionVideoProcessor
 
+from tests.evaluation.test_video_rows import ask, clip, evaluate
 from tests.helpers.image_processors import photo
 from tests.helpers.pruners import generate
 from uniprune.engine import prune
 from uniprune.engine.vision_batch import supports_sharing
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
+from uniprune.evaluation.frame_sampling import FrameSampling
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder, collate
 from uniprune.methods.vispruner import VisPruner
 from uniprune.modeling.catalog import ModelEntry, find_model
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import ImageSettings
+from uniprune.modeling.loading import Placement, load
 from uniprune.modeling.messages import Part
 from uniprune.models.llava_onevision import TinyLlavaOnevision
 from uniprune.models.tiny.build import build_processor
+from uniprune.results.predictions import prediction_lines
+from uniprune.results.store import Store
 
 pytestmark = pytest.mark.end_to_end
 
@@ -31,6 +37,7 @@ TINY = TinyLlavaOnevision((4, 4))
 TEMPLATE = (
     "{% for message in messages %}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'video') %}<video>\n{% endfor %}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}"
     "{% endfor %}{% endfor %}"
 )
@@ -57,7 +64,10 @@ def processor() -> Any:
 def model() -> Any:
     tokenizer = processor().tokenizer
     built = TINY.model(vocab_size=len(tokenizer))
-    built.config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    for name in ("image", "video"):
+        setattr(built.config, f"{name}_token_id", tokenizer.convert_tokens_to_ids(f"<{name}>"))
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(built.generation_config, name, getattr(tokenizer, name))
     return built
 
 
@@ -111,3 +121,15 @@ def test_the_setting_is_checked() -> None:
     check_image_settings(processor(), ModelEntry(name="x", source="a/x", one_by_one=True))
     with pytest.raises(UserError, match="one_by_one=true has no effect on CLIPImageProcessor"):
         check_image_settings(build_processor("llava"), ModelEntry(name="x", source="a/x", one_by_one=True))
+
+
+def test_videos_of_one_length_form_a_batch(tmp_path: Path) -> None:
+    """All frames of a batch are one array: rows of two and of three frames are not mixed."""
+    model().save_pretrained(tmp_path / "model")
+    processor().save_pretrained(tmp_path / "model")
+    loaded = load(ModelEntry(name="x", source=str(tmp_path / "model")), Placement("float32", "sdpa", "cpu"))
+    rows = [ask(str(number), clip(frames)) for number, frames in enumerate((8, 12, 8, 12))]
+    record, _ = evaluate(loaded, tmp_path, rows, sampling=FrameSampling(None, 1), batch_size=4)
+    lines = prediction_lines(Store(tmp_path).predictions(record.identity, "clips")).read()
+    seen = sorted((line.index, line.frames, line.batch, line.initial) for line in lines)
+    assert seen == [(str(number), (2, 3)[number % 2], 2, (8, 12)[number % 2]) for number in range(4)]

@@ -11,7 +11,7 @@ from tests.helpers.tiny import VIDEO, build, video_inputs
 from tests.modeling.test_flops import counted
 from uniprune.engine import prune
 from uniprune.methods.random_pre import RandomPre
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 
 family = pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 

@@ -16,7 +16,8 @@ from uniprune.conformance.recording import RecordedDecision, RecordingPruner
 from uniprune.conformance.state import State, snapshot
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
+from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.greedy import Greedy
 from uniprune.modeling.tiny import TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage

@@ -52,8 +52,8 @@ class Decode(Forward):
             expected = self.state.next_position.to(device) + self._grown
             if positions is None:
                 positions = expected + torch.arange(new, device=device)
-            again = int((_text_row(expected)[0, 0] - _text_row(positions)[0, 0]).clamp(min=0)) if new > 1 else 0
-            if 0 < again < new:
+            again = _passed_again(positions, expected) if new > 1 else 0
+            if again:
                 kwargs[name], positions = kwargs[name][:, again:], positions[..., again:]
         if self.state.shift is not None:
             positions = positions - self.state.shift.to(device)
@@ -102,6 +102,21 @@ class Decode(Forward):
         return to_device(valid, inputs.device)
 
 
-def _text_row(positions: Tensor) -> Tensor:
-    """Return [B, q] from position ids that may have leading M-RoPE rows."""
-    return positions[-1] if positions.dim() == 3 else positions
+def _passed_again(positions: Tensor, expected: Tensor) -> int:
+    """Return how many tokens of `positions` [..., B, q] stand before those at `expected` [..., B, 1].
+
+    These are behind all others in every axis, where no token of an image is.
+
+    Raises:
+        UnsupportedError: the positions do not continue the prompt.
+    """
+    # Of M-RoPE three axes count; `generate` has a count of tokens before them.
+    axes = slice(-3, None) if positions.dim() == 3 else slice(None)
+    found = (positions[axes] == expected[axes]).flatten(0, -2).all(0).nonzero()
+    if not len(found):
+        raise UnsupportedError(
+            f"the position ids {positions[axes].flatten()[:3].tolist()}, … do not continue the pruned prompt, whose "
+            f"next one is {int(expected.flatten()[-1])}; pass the new ids, or all ids of the conversation, without "
+            "mm_token_type_ids and pixels"
+        )
+    return int(found[0])

@@ -13,9 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
-
-from uniprune.engine.token_map import PIXELS
+from torch import nn
 
 
 class EncoderArguments:
@@ -24,21 +22,22 @@ class EncoderArguments:
     Args:
         module: the module.
         name: its method.
-        show: called with the arguments by name before the method runs, and with none afterwards. Pixels are replaced
-            by their shape, so that nothing keeps them.
+        show: called with the arguments by name before the method runs, and with none afterwards. In place of the first
+            one, the pixels, it gets their shape under the name of the method, so that nothing keeps them.
     """
 
     def __init__(self, module: nn.Module, name: str, show: Callable[[Mapping[str, Any]], None]) -> None:
         self._module, self._name, self._show = module, name, show
         self._before = vars(module).get(name)  # of another wrapper on the instance, if any
         self._method = getattr(module, name)
+        self._signature = inspect.signature(self._method)
         functools.update_wrapper(self, self._method)  # `generate` reads the signature
         vars(module)[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method."""
-        given = inspect.signature(self._method).bind_partial(*args, **kwargs).arguments
-        self._show({name: _shape(value) if name in PIXELS else value for name, value in given.items()})
+        (_, pixels), *others = self._signature.bind(*args, **kwargs).arguments.items()
+        self._show({self._name: tuple(pixels.shape), **dict(others)})
         try:
             return self._method(*args, **kwargs)
         finally:
@@ -50,7 +49,3 @@ class EncoderArguments:
             vars(self._module)[self._name] = self._before
         else:
             del vars(self._module)[self._name]
-
-
-def _shape(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) else value

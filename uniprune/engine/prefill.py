@@ -57,6 +57,7 @@ class Batch:
         grouping: the family's rule for which encoded grids form an image.
         grids: (t, h, w) of the tower's call, None if unknown.
         layouts: the encoded images in prompt order, None if unknown.
+        fills: in prompts of images and videos the placeholder id of every layout: order is that of prompts for each.
     """
 
     inputs: PrefillInputs
@@ -65,6 +66,7 @@ class Batch:
     grouping: Grouping
     grids: list[Grid] | None
     layouts: list[ImageLayout] | None
+    fills: list[int] | None
 
     @property
     def tokens(self) -> Tokens:
@@ -84,7 +86,7 @@ class Batch:
             UnsupportedError: the encoded images do not fill the placeholders.
         """
         layouts = self.layouts if self.has_images else None
-        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping)
+        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping, self.fills)
         rows = range(0, len(images), self.copies)
         infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
         return [
@@ -151,7 +153,7 @@ class Prefill(Forward):
         grids = None if vision is None or not inputs.has_visual else vision.grids
         copies = rows_per_prompt(inputs, embeds)
         layouts = self._layouts(vision) if inputs.has_visual else None
-        self.batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts)
+        self.batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts, self._fills(inputs))
 
     @property
     def has_images(self) -> bool:
@@ -160,6 +162,13 @@ class Prefill(Forward):
 
     def _layouts(self, vision: Vision | None) -> list[ImageLayout] | None:
         return self._adapter.image_layouts(None, {}) if vision is None else vision.layouts
+
+    def _fills(self, inputs: PrefillInputs) -> list[int] | None:
+        """Return the placeholder id of every layout, in prompts of images and videos whose layouts are known."""
+        if self._vision is None or not inputs.mixed:
+            return None
+        calls = zip(self._adapter.visual_token_ids, self._vision.calls, strict=True)
+        return [number for number, call in calls for _ in call.layouts or ()]
 
     def before_decoder(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the decoder's arguments; without deepstack features, which `before_layer` adds, if tokens may go."""

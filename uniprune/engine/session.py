@@ -6,7 +6,7 @@ docs/engine.md lists the hooks along the time line of a prefill and of a decode 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
@@ -19,15 +19,17 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
+from uniprune.engine.hooks import Hooks
 from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
+from uniprune.engine.prefix import Prefix, check_unaware, prefilled
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
 from uniprune.engine.vision import Vision, VisionCapture
-from uniprune.engine.vision_batch import VisionBatch, encode, join
+from uniprune.engine.vision_batch import VisionBatch, encode, join, latest
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import find_adapter
+from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import Move, moves
 
@@ -78,9 +80,7 @@ class Session:
         self.moved: list[Move] = []
         self._adapter, self._pruner, self._timer = find_adapter(model), pruner, timer
         self._stages: dict[int, Stage] = {}
-        self._handles: list[Any] = []
-        self._layer_handles: list[Any] = []
-        self._hooked_layers = range(0)
+        self._hooks = Hooks(self._adapter.layers, self._before_layer)
         self._given: Mapping[str, Any] = {}  # arguments of the adapter's encoder that is running
         self._reset()
 
@@ -89,6 +89,7 @@ class Session:
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
         self._forward: Forward | None = None
         self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
+        self._calls: list[VisionCapture] = []  # that one and the one before it: of images, and of videos
         self._vision: Vision | None = None  # for the next prefill: that capture, or what `present` was given
 
     # --- lifecycle ----------------------------------------------------------------------------------------------
@@ -111,53 +112,45 @@ class Session:
         self._detach()
 
     def _attach(self) -> None:
-        adapter = self._adapter
-        self._before(adapter.model, self._before_call)
-        self._before(adapter.base, self._before_model)
-        self._after(adapter.base, self._after_model, always_call=True)
-        self._before(adapter.decoder, self._before_decoder)
+        adapter, hooks = self._adapter, self._hooks
+        hooks.before(adapter.model, self._before_call)
+        hooks.before(adapter.base, self._before_model)
+        hooks.after(adapter.base, self._after_model, always_call=True)
+        hooks.before(adapter.decoder, self._before_decoder)
         for layer, stage in self._stages.items():
             if stage.pruner.llm_attention:
-                self._before(adapter.layers[layer - 1].self_attn, partial(self._before_attention, layer - 1))
-        self._before(adapter.vision, self._before_vision)
-        self._after(adapter.vision, self._after_vision)
-        self._before(adapter.projector, self._before_projector)
+                hooks.before(adapter.layers[layer - 1].self_attn, partial(self._before_attention, layer - 1))
+        hooks.before(adapter.vision, self._before_vision)
+        hooks.after(adapter.vision, self._after_vision)
+        hooks.before(adapter.projector, self._before_projector)
         for name in adapter.encoders:
-            self._handles.append(EncoderArguments(adapter.base, name, self._before_encoder))
+            hooks.add(EncoderArguments(adapter.base, name, self._before_encoder))
         blocks = adapter.vision_blocks()
         for number in self.vision_blocks:
-            self._before(blocks[number], partial(self._before_vision_block, number))
-            self._after(blocks[number], partial(self._after_vision_block, number))
+            hooks.before(blocks[number], partial(self._before_vision_block, number))
+            hooks.after(blocks[number], partial(self._after_vision_block, number))
             attention = adapter.vision_attention(blocks[number])
-            self._before(attention, partial(self._before_vision_attention, number))
-
-    def _before(self, module: nn.Module, hook: Callable[..., Any]) -> None:
-        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-
-    def _after(self, module: nn.Module, hook: Callable[..., Any], always_call: bool = False) -> None:
-        self._handles.append(module.register_forward_hook(hook, always_call=always_call))
-
-    def _hook_layers(self, layers: range) -> None:
-        """Hook these decoder layers only, ahead of all other hooks, which so receive what the layer receives."""
-        if layers == self._hooked_layers:
-            return
-        while self._layer_handles:
-            self._layer_handles.pop().remove()
-        for layer in layers:
-            hook = partial(self._before_layer, layer)
-            handle = self._adapter.layers[layer].register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
-            self._layer_handles.append(handle)
-        self._hooked_layers = layers
+            hooks.before(attention, partial(self._before_vision_attention, number))
 
     def _detach(self) -> None:
-        self._hook_layers(range(0))
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
         self._reset()
 
     def _method_time(self) -> AbstractContextManager[None]:
         return self._timer.span("method") if self._timer is not None else nullcontext()
+
+    # --- shared prefixes ----------------------------------------------------------------------------------------
+    def prefix(self, inputs: dict[str, Any]) -> Prefix:
+        """Prefill the common beginning of several prompts: `inputs` are a forward's, up to any token after the images.
+
+        `samples` holds for it as for any prefill.
+
+        Raises:
+            UnsupportedError: the method looks at the question.
+        """
+        check_unaware(self._stages.values())
+        mask, cache = prefilled(self._adapter.model, inputs)
+        return Prefix(self.reports[-1], mask, cache)
 
     # --- shared image features ----------------------------------------------------------------------------------
     @property
@@ -173,7 +166,7 @@ class Session:
         """
         features = encode(self._adapter, visual)
         capture = self._capture
-        self._vision = self._capture = None
+        self._vision, self._capture, self._calls = None, None, []
         assert capture is not None  # the tower has just run
         capture.output = join([features])
         return capture
@@ -200,9 +193,7 @@ class Session:
                 forget(cache)
                 infos, self.samples = tuple(self.samples), ()
                 self._inputs = PrefillInputs(self._adapter, infos, kwargs)
-                features = next(iter((kwargs.get("mm_encoder_outputs") or {}).values()), None)
-                if features is not None and self._vision is not None and features is not self._vision.output:
-                    self._vision = None  # the features are of other images than the tower's latest call
+                self._match(kwargs.get("mm_encoder_outputs") or {})
             return (), kwargs
         state = recall(cache)
         if state is None:
@@ -213,8 +204,15 @@ class Session:
                 "supported; start again with an empty cache and the whole conversation"
             )
         self._forward = decode = Decode(state, cache, self._adapter)
-        self._hook_layers(decode.layers)
+        self._hooks.on_layers(decode.layers)
         return (), decode.before_model(kwargs)
+
+    def _match(self, features: dict[str, Any]) -> None:
+        """Choose the calls of the tower that made the features given to a prefill; none that made others."""
+        outputs = [features[kind] for kind in ("image", "video") if features.get(kind) is not None]
+        if outputs and self._vision is not None and (len(outputs) > 1 or outputs[0] is not self._vision.output):
+            self._vision = latest(self._adapter, self._calls, outputs)
+        self._calls = []  # without features the tower runs inside the forward
 
     def _before_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Construct the prefill: the tower has run, inside this forward, or before it on un-repeated images."""
@@ -222,11 +220,13 @@ class Session:
         if inputs is None:
             return None
         embeds, positions = kwargs["inputs_embeds"], kwargs.get("position_ids")
+        if inputs.mixed and len(self._calls) > 1:
+            self._vision = VisionBatch(self._adapter, self._calls, None)
         with self._method_time():
             self._forward = prefill = Prefill(
                 self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision, self._method_time
             )
-            self._hook_layers(prefill.layers)
+            self._hooks.on_layers(prefill.layers)
             return args, prefill.before_decoder(kwargs)
 
     def _after_model(self, module: nn.Module, args: Args, output: Any) -> None:
@@ -262,6 +262,7 @@ class Session:
     def _before_vision(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         grids = self._adapter.grids(args, {**self._given, **kwargs})
         self._vision = self._capture = VisionCapture(self._adapter, grids, self._given)
+        self._calls = [*self._calls[-1:], self._capture]
 
     def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
         if self._capture is not None:

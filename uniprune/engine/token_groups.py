@@ -42,7 +42,11 @@ class TokenGroup:
 
 
 def image_groups(
-    ids: Tensor | None, visual: Tensor, layouts: Sequence[ImageLayout] | None, grouping: Grouping
+    ids: Tensor | None,
+    visual: Tensor,
+    layouts: Sequence[ImageLayout] | None,
+    grouping: Grouping,
+    fills: Sequence[int] | None = None,
 ) -> list[list[TokenGroup]]:
     """Return the groups of every row, one per image.
 
@@ -52,6 +56,7 @@ def image_groups(
         layouts: the encoded grids in prompt order; images may have been encoded before rows were repeated for beams.
             None when the features came from outside: then every contiguous run is a grid of unknown size.
         grouping: the family's rule for which of them form an image.
+        fills: placeholder id of every layout, if images and videos are in order for themselves only.
 
     Raises:
         UnsupportedError: the encoded images do not fill the placeholders.
@@ -61,7 +66,10 @@ def image_groups(
         filled, repeats = [list(map(_unknown, _run_lengths(row))) for row in places], 1
     else:
         repeats = _repeats([len(row) for row in places], layouts)
-        filled = list(_filled([len(row) for row in places[::repeats]], repeats, layouts))
+        if fills is not None and ids is None:
+            raise UnsupportedError("a prompt of images and videos cannot be given as embeddings; pass input_ids")
+        kinds = [torch.zeros_like(row) if fills is None or ids is None else ids[b, row] for b, row in enumerate(places)]
+        filled = list(_filled(kinds[::repeats], repeats, layouts, fills or [0] * len(layouts)))
     found: list[list[TokenGroup]] = []
     for number, parts in enumerate(filled):
         row = number * repeats
@@ -95,18 +103,30 @@ def _repeats(counts: Sequence[int], layouts: Sequence[ImageLayout]) -> int:
     return repeats
 
 
-def _filled(counts: Sequence[int], repeats: int, layouts: Sequence[ImageLayout]) -> Iterator[list[ImageLayout]]:
-    """Yield the layouts that fill the placeholders of every prompt, in order."""
-    upcoming = iter(layouts)
-    for number, count in enumerate(counts):
+def _filled(
+    kinds: Sequence[Tensor], repeats: int, layouts: Sequence[ImageLayout], fills: Sequence[int]
+) -> Iterator[list[ImageLayout]]:
+    """Yield the layouts that fill the placeholders of every prompt, in order.
+
+    Args:
+        kinds: [P] for every prompt, the kind of each placeholder.
+        repeats: rows per prompt, for messages.
+        layouts: those of each kind in the order of the prompts.
+        fills: the kind of every layout.
+    """
+    upcoming = {kind: iter([one for one, fill in zip(layouts, fills, strict=True) if fill == kind]) for kind in fills}
+    for number, row in enumerate(kinds):
         parts: list[ImageLayout] = []
-        while count > 0 and (part := next(upcoming, None)) is not None:
+        rank = 0
+        while rank < len(row):
+            part = next(upcoming.get(int(row[rank]), iter(())), None)
+            own = row[rank:] if part is None else row[rank : rank + part.placeholders]
+            if part is None or len(own) < part.placeholders or not bool((own == own[0]).all()):
+                raise UnsupportedError(
+                    f"row {number * repeats} of the batch has visual placeholders that no whole number of images fills"
+                )
             parts.append(part)
-            count -= part.placeholders
-        if count:
-            raise UnsupportedError(
-                f"row {number * repeats} of the batch has visual placeholders that no whole number of images fills"
-            )
+            rank += part.placeholders
         yield parts
 
 

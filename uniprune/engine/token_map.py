@@ -92,16 +92,21 @@ class PrefillInputs:
         has_visual: whether the forward carries images or videos.
         wanted: number of last tokens whose states the model was asked for, if it was.
         missing: names of arguments that describe the ids and on which two-way attention depends, if not passed.
+        mixed: whether it carries both.
 
     Raises:
-        UnsupportedError: the forward carries images and videos.
+        UnsupportedError: it carries both, and the family does not place them by ids of their own.
     """
 
     def __init__(self, adapter: ModelAdapter, infos: tuple[PromptInfo, ...], kwargs: dict[str, Any]) -> None:
         carried = visual_inputs(kwargs)
-        if len(carried) > 1:
-            raise UnsupportedError("images and videos in one prompt are not supported; pass one kind of visual input")
-        self.infos, self.has_visual, self.wanted = infos, bool(carried), kwargs.get("logits_to_keep")
+        self.infos, self.has_visual, self.mixed = infos, bool(carried), len(carried) > 1
+        if self.mixed and not adapter.mixes:
+            raise UnsupportedError(
+                f"images and videos in one prompt are not supported with {type(adapter).__name__}; pass one kind of "
+                "visual input"
+            )
+        self.wanted = kwargs.get("logits_to_keep")
         described = adapter.id_arguments(torch.zeros(1, 1, dtype=torch.long)) if adapter.block_kinds else {}
         self.missing = [name for name in described if kwargs.get(name) is None]
         self._has_ids = kwargs.get("input_ids") is not None

@@ -118,8 +118,9 @@ class ViewVision:
         shares = _known(self.origins).share
         if shares is None:
             return parts[0].to(self.device)
-        weighed = zip(parts, to_device(shares[self.cells], every.device).unbind(1), strict=True)
-        return sum(part.float() * share[:, None] for part, share in weighed).to(self.device, every.dtype)
+        pairs = zip(parts, to_device(shares[self.cells], every.device).unbind(1), strict=True)
+        weighed = (part.float() * share[:, None] for part, share in pairs)
+        return sum(weighed, torch.zeros(())).to(self.device, every.dtype)
 
     @cached_property
     def _place(self) -> tuple[list[int], Tensor]:

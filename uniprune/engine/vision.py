@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -30,6 +30,10 @@ class Vision(Protocol):
     @property
     def grids(self) -> list[Grid]:
         """(t, h, w) per image or tile."""
+
+    @property
+    def calls(self) -> Sequence[VisionCapture]:
+        """The calls, in the order of the images."""
 
     @property
     def output(self) -> Any:
@@ -76,6 +80,11 @@ class VisionCapture:
     blocks: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
     _known: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> Sequence[VisionCapture]:
+        """This call."""
+        return (self,)
 
     @property
     def memory(self) -> int:

@@ -14,10 +14,19 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from uniprune.engine.vision import DEEPSTACK, VisionCapture
+from uniprune.engine.vision import DEEPSTACK, Vision, VisionCapture
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.view import Grid
+
+
+def latest(adapter: ModelAdapter, calls: Sequence[VisionCapture], outputs: Sequence[Any]) -> Vision | None:
+    """Return the calls of the tower that made these features, in their order; None if one was made elsewhere."""
+    made = [next((call for call in calls if call.output is output), None) for output in outputs]
+    known = [call for call in made if call is not None]
+    if len(known) < len(made):
+        return None
+    return known[0] if len(known) == 1 else VisionBatch(adapter, known, None)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.evaluation.video_support import check_videos
 from uniprune.evaluation.workers import explain_worker_failure
+from uniprune.modeling.context import context_length
 from uniprune.modeling.loading import LoadedModel
 from uniprune.registry import BENCHMARKS
 from uniprune.results.aggregate import batching, ledger, timing
 from uniprune.results.predictions import Prediction, Predictions, part, stored_rows
 from uniprune.results.records import DatasetRecord, Environment, RunRecord, ScoreRecord
-from uniprune.results.remarks import count_remarks, score_notes
+from uniprune.results.remarks import CONTEXT, count_remarks, score_notes
 from uniprune.results.statistics import resample
 from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
@@ -61,6 +62,8 @@ class DatasetRun:
             requests = [worded(request, loaded.adapter.prompt, loaded.adapter.system) for request in requests]
         check_videos(loaded, dataset.name, requests, shares_features)
         self._requests = requests
+        self._context = context_length(loaded.adapter.decoder.config)
+        self._beyond = False
         self._blank = DatasetRecord(
             ability=dataset.ability,
             suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
@@ -113,6 +116,13 @@ class DatasetRun:
             for prediction in batch:
                 if prediction.error:
                     self.progress.say(f"  {self.dataset.name}: row {prediction.index} is left out: {prediction.error}")
+                elif CONTEXT in prediction.remarks and not self._beyond:
+                    self._beyond = True
+                    self.progress.say(
+                        f"  {self.dataset.name}: row {prediction.index} takes {prediction.positions} positions with "
+                        f"its answer ({prediction.initial} visual tokens), but the model was made for {self._context}; "
+                        "it is asked all the same, and further such rows are counted"
+                    )
             stored.append(batch)
             done = min(len(batch) * self.team.size, left)  # the other processes are about as fast
             self.progress.advance(done)

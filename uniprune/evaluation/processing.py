@@ -27,7 +27,7 @@ from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
-from uniprune.modeling.messages import Part
+from uniprune.modeling.messages import Part, check_message
 from uniprune.results.remarks import MOVED, QUESTION
 
 TOGETHER = "batch_num_images"
@@ -79,9 +79,13 @@ class EncodedRequest:
         return int(self.inputs["input_ids"].shape[1])
 
     @property
-    def has_videos(self) -> bool:
-        """True if the row shows videos: one forward takes images or videos, not both."""
-        return self.frames is not None
+    def video_shape(self) -> tuple[int, ...]:
+        """Key that the rows of a batch share: () without a video, else whether there are images, and a shape.
+
+        Not every family takes images and videos in one forward; and some have a dimension for a video's frames.
+        """
+        videos = self.inputs.get("pixel_values_videos")
+        return () if videos is None else (int("pixel_values" in self.inputs), *videos.shape[1:])
 
     @property
     def memory(self) -> int:
@@ -116,6 +120,7 @@ class RequestEncoder:
         settings: of the rows; those beyond the processor's own fields depend on the images of a row.
         question: "hidden" puts the images of a message first.
         sampling: choice of the frames of videos.
+        mixes: whether the model takes images and videos in one prompt (`ModelAdapter.mixes`).
     """
 
     def __init__(
@@ -126,10 +131,11 @@ class RequestEncoder:
         settings: ImageSettings | None = None,
         question: Question = "seen",
         sampling: FrameSampling = USUAL,
+        mixes: bool = False,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
         self.decoding, self.settings = decoding, settings or ImageSettings()
-        self.question, self.sampling = question, sampling
+        self.question, self.sampling, self.mixes = question, sampling, mixes
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
@@ -144,8 +150,11 @@ class RequestEncoder:
         parts = images_first(given) if self.question == "hidden" else given
         try:
             row = self._encode(request, parts)
-        except (ValueError, TemplateError) as error:  # an image that is too narrow, a message the template refuses, …
-            return EncodedRequest(request.index, error=f"the model's processor: {error}")
+        except MemoryError:
+            raise
+        except Exception as error:  # an image that is too narrow, a message the template refuses, …
+            kind = "" if isinstance(error, (ValueError, TemplateError)) else f"{type(error).__name__}: "
+            return EncodedRequest(request.index, error=f"the model's processor: {kind}{error}")
         return dataclasses.replace(row, remarks=(*row.remarks, *[MOVED] * (parts is not given), *remarks, *repeated))
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
@@ -154,10 +163,11 @@ class RequestEncoder:
         Raises:
             ValueError: template or processor do not accept it.
         """
+        check_message(parts, self.processor)
         images = [part for part in parts if part.image is not None]
         clips = [part.clip for part in parts if part.clip is not None]
-        if images and clips:
-            raise ValueError("a message with images and videos is not supported; expected one kind of them")
+        if images and clips and not self.mixes:
+            raise ValueError("images and videos in one message are not supported with this family; expected one kind")
         processor = for_images(self.processor, self.settings.image_total, len(images))
         parts = enlarged(parts, self.settings.enlarge_first)
         images = [part for part in parts if part.image is not None]

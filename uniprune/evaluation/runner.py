@@ -92,8 +92,8 @@ class Runner:
     ) -> Iterator[list[Prediction]]:
         """Yield predictions of rows of a benchmark, whose fingerprint is `data`, batch by batch.
 
-        Rows of similar length among a few batches form a batch; those with videos have batches of their own. The first
-        batch is generated twice and measured the second time.
+        Rows of similar length among a few batches form a batch; those with videos have batches of their own, in some
+        families those with as many frames. The first batch is generated twice and measured the second time.
 
         Raises:
             UserError: one row alone does not fit into memory.
@@ -103,9 +103,9 @@ class Runner:
         for rows in self._encoded(requests, data, self._encoder(benchmark)):
             if faulty := [row for row in rows if row.error is not None]:
                 yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
-            waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.has_videos, row.tokens))
+            waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.video_shape, row.tokens))
             while waiting:
-                alike = [row for row in waiting if row.has_videos == waiting[0].has_videos]
+                alike = [row for row in waiting if row.video_shape == waiting[0].video_shape]
                 batch = alike[: self.batch_size]
                 waiting = waiting[len(batch) :]
                 try:
@@ -126,6 +126,7 @@ class Runner:
             settings,
             self._question,
             self._sampling,
+            self._loaded.adapter.mixes,
         )
 
     def _encoded(
@@ -171,6 +172,7 @@ class Runner:
                 initial=report.initial,
                 frames=row.frames,
                 text_tokens=report.text,
+                positions=report.positions + text.tokens - 1,
                 flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
                 kv_bytes=report.kv_bytes,
             )

@@ -10,8 +10,9 @@ import torch
 
 from uniprune.errors import UserError
 from uniprune.evaluation.generation import is_out_of_memory
-from uniprune.modeling.adapter import ModelAdapter, find_adapter
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.catalog import find_model
+from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import DTYPES, LoadedModel, Placement, outline, with_weights
 from uniprune.modeling.random_weights import random_model
 from uniprune.utils.hashing import stable_hash

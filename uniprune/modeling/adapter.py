@@ -14,14 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.errors import UnsupportedError, UserError
+from uniprune.errors import UnsupportedError
 from uniprune.modeling.context import rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
-from uniprune.registry import MODELS
 
 Span = tuple[int, int]
 Size = tuple[int, int]
@@ -48,6 +47,7 @@ class ModelAdapter:
             both ways; empty where attention is causal.
         encoders: methods of `base`, such as "get_image_features", whose arguments `grids` and `image_layouts` need.
         videos: whether prompts with videos, as the processor makes them, are described, too.
+        mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
         bare_weights: matrix outside of linear layers -> whether tokens are multiplied with it, or rows of it taken.
         tried: for every part of `variant`, its kinds that the engine's tests run on; by default the usual one.
@@ -55,6 +55,7 @@ class ModelAdapter:
 
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     encoders: ClassVar[tuple[str, ...]] = ()
     system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
@@ -158,7 +159,7 @@ class ModelAdapter:
 
         Args:
             grids: result of `grids` for the tower's call; None when the features were computed outside the session.
-            given: arguments of the one of `encoders` that made the call, with the shape of pixels in their place.
+            given: arguments of the one of `encoders` that made the call; instead of pixels their shape, by its name.
         """
         if grids is None:
             return None
@@ -260,41 +261,3 @@ class ModelAdapter:
         norm = self.decoder.norm
         normed: Tensor = norm(hidden.to(norm.weight.device)).to(hidden.device)
         return normed
-
-
-def unregistered(config: Any) -> str:
-    """Explain that no adapter is registered for models of a configuration."""
-    text_only = "" if hasattr(config, "vision_config") else " (it has no vision_config: a language model alone?)"
-    return (
-        f"unknown model family {config.model_type!r}{text_only}; the registered families are "
-        f"{', '.join(MODELS.names())}"
-    )
-
-
-def find_adapter(model: Any) -> ModelAdapter:
-    """Return the registered family's adapter of a loaded model; PEFT wrappers are unwrapped.
-
-    Raises:
-        UserError: it is no Hugging Face model, or nothing is registered under its `config.model_type`.
-        UnsupportedError: it lacks parts that the family's models have, such as a tower of another kind.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    kind = getattr(getattr(inner, "config", None), "model_type", None)
-    if kind is None:
-        raise UserError(
-            f"{type(model).__name__} has no config.model_type; pass a loaded Hugging Face vision-language model"
-        )
-    if kind not in MODELS.names():
-        raise UserError(f"{unregistered(inner.config)}; a file registers another one (docs/add-a-model.md)")
-    family: type[ModelAdapter] = MODELS.get(kind)
-    try:
-        adapter = family.of(inner)
-        adapter.vision_attention(adapter.vision_blocks()[adapter.block_index(None)])
-    except AttributeError as error:
-        raise UnsupportedError(
-            f"{type(inner).__name__} is no model that family {kind!r} can describe ({error}); it was tried with "
-            + "; ".join(f"{part} {', '.join(kinds)}" for part, kinds in family.tried.items())
-            + f", and this one has text model {inner.get_decoder().config.model_type}, tower "
-            f"{getattr(getattr(inner.config, 'vision_config', None), 'model_type', 'unknown')}"
-        ) from error
-    return adapter

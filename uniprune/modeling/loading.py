@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, find_adapter, unregistered
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.checkpoints import (
     check_folder,
@@ -22,6 +22,7 @@ from uniprune.modeling.checkpoints import (
     source_of,
     supported,
 )
+from uniprune.modeling.families import find_adapter, unregistered
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
 from uniprune.modeling.placeholder_check import check_placeholders
@@ -29,6 +30,8 @@ from uniprune.registry import MODELS
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WITHOUT_DEVICE = ("sdpa", "eager")
+"""Attention kernels that compute shapes on the meta device."""
 
 
 @dataclass(frozen=True)
@@ -166,16 +169,16 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
     kwargs = {"local_files_only": local, **_revision(source, weights)}
     check_sources(entry, source, config, **kwargs)
     processor = _load_processor(entry, source, **kwargs)
-    with torch.device("meta"):
-        model = fetch(
-            lambda _, **kwargs: AutoModelForImageTextToText.from_config(config, **kwargs),
-            entry,
-            source,
-            attn_implementation=placement.kernels,
-        )
-    adapter = find_adapter(model)
-    compared = check_placeholders(entry.source, processor, adapter)
-    return LoadedModel(entry, model.eval(), processor, adapter, placement, weights, source, compared)
+
+    def build(kernels: dict[str, str]) -> Any:
+        make = AutoModelForImageTextToText.from_config
+        with torch.device("meta"):
+            return fetch(lambda _, **kwargs: make(config, **kwargs), entry, source, attn_implementation=kernels)
+
+    model, plain = build(placement.kernels), dataclasses.replace(placement, attention="eager")
+    shapes = model if placement.attention in WITHOUT_DEVICE else build(plain.kernels)
+    compared = check_placeholders(entry.source, processor, find_adapter(shapes))
+    return LoadedModel(entry, model.eval(), processor, find_adapter(model), placement, weights, source, compared)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:

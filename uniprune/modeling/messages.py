@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from PIL.Image import Image
 
+VISUAL_TOKENS = ("image_token", "video_token")
+"""Attributes of a processor that hold the placeholders of one visual token."""
 Kind = Literal["text", "image", "video"]
 """Kinds of pieces, by their names in chat templates."""
 
@@ -91,3 +93,22 @@ class RawQuestion:
     options: Mapping[str, str] = field(default_factory=dict)
     images: Sequence[Callable[[], Image]] = ()
     message: Sequence[str | int] = ()
+
+
+def check_message(parts: Sequence[Part], processor: Any) -> None:
+    """Check that no text has a processor's placeholder, which would be taken for an image, and every image has pixels.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    named = (getattr(processor, name, None) for name in VISUAL_TOKENS)
+    tokens = [token for token in named if token is not None]
+    for part in parts:
+        if found := [token for token in tokens if part.text is not None and token in part.text]:
+            raise ValueError(
+                f"a text of the message contains {found[0]!r}, which the model reads as an image or a video that is "
+                "not there; take it out of the benchmark's text"
+            )
+        if part.image is not None and not all(part.image.size):
+            width, height = part.image.size
+            raise ValueError(f"an image of {width}x{height} has no pixels")

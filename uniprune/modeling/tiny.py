@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import ModelAdapter, Size, find_adapter
+from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.families import find_adapter
 from uniprune.registry import MODELS
 
 LAYERS = 5

@@ -72,7 +72,8 @@ class Pruner:
         seed: seed of `view.generator`, mixed with the sample's id.
         positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short.
         scope: tokens that share a ratio and a decision: those of each "image", of all images of a "prompt", of each
-            "grid" of an image, or of each "tile" that the vision tower encodes apart (as much of it as the prompt has).
+            "grid" of an image (frame of a clip), or of each "tile" that the vision tower encodes apart (as much of it
+            as the prompt has).
         order: "raster" keeps every token in its place; "release" fills the kept places in the order in which `select`
             returns the tokens, as some released codes do. The same thing for methods that return ascending indices.
     """

@@ -66,6 +66,8 @@ class Prediction(BaseModel):
     """Frames of its videos; absent without a video."""
     text_tokens: int | None = None
     """Text tokens of the prompt."""
+    positions: int | None = None
+    """Positions of the un-pruned prompt with the answer; the last generated token has none."""
     flops: Flops | None = None
     """Operations of the prefill."""
     kv_bytes: int | None = None
