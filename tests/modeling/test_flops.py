@@ -15,6 +15,7 @@ from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.context import reusing_layers
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.flops import CostModel, width
 from uniprune.modeling.random_weights import architectures, random_model
@@ -53,7 +54,7 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     for number, layer in enumerate(layout.layers):
         lengths = [row.lengths[number] for row in rows]
         if hasattr(layer, "self_attn"):
-            computed = sum(n * (1 if number in layout.reusing_layers else n) for n in lengths)
+            computed = sum(n * (1 if number in reusing_layers(layout.decoder.config) else n) for n in lengths)
             unseen = computed - sum(row.pairs[number] for row in rows)
             decoder += torchs(layer) - round(4 * width(layer.self_attn) * unseen)
         else:  # the chunks in which it computes are padded: its projections by torch, its state by hand

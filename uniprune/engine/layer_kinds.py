@@ -27,6 +27,7 @@ from uniprune.engine.compaction import KeptTokens, take, to_device
 from uniprune.engine.token_map import PrefillInputs
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.context import reusing_layers
 from uniprune.pruning.base import Pruner
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
@@ -171,7 +172,7 @@ class AttendedPairs:
         config, two_way = adapter.decoder.config, adapter.block_kinds and inputs.has_visual
         blocks = adapter.blocks(inputs.tokens.visual) if two_way else None
         kinds, window = layer_kinds(config), getattr(config, "sliding_window", None)
-        return cls(kinds, window, adapter.block_kinds, blocks, adapter.reusing_layers)
+        return cls(kinds, window, adapter.block_kinds, blocks, reusing_layers(config))
 
     def count(self, layer: int, kept: KeptTokens, row: int) -> float:
         """Return the pairs among the kept tokens of a row; a token counts half with itself, so n of them are n * n / 2.

@@ -42,19 +42,15 @@ class ModelAdapter:
         vision: vision tower.
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
-        system: system message of VLMEvalKit's wrapper of the family, if it passes one; used under the prompt policy
-            "family" only.
+        system: system message of the family's wrapper in VLMEvalKit, for the prompt policy "family" only.
         block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
             both ways; empty where attention is causal.
-        encoders: methods of `base` that run the tower and whose arguments `grids` and `image_layouts` need, such as
-            "get_image_features".
+        encoders: methods of `base`, such as "get_image_features", whose arguments `grids` and `image_layouts` need.
         videos: whether prompts with videos, as the processor makes them, are described, too.
         mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
-        bare_weights: name of a matrix of tower or projector that no linear layer holds -> whether every token (or
-            patch) is multiplied with it; False for a table of which rows are taken. For the FLOPs.
-        tried: for every part of `variant`, its kinds that the engine's tests run on; a part that is left out has the
-            usual one only.
+        bare_weights: matrix outside of linear layers -> whether tokens are multiplied with it, or rows of it taken.
+        tried: for every part of `variant`, its kinds that the engine's tests run on; by default the usual one.
     """
 
     tried: ClassVar[Tried] = {}
@@ -137,12 +133,6 @@ class ModelAdapter:
     def attends(self) -> tuple[bool, ...]:
         """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
-
-    @cached_property
-    def reusing_layers(self) -> range:
-        """Decoder layers that reuse the keys of earlier ones, the last of all; in most decoders none."""
-        count = len(self.layers)
-        return range(count - (getattr(self.decoder.config, "num_kv_shared_layers", None) or 0), count)
 
     def blocks(self, visual: Tensor) -> Tensor:
         """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.

@@ -1,4 +1,4 @@
-"""Context length of a language model, from its configuration."""
+"""Facts about a language model that its configuration holds: context length, rotary positions, reused keys."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def rotary_positions(config: Any) -> list[Mapping[str, Any]]:
 def rotary_kind(rotary: Mapping[str, Any]) -> str:
     """Return the kind of rotary positions, "default" if their parameters have none."""
     return str(rotary.get("rope_type", rotary.get("type", "default")))
+
+
+def reusing_layers(config: Any) -> range:
+    """Return the layers of a decoder that reuse the keys of earlier ones, the last of all; in most decoders none."""
+    count: int = config.num_hidden_layers
+    return range(count - (getattr(config, "num_kv_shared_layers", None) or 0), count)
 
 
 def _length(stated: int, rotary: Mapping[str, Any]) -> int | None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.context import reusing_layers
 from uniprune.pruning.view import Grid
 from uniprune.results.measurements import Flops
 
@@ -45,7 +46,7 @@ class CostModel:
         self._layers = [decoder_layer(layer, routed) for layer in adapter.layers]
         outside = [part for part in adapter.decoder.children() if part is not adapter.decoder.layers]
         self._entry = sum(map(products, outside))
-        self._reusing = adapter.reusing_layers
+        self._reusing = reusing_layers(adapter.decoder.config)
         self._head = products(adapter.model.get_output_embeddings())
         blocks = adapter.vision_blocks()
         self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
