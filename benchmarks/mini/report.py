@@ -84,10 +84,10 @@ CURVES = Page(
     text="""# The mini suite, measured
 
 Scores of three tiny models (not of tiny-qwen3-vl) on the ten generated datasets, un-pruned and pruned. **This shows
-that the harness works, not how methods rank on real models**: images of 96 x 96 pixels with a few shapes and characters, models of
-1.2 to 1.6 million parameters that were trained with background tokens dropped more often than others, so they forgive
-whatever keeps the foreground. VLMEvalKit makes the prompts and the scores; MathVista, Math-Vision and MIA-Bench use the
-rule judge.
+that the harness works, not how methods rank on real models**: images of 96 x 96 pixels with a few shapes and
+characters, models of 1.2 to 1.6 million parameters that were trained with background tokens dropped more often than
+others, so they forgive whatever keeps the foreground. VLMEvalKit makes the prompts and the scores; MathVista,
+Math-Vision and MIA-Bench use the rule judge.
 
 Measured by
 
