@@ -15,7 +15,7 @@ pytestmark = pytest.mark.end_to_end
 
 TARGETS = {"yes/no": 0.95, "multiple choice": 0.90, "reading, exact": 0.90, "counting": 0.85}
 SHORT = {"qwen3-vl": {"yes/no": 0.90, "reading, exact": 0.70, "counting": 0.65}}
-"""Family -> what its short training reached instead."""
+"""Family -> lower targets, after its shorter training."""
 MEASURED = json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
 
 
