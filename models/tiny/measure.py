@@ -99,13 +99,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--questions", type=int, default=300, help="per ability and family")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=FAMILIES, help="the others keep their numbers")
     parser.add_argument("--folder", type=Path, help="measure this folder only and print, leaving the card alone")
     args = parser.parse_args()
-    folders = {args.folder.name: args.folder} if args.folder else {f: HERE / f for f in FAMILIES}
-    results = {
+    folders = {args.folder.name: args.folder} if args.folder else {f: HERE / f for f in args.family}
+    results: dict[str, Any] = {
         name: {"sha256": weights_sha256(folder), "right": measure(folder, args.questions, args.seed)}
         for name, folder in folders.items()
     }
+    if not args.folder:
+        known = json.loads((HERE / "measured.json").read_text(encoding="utf-8")) | results
+        results = {family: known[family] for family in FAMILIES}
     sys.stdout.write(table(results) + "\n")
     if not args.folder:
         (HERE / "measured.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

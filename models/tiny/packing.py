@@ -65,7 +65,7 @@ def pack(
     `keep` is [B, K], the sorted indices of the visual tokens that stay (with their positions and their features for
     the first decoder layers), or None for all.
     """
-    visual, deepstack = features.tokens, features.deepstack
+    visual, deepstack = features.tokens, list(features.deepstack)
     size, device = len(visual), visual.device
     embed = model.get_input_embeddings()
     before, after = (
@@ -98,8 +98,8 @@ def pack(
     if deepstack:
         shown = torch.zeros(size, total, dtype=torch.bool, device=device)
         shown[:, len(before) : len(before) + visual.shape[1]] = True
-        rows_of_all = [feature.flatten(0, 1) for feature in deepstack]
-        packed.deepstack = {"visual_pos_masks": shown, "deepstack_visual_embeds": rows_of_all}
+        added = [feature.flatten(0, 1) for feature in deepstack]
+        packed.deepstack = {"visual_pos_masks": shown, "deepstack_visual_embeds": added}
     return packed
 
 

@@ -18,7 +18,7 @@ from uniprune.synthetic import CELL, SIZE
 
 
 class Features(NamedTuple):
-    """What a tower gives for B images of N visual tokens.
+    """Output of a tower for B images of N visual tokens.
 
     Attributes:
         tokens: [B, N, D] projected tokens.

@@ -11,7 +11,7 @@ from tests.helpers.paths import ROOT
 
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
 METHODS = ("random-pre", "random-intra", "divprune", "fastv")
-MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl", "tiny-qwen3-vl")
+MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl")
 
 
 @pytest.fixture(scope="module")
