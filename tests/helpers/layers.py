@@ -81,7 +81,7 @@ class Layers:
         """Return arguments of the decoder in a prefill or step on `ids` [1, n], or on those that `keep` names."""
         if ids is None or not getattr(self.config, "hidden_size_per_layer_input", 0):
             return {}
-        inputs = self.decoder.get_per_layer_inputs(self._words(ids))
+        inputs = self.decoder.get_per_layer_inputs(self._words(ids), None)
         return {"per_layer_inputs": inputs if keep is None else inputs[:, keep], "logits_to_keep": 1}
 
     def enter(self, hidden: Tensor, positions: Tensor, ids: Tensor | None) -> None:
