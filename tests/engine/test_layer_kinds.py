@@ -15,6 +15,7 @@ from tests.helpers.pruners import Plan, Probe, generate
 from tests.helpers.tiny import IMAGE, WINDOWED, build, fresh_model, inputs, row, visual
 from tests.modeling.test_flops import counted
 from uniprune.engine import PromptInfo, prune
+from uniprune.engine.windows import smallest_window
 from uniprune.errors import UnsupportedError
 from uniprune.methods.fastv import FastV
 from uniprune.methods.random_intra import RandomIntra
@@ -273,3 +274,12 @@ def test_capped_logits_are_refused_for_llm_attention() -> None:
         pass
     with pytest.raises(UnsupportedError, match=r"its logits are capped at 50"), prune(model, FastV(layer=2)):
         pass
+
+
+# --- windows of what methods read -----------------------------------------------------------------------------------
+def test_the_smallest_window_is_that_of_the_layer_whose_attention_is_read() -> None:
+    config = build("llava-gemma3_text").get_decoder().config  # windows but in layers 2 and 4
+    assert smallest_window(config, FastV(layer=2).schedule(5)) == config.sliding_window
+    assert smallest_window(config, FastV(layer=3).schedule(5)) is None
+    assert smallest_window(config, RandomIntra(layer=2).schedule(5)) is None
+    assert smallest_window(build("llava").get_decoder().config, FastV().schedule(5)) is None

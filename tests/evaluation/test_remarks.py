@@ -23,7 +23,7 @@ from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.predictions import Prediction, prediction_lines
 from uniprune.results.records import DatasetRecord
-from uniprune.results.remarks import CONTEXT, CUT, REMARKS
+from uniprune.results.remarks import CONTEXT, CUT, REMARKS, WINDOWED
 from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
@@ -134,3 +134,21 @@ def test_remarks_of_a_row_survive_workers_and_the_cache(workers: int) -> None:
     requests = [Request(str(i), list, "") for i in range(3)]
     encoded = [row for window in windows(Remarking(), requests, 2, workers) for row in window]
     assert [(row.index, row.without_pixels().remarks) for row in encoded] == [(str(i), ("seen",)) for i in range(3)]
+
+
+@pytest.mark.parametrize("trained", ["tiny-llava"], indirect=True)
+def test_rows_beyond_the_window_of_the_attention_that_is_read_are_counted(
+    trained: LoadedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """FastV reads layer 1; a method that reads no attention is not concerned."""
+    config = trained.adapter.decoder.config
+    kinds = ["full_attention", "sliding_attention", *["full_attention"] * (config.num_hidden_layers - 2)]
+    monkeypatch.setattr(config, "layer_types", kinds, raising=False)
+    found = {}
+    for window in (8, 10_000):
+        monkeypatch.setattr(config, "sliding_window", window, raising=False)
+        for method in ("fastv", "divprune"):
+            record, _, printed = evaluate(trained, tmp_path / str(window), method, max_new_tokens=1, limit=1)
+            found[window, method] = WINDOWED in record.remarks, REMARKS[WINDOWED] in printed
+    assert found.pop((8, "fastv")) == (True, True)
+    assert set(found.values()) == {(False, False)}

@@ -13,6 +13,7 @@ import torch
 from uniprune.engine import RowReport, prune
 from uniprune.engine.timer import Spans, Timer
 from uniprune.engine.vision import VisionCapture
+from uniprune.engine.windows import smallest_window
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
@@ -29,7 +30,7 @@ from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.pruning.placement import placed
 from uniprune.results.predictions import Prediction
-from uniprune.results.remarks import CONTEXT, CUT
+from uniprune.results.remarks import CONTEXT, CUT, WINDOWED
 from uniprune.results.spans import SPANS
 
 WINDOW = 4
@@ -70,6 +71,7 @@ class Runner:
         self._question, self._sampling = question, sampling
         self._stages = placed(pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
+        self._window = smallest_window(loaded.adapter.decoder.config, self._stages)
         self._context = context_length(loaded.adapter.decoder.config)
         self._warm = shared is not None  # no times are stored then
 
@@ -198,7 +200,8 @@ class Runner:
         them the un-pruned model, with which it is compared, had all. The last generated token has no position.
         """
         beyond = self._context is not None and report.positions + text.tokens - 1 > self._context
-        return [CONTEXT] * beyond + [CUT] * text.cut
+        blind = self._window is not None and report.positions > self._window
+        return [CONTEXT] * beyond + [CUT] * text.cut + [WINDOWED] * blind
 
     def _requested(self, report: RowReport) -> float | None:
         """Return the mean of `report.entering` that the budget requests; None if the method chooses its own number."""

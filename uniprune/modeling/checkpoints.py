@@ -98,7 +98,7 @@ def _shards(index: Path) -> list[str]:
 
 
 def check_sources(entry: ModelEntry, source: str, config: Any, **kwargs: Any) -> None:
-    """Check that all weights of a checkpoint are its own, in the format safetensors.
+    """Check that all weights of a checkpoint are its own, in the format safetensors, and that its parts are described.
 
     Args:
         entry: the model.
@@ -107,9 +107,11 @@ def check_sources(entry: ModelEntry, source: str, config: Any, **kwargs: Any) ->
         kwargs: `revision` and `local_files_only` of the hub.
 
     Raises:
-        UserError: it has an adapter, whose base may be elsewhere and which is left out without peft; or its
-            configuration names another file of weights.
+        UserError: it has an adapter, whose base may be elsewhere and which is left out without peft; its configuration
+            names another file of weights; or it lacks the fields of a part, for which transformers would take those of
+            a large model.
     """
+    from transformers import PretrainedConfig
     from transformers.utils import find_adapter_config_file
 
     if find_adapter_config_file(source, **kwargs) is not None:
@@ -117,6 +119,15 @@ def check_sources(entry: ModelEntry, source: str, config: Any, **kwargs: Any) ->
             f"{entry.source} has an adapter (adapter_config.json), which is not loaded; merge it into the weights: "
             "peft.PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(other_folder), or remove "
             "it to evaluate the model without it"
+        )
+    fields, _ = PretrainedConfig.get_config_dict(source, **kwargs)
+    lacking = [
+        part for part in ("text_config", "vision_config") if part in type(config).sub_configs and part not in fields
+    ]
+    if lacking and "hidden_size" not in fields:  # some published files have the text model's fields beside the others
+        raise UserError(
+            f"config.json of {entry.source} has no {' and no '.join(lacking)}; expected the fields of language "
+            "model and vision tower. Fetch it again, or save the model with model.save_pretrained(folder)"
         )
     named = getattr(config, "transformers_weights", None)
     if named is not None and (PurePath(named).name != named or not named.endswith(SAFETENSORS)):

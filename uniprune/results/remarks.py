@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from uniprune.results.predictions import Prediction
 from uniprune.results.records import DatasetRecord, ModelRecord, RunRecord
 
-CONTEXT, CUT, UNREAD = "context", "cut", "unread"
+CONTEXT, CUT, UNREAD, WINDOWED = "context", "cut", "unread", "window"
 QUESTION, MOVED = "question not found", "images moved"
 ORIENTATION, DEPTH = "orientation ignored", "depth cut"
 TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
@@ -23,6 +23,8 @@ REPEATED = "frames repeated"
 REMARKS: Mapping[str, str] = {
     CONTEXT: "are longer, un-pruned and with their answer, than the model's context",
     CUT: "have an answer cut at its token limit",
+    WINDOWED: "are longer than the window of the layer whose attention the method reads, so tokens beyond it get none "
+    "(set layer to one behind a layer with full attention)",
     UNREAD: "have an answer that the scoring could not read",
     QUESTION: "do not contain their question as the benchmark gives it; a method that reads attention from the "
     "question's tokens gets it from the whole message",
