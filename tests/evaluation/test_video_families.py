@@ -26,6 +26,8 @@ from uniprune.registry import MODELS
 pytestmark = pytest.mark.end_to_end
 
 SECOND = FrameSampling(None, 1)
+NEWLINES = {"llava_onevision": 5, "llava_next_video": 4}
+"""Placeholders of an image and a video without a token: ends of rows, and of a video."""
 family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -103,6 +105,7 @@ def test_an_image_and_a_video_are_asked_together_where_the_model_takes_both(fami
     encoder = RequestEncoder(loaded.processor, sampling=SECOND, mixes=True)
     ids = encoder.encode(rows[0]).inputs["input_ids"]
     placed = int(torch.isin(torch.from_numpy(ids), torch.tensor(loaded.adapter.visual_token_ids)).sum())
+    placed -= NEWLINES.get(family, 0)
     assert [(initial, error) for *_, initial, error in texts[0]] == [(placed, None)] * 2
     assert all(kept is not None and 0 < kept[0] < placed for _, _, kept, _, _ in texts[0])
 

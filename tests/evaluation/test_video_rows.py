@@ -79,7 +79,11 @@ class Clips:
 
 
 if "clips" not in BENCHMARKS.names():
-    register_benchmark("clips", suite="", ability="video", metric="accuracy", judge=False)(lambda options: Clips([]))
+
+    @register_benchmark("clips", suite="", ability="video", metric="accuracy", judge=False)
+    def clips(options: object) -> Clips:
+        """Rows of a test."""
+        return Clips([])
 
 
 def evaluate(loaded: LoadedModel, folder: Path, rows: Sequence[Request], **options: object) -> tuple[RunRecord, str]:

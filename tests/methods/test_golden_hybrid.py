@@ -112,7 +112,7 @@ def test_sparsevlm_v2(case: Case, methods: Methods) -> None:
     length = start + case.N + text
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     prior = ViewAttention(
-        captured=AttentionCapture(llama_attention(case), 0, torch.zeros(1, length, 1), cos, sin, None),
+        captured=AttentionCapture(llama_attention(case), 0, torch.zeros(1, length, 1), cos, sin, None, None),
         row=0,
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(start, start + case.N),

@@ -160,7 +160,7 @@ def test_pyramiddrop(case: Case, methods: Methods) -> None:
     module = llama_attention(case, case.wq, case.wk)
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     attention = ViewAttention(
-        captured=AttentionCapture(module, 0, case.features[None], cos, sin, None),
+        captured=AttentionCapture(module, 0, case.features[None], cos, sin, None, None),
         row=0,
         valid=torch.ones(length, dtype=torch.bool),
         visual=torch.arange(case.sys, case.sys + case.n_vis_in),

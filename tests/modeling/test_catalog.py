@@ -92,9 +92,9 @@ def test_a_folder_without_settings_of_its_family_is_named() -> None:
     assert unused_settings(find_model("internvl3-8b").with_images("checkpoint"), "internvl", "benchmark") is None
 
 
-UNNAMED = {"glm4v", "glm4v_moe", "glm46v", "llava_next_video"}
-"""Families without a name: GLM's answers would have to be cut out of what the models think first, and VLMEvalKit has no
-wrapper of LLaVA-NeXT-Video."""
+UNNAMED = {"glm4v", "glm4v_moe", "glm46v", "llava_next_video", "qwen3_5", "qwen3_5_moe"}
+"""Families without a name: answers of GLM and Qwen3.5 would have to be cut out of what the models think first, and
+VLMEvalKit has no wrapper of LLaVA-NeXT-Video."""
 
 
 def test_the_catalogue_names_families_and_benchmarks_that_exist() -> None:

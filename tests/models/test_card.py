@@ -14,7 +14,7 @@ from uniprune.models.tiny.measure import HERE, measure, table, weights_sha256
 pytestmark = pytest.mark.end_to_end
 
 TARGETS = {"yes/no": 0.95, "multiple choice": 0.90, "reading, exact": 0.90, "counting": 0.85}
-SHORT = {"qwen3-vl": {"yes/no": 0.90, "reading, exact": 0.70, "counting": 0.65}}
+SHORT = {"qwen3-vl": {"counting": 0.80}}
 """Family -> lower targets, after its shorter training."""
 MEASURED = json.loads((HERE / "measured.json").read_text(encoding="utf-8"))
 

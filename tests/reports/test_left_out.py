@@ -27,7 +27,7 @@ def run(spec: MethodSpec, *left_out: str) -> RunRecord:
     scored = records.score({index: float(right[int(index)]) for index in asked})
     faulty = dict.fromkeys(left_out, "refused")
     entry = records.dataset(scored, faulty=faulty).model_copy(update={"rows": 20, "left_out": len(left_out)})
-    method = spec.record(spec.pruner(), num_layers=6)
+    method = spec.record(spec.pruner(), attends=[True] * 6)
     return records.run(method, {"mini-mme": entry}, spec.pruner().ratio, spec.seed, "tiny-llava")
 
 

@@ -38,6 +38,7 @@ def test_trained_models_are_those_of_the_repository() -> None:
         "internvl": ["tiny-internvl"],
         "llava": ["tiny-llava"],
         "qwen2_5_vl": ["tiny-qwen2.5-vl"],
+        "qwen3_vl": ["tiny-qwen3-vl"],
     }
 
 

@@ -39,7 +39,7 @@ def run(spec: MethodSpec, limit: int | None = None, names: Iterable[str] = CHANC
         right = rng.random(items) < CHANCE[name] * (1 if spec.name == "none" else 0.9)
         clusters = {str(i): str(i // 2) for i in range(items)}
         datasets[name] = records.dataset(score=records.score(right.astype(float), clusters=clusters), rows=items)
-    method = spec.record(spec.pruner(), num_layers=6)
+    method = spec.record(spec.pruner(), attends=[True] * 6)
     return records.run(method, datasets, spec.pruner().ratio, spec.seed, "tiny-llava", limit=limit)
 
 

@@ -23,7 +23,7 @@ NAMES = ("mini-mme", "mini-pope")
 def run(spec: MethodSpec, **remarks: int) -> RunRecord:
     score = records.score([1.0, 0.0] * 50, unparsed=3)
     datasets = {name: records.dataset(score, suite="mini", remarks=remarks) for name in NAMES}
-    method = spec.record(spec.pruner(), num_layers=6)
+    method = spec.record(spec.pruner(), attends=[True] * 6)
     return records.run(method, datasets, spec.pruner().ratio, spec.seed, "tiny-llava")
 
 

@@ -53,7 +53,8 @@ def act(options: argparse.Namespace) -> int:
         else:
             console.print(table(name, mine))
             for line in notes(mine):
-                console.print(line, style="red" if line.startswith("FAIL") else None, highlight=False, markup=False)
+                style = "red" if line.startswith("FAIL") else None
+                console.print(line, style=style, highlight=False, markup=False, soft_wrap=not console.is_terminal)
     if options.json:
         sys.stdout.write(to_json(listed, indent=1) + "\n")
     else:

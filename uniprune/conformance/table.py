@@ -24,16 +24,19 @@ def table(name: str, findings: Sequence[CheckedFamily]) -> Table:
     return shown
 
 
-def notes(findings: Iterable[CheckedFamily]) -> list[str]:
+def notes(findings: Sequence[CheckedFamily]) -> list[str]:
     """Return one line per failure, then per measurement and per reason why there is nothing to check."""
     notes: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:
         if finding.result.outcome != "pass":
             key = (finding.result.outcome, finding.check, finding.result.detail)
             notes.setdefault(key, []).append(finding.family)
-    order = list(STYLES)
+    order, every = list(STYLES), {finding.family for finding in findings}
     lines = sorted(notes.items(), key=lambda item: order.index(item[0][0]))
-    return [f"{outcome:<9} {check} ({', '.join(names)}): {detail}" for (outcome, check, detail), names in lines]
+    return [
+        f"{outcome:<9} {check} ({'all families' if len(names) == len(every) > 1 else ', '.join(names)}): {detail}"
+        for (outcome, check, detail), names in lines
+    ]
 
 
 def rows(name: str, findings: Iterable[CheckedFamily]) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ class AttentionCapture:
         """Return `logits` [heads, r, n] of positions `queries` [r] under the layer's mask; `causal` [r, n] else."""
         if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
             return logits.masked_fill(~causal, -torch.inf)
-        own = self.mask[row if len(self.mask) > 1 else 0, :, queries, : logits.shape[-1]]
+        own = self.mask[row if len(self.mask) > 1 else 0].to(logits.device)[:, queries, : logits.shape[-1]]
         return logits.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else logits + own.float()
 
     def _sinks(self, logits: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def needs(method: type[Pruner]) -> list[str]:
     return [
         *["LLM attention"] * (method.llm_attention or method.upcoming_attention),
         *["vision tower"] * tower,
-        *["question"] * any(stage.pruner.prompt_aware for stage in _stages(method)),
+        *["question"] * method.__new__(method).prompt_aware,  # needs no fields
     ]
 
 
