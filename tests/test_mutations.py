@@ -18,14 +18,28 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_sources(tmp_path_factory.mktemp("sources"))
 
 
+TAKEN = MUTATIONS[::2]
+"""Faults that `make test` makes; `make test-all` makes all."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "mutation",
+    [pytest.param(one, marks=() if one in TAKEN else pytest.mark.exhaustive) for one in MUTATIONS],
+    ids=lambda m: m.name,
+)
 def test_a_fault_is_noticed(mutation: Mutation, sources: Path) -> None:
     assert not survives(sources, mutation)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("caught_by", sorted({mutation.caught_by for mutation in MUTATIONS}))
+@pytest.mark.parametrize(
+    "caught_by",
+    [
+        pytest.param(one, marks=() if one in {taken.caught_by for taken in TAKEN} else pytest.mark.exhaustive)
+        for one in sorted({mutation.caught_by for mutation in MUTATIONS})
+    ],
+)
 def test_without_a_fault_the_same_tests_pass(caught_by: str, sources: Path) -> None:
     """In the same kind of copy: otherwise they might fail there for another reason than the fault."""
     assert passes(sources, caught_by)

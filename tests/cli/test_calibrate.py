@@ -72,7 +72,7 @@ def test_a_recipe(written: bool, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert 3 <= content["prompts"]["seen"] <= 6
 
 
-@pytest.mark.parametrize("method", ["vtw", "fitprune"])
+@pytest.mark.parametrize("method", [pytest.param("vtw", marks=pytest.mark.exhaustive), "fitprune"])
 def test_an_interrupted_search_goes_on(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Prompts observed before the interrupt are not observed again, and the result is that of a single search."""
     search = {"vtw": "eta=0.5", "fitprune": "flops=0.5"}[method]

@@ -17,12 +17,17 @@ FAULTY = TESTS / "conformance" / "faulty"
 
 
 def test_a_fault_is_reported_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(FAULTY / "duplicates.py")]) == 1
+    assert main(["check", str(FAULTY / "duplicates.py"), "--family", "llava", "qwen*"]) == 1
     shown = capsys.readouterr().out
     printed = [line for line in shown.splitlines() if line.startswith("FAIL")]
     assert all(line.startswith("FAIL      unique (") and "repeat a token" in line for line in printed)
     assert printed
-    assert f"{len(MODELS.names())} of " in shown.splitlines()[-1]
+    assert f"{1 + len(MODELS.names('qwen*'))} of " in shown.splitlines()[-1]
+
+
+def test_an_unknown_family_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "none", "--family", "lava"]) == 2
+    assert "unknown model family 'lava'; did you mean 'llava'" in capsys.readouterr().err
 
 
 def test_json_holds_every_check_of_every_family(capsys: pytest.CaptureFixture[str]) -> None:

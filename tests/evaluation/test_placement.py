@@ -94,7 +94,10 @@ def test_memory_that_runs_out_after_a_pruning_point_costs_nothing_but_time(
     assert all(one.spans and one.spans["total"] > 0 for one in answers)
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl", "qwen3-vl"])
+@pytest.mark.parametrize(
+    "family",
+    ["llava", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("internvl", "qwen3-vl")), "qwen2.5-vl"],
+)
 def test_layers_on_two_devices_give_the_same(family: str, checkpoint: Checkpoint) -> None:
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
     places = Places()

@@ -149,7 +149,7 @@ def test_the_embedded_default_runs(run: Run) -> None:
 
 
 def test_it_checks_a_method_of_the_project(run: Run) -> None:
-    assert "none failed" in run("uniprune", "check", "my_method.py")
+    assert "none failed" in run("uniprune", "check", "my_method.py", "--family", "llava", "qwen3_vl")
 
 
 def test_the_readme_example_prunes(run: Run) -> None:
