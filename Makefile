@@ -25,7 +25,7 @@ test-fast: $(VENV)/.installed ## run the unit tests
 	$(PYTEST) -m "not slow and not end_to_end and not exhaustive" $(ARGS)
 
 test-min: $(MIN)/.installed ## run the engine's tests on the oldest supported transformers
-	$(MIN)/bin/python -m pytest -n auto --dist worksteal -m "not slow" tests/engine tests/test_public.py $(ARGS)
+	$(MIN)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not exhaustive" tests/engine tests/test_public.py $(ARGS)
 
 test-kit: $(VENV)/.installed ## run the benchmarks' tests on the VLMEvalKit in KIT=folder (the one that holds vlmeval/)
 	@test -f "$(KIT)/vlmeval/__init__.py" || { echo 'make test-kit KIT=folder: no folder with vlmeval/ in it' >&2; exit 2; }
