@@ -102,11 +102,14 @@ def test_methods_that_look_at_the_question_are_refused() -> None:
         session.prefix(cut("llava", inputs("llava"))[0])
 
 
-def test_positions_that_do_not_continue_the_prefix_are_refused() -> None:
-    """With `mm_token_type_ids` but no grids `generate` counts M-RoPE positions anew."""
-    model, x = build("qwen2_5_vl"), inputs("qwen2_5_vl")
-    with prune(model, RandomPre(ratio=0.5)) as session:
-        prefix = session.prefix(cut("qwen2_5_vl", x)[0])
-        whole = {name: x[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_positions_that_do_not_continue_the_prefix_are_refused(family: str) -> None:
+    """Such as those that `generate` counts anew for M-RoPE when it gets `mm_token_type_ids`, but no grids."""
+    model, x = build(family), inputs(family)
+    with prune(model, RandomPre(ratio=0.5)) as session, torch.no_grad():
+        prefix = session.prefix(cut(family, x)[0])
+        more = prefix.continued(torch.tensor([[11, 12, 13]]))
+        model(**more | {"position_ids": more["position_ids"]})
+        more = prefix.continued(torch.tensor([[11, 12, 13]]))
         with pytest.raises(UnsupportedError, match=r"position ids \[\d+, .*, … do not continue the pruned prompt"):
-            generate(model, whole, STEPS, past_key_values=prefix.cache)
+            model(**more | {"position_ids": more["position_ids"] + 6})
