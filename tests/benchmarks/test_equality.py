@@ -184,6 +184,7 @@ def remembering(parse: Callable[[str], object]) -> Callable[[str], object]:
     return remembered
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "texts",
     [

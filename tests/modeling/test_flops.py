@@ -24,6 +24,8 @@ from uniprune.pruning.budget import keep_count, site_ratio
 from uniprune.pruning.view import Grid
 from uniprune.results.measurements import Flops
 
+pytestmark = pytest.mark.end_to_end
+
 family = pytest.mark.parametrize("family", FAMILIES)
 METHODS = (NoPruning(), RandomPre(ratio=0.3), RandomIntra(ratio=0.3), RandomPre(ratio=0.6) >> RandomIntra(ratio=0.3))
 """Methods without a matrix product of their own."""

@@ -17,6 +17,8 @@ from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part
 from uniprune.models.tiny.build import build_processor
 
+pytestmark = pytest.mark.end_to_end
+
 
 def entry(**fields: Any) -> ModelEntry:
     return ModelEntry(name="x", source="a/x", **fields)

@@ -28,6 +28,8 @@ from uniprune.modeling.checkpoints import fingerprint
 from uniprune.modeling.loading import LoadedModel, Placement, load, outline, place
 from uniprune.modeling.messages import Part
 
+pytestmark = pytest.mark.end_to_end
+
 CPU = Placement("float32", "sdpa", "cpu")
 Checkpoint = Callable[[str], Path]
 

@@ -19,6 +19,8 @@ from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.checkpoints import checkpoint_files, fingerprint
 from uniprune.modeling.loading import LoadedModel, Placement, load, outline, with_weights
 
+pytestmark = pytest.mark.end_to_end
+
 CPU = Placement("float32", "sdpa", "cpu")
 Checkpoint = Callable[[str], Path]
 Tensors = dict[str, torch.Tensor]

@@ -11,6 +11,8 @@ from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import fields
 from uniprune.reports.papers.tables import read_table, table_names
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.mark.parametrize("name", table_names())
 def test_models_methods_and_benchmarks_exist(name: str) -> None:

@@ -77,6 +77,7 @@ def test_generators_depend_on_every_part_of_their_key_and_on_nothing_else() -> N
     assert len({tuple(drawn(*key)) for key in [(0, "sample", 1, 2), *others]}) == 6
 
 
+@pytest.mark.end_to_end
 def test_other_processes_agree() -> None:
     """Also with other hash seeds, on which the order of sets and the hash of texts depend."""
     code = (
