@@ -1,4 +1,4 @@
-"""What `import uniprune` offers: lazy names, methods by class and by name, README's example."""
+"""Names that `import uniprune` offers: lazy names, methods by class and by name, README's example."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ MERGED = {"SmolVLM2": 3, "SmolVLM": 3, "IDEFICS2": 2}
 
 
 class Caught(Exception):
-    """What a wrapper passed to its processor."""
+    """The arguments that a wrapper passed to its processor."""
 
 
 @pytest.fixture(scope="module")

@@ -282,7 +282,7 @@ def test_another_batch_size_on_a_pruned_cache_is_refused() -> None:
 
 
 def test_images_and_videos_together_are_refused() -> None:
-    """Where both have the placeholders of images."""
+    """Both have the placeholders of images there."""
     model, x = build("glm4v"), inputs("glm4v")
     with prune(model, RandomPre(ratio=0.5)), pytest.raises(UnsupportedError, match="images and videos"):
         model(**x, pixel_values_videos=x["pixel_values"], video_grid_thw=x["image_grid_thw"])

@@ -67,7 +67,7 @@ def test_dpp_map(tokens: int, count: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("room", list(fused.TILES))
 def test_every_size_of_the_kernels_past_the_rank(room: int) -> None:
-    """Where only rounding noise is left, picks may differ, but stay distinct."""
+    """Picks may differ among rounding noise, but stay distinct."""
     matrix = kernel(70, torch.float32, rank=24)
     gain, floor = matrix.diagonal(), matrix.diagonal().max() * 70 * torch.finfo(torch.float32).eps
     got = fused.dpp_map(matrix, gain.clone(), floor, 70, room)

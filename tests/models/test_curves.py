@@ -1,4 +1,4 @@
-"""What the committed table of the mini suite shows."""
+"""Claims about the committed table of the mini suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model card tells to type runs in a plain interpreter."""
+"""Commands of the model card run in a plain interpreter."""
 
 from __future__ import annotations
 

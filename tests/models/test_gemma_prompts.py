@@ -52,7 +52,7 @@ TEMPLATE = """{{ bos_token }}{% set system = '' %}
 <end_of_turn>
 {% endfor %}<start_of_turn>model
 """
-"""What the published templates do: a system message opens the user's turn, texts are trimmed."""
+"""Template by the rules of the published ones: a system message opens the user's turn, texts are trimmed."""
 IMAGE = Part(image=Image.new("RGB", (300, 100), "red"))
 
 

@@ -164,7 +164,7 @@ def test_pictures_encoded_before_lead_to_the_same_choice() -> None:
 
 @pytest.mark.skipif(not supports_sharing(build("llava_next")), reason="this transformers takes no features in forward")
 def test_features_from_outside_are_refused() -> None:
-    """Which of them end rows is unknown: they would count as visual tokens."""
+    """Those that end rows are unknown: they would count as visual tokens."""
     model, x = build("llava_next"), inputs("llava_next")
     visual_inputs = {name: x.pop(name) for name in ("pixel_values", "image_sizes")}
     with torch.no_grad():

@@ -89,7 +89,7 @@ def encoded(*sizes: tuple[int, int], one_by_one: bool, per_image: bool = False) 
 def test_images_of_a_prompt_are_cut_one_by_one_only(
     one_by_one: bool, counts: list[int], grids: tuple[tuple[tuple[int, int, int], ...], ...]
 ) -> None:
-    """What VLMEvalKit's wrapper does, and what the processor does with images of one prompt."""
+    """Images one by one, as VLMEvalKit's wrapper has them, and together, as the processor does."""
     row = encoded((112, 56), (56, 112), one_by_one=one_by_one)
     assert row.inputs["batch_num_images"].tolist() == counts
     with prune(model(), VisPruner(ratio=0.5)) as session:

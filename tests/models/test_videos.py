@@ -163,7 +163,7 @@ def test_frames_between_marks_are_a_clip() -> None:
 
 
 def test_clips_whose_features_come_from_outside_are_refused() -> None:
-    """Where runs of placeholders do not show what belongs together; images are runs in any case."""
+    """Their runs of placeholders do not show what belongs together; images are runs in any case."""
     model, x = build("qwen3_vl"), videos("qwen3_vl")
     with torch.no_grad():
         features = model.get_video_features(x["pixel_values_videos"], x["video_grid_thw"], return_dict=True)

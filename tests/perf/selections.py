@@ -1,4 +1,4 @@
-"""How long selections take beside the published algorithm and the work they cannot avoid.
+"""Times of selections beside the published algorithm and the work they cannot avoid.
 
     python -m tests.perf.selections --json selections.json --plot selections.png
 

@@ -38,7 +38,7 @@ class TargetResult:
 
     @property
     def met(self) -> bool:
-        """Whether the target is reached."""
+        """Return whether the target is reached."""
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the ratio of a method with several pruning points means, where it prunes, and which fields it refuses."""
+"""Meaning of the ratio of a method with several pruning points, its layers, and the fields that it refuses."""
 
 from __future__ import annotations
 

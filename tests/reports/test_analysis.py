@@ -27,7 +27,7 @@ from uniprune.utils.console import RunProgress
 pytestmark = pytest.mark.end_to_end
 
 Chance = Callable[[RunRecord, str], float]
-"""How often a run is right on an ability."""
+"""Share of right answers of a run on an ability."""
 ABILITIES = ("ocr", "instruction")
 METHODS_RUN = ("random-pre", "divprune", "fastv", "divprune+fastv")
 

@@ -27,7 +27,7 @@ from uniprune.reports.method_cards import (
 
 NAMES = [entry.name for entry in embedded()]
 SOURCES = ("Paper", "Release", "UniPruneBench")
-"""What a deviation departs from: the first word of each."""
+"""Sources that deviations depart from: the first word of each."""
 
 
 def test_the_page_is_fresh() -> None:

@@ -16,7 +16,7 @@ SLACK = 0.1  # some changes and means are cut off instead of rounded
 
 
 def half(printed: str) -> float:
-    """How far a rounded number may be from the true one."""
+    """Return the largest distance of a rounded number from the true one."""
     return 0.5 * 10 ** -len(printed.partition(".")[2])
 
 

@@ -1,4 +1,4 @@
-"""Which runs are compared with which, and what becomes of runs that lack something: on records made of numbers."""
+"""Runs that are compared with each other, and what becomes of runs that lack something: on records made of numbers."""
 
 from __future__ import annotations
 

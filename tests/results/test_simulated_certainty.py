@@ -1,5 +1,6 @@
-"""How often intervals hold the truth and equal methods are called different, where runs are few: docs/statistics.md.
+"""Frequencies with which intervals hold the truth and equal methods are called different, where runs are few.
 
+Figures stand in docs/statistics.md.
 `TRIALS` is raised by hand for the figures in the docs; every figure is printed (`pytest -s`).
 """
 

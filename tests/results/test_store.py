@@ -1,4 +1,4 @@
-"""Which stored files count: copies, altered and damaged records are left out by name, folders of machines add up."""
+"""Stored files that count: copies, altered and damaged records are left out by name, folders of machines add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was stored is on disk before the call returns, not only in a buffer of the system."""
+"""Stored lines are on disk before the call returns, not only in a buffer of the system."""
 
 from __future__ import annotations
 

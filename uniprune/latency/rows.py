@@ -119,7 +119,7 @@ class BenchRow(Strict):
     measured: BenchResult | None = None
     """Null when it failed."""
     error: str | None = None
-    """Why it failed."""
+    """Reason of its failure."""
     untried: str | None = None
     """Remark about parts of the model that no test of its family runs on."""
     vanilla: Reference | None = None

@@ -36,7 +36,7 @@ class ImageSettings(BaseModel):
     """Factor by which the first image of a prompt is enlarged (bilinear) before it is processed."""
 
     one_by_one: bool = False
-    """Whether every image of a prompt is processed as if it were the only one."""
+    """True if every image of a prompt is processed as if it were the only one."""
 
     def joined(self, more: ImageSettings) -> ImageSettings:
         """Return these settings with those of `more` in their place, field by field."""

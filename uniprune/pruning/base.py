@@ -86,7 +86,7 @@ class Pruner:
     order: Order = "raster"
 
     kind: ClassVar[str] = "pre-llm"
-    """Where it acts: "none", "pre-llm", "intra-llm" or "hybrid"."""
+    """Place in which it acts: "none", "pre-llm", "intra-llm" or "hybrid"."""
     llm_attention: ClassVar[bool] = False
     """True if `select` reads `view.attention`, which needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False

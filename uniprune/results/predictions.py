@@ -79,7 +79,7 @@ class Prediction(BaseModel):
     peak_bytes: int | None = None
     """Most GPU memory in use during the batch."""
     remarks: list[str] = []
-    """What a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`."""
+    """Remarks for a reader of this row, by names of `uniprune.results.remarks.REMARKS`."""
     error: str | None = None
     """Reason why the row could not be given to the model."""
 
