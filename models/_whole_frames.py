@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
 
 from .qwen2_5_vl import Qwen2_5_VL
@@ -29,3 +30,25 @@ class WholeFrames(Qwen2_5_VL):
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid: tokens are in raster order."""
         return list(tokens.split([t * h * w for t, h, w in grids]))
+
+
+def tiny_fields(text: Mapping[str, Any], **tower: Any) -> dict[str, Any]:
+    """Return a configuration of Qwen3-VL's form: a tower of four blocks, with further fields `tower`, and `text`."""
+    vision = {
+        **VISION,
+        "depth": 4,
+        "num_heads": 4,
+        "patch_size": 16,
+        "out_hidden_size": text["hidden_size"],
+        "num_position_embeddings": 256,
+        **tower,
+    }
+    return {
+        "vision_config": vision,
+        "text_config": {"head_dim": 16, **text},
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "vision_start_token_id": IMAGE_START,
+        "vision_end_token_id": IMAGE_END,
+        "tie_word_embeddings": False,
+    }

@@ -6,13 +6,11 @@ from typing import Any, ClassVar
 
 from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
-from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.registry import register_model
 
-from ._whole_frames import WholeFrames
+from ._whole_frames import WholeFrames, tiny_fields
 from .qwen2_5_vl import TinyQwen2_5_VL
 
-PATCH = 16
 ROPE = {
     "rope_type": "default",
     "rope_theta": 1e4,
@@ -67,26 +65,10 @@ class Qwen3_5Moe(Qwen3_5):
 
 
 def _fields(text: dict[str, Any]) -> dict[str, Any]:
-    vision = {
-        **VISION,
-        "depth": 4,
-        "num_heads": 4,
-        "patch_size": PATCH,
-        "out_hidden_size": text["hidden_size"],
-        "num_position_embeddings": 256,
-    }
     linear = {
         "linear_num_value_heads": 4,
         "linear_num_key_heads": 2,
         "linear_key_head_dim": 16,
         "linear_value_head_dim": 16,
     }
-    return {
-        "vision_config": vision,
-        "text_config": {"rope_parameters": ROPE, "head_dim": 16, "layer_types": KINDS, **linear, **text},
-        "image_token_id": IMAGE,
-        "video_token_id": VIDEO,
-        "vision_start_token_id": IMAGE_START,
-        "vision_end_token_id": IMAGE_END,
-        "tie_word_embeddings": False,
-    }
+    return tiny_fields({"rope_parameters": ROPE, "layer_types": KINDS, **linear, **text})

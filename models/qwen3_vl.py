@@ -9,13 +9,11 @@ from torch import nn
 
 from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
-from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.registry import register_model
 
-from ._whole_frames import WholeFrames
+from ._whole_frames import WholeFrames, tiny_fields
 from .qwen2_5_vl import TinyQwen2_5_VL
 
-PATCH = 16
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2], "mrope_interleaved": True}
 
 
@@ -68,21 +66,4 @@ class Qwen3VLMoe(Qwen3VL):
 
 
 def _fields(text: dict[str, Any]) -> dict[str, Any]:
-    vision = {
-        **VISION,
-        "depth": 4,
-        "num_heads": 4,
-        "patch_size": PATCH,
-        "out_hidden_size": text["hidden_size"],
-        "num_position_embeddings": 256,
-        "deepstack_visual_indexes": [0, 1, 2],
-    }
-    return {
-        "vision_config": vision,
-        "text_config": {"rope_parameters": ROPE, "head_dim": 16, **text},
-        "image_token_id": IMAGE,
-        "video_token_id": VIDEO,
-        "vision_start_token_id": IMAGE_START,
-        "vision_end_token_id": IMAGE_END,
-        "tie_word_embeddings": False,
-    }
+    return tiny_fields({"rope_parameters": ROPE, **text}, deepstack_visual_indexes=[0, 1, 2])
