@@ -18,9 +18,6 @@ ROWS = 128
 GPU_ROWS = 4096
 """The same on a GPU, where starting an operation costs more than fetching its data."""
 
-MANY, LISTED = 600, 24
-"""Candidates from which on lists of the most similar ones save time, and the length of such a list."""
-
 LEAST_NORM = 1e-12
 """Norm below which a vector counts as this long, as in `F.normalize`, so that zero vectors have cosine 0."""
 
@@ -100,63 +97,6 @@ def cosine_distance(tokens: Tensor) -> Tensor:
     """[N, N] pairwise 1 - cos of `tokens` [N, D]; a zero vector is at distance 1 from everything. O(N^2 D)."""
     # In place: at thousands of tokens, fetching fresh memory costs as much as the arithmetic.
     return cosine_similarity(tokens).neg_().add_(1)
-
-
-def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:
-    """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
-
-    Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
-    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); on a CPU, where
-    reading a value does not synchronise, most of them read short lists only while many candidates are left.
-
-    Args:
-        similarity: [N, N] similarities.
-        ranked: [R] candidates, best first.
-        keep: how many of them to leave.
-        step: most tokens dropped in one round.
-
-    Returns:
-        [keep] of the candidates. Chaotic by nature: the order after a round decides the next split, so one swap of
-        nearly equal similarities changes the outcome.
-    """
-    rest, lists = ranked if keep else ranked[:0], None
-    while len(rest) > keep:
-        even, odd = rest[0::2], rest[1::2]
-        if similarity.device.type != "cpu" or len(rest) < MANY:
-            closest = similarity[even[:, None], odd].amax(1)
-        else:
-            if lists is None or len(rest) <= lists.candidates / 2:  # by then many of those listed are gone
-                lists = Shortlists(similarity, rest)
-            closest = lists.largest(even, odd)
-        drop = min(step, len(rest) - keep, len(even))
-        rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
-    return rest
-
-
-class Shortlists:
-    """Lists of the candidates most similar to each, to find its largest similarity to any set of others soon.
-
-    Args:
-        similarity: [N, N] similarities.
-        candidates: [R] tokens that `largest` may be called with, at least `LISTED`.
-    """
-
-    def __init__(self, similarity: Tensor, candidates: Tensor) -> None:
-        self.similarity, self.candidates = similarity, len(candidates)
-        self.values = similarity.new_empty(len(similarity), LISTED)
-        self.tokens = candidates.new_empty(len(similarity), LISTED)
-        ascending = candidates.sort().values
-        for rows in ascending.split(ROWS):
-            self.values[rows], columns = similarity[rows][:, ascending].topk(LISTED, sorted=False)
-            self.tokens[rows] = ascending[columns]
-
-    def largest(self, tokens: Tensor, others: Tensor) -> Tensor:
-        """[T] largest similarity of each of `tokens` [T] to `others` [M], disjoint and all of them candidates."""
-        other = torch.zeros(len(self.similarity), dtype=torch.bool).index_fill_(0, others, True)
-        found = self.values[tokens].masked_fill_(~other[self.tokens[tokens]], -torch.inf).amax(1)
-        unlisted = found.isneginf().nonzero()[:, 0]
-        found[unlisted] = self.similarity[tokens[unlisted, None], others].amax(1)
-        return found
 
 
 def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
