@@ -33,8 +33,9 @@ from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse
 from uniprune.methods.zspaprune import core_and_diverse, relevance
 from uniprune.pruning.clustering import density_peaks
-from uniprune.pruning.functional import cosine_distance, group_means, merge_with_background, top_k
+from uniprune.pruning.functional import cosine_distance, group_means, top_k
 from uniprune.pruning.greedy import dpp_map, farthest_points
+from uniprune.pruning.merging import merge_with_background
 
 GRIDS = {256: (16, 16), 576: (24, 24), 1280: (32, 40), 2880: (48, 60)}
 WIDTHS = (1024, 3584)

@@ -6,6 +6,8 @@ as one. On a CPU matrix products are made prompt by prompt, so that none of a pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,6 +60,11 @@ def random_subset(tokens: int, keep: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(tokens, generator=generator, device=generator.device)[:keep]
 
 
+def random_subsets(tokens: int, keep: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """[P, keep], a `random_subset` by each of P generators of one device."""
+    return torch.stack([torch.randperm(tokens, generator=one, device=one.device) for one in generators])[:, :keep]
+
+
 def complement(tokens: int, taken: Tensor) -> Tensor:
     """[..., tokens - T] indices that are not in `taken` [..., T] (unique), ascending. O(tokens)."""
     free = torch.ones(*taken.shape[:-1], tokens, dtype=torch.bool, device=taken.device)
@@ -81,6 +88,17 @@ def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
         return gram(left)
     right = at_least_float32(b)
     return products(left, right).mul_(inverse_norms(right)[..., None, :])
+
+
+def own_similarities(a: Tensor, b: Sequence[Tensor]) -> list[Tensor]:
+    """[N, M] cosines of each prompt's tokens `a` [P, N, D] and its own vectors [M, D] of `b`; M may differ."""
+    left, right, sizes = (
+        F.normalize(at_least_float32(a), dim=-1),
+        at_least_float32(torch.cat(list(b))),
+        list(map(len, b)),
+    )
+    parts = zip(left, right.split(sizes), inverse_norms(right).split(sizes), strict=True)
+    return [(one @ other.T).mul_(factors) for one, other, factors in parts]
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
@@ -180,24 +198,6 @@ class Shortlists:
         return found
 
 
-def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
-    """k-nearest merging: each anchor plus the weighted sum of the tokens most similar to it.
-
-    Args:
-        features: [..., N, C] summed vectors.
-        anchors: [..., A] tokens to merge into.
-        keys: [..., N, d] vectors compared by cosine.
-        weights: [..., N] of the added tokens.
-        neighbours: how many of all other tokens, anchors included, are added to an anchor.
-
-    Returns:
-        [..., A, C], nothing renormalised. O(A N d + A neighbours C).
-    """
-    similarity = cosine_similarity(rows_of(keys, anchors), keys).scatter_(-1, anchors[..., None], -torch.inf)
-    nearest = largest_in_rows(similarity, min(neighbours, features.shape[-2] - 1))
-    return rows_of(features, anchors) + weighted_sums(features, nearest, weights)
-
-
 def rows_of(x: Tensor, indices: Tensor) -> Tensor:
     """[..., k, C] rows `indices` [..., k] of `x` [..., N, C], which may share those in front. O(k C)."""
     return x[indices] if indices.dim() == 1 else x.gather(-2, indices[..., None].expand(*indices.shape, x.shape[-1]))
@@ -229,40 +229,6 @@ def largest_in_rows(values: Tensor, count: int) -> Tensor:
     above, equal = values > least, values == least
     chosen = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
     return true_places(chosen, count)
-
-
-def merge_with_background(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
-    """[..., A + 1, C]: `add_neighbours`, and one token more, the weighted sum of everything that is no anchor."""
-    background = combined(weights.to(features).scatter(-1, anchors, 0), features)
-    return torch.cat((add_neighbours(features, anchors, keys, weights, neighbours), background[..., None, :]), dim=-2)
-
-
-def combined(weights: Tensor, rows: Tensor) -> Tensor:
-    """[..., C] sums of weights[i] x rows[i], of `weights` [..., N] and `rows` [..., N, C]. O(N C)."""
-    if weights.dim() == 1:
-        return weights @ rows
-    if rows.device.type != "cpu":
-        return (weights[..., None, :] @ rows)[..., 0, :]
-    return torch.stack([combined(*one) for one in zip(weights, rows, strict=True)])
-
-
-def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: Tensor) -> Tensor:
-    """Each anchor plus the mean of the `others` that are most similar to it, or alone when there are none.
-
-    Args:
-        features: [..., N, C] averaged vectors.
-        keys: [..., N, d] vectors compared by cosine.
-        anchors: [..., A] tokens to merge into.
-        others: [..., R] tokens that are each given to their nearest anchor.
-
-    Returns:
-        [..., A, C]. O(R A (d + C)).
-    """
-    count = anchors.shape[-1]
-    if not count:
-        return rows_of(features, anchors)
-    owner = cosine_similarity(rows_of(keys, others), rows_of(keys, anchors)).argmax(-1)
-    return rows_of(features, anchors) + group_means(rows_of(features, others), owner, count)
 
 
 def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:

@@ -57,7 +57,7 @@ def _farthest_points(distance: Tensor, nearest: Tensor, count: int, fresh: bool 
 
 
 def nearest_other(distance: Tensor) -> Tensor:
-    """[..., N] distance of each point to its nearest other one, from `distance` [..., N, N]. O(N^2), few rows copied."""
+    """[..., N] distance of each point to its nearest other, from `distance` [..., N, N]. O(N^2), a few rows copied."""
     step, parts = rows_at_a_time(distance), []
     for start in range(0, distance.shape[-1], step):
         rows = distance[..., start : start + step, :].clone()

@@ -76,9 +76,7 @@ def dpp_map(kernel: Tensor, gain: Tensor, floor: Tensor, count: int, room: int =
     return picks.view(*gain.shape[:-1], count)
 
 
-def disagreement(
-    farthest_loop: Loop, dpp_loop: Loop, device: torch.device, dtype: torch.dtype, picks: int = 60
-) -> str:
+def disagreement(farthest_loop: Loop, dpp_loop: Loop, device: torch.device, dtype: torch.dtype, picks: int = 60) -> str:
     """Compare the kernels of every size with the loops on random points; return the first difference, "" for none.
 
     Two prompts are decided at once, the second with the points of the first in reverse; `picks` for either.
