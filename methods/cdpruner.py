@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
-from uniprune.pruning.functional import cosine_similarity, own_similarities
+from uniprune.pruning.functional import cosine_similarity, relevance
 from uniprune.pruning.greedy import dpp_map
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
@@ -53,15 +53,11 @@ class CDPruner(PreLLM):
     needs_text: ClassVar[bool] = True
     scale_invariant: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
-        return self._choose(view.tokens, cosine_similarity(view.tokens, view.prompt).mean(-1), keep)
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        similarity = relevance(view.tokens, view.prompt, torch.mean)
+        return dpp_map(conditional_kernel(view.tokens, unit_range(-similarity if self.invert else similarity)), keep)
 
-    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
-        relevance = [own.mean(-1) for own in own_similarities(batch.tokens, batch.prompt)]
-        return self._choose(batch.tokens, torch.stack(relevance), keep)
-
-    def _choose(self, tokens: Tensor, relevance: Tensor, keep: int) -> Tensor:
-        return dpp_map(conditional_kernel(tokens, unit_range(-relevance if self.invert else relevance)), keep)
+    select_batch = select
 
 
 def unit_range(relevance: Tensor) -> Tensor:

@@ -54,37 +54,27 @@ class VisionZip(PreLLM):
     vision_layer: int | None = None
 
     def select(self, view: View, keep: int) -> Selection:
-        if not self.cls:
-            return self._select(view, view.tokens[:0], keep)
-        states = view.vision.cls_tokens(self.vision_layer)[: keep - self._contextual(keep)]
-        return self._select(view, view.vision.project(states), keep)
+        return self._select(view, keep, view.vision.cls_tokens(self.vision_layer) if self.cls else None)
 
     def select_batch(self, batch: ViewBatch, keep: int, /) -> Selection | None:
-        return None if self.cls else self._select(batch, batch.tokens[:, :0], keep)
+        return None if self.cls else self._select(batch, keep)
 
-    def _contextual(self, keep: int) -> int:
-        return min(keep - 1, keep_count(keep, self.contextual))
-
-    def _select(self, view: View | ViewBatch, head: Tensor, keep: int) -> Selection:
-        """Fill the places that class tokens `head` [..., H, D] leave."""
-        context, first = self._contextual(keep), head.shape[-2]
+    def _select(self, view: View | ViewBatch, keep: int, states: Tensor | None = None) -> Selection:
+        context = min(keep - 1, keep_count(keep, self.contextual))
+        head = view.tokens[..., :0, :] if states is None else view.vision.project(states[: keep - context])
         importance = view.vision.importance(self.vision_layer)
-        dominant, anchors, others = split_tokens(importance, keep - context - first, context)
+        dominant, anchors, others = split_tokens(importance, keep - context - head.shape[-2], context)
         features, keys = view.features(self.space), view.vision.keys(self.vision_layer, head_mean=True)
         merged = merge_into_nearest(at_least_float32(features), keys, anchors, others)
-        slots = torch.cat((dominant, anchors), dim=-1)
-        if first:
-            slots = torch.cat((complement(importance.shape[-1], slots)[..., :first], slots), dim=-1)
-        tokens = (head, rows_of(view.tokens, dominant), view.project(merged, self.space))
-        return Selection(slots, torch.cat(tokens, dim=-2))
+        chosen = torch.cat((dominant, anchors), dim=-1)
+        slots = torch.cat((complement(keys.shape[-2], chosen)[..., : head.shape[-2]], chosen), dim=-1)
+        return Selection(slots, torch.cat((head, rows_of(view.tokens, dominant), view.project(merged, self.space)), -2))
 
 
 def split_tokens(importance: Tensor, dominant: int, contextual: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ascending indices of the dominant tokens, of evenly spaced anchors among the others, and of all that remain."""
     best = top_k(importance, dominant).sort().values
     rest = complement(importance.shape[-1], best)
-    contextual = min(contextual, rest.shape[-1])
     step = max(1, rest.shape[-1] // max(1, contextual))
     spaced = rest[..., : contextual * step].unflatten(-1, (contextual, step))
-    others = torch.cat((spaced[..., 1:].flatten(-2), rest[..., contextual * step :]), dim=-1)
-    return best, spaced[..., 0], others
+    return best, spaced[..., 0], torch.cat((spaced[..., 1:].flatten(-2), rest[..., contextual * step :]), dim=-1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
-from uniprune.pruning.functional import at_least_float32, cosine_distance, cosine_similarity, own_similarities, top_k
+from uniprune.pruning.functional import at_least_float32, cosine_distance, relevance, top_k
 from uniprune.pruning.greedy import farthest_points
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
@@ -50,30 +50,18 @@ class ZSPAPrune(PreLLM):
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
-        scores = relevance(view.tokens, view.prompt, self.pooling)
+        scores = relevance(view.tokens, pooled(view.prompt, self.pooling), torch.amax)
         return core_and_diverse(view.tokens, scores, keep_count(keep, self.k), keep)
 
     def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
-        prompts = [pooled(prompt, self.pooling) for prompt in batch.prompt]
-        scores = torch.stack([own.amax(-1) for own in own_similarities(batch.tokens, prompts)])
+        scores = relevance(batch.tokens, [pooled(prompt, self.pooling) for prompt in batch.prompt], torch.amax)
         return core_and_diverse(batch.tokens, scores, keep_count(keep, self.k), keep)
-
-
-def relevance(tokens: Tensor, prompt: Tensor, pooling: Pooling) -> Tensor:
-    """[N] similarity of `tokens` [N, D] to `prompt` [M, D]."""
-    return cosine_similarity(tokens, pooled(prompt, pooling)).amax(1)
 
 
 def pooled(prompt: Tensor, pooling: Pooling) -> Tensor:
     """[1, D] mean or maximum of `prompt` [M, D], or the prompt itself."""
     prompt = at_least_float32(prompt)
-    match pooling:
-        case "mean":
-            return prompt.mean(0, keepdim=True)
-        case "max":
-            return prompt.amax(0, keepdim=True)
-        case "none":
-            return prompt
+    return {"mean": prompt.mean(0, keepdim=True), "max": prompt.amax(0, keepdim=True), "none": prompt}[pooling]
 
 
 def core_and_diverse(tokens: Tensor, scores: Tensor, core: int, keep: int) -> Tensor:

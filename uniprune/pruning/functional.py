@@ -6,7 +6,7 @@ as one. On a CPU matrix products are made prompt by prompt, so that none of a pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,8 @@ def true_places(mask: Tensor, count: int) -> Tensor:
     On a GPU they are sorted instead of searched for: the size of a search's result would have to be waited for.
     """
     if mask.device.type == "cpu":
-        return mask.nonzero()[:, -1].view(*mask.shape[:-1], count)
+        found = mask.nonzero()[:, -1]
+        return found if mask.dim() == 1 else found.view(*mask.shape[:-1], count)
     return mask.byte().argsort(descending=True, stable=True)[..., :count]
 
 
@@ -90,15 +91,20 @@ def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
     return products(left, right).mul_(inverse_norms(right)[..., None, :])
 
 
-def own_similarities(a: Tensor, b: Sequence[Tensor]) -> list[Tensor]:
-    """[N, M] cosines of each prompt's tokens `a` [P, N, D] and its own vectors [M, D] of `b`; M may differ."""
-    left, right, sizes = (
-        F.normalize(at_least_float32(a), dim=-1),
-        at_least_float32(torch.cat(list(b))),
-        list(map(len, b)),
-    )
-    parts = zip(left, right.split(sizes), inverse_norms(right).split(sizes), strict=True)
-    return [(one @ other.T).mul_(factors) for one, other, factors in parts]
+def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """[..., N] cosines of `tokens` [..., N, D] with vectors `text` [M, D], of which every prompt has its own, reduced.
+
+    Args:
+        tokens: of one prompt or several.
+        text: of one prompt, or a sequence with those of each.
+        reduce: as `torch.mean` or `torch.amax`, over the vectors. O(N M D).
+    """
+    if isinstance(text, Tensor):
+        return reduce(cosine_similarity(tokens, text), -1)
+    left, right = F.normalize(at_least_float32(tokens), dim=-1), at_least_float32(torch.cat(list(text)))
+    parts = [part.split(list(map(len, text))) for part in (right, inverse_norms(right))]
+    each = zip(left, *parts, strict=True)
+    return torch.stack([reduce((own @ other.T).mul_(factors), -1) for own, other, factors in each])
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
