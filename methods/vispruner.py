@@ -73,7 +73,10 @@ class VisPruner(PreLLM):
 
 
 def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:
-    """[..., keep] indices: the `important` best by `importance` [..., N], then the least alike `features` [..., N, C]."""
+    """[..., keep] indices: the `important` best by `importance` [..., N], then those least alike.
+
+    Compared are the `features` [..., N, C].
+    """
     ranked = top_k(importance, importance.shape[-1])
     similarity = cosine_similarity(features.double())
     diverse = drop_most_similar(similarity, ranked[..., important:], keep - important, step)

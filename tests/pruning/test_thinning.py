@@ -58,7 +58,9 @@ def test_prompts_together() -> None:
     ranked = torch.stack([torch.arange(24), torch.arange(23, -1, -1)])
     for keep in (0, 5, 24):
         got = drop_most_similar(similarity, ranked, keep, 3)
-        assert got.tolist() == [drop_most_similar(*one, keep, 3).tolist() for one in zip(similarity, ranked, strict=True)]
+        assert got.tolist() == [
+            drop_most_similar(*one, keep, 3).tolist() for one in zip(similarity, ranked, strict=True)
+        ]
 
 
 def test_a_machine_without_a_working_triton_keeps_the_rounds() -> None:

@@ -15,7 +15,7 @@ from uniprune.utils.paths import PACKAGE, ROOT
 RULES = tuple(
     f"uniprune.pruning.{name}"
     for name in (
-        *("functional", "greedy", "greedy_triton", "clustering", "schedules"),
+        *("functional", "merging", "grids", "greedy", "greedy_triton", "clustering", "schedules"),
         *("thinning", "thinning_triton"),
     )
 )

@@ -112,7 +112,7 @@ def fused(similarity: Tensor, candidates: int) -> ModuleType | None:
 
 @cache
 def _proven(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Return whether the kernels of a size make the picks of the loop; tried once, so that later calls are not slower."""
+    """Return whether the kernels of a size make the picks of the loop; tried once, so that timed calls are not."""
     what = f"rankings are thinned out on {device}"
     return proven(what, "round by round", lambda: disagreement(device, dtype, size))
 

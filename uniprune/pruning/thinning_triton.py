@@ -161,7 +161,7 @@ def _round(  # type: ignore[no-untyped-def]
         this = tl.load(ordered + at, mask=following, other=0)
         equal = tl.load(ordered + at + 1, mask=following, other=1) == this
         if tl.sum((following & equal).to(tl.int32), 0) > 0:  # of equal ones the first comes first
-            for earlier in range(0, half):
+            for earlier in range(half):
                 to += ((tl.load(unordered + earlier) == key) & (earlier < at)).to(tl.int32)
 
         tl.store(rest + to - drop, own, mask=inside & (to >= drop))
