@@ -26,7 +26,7 @@ LEAST_NORM = 1e-12
 
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def top_k(scores: Tensor, keep: int) -> Tensor:
@@ -100,6 +100,8 @@ def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[
     """
     if isinstance(text, Tensor):
         return reduce(cosine_similarity(tokens, text), -1)
+    if len(set(map(len, text))) == 1:
+        return relevance(tokens, torch.stack(list(text)), reduce)
     left, right = F.normalize(at_least_float32(tokens), dim=-1), at_least_float32(torch.cat(list(text)))
     parts = [part.split(list(map(len, text))) for part in (right, inverse_norms(right))]
     each = zip(left, *parts, strict=True)
@@ -188,9 +190,9 @@ def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
     on GPUs.
     """
     if group.dim() > 1:
-        every = count * (group.numel() // group.shape[-1])
-        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), every)
-        return means.unflatten(0, (*group.shape[:-1], count))
+        prompts = len(group)
+        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count)
+        return means.unflatten(0, (prompts, count))
     ordered, members = group.sort(stable=True)
     ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
     sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)
