@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -130,7 +131,7 @@ def test_text_between_images_lost(family: str, monkeypatch: pytest.MonkeyPatch) 
     """UniPruneBench treats everything from the first image token to the last as one image."""
     for pruner in (RandomPre(ratio=0.3), FastV(ratio=0.3)):
         check_text_stays(family, pruner)
-    dropped, marks = prefill.dropped_on_device, visual(inputs(family, (3,)))[0]
+    dropped, marks = prefill.dropped_on_device, visual(inputs(family, (3,)))
     places = marks.nonzero()[:, 0]
     between = ~marks
     between[: places[0]] = between[places[-1] :] = False

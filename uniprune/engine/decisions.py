@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,39 @@ class Choice:
                     raise self.answer.error(number, "replacement tokens that contain NaN or infinity")
 
 
+@dataclass(frozen=True)
+class Choices:
+    """The answers of a stage on their way to the CPU.
+
+    Attributes:
+        layer: the stage's layer.
+        parts: the answers.
+        lengths: tokens that every row shall have.
+        left: [B] tokens that every row has; None before they are dropped.
+    """
+
+    layer: int
+    parts: list[Choice]
+    lengths: tuple[int, ...] = ()
+    left: Part | None = None
+
+    def check(self) -> None:
+        """Refuse values that no answer may have, and rows of another length than was chosen; waits for them.
+
+        Raises:
+            PruningError: naming the method, layer, sample and problem.
+        """
+        for part in self.parts:
+            part.check()
+        counts = self.lengths if self.left is None else tuple(self.left.read().tolist())
+        for row, (length, count) in enumerate(zip(self.lengths, counts, strict=True)):
+            if length != count:
+                raise PruningError(
+                    f"at layer {self.layer}, row {row}: {length} tokens were chosen, but {count} are left; the method "
+                    "changed what the engine counts tokens by"
+                )
+
+
 def sent_to_host(answers: Sequence[Answer], *more: Tensor) -> tuple[list[Choice], list[Part]]:
     """Start to copy answers, and further integers, to the CPU; nothing waits."""
     merged = [answer.tokens.isfinite().flatten(1).all(1) for answer in answers if answer.tokens is not None]
@@ -152,14 +185,9 @@ def settle(answers: Sequence[Answer]) -> list[Choice]:
         PruningError: naming the method, layer, sample and problem.
     """
     choices, _ = sent_to_host(answers)
-    check_all(choices)
-    return choices
-
-
-def check_all(choices: Iterable[Choice]) -> None:
-    """Refuse impossible values of any answer."""
     for choice in choices:
         choice.check()
+    return choices
 
 
 def _malformed(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.compaction import replace_tokens
-from uniprune.engine.decisions import Answer, Choice, batched, choose, choose_batch, joined, sent_to_host, settle
+from uniprune.engine.decisions import Answer, Choice, Choices, batched, choose, choose_batch, joined, sent_to_host, settle
 from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints, KeptTokens, Known, Row, Source, pack, valid_columns
@@ -40,16 +40,17 @@ class Dropped:
         columns: [B, n'] columns that stay, any at padding.
         now: the tokens that are left.
         moves: tokens that take the place of others.
-        choices: answers whose values are not checked yet.
+        choices: answers whose values are not checked yet, if any.
     """
 
     hidden: Tensor
     columns: Tensor
     now: DeviceTokens
     moves: list[Move]
-    choices: list[Choice]
+    choices: Choices | None
 
 
+@torch.no_grad()
 def decide(arriving: StageInput, prompts: Sequence[Prompt]) -> Decided:
     """Call the stage's method for every group of every prompt, unless everything is kept anyway.
 
@@ -134,9 +135,10 @@ def dropped_on_device(
     if len(gone):
         stays.index_fill_(0, now.columns(gone, device), 0)
     # In the order of `stays`, columns that stay come last, as they were.
-    columns = stays.view(len(lengths), -1).argsort(dim=1, stable=True)[:, now.kept.width - max(lengths) :]
+    stays = stays.view(len(lengths), -1)[::copies]
+    columns = stays.argsort(dim=1, stable=True)[:, now.kept.width - max(lengths) :]
     if copies > 1:
-        columns = columns[::copies].repeat_interleave(copies, 0)
+        columns = columns.repeat_interleave(copies, 0)
     valid = valid_columns(lengths)
     real = None if valid.all() else sent(valid, device)
     columns = columns if real is None else columns.where(real, 0)
@@ -144,13 +146,15 @@ def dropped_on_device(
     if not now.unpruned:
         index = now.index(device).gather(1, columns)
         index = index if real is None else index.where(real, 0)
-    choices, (found,) = sent_to_host([answer for _, answer in decided], index)
+    choices, (found, count) = sent_to_host([answer for _, answer in decided], index, stays.sum(1))
     _record(arriving.stage.layer, prompts, decided, choices)
     for (groups, _), own in zip(decided, survivors, strict=True):
         for number, (prompt, group) in enumerate(groups.members):
             prompt.chosen[group.ordinal] = own, number
     left = DeviceTokens(KeptTokens(arriving.stage.layer, lengths, valid.shape[1], valid, found), length, index)
-    return Dropped(_replaced(arriving.hidden, replaced, copies), columns, left, _moves(replaced, copies, length), choices)
+    hidden, moves = _replaced(arriving.hidden, replaced, copies), _moves(replaced, copies, length)
+    unchecked = Choices(arriving.stage.layer, choices, lengths[::copies], count)
+    return Dropped(hidden, columns, left, moves, unchecked)
 
 
 def dropped_on_host(
@@ -188,7 +192,7 @@ def dropped_on_host(
         KeptTokens(arriving.stage.layer, lengths, valid.shape[1], valid, Known(index)), length
     )
     hidden, moves = _replaced(arriving.hidden, replaced, copies), _moves(replaced, copies, length)
-    return Dropped(hidden, sent(columns, device), left, moves, [])
+    return Dropped(hidden, sent(columns, device), left, moves, None)
 
 
 def _lengths(decided: Decided, now: DeviceTokens, copies: int) -> tuple[tuple[int, ...], Ints]:

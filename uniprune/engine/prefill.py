@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.checks import check_undrawn, random_states, undisturbed
 from uniprune.engine.compaction import CacheState, cached_layers, evict, following, remember, take
-from uniprune.engine.decisions import Choice, check_all
+from uniprune.engine.decisions import Choices
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.dropping import decide, dropped_on_device, dropped_on_host
@@ -142,7 +142,7 @@ class Prefill(Forward):
         self._moves: list[Move] = []
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
-        self._unchecked: list[Choice] = []
+        self._unchecked: list[Choices] = []
         self._left: DeviceTokens | None = None  # None until something was pruned
         self._placed: Tensor | None = None  # see `_origins`
         self._random = {} if idle else random_states()
@@ -239,7 +239,7 @@ class Prefill(Forward):
         dropped = drop(arriving, decided, prompts, self.batch.copies)
         if dropped is None:
             return hidden
-        self._unchecked += dropped.choices
+        self._unchecked += [] if dropped.choices is None else [dropped.choices]
         self._moves += dropped.moves
         self._left, self._placed = dropped.now, None
         self.kept.append(dropped.now.kept)
@@ -252,7 +252,8 @@ class Prefill(Forward):
     def _check(self) -> None:
         """Refuse impossible values of the choices that were made so far; waits for them."""
         unchecked, self._unchecked = self._unchecked, []
-        check_all(unchecked)
+        for choices in unchecked:
+            choices.check()
 
     def _upcoming(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> AttentionCapture:
         """Return the inputs that the attention of `layer` would have if it ran on `hidden`."""

@@ -62,6 +62,11 @@ class StageView(View):
         return embedded.to(self._device)
 
     @property
+    def sample(self) -> str:
+        """Id of the prompt."""
+        return self._prompt.info.id
+
+    @property
     def asks(self) -> bool:
         """Return whether there is a question, without reading its embeddings."""
         return self.given is not None or len(self.asked) > 0

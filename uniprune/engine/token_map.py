@@ -122,6 +122,10 @@ class PrefillInputs:
         self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
         self._visual_ids = adapter.visual_token_ids
 
+    def fetch(self) -> None:
+        """Copy ids and mask to the CPU now: behind the vision tower, the copy would wait for all of its work."""
+        _ = self.tokens
+
     @cached_property
     def tokens(self) -> Tokens:
         """The batch's tokens, copied to the CPU on first use: a prefill that cannot prune costs no transfer."""
