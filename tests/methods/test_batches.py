@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.helpers.views import make_view
 from tests.methods.test_degenerate_views import SETTINGS, Rows, Vision
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.pruning import functional, merging
 from uniprune.pruning.base import Pruner, Selection
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
@@ -81,7 +82,7 @@ def check(pruner: Pruner, count: int, keep: int, kind: str, dtype: torch.dtype, 
 
 def test_the_methods_used_most_have_a_second_form() -> None:
     most = {"random-pre", "random-intra", "divprune", "cdpruner", "fastv", "visionzip", "prumerge", "dart", "zspaprune"}
-    assert most <= BATCHED
+    assert most | {"vispruner", "sparsevlm", "gprune"} <= BATCHED
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,6 +97,19 @@ def test_several_views_are_decided_as_each_alone(name: str, setting: str, kind: 
 def test_many_views_of_many_tokens(name: str, setting: str) -> None:
     for kind, dtype in zip(("random", "tied"), DTYPES, strict=True):
         check(method(name, setting), 150, 20, kind, dtype, range(4))
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES)
+def test_the_operations_of_a_gpu_choose_the_same(monkeypatch: pytest.MonkeyPatch, name: str, setting: str) -> None:
+    """Carried out here, where products of a batch round otherwise than single ones."""
+    views, pruner = [drawn(150, "random", torch.float32, seed) for seed in range(4)], method(name, setting)
+    want = alone(pruner, views, 20)
+    for module in (functional, merging):
+        monkeypatch.setattr(module, "on_cpu", lambda x: False)
+    found = together(pruner, [drawn(150, "random", torch.float32, seed) for seed in range(4)], 20)
+    assert found.indices.tolist() == [one.indices.tolist() for one in want]
+    if found.tokens is not None:
+        torch.testing.assert_close(found.tokens, torch.stack([one.tokens for one in want if one.tokens is not None]))
 
 
 @pytest.mark.exhaustive

@@ -24,6 +24,11 @@ LEAST_NORM = 1e-12
 """Norm below which a vector counts as this long, as in `F.normalize`, so that zero vectors have cosine 0."""
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Check whether `x` is where reading a value does not wait and several prompts take as long as one by one."""
+    return x.device.type == "cpu"
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
     return x if x.dtype == torch.float64 else x.float()
@@ -40,7 +45,7 @@ def top_k(scores: Tensor, keep: int) -> Tensor:
     """
     values, order = scores.sort(descending=True, stable=True)
     unknown, best = values[..., :1].isnan(), order[..., :keep]  # NaN is sorted to the front
-    if scores.device.type != "cpu":
+    if not on_cpu(scores):
         return best.masked_fill_(unknown, -scores.shape[-1] - 1)
     if unknown.any():
         count = int(scores.isnan().sum())
@@ -75,7 +80,7 @@ def true_places(mask: Tensor, count: int) -> Tensor:
 
     On a GPU they are sorted instead of searched for: the size of a search's result would have to be waited for.
     """
-    if mask.device.type == "cpu":
+    if on_cpu(mask):
         found = mask.nonzero()[:, -1]
         return found if mask.dim() == 1 else found.view(*mask.shape[:-1], count)
     return mask.byte().argsort(descending=True, stable=True)[..., :count]
@@ -110,9 +115,9 @@ def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[
 
 def products(a: Tensor, b: Tensor) -> Tensor:
     """[..., N, M] inner products of `a` [..., N, D] and `b` [..., M, D]. O(N M D)."""
-    if a.device.type != "cpu" and a.dim() == b.dim() == 3:  # as `@`, which takes six operations for one
+    if not on_cpu(a) and a.dim() == b.dim() == 3:  # as `@`, which takes six operations for one
         return torch.bmm(a, b.mT)
-    if a.dim() == 2 or a.device.type != "cpu":
+    if a.dim() == 2 or not on_cpu(a):
         return a @ b.mT
     return torch.stack([products(*one) for one in zip(a, b, strict=True)])
 
@@ -125,12 +130,12 @@ def inverse_norms(x: Tensor) -> Tensor:
 
 def rows_at_a_time(matrix: Tensor) -> int:
     """Return how many rows of `matrix` to work on at a time, by its device."""
-    return ROWS if matrix.device.type == "cpu" else GPU_ROWS
+    return ROWS if on_cpu(matrix) else GPU_ROWS
 
 
 def gram(x: Tensor) -> Tensor:
     """[..., N, N] x @ x.mT, exactly symmetric; on a CPU for little more than half its cost, as one half is copied."""
-    if x.device.type != "cpu":
+    if not on_cpu(x):
         product = products(x, x)
         return torch.maximum(product, product.mT)
     product = x.new_empty(*x.shape[:-1], x.shape[-2])
