@@ -18,7 +18,8 @@ from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.latency.measure import Bench, BenchOptions
+from uniprune.latency.measure import Bench
+from uniprune.latency.options import BenchOptions
 from uniprune.latency.rows import BenchFile, BenchRow
 from uniprune.latency.tables import flat, spreads
 from uniprune.latency.timed_model import TimedModel, load_timed

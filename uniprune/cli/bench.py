@@ -63,7 +63,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Time every model, batch and number of visual tokens under every method."""
-    from uniprune.latency.measure import Bench, BenchOptions
+    from uniprune.latency.measure import Bench
+    from uniprune.latency.options import BenchOptions
     from uniprune.latency.plot import check_plot, plot
     from uniprune.latency.rows import BenchFile
     from uniprune.latency.tables import notes, to_csv, to_json, to_table

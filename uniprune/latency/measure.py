@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from uniprune.evaluation.environment import environment
 from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
-from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
+from uniprune.latency.options import BenchOptions
+from uniprune.latency.prompts import Prompts, random_prompts
 from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference
 from uniprune.latency.timed_model import TimedModel, check_tokens
 from uniprune.modeling.context import context_length
@@ -31,42 +32,6 @@ from uniprune.utils.console import RunProgress
 
 OUT_OF_MEMORY = "out of memory"
 """Error of rows that are measured again: the machine may have more free memory next time."""
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """Sizes of the prompts and number of the calls.
-
-    Attributes:
-        batches: prompts per call.
-        tokens: visual tokens of a prompt; None for one image of usual size.
-        text: words of a prompt.
-        new_tokens: tokens generated.
-        repeats: measured calls.
-        warmup: calls before them that are not measured.
-        seed: of pixels and words.
-        protocol: as for evaluations.
-    """
-
-    batches: tuple[int, ...] = (1,)
-    tokens: tuple[int, ...] | None = None
-    text: int = 60
-    new_tokens: int = 8
-    repeats: int = 10
-    warmup: int = 2
-    seed: int = 0
-    protocol: Literal["site", "average"] = "site"
-
-    def __post_init__(self) -> None:
-        least = {"text": LEAST_TEXT, "new_tokens": 1, "repeats": 1, "warmup": 0, "batches": 1, "tokens": 1}
-        options = {"text": "text-tokens", "new_tokens": "new-tokens", "batches": "batch"}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and number < smallest:
-                    raise UserError(f"--{options.get(name, name)} {number} must be at least {smallest}")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"--seed {self.seed} must be from 0 to 2 ** 63 - 1")
 
 
 class TimedMethod(NamedTuple):
