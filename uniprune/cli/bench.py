@@ -103,7 +103,7 @@ def act(options: argparse.Namespace) -> int:
             progress.say(f"{name} ({placement}, {'random weights' if options.random_weights else 'checkpoint'})")
             rows += Bench(model, choices, settings, file, progress).run()
             del model  # one at a time on the device
-    console = stdout()
+    console = stdout(320)  # the widest table, with the busy times of a GPU
     console.print(to_table(rows))
     for note in notes(rows):
         console.print(note, highlight=False, markup=False)
