@@ -63,7 +63,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Time every model, batch and number of visual tokens under every method."""
-    from uniprune.latency.measure import Bench, BenchOptions
+    from uniprune.latency.measure import Bench
+    from uniprune.latency.options import BenchOptions
     from uniprune.latency.plot import check_plot, plot
     from uniprune.latency.rows import BenchFile
     from uniprune.latency.tables import notes, to_csv, to_json, to_table
@@ -102,7 +103,7 @@ def act(options: argparse.Namespace) -> int:
             progress.say(f"{name} ({placement}, {'random weights' if options.random_weights else 'checkpoint'})")
             rows += Bench(model, choices, settings, file, progress).run()
             del model  # one at a time on the device
-    console = stdout()
+    console = stdout(320)  # the widest table, with the busy times of a GPU
     console.print(to_table(rows))
     for note in notes(rows):
         console.print(note, highlight=False, markup=False)
