@@ -1,79 +1,102 @@
 """Prefills as CUDA graphs: the decoder's layers as a serving engine would run them, without launches of single kernels.
 
 One eager prefill is recorded; then each stretch of layers between stages runs on static copies of its inputs, writes
-keys and values into a cache of its own, and is captured as one graph. On a CPU a plain call takes the place of the capture.
+keys and values into a cache of its own, and is captured as one graph. On a CPU plain calls take the place of graphs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.evaluation.generation import is_out_of_memory
+from uniprune.latency.options import BenchOptions
 from uniprune.latency.prompts import Prompts
-from uniprune.latency.recorded_prefill import Recorder, Segment, Segments, mapped
+from uniprune.latency.recorded_prefill import Recorder, Segment, Segments
 from uniprune.latency.replay import Captured, Plain, check_calls, run_segment
+from uniprune.latency.rows import BenchRow, GraphResult
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.greedy import Greedy
 from uniprune.pruning.base import Pruner
 
+OUT_OF_MEMORY = "out of memory"
+"""Refusal of graphs that are tried again: the machine may have more free memory next time."""
 LEAST_TOLERANCE = 1e-5
 """Largest difference from the eager prefill as a share of its norm, for precise types; four steps of coarser ones."""
 
 
-class GraphTimes(NamedTuple):
-    """Seconds of the measured prefills of one method, or why there are none."""
-
-    seconds: list[float]
-    refusal: str | None
+def lack_graphs(rows: Sequence[BenchRow]) -> bool:
+    """Check whether measured rows lack graphs that another attempt may give them."""
+    graphs = [row.graphs for row in rows if row.measured is not None]
+    return any(one is None or one.refusal == OUT_OF_MEMORY for one in graphs)
 
 
 @torch.inference_mode()
-def graph_times(
-    adapter: ModelAdapter, pruners: Sequence[Pruner], prompts: Prompts, warmup: int, repeats: int
-) -> list[GraphTimes]:
-    """Measure the graphs' prefills of methods in turn, on one batch; their memory is free again afterwards.
+def with_graphs(
+    rows: Sequence[BenchRow],
+    pruners: Sequence[Pruner],
+    adapter: ModelAdapter,
+    prompts: Prompts,
+    options: BenchOptions,
+) -> list[BenchRow]:
+    """Measure the prefills of methods as graphs, in turn; their memory is free again afterwards.
 
     Args:
+        rows: of these prompts, the un-pruned model first; those that failed get none.
+        pruners: the method of each row.
         adapter: the model's adapter.
-        pruners: the methods.
         prompts: the batch.
-        warmup: prefills before the measured ones.
-        repeats: measured prefills.
+        options: number of calls.
     """
-    made = [_attempt(adapter, pruner, prompts) for pruner in pruners]
-    graphs = [(one, number) for number, one in enumerate(made) if isinstance(one, PrefillGraphs)]
-    seconds: list[list[float]] = [[] for _ in made]
-    for call in range(warmup + repeats):
-        turn = call % max(1, len(graphs))
-        for graph, number in graphs[turn:] + graphs[:turn]:
-            taken = graph.seconds()
-            seconds[number] += [taken] * (call >= warmup)
-    refusals = [one if isinstance(one, str) else None for one in made]
-    del made, graphs
+    graphs: dict[int, PrefillGraphs] = {}
+    refusals: dict[int, str] = {}
+    for number, (row, pruner) in enumerate(zip(rows, pruners, strict=True)):
+        try:
+            if row.measured is not None:
+                graphs[number] = PrefillGraphs.of(adapter, pruner, prompts)
+        except UserError as error:
+            refusals[number] = str(error)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            refusals[number] = OUT_OF_MEMORY
+    seconds = _seconds_in_turn(graphs, options)
+    segments = {number: graph.segments for number, graph in graphs.items()}
+    graphs.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return [GraphTimes(*found) for found in zip(seconds, refusals, strict=True)]
+    vanilla = float(np.median(seconds[0])) if 0 in seconds else None
+    results = {
+        number: GraphResult(
+            seconds=seconds.get(number, []),
+            segments=segments.get(number, 0),
+            refusal=refusals.get(number),
+            vanilla=vanilla,
+        )
+        for number in [*seconds, *refusals]
+    }
+    return [row.with_graphs(results[number]) if number in results else row for number, row in enumerate(rows)]
 
 
-def _attempt(adapter: ModelAdapter, pruner: Pruner, prompts: Prompts) -> PrefillGraphs | str:
-    """Return the graphs, or the reason why there are none."""
-    try:
-        return PrefillGraphs.of(adapter, pruner, prompts)
-    except UserError as error:
-        return str(error)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return "out of memory"
+def _seconds_in_turn(graphs: Mapping[int, PrefillGraphs], options: BenchOptions) -> dict[int, list[float]]:
+    """Return the seconds of measured runs; graphs take turns, another one first each round."""
+    numbers = list(graphs)
+    seconds: dict[int, list[float]] = {number: [] for number in numbers}
+    for call in range(options.warmup + options.repeats):
+        turn = call % max(1, len(numbers))
+        for number in numbers[turn:] + numbers[:turn]:
+            taken = graphs[number].seconds()
+            if call >= options.warmup:
+                seconds[number].append(taken)
+    return seconds
 
 
 class PrefillGraphs:
@@ -83,7 +106,7 @@ class PrefillGraphs:
         recorded: the eager prefill.
 
     Attributes:
-        results: of every segment, after a run; the last one's are logits of the last token.
+        segments: number of graphs.
 
     Raises:
         UnsupportedError: what the layers do depends on values, they cannot be captured, or the graphs compute otherwise
@@ -92,6 +115,7 @@ class PrefillGraphs:
 
     def __init__(self, recorded: Segments) -> None:
         self._device = recorded.stretches[0].entering.device
+        self.segments = len(recorded.stretches)
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
         segments = [self._static(segment) for segment in recorded.stretches]
         plain = Plain([partial(run_segment, segment) for segment in segments], partial(recorded.fresh, self._device))
@@ -121,7 +145,12 @@ class PrefillGraphs:
         return cls(recorder.segments(kept.layer for kept in session.reports[-1].kept))
 
     def run(self) -> list[Tensor]:
-        """Copy the inputs and run all segments; return their results, which the next run may overwrite."""
+        """Copy the inputs and run all segments.
+
+        Returns:
+            Of each segment the hidden states [B, n, D] after it, of the last one [B, 1, V] the output head's result for
+            the last token. The next run may overwrite them.
+        """
         for static, source in self._copies.values():
             static.copy_(source)
         return self._play()
@@ -142,10 +171,7 @@ class PrefillGraphs:
 
     def _static(self, segment: Segment) -> Segment:
         """Return a segment that reads copies, which stay at their addresses."""
-        calls = [
-            replace(call, args=mapped(call.args, self._copy), kwargs=mapped(call.kwargs, self._copy))
-            for call in segment.calls
-        ]
+        calls = [call.mapped(self._copy) for call in segment.calls]
         return Segment(segment.first, self._copy(segment.entering), calls, segment.leaving)
 
     def _copy(self, value: Any) -> Any:

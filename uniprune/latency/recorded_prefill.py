@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +51,11 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    def mapped(self, leaf: Callable[[Any], Any]) -> Call:
+        """Return the call with `leaf` applied to every argument, in nested tuples to what they hold."""
+        kwargs = {name: _mapped(value, leaf) for name, value in self.kwargs.items()}
+        return replace(self, args=_mapped(self.args, leaf), kwargs=kwargs)
+
 
 @dataclass
 class Segment:
@@ -90,13 +95,6 @@ class Segments:
                     if isinstance(value, Tensor):
                         setattr(layer, name, value.to(device))
         return states
-
-
-def mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """Return a value with `leaf` applied to everything in nested tuples and dictionaries."""
-    if type(value) is dict:
-        return {name: mapped(one, leaf) for name, one in value.items()}
-    return tuple(mapped(one, leaf) for one in value) if isinstance(value, tuple) else leaf(value)
 
 
 class Recorder:
@@ -152,7 +150,9 @@ class Recorder:
         return Segments(self._segments, self._states)
 
     def _name(self, number: int) -> str:
-        return f"decoder layer {number}" if number < self._layers else ("final norm", "output head")[number - self._layers]
+        return (
+            f"decoder layer {number}" if number < self._layers else ("final norm", "output head")[number - self._layers]
+        )
 
     # --- hooks --------------------------------------------------------------------------------------------------
     def _before(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class Recorder:
         further = dict(kwargs)
         hidden, *more = args or (further.pop("hidden_states"),)
         last, follows = self._link(hidden)
-        call = Call(module, last, *mapped((tuple(more), further), self._leaf))
+        call = Call(module, last, tuple(more), further).mapped(self._leaf)
         if follows:
             self._segments[-1].calls.append(call)
         else:
@@ -205,3 +205,7 @@ class Recorder:
             self._kept.append(value)
             self._states.append(copy.deepcopy(value))
         return self._known[id(value)]
+
+
+def _mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    return tuple(_mapped(one, leaf) for one in value) if isinstance(value, tuple) else leaf(value)

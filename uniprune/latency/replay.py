@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from uniprune.errors import UnsupportedError
 from uniprune.evaluation.generation import is_out_of_memory
-from uniprune.latency.recorded_prefill import Call, Segment, State, mapped
+from uniprune.latency.recorded_prefill import Call, Segment, State
 
 WARMUP = 2
 """Calls before a capture, in which libraries choose their kernels."""
@@ -51,7 +50,8 @@ def _result(call: Call, hidden: Tensor, states: list[Any]) -> Tensor:
         return states[value.number] if isinstance(value, State) else value
 
     hidden = hidden if call.last is None else hidden[:, -call.last :]
-    output: Any = call.module(hidden, *mapped(call.args, given), **mapped(call.kwargs, given))
+    call = call.mapped(given)
+    output: Any = call.module(hidden, *call.args, **call.kwargs)
     result: Tensor = output[0] if isinstance(output, tuple) else output
     return result
 
@@ -71,7 +71,9 @@ class _Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = func._schema.name
-        indexed = name in INDEXING and any(isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1])
+        indexed = name in INDEXING and any(
+            isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1]
+        )
         if indexed or (name not in INDEXING and DEPENDENT & set(func.tags)):
             raise UnsupportedError(
                 f"{self._module} calls {name}, which depends on values: a graph would repeat those of these prompts"
@@ -137,6 +139,7 @@ class Captured:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            raise UnsupportedError(f"the layers cannot be captured as a graph: {str(error).splitlines()[0]}") from error
+            cause = error.__context__ or error  # ending a capture that failed is a second error
+            raise UnsupportedError(f"the layers cannot be captured: {str(cause).splitlines()[0]}") from error
         self._graphs.append(graph)
         self._results.append(result)
