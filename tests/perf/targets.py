@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
             found += verdicts(BenchFile(file).rows.values())
     except UserError as error:
         parser.error(str(error))
-    if options.tower is not None:
+    if options.tower is not None and options.tower.exists():
         found += tower_verdicts(map(json.loads, options.tower.read_text().splitlines()))
     if not found:
         parser.error(f"no pruned row of {LEAST_TOKENS} visual tokens and a keep ratio up to {MOST_KEPT}")
