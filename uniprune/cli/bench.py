@@ -42,6 +42,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--repeats", type=int, default=10, metavar="N", help="measured calls per row (default: 10)")
     how.add_argument("--warmup", type=int, default=2, metavar="N", help="calls before them (default: 2)")
+    how.add_argument(
+        "--graphs",
+        action="store_true",
+        help="also time the prefill as CUDA graphs, as a serving engine runs it (on a CPU as plain calls)",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
@@ -84,6 +89,7 @@ def act(options: argparse.Namespace) -> int:
         warmup=options.warmup,
         seed=options.seed[0],
         protocol=options.protocol,
+        graphs=options.graphs,
     )
     placement = place(options.dtype, options.attn, options.device)
     if options.plot is not None:

@@ -19,6 +19,7 @@ from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.busy import profile_busy
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
+from uniprune.latency.graphs import lack_graphs, with_graphs
 from uniprune.latency.options import BenchOptions
 from uniprune.latency.prompts import Prompts, random_prompts
 from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference
@@ -105,12 +106,14 @@ class Bench:
     def run(self) -> list[BenchRow]:
         """Measure all cases not stored yet; return rows in order of tokens, batch and method, failed ones included.
 
-        On a GPU every case is then profiled, after all timed calls of the model, which a profiler could slow down.
+        Graphs come after all calls whose peak memory is measured, and a GPU's profiles after all timed calls, which the
+        profiler could slow down.
         """
         sizes = [(visual, batch) for visual in self._tokens for batch in self._options.batches]
         groups = [self._group(*size) for size in sizes]
-        if self._model.placement.kind == "cuda":
-            groups = [self._with_busy(rows, *size) for rows, size in zip(groups, sizes, strict=True)]
+        on_gpu = self._model.placement.kind == "cuda"
+        for step in [self._with_graphs] * self._options.graphs + [self._with_busy] * on_gpu:
+            groups = [step(rows, *size) for rows, size in zip(groups, sizes, strict=True)]
         return [row for rows in groups for row in rows]
 
     def _method(self, choice: MethodSpec) -> TimedMethod:
@@ -215,6 +218,17 @@ class Bench:
             session.samples = prompts.samples
             Greedy().generate(model, prompts.inputs, new_tokens)
         return session.reports[-1]
+
+    def _with_graphs(self, rows: list[BenchRow], visual: int, batch: int) -> list[BenchRow]:
+        """Add the prefills as CUDA graphs to rows if some lack them, and store these rows."""
+        cases = [self._case(method, visual, batch) for method in self._methods]
+        prompts = self._prompts(cases) if lack_graphs(rows) else None
+        if prompts is None:
+            return rows
+        self._progress.begin(f"{cases[0].setup.model} · graphs · {batch} x {visual}")
+        rows = with_graphs(rows, [case.pruner for case in cases], self._model.adapter, prompts, self._options)
+        self._file.append(rows)
+        return rows
 
     def _with_busy(self, rows: list[BenchRow], visual: int, batch: int) -> list[BenchRow]:
         """Add the GPU's busy times to measured rows that lack them, in calls of their own, and store these rows."""

@@ -22,6 +22,7 @@ class BenchOptions:
         warmup: calls before them that are not measured.
         seed: of pixels and words.
         protocol: as for evaluations.
+        graphs: whether prefills are measured as CUDA graphs, too.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -32,6 +33,7 @@ class BenchOptions:
     warmup: int = 2
     seed: int = 0
     protocol: Literal["site", "average"] = "site"
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         least = {"text": LEAST_TEXT, "new_tokens": 1, "repeats": 1, "warmup": 0, "batches": 1, "tokens": 1}

@@ -117,6 +117,24 @@ class BenchResult(Strict):
         return Reference(**spans, flops=self.flops)
 
 
+class GraphResult(Strict):
+    """Prefills of one case as CUDA graphs (`uniprune.latency.graphs`), measured in turn with those of other methods."""
+
+    seconds: list[float]
+    """One value per repeat, of the whole batch."""
+    segments: int
+    """Graphs that one prefill replays."""
+    refusal: str | None = None
+    """Reason why there are none."""
+    vanilla: float | None = None
+    """Median seconds of the un-pruned model's graphs; null when it has none."""
+
+    @property
+    def median(self) -> float | None:
+        """Median seconds; None without any."""
+        return float(np.median(self.seconds)) if self.seconds else None
+
+
 class BenchRow(Strict):
     """One case: model x visual tokens x batch x method x ratio."""
 
@@ -132,6 +150,8 @@ class BenchRow(Strict):
     """Remark about parts of the model that no test of its family runs on."""
     vanilla: Reference | None = None
     """Null when the un-pruned model failed."""
+    graphs: GraphResult | None = None
+    """Prefills as CUDA graphs; null when they were not requested."""
     weight_bytes: int
     """Weights a forward of the language model reads: its layers, final norm and output head."""
     bandwidth: float | None
@@ -141,6 +161,10 @@ class BenchRow(Strict):
         """Return the row with the GPU's busy times; a row that was not measured stays without."""
         measured = self.measured and self.measured.model_copy(update={"busy": busy})
         return self.model_copy(update={"measured": measured})
+
+    def with_graphs(self, graphs: GraphResult) -> BenchRow:
+        """Return the row with its prefills as CUDA graphs."""
+        return self.model_copy(update={"graphs": graphs})
 
     @property
     def floor(self) -> float | None:
@@ -182,6 +206,26 @@ class BenchRow(Strict):
             **{f"{name} speed-up": value for name, value in speed.items()},
             **{f"{name} ceiling": value for name, value in ceiling.items()},
             **{f"{name} achieved": speed[name] / value for name, value in ceiling.items()},
+        }
+
+    @property
+    def graph_speedups(self) -> dict[str, float]:
+        """Speed-ups among prefills that run as CUDA graphs, their ceiling by FLOPs, and the share achieved.
+
+        "graphs" is that of the graphs alone, "net graphs" un-pruned graphs / (graphs + method). Empty when either side
+        has none.
+        """
+        ours, ceiling = self.graphs, self.speedups.get("prefill ceiling")
+        if self.measured is None or ceiling is None or ours is None or ours.median is None or ours.vanilla is None:
+            return {}
+        speed = {
+            "graphs": ours.vanilla / ours.median,
+            "net graphs": ours.vanilla / (ours.median + self.measured.median("method")),
+        }
+        return {
+            **{f"{name} speed-up": value for name, value in speed.items()},
+            **{f"{name} ceiling": ceiling for name in speed},
+            **{f"{name} achieved": value / ceiling for name, value in speed.items()},
         }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from uniprune.latency.busy import ELSEWHERE, UNKNOWN
@@ -19,7 +20,8 @@ CellValue = str | float | int | None
 SHOWN = (
     *("model", "method", "ratio", "batch", "tokens", "kept", "vision ms", "projector ms", "method ms", "prefill ms"),
     *("TTFT ms", "TPOT ms", "total ms", "peak MB", "KV MB", "TFLOPs", "net x", "of ceiling", "prefill x"),
-    *("of ceiling ", "TTFT x", "of ceiling  ", "busy ms", "launch-bound", "floor ms", "problem"),
+    *("of ceiling ", "TTFT x", "of ceiling  ", "graphs ms", "graphs net x", "of ceiling   ", "busy ms", "launch-bound"),
+    *("floor ms", "problem"),
 )
 """Columns of the terminal table; blanks keep equal headings apart."""
 NOTES = (
@@ -36,6 +38,12 @@ BUSY = (
     "kernels, so fewer tokens save little."
 )
 """Note on busy times."""
+GRAPHS = (
+    "graphs: prefill of decoder layers, final norm and output head as CUDA graphs, one per stretch between stages; "
+    "copies of their inputs are in it, embeddings, rotary tables and masks are not. Their net: un-pruned graphs / "
+    "(graphs + method)."
+)
+"""Note on prefills as CUDA graphs."""
 
 
 def flat(row: BenchRow) -> dict[str, CellValue]:
@@ -68,6 +76,13 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
     cells["launch-bound"] = ", ".join(f"{span} {share:.0%}" for span, share in row.launch_bound.items()) or None
     for part in ("vision", "projector", "llm", "total"):
         cells[f"{part} TFLOPs"] = getattr(measured.flops, part) / 1e12 if measured else None
+    graphs = row.graphs.seconds if row.graphs else []
+    cells["graphs ms"] = 1000 * float(np.median(graphs)) if graphs else None
+    cells["graphs iqr ms"] = 1000 * float(np.subtract(*np.percentile(graphs, [75, 25]))) if graphs else None
+    cells["graph segments"] = row.graphs.segments if graphs and row.graphs else None
+    for part in ("graphs", "net graphs"):
+        for name in ("speed-up", "ceiling", "achieved"):
+            cells[f"{part} {name}"] = row.graph_speedups.get(f"{part} {name}")
     kept, peak = (measured.kv_bytes, measured.peak_bytes) if measured else (None, None)
     cells["KV MB"] = None if kept is None else kept / 1e6
     cells["peak MB"] = None if peak is None else peak / 1e6
@@ -116,7 +131,13 @@ def notes(rows: Iterable[BenchRow]) -> list[str]:
     untried = [f"{row.setup.model}: {row.untried}." for row in rows if row.untried]
     moved = [f"{row.setup.method.name} {note}." for row in rows if (note := row.setup.method.move_note)]
     failed = (_problem(row) for row in rows if row.error)
-    return [*NOTES, *_busy_notes(rows), *spreads(rows), *dict.fromkeys([*untried, *moved, *long, *failed])]
+    return [
+        *NOTES,
+        *_busy_notes(rows),
+        *_graph_notes(rows),
+        *spreads(rows),
+        *dict.fromkeys([*untried, *moved, *long, *failed]),
+    ]
 
 
 def _busy_notes(rows: Sequence[BenchRow]) -> Iterator[str]:
@@ -133,6 +154,19 @@ def _busy_notes(rows: Sequence[BenchRow]) -> Iterator[str]:
             yield f"{where}: no busy times, torch.profiler saw no kernel or did not fit into memory."
         elif busy and busy.get(UNKNOWN, 0.0) > 0.01 * sum(busy.values()):
             yield f"{where}: {1000 * busy[UNKNOWN]:.3g} ms of the GPU's work has no known span, and is in no busy time."
+
+
+def _graph_notes(rows: Sequence[BenchRow]) -> Iterator[str]:
+    """Yield the meaning of prefills as CUDA graphs, and the reasons for their absence."""
+    timed = [row for row in rows if row.graphs is not None]
+    if timed:
+        yield GRAPHS
+    if any(row.setup.device == "cpu" for row in timed):
+        yield "On a CPU plain calls take the place of graphs: the same work, nothing saved."
+    for row in timed:
+        if row.graphs and row.graphs.refusal:
+            where = f"{row.setup.model}, {row.setup.label}, batch {row.setup.batch}, {row.setup.visual} tokens"
+            yield f"{where}: no graphs, {row.graphs.refusal}."
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:
@@ -194,6 +228,7 @@ def _shown(row: BenchRow) -> list[str]:
             for part in ("net", "prefill", "ttft")
             for text in (number(f"{part} speed-up", ".2f"), _share(cells, part))
         ),
+        *(time("graphs"), number("net graphs speed-up", ".2f"), _share(cells, "net graphs")),
         *(
             "/".join(number(f"{span} busy ms", ".3g") for span in WATCHED) if busy else "",
             str(cells["launch-bound"] or ""),
