@@ -177,7 +177,8 @@ def _settings(group: SeedGroup) -> str:
         images.append(f"frames={setup.frames}" if setup.fps is None else f"fps={setup.fps:g}")
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
-    return " ".join([*passed, *prompts, *images, *limits, setup.dtype, setup.attention, setup.device])
+    kernels = [setup.attention, *[f"tower-attention={setup.tower_attention}"] * (setup.tower_attention is not None)]
+    return " ".join([*passed, *prompts, *images, *limits, setup.dtype, *kernels, setup.device])
 
 
 def _mean(values: Iterable[tuple[float, int]]) -> float | None:
