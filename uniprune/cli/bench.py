@@ -50,7 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
+    machine.add_argument(
+        "--attn", default="auto", help="attention kernel: auto, sdpa, eager, varlen (towers), flash_attention_2"
+    )
     files = parser.add_argument_group("files")
     files.add_argument(
         "--output",
@@ -106,7 +108,7 @@ def act(options: argparse.Namespace) -> int:
         for name, outlined in zip(names, outlines, strict=True):
             progress.begin(f"{name} · loading")
             model = load_timed(name, options.random_weights, placement, outlined)
-            progress.say(f"{name} ({placement}, {'random weights' if options.random_weights else 'checkpoint'})")
+            progress.say(f"{name} ({model.placement}, {'random weights' if options.random_weights else 'checkpoint'})")
             rows += Bench(model, choices, settings, file, progress).run()
             del model  # one at a time on the device
     console = stdout(320)  # the widest table, with the busy times of a GPU

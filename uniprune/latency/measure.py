@@ -164,6 +164,7 @@ class Bench:
             seed=options.seed,
             dtype=model.placement.dtype,
             attention=model.placement.attention,
+            tower_attention=model.placement.tower,
             device=model.placement.device,
             code=self._code,
             environment=self._environment,

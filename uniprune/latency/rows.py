@@ -50,6 +50,8 @@ class BenchSetup(Strict):
     """Floating-point type of the weights."""
     attention: str
     """Attention kernel."""
+    tower_attention: str | None = None
+    """Attention kernel of the vision tower; null for the same."""
     device: str
     """"cpu", "cuda", "cuda:1", … or "balanced"."""
     code: str

@@ -63,6 +63,7 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
         "weights": setup.weights,
         "dtype": setup.dtype,
         "attention": setup.attention,
+        "tower attention": setup.tower_attention or setup.attention,
         "device": setup.environment.device,
         "kept tokens": sum(measured.layers) / len(measured.layers) if measured else None,
     }
