@@ -72,7 +72,9 @@ def _no_waiting(module: str, device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if "synchronizing" not in str(error):
             raise
-        raise UnsupportedError(f"{module} waits for the GPU, and a graph cannot: {str(error).splitlines()[0]}") from error
+        raise UnsupportedError(
+            f"{module} waits for the GPU, and a graph cannot: {str(error).splitlines()[0]}"
+        ) from error
     finally:
         torch.cuda.set_sync_debug_mode(before)
 
@@ -143,7 +145,7 @@ class Captured:
                     plain()
             torch.cuda.current_stream().wait_stream(side)
             for run in plain.runs:
-                self._capture(run)
+                self._capture(run, side)
 
     def __call__(self) -> list[Tensor]:
         """Return the segments' results; the next call overwrites them."""
@@ -151,12 +153,12 @@ class Captured:
             graph.replay()
         return self._results
 
-    def _capture(self, run: Run) -> None:
-        """Capture a segment into the memory of the first one: they are always replayed in this order."""
+    def _capture(self, run: Run, stream: torch.cuda.Stream) -> None:
+        """Capture a segment on a stream, into the memory of the first one: they are always replayed in this order."""
         graph = torch.cuda.CUDAGraph()
         pool = self._graphs[0].pool() if self._graphs else None
         try:
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=pool, stream=stream):
                 result = run(self._states)
         except RuntimeError as error:
             if is_out_of_memory(error):
