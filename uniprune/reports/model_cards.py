@@ -99,7 +99,7 @@ def with_cards(page: str) -> str:
     Raises:
         UserError: it has no marks.
     """
-    return with_table(page, BEGIN, model_cards())
+    return with_table(page, BEGIN, model_cards)
 
 
 def _family(folder: Path) -> str:

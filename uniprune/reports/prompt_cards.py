@@ -121,7 +121,7 @@ def with_cards(page: str) -> str:
     Raises:
         UserError: it has no marks.
     """
-    return with_table(page, BEGIN, prompt_cards())
+    return with_table(page, BEGIN, prompt_cards)
 
 
 def _general(reason: str, family: str, trial: Trial, pruner: Pruner) -> str:

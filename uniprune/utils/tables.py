@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from uniprune.errors import UserError
@@ -41,8 +41,8 @@ def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def with_table(page: str, begin: str, table: str) -> str:
-    """Return a page with a Markdown table between the lines `begin` and `END`.
+def with_table(page: str, begin: str, table: Callable[[], str]) -> str:
+    """Return a page with a Markdown table, made if there is a place for it, between the lines `begin` and `END`.
 
     Raises:
         UserError: it has no such lines.
@@ -51,4 +51,4 @@ def with_table(page: str, begin: str, table: str) -> str:
     _, end, tail = rest.partition(END)
     if not found or not end:
         raise UserError(f"the page has no place for the table; expected the lines {begin!r} and {END!r}")
-    return f"{head}{begin}\n\n{table}\n{END}{tail}"
+    return f"{head}{begin}\n\n{table()}\n{END}{tail}"
