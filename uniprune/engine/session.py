@@ -146,10 +146,10 @@ class Session:
         `samples` holds for it as for any prefill.
 
         Raises:
-            UnsupportedError: the method looks at the question.
+            UnsupportedError: the method looks at the question, or positions in time of a video go beyond the text's.
         """
         check_unaware(self._stages.values())
-        mask, cache = prefilled(self._adapter.model, inputs)
+        mask, cache = prefilled(self._adapter, inputs)
         return Prefix(self.reports[-1], mask, cache)
 
     # --- shared image features ----------------------------------------------------------------------------------
