@@ -54,7 +54,7 @@ class Prefix:
         """
         report, length = self.report, self.attention_mask.shape[1]
         unpruned, [found, *_] = report.batch.tokens.unpruned, report.rows
-        count, bytes_ = _counting(report.pairs, more), report.sizes and 0
+        count, total = _counting(report.pairs, more), 0
         pairs = [
             count(layer, _longer(active(report.kept, layer) or unpruned, length, more), 0)
             for layer in range(len(found.pairs))
@@ -63,9 +63,9 @@ class Prefix:
             window = getattr(self.cache.layers[number], "sliding_window", None)
             room = size.columns + more if window is None else min(size.columns + more, window - 1)
             held = (active(report.cached, number) or unpruned).lengths[0] + more
-            bytes_ += size.token * min(held, room) + size.state
+            total += size.token * min(held, room) + size.state
         added = {name: getattr(found, name) + more for name in ("text", "tokens", "positions")}
-        return replace(found, **added, pairs=pairs, kv_bytes=bytes_)
+        return replace(found, **added, pairs=pairs, kv_bytes=None if report.sizes is None else total)
 
 
 @torch.no_grad()

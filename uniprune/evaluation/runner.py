@@ -189,7 +189,7 @@ class Runner:
             self._shrink([rows[0]], error)
             raise
         reports = [prefix.row(row.tokens - length) for row in rows]
-        how = {"batch": 1, "batching": "1 with --share-prefix"}
+        how: dict[str, Any] = {"batch": 1, "batching": "1 with --share-prefix"}
         return [self._prediction(*each, **how) for each in zip(rows, texts, reports, strict=True)]
 
     def _prediction(self, row: EncodedRequest, text: GeneratedText, report: RowReport, **how: Any) -> Prediction:
