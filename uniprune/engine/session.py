@@ -193,6 +193,8 @@ class Session:
                 forget(cache)
                 infos, self.samples = tuple(self.samples), ()
                 self._inputs = PrefillInputs(self._adapter, infos, kwargs)
+                if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
+                    self._inputs.fetch()
                 self._match(kwargs.get("mm_encoder_outputs") or {})
             return (), kwargs
         state = recall(cache)
