@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import KeptTokens, active
+from uniprune.engine.kept_tokens import KeptTokens, Known, active
 from uniprune.engine.layer_kinds import AttendedPairs
 from uniprune.engine.report import PrefillReport, RowReport
 from uniprune.errors import UnsupportedError
@@ -107,9 +108,10 @@ def _check_ends(positions: Tensor | None) -> None:
 
 def _longer(kept: KeptTokens, length: int, more: int) -> KeptTokens:
     """Return the tokens of a layer, `more` of them added after those of the un-pruned prompt of a `length`."""
-    added = torch.arange(length, length + more).expand(len(kept.index), -1)
-    index, valid = torch.cat([kept.index, added], 1), torch.cat([kept.valid, torch.ones_like(added).bool()], 1)
-    return KeptTokens(kept.layer, index, valid, tuple(number + more for number in kept.lengths))
+    added = np.broadcast_to(np.arange(length, length + more), (len(kept.lengths), more))
+    index, valid = np.hstack([kept.index, added]), np.hstack([kept.valid, np.ones_like(added, np.bool_)])
+    lengths = tuple(number + more for number in kept.lengths)
+    return KeptTokens(kept.layer, lengths, kept.width + more, valid, Known(index))
 
 
 def _counting(pairs: AttendedPairs, more: int) -> Callable[[int, KeptTokens, int], float]:
