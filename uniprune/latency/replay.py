@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uniprune.errors import UnsupportedError
-from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.latency.recorded_prefill import Call, Segment, State
+from uniprune.utils.memory import is_out_of_memory
 
 WARMUP = 2
 """Calls before a capture, in which libraries choose their kernels."""
