@@ -8,17 +8,16 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 
 from tests.helpers.pruners import hooks_on
-from tests.helpers.tiny import build, fresh_model, inputs
-from uniprune.engine import PromptInfo, prune
+from tests.helpers.recorded_prefills import DIVPRUNE, FASTV, METHODS, Peeking, prompts, recorded
+from tests.helpers.tiny import build, fresh_model
+from uniprune.engine import prune
 from uniprune.errors import UnsupportedError
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.graphs import PrefillGraphs
 from uniprune.latency.measure import Bench, BenchOptions
-from uniprune.latency.prompts import Prompts
-from uniprune.latency.recorded_prefill import Recorder, Segments
+from uniprune.latency.recorded_prefill import Recorder
 from uniprune.latency.replay import run_segment
 from uniprune.latency.rows import BenchFile, BenchRow
 from uniprune.latency.tables import flat, notes
@@ -26,11 +25,8 @@ from uniprune.latency.timed_model import TimedModel, load_timed
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.greedy import Greedy
 from uniprune.modeling.loading import Placement
-from uniprune.pruning.base import Pruner
 from uniprune.utils.console import RunProgress
 
-DIVPRUNE, FASTV = MethodSpec("divprune", ratio=0.5).pruner(), MethodSpec("fastv", ratio=0.5).pruner()
-METHODS = {"none": MethodSpec("none").pruner(), "pre": DIVPRUNE, "intra": FASTV, "hybrid": DIVPRUNE >> FASTV}
 FAMILIES = {
     "llava": ("none", "pre", "intra", "hybrid"),
     "internvl": ("none", "pre", "intra", "hybrid"),
@@ -42,27 +38,6 @@ FAMILIES = {
 }
 CASES = [(family, method) for family, methods in FAMILIES.items() for method in methods]
 CPU = Placement("float32", "sdpa", "cpu")
-
-
-def prompts(family: str) -> Prompts:
-    """Two equal prompts, as those of `bench`, with other pixels."""
-    one, other = inputs(family), inputs(family, seed=1)
-    batch = {name: torch.cat((x, other[name] if x.is_floating_point() else x)) for name, x in one.items()}
-    return Prompts(batch, (PromptInfo("0"), PromptInfo("1")))
-
-
-def recorded(model: Any, pruner: Pruner, batch: Prompts) -> tuple[Segments, Any, Tensor]:
-    """Record a prefill; also return its cache, and what the output head returned."""
-    heads: list[Tensor] = []
-    handle = model.get_output_embeddings().register_forward_hook(lambda module, args, output: heads.append(output))
-    try:
-        with prune(model, pruner) as session, Recorder(find_adapter(model)) as recorder:
-            session.samples = batch.samples
-            output = model.generate(**batch.inputs, max_new_tokens=1, do_sample=False, return_dict_in_generate=True)
-    finally:
-        handle.remove()
-    segments = recorder.segments(kept.layer for kept in session.reports[-1].kept)
-    return segments, output.past_key_values, heads[-1]
 
 
 @torch.inference_mode()
@@ -128,19 +103,6 @@ def test_a_run_reads_its_inputs_anew_and_leaves_no_hooks() -> None:
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------
-class Peeking(nn.Module):
-    """An MLP that reads a value of its input on the host, or takes the rows above one."""
-
-    def __init__(self, mlp: nn.Module, mask: bool) -> None:
-        super().__init__()
-        self.mlp, self.mask = mlp, mask
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        size = len(hidden[hidden > 0]) if self.mask else hidden.amax().item()
-        result: Tensor = self.mlp(hidden) * (1 if size else 0)
-        return result
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize(("mask", "operation"), [(False, "item"), (True, "index")])
 def test_layers_that_depend_on_values_are_refused(mask: bool, operation: str) -> None:

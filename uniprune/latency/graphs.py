@@ -119,6 +119,7 @@ class PrefillGraphs:
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
         segments = [self._static(segment) for segment in recorded.stretches]
         plain = Plain([partial(run_segment, segment) for segment in segments], partial(recorded.fresh, self._device))
+        plain()  # what libraries do at their first call is not the layers' work
         check_calls(segments, recorded.fresh(self._device))
         self._play = Captured(plain, self._device) if self._device.type == "cuda" else plain
         self._check([segment.leaving for segment in recorded.stretches])

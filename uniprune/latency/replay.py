@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,13 +36,15 @@ def run_segment(segment: Segment, states: list[Any]) -> Tensor:
 def check_calls(segments: Sequence[Segment], states: list[Any]) -> None:
     """Check, in a run of all segments, that no operation depends on values: a graph would repeat those of one prompt.
 
+    On a GPU also that the host waits for none: a capture that fails would harm the allocator of the process.
+
     Raises:
         UnsupportedError: naming module and operation.
     """
     for segment in segments:
         hidden = segment.entering
         for call in segment.calls:
-            with _Watch(type(call.module).__name__):
+            with _Watch(type(call.module).__name__), _no_waiting(type(call.module).__name__, hidden.device):
                 hidden = _result(call, hidden, states)
 
 
@@ -56,6 +59,26 @@ def _result(call: Call, hidden: Tensor, states: list[Any]) -> Tensor:
     return result
 
 
+@contextmanager
+def _no_waiting(module: str, device: torch.device) -> Iterator[None]:
+    """Refuse that the host waits for the GPU in the block."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    except RuntimeError as error:
+        if "synchronizing" not in str(error):
+            raise
+        raise UnsupportedError(
+            f"{module} waits for the GPU, and a graph cannot: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 class _Watch(TorchDispatchMode):
     """Refuses operations that depend on values.
 
@@ -64,7 +87,7 @@ class _Watch(TorchDispatchMode):
     """
 
     def __init__(self, module: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no annotations there
         self._module = module
 
     def __torch_dispatch__(
@@ -113,7 +136,8 @@ class Captured:
         self._states = plain.fresh()  # keys and values in them are where the graphs write
         self._graphs: list[torch.cuda.CUDAGraph] = []
         self._results: list[Tensor] = []
-        with torch.cuda.device(device):
+        # A capture that fails leaves its stream the current one: the outer context restores the caller's.
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -121,7 +145,7 @@ class Captured:
                     plain()
             torch.cuda.current_stream().wait_stream(side)
             for run in plain.runs:
-                self._capture(run)
+                self._capture(run, side)
 
     def __call__(self) -> list[Tensor]:
         """Return the segments' results; the next call overwrites them."""
@@ -129,12 +153,12 @@ class Captured:
             graph.replay()
         return self._results
 
-    def _capture(self, run: Run) -> None:
-        """Capture a segment into the memory of the first one: they are always replayed in this order."""
+    def _capture(self, run: Run, stream: torch.cuda.Stream) -> None:
+        """Capture a segment on a stream, into the memory of the first one: they are always replayed in this order."""
         graph = torch.cuda.CUDAGraph()
         pool = self._graphs[0].pool() if self._graphs else None
         try:
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=pool, stream=stream):
                 result = run(self._states)
         except RuntimeError as error:
             if is_out_of_memory(error):
