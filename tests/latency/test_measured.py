@@ -6,6 +6,7 @@ from tests.helpers.paths import ROOT
 from uniprune.latency.rows import BenchFile, BenchRow
 
 FOLDER = ROOT / "docs" / "performance"
+SPANS = ("vision", "method", "prefill", "ttft")
 
 
 def line(row: BenchRow) -> str:
