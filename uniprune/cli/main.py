@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:  # a command needs the packages of no other
         commands = discover(words[:1] if words[0] in COMMANDS else COMMANDS)
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("uniprune"):
+            raise
         return _exit(f"error: the package {error.name} is missing; {NEEDED}", USER)
     options = build_parser(commands).parse_args(words)
     try:
