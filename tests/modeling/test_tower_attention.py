@@ -19,6 +19,10 @@ from tests.helpers.tiny import COVERED, FAMILIES, fresh_model, inputs, small
 from uniprune.engine import prune
 from uniprune.engine.vision_batch import encode
 from uniprune.errors import UnsupportedError
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.run import Run
+from uniprune.latency.timed_model import load_timed
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import Placement, load, place
@@ -26,7 +30,7 @@ from uniprune.modeling.tower_attention import VARLEN, Varlen, by_length, grouped
 from uniprune.pruning.view import View
 
 PASSES_BOUNDS = small("llava-pixtral").adapter.packed
-"""Whether Pixtral's tower passes bounds, as in transformers 5.23."""
+"""True from a release of transformers after 5.17."""
 PIXTRAL = ("llava-pixtral", "mistral3")
 PACKED = (
     *("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm46v"),
@@ -214,3 +218,15 @@ def test_a_loaded_model_has_the_kernel_and_records_it(
     loaded = load(entry, place(attention=VARLEN, device="cpu"))
     assert loaded.placement.tower == kernel
     assert ("flash" in loaded.adapter.vision.config._attn_implementation) == (kernel is not None)
+    setup = Run(loaded, MethodSpec("none"), RunOptions()).record.setup
+    assert (setup.attention, setup.tower_attention) == ("sdpa", kernel)
+    other = setup.model_copy(update={"tower_attention": None if kernel else VARLEN})
+    assert other.identity() != setup.identity()
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(("name", "kernel"), [("tiny-qwen2.5-vl", VARLEN), ("tiny-llava", None)])
+def test_a_timed_model_has_the_kernel(name: str, kernel: str | None) -> None:
+    model = load_timed(name, random_weights=True, placement=place(attention=VARLEN, device="cpu"))
+    assert model.placement.tower == kernel
+    assert ("flash" in model.adapter.vision.config._attn_implementation) == (kernel is not None)

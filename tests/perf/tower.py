@@ -9,6 +9,7 @@ PyYAML only.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=10, metavar="N", help="measured calls of each kernel")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on the CPU")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also append a JSON line per batch size")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     dtype = DTYPES[options.dtype or ("bfloat16" if device.type == "cuda" else "float32")]
@@ -123,6 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{row['ratio']:.2f}x, features differ by {100 * row['difference']:.2f} % of their norm",
             flush=True,
         )
+        if options.output is not None:
+            line = {"model": options.model, "batch": batch, "tokens": options.tokens, "device": where, **row}
+            with options.output.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

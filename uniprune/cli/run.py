@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from uniprune.cli.terminal_table import show
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
@@ -208,6 +207,7 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
+    from uniprune.cli.terminal_table import show
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
 
