@@ -27,9 +27,14 @@ LEAST_NORM = 1e-12
 """Norm below which a vector counts as this long, as in `F.normalize`, so that zero vectors have cosine 0."""
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Check whether `x` is where reading a value does not wait and several prompts take as long as one by one."""
+    return x.device.type == "cpu"
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def top_k(scores: Tensor, keep: int) -> Tensor:
@@ -42,7 +47,7 @@ def top_k(scores: Tensor, keep: int) -> Tensor:
         PruningError: a score is NaN, on a CPU.
     """
     order, unknown = scores.argsort(descending=True, stable=True)[..., :keep], scores.isnan()
-    if scores.device.type != "cpu":
+    if not on_cpu(scores):
         return order.masked_fill_(unknown.any(-1, keepdim=True), -scores.shape[-1] - 1)
     if unknown.any():
         raise PruningError(f"{int(unknown.sum())} of {scores.numel()} scores are NaN, so there is no ranking")
@@ -76,7 +81,7 @@ def true_places(mask: Tensor, count: int) -> Tensor:
 
     On a GPU they are sorted instead of searched for: the size of a search's result would have to be waited for.
     """
-    if mask.device.type == "cpu":
+    if on_cpu(mask):
         found = mask.nonzero()[:, -1]
         return found if mask.dim() == 1 else found.view(*mask.shape[:-1], count)
     return mask.byte().argsort(descending=True, stable=True)[..., :count]
@@ -101,6 +106,8 @@ def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[
     """
     if isinstance(text, Tensor):
         return reduce(cosine_similarity(tokens, text), -1)
+    if len(set(map(len, text))) == 1:
+        return relevance(tokens, torch.stack(list(text)), reduce)
     left, right = F.normalize(at_least_float32(tokens), dim=-1), at_least_float32(torch.cat(list(text)))
     parts = [part.split(list(map(len, text))) for part in (right, inverse_norms(right))]
     each = zip(left, *parts, strict=True)
@@ -109,7 +116,7 @@ def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[
 
 def products(a: Tensor, b: Tensor) -> Tensor:
     """[..., N, M] inner products of `a` [..., N, D] and `b` [..., M, D]. O(N M D)."""
-    if a.dim() == 2 or a.device.type != "cpu":
+    if a.dim() == 2 or not on_cpu(a):
         return a @ b.mT
     return torch.stack([products(*one) for one in zip(a, b, strict=True)])
 
@@ -122,12 +129,12 @@ def inverse_norms(x: Tensor) -> Tensor:
 
 def rows_at_a_time(matrix: Tensor) -> int:
     """Return how many rows of `matrix` to work on at a time, by its device."""
-    return GPU_ROWS if matrix.is_cuda else ROWS
+    return ROWS if on_cpu(matrix) else GPU_ROWS
 
 
 def gram(x: Tensor) -> Tensor:
     """[..., N, N] x @ x.mT, exactly symmetric; on a CPU for little more than half its cost, as one half is copied."""
-    if x.device.type != "cpu":
+    if not on_cpu(x):
         product = x @ x.mT
         return torch.maximum(product, product.mT)
     product = x.new_empty(*x.shape[:-1], x.shape[-2])
@@ -244,9 +251,9 @@ def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
     on GPUs.
     """
     if group.dim() > 1:
-        every = count * (group.numel() // group.shape[-1])
-        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), every)
-        return means.unflatten(0, (*group.shape[:-1], count))
+        prompts = len(group)
+        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count)
+        return means.unflatten(0, (prompts, count))
     ordered, members = group.sort(stable=True)
     ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
     sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)
