@@ -111,7 +111,7 @@ class AttentionCapture:
         layer = None if self.cache is None else self.cache.layers[self.layer]
         keys = getattr(layer, "keys", None)
         fits = isinstance(keys, Tensor) and keys.dim() == 4 and keys.shape[-2] >= self.hidden.shape[1]
-        return keys if fits else None
+        return keys if fits and keys.device == self.hidden.device else None  # an offloaded cache has sent them away
 
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return [heads, n, d] from [n, heads * d], normalised where the module does."""
