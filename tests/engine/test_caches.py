@@ -23,7 +23,7 @@ from uniprune.methods.random_pre import RandomPre
 pytestmark = pytest.mark.end_to_end
 
 STEPS = 8
-STATIC = ("static", "sliding_window", "hybrid_static")
+STATIC = ("static", "sliding_window", "hybrid_chunked")
 """Values of `cache_implementation` that make a StaticCache; transformers names the last two deprecated."""
 SAMPLED = {("llava", "static"), ("qwen2_5_vl", "static")}
 """Of the matrix, what `make test` runs."""
