@@ -18,7 +18,8 @@ from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.latency.measure import Bench, BenchOptions
+from uniprune.latency.measure import Bench
+from uniprune.latency.options import BenchOptions
 from uniprune.latency.rows import BenchFile, BenchRow
 from uniprune.latency.tables import flat, spreads
 from uniprune.latency.timed_model import TimedModel, load_timed
@@ -81,7 +82,7 @@ def test_the_command_writes_table_csv_json_and_plot(tmp_path: Path, capsys: pyte
     more = ["--model", *MODELS, "--method", "divprune", "fastv", "--ratio", "0.25", *options]
     assert main(words(tmp_path, *more)) == 0
     shown = capsys.readouterr()
-    assert all(name in shown.out for name in (*MODELS, "prefill ms", "TTFT ms", "floor ms", "speed-up against"))
+    assert all(name in shown.out for name in (*MODELS, "prefill ms", "net x", "floor ms", "speed-up against"))
     rows = list(csv.DictReader(files["csv"].open()))
     methods = ("none", "divprune", "fastv")
     assert [(row["model"], row["method"]) for row in rows] == [(m, method) for m in MODELS for method in methods]
@@ -100,9 +101,11 @@ def test_the_command_writes_table_csv_json_and_plot(tmp_path: Path, capsys: pyte
         initial = float(row["visual tokens"])
         assert layers[-1] == pytest.approx(initial * ratio, abs=0.5)
         assert float(row["kept tokens"]) == pytest.approx(sum(layers) / len(layers))
-        for part, operations in (("prefill", "llm TFLOPs"), ("ttft", "total TFLOPs")):
-            vanilla = next(one for one in rows if (one["model"], one["method"]) == (row["model"], "none"))
-            speed = float(vanilla[f"{part} ms"]) / float(row[f"{part} ms"])
+        vanilla = next(one for one in rows if (one["model"], one["method"]) == (row["model"], "none"))
+        times = {part: float(row[f"{part} ms"]) for part in ("prefill", "ttft")}
+        times["net"] = times["prefill"] + float(row["method ms"])
+        for part, operations in (("net", "llm TFLOPs"), ("prefill", "llm TFLOPs"), ("ttft", "total TFLOPs")):
+            speed = float(vanilla[f"{part.replace('net', 'prefill')} ms"]) / times[part]
             ceiling = float(vanilla[operations]) / float(row[operations])
             assert float(row[f"{part} speed-up"]) == pytest.approx(speed)
             assert float(row[f"{part} ceiling"]) == pytest.approx(ceiling)

@@ -12,25 +12,22 @@ from uniprune.pruning.functional import (
     LISTED,
     ROWS,
     Shortlists,
-    add_neighbours,
     complement,
     cosine_distance,
     cosine_similarity,
     count_outliers,
     drop_most_similar,
     gram,
-    grid_blocks,
     group_means,
     inverse_norms,
     largest_in_rows,
-    merge_into_nearest,
-    merge_with_background,
-    pool_grid,
     rotate_half,
     top_k,
     weighted_sums,
 )
 from uniprune.pruning.greedy import dpp_map, farthest_points, nearest_other
+from uniprune.pruning.grids import grid_blocks, pool_grid
+from uniprune.pruning.merging import add_neighbours, merge_into_nearest, merge_with_background
 
 seeds = pytest.mark.parametrize("seed", range(4))
 

@@ -87,7 +87,9 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
+    machine.add_argument(
+        "--attn", default="auto", help="attention kernel: auto, sdpa, eager, varlen (towers), flash_attention_2"
+    )
     machine.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows per batch (default: 8)")
     machine.add_argument(
         "--max-new-tokens", type=int, metavar="N", help="longest prediction (default: the benchmark's)"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from uniprune.pruning.view import View
+    from uniprune.pruning.view_batch import ViewBatch
 
 Positions = Literal["original", "compact"]
 Scope = Literal["image", "prompt", "grid", "tile"]
@@ -33,6 +34,8 @@ class Selection:
     Attributes:
         indices: [keep] indices into `view.tokens`, any order, unique.
         tokens: optional [keep, D] replacement features, row i replacing token `indices[i]` in its slot and position.
+
+    The answer of `Pruner.select_batch` has one more dimension in front, of the views.
     """
 
     indices: Tensor
@@ -155,6 +158,15 @@ class Pruner:
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Choose `keep` of the visual tokens in `view.tokens`. Must be pure and deterministic given `view`."""
         raise NotImplementedError(f"{type(self).__name__} must implement select(view, keep)")
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | Selection | None:
+        """Choose `keep` tokens of every view of a batch, [P, keep], with fewer operations than one `select` per view.
+
+        Optional: None, the rule, calls `select` for each view. A `select` whose rules take dimensions in front of a
+        view's serves as both: `select_batch = select`. The choices must be those of `select`, bit for bit;
+        `check` verifies it.
+        """
+        return None
 
     def with_ratio(self, ratio: float) -> Self:
         """Return the same method with another keep ratio."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from uniprune.errors import UserError
 from uniprune.utils.json_text import not_finite
+
+END = "<!-- end of the table -->"
+"""Line after a generated table of a page."""
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> str:
@@ -35,3 +39,16 @@ def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a GitHub table of texts in the order of `columns`."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def with_table(page: str, begin: str, table: Callable[[], str]) -> str:
+    """Return a page with a Markdown table, made if there is a place for it, between the lines `begin` and `END`.
+
+    Raises:
+        UserError: it has no such lines.
+    """
+    head, found, rest = page.partition(begin)
+    _, end, tail = rest.partition(END)
+    if not found or not end:
+        raise UserError(f"the page has no place for the table; expected the lines {begin!r} and {END!r}")
+    return f"{head}{begin}\n\n{table()}\n{END}{tail}"
