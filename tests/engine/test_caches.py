@@ -45,7 +45,7 @@ def test_every_implementation_answers_as_a_dynamic_cache_or_is_refused(
     with prune(model, pruner) as session:
         tokens, logits = generate(model, x, STEPS)
         if implementation in STATIC and kind == "evicting":
-            with pytest.raises(UnsupportedError, match="needs a DynamicCache .* is a StaticLayer"):
+            with pytest.raises(UnsupportedError, match=r"needs a DynamicCache .* is a StaticLayer"):
                 generate(model, x, STEPS, cache_implementation=implementation)
             return
         got_tokens, got = generate(model, x, STEPS, cache_implementation=implementation)
@@ -119,7 +119,7 @@ def test_eviction_refuses_offloaded_caches() -> None:
         cache.update(torch.ones(1, 1, 4, 2), torch.ones(1, 1, 4, 2), layer)
     cache.offloading = True
     stage = KeptTokens(2, rows[:, :2], rows[:, :2] >= 0, (2,))
-    with pytest.raises(UnsupportedError, match="is an? offloaded DynamicLayer"):
+    with pytest.raises(UnsupportedError, match=r"is an? offloaded DynamicLayer"):
         evict(cache, 0, [stage], KeptTokens(0, rows, rows >= 0, (4,)))
 
 
@@ -129,7 +129,7 @@ def test_unknown_caches_are_refused() -> None:
 
     model, x = build("llava"), inputs("llava")
     with prune(model, RandomPre(ratio=0.5)) as session:
-        with pytest.raises(UnsupportedError, match="class Summaries was not tried .* DynamicCache, StaticCache"):
+        with pytest.raises(UnsupportedError, match=r"class Summaries was not tried .* DynamicCache, StaticCache"):
             model(**x, past_key_values=Summaries(), use_cache=True)
         assert session.reports == []
 

@@ -248,13 +248,14 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
         held, layer = active(stages, number) or whole, cache.layers[number]
         if not hasattr(layer, "get_seq_length"):  # the state of linear attention, which has no tokens to take out
             continue
-        keys, width = getattr(layer, "keys", None), held.index.shape[1]
+        width = held.index.shape[1]
         if cache.offloading or not _grows(layer, width):
             kind = f"offloaded {type(layer).__name__}" if cache.offloading else type(layer).__name__
             raise UnsupportedError(
                 f"evicting tokens from the KV cache needs a DynamicCache on the model's device, but layer {number} is "
                 f"a {kind}; leave out cache_implementation or turn eviction off"
             )
+        keys = layer.keys
         # A windowed layer holds its last tokens only: one that it no longer holds is outside the window of all to come,
         # so that any key may stand in its place.
         columns = held.columns(last.index) - (width - keys.shape[-2])

@@ -81,8 +81,8 @@ def check_hooked(ran: int, expected: int) -> None:
     """
     if ran != expected:
         raise UnsupportedError(
-            f"{ran} of {expected} hooks on decoder layers ran in a forward: a part of the model was replaced or compiled "
-            "by torch.compile, which ignores hooks added later, or layers were skipped; load the model anew"
+            f"{ran} of {expected} hooks on decoder layers ran in a forward: a part of the model was replaced, or "
+            "compiled by torch.compile, which ignores hooks added later, or layers were skipped; load the model anew"
         )
 
 

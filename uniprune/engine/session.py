@@ -202,13 +202,14 @@ class Session:
                 self._match(kwargs.get("mm_encoder_outputs") or {})
             return (), kwargs
         state = recall(cache)
+        prunes = state is not None or not all(stage.keeps_all for stage in self._stages.values())
+        if prunes and visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):
+            raise UnsupportedError(
+                "new images on top of a filled KV cache (a second turn with images, chunked prefill, or a learned "
+                "prefix) are not supported; start again with an empty cache and the whole conversation"
+            )
         if state is None:
             return (), kwargs
-        if visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):
-            raise UnsupportedError(
-                "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
-                "supported; start again with an empty cache and the whole conversation"
-            )
         self._forward = decode = Decode(state, cache, self._adapter)
         self._hooks.on_layers(decode.layers)
         return (), decode.before_model(kwargs)
