@@ -219,8 +219,9 @@ def cached_layers(cache: Any) -> list[CachedLayer] | None:
 def _grows(layer: Any, width: int) -> bool:
     """Check whether a layer holds its `width` tokens, or the last ones of its window, as tensors that grow."""
     keys = getattr(layer, "keys", None)
-    plain = isinstance(keys, Tensor) and keys.dim() == 4 and not getattr(layer, "is_compileable", False)
-    return plain and width in (keys.shape[-2], getattr(layer, "cumulative_length", None))
+    if not isinstance(keys, Tensor) or keys.dim() != 4 or getattr(layer, "is_compileable", False):
+        return False
+    return width in (keys.shape[-2], getattr(layer, "cumulative_length", None))
 
 
 def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptTokens) -> list[KeptTokens]:
