@@ -1,4 +1,4 @@
-"""Decisions of a stage over all prompts of a batch: one call for those of one size, its answers checked."""
+"""Answers of methods, asked for one token group or for many of one size; checked by shape now, by value later."""
 
 from __future__ import annotations
 
