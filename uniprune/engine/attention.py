@@ -152,8 +152,10 @@ class AttentionCapture:
         """[B, key heads, >= n, d] keys in the cache when first read: eviction replaces them after the prefill."""
         layer = None if self.cache is None else self.cache.layers[self.layer]
         keys = getattr(layer, "keys", None)
-        fits = isinstance(keys, Tensor) and keys.dim() == 4 and keys.shape[-2] >= self.hidden.shape[1]
-        return keys if fits else None
+        # Keys of a quantised cache are held otherwise, those of an offloaded one are elsewhere.
+        if not isinstance(keys, Tensor) or keys.dim() != 4 or keys.device != self.hidden.device:
+            return None
+        return keys if keys.shape[-2] >= self.hidden.shape[1] else None
 
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return [heads, n, d] from [n, heads * d], normalised where the module does."""
