@@ -41,6 +41,11 @@ class TinyGlm4v(TinyQwen2VL):
             tie_word_embeddings=False,
         )
 
+    def clip_ids(self, tokens: int) -> list[int]:
+        """Marks and a time stamp around every step, whose placeholders are those of images."""
+        steps = [one for stamp in (20, 21) for one in (IMAGE_START, *[IMAGE] * tokens, IMAGE_END, stamp)]
+        return [IMAGE_END - 1, *steps, IMAGE_END - 2]
+
 
 class TinyGlm4vMoe(TinyGlm4v):
     """A dense layer, then two experts of four and a shared one."""
@@ -72,6 +77,12 @@ class Glm4v(Qwen2VL):
         if asked.benchmark not in ("HallusionBench", "POPE"):
             return None
         return [*range(len(asked.images)), asked.text, "Please answer yes or no."]
+
+    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
+        """1 at placeholders of images and 2 at those between the marks of a video, for M-RoPE."""
+        config = self.model.config
+        inside = (ids == config.video_start_token_id).cumsum(-1) > (ids == config.video_end_token_id).cumsum(-1)
+        return {"mm_token_type_ids": (ids == config.image_token_id).int() * (1 + inside.int())}
 
     def image_grouping(self) -> Grouping:
         """The tower encodes the frames of a video one by one, and their placeholders are those of images."""

@@ -39,6 +39,11 @@ class TinyLlavaNextVideo(TinyLlavaNext):
             image_seq_length=self.size[0] * self.size[1],
         )
 
+    def clip(self, generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+        """Three frames."""
+        pixels = torch.randn(1, 3, 3, self.side, self.side, generator=generator)
+        return [VIDEO] * 3 * (self.size[0] // 2) ** 2, {"pixel_values_videos": pixels}
+
 
 @register_model("llava_next_video", tiny=TinyLlavaNextVideo)
 class LlavaNextVideo(LlavaNext):

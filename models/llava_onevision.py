@@ -42,6 +42,11 @@ class TinyLlavaOnevision(TinyLlavaNext):
             vision_aspect_ratio=f"anyres_max_{self.most}",
         )
 
+    def clip(self, generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+        """Three frames, and a newline."""
+        pixels = torch.randn(1, 3, 3, self.side, self.side, generator=generator)
+        return [VIDEO] * (3 * ((self.size[0] + 1) // 2) ** 2 + 1), {"pixel_values_videos": pixels}
+
 
 @register_model("llava_onevision", tiny=TinyLlavaOnevision)
 class LlavaOnevision(LlavaNext):

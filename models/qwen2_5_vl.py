@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, tensor
 
 from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
@@ -18,6 +19,8 @@ from uniprune.registry import register_model
 from ._rectangles import rectangle
 
 PATCH = 14
+CLIP = (2, 4, 6)
+"""Steps in time, and patches per side, of the videos of tiny models."""
 
 
 class TinyQwen2_5_VL(TinyModel):
@@ -49,6 +52,16 @@ class TinyQwen2_5_VL(TinyModel):
             vision_end_token_id=IMAGE_END,
         )
 
+    def clip(self, generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+        """Two steps in time of 2 x 3 tokens."""
+        vision = self.adapter.vision.config
+        pixels = torch.randn(prod(CLIP), 3 * vision.temporal_patch_size * vision.patch_size**2, generator=generator)
+        return self.clip_ids(prod(CLIP[1:]) // 4), {"pixel_values_videos": pixels, "video_grid_thw": tensor([CLIP])}
+
+    def clip_ids(self, tokens: int) -> list[int]:
+        """Return the ids of a video of two steps of so many tokens: one run."""
+        return [IMAGE_START, *[VIDEO] * 2 * tokens, IMAGE_END]
+
 
 @register_model("qwen2_5_vl", tiny=TinyQwen2_5_VL)
 class Qwen2_5_VL(ModelAdapter):
@@ -63,6 +76,7 @@ class Qwen2_5_VL(ModelAdapter):
     tried: ClassVar[Tried] = {"text model": ("qwen2_5_vl_text",), "tower": ("qwen2_5_vl_vision",)}
     videos: ClassVar[bool] = True
     mixes: ClassVar[bool] = True
+    packed = True
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -145,8 +159,9 @@ class Qwen2_5_VL(ModelAdapter):
         return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, height, width]])}
 
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """A mask of image ids, for M-RoPE."""
-        return {"mm_token_type_ids": (ids == self.model.config.image_token_id).int()}
+        """1 at image ids and 2 at video ids, for M-RoPE."""
+        config = self.model.config
+        return {"mm_token_type_ids": (ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int()}
 
     @property
     def _side(self) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 
 from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
+from uniprune.modeling.tiny import IMAGE_END, IMAGE_START, VIDEO
 from uniprune.registry import register_model
 
 from ._whole_frames import WholeFrames, tiny_fields
@@ -25,6 +26,10 @@ class TinyQwen3VL(TinyQwen2_5_VL):
         from transformers import Qwen3VLConfig
 
         return Qwen3VLConfig(**_fields(text))
+
+    def clip_ids(self, tokens: int) -> list[int]:
+        """A time stamp before every step; any ids serve."""
+        return [one for stamp in (20, 21) for one in (stamp, IMAGE_START, *[VIDEO] * tokens, IMAGE_END)]
 
 
 class TinyQwen3VLMoe(TinyQwen3VL):

@@ -11,6 +11,7 @@ from PIL import Image
 from tests.helpers import checkpoints
 from tests.helpers.paths import PLUGINS
 from tests.helpers.real_processors import CHECKPOINTS, processor
+from tests.helpers.video_models import SIDE, video_processor
 from uniprune.cli.main import main
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.processing import RequestEncoder
@@ -59,6 +60,15 @@ def test_placeholders_in_a_text_are_refused_by_every_processor(name: str) -> Non
             assert not row.inputs
     other = encoder.encode(Request("0", lambda: [image, Part(text="<a> <image 1> <|b|>")], "a"))
     assert other.error is None
+
+
+@pytest.mark.parametrize("mark", ["<|begin_of_video|>", "<|end_of_video|>"])
+def test_marks_that_make_a_video_of_an_image_are_refused(mark: str) -> None:
+    """GLM's placeholders of images are those of a video where they stand between these."""
+    encoder, image = RequestEncoder(video_processor("glm4v")), Part(image=Image.new("RGB", (SIDE, SIDE)))
+    row = encoder.encode(Request("0", lambda: [Part(text=f"a {mark} b"), image], "a"))
+    assert f"a text of the message contains {mark!r}, which the model reads as" in str(row.error)
+    assert encoder.encode(Request("0", lambda: [Part(text="a video"), image], "a")).error is None
 
 
 def test_whatever_a_processor_raises_is_a_row_left_out() -> None:

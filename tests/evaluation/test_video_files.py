@@ -50,11 +50,19 @@ def test_bad_videos_are_refused_by_name(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_frame_is_found_where_it_is_read(tmp_path: Path) -> None:
+def test_a_damaged_frame_is_named_where_it_is_read(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "clip", 4)
+    (folder / "00001.png").write_bytes(b"")
     (folder / "00002.png").write_text("no image")
-    with pytest.raises(OSError, match=r"00002\.png"):
-        opened(folder, fps=3.0).read([1])
+    whole = (folder / "00003.png").read_bytes()
+    (folder / "00003.png").write_bytes(whole[: len(whole) // 2])
+    video = opened(folder, fps=3.0)
+    with pytest.raises(UserError, match=r"^frame 00001\.png of video clip is empty \(0 bytes\)$"):
+        video.read([0, 3])
+    for place in (1, 2):
+        with pytest.raises(UserError, match=rf"^frame 0000{place + 1}\.png of video clip is damaged, cut off or no im"):
+            video.read([place])
+    assert video.read([3])[0].size == (64, 48)
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan")])

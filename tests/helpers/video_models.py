@@ -31,7 +31,7 @@ MARKS = ["<|begin_of_video|>", "<|end_of_video|>", "<|begin_of_image|>", "<|end_
 
 def video_model(family: str) -> LoadedModel:
     """Build a model with its processor."""
-    processor = _processor(family)
+    processor = video_processor(family)
     tokenizer = processor.tokenizer
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = tiny_model(family).config({**TEXT, **ids, "vocab_size": len(tokenizer)})
@@ -51,7 +51,7 @@ def video_model(family: str) -> LoadedModel:
     return LoadedModel(entry, model, processor, find_adapter(model), placement, "0", str(Path("nowhere")))
 
 
-def _processor(family: str) -> Any:
+def video_processor(family: str) -> Any:
     """Build a processor that shows videos."""
     plain = build_processor("qwen2.5-vl")
     tokenizer, template, kind = plain.tokenizer, plain.chat_template, FAMILIES[family]

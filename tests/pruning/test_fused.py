@@ -17,14 +17,15 @@ pytestmark = pytest.mark.end_to_end
 
 triton = pytest.importorskip("triton", reason="Triton exists for Linux only")
 old = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
-INTERPRETED = Path(__file__).parents[1] / "helpers" / "interpreted_kernels.py"
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.mark.skipif(old, reason="this Triton's interpreter cannot count loops with numpy 2.4 and newer")
-def test_interpreted_kernels_make_the_picks_of_the_loops() -> None:
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INTERPRETED)]
+def test_interpreted_kernels_do_what_torch_does() -> None:
+    files = map(str, sorted(HELPERS.glob("interpreted_*.py")))
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run(words, env=environment, cwd=INTERPRETED.parents[1], capture_output=True, text=True)
+    done = subprocess.run(words, env=environment, cwd=HELPERS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
 
 

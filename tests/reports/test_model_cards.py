@@ -9,7 +9,8 @@ import pytest
 from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
 from uniprune.errors import UserError
-from uniprune.reports.model_cards import BEGIN, END, families, refusals, trained, tries, with_cards
+from uniprune.reports.model_cards import BEGIN, families, refusals, trained, tries, with_cards
+from uniprune.utils.tables import END
 
 PAGE = ROOT / "docs" / "models.md"
 

@@ -1,4 +1,4 @@
-"""`python run.py cards`: print docs/methods.md, or write the table of docs/models.md."""
+"""`python run.py cards`: print docs/methods.md, or write a table of docs/models.md or docs/prompts.md."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ HELP = "print a card per method as Markdown, or update a page's table of model f
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `cards`."""
-    parser.add_argument(
+    table = parser.add_mutually_exclusive_group()
+    table.add_argument(
         "--models",
         type=Path,
         metavar="FILE",
         help="write the table of families into this page (docs/models.md) instead",
     )
+    table.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="write the table of the prompts that families take into this page (docs/prompts.md) instead",
+    )
 
 
 def act(options: argparse.Namespace) -> int:
     """Print a card per registered method, or rewrite the table of a page."""
-    if options.models is None:
+    page: Path | None = options.models or options.prompts
+    if page is None:
         from uniprune.reports.method_cards import cards
 
         say(cards().rstrip("\n"))
         return 0
-    from uniprune.reports.model_cards import with_cards
+    from uniprune.reports import model_cards, prompt_cards
     from uniprune.utils.torchvision_compat import ensure_torchvision
 
     ensure_torchvision()
-    write(options.models, with_cards(options.models.read_text(encoding="utf-8")))
-    say(f"written: {options.models}")
+    with_cards = model_cards.with_cards if options.models else prompt_cards.with_cards
+    write(page, with_cards(page.read_text(encoding="utf-8")))
+    say(f"written: {page}")
     return 0

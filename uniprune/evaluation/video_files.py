@@ -39,7 +39,7 @@ def opened(path: Path, fps: float | None = None) -> Video:
         if fps is None:
             raise UserError(f"video {path} is a folder of frames, whose rate is unknown; expected a video file")
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in FRAME_FILES)
-        return Video(path.name, len(files), _rate(fps, path.name), partial(_open_frames, files))
+        return Video(path.name, len(files), _rate(fps, path.name), partial(_open_frames, files, path.name))
     if not path.is_file():
         raise UserError(f"video {path} does not exist")
     if importlib.util.find_spec("decord") is None:
@@ -57,9 +57,23 @@ def _rate(fps: float, name: str) -> float:
     return float(fps)
 
 
-def _open_frames(files: Sequence[Path], places: Sequence[int]) -> list[Image.Image]:
-    """Open frames of a folder; a damaged one raises where it is decoded."""
-    return [Image.open(files[place]) for place in places]
+def _open_frames(files: Sequence[Path], name: str, places: Sequence[int]) -> list[Image.Image]:
+    """Decode frames of a folder.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    return [_frame(files[place], name) for place in places]
+
+
+def _frame(file: Path, name: str) -> Image.Image:
+    try:
+        image = Image.open(file)
+        image.load()
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        problem = "is empty (0 bytes)" if not file.stat().st_size else "is damaged, cut off or no image"
+        raise UserError(f"frame {file.name} of video {name} {problem}") from error
+    return image
 
 
 def _reader(path: Path) -> Any:

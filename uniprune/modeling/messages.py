@@ -10,6 +10,10 @@ from PIL.Image import Image
 
 VISUAL_TOKENS = ("image_token", "video_token")
 """Attributes of a processor that hold the placeholders of one visual token."""
+OTHERS = ("audio_token",)
+"""Attributes of a processor that hold placeholders of what no benchmark shows."""
+MARKS = ("video_start_id", "video_end_id")
+"""Attributes of a processor that hold the ids by which it tells the placeholders of videos from those of images."""
 Kind = Literal["text", "image", "video"]
 """Kinds of pieces, by their names in chat templates."""
 
@@ -96,13 +100,14 @@ class RawQuestion:
 
 
 def check_message(parts: Sequence[Part], processor: Any) -> None:
-    """Check that no text has a processor's placeholder, which would be taken for an image, and every image has pixels.
+    """Check that no text has a processor's placeholder or mark, which the model takes for one, and images have pixels.
 
     Raises:
         ValueError: it is not so.
     """
-    named = (getattr(processor, name, None) for name in VISUAL_TOKENS)
-    tokens = [token for token in named if token is not None]
+    named = [getattr(processor, name, None) for name in (*VISUAL_TOKENS, *OTHERS)]
+    marks = [number for name in MARKS if (number := getattr(processor, name, None)) is not None]
+    tokens = [token for token in (*named, *processor.tokenizer.convert_ids_to_tokens(marks)) if token is not None]
     for part in parts:
         if found := [token for token in tokens if part.text is not None and token in part.text]:
             raise ValueError(

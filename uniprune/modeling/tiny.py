@@ -48,7 +48,7 @@ class TinyPrompt:
     Attributes:
         ids: token ids with placeholders.
         question: ids of the words at its end.
-        images: pixel inputs of every image, in order.
+        images: pixel inputs of every image, in order, then those of every video.
         name: the sample's id.
     """
 
@@ -105,8 +105,15 @@ class TinyModel:
         question: int = 7,
         tiles: int = 1,
         name: str = "0",
+        clips: int = 0,
     ) -> TinyPrompt:
-        """Build a random prompt: `before` words, every image followed by `between` words, `question` words."""
+        """Build a random prompt: `before` words, every image and video followed by `between` words, `question` words.
+
+        Raises:
+            UnsupportedError: the family takes no videos.
+        """
+        if clips and not self.adapter.videos:
+            raise UnsupportedError(f"videos of family {self.adapter.model.config.model_type} are not supported")
 
         def words(count: int) -> list[int]:
             return torch.randint(*WORDS, (count,), generator=generator).tolist()
@@ -116,6 +123,10 @@ class TinyModel:
             count = self.tiles(number, tiles)
             ids += [*self.opening, *self.adapter.image_ids(size, count), *words(between)]
             pixels.append(self.adapter.random_image(size, count, generator))
+        for _ in range(clips):
+            placed, video = self.clip(generator)
+            ids += [*placed, *words(between)]
+            pixels.append(video)
         end = words(question)
         return TinyPrompt((*ids, *end), tuple(end), tuple(pixels), name)
 
@@ -135,7 +146,12 @@ class TinyModel:
     def visual_inputs(self, rows: Sequence[Sequence[dict[str, Tensor]]]) -> dict[str, Tensor]:
         """Join the pixel inputs of the images of every row."""
         images = [image for row in rows for image in row]
-        return {name: torch.cat([image[name] for image in images]) for name in (images[0] if images else ())}
+        names = dict.fromkeys(name for image in images for name in image)
+        return {name: torch.cat([image[name] for image in images if name in image]) for name in names}
+
+    def clip(self, generator: torch.Generator) -> tuple[list[int], dict[str, Tensor]]:
+        """Return the ids and the pixel inputs of a random video; written by families that take videos."""
+        raise NotImplementedError(f"{type(self).__name__} must implement clip(generator)")
 
 
 def tiny_model(family: str, size: Size = (4, 4)) -> TinyModel:

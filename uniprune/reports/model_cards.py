@@ -18,10 +18,9 @@ from uniprune.modeling.tiny import tiny_model
 from uniprune.pruning.base import Pruner
 from uniprune.registry import MODELS, Entry
 from uniprune.reports.method_cards import embedded, needs
-from uniprune.utils.tables import to_markdown
+from uniprune.utils.tables import to_markdown, with_table
 
 BEGIN = "<!-- python run.py cards --models docs/models.md -->"
-END = "<!-- end of the table -->"
 COLUMNS = ("family", "geometry", "tried with", "weights tried", "names", "refuses")
 RATIO = 0.5
 SETTINGS: Sequence[Mapping[str, Any]] = (
@@ -100,11 +99,7 @@ def with_cards(page: str) -> str:
     Raises:
         UserError: it has no marks.
     """
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"the page has no place for the table; expected the lines {BEGIN!r} and {END!r}")
-    return f"{head}{BEGIN}\n\n{model_cards()}\n{END}{tail}"
+    return with_table(page, BEGIN, model_cards)
 
 
 def _family(folder: Path) -> str:
