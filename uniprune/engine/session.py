@@ -25,6 +25,7 @@ from uniprune.engine.prefill import Prefill
 from uniprune.engine.prefix import Prefix, check_unaware, prefilled
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
+from uniprune.engine.served import check_cache, check_hooked, check_kernel, check_untraced
 from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
 from uniprune.engine.vision import Vision, VisionCapture
 from uniprune.engine.vision_batch import VisionBatch, encode, join, latest
@@ -88,6 +89,7 @@ class Session:
         """Forget the current forward."""
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
         self._forward: Forward | None = None
+        self._hooked = 0  # decoder layers whose hook ran
         self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
         self._calls: list[VisionCapture] = []  # that one and the one before it: of images, and of videos
         self._vision: Vision | None = None  # for the next prefill: that capture, or what `present` was given
@@ -146,10 +148,10 @@ class Session:
         `samples` holds for it as for any prefill.
 
         Raises:
-            UnsupportedError: the method looks at the question.
+            UnsupportedError: the method looks at the question, or positions in time of a video go beyond the text's.
         """
         check_unaware(self._stages.values())
-        mask, cache = prefilled(self._adapter.model, inputs)
+        mask, cache = prefilled(self._adapter, inputs)
         return Prefix(self.reports[-1], mask, cache)
 
     # --- shared image features ----------------------------------------------------------------------------------
@@ -179,30 +181,37 @@ class Session:
 
     # --- hooks: model -------------------------------------------------------------------------------------------
     def _before_call(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        check_untraced()
         check_arguments(kwargs)
 
     def _before_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[tuple[()], Kwargs]:
         """Begin a prefill (empty cache) or a decode step (cache that was pruned)."""
+        check_untraced()
         check_mode(module.training)
+        check_kernel(self._adapter)
         if args:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
         self._inputs = self._forward = None
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
+            check_cache(self._adapter, cache)
             with self._method_time():
                 forget(cache)
                 infos, self.samples = tuple(self.samples), ()
                 self._inputs = PrefillInputs(self._adapter, infos, kwargs)
+                if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
+                    self._inputs.fetch()
                 self._match(kwargs.get("mm_encoder_outputs") or {})
             return (), kwargs
         state = recall(cache)
+        prunes = state is not None or not all(stage.keeps_all for stage in self._stages.values())
+        if prunes and visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):
+            raise UnsupportedError(
+                "new images on top of a filled KV cache (a second turn with images, chunked prefill, or a learned "
+                "prefix) are not supported; start again with an empty cache and the whole conversation"
+            )
         if state is None:
             return (), kwargs
-        if visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):
-            raise UnsupportedError(
-                "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
-                "supported; start again with an empty cache and the whole conversation"
-            )
         self._forward = decode = Decode(state, cache, self._adapter)
         self._hooks.on_layers(decode.layers)
         return (), decode.before_model(kwargs)
@@ -231,8 +240,10 @@ class Session:
 
     def _after_model(self, module: nn.Module, args: Args, output: Any) -> None:
         """Complete the forward; `output` is None after an exception."""
-        forward = self._forward
+        forward, hooked = self._forward, self._hooked
         self._reset()
+        if forward is not None and output is not None:
+            check_hooked(hooked, len(forward.layers))
         report = forward.after_model() if forward is not None and output is not None else None
         if report is not None:
             self.reports.append(report)
@@ -241,8 +252,10 @@ class Session:
 
     # --- hooks: decoder -----------------------------------------------------------------------------------------
     def _before_layer(self, layer: int, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        check_untraced()
         if self._forward is None:
             return None
+        self._hooked += 1
         hidden = args[0] if args else kwargs["hidden_states"]
         changed = self._forward.before_layer(layer, hidden, kwargs)
         if changed is None:
