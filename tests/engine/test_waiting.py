@@ -88,7 +88,7 @@ def test_waits_of_the_engine(family: str, pruner: Pruner, prefill: int, images: 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava-pixtral"])
 def test_attention_of_the_tower_waits_for_nothing_more(family: str) -> None:
-    """What attends to each other in the tower follows from the sizes of the images, which the CPU has."""
+    """Its windows and frames follow from the sizes of the images, which the CPU has."""
     plain, reading = (waits(family, pruner, (2, 1))[0] for pruner in (DivPrune(ratio=0.5), FoPru(ratio=0.5)))
     assert reading == plain
 
