@@ -19,13 +19,14 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
+from uniprune.engine.further_turn import EarlierTurns, FurtherTurn, brings_images, further_turn
 from uniprune.engine.hooks import Hooks
 from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prefix import Prefix, check_unaware, prefilled
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
+from uniprune.engine.token_map import PrefillInputs
 from uniprune.engine.vision import Vision, VisionCapture
 from uniprune.engine.vision_batch import VisionBatch, encode, join, latest
 from uniprune.errors import UnsupportedError
@@ -87,6 +88,7 @@ class Session:
     def _reset(self) -> None:
         """Forget the current forward."""
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
+        self._earlier: EarlierTurns | None = None  # those that the forward continues, if it brings images
         self._forward: Forward | None = None
         self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
         self._calls: list[VisionCapture] = []  # that one and the one before it: of images, and of videos
@@ -182,32 +184,37 @@ class Session:
         check_arguments(kwargs)
 
     def _before_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[tuple[()], Kwargs]:
-        """Begin a prefill (empty cache) or a decode step (cache that was pruned)."""
+        """Begin a prefill (empty cache), a further turn with images, or a decode step (cache that was pruned)."""
         check_mode(module.training)
         if args:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
-        self._inputs = self._forward = None
+        self._inputs = self._forward = self._earlier = None
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
             with self._method_time():
                 forget(cache)
-                infos, self.samples = tuple(self.samples), ()
-                self._inputs = PrefillInputs(self._adapter, infos, kwargs)
-                if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
-                    self._inputs.fetch()
-                self._match(kwargs.get("mm_encoder_outputs") or {})
+                self._begin(kwargs)
             return (), kwargs
-        state = recall(cache)
+        state, idle = recall(cache), all(stage.keeps_all for stage in self._stages.values())
+        if (state is not None or not idle) and brings_images(self._adapter, kwargs):
+            with self._method_time():
+                turn = further_turn(self._adapter, self._stages.values(), self._pruner, state, kwargs)
+                self._begin({**kwargs, "attention_mask": None})
+                self._earlier = turn.earlier
+            return (), turn.arguments
         if state is None:
             return (), kwargs
-        if visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):
-            raise UnsupportedError(
-                "new images on top of a pruned KV cache (a second turn with images, or chunked prefill) are not "
-                "supported; start again with an empty cache and the whole conversation"
-            )
         self._forward = decode = Decode(state, cache, self._adapter)
         self._hooks.on_layers(decode.layers)
         return (), decode.before_model(kwargs)
+
+    def _begin(self, kwargs: Kwargs) -> None:
+        """Begin a prefill, or a further turn with images."""
+        infos, self.samples = tuple(self.samples), ()
+        self._inputs = PrefillInputs(self._adapter, infos, kwargs)
+        if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
+            self._inputs.fetch()
+        self._match(kwargs.get("mm_encoder_outputs") or {})
 
     def _match(self, features: dict[str, Any]) -> None:
         """Choose the calls of the tower that made the features given to a prefill; none that made others."""
@@ -225,9 +232,9 @@ class Session:
         if inputs.mixed and len(self._calls) > 1:
             self._vision = VisionBatch(self._adapter, self._calls, None)
         with self._method_time():
-            self._forward = prefill = Prefill(
-                self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision, self._method_time
-            )
+            given = (self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision)
+            made = Prefill if self._earlier is None else partial(FurtherTurn, self._earlier)
+            self._forward = prefill = made(*given, self._method_time)
             self._hooks.on_layers(prefill.layers)
             return args, prefill.before_decoder(kwargs)
 
