@@ -10,8 +10,10 @@ from torch import Tensor
 
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.fields import Count
-from uniprune.pruning.functional import at_least_float32, complement, merge_with_background
+from uniprune.pruning.functional import at_least_float32, complement
+from uniprune.pruning.merging import merge_with_background
 from uniprune.pruning.view import Space, View
+from uniprune.pruning.view_batch import ViewBatch
 
 Heads = Literal["joint", "mean"]
 DEVIATIONS = (
@@ -48,15 +50,15 @@ class Merging(PreLLM):
         return not self.adaptive
 
     def anchors(self, attention: Tensor, count: int) -> Tensor:
-        """[A] distinct tokens to merge into, at least one: `count` by `attention` [N], or as many as that suggests."""
+        """[..., A] tokens to merge into, at least one: `count` by `attention` [..., N], or as many as that suggests."""
         raise NotImplementedError(f"{type(self).__name__} must implement anchors(attention, count)")
 
-    def select(self, view: View, keep: int) -> Selection:
+    def select(self, view: View | ViewBatch, keep: int) -> Selection:
         """Anchors with what was merged into them, and one further token if there is room for it."""
         attention = view.vision.importance(self.vision_layer, self.heads == "joint") * view.vision.patches
         anchors = self.anchors(attention, max(1, keep - 1))
-        free = complement(len(attention), anchors)
-        slots = torch.cat((anchors, free[-1:] if self.adaptive or keep > 1 else free[:0]))
+        free = complement(attention.shape[-1], anchors)
+        slots = torch.cat((anchors, free[..., -1:] if self.adaptive or keep > 1 else free[..., :0]), dim=-1)
         features, keys = at_least_float32(view.features(self.space)), view.vision.keys(self.vision_layer)
         merged = merge_with_background(features, anchors, keys, attention, self.neighbours)
-        return Selection(slots, view.project(merged[: len(slots)], self.space))
+        return Selection(slots, view.project(merged[..., : slots.shape[-1], :], self.space))

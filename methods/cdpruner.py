@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
-from uniprune.pruning.functional import cosine_similarity
+from uniprune.pruning.functional import cosine_similarity, relevance
 from uniprune.pruning.greedy import dpp_map
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 STEP = 1e-6
@@ -51,17 +53,19 @@ class CDPruner(PreLLM):
     needs_text: ClassVar[bool] = True
     scale_invariant: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
-        relevance = cosine_similarity(view.tokens, view.prompt).mean(-1)
-        return dpp_map(conditional_kernel(view.tokens, unit_range(-relevance if self.invert else relevance)), keep)
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        similarity = relevance(view.tokens, view.prompt, torch.mean)
+        return dpp_map(conditional_kernel(view.tokens, unit_range(-similarity if self.invert else similarity)), keep)
+
+    select_batch = select
 
 
 def unit_range(relevance: Tensor) -> Tensor:
-    """Shift and scale `relevance`, of any shape, to (0, 1]; all ones if it is constant."""
-    low, high = relevance.min(), relevance.max()
+    """Shift and scale `relevance` [..., N] to (0, 1]; all ones if it is constant."""
+    low, high = relevance.amin(-1, keepdim=True), relevance.amax(-1, keepdim=True)
     return (relevance - low + STEP) / (high - low).clamp(min=STEP)
 
 
 def conditional_kernel(tokens: Tensor, relevance: Tensor) -> Tensor:
-    """[N, N] similarity of `tokens` [N, D] weighted by `relevance` [N] of both."""
-    return cosine_similarity(tokens).mul_(relevance[:, None]).mul_(relevance)
+    """[..., N, N] similarity of `tokens` [..., N, D] weighted by `relevance` [..., N] of both."""
+    return cosine_similarity(tokens).mul_(relevance[..., None]).mul_(relevance[..., None, :])

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from uniprune.pruning.base import IntraLLM
 from uniprune.pruning.fields import Count, NonNegative
-from uniprune.pruning.functional import at_least_float32, cosine_similarity, top_k
+from uniprune.pruning.functional import rows_of
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
+
+from ._dart import largest_keys, padded, with_pivots
 
 
 @register_method(
@@ -48,33 +50,14 @@ class DART(IntraLLM):
     def select(self, view: View, keep: int) -> Tensor:
         visual = largest_keys(view.attention.keys("visual"), min(self.visual_pivots, keep))
         text = view.after[largest_keys(view.attention.keys(view.after), self.text_pivots)]
-        tokens = view.norm(view.tokens)
-        pivots = torch.cat([tokens[visual], view.norm(view.text[text])])
-        return least_similar(tokens, pivots, visual, quotas(keep - len(visual), len(pivots)))
+        return with_pivots(view.norm(view.tokens), visual, view.norm(view.text[text]), keep)
 
-
-def largest_keys(keys: Tensor, count: int) -> Tensor:
-    """[count] indices of the keys [N, C] with the largest L1 norm, or all N in that order."""
-    return top_k(at_least_float32(keys).abs().sum(-1), count)
-
-
-def quotas(tokens: int, pivots: int) -> list[int]:
-    """Tokens each pivot may add: `tokens` in all, spread evenly, the first ones taking one more."""
-    each, more = divmod(tokens, pivots)
-    return [each + (pivot < more) for pivot in range(pivots)]
-
-
-def least_similar(tokens: Tensor, pivots: Tensor, visual: Tensor, quotas: list[int]) -> Tensor:
-    """Ascending indices of the visual pivots and, for each pivot in turn, of the tokens left that are least like it.
-
-    `tokens` is [N, D]; `pivots` [P, D] act in their order, `visual` [V] indexes those that are visual tokens; `quotas`
-    are the tokens that each of the P adds, fewer when none remain.
-    """
-    similarity = cosine_similarity(pivots, tokens)
-    taken = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-    taken[visual] = True
-    free = len(tokens) - len(visual)
-    for row, quota in zip(similarity, quotas, strict=True):
-        taken[row.masked_fill(taken, torch.inf).argsort(stable=True)[: min(quota, free)]] = True
-        free -= min(quota, free)
-    return taken.nonzero()[:, 0]
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | None:
+        every = [view.after for view in batch.views]
+        if min(map(len, every)) < self.text_pivots:
+            return None
+        visual = largest_keys(batch.attention.keys("visual"), min(self.visual_pivots, keep))
+        after, norm = padded(every, -1), batch.views[0].norm
+        keys = batch.attention.keys(after.clamp(min=0).unbind())
+        text = after.gather(-1, largest_keys(keys, self.text_pivots, absent=after < 0))
+        return with_pivots(norm(batch.tokens), visual, norm(rows_of(padded(batch.text), text)), keep)

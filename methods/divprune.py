@@ -11,6 +11,7 @@ from uniprune.pruning.base import PreLLM
 from uniprune.pruning.functional import cosine_distance
 from uniprune.pruning.greedy import farthest_points
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 
@@ -38,5 +39,7 @@ class DivPrune(PreLLM):
 
     scale_invariant: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return farthest_points(cosine_distance(view.tokens), keep)
+
+    select_batch = select

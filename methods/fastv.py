@@ -10,6 +10,7 @@ from torch import Tensor
 from uniprune.pruning.base import IntraLLM
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 
@@ -37,5 +38,7 @@ class FastV(IntraLLM):
 
     llm_attention: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
-        return top_k(view.attention("last").mean(0)[0], keep)
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        return top_k(view.attention("last").mean(-3)[..., 0, :], keep)
+
+    select_batch = select

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from uniprune.pruning.base import PreLLM, Selection
-from uniprune.pruning.functional import at_least_float32, pool_grid
+from uniprune.pruning.functional import at_least_float32
+from uniprune.pruning.grids import pool_grid
 from uniprune.pruning.view import Space, View
 from uniprune.registry import register_method
 

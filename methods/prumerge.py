@@ -29,6 +29,8 @@ class PruMerge(Merging):
     Cost: O(N C) for attention, O(K N C) for merging.
     """
 
+    select_batch = Merging.select
+
     def anchors(self, attention: Tensor, count: int) -> Tensor:
         """The most attended tokens, best first."""
         return top_k(attention, max(1, count_outliers(attention)) if self.adaptive else count)

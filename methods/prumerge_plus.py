@@ -50,6 +50,5 @@ def spaced(outliers: Tensor, tokens: int, count: int) -> Tensor:
 
 def released(outliers: Tensor, tokens: int) -> Tensor:
     """[A] the outliers, then every s-th token that is none; s is a third of tokens per outlier."""
-    stride = max(1, int(int(1 / (len(outliers) / tokens)) / 3))
-    regular = torch.arange(0, tokens - 1, stride, device=outliers.device)
+    regular = torch.arange(0, tokens - 1, max(1, int(int(1 / (len(outliers) / tokens)) / 3)), device=outliers.device)
     return torch.cat((outliers, regular[~torch.isin(regular, outliers)]))

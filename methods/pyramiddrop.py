@@ -12,6 +12,7 @@ from uniprune.pruning.fields import NonNegative
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.schedules import MultiStage
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 
@@ -49,5 +50,7 @@ class PyramidDrop(MultiStage):
         """Return a geometric sequence that ends at `level`."""
         return [level ** ((stage + 1) / len(layers)) for stage in range(len(layers))]
 
-    def select(self, view: View, keep: int) -> Tensor:
-        return top_k(view.upcoming("last").mean(0)[0], keep)
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        return top_k(view.upcoming("last").mean(-3)[..., 0, :], keep)
+
+    select_batch = select

@@ -8,8 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from uniprune.pruning.base import IntraLLM
-from uniprune.pruning.functional import random_subset
+from uniprune.pruning.functional import random_subset, random_subsets
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 
@@ -33,4 +34,7 @@ class RandomIntra(IntraLLM):
     random: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
-        return random_subset(len(view.tokens), keep, view.generator)
+        return random_subset(len(view.cells), keep, view.generator)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
+        return random_subsets(batch.cells.shape[1], keep, batch.generators)

@@ -10,8 +10,10 @@ from torch import Tensor
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
-from uniprune.pruning.functional import at_least_float32, complement, merge_into_nearest, top_k
+from uniprune.pruning.functional import at_least_float32, complement, rows_of, top_k
+from uniprune.pruning.merging import merge_into_nearest
 from uniprune.pruning.view import Space, View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 
@@ -52,22 +54,26 @@ class VisionZip(PreLLM):
     vision_layer: int | None = None
 
     def select(self, view: View, keep: int) -> Selection:
+        return self._select(view, keep, view.vision.cls_tokens(self.vision_layer) if self.cls else None)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Selection | None:
+        return None if self.cls else self._select(batch, keep)
+
+    def _select(self, view: View | ViewBatch, keep: int, states: Tensor | None = None) -> Selection:
         context = min(keep - 1, keep_count(keep, self.contextual))
-        states = view.vision.cls_tokens(self.vision_layer)[: keep - context] if self.cls else None
-        head = view.tokens[:0] if states is None else view.vision.project(states)
+        head = view.tokens[..., :0, :] if states is None else view.vision.project(states[: keep - context])
         importance = view.vision.importance(self.vision_layer)
-        dominant, anchors, others = split_tokens(importance, keep - context - len(head), context)
+        dominant, anchors, others = split_tokens(importance, keep - context - head.shape[-2], context)
         features, keys = view.features(self.space), view.vision.keys(self.vision_layer, head_mean=True)
         merged = merge_into_nearest(at_least_float32(features), keys, anchors, others)
-        chosen = torch.cat((dominant, anchors))
-        slots = torch.cat((complement(len(keys), chosen)[: len(head)], chosen))
-        return Selection(slots, torch.cat((head, view.tokens[dominant], view.project(merged, self.space))))
+        slots = torch.cat((others[..., : head.shape[-2]], dominant, anchors), dim=-1)
+        return Selection(slots, torch.cat((head, rows_of(view.tokens, dominant), view.project(merged, self.space)), -2))
 
 
 def split_tokens(importance: Tensor, dominant: int, contextual: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ascending indices of the dominant tokens, of evenly spaced anchors among the others, and of all that remain."""
     best = top_k(importance, dominant).sort().values
-    rest = complement(len(importance), best)
-    step = max(1, len(rest) // max(1, contextual))
-    anchors = rest[::step][:contextual]
-    return best, anchors, rest[~torch.isin(rest, anchors)]
+    rest = complement(importance.shape[-1], best)
+    step = max(1, rest.shape[-1] // max(1, contextual))
+    spaced = rest[..., : contextual * step].unflatten(-1, (contextual, step))
+    return best, spaced[..., 0], torch.cat((spaced[..., 1:].flatten(-2), rest[..., contextual * step :]), dim=-1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
-from uniprune.pruning.functional import at_least_float32, cosine_distance, cosine_similarity, top_k
+from uniprune.pruning.functional import at_least_float32, cosine_distance, relevance, top_k
 from uniprune.pruning.greedy import farthest_points
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 Pooling = Literal["mean", "max", "none"]
@@ -48,17 +50,22 @@ class ZSPAPrune(PreLLM):
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
-        scores = relevance(view.tokens, view.prompt, self.pooling)
+        scores = relevance(view.tokens, pooled(view.prompt, self.pooling), torch.amax)
         return core_and_diverse(view.tokens, scores, keep_count(keep, self.k), keep)
 
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
+        scores = relevance(batch.tokens, [pooled(prompt, self.pooling) for prompt in batch.prompt], torch.amax)
+        return core_and_diverse(batch.tokens, scores, keep_count(keep, self.k), keep)
 
-def relevance(tokens: Tensor, prompt: Tensor, pooling: Pooling) -> Tensor:
-    """[N] similarity of `tokens` [N, D] to `prompt` [M, D]."""
+
+def pooled(prompt: Tensor, pooling: Pooling) -> Tensor:
+    """[1, D] mean or maximum of `prompt` [M, D], or the prompt itself."""
     prompt = at_least_float32(prompt)
-    pooled = {"mean": prompt.mean(0, keepdim=True), "max": prompt.amax(0, keepdim=True), "none": prompt}[pooling]
-    return cosine_similarity(tokens, pooled).amax(1)
+    if pooling == "none":
+        return prompt
+    return prompt.mean(0, keepdim=True) if pooling == "mean" else prompt.amax(0, keepdim=True)
 
 
 def core_and_diverse(tokens: Tensor, scores: Tensor, core: int, keep: int) -> Tensor:
-    """[keep] indices: the `core` best by `scores` [N], then the farthest from all chosen (for core 0 as DivPrune)."""
+    """[..., keep] the `core` best by `scores` [..., N], then the farthest from all chosen (for core 0 as DivPrune)."""
     return farthest_points(cosine_distance(tokens), keep, top_k(scores, core) if core else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -70,6 +71,7 @@ class Pixtral(PatchGridAdapter):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.has_cls = False
+        self.packed = "cu_seq_lens_q" in inspect.getsource(type(self.vision))  # transformers 5.17 passes no bounds
         self.merge = getattr(model.config, "spatial_merge_size", 1)
 
     def image_grouping(self) -> Grouping:

@@ -76,6 +76,7 @@ class Qwen2_5_VL(ModelAdapter):
     tried: ClassVar[Tried] = {"text model": ("qwen2_5_vl_text",), "tower": ("qwen2_5_vl_vision",)}
     videos: ClassVar[bool] = True
     mixes: ClassVar[bool] = True
+    packed = True
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

@@ -31,7 +31,7 @@ def test_helpers_and_shared_rules_count() -> None:
         "uniprune/pruning/greedy_triton.py",
         rules,
     }
-    assert names("prumerge") == {"methods/prumerge.py", "methods/_prumerge.py", rules}
+    assert names("prumerge") == {"methods/prumerge.py", "methods/_prumerge.py", "uniprune/pruning/merging.py", rules}
     assert names("sparsevlm") == {
         "methods/sparsevlm.py",
         "methods/_sparsevlm.py",

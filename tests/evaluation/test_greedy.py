@@ -16,7 +16,8 @@ from uniprune.conformance import method_under_test
 from uniprune.evaluation.generation import Generator
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.processing import EncodedRequest
-from uniprune.latency.measure import Bench, BenchOptions
+from uniprune.latency.measure import Bench
+from uniprune.latency.options import BenchOptions
 from uniprune.latency.rows import BenchFile
 from uniprune.latency.timed_model import load_timed
 from uniprune.modeling.catalog import ModelEntry

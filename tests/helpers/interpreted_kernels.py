@@ -1,6 +1,8 @@
 """The GPU kernels of greedy selections, interpreted on the CPU: run by tests/pruning/test_fused.py with
 TRITON_INTERPRET=1."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -57,6 +59,50 @@ def kernel(tokens: int, dtype: torch.dtype, rank: int = 96) -> Tensor:
 
 
 @sizes
+def test_the_first_pick_of_a_fresh_selection(tokens: int, count: int) -> None:
+    distance = cosine_distance(cloud(tokens, torch.float32))
+    near = greedy.nearest_other(distance)
+    want = greedy._farthest_points(distance, near.clone(), count, fresh=True)
+    assert torch.equal(fused.farthest_points(distance, near, count, fresh=True), want)
+    assert torch.equal(greedy.farthest_points(distance, count), want)
+
+
+def batch(prompts: int, tokens: int) -> Tensor:
+    """Return distances [prompts, tokens, tokens] of other clouds; of the last one, half are duplicates."""
+    points = cloud(prompts * tokens, torch.float32).view(prompts, tokens, -1)
+    points[-1, -(tokens // 2) :] = points[-1, : tokens // 2].clone()
+    return cosine_distance(points)
+
+
+@pytest.mark.parametrize("tokens", [2, 37, 300])
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_prompts_are_decided_apart(prompts: int, tokens: int) -> None:
+    distance = batch(prompts, tokens)
+    near, count = greedy.nearest_other(distance), min(tokens // 2, 20)
+    every = list(zip(distance, near, strict=True))
+    first = torch.stack([greedy._farthest_points(one, own.clone(), count, fresh=True) for one, own in every])
+    assert torch.equal(fused.farthest_points(distance, near, count, fresh=True), first)
+    near[:, 1] = -torch.inf
+    later = torch.stack([greedy._farthest_points(one, own.clone(), count) for one, own in every])
+    assert torch.equal(fused.farthest_points(distance, near, count), later)
+    kernels = torch.stack([kernel(tokens, torch.float32), kernel(tokens, torch.float32).flip(0, 1)])
+    gain, floor = kernels.diagonal(dim1=-2, dim2=-1), torch.tensor([1e-6, 2e-6])
+    found = fused.dpp_map(kernels, gain, floor, count)
+    every = zip(kernels, gain.clone(), floor, strict=True)
+    assert torch.equal(found, torch.stack([greedy._dpp_map(*prompt, count) for prompt in every]))
+
+
+def test_prompts_may_lie_apart() -> None:
+    whole = batch(4, 64)
+    part = whole[::2, :50, :50]
+    near = greedy.nearest_other(part)
+    want = torch.stack([greedy._farthest_points(x, n.clone(), 20, True) for x, n in zip(part, near, strict=True)])
+    assert torch.equal(fused.farthest_points(part, near, 20, fresh=True), want)
+    four = fused.farthest_points(whole.view(2, 2, 64, 64), greedy.nearest_other(whole).view(2, 2, 64), 9, fresh=True)
+    assert torch.equal(four[0, 0], greedy.farthest_points(whole[0], 9))
+
+
+@sizes
 @dtypes
 def test_dpp_map(tokens: int, count: int, dtype: torch.dtype) -> None:
     matrix = kernel(tokens, dtype)
@@ -94,11 +140,16 @@ def test_broken_numbers_never_point_outside() -> None:
 
 @dtypes
 def test_the_check_before_use(dtype: torch.dtype) -> None:
-    cpu = torch.device("cpu")
+    def other(matrix: Tensor, *given: Any) -> Tensor:
+        return torch.arange(20)
 
-    def other(matrix: Tensor, *given: object) -> Tensor:
-        return torch.arange(60)
+    def other_later(matrix: Tensor, *given: Any) -> Tensor:
+        return (other if matrix.storage_offset() else greedy._farthest_points)(matrix, *given)
 
-    assert fused.disagreement(greedy._farthest_points, greedy._dpp_map, cpu, dtype) == ""
-    assert "determinantal" in fused.disagreement(greedy._farthest_points, other, cpu, dtype)
-    assert "farthest points" in fused.disagreement(other, greedy._dpp_map, cpu, dtype)
+    def check(farthest: fused.Loop, dpp: fused.Loop) -> str:
+        return fused.disagreement(farthest, dpp, torch.device("cpu"), dtype, picks=20)
+
+    assert check(greedy._farthest_points, greedy._dpp_map) == ""
+    assert "determinantal" in check(greedy._farthest_points, other)
+    assert "farthest points" in check(other, greedy._dpp_map)
+    assert "farthest points" in check(other_later, greedy._dpp_map)

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.latency.measure import Bench, BenchOptions
+from uniprune.latency.measure import Bench
+from uniprune.latency.options import BenchOptions
 from uniprune.latency.rows import BenchFile
 from uniprune.latency.tables import notes
 from uniprune.latency.timed_model import load_timed

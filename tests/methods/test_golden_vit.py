@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tests.helpers.golden_cases import Case, Methods, golden, picked, same
 from tests.helpers.views import Tower, decide, make_view
-from uniprune.engine.attention import exchanged
+from uniprune.engine.tower_attention import exchanged
 from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.functional import cosine_similarity

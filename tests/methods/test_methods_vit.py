@@ -23,10 +23,10 @@ from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.prumerge_plus import PruMergePlus
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
-from uniprune.methods.zspaprune import ZSPAPrune, relevance
+from uniprune.methods.zspaprune import ZSPAPrune, pooled
 from uniprune.pruning.base import Compose, PreLLM, Pruner
 from uniprune.pruning.budget import keep_count
-from uniprune.pruning.functional import top_k
+from uniprune.pruning.functional import relevance, top_k
 from uniprune.pruning.greedy import farthest_points
 from uniprune.pruning.view import View
 from uniprune.registry import METHODS
@@ -219,8 +219,8 @@ def test_graph_scores_of_isolated_and_empty_tokens() -> None:
 
 def test_relevance_of_equal_tokens_is_not_divided_by_zero() -> None:
     assert unit_range(torch.full((4,), 0.3)).tolist() == [1.0] * 4
-    low_high = unit_range(torch.tensor([[-1.0, 0.0], [1.0, 3.0]]))
-    assert low_high.tolist() == [pytest.approx([2.5e-7, 0.25]), pytest.approx([0.5, 1.0])]
+    low_high = unit_range(torch.tensor([[-1.0, 0.0, 3.0], [2.0, 4.0, 6.0]]))  # every prompt has a scale of its own
+    assert low_high.tolist() == [pytest.approx([2.5e-7, 0.25, 1.0]), pytest.approx([2.5e-7, 0.5, 1.0])]
     weights = torch.tensor([1.0, 0.5])
     assert conditional_kernel(torch.eye(2), weights).tolist() == [[1, 0], [0, 0.25]]
 
@@ -251,15 +251,15 @@ def test_a_token_weighs_as_much_as_its_patches(method: PreLLM) -> None:
 
 def test_prompt_pooling() -> None:
     tokens, prompt = torch.eye(3), torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 2.0, 0]])
-    assert relevance(tokens, prompt, "mean").tolist() == pytest.approx([2 / 8**0.5, 2 / 8**0.5, 0])
-    assert relevance(tokens, prompt, "max").tolist() == pytest.approx([1 / 5**0.5, 2 / 5**0.5, 0])
-    assert relevance(tokens, prompt, "none").tolist() == [1, 1, 0]
+    assert relevance(tokens, pooled(prompt, "mean"), torch.amax).tolist() == pytest.approx([2 / 8**0.5, 2 / 8**0.5, 0])
+    assert relevance(tokens, pooled(prompt, "max"), torch.amax).tolist() == pytest.approx([1 / 5**0.5, 2 / 5**0.5, 0])
+    assert relevance(tokens, pooled(prompt, "none"), torch.amax).tolist() == [1, 1, 0]
 
 
 def test_zspaprune_between_its_extremes() -> None:
     generator = torch.Generator().manual_seed(3)
     view = make_view(torch.randn(50, 8, generator=generator), prompt=torch.randn(4, 8, generator=generator))
-    scores = relevance(view.tokens, view.prompt, "mean")
+    scores = relevance(view.tokens, pooled(view.prompt, "mean"), torch.amax)
     distance = 1 - torch.nn.functional.cosine_similarity(view.tokens[None], view.tokens[:, None], dim=-1)
     assert ZSPAPrune(k=1).select(view, 9).tolist() == top_k(scores, 9).tolist()
     assert ZSPAPrune(k=0).select(view, 9).tolist() == farthest_points(distance, 9).tolist()

@@ -26,15 +26,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.perf import published
+from uniprune.methods._dart import least_similar, quotas
 from uniprune.methods._mustdrop import similar_windows
 from uniprune.methods.cdpruner import conditional_kernel
-from uniprune.methods.dart import least_similar, quotas
 from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse
-from uniprune.methods.zspaprune import core_and_diverse, relevance
+from uniprune.methods.zspaprune import core_and_diverse, pooled
 from uniprune.pruning.clustering import density_peaks
-from uniprune.pruning.functional import cosine_distance, group_means, merge_with_background, top_k
+from uniprune.pruning.functional import cosine_distance, group_means, relevance, top_k
 from uniprune.pruning.greedy import dpp_map, farthest_points
+from uniprune.pruning.merging import merge_with_background
 
 GRIDS = {256: (16, 16), 576: (24, 24), 1280: (32, 40), 2880: (48, 60)}
 WIDTHS = (1024, 3584)
@@ -126,7 +127,7 @@ def contests(tokens: int, width: int, device: torch.device) -> Iterator[Contest]
     )
     yield Contest(
         "zspaprune",
-        lambda: core_and_diverse(x, relevance(x, prompt, "mean"), core, keep),
+        lambda: core_and_diverse(x, relevance(x, pooled(prompt, "mean"), torch.amax), core, keep),
         lambda: published.zspaprune(x, prompt, core, keep),
         product,
         symmetric=True,

@@ -17,14 +17,15 @@ pytestmark = pytest.mark.end_to_end
 
 triton = pytest.importorskip("triton", reason="Triton exists for Linux only")
 old = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
-INTERPRETED = Path(__file__).parents[1] / "helpers" / "interpreted_kernels.py"
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.mark.skipif(old, reason="this Triton's interpreter cannot count loops with numpy 2.4 and newer")
-def test_interpreted_kernels_make_the_picks_of_the_loops() -> None:
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INTERPRETED)]
+def test_interpreted_kernels_do_what_torch_does() -> None:
+    files = map(str, sorted(HELPERS.glob("interpreted_*.py")))
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run(words, env=environment, cwd=INTERPRETED.parents[1], capture_output=True, text=True)
+    done = subprocess.run(words, env=environment, cwd=HELPERS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -36,8 +37,8 @@ def test_kernels_compile_for_a_gpu(dtype: str) -> None:
 
     from uniprune.pruning import greedy_triton as fused
 
-    numbers, whole = f"*{dtype}", {"tokens": "i32", "stride": "i32", "count": "i32", "SIZE": "constexpr"}
-    far = {"distance": numbers, "nearest": numbers, "picks": "*i64", **whole}
+    numbers, whole = f"*{dtype}", dict.fromkeys(("tokens", "apart", "stride", "count"), "i32") | {"SIZE": "constexpr"}
+    far = {"distance": numbers, "nearest": numbers, "picks": "*i64", "fresh": "i32", **whole}
     dpp = {"kernel": numbers, "gain": numbers, "floor": numbers, "factor": numbers, "picks": "*i64", **whole}
     for size, rows in fused.TILES.items():
         for kernel, types, constants, warps in (
@@ -90,3 +91,20 @@ def test_kernels_on_the_gpu(tokens: int) -> None:
         torch.cuda.set_sync_debug_mode("default")
     assert far.cpu().tolist() == farthest_points(distance, keep).tolist()
     assert map_.cpu().tolist() == dpp_map(kernel, keep).tolist()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("tokens", [16, 576, 1280])
+def test_prompts_are_decided_at_once_on_the_gpu(tokens: int) -> None:
+    """From the same matrices as on the CPU; one launch for all prompts, seeded or not."""
+    keep, prompts = tokens // 9 + 1, 8
+    every = [cloud(tokens)[torch.randperm(tokens, generator=torch.Generator().manual_seed(i))] for i in range(prompts)]
+    distance = torch.stack([cosine_distance(x) for x in every])
+    kernel = torch.stack([cosine_similarity(x) for x in every])
+    seeds = torch.arange(prompts * 2).view(prompts, 2) % tokens
+    far, map_ = farthest_points(distance.cuda(), keep), dpp_map(kernel.cuda(), keep)
+    assert far.cpu().tolist() == farthest_points(distance, keep).tolist()
+    assert map_.cpu().tolist() == dpp_map(kernel, keep).tolist()
+    seeded = farthest_points(distance.cuda(), keep, seeds.cuda())
+    assert seeded.cpu().tolist() == farthest_points(distance, keep, seeds).tolist()

@@ -42,10 +42,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--repeats", type=int, default=10, metavar="N", help="measured calls per row (default: 10)")
     how.add_argument("--warmup", type=int, default=2, metavar="N", help="calls before them (default: 2)")
+    how.add_argument(
+        "--graphs",
+        action="store_true",
+        help="also time the prefill as CUDA graphs, as a serving engine runs it (on a CPU as plain calls)",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
+    machine.add_argument(
+        "--attn", default="auto", help="attention kernel: auto, sdpa, eager, varlen (towers), flash_attention_2"
+    )
     files = parser.add_argument_group("files")
     files.add_argument(
         "--output",
@@ -63,7 +70,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Time every model, batch and number of visual tokens under every method."""
-    from uniprune.latency.measure import Bench, BenchOptions
+    from uniprune.latency.measure import Bench
+    from uniprune.latency.options import BenchOptions
     from uniprune.latency.plot import check_plot, plot
     from uniprune.latency.rows import BenchFile
     from uniprune.latency.tables import notes, to_csv, to_json, to_table
@@ -83,6 +91,7 @@ def act(options: argparse.Namespace) -> int:
         warmup=options.warmup,
         seed=options.seed[0],
         protocol=options.protocol,
+        graphs=options.graphs,
     )
     placement = place(options.dtype, options.attn, options.device)
     if options.plot is not None:
@@ -99,10 +108,10 @@ def act(options: argparse.Namespace) -> int:
         for name, outlined in zip(names, outlines, strict=True):
             progress.begin(f"{name} · loading")
             model = load_timed(name, options.random_weights, placement, outlined)
-            progress.say(f"{name} ({placement}, {'random weights' if options.random_weights else 'checkpoint'})")
+            progress.say(f"{name} ({model.placement}, {'random weights' if options.random_weights else 'checkpoint'})")
             rows += Bench(model, choices, settings, file, progress).run()
             del model  # one at a time on the device
-    console = stdout()
+    console = stdout(320)  # the widest table, with the busy times of a GPU
     console.print(to_table(rows))
     for note in notes(rows):
         console.print(note, highlight=False, markup=False)

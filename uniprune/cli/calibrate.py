@@ -36,7 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    parser.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
+    parser.add_argument(
+        "--attn", default="auto", help="attention kernel: auto, sdpa, eager, varlen (towers), flash_attention_2"
+    )
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
@@ -90,7 +92,9 @@ def act(options: argparse.Namespace) -> int:
         "prompts": entry.prompts,
         "image_decoding": options.image_decoding,
         "frames": str(sampling),
-        "placement": [loaded.placement.dtype, loaded.placement.attention, loaded.placement.kind],
+        "placement": [
+            *(loaded.placement.dtype, loaded.placement.attention, loaded.placement.tower, loaded.placement.kind)
+        ],
     }
     generator, notes = Generator(loaded), Notes(options.keep, setup)
     encoders = {

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from uniprune.cli.terminal_table import show
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
@@ -87,7 +86,9 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, or balanced over all GPUs")
     machine.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16")
-    machine.add_argument("--attn", default="auto", help="attention kernel: auto, sdpa, eager, flash_attention_2")
+    machine.add_argument(
+        "--attn", default="auto", help="attention kernel: auto, sdpa, eager, varlen (towers), flash_attention_2"
+    )
     machine.add_argument("--batch-size", type=int, default=8, metavar="N", help="rows per batch (default: 8)")
     machine.add_argument(
         "--max-new-tokens", type=int, metavar="N", help="longest prediction (default: the benchmark's)"
@@ -206,6 +207,7 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
+    from uniprune.cli.terminal_table import show
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
 

@@ -15,6 +15,8 @@ PRIORITY = (
     "rank",
     "relative %",
     "visual tokens",
+    "net speed-up",
+    "net ceiling",
     "prefill ms",
     "method ms",
     "total ms",

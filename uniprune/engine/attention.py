@@ -1,4 +1,4 @@
-"""Attention probabilities on demand: recomputed from captured module inputs, a block of query rows at a time.
+"""Attention of the decoder on demand: recomputed from captured module inputs, a block of query rows at a time.
 
 No attention kernel has to return its weights, so eager, sdpa and flash attention all work, and only the rows a method
 reads are computed.
@@ -15,15 +15,11 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.layer_kinds import rotation
-from uniprune.modeling.adapter import Span
 
 BLOCK = 256
-"""Query rows of a decoder per block: bounds memory at heads x BLOCK x context."""
-CPU_BYTES, GPU_BYTES = 2**20, 2**25
-"""Size of a block of a tower's attention: what a cache holds, so that passing over it several times is cheap."""
+"""Query rows per block: bounds memory at heads x BLOCK x context."""
 
 
-# --- decoder ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class AttentionCapture:
     """Inputs of one decoder self-attention in the prefill.
@@ -156,8 +152,10 @@ class AttentionCapture:
         """[B, key heads, >= n, d] keys in the cache when first read: eviction replaces them after the prefill."""
         layer = None if self.cache is None else self.cache.layers[self.layer]
         keys = getattr(layer, "keys", None)
-        fits = isinstance(keys, Tensor) and keys.dim() == 4 and keys.shape[-2] >= self.hidden.shape[1]
-        return keys if fits else None
+        # Keys of a quantised cache are held otherwise, those of an offloaded one are elsewhere.
+        if not isinstance(keys, Tensor) or keys.dim() != 4 or keys.device != self.hidden.device:
+            return None
+        return keys if keys.shape[-2] >= self.hidden.shape[1] else None
 
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return [heads, n, d] from [n, heads * d], normalised where the module does."""
@@ -171,46 +169,3 @@ class AttentionCapture:
         cos, sin = (table[item, positions][None] for table in (self.cos, self.sin))
         heads = x.reshape(1, -1, *x.shape[-2:])
         return rotation(self.module)(heads, cos, sin).view(x.shape)
-
-
-# --- vision tower -----------------------------------------------------------------------------------------------
-def exchanged(query: Tensor, key: Tensor, scale: float, spans: list[Span], skip: int) -> Tensor:
-    """Return [B, S, 2] attention each position emits to, and receives from, positions of its span; heads averaged.
-
-    The first `skip` positions take part in the softmax but in neither mean (nothing is renormalised); their own two
-    values are 0. Arguments as in `received`.
-    """
-    parts = [query.new_zeros(query.shape[0], skip, 2, dtype=torch.float32)]
-    for start, stop in spans:
-        first, emitted = max(start, skip), []
-        total = query.new_zeros(query.shape[0], stop - first, dtype=torch.float32)
-        for block in _attention(query[:, :, first:stop], key[:, :, start:stop], scale):
-            weights = block.mean(1)[..., first - start :]
-            emitted.append(weights.sum(-1))
-            total += weights.sum(1)
-        parts.append(torch.stack((torch.cat(emitted, dim=-1), total), dim=-1) / (stop - first))
-    return torch.cat(parts, dim=1)
-
-
-def received(query: Tensor, key: Tensor, scale: float, spans: list[Span]) -> Tensor:
-    """Return [B, S] attention each position receives, mean over heads and over the queries of its span.
-
-    `query` and `key` are [B, heads, S, d] and not yet scaled; `spans` are ranges of S that attend to each other only.
-    """
-    columns = []
-    for start, stop in spans:
-        total = query.new_zeros(query.shape[0], stop - start, dtype=torch.float32)
-        for block in _attention(query[:, :, start:stop], key[:, :, start:stop], scale):
-            total += block.sum(dim=(1, 2))
-        columns.append(total / (query.shape[1] * (stop - start)))
-    return torch.cat(columns, dim=-1)
-
-
-def _attention(query: Tensor, key: Tensor, scale: float) -> Iterator[Tensor]:
-    """Yield [B, heads, r, n] float32 probabilities of a few rows of `query` [B, heads, R, d] on `key` [.., n, d]."""
-    batch, heads, length = key.shape[:3]
-    step = (GPU_BYTES if key.is_cuda else CPU_BYTES) // (4 * batch * heads * length)
-    keys, nothing = key.flatten(0, 1).transpose(-1, -2), key.new_empty(1, 1, 1)
-    for rows in query.flatten(0, 1).split(max(1, step), dim=1):
-        logits = torch.baddbmm(nothing, rows, keys, beta=0, alpha=scale)
-        yield logits.softmax(-1, dtype=torch.float32).unflatten(0, (batch, heads))

@@ -14,6 +14,7 @@ import torch
 from uniprune.engine.deepstack import check_deepstack
 from uniprune.engine.last_tokens import check_reused
 from uniprune.engine.layer_kinds import check_kinds, check_recomputable
+from uniprune.engine.served import check_kernel, check_not_compiled
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
@@ -45,7 +46,9 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
     check_kinds(adapter, pruner)
     check_reused(adapter, layers, name)
-    _check_decoder(adapter)
+    check_deepstack(adapter)
+    check_not_compiled(adapter.model)
+    check_kernel(adapter)
     _check_positions(adapter, pruner, layers)
     stages = placed(scheduled, adapter.attends)
     for stage in stages:
@@ -53,22 +56,6 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         for layer in (layer for layer, reads in read if reads):
             check_recomputable(adapter.layers[layer].self_attn)
     return {stage.layer: stage for stage in stages}
-
-
-def _check_decoder(adapter: ModelAdapter) -> None:
-    check_deepstack(adapter)
-    if _compiled(adapter.model):
-        raise UnsupportedError(
-            "the model was wrapped by torch.compile, which ignores hooks added later; pass the un-compiled model"
-        )
-
-
-def _compiled(model: Any) -> bool:
-    """Check whether a model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
 
 
 def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:

@@ -120,9 +120,12 @@ def cached_layers(cache: Any) -> list[CachedLayer] | None:
     return sizes
 
 
-def _columns(keys: Any) -> int | None:
-    """Return how many tokens a layer's keys [B, heads, n, d] are; None if they are held in another way."""
-    return keys.shape[-2] if isinstance(keys, Tensor) and keys.dim() == 4 else None
+def _grows(layer: Any, width: int) -> bool:
+    """Check whether a layer holds its `width` tokens, or the last ones of its window, as tensors that grow."""
+    keys = getattr(layer, "keys", None)
+    if not isinstance(keys, Tensor) or keys.dim() != 4 or getattr(layer, "is_compileable", False):
+        return False
+    return width in (keys.shape[-2], getattr(layer, "cumulative_length", None))
 
 
 def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptTokens) -> list[KeptTokens]:
@@ -141,7 +144,7 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
         The stages for decoding: from `first` on, every layer holds the same tokens.
 
     Raises:
-        UnsupportedError: a layer's keys are not a plain growing tensor (static or quantised caches).
+        UnsupportedError: a layer's keys are not a plain growing tensor (static, quantised or offloaded caches).
     """
     last = stages[-1]
     if first >= last.layer:
@@ -150,13 +153,14 @@ def evict(cache: Any, first: int, stages: Sequence[KeptTokens], whole: KeptToken
         held, layer = active(stages, number) or whole, cache.layers[number]
         if not hasattr(layer, "get_seq_length"):  # the state of linear attention, which has no tokens to take out
             continue
-        keys, width = getattr(layer, "keys", None), held.width
-        whole_or_windowed = width in (_columns(keys), getattr(layer, "cumulative_length", None))
-        if not isinstance(keys, Tensor) or getattr(layer, "is_compileable", False) or not whole_or_windowed:
+        width = held.width
+        if cache.offloading or not _grows(layer, width):
+            kind = f"offloaded {type(layer).__name__}" if cache.offloading else type(layer).__name__
             raise UnsupportedError(
-                f"evicting tokens from the KV cache needs a DynamicCache, but layer {number} is a "
-                f"{type(layer).__name__}; leave out cache_implementation or turn eviction off"
+                f"evicting tokens from the KV cache needs a DynamicCache on the model's device, but layer {number} is "
+                f"a {kind}; leave out cache_implementation or turn eviction off"
             )
+        keys = layer.keys
         # A windowed layer holds its last tokens only: one that it no longer holds is outside the window of all to come,
         # so that any key may stand in its place.
         columns = np.stack([held.columns(own, row) for row, own in enumerate(last.index)]) - (width - keys.shape[-2])

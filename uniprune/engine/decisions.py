@@ -1,4 +1,4 @@
-"""Answers of methods: asked for one token group or for many of one size, checked by shape at once and by value later."""
+"""Answers of methods, asked for one token group or for many of one size; checked by shape now, by value later."""
 
 from __future__ import annotations
 
@@ -190,9 +190,7 @@ def settle(answers: Sequence[Answer]) -> list[Choice]:
     return choices
 
 
-def _malformed(
-    selection: Selection, lead: tuple[int, ...], total: int, width: int, keep: int | None
-) -> str | None:
+def _malformed(selection: Selection, lead: tuple[int, ...], total: int, width: int, keep: int | None) -> str | None:
     """Return the problem with an answer's types and shapes, None if there is none; `lead` precedes its shapes."""
     indices: Any = selection.indices
     tokens: Any = selection.tokens

@@ -62,14 +62,19 @@ class Deepstack:
         return (hidden + added).where(to_device(has, hidden.device), hidden)
 
 
+def deepstack_levels(adapter: ModelAdapter) -> int:
+    """Return after how many of its first layers the decoder adds features; 0 for models without deepstack."""
+    vision = getattr(adapter.model.config, "vision_config", None)
+    return len(getattr(vision, "deepstack_visual_indexes", None) or ())
+
+
 def check_deepstack(adapter: ModelAdapter) -> None:
     """Refuse a model with deepstack features that do not reach its decoder as `FEATURES` and `PLACES`.
 
     Raises:
         UnsupportedError: the decoder has other arguments, or adds features after its last layer.
     """
-    vision = getattr(adapter.model.config, "vision_config", None)
-    levels = len(getattr(vision, "deepstack_visual_indexes", None) or ())
+    levels = deepstack_levels(adapter)
     if levels and not {PLACES, FEATURES} <= inspect.signature(adapter.decoder.forward).parameters.keys():
         raise UnsupportedError(
             "the model adds deepstack visual features inside its decoder layers, indexed by un-pruned positions, but "

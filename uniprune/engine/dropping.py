@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.compaction import replace_tokens
-from uniprune.engine.decisions import Answer, Choice, Choices, batched, choose, choose_batch, joined, sent_to_host, settle
+from uniprune.engine.decisions import (
+    Answer,
+    Choice,
+    Choices,
+    batched,
+    choose,
+    choose_batch,
+    joined,
+    sent_to_host,
+    settle,
+)
 from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints, KeptTokens, Known, Row, Source, pack, valid_columns
@@ -97,9 +107,7 @@ def _check_questions(stage: Stage, views: Sequence[StageView]) -> None:
 
 
 # --- what stays -------------------------------------------------------------------------------------------------
-def dropped_on_device(
-    arriving: StageInput, decided: Decided, prompts: Sequence[Prompt], copies: int
-) -> Dropped | None:
+def dropped_on_device(arriving: StageInput, decided: Decided, prompts: Sequence[Prompt], copies: int) -> Dropped | None:
     """Return the batch without the tokens that were not chosen; nothing is read from the device.
 
     None if everything stays.
@@ -157,9 +165,7 @@ def dropped_on_device(
     return Dropped(hidden, columns, left, moves, unchecked)
 
 
-def dropped_on_host(
-    arriving: StageInput, decided: Decided, prompts: Sequence[Prompt], copies: int
-) -> Dropped | None:
+def dropped_on_host(arriving: StageInput, decided: Decided, prompts: Sequence[Prompt], copies: int) -> Dropped | None:
     """Return the same for groups of one answer each, once their choice has been read: the device is waited for.
 
     Raises:
@@ -188,9 +194,7 @@ def dropped_on_host(
         return None
     valid = valid_columns(lengths)
     index = np.where(valid, np.take_along_axis(now.kept.index, columns, 1), 0)
-    left = DeviceTokens(
-        KeptTokens(arriving.stage.layer, lengths, valid.shape[1], valid, Known(index)), length
-    )
+    left = DeviceTokens(KeptTokens(arriving.stage.layer, lengths, valid.shape[1], valid, Known(index)), length)
     hidden, moves = _replaced(arriving.hidden, replaced, copies), _moves(replaced, copies, length)
     return Dropped(hidden, sent(columns, device), left, moves, None)
 

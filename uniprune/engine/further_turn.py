@@ -7,7 +7,7 @@ un-pruned conversation. New tokens attend to all that a layer holds, and causall
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,11 +44,11 @@ class EarlierTurns:
     next_position: Tensor
 
     @classmethod
-    def of(cls, state: CacheState | None, cache: Any, mask: Tensor | None, batch: int) -> EarlierTurns:
+    def of(cls, state: CacheState, cache: Any, mask: Tensor | None, batch: int) -> EarlierTurns:
         """Return those of a cache.
 
         Args:
-            state: how it was pruned; None if nothing was.
+            state: how it was pruned.
             cache: the cache.
             mask: [B, L] False at padding, of the whole conversation, this turn included; None without padding.
             batch: B.
@@ -56,18 +56,15 @@ class EarlierTurns:
         Raises:
             UnsupportedError: it holds less than the first turn.
         """
-        length = int(cache.get_seq_length())
-        grown = 0 if state is None else length - state.length(0)
+        grown = int(cache.get_seq_length()) - state.length(0)
         if grown < 0:
             raise UnsupportedError("tokens of the prompt were taken back from the cache; start again with an empty one")
-        length = length if state is None else state.prompt_length + grown
+        length = state.prompt_length + grown
         real = np.ones((batch, length), np.bool_)
         if mask is not None:
             real = to_host([mask[:, :length]])[0].astype(np.bool_)
         index = np.broadcast_to(np.arange(length), real.shape)
         whole = KeptTokens(0, tuple(real.sum(1).tolist()), length, real, Known(index))
-        if state is None:
-            return cls((), whole, torch.from_numpy(real.sum(1, keepdims=True)))
         stages = tuple(_joined(kept.layer, kept, _run(state.prompt_length, grown, batch)) for kept in state.stages)
         return cls(stages, whole, state.next_position + grown)
 
@@ -165,9 +162,8 @@ class FurtherTurn(Prefill):
                 _joined(layer, earlier.at(layer), active(self.kept, layer) or new, earlier.whole.width)
                 for layer in places
             )
-            if stages:
-                length = earlier.whole.width + new.width
-                remember(self._cache, CacheState(stages, length, self._next_position, None, recounted=True))
+            length = earlier.whole.width + new.width
+            remember(self._cache, CacheState(stages, length, self._next_position, None, recounted=True))
             pairs = AttendedPairs.of(self._adapter, self.batch.inputs)
             return PrefillReport(
                 self.batch,
@@ -181,22 +177,23 @@ class FurtherTurn(Prefill):
             )
 
 
-def brings_images(adapter: ModelAdapter, kwargs: dict[str, Any]) -> bool:
-    """Check whether a forward has images or videos, and placeholders for them."""
-    return bool(visual_inputs(kwargs)) and bool(placeholders(adapter, kwargs).any())
-
-
 def further_turn(
-    adapter: ModelAdapter, stages: Iterable[Stage], pruner: Pruner, state: CacheState | None, kwargs: dict[str, Any]
-) -> Turn:
+    adapter: ModelAdapter, stages: Collection[Stage], pruner: Pruner, state: CacheState | None, kwargs: dict[str, Any]
+) -> Turn | None:
     """Return the turn that a forward with arguments `kwargs` is, on a cache that was pruned as `state` has it.
+
+    None without new images, and where nothing was dropped nor can be.
 
     Raises:
         UnsupportedError: model, method, cache or arguments are not those for which the result is exact.
         UserError: the turn does not fit into the model's context.
     """
+    idle = (state is None or not state.stages) and all(stage.keeps_all for stage in stages)
+    if idle or not visual_inputs(kwargs) or not bool(placeholders(adapter, kwargs).any()):
+        return None
     cache = kwargs["past_key_values"]
     _check_turn(adapter, stages, pruner, state, cache, kwargs)
+    assert state is not None  # checked
     ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
     batch, new = ids.shape
     earlier = EarlierTurns.of(state, cache, mask, batch)
@@ -243,7 +240,7 @@ def _own_positions(adapter: ModelAdapter, kwargs: dict[str, Any]) -> Tensor:
 
 def _check_turn(
     adapter: ModelAdapter,
-    stages: Iterable[Stage],
+    stages: Collection[Stage],
     pruner: Pruner,
     state: CacheState | None,
     cache: Any,
@@ -265,10 +262,12 @@ def _check_turn(
         problem = "the cache has a fixed size"
     elif kwargs.get("input_ids") is None:
         problem = "the turn has no input_ids"
+    elif state is None:
+        problem = "it was filled outside of a session, as learned prefixes are, so that its positions are unknown"
     if problem is not None:
         raise UnsupportedError(
-            f"new images on top of a KV cache are not supported here: {problem}; start again with an empty cache and "
-            "the whole conversation"
+            f"new images on top of a filled KV cache are not supported here: {problem}; start again with an empty "
+            "cache and the whole conversation"
         )
 
 

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.masking_utils import (

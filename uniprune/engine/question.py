@@ -207,9 +207,7 @@ def _occurrences(text: str, wanted: str) -> Iterator[int]:
         at = text.find(wanted, at + 1)
 
 
-def question_positions(
-    ids: Ints | None, text: Bools, image: int, question: Tensor | None, special: list[int]
-) -> Ints:
+def question_positions(ids: Ints | None, text: Bools, image: int, question: Tensor | None, special: list[int]) -> Ints:
     """Return the positions [M] of the question's tokens in one row, from ids alone.
 
     Few tokenizers cut a question in a prompt as they cut it alone, and ids do not show which words are those of the

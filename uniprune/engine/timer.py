@@ -24,6 +24,9 @@ from torch import nn
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.results.spans import PARTS, SpanName
 
+MARK = "uniprune.span:"
+"""Beginning of a mark's name in a profiler's trace; the rest is the span that ends there, or "None"."""
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -70,10 +73,12 @@ class Timer:
 
     Args:
         adapter: the model's adapter (`find_adapter(model)`).
+        traced: whether to write every mark into the trace of a `torch.profiler` that is running.
     """
 
-    def __init__(self, adapter: ModelAdapter) -> None:
+    def __init__(self, adapter: ModelAdapter, traced: bool = False) -> None:
         self.adapter = adapter
+        self._traced = traced
         self._gpus = tuple({parameter.device for parameter in adapter.model.parameters() if parameter.is_cuda})
         self._handles: list[Any] = []
         self._reset()
@@ -155,7 +160,11 @@ class Timer:
         if not self._marks:
             for gpu in self._gpus:
                 torch.cuda.reset_peak_memory_stats(gpu)
-        self._marks.append((self._now(), name or (self._open[-1] if self._open else None)))
+        ended = name or (self._open[-1] if self._open else None)
+        self._marks.append((self._now(), ended))
+        if self._traced:
+            with torch.profiler.record_function(f"{MARK}{ended}"):
+                pass
 
     def _now(self) -> Any:
         """Return an event of the model's one GPU, whichever device is torch's current one; else seconds."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from uniprune.engine.attention import exchanged, received
+from uniprune.engine.tower_attention import exchanged, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.image_layout import ImageLayout

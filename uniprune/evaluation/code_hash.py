@@ -13,7 +13,11 @@ from uniprune.utils.hashing import files_hash
 from uniprune.utils.paths import PACKAGE, ROOT
 
 RULES = tuple(
-    f"uniprune.pruning.{name}" for name in ("functional", "greedy", "greedy_triton", "clustering", "schedules")
+    f"uniprune.pruning.{name}"
+    for name in (
+        *("functional", "merging", "grids", "greedy", "greedy_triton", "clustering", "schedules"),
+        *("thinning", "thinning_triton"),
+    )
 )
 """Modules of this package that make decisions for methods; the others execute them."""
 

@@ -167,8 +167,3 @@ def _note_finite(finite: dict[int, Tensor], number: int, module: nn.Module, args
     """Record, in a forward hook, whether the hidden states that leave a layer are numbers."""
     hidden = output[0] if isinstance(output, tuple) else output
     finite.setdefault(number, hidden.isfinite().all())
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Check whether GPU or CPU memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -58,6 +58,7 @@ class Run:
             limit=options.limit,
             dtype=loaded.placement.dtype,
             attention=loaded.placement.attention,
+            tower_attention=loaded.placement.tower,
             device=loaded.placement.kind,
         )
         self.record = RunRecord(

@@ -18,7 +18,7 @@ from uniprune.errors import UnsupportedError, UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
-from uniprune.evaluation.generation import GeneratedText, Generator, is_out_of_memory
+from uniprune.evaluation.generation import GeneratedText, Generator
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
 from uniprune.evaluation.prompts import Question
@@ -33,6 +33,7 @@ from uniprune.pruning.placement import placed
 from uniprune.results.predictions import Prediction
 from uniprune.results.remarks import CONTEXT, CUT, WINDOWED
 from uniprune.results.spans import SPANS
+from uniprune.utils.memory import is_out_of_memory
 
 WINDOW = 4
 """Batches per window; the rows of a window are sorted by length."""

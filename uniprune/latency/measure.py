@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +15,12 @@ from uniprune.engine.timer import Spans, Timer
 from uniprune.errors import UserError
 from uniprune.evaluation.code_hash import package_hash
 from uniprune.evaluation.environment import environment
-from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.latency.busy import profile_busy
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
-from uniprune.latency.prompts import LEAST_TEXT, Prompts, random_prompts
+from uniprune.latency.graphs import lack_graphs, with_graphs
+from uniprune.latency.options import BenchOptions
+from uniprune.latency.prompts import Prompts, random_prompts
 from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference
 from uniprune.latency.timed_model import TimedModel, check_tokens
 from uniprune.modeling.context import context_length
@@ -28,45 +31,10 @@ from uniprune.pruning.budget import with_average
 from uniprune.results.aggregate import mean_flops
 from uniprune.results.spans import TIMES
 from uniprune.utils.console import RunProgress
+from uniprune.utils.memory import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 """Error of rows that are measured again: the machine may have more free memory next time."""
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """Sizes of the prompts and number of the calls.
-
-    Attributes:
-        batches: prompts per call.
-        tokens: visual tokens of a prompt; None for one image of usual size.
-        text: words of a prompt.
-        new_tokens: tokens generated.
-        repeats: measured calls.
-        warmup: calls before them that are not measured.
-        seed: of pixels and words.
-        protocol: as for evaluations.
-    """
-
-    batches: tuple[int, ...] = (1,)
-    tokens: tuple[int, ...] | None = None
-    text: int = 60
-    new_tokens: int = 8
-    repeats: int = 10
-    warmup: int = 2
-    seed: int = 0
-    protocol: Literal["site", "average"] = "site"
-
-    def __post_init__(self) -> None:
-        least = {"text": LEAST_TEXT, "new_tokens": 1, "repeats": 1, "warmup": 0, "batches": 1, "tokens": 1}
-        options = {"text": "text-tokens", "new_tokens": "new-tokens", "batches": "batch"}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None and number < smallest:
-                    raise UserError(f"--{options.get(name, name)} {number} must be at least {smallest}")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"--seed {self.seed} must be from 0 to 2 ** 63 - 1")
 
 
 class TimedMethod(NamedTuple):
@@ -136,8 +104,17 @@ class Bench:
         self._bandwidth: float | None = None
 
     def run(self) -> list[BenchRow]:
-        """Measure all cases not stored yet; return rows in order of tokens, batch and method, failed ones included."""
-        return [row for visual in self._tokens for batch in self._options.batches for row in self._group(visual, batch)]
+        """Measure all cases not stored yet; return rows in order of tokens, batch and method, failed ones included.
+
+        Graphs come after all calls whose peak memory is measured, and a GPU's profiles after all timed calls, which the
+        profiler could slow down.
+        """
+        sizes = [(visual, batch) for visual in self._tokens for batch in self._options.batches]
+        groups = [self._group(*size) for size in sizes]
+        on_gpu = self._model.placement.kind == "cuda"
+        for step in [self._with_graphs] * self._options.graphs + [self._with_busy] * on_gpu:
+            groups = [step(rows, *size) for rows, size in zip(groups, sizes, strict=True)]
+        return [row for rows in groups for row in rows]
 
     def _method(self, choice: MethodSpec) -> TimedMethod:
         """Build a method, with the protocol's budget."""
@@ -187,6 +164,7 @@ class Bench:
             seed=options.seed,
             dtype=model.placement.dtype,
             attention=model.placement.attention,
+            tower_attention=model.placement.tower,
             device=model.placement.device,
             code=self._code,
             environment=self._environment,
@@ -219,22 +197,59 @@ class Bench:
                 self._give_up(case, error)
             return None
 
-    @torch.inference_mode()
     def _call(self, case: BenchCase, prompts: Prompts, keep: bool) -> None:
-        """Call `generate` once."""
-        adapter = self._model.adapter
+        """Call `generate` once and keep its times."""
+        timer = Timer(self._model.adapter)
         try:
-            with Timer(adapter) as timer, prune(adapter.model, case.pruner, timer) as session:
-                session.samples = prompts.samples
-                Greedy().generate(adapter.model, prompts.inputs, self._options.new_tokens)
-                spans = timer.sample()
+            report = self._generate(case, prompts, timer, self._options.new_tokens)
+            spans = timer.sample()
         except RuntimeError as error:
             self._give_up(case, error)
         except UserError as error:  # a method that refuses this family becomes a row with the reason
             case.error = str(error)
         else:
-            case.report = session.reports[-1]
+            case.report = report
             case.spans += [spans] * keep
+
+    @torch.inference_mode()
+    def _generate(self, case: BenchCase, prompts: Prompts, timer: Timer, new_tokens: int) -> PrefillReport:
+        """Call `generate` under a method; the timer then has its marks."""
+        model = self._model.adapter.model
+        with timer, prune(model, case.pruner, timer) as session:
+            session.samples = prompts.samples
+            Greedy().generate(model, prompts.inputs, new_tokens)
+        return session.reports[-1]
+
+    def _with_graphs(self, rows: list[BenchRow], visual: int, batch: int) -> list[BenchRow]:
+        """Add the prefills as CUDA graphs to rows if some lack them, and store these rows."""
+        cases = [self._case(method, visual, batch) for method in self._methods]
+        prompts = self._prompts(cases) if lack_graphs(rows) else None
+        if prompts is None:
+            return rows
+        self._progress.begin(f"{cases[0].setup.model} · graphs · {batch} x {visual}")
+        rows = with_graphs(rows, [case.pruner for case in cases], self._model.adapter, prompts, self._options)
+        self._file.append(rows)
+        return rows
+
+    def _with_busy(self, rows: list[BenchRow], visual: int, batch: int) -> list[BenchRow]:
+        """Add the GPU's busy times to measured rows that lack them, in calls of their own, and store these rows."""
+        cases = [self._case(method, visual, batch) for method in self._methods]
+        lacking = [i for i, row in enumerate(rows) if row.measured is not None and row.measured.busy is None]
+        prompts = self._prompts(cases) if lacking else None
+        if prompts is None:
+            return rows
+        for i in lacking:
+            self._progress.begin(f"{cases[i].label} · profiled")
+            try:
+                rows[i] = rows[i].with_busy(profile_busy(partial(self._profiled, cases[i], prompts)))
+            except RuntimeError as error:
+                self._give_up(cases[i], error)  # out of memory: the row keeps its times
+        self._file.append([rows[i] for i in lacking])
+        return rows
+
+    def _profiled(self, case: BenchCase, prompts: Prompts) -> None:
+        """Call `generate` for the prefill only, with the timer's marks in the trace of the running profiler."""
+        self._generate(case, prompts, Timer(self._model.adapter, traced=True), 1)
 
     def _give_up(self, case: BenchCase, error: RuntimeError) -> None:
         """End a case that is out of memory; any other error ends the command."""

@@ -1,10 +1,11 @@
-"""A plot of latency against visual tokens."""
+"""A plot of speed-up and latency against visual tokens."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from uniprune.errors import UserError
 from uniprune.latency.rows import BenchRow
@@ -24,35 +25,52 @@ def check_plot(path: Path) -> None:
 
 
 def plot(rows: Sequence[BenchRow], path: Path) -> None:
-    """Draw time to first token against visual tokens: a panel per model and batch, a line per method and ratio.
+    """Draw net speed-up and time to first token against visual tokens: a column of panels per model and batch.
 
-    Bars span the first to the third quartile.
+    A line is one method and ratio. Of the net speed-up, dashes are the ceiling by FLOPs; of times, bars span the first
+    to the third quartile.
 
     Raises:
         UserError: the file cannot be written, or its ending names no format.
     """
-    import numpy as np
     from matplotlib.figure import Figure
 
     measured = [row for row in rows if row.measured is not None]
-    panels = list(dict.fromkeys((row.setup.model, row.setup.batch) for row in measured))
-    figure = Figure(figsize=(5.5 * max(1, len(panels)), 4.2), layout="constrained")
-    axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
-    for axis, (model, batch) in zip(axes, panels, strict=False):
-        lines: dict[str, list[tuple[int, list[float]]]] = {}
-        for row in measured:
-            if (row.setup.model, row.setup.batch) == (model, batch) and row.measured is not None:
-                lines.setdefault(row.setup.label, []).append((row.setup.visual, row.measured.seconds["ttft"]))
-        for label, points in lines.items():
-            points.sort()
-            quartiles = 1000 * np.array([np.percentile(seconds, [25, 50, 75]) for _, seconds in points])
-            bars = [quartiles[:, 1] - quartiles[:, 0], quartiles[:, 2] - quartiles[:, 1]]
-            axis.errorbar([n for n, _ in points], quartiles[:, 1], bars, marker="o", capsize=3, label=label)
-        axis.set(title=f"{model}, batch {batch}", xlabel="visual tokens", ylabel="time to first token (ms)", ylim=0)
-        axis.legend()
+    panels: dict[tuple[str, int], dict[str, list[BenchRow]]] = {}
+    for row in sorted(measured, key=lambda row: row.setup.visual):
+        lines = panels.setdefault((row.setup.model, row.setup.batch), {})
+        lines.setdefault(row.setup.label, []).append(row)
+    figure = Figure(figsize=(5.5 * max(1, len(panels)), 8), layout="constrained")
+    axes = figure.subplots(2, max(1, len(panels)), squeeze=False)
+    for (net, ttft), ((model, batch), lines) in zip(axes.T, panels.items(), strict=False):
+        for number, (label, points) in enumerate(lines.items()):
+            _net_line(net, points, label, f"C{number}")
+            _ttft_line(ttft, points, label, f"C{number}")
+        net.set(title=f"{model}, batch {batch}", ylabel="net speed-up of the prefill; dashes: ceiling", ylim=0)
+        ttft.set(xlabel="visual tokens", ylabel="time to first token (ms)", ylim=0)
+        ttft.legend()
     with explain_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             figure.savefig(path, dpi=150)
         except ValueError as error:
             raise UserError(f"--plot {path}: {str(error).splitlines()[0]}") from error
+
+
+def _net_line(axis: Any, rows: Sequence[BenchRow], label: str, colour: str) -> None:
+    """Draw the net speed-up of a method and its ceiling."""
+    known = [(row.setup.visual, row.speedups) for row in rows if row.speedups]
+    for part, style in (("speed-up", "o-"), ("ceiling", "--")):
+        values = [speedups[f"net {part}"] for _, speedups in known]
+        axis.plot([visual for visual, _ in known], values, style, color=colour, label=label)
+
+
+def _ttft_line(axis: Any, rows: Sequence[BenchRow], label: str, colour: str) -> None:
+    """Draw the time to the first token of a method, with its quartiles."""
+    import numpy as np
+
+    seconds = [row.measured.seconds["ttft"] for row in rows if row.measured is not None]
+    quartiles = 1000 * np.array([np.percentile(one, [25, 50, 75]) for one in seconds])
+    bars = [quartiles[:, 1] - quartiles[:, 0], quartiles[:, 2] - quartiles[:, 1]]
+    visual = [row.setup.visual for row in rows]
+    axis.errorbar(visual, quartiles[:, 1], bars, marker="o", capsize=3, label=label, color=colour)

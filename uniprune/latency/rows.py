@@ -13,6 +13,11 @@ from uniprune.results.records import Environment, MethodRecord
 from uniprune.utils.files import JsonLines
 from uniprune.utils.hashing import stable_hash
 
+WATCHED = ("vision", "method", "prefill")
+"""Spans of which `bench` reports how long the GPU worked."""
+LAUNCH_BOUND = 0.6
+"""Share of a span below which it is called launch-bound: the GPU waits for the host to start its kernels."""
+
 
 class BenchSetup(Strict):
     """Everything that determines a measurement; its hash names it."""
@@ -45,6 +50,8 @@ class BenchSetup(Strict):
     """Floating-point type of the weights."""
     attention: str
     """Attention kernel."""
+    tower_attention: str | None = None
+    """Attention kernel of the vision tower; null for the same."""
     device: str
     """"cpu", "cuda", "cuda:1", … or "balanced"."""
     code: str
@@ -91,6 +98,9 @@ class BenchResult(Strict):
     """Keys and values in the cache after the prefill."""
     peak_bytes: int | None
     """Most GPU memory in use during any repeat; null on the CPU."""
+    busy: dict[str, float] | None = None
+    """Span -> seconds in which the GPU worked for it (`uniprune.latency.busy`), measured in calls of their own; null on
+    the CPU."""
     context: int | None = None
     """Positions that the model was made for, if prompt and generated tokens take more; else null."""
 
@@ -109,6 +119,24 @@ class BenchResult(Strict):
         return Reference(**spans, flops=self.flops)
 
 
+class GraphResult(Strict):
+    """Prefills of one case as CUDA graphs (`uniprune.latency.graphs`), measured in turn with those of other methods."""
+
+    seconds: list[float]
+    """One value per repeat, of the whole batch."""
+    segments: int
+    """Graphs that one prefill replays."""
+    refusal: str | None = None
+    """Reason why there are none."""
+    vanilla: float | None = None
+    """Median seconds of the un-pruned model's graphs; null when it has none."""
+
+    @property
+    def median(self) -> float | None:
+        """Median seconds; None without any."""
+        return float(np.median(self.seconds)) if self.seconds else None
+
+
 class BenchRow(Strict):
     """One case: model x visual tokens x batch x method x ratio."""
 
@@ -124,10 +152,21 @@ class BenchRow(Strict):
     """Remark about parts of the model that no test of its family runs on."""
     vanilla: Reference | None = None
     """Null when the un-pruned model failed."""
+    graphs: GraphResult | None = None
+    """Prefills as CUDA graphs; null when they were not requested."""
     weight_bytes: int
     """Weights a forward of the language model reads: its layers, final norm and output head."""
     bandwidth: float | None
     """Bytes per second that a copy on this device read and wrote, measured by the same command."""
+
+    def with_busy(self, busy: dict[str, float] | None) -> BenchRow:
+        """Return the row with the GPU's busy times; a row that was not measured stays without."""
+        measured = self.measured and self.measured.model_copy(update={"busy": busy})
+        return self.model_copy(update={"measured": measured})
+
+    def with_graphs(self, graphs: GraphResult) -> BenchRow:
+        """Return the row with its prefills as CUDA graphs."""
+        return self.model_copy(update={"graphs": graphs})
 
     @property
     def floor(self) -> float | None:
@@ -138,23 +177,57 @@ class BenchRow(Strict):
         return None if self.bandwidth is None else self.weight_bytes / self.bandwidth
 
     @property
+    def launch_bound(self) -> dict[str, float]:
+        """Spans for less than `LAUNCH_BOUND` of which the GPU worked, with that share; none without its busy times.
+
+        The un-pruned model's method span has no work of a GPU.
+        """
+        measured = self.measured
+        if measured is None or measured.busy is None:
+            return {}
+        spans = [span for span in WATCHED if span != "method" or self.setup.method.kind != "none"]
+        shares = {span: measured.busy.get(span, 0.0) / measured.median(span) for span in spans}
+        return {span: share for span, share in shares.items() if share < LAUNCH_BOUND}
+
+    @property
     def speedups(self) -> dict[str, float]:
         """Measured speed-ups against the un-pruned model, their ceilings by FLOPs, and the share achieved.
 
-        "prefill" is the language model alone, "ttft" everything before the second token: tower, projector, method and
-        prefill. Empty when either side failed.
+        "net" is un-pruned prefill / (prefill + method), the gain of pruning after its own cost; "prefill" the language
+        model alone; "ttft" everything before the second token: tower, projector, method and prefill. Empty when either
+        side failed.
         """
         if self.measured is None or self.vanilla is None:
             return {}
-        speed = {
-            name: getattr(self.vanilla, name) / self.measured.median(name) for name in ("prefill", "ttft", "total")
-        }
-        ours, theirs = self.measured.flops, self.vanilla.flops
-        ceiling = {"prefill": theirs.llm / ours.llm, "ttft": theirs.total / ours.total}
+        ours, theirs = self.measured, self.vanilla
+        speed = {name: getattr(theirs, name) / ours.median(name) for name in ("prefill", "ttft", "total")}
+        speed["net"] = theirs.prefill / (ours.median("prefill") + ours.median("method"))
+        language, whole = theirs.flops.llm / ours.flops.llm, theirs.flops.total / ours.flops.total
+        ceiling = {"net": language, "prefill": language, "ttft": whole}
         return {
             **{f"{name} speed-up": value for name, value in speed.items()},
             **{f"{name} ceiling": value for name, value in ceiling.items()},
             **{f"{name} achieved": speed[name] / value for name, value in ceiling.items()},
+        }
+
+    @property
+    def graph_speedups(self) -> dict[str, float]:
+        """Speed-ups among prefills that run as CUDA graphs, their ceiling by FLOPs, and the share achieved.
+
+        "graphs" is that of the graphs alone, "net graphs" un-pruned graphs / (graphs + method). Empty when either side
+        has none.
+        """
+        ours, ceiling = self.graphs, self.speedups.get("prefill ceiling")
+        if self.measured is None or ceiling is None or ours is None or ours.median is None or ours.vanilla is None:
+            return {}
+        speed = {
+            "graphs": ours.vanilla / ours.median,
+            "net graphs": ours.vanilla / (ours.median + self.measured.median("method")),
+        }
+        return {
+            **{f"{name} speed-up": value for name, value in speed.items()},
+            **{f"{name} ceiling": ceiling for name in speed},
+            **{f"{name} achieved": value / ceiling for name, value in speed.items()},
         }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
-from uniprune.latency.rows import BenchRow, BenchSetup
+from uniprune.latency.busy import ELSEWHERE, UNKNOWN
+from uniprune.latency.rows import LAUNCH_BOUND, WATCHED, BenchRow, BenchSetup
 from uniprune.results.spans import TIMES
 from uniprune.utils import tables
 from uniprune.utils.json_text import to_json as strict_json
@@ -17,16 +19,31 @@ CellValue = str | float | int | None
 
 SHOWN = (
     *("model", "method", "ratio", "batch", "tokens", "kept", "vision ms", "projector ms", "method ms", "prefill ms"),
-    *("TTFT ms", "TPOT ms", "total ms", "peak MB", "KV MB", "TFLOPs", "prefill x", "of ceiling", "TTFT x"),
-    *("of ceiling ", "floor ms", "problem"),
+    *("TTFT ms", "TPOT ms", "total ms", "peak MB", "KV MB", "TFLOPs", "net x", "of ceiling", "prefill x"),
+    *("of ceiling ", "TTFT x", "of ceiling  ", "graphs ms", "graphs net x", "of ceiling   ", "busy ms", "launch-bound"),
+    *("floor ms", "problem"),
 )
-"""Columns of the terminal table; a blank keeps equal headings apart."""
+"""Columns of the terminal table; blanks keep equal headings apart."""
 NOTES = (
     "Medians [IQR] of whole batches; tokens, KV and TFLOPs of one prompt; kept: mean over layers.",
-    "x: speed-up against the un-pruned model, measured in turn with it. of ceiling: what FLOPs alone would allow, for "
-    "the language model (prefill) and with tower and projector (TTFT).",
+    "x: speed-up against the un-pruned model, measured in turn with it. net: its prefill / (prefill + method), what "
+    "pruning pays. of ceiling: what FLOPs alone would allow, for the language model (net, prefill) and with tower and "
+    "projector (TTFT).",
     "floor: reading the language model's weights once at the copy bandwidth measured with the row.",
 )
+
+BUSY = (
+    "busy: milliseconds in which the GPU worked for tower/method/prefill, by torch.profiler in calls of their own. "
+    f"launch-bound: it worked for less than {LAUNCH_BOUND:.0%} of that span and else waited for the host to start its "
+    "kernels, so fewer tokens save little."
+)
+"""Note on busy times."""
+GRAPHS = (
+    "graphs: prefill of decoder layers, final norm and output head as CUDA graphs, one per stretch between stages; "
+    "copies of their inputs are in it, embeddings, rotary tables and masks are not. Their net: un-pruned graphs / "
+    "(graphs + method)."
+)
+"""Note on prefills as CUDA graphs."""
 
 
 def flat(row: BenchRow) -> dict[str, CellValue]:
@@ -46,6 +63,7 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
         "weights": setup.weights,
         "dtype": setup.dtype,
         "attention": setup.attention,
+        "tower attention": setup.tower_attention or setup.attention,
         "device": setup.environment.device,
         "kept tokens": sum(measured.layers) / len(measured.layers) if measured else None,
     }
@@ -53,12 +71,23 @@ def flat(row: BenchRow) -> dict[str, CellValue]:
         known = measured is not None and span in measured.seconds
         cells[f"{span} ms"] = 1000 * measured.median(span) if known and measured else None
         cells[f"{span} iqr ms"] = 1000 * measured.iqr(span) if known and measured else None
+    busy = (measured.busy if measured else None) or {}
+    for span in (*WATCHED, "projector", ELSEWHERE, UNKNOWN):
+        cells[f"{span} busy ms"] = 1000 * busy.get(span, 0.0) if busy else None
+    cells["launch-bound"] = ", ".join(f"{span} {share:.0%}" for span, share in row.launch_bound.items()) or None
     for part in ("vision", "projector", "llm", "total"):
         cells[f"{part} TFLOPs"] = getattr(measured.flops, part) / 1e12 if measured else None
+    graphs = row.graphs.seconds if row.graphs else []
+    cells["graphs ms"] = 1000 * float(np.median(graphs)) if graphs else None
+    cells["graphs iqr ms"] = 1000 * float(np.subtract(*np.percentile(graphs, [75, 25]))) if graphs else None
+    cells["graph segments"] = row.graphs.segments if graphs and row.graphs else None
+    for part in ("graphs", "net graphs"):
+        for name in ("speed-up", "ceiling", "achieved"):
+            cells[f"{part} {name}"] = row.graph_speedups.get(f"{part} {name}")
     kept, peak = (measured.kv_bytes, measured.peak_bytes) if measured else (None, None)
     cells["KV MB"] = None if kept is None else kept / 1e6
     cells["peak MB"] = None if peak is None else peak / 1e6
-    for part in ("prefill", "ttft", "total"):
+    for part in ("net", "prefill", "ttft", "total"):
         for name in ("speed-up", "ceiling", "achieved"):
             if part != "total" or name == "speed-up":
                 cells[f"{part} {name}"] = row.speedups.get(f"{part} {name}")
@@ -103,7 +132,42 @@ def notes(rows: Iterable[BenchRow]) -> list[str]:
     untried = [f"{row.setup.model}: {row.untried}." for row in rows if row.untried]
     moved = [f"{row.setup.method.name} {note}." for row in rows if (note := row.setup.method.move_note)]
     failed = (_problem(row) for row in rows if row.error)
-    return [*NOTES, *spreads(rows), *dict.fromkeys([*untried, *moved, *long, *failed])]
+    return [
+        *NOTES,
+        *_busy_notes(rows),
+        *_graph_notes(rows),
+        *spreads(rows),
+        *dict.fromkeys([*untried, *moved, *long, *failed]),
+    ]
+
+
+def _busy_notes(rows: Sequence[BenchRow]) -> Iterator[str]:
+    """Yield the meaning of the GPU's busy times, or the reason for their absence."""
+    timed = [row for row in rows if row.measured is not None]
+    if any(row.measured.busy for row in timed if row.measured):
+        yield BUSY
+    if any(row.setup.device == "cpu" for row in timed):
+        yield "No GPU, no busy times: on a CPU every span is work."
+    for row in timed:
+        busy = row.measured.busy if row.measured else None
+        where = f"{row.setup.model}, {row.setup.label}, batch {row.setup.batch}, {row.setup.visual} tokens"
+        if busy is None and row.setup.device != "cpu":
+            yield f"{where}: no busy times, torch.profiler saw no kernel or did not fit into memory."
+        elif busy and busy.get(UNKNOWN, 0.0) > 0.01 * sum(busy.values()):
+            yield f"{where}: {1000 * busy[UNKNOWN]:.3g} ms of the GPU's work has no known span, and is in no busy time."
+
+
+def _graph_notes(rows: Sequence[BenchRow]) -> Iterator[str]:
+    """Yield the meaning of prefills as CUDA graphs, and the reasons for their absence."""
+    timed = [row for row in rows if row.graphs is not None]
+    if timed:
+        yield GRAPHS
+    if any(row.setup.device == "cpu" for row in timed):
+        yield "On a CPU plain calls take the place of graphs: the same work, nothing saved."
+    for row in timed:
+        if row.graphs and row.graphs.refusal:
+            where = f"{row.setup.model}, {row.setup.label}, batch {row.setup.batch}, {row.setup.visual} tokens"
+            yield f"{where}: no graphs, {row.graphs.refusal}."
 
 
 def spreads(rows: Iterable[BenchRow]) -> list[str]:
@@ -145,6 +209,7 @@ def _problem(row: BenchRow) -> str:
 def _shown(row: BenchRow) -> list[str]:
     """Return the cells of `SHOWN`."""
     cells = flat(row)
+    busy = cells["prefill busy ms"] is not None
 
     def time(span: str) -> str:
         median, iqr = cells[f"{span} ms"], cells[f"{span} iqr ms"]
@@ -159,8 +224,16 @@ def _shown(row: BenchRow) -> list[str]:
         *(number("visual tokens", "d"), number("kept tokens", ".1f")),
         *map(time, ("vision", "projector", "method", "prefill", "ttft", "tpot", "total")),
         *(number("peak MB", ".0f"), number("KV MB", ".3g"), number("total TFLOPs", ".3g")),
-        *(number("prefill speed-up", ".2f"), _share(cells, "prefill")),
-        *(number("ttft speed-up", ".2f"), _share(cells, "ttft")),
+        *(
+            text
+            for part in ("net", "prefill", "ttft")
+            for text in (number(f"{part} speed-up", ".2f"), _share(cells, part))
+        ),
+        *(time("graphs"), number("net graphs speed-up", ".2f"), _share(cells, "net graphs")),
+        *(
+            "/".join(number(f"{span} busy ms", ".3g") for span in WATCHED) if busy else "",
+            str(cells["launch-bound"] or ""),
+        ),
         *(number("weight-read floor ms", ".3g"), "see below" if row.error else ""),
     ]
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from uniprune.errors import UserError
-from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.catalog import find_model
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import DTYPES, LoadedModel, Placement, outline, with_weights
 from uniprune.modeling.random_weights import random_model
+from uniprune.modeling.varlen import use_tower_attention
 from uniprune.utils.hashing import stable_hash
+from uniprune.utils.memory import is_out_of_memory
 
 RANDOM = "random"
 
@@ -56,9 +57,12 @@ def load_timed(
             device = "cuda" if placement.device == "balanced" else placement.device
             model = random_model(name, DTYPES[placement.dtype], placement.attention, device)
             adapter, weights = find_adapter(model), f"{RANDOM}:{_hash(model.config)}"
+            placement = placement.of(adapter)
+            if placement.tower is not None:
+                use_tower_attention(model, placement.tower)
         else:
             loaded = with_weights(outlined or outline(find_model(name), placement))
-            adapter, weights = loaded.adapter, loaded.weights
+            adapter, weights, placement = loaded.adapter, loaded.weights, loaded.placement
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -42,6 +42,8 @@ class ModelAdapter:
         vision: vision tower.
         projector: module between tower and language model (may be inside the tower).
         has_cls: whether the tower prepends a CLS token.
+        packed: whether the tower takes all images as one sequence and passes the bounds of what attends to each other
+            to attention kernels that transformers calls flash.
         system: system message of the family's wrapper in VLMEvalKit, for the prompt policy "family" only.
         block_kinds: kinds of decoder layers (`layer_types` of the config) in which the tokens of a block see each other
             both ways; empty where attention is causal.
@@ -60,6 +62,7 @@ class ModelAdapter:
     system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
     has_cls: bool = False
+    packed: bool = False
     merge: int = 1
     bare_weights: ClassVar[Mapping[str, bool]] = {}
     vision: Any

@@ -26,6 +26,7 @@ from uniprune.modeling.families import find_adapter, unregistered
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
 from uniprune.modeling.placeholder_check import check_placeholders
+from uniprune.modeling.varlen import HALF, VARLEN, use_tower_attention, usual_tower_attention
 from uniprune.registry import MODELS
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
@@ -42,14 +43,18 @@ class Placement:
         dtype: "float32", "float16" or "bfloat16".
         attention: a kernel name of transformers.
         device: "cpu", "cuda", "cuda:1", …, or "balanced" to spread the layers over all GPUs.
+        tower: kernel of vision towers that attend within windows or images of one sequence (`ModelAdapter.packed`):
+            `VARLEN` or a name of transformers; None for `attention`.
     """
 
     dtype: str
     attention: str
     device: str
+    tower: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.dtype}, {self.attention}, {self.device}"
+        tower = [f"{self.tower} in the vision tower"] * (self.tower is not None)
+        return ", ".join([self.dtype, self.attention, *tower, self.device])
 
     @property
     def kernels(self) -> dict[str, str]:
@@ -60,6 +65,10 @@ class Placement:
     def kind(self) -> str:
         """Kind of device: "cpu" or "cuda"."""
         return "cuda" if self.device == "balanced" else self.device.split(":")[0]
+
+    def of(self, adapter: ModelAdapter) -> Placement:
+        """Return the placement of a model: towers that attend to whole images have no kernel of their own."""
+        return self if adapter.packed else dataclasses.replace(self, tower=None)
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,9 @@ class LoadedModel:
 def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") -> Placement:
     """Resolve "auto": GPU if there is one, bfloat16 there and float32 on the CPU, sdpa attention.
 
+    Towers that attend within windows or images of one sequence get `VARLEN` with half precision on a GPU, and if
+    `attention` names it: all else then has sdpa.
+
     Raises:
         UserError: an unknown precision, or a device this machine does not have.
     """
@@ -127,7 +139,9 @@ def place(dtype: str = "auto", attention: str = "auto", device: str = "auto") ->
         dtype = "float32" if kind == "cpu" else "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is unknown; expected auto or one of {', '.join(DTYPES)}")
-    return Placement(dtype, "sdpa" if attention == "auto" else attention, device)
+    fast = attention == "auto" and kind == "cuda" and DTYPES[dtype] in HALF
+    tower = usual_tower_attention() if fast else VARLEN if attention == VARLEN else None
+    return Placement(dtype, "sdpa" if attention in ("auto", VARLEN) else attention, device, tower)
 
 
 def load(entry: ModelEntry, placement: Placement) -> LoadedModel:
@@ -178,7 +192,8 @@ def outline(entry: ModelEntry, placement: Placement, local: bool = False) -> Loa
     model, plain = build(placement.kernels), dataclasses.replace(placement, attention="eager")
     shapes = model if placement.attention in WITHOUT_DEVICE else build(plain.kernels)
     compared = check_placeholders(entry.source, processor, find_adapter(shapes))
-    return LoadedModel(entry, model.eval(), processor, find_adapter(model), placement, weights, source, compared)
+    adapter = find_adapter(model.eval())
+    return LoadedModel(entry, model, processor, adapter, placement.of(adapter), weights, source, compared)
 
 
 def with_weights(outlined: LoadedModel) -> LoadedModel:
@@ -209,6 +224,8 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
             "checkpoint; run the command again once nothing writes to it"
         )
     adapter = find_adapter(model.eval())
+    if placement.tower is not None:
+        use_tower_attention(model, placement.tower)
     compared = outlined.compared or check_placeholders(entry.source, outlined.processor, adapter)
     return dataclasses.replace(outlined, model=model, adapter=adapter, compared=compared)
 

@@ -159,10 +159,11 @@ class Pruner:
         """Choose `keep` of the visual tokens in `view.tokens`. Must be pure and deterministic given `view`."""
         raise NotImplementedError(f"{type(self).__name__} must implement select(view, keep)")
 
-    def select_batch(self, batch: ViewBatch, keep: int) -> Tensor | Selection | None:
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | Selection | None:
         """Choose `keep` tokens of every view of a batch, [P, keep], with fewer operations than one `select` per view.
 
-        Optional: None, the rule, calls `select` for each view. The choices must be those of `select`, bit for bit;
+        Optional: None, the rule, calls `select` for each view. A `select` whose rules take dimensions in front of a
+        view's serves as both: `select_batch = select`. The choices must be those of `select`, bit for bit;
         `check` verifies it.
         """
         return None

@@ -1,16 +1,18 @@
-"""Selection rules that several methods share. All break ties towards the lowest index and score in float32 or wider."""
+"""Selection rules that several methods share. All break ties towards the lowest index and score in float32 or wider.
+
+Where shapes begin with dots, dimensions in front are prompts that are decided together: on a GPU by the same operations
+as one. On a CPU matrix products are made prompt by prompt, so that none of a prompt's bits depends on the others.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from uniprune.errors import PruningError
-from uniprune.pruning.view import Grid
 
 ROWS = 128
 """Rows of a pairwise matrix worked on at a time on a CPU: they stay in the processor's cache."""
@@ -18,33 +20,37 @@ ROWS = 128
 GPU_ROWS = 4096
 """The same on a GPU, where starting an operation costs more than fetching its data."""
 
-MANY, LISTED = 600, 24
-"""Candidates from which on lists of the most similar ones save time, and the length of such a list."""
-
 LEAST_NORM = 1e-12
 """Norm below which a vector counts as this long, as in `F.normalize`, so that zero vectors have cosine 0."""
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Check whether `x` is where reading a value does not wait and several prompts take as long as one by one."""
+    return x.device.type == "cpu"
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def top_k(scores: Tensor, keep: int) -> Tensor:
-    """[keep] indices of the largest of `scores` [N], best first; equal scores in index order. O(N log N).
+    """[..., keep] indices of the largest of `scores` [..., N], best first; equal scores in index order. O(N log N).
 
-    NaN has no rank. On a GPU, where raising an error would have to wait for the scores, all indices are then -N - 1:
-    the engine refuses them when it reads the selection.
+    NaN has no rank. On a GPU, where raising an error would have to wait for the scores, all indices of the prompt are
+    then -N - 1: the engine refuses them when it reads the selection.
 
     Raises:
         PruningError: a score is NaN, on a CPU.
     """
-    order, unknown = scores.argsort(descending=True, stable=True)[:keep], scores.isnan().any()
-    if scores.device.type != "cpu":
-        return order.masked_fill_(unknown, -len(scores) - 1)
-    if unknown:
-        raise PruningError(f"{int(scores.isnan().sum())} of {len(scores)} scores are NaN, so there is no ranking")
-    return order
+    values, order = scores.sort(descending=True, stable=True)
+    unknown, best = values[..., :1].isnan(), order[..., :keep]  # NaN is sorted to the front
+    if not on_cpu(scores):
+        return best.masked_fill_(unknown, -scores.shape[-1] - 1)
+    if unknown.any():
+        count = int(scores.isnan().sum())
+        raise PruningError(f"{count} of {scores.numel()} scores are NaN, so there is no ranking")
+    return best
 
 
 def count_outliers(scores: Tensor) -> int:
@@ -58,127 +64,110 @@ def random_subset(tokens: int, keep: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(tokens, generator=generator, device=generator.device)[:keep]
 
 
+def random_subsets(tokens: int, keep: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """[P, keep], a `random_subset` by each of P generators of one device."""
+    return torch.stack([torch.randperm(tokens, generator=one, device=one.device) for one in generators])[:, :keep]
+
+
 def complement(tokens: int, taken: Tensor) -> Tensor:
-    """[tokens - taken] indices that are not in `taken` [T] (unique), ascending. O(tokens)."""
-    free = torch.ones(tokens, dtype=torch.bool, device=taken.device)
-    return free.index_fill(0, taken, False).nonzero()[:, 0]
+    """[..., tokens - T] indices that are not in `taken` [..., T] (unique), ascending. O(tokens)."""
+    free = torch.ones(*taken.shape[:-1], tokens, dtype=torch.bool, device=taken.device)
+    return true_places(free.scatter_(-1, taken, False), tokens - taken.shape[-1])
+
+
+def true_places(mask: Tensor, count: int) -> Tensor:
+    """[..., count] indices of what is true in `mask` [..., N], ascending, of which every row has `count`. O(N).
+
+    On a GPU they are sorted instead of searched for: the size of a search's result would have to be waited for.
+    """
+    if on_cpu(mask):
+        found = mask.nonzero()[:, -1]
+        return found if mask.dim() == 1 else found.view(*mask.shape[:-1], count)
+    return mask.byte().argsort(descending=True, stable=True)[..., :count]
 
 
 def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
-    """[N, M] cosines of `a` [N, D] and `b` [M, D], or of `a` and itself; those of a zero vector are 0. O(N M D)."""
+    """[..., N, M] cosines of `a` [..., N, D] and `b` [..., M, D], or of `a` and itself; of zero vectors 0. O(N M D)."""
     left = F.normalize(at_least_float32(a), dim=-1)
     if b is None:
         return gram(left)
     right = at_least_float32(b)
-    return (left @ right.T).mul_(inverse_norms(right))
+    return products(left, right).mul_(inverse_norms(right)[..., None, :])
+
+
+def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """[..., N] cosines of `tokens` [..., N, D] with vectors `text` [M, D], of which every prompt has its own, reduced.
+
+    Args:
+        tokens: of one prompt or several.
+        text: of one prompt, or a sequence with those of each.
+        reduce: as `torch.mean` or `torch.amax`, over the vectors. O(N M D).
+    """
+    if isinstance(text, Tensor):
+        return reduce(cosine_similarity(tokens, text), -1)
+    if len(set(map(len, text))) == 1:
+        return relevance(tokens, torch.stack(list(text)), reduce)
+    left, right = F.normalize(at_least_float32(tokens), dim=-1), at_least_float32(torch.cat(list(text)))
+    parts = [part.split(list(map(len, text))) for part in (right, inverse_norms(right))]
+    each = zip(left, *parts, strict=True)
+    return torch.stack([reduce((own @ other.T).mul_(factors), -1) for own, other, factors in each])
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """[..., N, M] inner products of `a` [..., N, D] and `b` [..., M, D]. O(N M D)."""
+    if not on_cpu(a) and a.dim() == b.dim() == 3:  # as `@`, which takes six operations for one
+        return torch.bmm(a, b.mT)
+    if a.dim() == 2 or not on_cpu(a):
+        return a @ b.mT
+    return torch.stack([products(*one) for one in zip(a, b, strict=True)])
 
 
 def inverse_norms(x: Tensor) -> Tensor:
-    """[N] factors that make the rows of `x` [N, D] unit vectors, without writing these. O(N D)."""
-    norms: Tensor = torch.linalg.vector_norm(x, dim=1)
+    """[..., N] factors that make the rows of `x` [..., N, D] unit vectors, without writing these. O(N D)."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1)
     return norms.clamp_(min=LEAST_NORM).reciprocal_()
 
 
 def rows_at_a_time(matrix: Tensor) -> int:
     """Return how many rows of `matrix` to work on at a time, by its device."""
-    return GPU_ROWS if matrix.is_cuda else ROWS
+    return ROWS if on_cpu(matrix) else GPU_ROWS
 
 
 def gram(x: Tensor) -> Tensor:
-    """[N, N] x @ x.T, exactly symmetric; on a CPU for little more than half its cost, as one half is copied."""
-    product, step = x.new_empty(len(x), len(x)), rows_at_a_time(x)
-    for start in range(0, len(x), step):
-        stop = start + step
-        torch.mm(x[start:stop], x[start:].T, out=product[start:stop, start:])
-        product[stop:, start:stop] = product[start:stop, stop:].T
-        block = product[start:stop, start:stop]
-        block.copy_(torch.maximum(block, block.T))
+    """[..., N, N] x @ x.mT, exactly symmetric; on a CPU for little more than half its cost, as one half is copied."""
+    if not on_cpu(x):
+        product = products(x, x)
+        return torch.maximum(product, product.mT)
+    product = x.new_empty(*x.shape[:-1], x.shape[-2])
+    for one, whole in zip(x.flatten(0, -3), product.flatten(0, -3), strict=True) if x.dim() > 2 else ((x, product),):
+        for start in range(0, len(one), ROWS):
+            stop = start + ROWS
+            torch.mm(one[start:stop], one[start:].T, out=whole[start:stop, start:])
+            whole[stop:, start:stop] = whole[start:stop, stop:].T
+            block = whole[start:stop, start:stop]
+            block.copy_(torch.maximum(block, block.T))
     return product
 
 
 def cosine_distance(tokens: Tensor) -> Tensor:
-    """[N, N] pairwise 1 - cos of `tokens` [N, D]; a zero vector is at distance 1 from everything. O(N^2 D)."""
+    """[..., N, N] pairwise 1 - cos of `tokens` [..., N, D]; a zero vector is at distance 1 from all. O(N^2 D)."""
     # In place: at thousands of tokens, fetching fresh memory costs as much as the arithmetic.
     return cosine_similarity(tokens).neg_().add_(1)
 
 
-def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:
-    """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
-
-    Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
-    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); on a CPU, where
-    reading a value does not synchronise, most of them read short lists only while many candidates are left.
-
-    Args:
-        similarity: [N, N] similarities.
-        ranked: [R] candidates, best first.
-        keep: how many of them to leave.
-        step: most tokens dropped in one round.
-
-    Returns:
-        [keep] of the candidates. Chaotic by nature: the order after a round decides the next split, so one swap of
-        nearly equal similarities changes the outcome.
-    """
-    rest, lists = ranked if keep else ranked[:0], None
-    while len(rest) > keep:
-        even, odd = rest[0::2], rest[1::2]
-        if similarity.device.type != "cpu" or len(rest) < MANY:
-            closest = similarity[even[:, None], odd].amax(1)
-        else:
-            if lists is None or len(rest) <= lists.candidates / 2:  # by then many of those listed are gone
-                lists = Shortlists(similarity, rest)
-            closest = lists.largest(even, odd)
-        drop = min(step, len(rest) - keep, len(even))
-        rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
-    return rest
-
-
-class Shortlists:
-    """Lists of the candidates most similar to each, to find its largest similarity to any set of others soon.
-
-    Args:
-        similarity: [N, N] similarities.
-        candidates: [R] tokens that `largest` may be called with, at least `LISTED`.
-    """
-
-    def __init__(self, similarity: Tensor, candidates: Tensor) -> None:
-        self.similarity, self.candidates = similarity, len(candidates)
-        self.values = similarity.new_empty(len(similarity), LISTED)
-        self.tokens = candidates.new_empty(len(similarity), LISTED)
-        ascending = candidates.sort().values
-        for rows in ascending.split(ROWS):
-            self.values[rows], columns = similarity[rows][:, ascending].topk(LISTED, sorted=False)
-            self.tokens[rows] = ascending[columns]
-
-    def largest(self, tokens: Tensor, others: Tensor) -> Tensor:
-        """[T] largest similarity of each of `tokens` [T] to `others` [M], disjoint and all of them candidates."""
-        other = torch.zeros(len(self.similarity), dtype=torch.bool).index_fill_(0, others, True)
-        found = self.values[tokens].masked_fill_(~other[self.tokens[tokens]], -torch.inf).amax(1)
-        unlisted = found.isneginf().nonzero()[:, 0]
-        found[unlisted] = self.similarity[tokens[unlisted, None], others].amax(1)
-        return found
-
-
-def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
-    """k-nearest merging: each anchor plus the weighted sum of the tokens most similar to it.
-
-    Args:
-        features: [N, C] summed vectors.
-        anchors: [A] tokens to merge into.
-        keys: [N, d] vectors compared by cosine.
-        weights: [N] of the added tokens.
-        neighbours: how many of all other tokens, anchors included, are added to an anchor.
-
-    Returns:
-        [A, C], nothing renormalised. O(A N d + A neighbours C).
-    """
-    similarity = cosine_similarity(keys[anchors], keys).scatter_(1, anchors[:, None], -torch.inf)
-    nearest = largest_in_rows(similarity, min(neighbours, len(features) - 1))
-    return features[anchors] + weighted_sums(features, nearest, weights)
+def rows_of(x: Tensor, indices: Tensor) -> Tensor:
+    """[..., k, C] rows `indices` [..., k] of `x` [..., N, C], which may share those in front. O(k C)."""
+    return x[indices] if indices.dim() == 1 else x.gather(-2, indices[..., None].expand(*indices.shape, x.shape[-1]))
 
 
 def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
-    """[G, C] sums of weights[i] x features[i] over the `members` [G, M] of every group. O(G M C), nothing gathered."""
+    """[..., G, C] sums of weights[i] x features[i] over the `members` [..., G, M] of every group, of [..., N] tokens.
+
+    O(G M C), nothing gathered.
+    """
+    if members.dim() > 2:
+        own = _of_all(members, features.shape[-2]).flatten(0, -2)
+        return weighted_sums(features.flatten(0, -2), own, weights.flatten()).unflatten(0, members.shape[:-1])
     groups, size = members.shape
     ends, members = torch.arange(groups + 1, device=members.device) * size, members.flatten()
     chosen = weights.to(features)[members]
@@ -186,96 +175,39 @@ def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
 
 
 def largest_in_rows(values: Tensor, count: int) -> Tensor:
-    """[A, count] columns of the largest of each row of `values` [A, N], ascending; of equal ones the first. O(A N).
+    """[..., count] columns of the largest of each row of `values` [..., N], ascending; of equal ones the first. O(A N).
 
     NaN counts as the smallest.
     """
     if not count:
-        return values.new_empty(len(values), 0, dtype=torch.long)
+        return values.new_empty(*values.shape[:-1], 0, dtype=torch.long)
     values = values.nan_to_num(-torch.inf, torch.inf, -torch.inf)
-    least = values.topk(count, dim=1).values[:, -1:]
+    least = values.topk(count).values[..., -1:]
     above, equal = values > least, values == least
-    chosen = above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
-    return chosen.nonzero()[:, 1].view(-1, count)
-
-
-def merge_with_background(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
-    """[A + 1, C]: `add_neighbours`, and one token more, the weighted sum of everything that is no anchor."""
-    background = weights.to(features).index_fill(0, anchors, 0) @ features
-    return torch.cat((add_neighbours(features, anchors, keys, weights, neighbours), background[None]))
-
-
-def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: Tensor) -> Tensor:
-    """Each anchor plus the mean of the `others` that are most similar to it, or alone when there are none.
-
-    Args:
-        features: [N, C] averaged vectors.
-        keys: [N, d] vectors compared by cosine.
-        anchors: [A] tokens to merge into.
-        others: [R] tokens that are each given to their nearest anchor.
-
-    Returns:
-        [A, C]. O(R A (d + C)).
-    """
-    if not len(anchors):
-        return features[anchors]
-    owner = cosine_similarity(keys[others], keys[anchors]).argmax(1)
-    return features[anchors] + group_means(features[others], owner, len(anchors))
+    chosen = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+    return true_places(chosen, count)
 
 
 def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
-    """[count, C] mean of the rows of `features` [N, C] in each group; 0 for an empty one. `group` is [N] in 0..count-1.
+    """[..., count, C] mean of the rows of `features` [..., N, C] in each group 0..count-1, 0 for an empty one.
 
-    O(N C): rows of one group are summed in index order, not scattered, which is not deterministic on GPUs.
+    `group` is [..., N]. O(N C): rows of one group are summed in index order, not scattered, which is not deterministic
+    on GPUs.
     """
+    if group.dim() > 1:
+        prompts = len(group)
+        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count)
+        return means.unflatten(0, (prompts, count))
     ordered, members = group.sort(stable=True)
     ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
     sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)
     return sums / ends.diff().clamp_(min=1)[:, None]
 
 
-def pool_grid(features: Tensor, grids: Sequence[Grid], keep: int) -> tuple[Tensor, Tensor]:
-    """Average pooling to any number of tokens: every frame is cut into blocks that are as square as the grid allows.
-
-    Args:
-        features: [N, C] in raster order, grid after grid.
-        grids: (t, h, w) of every grid.
-        keep: blocks in all, at most N.
-
-    Returns:
-        [keep] the token in the middle of each block, ascending by block, and [keep, C] the blocks' means. A quarter of
-        an even square grid gives exactly 2 x 2 blocks. Frames whose share of `keep` rounds to nothing are dropped.
-        O(N C).
-    """
-    block = grid_blocks(grids, keep).to(features.device)
-    tokens = (block >= 0).nonzero()[:, 0]
-    block = block[tokens]
-    size = block.bincount(minlength=keep)
-    middle = tokens[block.argsort(stable=True)][size.cumsum(0) - size + (size - 1) // 2]
-    return middle, group_means(features[tokens], block, keep)
-
-
-def grid_blocks(grids: Sequence[Grid], keep: int) -> Tensor:
-    """[N] number of the block, 0..keep-1, that each token of the grids belongs to; -1 where a frame got none. O(N)."""
-    frames = [(h, w) for t, h, w in grids for _ in range(t)]
-    total = sum(h * w for h, w in frames)
-    blocks, done, first = [], 0, 0
-    for h, w in frames:
-        done += h * w
-        last = (2 * keep * done + total) // (2 * total)
-        blocks.append(_frame_blocks(h, w, last - first) + first if last > first else torch.full((h * w,), -1))
-        first = last
-    return torch.cat(blocks)
-
-
-def _frame_blocks(height: int, width: int, count: int) -> Tensor:
-    """[height * width] block of each cell of a frame: bands of rows, each cut into columns."""
-    bands = max(1, round(math.sqrt(count * height / width)))
-    bands = max(math.ceil(count / width), min(bands, height, count))
-    band = torch.arange(height) * bands // height
-    first = band * count // bands
-    columns = (band + 1) * count // bands - first
-    return (first[:, None] + torch.arange(width) * columns[:, None] // width).flatten()
+def _of_all(indices: Tensor, size: int) -> Tensor:
+    """Indices [P, ...] into `size` rows of each prompt, as indices into the rows of all."""
+    first = torch.arange(0, len(indices) * size, size, device=indices.device)
+    return indices + first.view(-1, *[1] * (indices.dim() - 1))
 
 
 def rotate_half(x: Tensor) -> Tensor:

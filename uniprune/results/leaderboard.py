@@ -12,6 +12,7 @@ from uniprune.results.few import few_notes
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import USUAL_FRAMES, RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
+from uniprune.results.speedup import net_speedup, untimed
 from uniprune.results.statistics import Estimate, RankInterval, standings
 from uniprune.results.store import AGAIN
 from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
@@ -19,6 +20,7 @@ from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
 LEAD = ("model", "method", "ratio", "layer", "protocol", "question", "seed", "settings")
 TAIL = (
     *("average", "rank", "relative %", "agreement %", "first-token KL"),
+    *("net speed-up", "net ceiling", "of ceiling %"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
     *("visual tokens", "TFLOPs", "KV MB", "rows", "left out", "judge", "remarks", "identity"),
 )
@@ -138,6 +140,8 @@ def _row(
         ),
         "identity": " ".join(run.identity for run in group.runs),
     }
+    net = net_speedup(group, comparison.baseline(group))
+    row |= {"net speed-up": net and net.value, "net ceiling": net and net.ceiling, "of ceiling %": net and net.share}
     timings = [entry.timing for entry in entries if entry.timing]
     for span in ("total", "prefill", "method"):
         row[f"{span} ms"] = _mean((getattr(one, span).median, one.rows) for one in timings)
@@ -173,7 +177,8 @@ def _settings(group: SeedGroup) -> str:
         images.append(f"frames={setup.frames}" if setup.fps is None else f"fps={setup.fps:g}")
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
-    return " ".join([*passed, *prompts, *images, *limits, setup.dtype, setup.attention, setup.device])
+    kernels = [setup.attention, *[f"tower-attention={setup.tower_attention}"] * (setup.tower_attention is not None)]
+    return " ".join([*passed, *prompts, *images, *limits, setup.dtype, *kernels, setup.device])
 
 
 def _mean(values: Iterable[tuple[float, int]]) -> float | None:
@@ -220,6 +225,9 @@ def _notes(
         notes.append("~ the method chooses its own number of tokens: its ratio is nominal, this is what it kept.")
     if any(row["average"] is None for row in rows):
         notes.append("No average: the run lacks a benchmark that another run of the same model has.")
+    if any(row["net speed-up"] for row in rows):
+        notes.append("net speed-up: un-pruned prefill / (prefill + method); net ceiling: what FLOPs alone would allow.")
+    notes += [note for group in groups if (note := untimed(group, comparison.baseline(group)))]
     records = [run for group in groups for run in group.runs]
     notes += left_out_notes(groups)
     baselines = [one for group in groups if (one := comparison.baseline(group)) is not None]

@@ -100,6 +100,8 @@ class Setup(Strict):
     """Floating-point type of the weights, e.g. "float32"."""
     attention: str
     """Attention kernel, e.g. "sdpa"."""
+    tower_attention: str | None = None
+    """Attention kernel of the vision tower, e.g. "varlen"; null for the same."""
     device: str
     """Kind of device, "cpu" or "cuda"."""
 

@@ -68,7 +68,7 @@ CellValue = str | float | int | WideCell | None
 
 ROOMY = ("average", "relative %")
 """Columns that show their interval."""
-PRECISE = ("ratio", "TFLOPs", "KV MB")
+PRECISE = ("ratio", "net speed-up", "net ceiling", "TFLOPs", "KV MB")
 """Columns of small numbers, shown with three digits."""
 DETAILS = ("layer", "settings", "rows", "left out", "judge", "remarks", "identity")
 """Columns that the page shows only on request."""
