@@ -46,7 +46,7 @@ def text_raters(visual: Tensor, text: Tensor) -> Tensor:
     """
     share = (at_least_float32(visual) @ at_least_float32(text).T).softmax(-1).mean(0)
     above = share > share.mean()
-    return (above if bool(above.any()) else ~above).nonzero()[:, 0]
+    return (above | ~above.any()).nonzero()[:, 0]
 
 
 def raters(view: View) -> Tensor:

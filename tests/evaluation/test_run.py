@@ -14,7 +14,6 @@ from tests.helpers.paths import PLUGINS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions, Dataset, Score
 from uniprune.evaluation.dataset_run import uncertainty
-from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.run import Run
@@ -26,6 +25,7 @@ from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import RunProgress
+from uniprune.utils.memory import is_out_of_memory
 
 pytestmark = pytest.mark.end_to_end
 

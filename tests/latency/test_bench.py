@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.helpers.paths import ROOT
 from uniprune.cli.main import main
 from uniprune.errors import UserError
 from uniprune.evaluation.method_spec import MethodSpec
@@ -249,26 +246,3 @@ def test_checkpoints_are_timed_too(checkpoint: Callable[[str], Path], tmp_path: 
     (row,) = BenchFile(tmp_path / "bench.jsonl").rows.values()
     assert len(row.setup.weights) == 16
     assert row.setup.visual == 36
-
-
-BLOCKED = """
-import importlib.abc, runpy, sys
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("vlmeval", "torchvision", "benchmarks"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Refuse())
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, package=None: None if name.split(".")[0] in ("vlmeval", "torchvision") else find(name, package)
-sys.argv = ["run.py", *sys.argv[1:]]
-runpy.run_path("run.py", run_name="__main__")
-"""  # noqa: E501
-
-
-def test_it_runs_without_the_kit_torchvision_and_benchmarks(tmp_path: Path) -> None:
-    """As on a machine that has torch and transformers only."""
-    command = [sys.executable, "-c", BLOCKED, *words(tmp_path, "--model", "tiny-qwen2.5-vl", "--method", "fastv")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert len(BenchFile(tmp_path / "bench.jsonl").rows) == 2

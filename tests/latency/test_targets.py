@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from tests.perf.targets import TargetResult, main, tower_verdicts, verdicts
-from uniprune.latency.rows import BenchFile, BenchRow
+from uniprune.latency.rows import BenchFile, BenchRow, GraphResult
 
 MEASURED = ROOT / "docs" / "performance" / "h200-2026-11-27.jsonl"
 NET, EVERY, TIME = "net speed-up / ceiling", "net speed-up / ceiling, every method", "method time"
@@ -77,6 +77,20 @@ def test_equal_tokens_keep_a_gpu_busy_for_equally_long(rows: list[BenchRow]) -> 
     times["divprune"] = 0.04395
     found = judged(altered(row, busy={"prefill": times[row.setup.method.name]}) for row in group)
     assert not found["random-pre, divprune", BUSY].met
+
+
+def test_one_prompt_as_cuda_graphs_reaches_half_of_its_ceiling(rows: list[BenchRow]) -> None:
+    def graphs(row: BenchRow, seconds: float) -> BenchRow:
+        return row.with_graphs(GraphResult(seconds=[seconds], segments=1, vanilla=0.036))
+
+    group = [
+        graphs(row, {"divprune": 0.0075, "gprune": 0.0085}.get(row.setup.method.name, 1)) for row in of(rows, 1, 1280)
+    ]
+    found = {name: one for (name, target), one in judged(group).items() if target == "net speed-up of graphs / ceiling"}
+    assert found["divprune"].value == pytest.approx(0.036 / (0.0075 + 0.00285) / 6.75, rel=1e-2)
+    assert (found["divprune"].met, found["gprune"].met, found["gprune"].limit) == (True, False, 0.5)
+    others = judged(graphs(row, 0.01) for row in of(rows, 1, 576, "llava"))
+    assert {target for _, target in others} == {TIME}
 
 
 def test_the_tower_has_a_target_for_one_image_and_for_eight() -> None:

@@ -1,4 +1,4 @@
-"""Net speed-up of stored runs: prefill and method against the un-pruned prefill, on equal rows, machines and batches."""
+"""Net speed-up of stored runs: prefill and method against the un-pruned prefill, on equal rows and machines."""
 
 from __future__ import annotations
 

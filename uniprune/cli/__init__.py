@@ -8,6 +8,7 @@ pandas) are imported inside `act`.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 COMMANDS = (
@@ -17,6 +18,6 @@ COMMANDS = (
 """In the order of the help text: evaluation, then methods, then speed and fine-tuning."""
 
 
-def discover() -> dict[str, ModuleType]:
-    """Import every command: name -> module."""
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in COMMANDS}
+def discover(names: Sequence[str] = COMMANDS) -> dict[str, ModuleType]:
+    """Import commands: name -> module."""
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}

@@ -10,13 +10,18 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from uniprune import __version__
-from uniprune.cli import discover
+from uniprune.cli import COMMANDS, discover
 from uniprune.errors import UserError
 from uniprune.utils.paths import PROGRAM
 from uniprune.utils.setup import prepare
 
 DONE, FAILED, USER, INTERRUPTED = 0, 1, 2, 130
 
+NEEDED = (
+    "run `pip install -e .` in a checkout, or `pip install pydantic rich pillow`, which is all that bench needs with "
+    "torch and transformers"
+)
+"""Remedy for a missing package."""
 _EXAMPLES = f"""\
 examples:
   {PROGRAM}                                          the run of configs/default.yaml, on the embedded model
@@ -33,9 +38,14 @@ exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    commands = discover()
-    if not words or (words[0] not in commands and words[0] not in ("-h", "--help", "--version")):
+    if not words or words[0] not in (*COMMANDS, "-h", "--help", "--version"):
         words.insert(0, "run")
+    try:  # a command needs the packages of no other
+        commands = discover(words[:1] if words[0] in COMMANDS else COMMANDS)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("uniprune"):
+            raise
+        return _exit(f"error: the package {error.name} is missing; {NEEDED}", USER)
     options = build_parser(commands).parse_args(words)
     try:
         prepare(options.plugin, debug=options.debug)

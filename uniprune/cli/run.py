@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from uniprune.cli.terminal_table import show
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
@@ -104,6 +103,11 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="compute image features once for all methods and questions, caching up to this much; no times are stored",
     )
+    machine.add_argument(
+        "--share-prefix",
+        action="store_true",
+        help="prefill and prune images once for all questions about them, where rows begin alike; no times are stored",
+    )
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
@@ -186,6 +190,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         max_new_tokens=options.max_new_tokens,
         workers=options.workers,
         share_vision=options.share_vision,
+        share_prefix=options.share_prefix,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
         sampling=FrameSampling.of(options.frames, options.fps),
@@ -202,6 +207,7 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
+    from uniprune.cli.terminal_table import show
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
 

@@ -148,10 +148,10 @@ class Session:
         `samples` holds for it as for any prefill.
 
         Raises:
-            UnsupportedError: the method looks at the question.
+            UnsupportedError: the method looks at the question, or positions in time of a video go beyond the text's.
         """
         check_unaware(self._stages.values())
-        mask, cache = prefilled(self._adapter.model, inputs)
+        mask, cache = prefilled(self._adapter, inputs)
         return Prefix(self.reports[-1], mask, cache)
 
     # --- shared image features ----------------------------------------------------------------------------------
@@ -199,6 +199,8 @@ class Session:
                 forget(cache)
                 infos, self.samples = tuple(self.samples), ()
                 self._inputs = PrefillInputs(self._adapter, infos, kwargs)
+                if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
+                    self._inputs.fetch()
                 self._match(kwargs.get("mm_encoder_outputs") or {})
             return (), kwargs
         state = recall(cache)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.latency.options import BenchOptions
 from uniprune.latency.prompts import Prompts
 from uniprune.latency.recorded_prefill import Recorder, Segment, Segments
@@ -26,6 +25,7 @@ from uniprune.latency.rows import BenchRow, GraphResult
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.greedy import Greedy
 from uniprune.pruning.base import Pruner
+from uniprune.utils.memory import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 """Refusal of graphs that are tried again: the machine may have more free memory next time."""

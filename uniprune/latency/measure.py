@@ -15,7 +15,6 @@ from uniprune.engine.timer import Spans, Timer
 from uniprune.errors import UserError
 from uniprune.evaluation.code_hash import package_hash
 from uniprune.evaluation.environment import environment
-from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.busy import profile_busy
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
@@ -32,6 +31,7 @@ from uniprune.pruning.budget import with_average
 from uniprune.results.aggregate import mean_flops
 from uniprune.results.spans import TIMES
 from uniprune.utils.console import RunProgress
+from uniprune.utils.memory import is_out_of_memory
 
 OUT_OF_MEMORY = "out of memory"
 """Error of rows that are measured again: the machine may have more free memory next time."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uniprune.errors import UnsupportedError
-from uniprune.evaluation.generation import is_out_of_memory
 from uniprune.latency.recorded_prefill import Call, Segment, State
+from uniprune.utils.memory import is_out_of_memory
 
 WARMUP = 2
 """Calls before a capture, in which libraries choose their kernels."""
@@ -93,6 +93,11 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
+        with self:  # an operation made of others depends on values if one of those does
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
         name = func._schema.name
         indexed = name in INDEXING and any(
             isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1]
@@ -101,7 +106,7 @@ class _Watch(TorchDispatchMode):
             raise UnsupportedError(
                 f"{self._module} calls {name}, which depends on values: a graph would repeat those of these prompts"
             )
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 class Plain:

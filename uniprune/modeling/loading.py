@@ -26,7 +26,7 @@ from uniprune.modeling.families import find_adapter, unregistered
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
 from uniprune.modeling.placeholder_check import check_placeholders
-from uniprune.modeling.tower_attention import HALF, VARLEN, use_tower_attention, usual_tower_attention
+from uniprune.modeling.varlen import HALF, VARLEN, use_tower_attention, usual_tower_attention
 from uniprune.registry import MODELS
 from uniprune.utils.torchvision_compat import ensure_torchvision
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,16 +25,17 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[A
     Raises:
         ValueError: a row has a value that belongs to none of the columns, or a number that is NaN or infinite.
     """
-    import pandas as pd  # takes half a second: only when a table is written
-
-    table = list(rows)
-    if extra := {name for row in table if isinstance(row, Mapping) for name in row} - {*columns}:
+    given = list(rows)
+    if extra := {name for row in given if isinstance(row, Mapping) for name in row} - {*columns}:
         raise ValueError(f"no column for {', '.join(sorted(extra))}")
-    for name, number in not_finite([row if isinstance(row, Mapping) else [*row] for row in table]):
+    for name, number in not_finite([row if isinstance(row, Mapping) else [*row] for row in given]):
         raise ValueError(f"cell {name} is {number}; a number that does not exist must be an empty field")
-    # As objects: pandas would make floats of integers in a column with an empty field.
-    frame = pd.DataFrame(table, columns=list(columns), dtype=object)
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    table = [[row.get(name) for name in columns] if isinstance(row, Mapping) else row for row in given]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(table)
+    return file.getvalue()
 
 
 def to_markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.helpers.tiny import fresh_model, inputs
 from uniprune.engine.vision_batch import encode
 from uniprune.modeling.families import find_adapter
-from uniprune.modeling.tower_attention import VARLEN, Varlen, by_length, grouped, has_varlen, use_tower_attention
+from uniprune.modeling.varlen import VARLEN, Varlen, by_length, grouped, has_varlen, use_tower_attention
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +35,8 @@ def test_attention_within_windows(dtype: torch.dtype, size: int, lengths: tuple[
     generator = torch.Generator().manual_seed(0)
     fused = torch.randn(bounds[-1], 3, 4, size, generator=generator).to(GPU, dtype)
     parts = fused.unbind(1)
-    want = grouped(*(x.double() for x in parts), by_length(bounds, GPU), 0.1)
+    q, k, v = (x.double() for x in parts)
+    want = grouped(q, k, v, by_length(bounds, GPU), 0.1)
     where = torch.tensor(bounds, dtype=torch.int32, device=GPU)
     query, key, value = (x.transpose(0, 1)[None] for x in parts)
     varlen = Varlen()

@@ -19,14 +19,18 @@ from tests.helpers.tiny import COVERED, FAMILIES, fresh_model, inputs, small
 from uniprune.engine import prune
 from uniprune.engine.vision_batch import encode
 from uniprune.errors import UnsupportedError
+from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.evaluation.options import RunOptions
+from uniprune.evaluation.run import Run
+from uniprune.latency.timed_model import load_timed
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import Placement, load, place
-from uniprune.modeling.tower_attention import VARLEN, Varlen, by_length, grouped, use_tower_attention
+from uniprune.modeling.varlen import VARLEN, Varlen, by_length, grouped, use_tower_attention
 from uniprune.pruning.view import View
 
 PASSES_BOUNDS = small("llava-pixtral").adapter.packed
-"""Whether Pixtral's tower passes bounds, as in transformers 5.23."""
+"""True from a release of transformers after 5.17."""
 PIXTRAL = ("llava-pixtral", "mistral3")
 PACKED = (
     *("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm46v"),
@@ -102,7 +106,7 @@ def test_bounds_are_read_once_for_all_layers() -> None:
     places.put(model, ONE)
     with places:
         features(model, {name: x.to(ONE) for name, x in visual("qwen2_5_vl").items()})
-    ours = [name for name, files in places.waits if "/tower_attention.py" in files[0]]
+    ours = [name for name, files in places.waits if "/varlen.py" in files[0]]
     assert [name.rpartition(".")[2] for name in ours].count("tolist") == 2
 
 
@@ -127,7 +131,7 @@ def test_a_tower_without_bounds_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_torchs_kernel_reads_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On tensors without values, from which no number can be read; `tests/modeling/test_tower_gpu.py` has real ones."""
+    """On tensors without values, from which no number can be read; `test_varlen_gpu.py` has real ones."""
     pytest.importorskip("torch.nn.attention.varlen", reason="torch 2.9 has none")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
@@ -214,3 +218,15 @@ def test_a_loaded_model_has_the_kernel_and_records_it(
     loaded = load(entry, place(attention=VARLEN, device="cpu"))
     assert loaded.placement.tower == kernel
     assert ("flash" in loaded.adapter.vision.config._attn_implementation) == (kernel is not None)
+    setup = Run(loaded, MethodSpec("none"), RunOptions()).record.setup
+    assert (setup.attention, setup.tower_attention) == ("sdpa", kernel)
+    other = setup.model_copy(update={"tower_attention": None if kernel else VARLEN})
+    assert other.identity() != setup.identity()
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(("name", "kernel"), [("tiny-qwen2.5-vl", VARLEN), ("tiny-llava", None)])
+def test_a_timed_model_has_the_kernel(name: str, kernel: str | None) -> None:
+    model = load_timed(name, random_weights=True, placement=place(attention=VARLEN, device="cpu"))
+    assert model.placement.tower == kernel
+    assert ("flash" in model.adapter.vision.config._attn_implementation) == (kernel is not None)

@@ -102,18 +102,18 @@ class Varlen:
                 f"{type(module).__name__} passes no bounds of windows to its attention kernel, so {VARLEN!r} cannot "
                 "serve it; use --attn sdpa"
             )
-        tokens = [x.squeeze(0).transpose(0, 1) for x in (query, key, value)]  # [S, heads, d]
+        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # [S, heads, d]
         if dropout == 0 and self._fits(query, scaling):
             bounds, longest = cu_seq_lens_q.to(query.device), int(max_length_q)
-            out = self._kernel(*tokens, bounds, bounds, longest, longest, **self._scale(scaling))
+            out = self._kernel(q, k, v, bounds, bounds, longest, longest, **self._scale(scaling))
         else:
             if cu_seq_lens_q not in self._groups:
                 self._groups[cu_seq_lens_q] = by_length(cu_seq_lens_q.tolist(), query.device)
-            out = grouped(*tokens, self._groups[cu_seq_lens_q], scaling, dropout)
+            out = grouped(q, k, v, self._groups[cu_seq_lens_q], scaling, dropout)
         return out.unsqueeze(0), None
 
     @cached_property
-    def _kernel(self) -> Callable[..., Tensor]:
+    def _kernel(self) -> Callable[..., Any]:
         from torch.nn.attention.varlen import varlen_attn
 
         return varlen_attn
