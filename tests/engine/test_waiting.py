@@ -71,7 +71,7 @@ def engine(files: Sequence[str]) -> bool:
     [
         (NoPruning(), 0),
         (DivPrune(ratio=1.0), 0),
-        (RandomPre(ratio=0.5), 1),
+        (RandomPre(ratio=0.5), 2),
         (DivPrune(ratio=0.5), 2),
         (FastV(ratio=0.5), 2),
         (Merge(ratio=0.5), 2),
