@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from uniprune.pruning.functional import at_least_float32, cosine_similarity, rows_of, top_k, true_places
 
@@ -15,6 +18,13 @@ def largest_keys(keys: Tensor, count: int, absent: Tensor | None = None) -> Tens
     """
     norms = at_least_float32(keys).abs().sum(-1)
     return top_k(norms if absent is None else norms.masked_fill(absent, -1), count)
+
+
+def padded(parts: Sequence[Tensor], value: float = 0) -> Tensor:
+    """[P, F, ...] P tensors [F, ...], the shorter ones filled up with `value`."""
+    if len(set(map(len, parts))) == 1:
+        return torch.stack(list(parts))
+    return pad_sequence(list(parts), batch_first=True, padding_value=value)
 
 
 def with_pivots(tokens: Tensor, visual: Tensor, text: Tensor, keep: int) -> Tensor:

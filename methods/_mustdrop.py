@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.errors import PruningError
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.fields import Cosine, Count, Share
-from uniprune.pruning.functional import at_least_float32, inverse_norms, top_k, weighted_sums
+from uniprune.pruning.functional import at_least_float32, inverse_norms, on_cpu, top_k, weighted_sums
 from uniprune.pruning.view import Grid, View
 
 TOKENS = 576  # for which thresholds are given: ratio -> on summed and on largest attention, as released
@@ -34,38 +36,64 @@ class WindowMerge(PreLLM):
         return False
 
     def select(self, view: View, keep: int) -> Selection:
-        """Untouched tokens and window centres, which become means."""
-        windows = similar_windows(view.vision.hidden(1), view.grids, self.window, self.similarity)
-        centres = windows[:, windows.shape[1] // 2]
-        stays = torch.ones(len(view.tokens), dtype=torch.bool, device=windows.device)
-        stays[windows.flatten()] = False
-        stays[centres] = True
-        tokens, importance = at_least_float32(view.tokens).clone(), view.vision.importance(-1).clone()
-        tokens[centres], importance[centres] = tokens[windows].mean(1), importance[windows].mean(1)
+        """Untouched tokens and window centres, which become means. A device is waited for once: how many stay."""
+        windows = all_windows(view.grids, self.window, view.tokens.device)
+        similar = likeness(view.vision.hidden(1), windows) >= self.similarity
+        tokens = merged(at_least_float32(view.tokens), windows, similar)
+        importance = merged(view.vision.importance(-1)[:, None], windows, similar)[:, 0]
+        stays = torch.ones(len(tokens), dtype=torch.bool, device=windows.device)
+        stays = stays.index_put((windows,), ~similar[:, None]).index_fill_(0, middle(windows), True)
         kept = stays.nonzero()[:, 0]
         keys = kept[top_k(importance[kept], math.ceil(self.key_share * len(kept)))]
         view.scratch[KEYS] = view.cells[keys]
         return Selection(kept, tokens[kept])
 
 
-def similar_windows(hidden: Tensor, grids: Sequence[Grid], window: int, similarity: float) -> Tensor:
-    """[W, window ** 2] cells of the windows whose mean pairwise cosine is at least `similarity`, most similar first.
+def merged(x: Tensor, windows: Tensor, similar: Tensor) -> Tensor:
+    """[N, C] rows `x`, in the middle of each of `windows` [W, M] its mean if `similar` [W]."""
+    centres = middle(windows)
+    return x.index_copy(0, centres, x[windows].mean(1).where(similar[:, None], x[centres]))
 
-    `hidden` is [N, C] in raster order of `grids`. Cells at the edge that fill no window are left alone.
+
+def middle(windows: Tensor) -> Tensor:
+    """[W] cell in the middle of each of `windows` [W, M]."""
+    return windows[:, windows.shape[1] // 2]
+
+
+def similar_windows(hidden: Tensor, grids: Sequence[Grid], window: int, similarity: float) -> Tensor:
+    """[W, window ** 2] cells of the windows whose mean pairwise cosine is at least `similarity`, in raster order.
+
+    `hidden` is [N, C] in raster order of `grids`.
     """
-    cells, start = [], 0
-    for t, h, w in grids:
-        grid = torch.arange(start, start + t * h * w, device=hidden.device).view(t, h, w)
+    windows = all_windows(grids, window, hidden.device)
+    return windows[likeness(hidden, windows) >= similarity]
+
+
+def all_windows(grids: Sequence[Grid], window: int, device: torch.device) -> Tensor:
+    """[W, window ** 2] cells of all windows of `grids`. Cells at the edge that fill no window are left alone."""
+    cells, start = [np.zeros((0, window**2), np.int64)], 0
+    for t, h, w in grids:  # on the host: the operations on a GPU would take longer than the copy
+        grid = np.arange(start, start + t * h * w).reshape(t, h, w)
         cut = grid[:, : h // window * window, : w // window * window]
-        blocks = cut.reshape(t, h // window, window, w // window, window).transpose(2, 3)
+        blocks = cut.reshape(t, h // window, window, w // window, window).swapaxes(2, 3)
         cells.append(blocks.reshape(-1, window**2))
         start += t * h * w
-    windows, x = torch.cat(cells), at_least_float32(hidden)
+    return torch.from_numpy(np.concatenate(cells)).to(device, non_blocking=True)
+
+
+def likeness(hidden: Tensor, windows: Tensor) -> Tensor:
+    """[W] mean cosine of the pairs of `hidden` [N, C] in each of `windows` [W, M]; 0 where a window is one cell.
+
+    Raises:
+        PruningError: it is NaN somewhere, on a CPU.
+    """
+    x, size = at_least_float32(hidden), windows.shape[1]
     # The squared length of a sum of unit vectors is the sum of the cosines of all their pairs.
-    total = weighted_sums(x, windows, inverse_norms(x))
-    likeness = (total.square_().sum(1) - window**2) / max(1, window**2 * (window**2 - 1))
-    order = top_k(likeness, len(likeness))
-    return windows[order[likeness[order] >= similarity]]
+    total = weighted_sums(x, windows, inverse_norms(x)).square_().sum(1)
+    mean = (total - size) / max(1, size * (size - 1))
+    if on_cpu(mean) and mean.isnan().any():
+        raise PruningError(f"{int(mean.isnan().sum())} of {len(mean)} windows of patches have NaN in their features")
+    return mean
 
 
 def passes(attention: Tensor, total: float, largest: float) -> Tensor:

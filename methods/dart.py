@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from uniprune.pruning.base import IntraLLM
 from uniprune.pruning.fields import Count, NonNegative
+from uniprune.pruning.functional import rows_of
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._dart import largest_keys, with_pivots
+from ._dart import largest_keys, padded, with_pivots
 
 
 @register_method(
@@ -58,9 +57,7 @@ class DART(IntraLLM):
         if min(map(len, every)) < self.text_pivots:
             return None
         visual = largest_keys(batch.attention.keys("visual"), min(self.visual_pivots, keep))
-        after = pad_sequence(every, batch_first=True, padding_value=-1)
+        after, norm = padded(every, -1), batch.views[0].norm
         keys = batch.attention.keys(after.clamp(min=0).unbind())
-        chosen = after.gather(-1, largest_keys(keys, self.text_pivots, absent=after < 0))
-        text = torch.stack([own[places] for own, places in zip(batch.text, chosen, strict=True)])
-        norm = batch.views[0].norm
-        return with_pivots(norm(batch.tokens), visual, norm(text), keep)
+        text = after.gather(-1, largest_keys(keys, self.text_pivots, absent=after < 0))
+        return with_pivots(norm(batch.tokens), visual, norm(rows_of(padded(batch.text), text)), keep)

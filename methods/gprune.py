@@ -10,8 +10,9 @@ from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Cosine, Count, Positive
-from uniprune.pruning.functional import at_least_float32, cosine_similarity, rows_at_a_time, top_k
+from uniprune.pruning.functional import LEAST_NORM, at_least_float32, gram, products, rows_at_a_time, top_k
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 FAINT, APART = 1e-6, -5000
@@ -52,17 +53,30 @@ class GPrune(PreLLM):
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
+        return self._chosen(view, keep)
+
+    def select_batch(self, batch: ViewBatch, keep: int) -> Tensor:
+        return self._chosen(batch, keep)
+
+    def _chosen(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(graph_scores(view.tokens, self.similarity, self.temperature, self.iterations), keep)
 
 
 def graph_scores(tokens: Tensor, similarity: float, temperature: float, iterations: int) -> Tensor:
-    """[N] information that arrives at each of `tokens` [N, D], per neighbour."""
-    flow, neighbours = cosine_similarity(tokens), []
-    for rows in flow.split(rows_at_a_time(flow)):  # in place: from cosines to the shares that are passed on
-        apart = (rows < similarity).logical_or_(rows.abs() < FAINT * temperature)
-        rows.copy_(rows.div_(temperature).masked_fill_(apart, APART).softmax(-1))
+    """[..., N] information that arrives at each of `tokens` [..., N, D], per neighbour."""
+    x, neighbours = at_least_float32(tokens), []
+    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    flow = gram(x / norms.clamp(min=LEAST_NORM))
+    for rows in flow.flatten(0, -2).split(rows_at_a_time(flow)):  # in place: from cosines to the shares passed on
+        apart = rows < similarity
+        if similarity < FAINT * temperature:
+            apart.logical_or_(rows.abs() < FAINT * temperature)
+        rows.div_(temperature).masked_fill_(apart, APART)
+        torch.softmax(rows, -1, out=rows)
         neighbours.append(rows.count_nonzero(-1))
-    information: Tensor = at_least_float32(tokens).norm(dim=-1)
+    information, back = norms.mT, flow.mT
     for _ in range(iterations):
-        information = information @ flow
-    return information / torch.cat(neighbours)
+        information = products(information, back)
+    counts = neighbours[0] if len(neighbours) == 1 else torch.cat(neighbours)
+    scores: Tensor = information[..., 0, :] / counts.view(tokens.shape[:-1])
+    return scores

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from uniprune.pruning.base import Stage
@@ -77,4 +76,6 @@ class MustDrop(Staged):
         attention = view.attention(view.following).mean(0)
         passed = passes(attention, *(limit * TOKENS / view.initial for limit in limits))
         keys = view.scratch[KEYS].to(view.cells.device)  # noted before layer 0, which may be on another device
-        return (passed | torch.isin(view.cells, keys)).nonzero()[:, 0]
+        # `isin` would sort, and wait for a device.
+        stays: Tensor = passed | (view.cells[:, None] == keys).any(1)
+        return stays.nonzero()[:, 0]

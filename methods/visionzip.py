@@ -66,8 +66,7 @@ class VisionZip(PreLLM):
         dominant, anchors, others = split_tokens(importance, keep - context - head.shape[-2], context)
         features, keys = view.features(self.space), view.vision.keys(self.vision_layer, head_mean=True)
         merged = merge_into_nearest(at_least_float32(features), keys, anchors, others)
-        chosen = torch.cat((dominant, anchors), dim=-1)
-        slots = torch.cat((complement(keys.shape[-2], chosen)[..., : head.shape[-2]], chosen), dim=-1)
+        slots = torch.cat((others[..., : head.shape[-2]], dominant, anchors), dim=-1)
         return Selection(slots, torch.cat((head, rows_of(view.tokens, dominant), view.project(merged, self.space)), -2))
 
 

@@ -10,9 +10,14 @@ from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Count, Share
-from uniprune.pruning.functional import cosine_similarity, drop_most_similar, top_k
+from uniprune.pruning.functional import cosine_similarity, top_k
+from uniprune.pruning.thinning import drop_most_similar
 from uniprune.pruning.view import Space, View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
+
+MOST_PAIRS = 2**24
+"""Pairs of tokens compared at once when prompts are decided together: 128 MiB of similarities."""
 
 
 @register_method(
@@ -54,14 +59,25 @@ class VisPruner(PreLLM):
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
+        return self._chosen(view, keep)
+
+    def select_batch(self, batch: ViewBatch, keep: int) -> Tensor | None:
+        # The similarities of a large batch would need more memory than the prefill does.
+        fits = len(batch) * batch.tokens.shape[1] ** 2 <= MOST_PAIRS
+        return self._chosen(batch, keep) if fits else None
+
+    def _chosen(self, view: View | ViewBatch, keep: int) -> Tensor:
         importance = view.vision.importance(self.vision_layer)
         important = int(keep * self.important)
         return important_and_diverse(view.features(self.space), importance, important, keep, self.step)
 
 
 def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:
-    """[keep] indices: the `important` best by `importance` [N], then those least alike by `features` [N, C]."""
-    ranked = top_k(importance, len(importance))
+    """[..., keep] indices: the `important` best by `importance` [..., N], then those least alike.
+
+    Compared are the `features` [..., N, C].
+    """
+    ranked = top_k(importance, importance.shape[-1])
     similarity = cosine_similarity(features.double())
-    diverse = drop_most_similar(similarity, ranked[important:], keep - important, step)
-    return torch.cat((ranked[:important], diverse))
+    diverse = drop_most_similar(similarity, ranked[..., important:], keep - important, step)
+    return torch.cat((ranked[..., :important], diverse), dim=-1)

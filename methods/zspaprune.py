@@ -61,7 +61,9 @@ class ZSPAPrune(PreLLM):
 def pooled(prompt: Tensor, pooling: Pooling) -> Tensor:
     """[1, D] mean or maximum of `prompt` [M, D], or the prompt itself."""
     prompt = at_least_float32(prompt)
-    return {"mean": prompt.mean(0, keepdim=True), "max": prompt.amax(0, keepdim=True), "none": prompt}[pooling]
+    if pooling == "none":
+        return prompt
+    return prompt.mean(0, keepdim=True) if pooling == "mean" else prompt.amax(0, keepdim=True)
 
 
 def core_and_diverse(tokens: Tensor, scores: Tensor, core: int, keep: int) -> Tensor:

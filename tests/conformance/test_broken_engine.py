@@ -13,6 +13,9 @@ from torch import Tensor
 import uniprune.engine.prefill as prefill
 from uniprune.conformance import MethodUnderTest, Models
 from uniprune.conformance import sequence as checks
+from uniprune.engine.device_tokens import DeviceTokens
+from uniprune.engine.dropping import Dropped
+from uniprune.engine.kept_tokens import KeptTokens, Known
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.report import PrefillReport
 from uniprune.methods.divprune import DivPrune
@@ -55,8 +58,14 @@ def test_compact_positions_that_are_not(method: Callable[[], MethodUnderTest], m
 
 
 def test_text_that_is_dropped(method: Callable[[], MethodUnderTest], monkeypatch: pytest.MonkeyPatch) -> None:
-    one, pack = method(), prefill.pack
-    monkeypatch.setattr(prefill, "pack", lambda layer, rows, index: pack(layer, [row[1:] for row in rows], index))
+    def later(whole: Dropped, *arguments: Any) -> Dropped:
+        kept, index = whole.now.kept, whole.columns[:, 1:]
+        lengths = tuple(length - 1 for length in kept.lengths)
+        fewer = KeptTokens(kept.layer, lengths, kept.width - 1, kept.valid[:, 1:], Known(index.numpy()))
+        return dataclasses.replace(whole, columns=index, now=DeviceTokens(fewer, whole.now.length, index))
+
+    one = method()
+    wrap(monkeypatch, prefill, "dropped_on_device", later)
     assert "layers receive" in checks.text_kept(one).detail
 
 

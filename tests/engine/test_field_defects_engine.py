@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import uniprune.engine.prompt as prompt
+import uniprune.engine.prefill as prefill
 from tests.helpers import tiny
 from tests.helpers.pruners import generate
 from tests.helpers.tiny import FAMILIES, LAYERS, build, inputs, row, video_inputs
 from uniprune.conformance.method_under_test import traced
 from uniprune.engine import PromptInfo, prune
 from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.device_tokens import DeviceTokens
+from uniprune.engine.kept_tokens import Known
 from uniprune.engine.prefill import Prefill
 from uniprune.methods.dart import DART
 from uniprune.methods.divprune import DivPrune
@@ -128,14 +131,21 @@ def test_text_between_images_lost(family: str, monkeypatch: pytest.MonkeyPatch) 
     """UniPruneBench treats everything from the first image token to the last as one image."""
     for pruner in (RandomPre(ratio=0.3), FastV(ratio=0.3)):
         check_text_stays(family, pruner)
-    survivors = prompt.Prompt.survivors.fget
+    dropped, marks = prefill.dropped_on_device, visual(inputs(family, (3,)))
+    places = marks.nonzero()[:, 0]
+    between = ~marks
+    between[: places[0]] = between[places[-1] :] = False
 
-    def without_text_between(self: Any) -> Tensor:
-        kept, places = survivors(self), self.placeholders
-        between = torch.isin(kept, self.text) & (kept > places[0]) & (kept < places[-1])
-        return kept[~between]
+    def without_text_between(*arguments: Any) -> Any:
+        whole = dropped(*arguments)
+        left = ~between[whole.columns[0]]
+        kept = whole.now.kept
+        fewer = dataclasses.replace(kept, lengths=(int(left.sum()),), width=int(left.sum()), valid=kept.valid[:, left])
+        index = whole.columns[:, left]
+        fewer = dataclasses.replace(fewer, source=Known(index.numpy()))
+        return dataclasses.replace(whole, columns=index, now=DeviceTokens(fewer, len(marks), index))
 
-    monkeypatch.setattr(prompt.Prompt, "survivors", property(without_text_between))
+    monkeypatch.setattr(prefill, "dropped_on_device", without_text_between)
     with noticed():
         check_text_stays(family, FastV(ratio=0.3))
 

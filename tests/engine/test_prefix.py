@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers.pruners import generate
-from tests.helpers.tiny import COVERED, FAMILIES, build, inputs
+from tests.helpers.tiny import COVERED, FAMILIES, build, inputs, video_inputs
 from uniprune.engine import PromptInfo, prune
 from uniprune.errors import UnsupportedError
 from uniprune.methods.divprune import DivPrune
@@ -28,6 +28,8 @@ PRUNERS = {
     "inside": RandomIntra(ratio=0.5, layer=2),
     "both": RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3),
 }
+LEDGER = ("initial", "entering", "markers", "tower", "text", "tokens", "positions", "pairs", "kv_bytes", "lengths")
+"""Counts of a prompt."""
 BEHIND = 2
 """Tokens of the prefix behind the last placeholder: marks that close an image, or text."""
 
@@ -78,6 +80,8 @@ def test_questions_on_a_prefix_get_the_answers_of_whole_prompts(family: str, nam
             want_tokens, want = generate(model, asked(x, start, ids), STEPS)
             assert torch.equal(tokens, want_tokens)
             torch.testing.assert_close(logits, want, atol=2e-4, rtol=1e-3)
+            [whole], row = session.reports.pop().rows, prefix.row(ids.shape[1])
+            assert {name: getattr(row, name) for name in LEDGER} == {name: getattr(whole, name) for name in LEDGER}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -100,6 +104,15 @@ def test_methods_that_look_at_the_question_are_refused() -> None:
         pytest.raises(UnsupportedError, match="FastV chooses tokens by the question"),
     ):
         session.prefix(cut("llava", inputs("llava"))[0])
+
+
+def test_a_video_whose_time_goes_beyond_its_text_is_refused() -> None:
+    """Text stands among its positions in time, generated tokens after them."""
+    x, pruner = video_inputs(seconds=9.0), RandomPre(ratio=0.5)
+    with prune(build("qwen2_5_vl"), pruner) as session, pytest.raises(UnsupportedError, match="a video's positions in"):
+        session.prefix(x)
+    with prune(build("qwen2_5_vl"), pruner) as session:
+        session.prefix(video_inputs(seconds=1.0))
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])

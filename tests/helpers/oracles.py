@@ -70,6 +70,7 @@ def gathered_layers(
     keep: dict[int, Tensor],
     steps: int = 1,
     two_way: Collection[str] | None = None,
+    cache: Any = None,
 ) -> tuple[Tensor, Tensor]:
     """Loop over the decoder's layers on the positions `keep[K]` [L] that are left from layer K on; batch 1.
 
@@ -79,12 +80,14 @@ def gathered_layers(
         keep: K -> positions.
         steps: greedy steps, the first of which the prefill gives.
         two_way: see `Layers`.
+        cache: an empty KV cache, in place of one that holds everything as it is.
 
     Returns:
         [1, n, V] logits of the prompt and [steps, V] logits of greedy steps.
     """
     (embeds, positions), prompt = merged_inputs(model, x), Layers(model, x["input_ids"], two_way)
-    added, cache, length = dict(enumerate(deepstack_rows(model, x))), prompt.cache(), embeds.shape[1]
+    added, length = dict(enumerate(deepstack_rows(model, x))), embeds.shape[1]
+    cache = prompt.cache() if cache is None else cache
     left = [torch.arange(length)] * len(prompt.kinds)
     for first, kept in keep.items():
         left[first:] = [at[kept[at]] for at in left[first:]]

@@ -9,6 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from uniprune.methods.fastv import FastV
+from uniprune.methods.mustdrop import MustDrop
+from uniprune.methods.random_intra import RandomIntra
+from uniprune.methods.random_pre import RandomPre
+from uniprune.methods.sparsevlm import SparseVLM
+from uniprune.methods.visionzip import VisionZip
 from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View
 
@@ -75,3 +81,16 @@ def hooks_on(model: torch.nn.Module) -> int:
     return sum(
         len(m._forward_pre_hooks) + len(m._forward_hooks) + len(m._forward_hooks_always_called) for m in model.modules()
     )
+
+
+KINDS: dict[str, Pruner] = {
+    "pre": RandomPre(ratio=0.34),
+    "compact": RandomPre(ratio=0.34, positions="compact"),
+    "merging before": VisionZip(ratio=0.34),
+    "intra": RandomIntra(ratio=0.34),
+    "attention": FastV(ratio=0.34),
+    "merging inside": SparseVLM(ratio=0.34),
+    "both": RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3),
+    "evicting": MustDrop(ratio=0.34),
+}
+"""One method for each way of changing a prompt."""

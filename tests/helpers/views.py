@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.checks import choose, settle
+from uniprune.engine.decisions import choose, settle
 from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View, VisionScores
 
@@ -41,7 +41,16 @@ def make_view(tokens: Tensor, **given: Any) -> View:
 
 def decide(pruner: Pruner, view: View, keep: int) -> Selection:
     """Return a method's checked and sorted answer, in the order of its field `order`, as the engine applies it."""
-    return settle([choose(Stage(view.layer, 1.0, pruner), "0", 0, view, keep)])[0].selection
+    total, width = view.tokens.shape
+    before = view.tokens.clone()
+    answer = choose(Stage(view.layer, 1.0, pruner), "0", view, total, keep, width)
+    (choice,) = settle([answer])
+    unsorted = torch.from_numpy(choice.indices.read()[0])
+    indices, order = unsorted.sort()
+    tokens = None if answer.tokens is None else answer.tokens[0].to(before)
+    if answer.released:
+        return Selection(indices, before[unsorted] if tokens is None else tokens)
+    return Selection(indices, None if tokens is None else tokens[order])
 
 
 def noise(*shape: int) -> Tensor:

@@ -104,13 +104,21 @@ def test_a_run_reads_its_inputs_anew_and_leaves_no_hooks() -> None:
 
 # --- refusals ---------------------------------------------------------------------------------------------------
 @torch.inference_mode()
-@pytest.mark.parametrize(("mask", "operation"), [(False, "item"), (True, "index")])
+@pytest.mark.parametrize(("mask", "operation"), [(False, "_local_scalar_dense"), (True, "index")])
 def test_layers_that_depend_on_values_are_refused(mask: bool, operation: str) -> None:
     model = fresh_model("llava")
     layer = find_adapter(model).layers[1]
     layer.mlp = Peeking(layer.mlp, mask)
     with pytest.raises(UnsupportedError, match=rf"LlamaDecoderLayer calls aten::{operation}, which depends on values"):
         PrefillGraphs.of(find_adapter(model), DIVPRUNE, prompts("llava"))
+
+
+@torch.inference_mode()
+def test_loops_over_the_experts_that_were_chosen_are_refused() -> None:
+    model = fresh_model("qwen3_vl_moe")
+    model.set_experts_implementation("eager")
+    with pytest.raises(UnsupportedError, match=r"Qwen3VLMoeTextDecoderLayer calls aten::.*, which depends on values"):
+        PrefillGraphs.of(find_adapter(model), DIVPRUNE, prompts("qwen3_vl_moe"))
 
 
 @torch.inference_mode()

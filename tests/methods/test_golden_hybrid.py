@@ -15,7 +15,8 @@ import torch
 
 from tests.helpers.golden_cases import Case, Methods, ascending, golden, llama_attention, picked, rotary, same
 from tests.helpers.views import Rows, Tower, after_system, decide, llm_view, make_view, noise
-from uniprune.engine.attention import AttentionCapture, ViewAttention
+from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.view_attention import ViewAttention
 from uniprune.pruning.budget import tokens_per_layer
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.functional import group_means
@@ -112,12 +113,14 @@ def test_sparsevlm_v2(case: Case, methods: Methods) -> None:
     length = start + case.N + text
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     prior = ViewAttention(
-        captured=AttentionCapture(llama_attention(case), 0, torch.zeros(1, length, 1), cos, sin, None, None),
-        row=0,
-        valid=torch.ones(length, dtype=torch.bool),
-        visual=torch.arange(start, start + case.N),
-        text=lambda: torch.arange(start + case.N, length),
-        prompt=lambda: torch.arange(0),
+        AttentionCapture(llama_attention(case), 0, torch.zeros(1, length, 1), cos, sin, None, None),
+        0,
+        lambda: None,
+        lambda: torch.arange(start, start + case.N),
+        lambda: torch.arange(start + case.N, length),
+        lambda: torch.arange(0),
+        lambda: torch.tensor([length - 1]),
+        lambda: None,
     ).rotary_prior("text")
     torch.testing.assert_close(prior.to(case.dtype), case.rope_bias_text2vis, atol=1e-4, rtol=1e-4)
     attention = Rows(case.attn_text2vis, prior=case.rope_bias_text2vis)

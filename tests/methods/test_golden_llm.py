@@ -15,8 +15,10 @@ import torch
 
 from tests.helpers.golden_cases import FOLDER, Case, Methods, ascending, golden, llama_attention, picked, rotary, same
 from tests.helpers.views import Rows, after_system, decide, llm_view, make_view, noise
-from uniprune.engine.attention import AttentionCapture, ViewAttention
-from uniprune.engine.compaction import pack, renumbered, replace_tokens, take
+from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.compaction import replace_tokens, take
+from uniprune.engine.kept_tokens import KeptTokens, Known, pack, renumbered, valid_columns
+from uniprune.engine.view_attention import ViewAttention
 from uniprune.errors import UserError
 from uniprune.methods.calibration.vtw import divergences
 from uniprune.pruning.base import Selection
@@ -63,12 +65,12 @@ def test_order_and_positions_of_the_port(case: Case) -> None:
     text = torch.cat([torch.arange(case.sys), torch.arange(case.sys + case.N, hidden.shape[1])])
     answer = Selection(ascending(order), hidden[0, visual[order]])
     columns = ascending(torch.cat([text, visual[answer.indices]]))
-    everything = torch.arange(hidden.shape[1])[None]
-    kept, gathered = pack(2, [columns], everything)
-    out = take(replace_tokens(hidden, [(0, visual[answer.indices], answer.tokens)]), gathered)
+    gathered, lengths = pack([columns.numpy()]), (len(columns),)
+    kept = KeptTokens(2, lengths, *lengths, valid_columns(lengths), Known(gathered))
+    out = take(replace_tokens(hidden, visual[answer.indices], answer.tokens), torch.from_numpy(gathered))
     if case.dim == 2:
         torch.testing.assert_close(out, case.out_hidden, rtol=0, atol=0)
-        same(renumbered(kept, torch.ones_like(everything, dtype=torch.bool))[0], case.out_position_ids)
+        same(torch.from_numpy(renumbered(kept, np.ones(hidden.shape[:2], np.bool_))[0]), case.out_position_ids)
     else:
         own = torch.cat([torch.arange(case.sys), visual[order], torch.arange(case.sys + case.N, hidden.shape[1])])
         torch.testing.assert_close(hidden[:, own], case.out_hidden, rtol=0, atol=0)
@@ -160,12 +162,14 @@ def test_pyramiddrop(case: Case, methods: Methods) -> None:
     module = llama_attention(case, case.wq, case.wk)
     cos, sin = rotary(length, case.head_dim, case.rope_base, case.dtype)
     attention = ViewAttention(
-        captured=AttentionCapture(module, 0, case.features[None], cos, sin, None, None),
-        row=0,
-        valid=torch.ones(length, dtype=torch.bool),
-        visual=torch.arange(case.sys, case.sys + case.n_vis_in),
-        text=lambda: torch.arange(0),
-        prompt=lambda: torch.arange(0),
+        AttentionCapture(module, 0, case.features[None], cos, sin, None, None),
+        0,
+        lambda: None,
+        lambda: torch.arange(case.sys, case.sys + case.n_vis_in),
+        lambda: torch.arange(0),
+        lambda: torch.arange(0),
+        lambda: torch.tensor([length - 1]),
+        lambda: None,
     )
     row = attention("last")[:, 0]
     torch.testing.assert_close(

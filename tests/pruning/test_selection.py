@@ -9,15 +9,11 @@ from torch import Tensor
 
 from uniprune.pruning import functional as selection
 from uniprune.pruning.functional import (
-    LISTED,
     ROWS,
-    Shortlists,
     complement,
     cosine_distance,
     cosine_similarity,
     count_outliers,
-    drop_most_similar,
-    gram,
     group_means,
     inverse_norms,
     largest_in_rows,
@@ -109,49 +105,12 @@ def test_dpp_map_far_past_the_rank_stays_distinct() -> None:
 
 
 @seeds
-@pytest.mark.parametrize(("keep", "step"), [(0, 8), (1, 8), (5, 8), (7, 3), (20, 2), (24, 8)])
-def test_drop_most_similar(seed: int, keep: int, step: int) -> None:
-    x = cloud(seed)
-    rest = list(range(23, -1, -1))
-    while keep and len(rest) > keep:
-        even, odd = rest[0::2], rest[1::2]
-        scored = sorted(even, key=lambda a: -max(cosine(x[a], x[b]) for b in odd))
-        rest = scored[min(step, len(rest) - keep, len(even)) :] + odd
-    got = drop_most_similar(cosine_similarity(x, x), torch.arange(23, -1, -1), keep, step)
-    assert got.tolist() == rest[:keep]
-    assert len(got) == keep
-
-
-@seeds
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("digits", [1, 9])
-def test_shortlists_change_nothing(monkeypatch: pytest.MonkeyPatch, seed: int, dtype: torch.dtype, digits: int) -> None:
-    """Not with many equal similarities either, nor where the list of a token does not name what it is asked about."""
-    similarity = cosine_similarity(cloud(seed, 4 * LISTED)).to(dtype).mul(10**digits).round()
-    ranked = torch.randperm(len(similarity), generator=torch.Generator().manual_seed(seed))[:-5]
-    want = drop_most_similar(similarity, ranked, 7, 3)
-    tokens, others = ranked.split(len(ranked) // 2 + 1)
-    lists = Shortlists(similarity, ranked)
-    assert torch.equal(lists.largest(tokens, others), similarity[tokens][:, others].amax(1))
-    assert torch.equal(lists.largest(tokens, others[-1:]), similarity[tokens, others[-1]])
-    monkeypatch.setattr(selection, "MANY", LISTED)
-    assert torch.equal(drop_most_similar(similarity, ranked, 7, 3), want)
-
-
-@seeds
 def test_many_tokens_are_worked_on_in_parts(seed: int) -> None:
     """Results do not show where one part of the rows ends."""
     x = cloud(seed, 2 * ROWS + 37)
     distance = cosine_distance(x)
     torch.testing.assert_close(distance, 1 - cosine_similarity(x, x))
     assert torch.equal(nearest_other(distance), distance.clone().fill_diagonal_(torch.inf).amin(0))
-
-
-@seeds
-def test_inner_products_are_exactly_symmetric(seed: int) -> None:
-    x = cloud(seed, 2 * ROWS + 37)
-    torch.testing.assert_close(gram(x), x @ x.T)
-    assert torch.equal(gram(x), gram(x).T)
 
 
 def test_largest_in_rows_takes_the_first_of_equals() -> None:
@@ -290,7 +249,15 @@ def test_frames_without_a_share_are_dropped() -> None:
 
 def test_everything_public_is_tested() -> None:
     own = {name for name, item in vars(selection).items() if getattr(item, "__module__", "") == selection.__name__}
-    elsewhere = {"random_subset", "at_least_float32", "rows_at_a_time"}  # seeded draws: engine tests; others: above
+    elsewhere = {"random_subset", "at_least_float32", "rows_at_a_time", "on_cpu"}  # by other tests
+    elsewhere |= {
+        "gram",
+        "products",
+        "random_subsets",
+        "relevance",
+        "rows_of",
+        "true_places",
+    }  # by test_several_prompts
     assert {name for name in own if not name.startswith("_")} - elsewhere <= set(globals())
 
 

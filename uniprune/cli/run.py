@@ -103,6 +103,11 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="compute image features once for all methods and questions, caching up to this much; no times are stored",
     )
+    machine.add_argument(
+        "--share-prefix",
+        action="store_true",
+        help="prefill and prune images once for all questions about them, where rows begin alike; no times are stored",
+    )
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
@@ -185,6 +190,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         max_new_tokens=options.max_new_tokens,
         workers=options.workers,
         share_vision=options.share_vision,
+        share_prefix=options.share_prefix,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
         sampling=FrameSampling.of(options.frames, options.fps),

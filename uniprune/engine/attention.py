@@ -6,7 +6,7 @@ reads are computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,10 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import to_device
 from uniprune.engine.layer_kinds import rotation
-from uniprune.errors import PruningError
-from uniprune.pruning.view import Rows
 
 BLOCK = 256
 """Query rows per block: bounds memory at heads x BLOCK x context."""
@@ -45,11 +42,11 @@ class AttentionCapture:
     cache: Any
     mask: Any
 
-    def probabilities(self, row: int, queries: Tensor, columns: Tensor, valid: Tensor) -> Iterator[Tensor]:
+    def probabilities(self, row: int, queries: Tensor, columns: Tensor, valid: Tensor | None) -> Iterator[Tensor]:
         """Yield [heads, r, N] attention from positions `queries` [R] to `columns` [N] of batch item `row`, by blocks.
 
         The softmax runs over the positions that the layer's own mask allows, and over the layer's sinks, if it has
-        some; without a mask of pairs, over all earlier valid positions. `valid` is [n].
+        some; without a mask of pairs, over all earlier valid positions. `valid` is [n], None if all are.
         """
         keys = self._keys(row)
         position = torch.arange(keys.shape[-2], device=keys.device)
@@ -57,8 +54,57 @@ class AttentionCapture:
             query = self._rotate(self._queries(self.hidden[row, block]), row, block)
             grouped = query.unflatten(0, (keys.shape[0], -1))
             logits = (grouped @ keys[:, None].transpose(-1, -2)).flatten(0, 1) * self.module.scaling
-            logits = self._masked(logits.float(), row, block, (position <= block[:, None]) & valid)
-            yield torch.cat((logits, self._sinks(logits)), dim=-1).softmax(-1)[..., columns]
+            causal = position <= block[:, None]
+            logits = self._masked(logits.float(), row, block, causal if valid is None else causal & valid)
+            sinks = self._sinks(logits)
+            yield (torch.cat((logits, sinks), dim=-1) if sinks.shape[-1] else logits).softmax(-1)[..., columns]
+
+    def last(self, queries: Tensor | None, columns: Tensor, owners: Tensor | None, valid: Tensor | None) -> Tensor:
+        """Return [P, heads, N] attention from the last token of several batch items, as `probabilities`.
+
+        Args:
+            queries: [B] column of each item's last token, None where it is the last column of all.
+            columns: [P, N] columns in their rows.
+            owners: [P] the batch item of each, None if P is B.
+            valid: [B, n] False at padding, None without padding.
+        """
+        batch, length = self.hidden.shape[:2]
+        if queries is None:
+            hidden, tables = self.hidden[:, -1], [table[:, length - 1] for table in (self.cos, self.sin)]
+        else:
+            items = torch.arange(batch, device=queries.device)
+            hidden = self.hidden[items, queries]
+            tables = [table[items if len(table) > 1 else 0, queries] for table in (self.cos, self.sin)]
+        # The items stand where positions of one item do otherwise: [1, heads, B, d].
+        query = rotation(self.module)(self._queries(hidden)[None], *(table[None] for table in tables))[0]
+        keys = self._all_keys()
+        grouped = query.unflatten(0, (keys.shape[1], -1)).permute(2, 0, 1, 3)
+        logits = ((grouped @ keys.transpose(-1, -2)) * self.module.scaling).flatten(1, 2).float()
+        logits = self._masked_last(logits, queries, valid)
+        sinks = self._sinks(logits)
+        weights = (torch.cat((logits, sinks), dim=-1) if sinks.shape[-1] else logits).softmax(-1)
+        weights = weights if owners is None else weights[owners]
+        return weights.gather(2, columns[:, None].expand(-1, weights.shape[1], -1))
+
+    def _masked_last(self, logits: Tensor, queries: Tensor | None, valid: Tensor | None) -> Tensor:
+        """Return `logits` [B, heads, n] of the last tokens under the layer's mask; all valid tokens precede them."""
+        if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
+            return logits if valid is None else logits.masked_fill(~valid[:, None], -torch.inf)
+        mask, length = self.mask.to(logits.device), logits.shape[-1]
+        if queries is None:
+            own = mask[:, :, self.hidden.shape[1] - 1, :length]
+        else:
+            items = torch.arange(len(logits), device=logits.device)
+            own = mask.expand(len(logits), -1, -1, -1)[items, :, queries, :length]
+        return logits.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else logits + own.float()
+
+    def _all_keys(self) -> Tensor:
+        """Return [B, key heads, n, d] rotated keys of all batch items."""
+        if self._cached is not None:
+            return self._cached[:, :, : self.hidden.shape[1]]
+        projected = self._heads(self.module.k_proj(self.hidden), "k_norm")
+        rotated: Tensor = rotation(self.module)(projected, self.cos, self.sin)
+        return rotated
 
     def keys(self, row: int, positions: Tensor) -> Tensor:
         """Return [R, key heads * d] rotated keys at `positions` [R] of batch item `row`."""
@@ -106,8 +152,10 @@ class AttentionCapture:
         """[B, key heads, >= n, d] keys in the cache when first read: eviction replaces them after the prefill."""
         layer = None if self.cache is None else self.cache.layers[self.layer]
         keys = getattr(layer, "keys", None)
-        fits = isinstance(keys, Tensor) and keys.dim() == 4 and keys.shape[-2] >= self.hidden.shape[1]
-        return keys if fits else None
+        # Keys of a quantised cache are held otherwise, those of an offloaded one are elsewhere.
+        if not isinstance(keys, Tensor) or keys.dim() != 4 or keys.device != self.hidden.device:
+            return None
+        return keys if keys.shape[-2] >= self.hidden.shape[1] else None
 
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return [heads, n, d] from [n, heads * d], normalised where the module does."""
@@ -121,96 +169,3 @@ class AttentionCapture:
         cos, sin = (table[item, positions][None] for table in (self.cos, self.sin))
         heads = x.reshape(1, -1, *x.shape[-2:])
         return rotation(self.module)(heads, cos, sin).view(x.shape)
-
-
-@dataclass(frozen=True)
-class ViewAttention:
-    """`view.attention` and `view.upcoming`: attention of one decoder layer to the tokens of one view.
-
-    Attributes:
-        captured: the layer's attention inputs; None if the method did not declare that it reads them.
-        row: batch item.
-        valid: [n] False at padding; all tensors on the CPU.
-        visual: [N] positions of the view's tokens in the current sequence.
-        text: computes the [T] positions of all text tokens, if the method may read them.
-        prompt: computes the positions of the question's tokens, which few methods read.
-    """
-
-    captured: AttentionCapture | None
-    row: int
-    valid: Tensor
-    visual: Tensor
-    text: Callable[[], Tensor]
-    prompt: Callable[[], Tensor]
-
-    def __call__(self, rows: Rows | Tensor) -> Tensor:
-        """Return [heads, R, N] probabilities; see `uniprune.pruning.view.Attention`."""
-        return torch.cat(list(self.blocks(rows)), dim=1)
-
-    def blocks(self, rows: Rows | Tensor) -> Iterator[Tensor]:
-        """Return an iterator over [heads, r, N] probabilities, a few rows at a time."""
-        device = self._capture.hidden.device
-        queries, columns, valid = (to_device(x, device) for x in (self._queries(rows), self.visual, self.valid))
-        return self._capture.probabilities(self.row, queries, columns, valid)
-
-    def keys(self, rows: Rows | Tensor) -> Tensor:
-        """Return [R, key heads * d] keys after rotary embedding."""
-        return self._capture.keys(self.row, to_device(self._queries(rows), self._capture.hidden.device))
-
-    def rotary_prior(self, rows: Rows | Tensor) -> Tensor:
-        """Return [R, N] scaled dot products of all-ones queries and keys after rotary embedding."""
-        device = self._capture.hidden.device
-        queries, columns = (to_device(x, device) for x in (self._queries(rows), self.visual))
-        return self._capture.rotary_prior(self.row, queries, columns)
-
-    @property
-    def _capture(self) -> AttentionCapture:
-        if self.captured is None:
-            raise PruningError(
-                "LLM attention was not captured; set the class variable llm_attention = True for view.attention, "
-                "upcoming_attention = True for view.upcoming"
-            )
-        return self.captured
-
-    def _queries(self, rows: Rows | Tensor) -> Tensor:
-        """Return the positions [R] that `rows` name."""
-        if isinstance(rows, Tensor):
-            return to_device(self.text(), rows.device)[rows]
-        match rows:
-            case "last":
-                self.text()
-                return self.valid.nonzero()[-1]
-            case "prompt":
-                return self.prompt()
-            case "text":
-                return self.text()
-            case "visual":
-                return self.visual
-        raise PruningError(f"attention rows {rows!r} are unknown; expected a tensor, last, prompt, text or visual")
-
-
-@dataclass(frozen=True)
-class ViewEmbedded:
-    """`view.embedded`: embeddings that entered layer 0.
-
-    Attributes:
-        device: device of the results.
-    """
-
-    _embeds: Tensor  # [L, D] of the whole row, which the model reads
-    _visual: Tensor  # [N] positions of the view's tokens, on the CPU
-    _written: Callable[[], Tensor]  # [T] positions of the text, on the CPU
-    device: torch.device
-
-    @property
-    def tokens(self) -> Tensor:
-        """[N, D] at the view's tokens."""
-        return self._at(self._visual)
-
-    @property
-    def text(self) -> Tensor:
-        """[T, D] at the text tokens."""
-        return self._at(self._written())
-
-    def _at(self, positions: Tensor) -> Tensor:
-        return self._embeds[to_device(positions, self._embeds.device)].to(self.device)

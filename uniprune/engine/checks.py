@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from uniprune.engine.compaction import to_device, to_host
 from uniprune.engine.deepstack import check_deepstack
 from uniprune.engine.last_tokens import check_reused
 from uniprune.engine.layer_kinds import check_kinds, check_recomputable
+from uniprune.engine.served import check_kernel, check_not_compiled
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import placed
-from uniprune.pruning.view import View
 from uniprune.utils.process_state import SETTINGS
 
 
@@ -49,7 +46,9 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
     check_kinds(adapter, pruner)
     check_reused(adapter, layers, name)
-    _check_decoder(adapter)
+    check_deepstack(adapter)
+    check_not_compiled(adapter.model)
+    check_kernel(adapter)
     _check_positions(adapter, pruner, layers)
     stages = placed(scheduled, adapter.attends)
     for stage in stages:
@@ -57,22 +56,6 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         for layer in (layer for layer, reads in read if reads):
             check_recomputable(adapter.layers[layer].self_attn)
     return {stage.layer: stage for stage in stages}
-
-
-def _check_decoder(adapter: ModelAdapter) -> None:
-    check_deepstack(adapter)
-    if _compiled(adapter.model):
-        raise UnsupportedError(
-            "the model was wrapped by torch.compile, which ignores hooks added later; pass the un-compiled model"
-        )
-
-
-def _compiled(model: Any) -> bool:
-    """Check whether a model or a part of it was wrapped by torch.compile, which ignores hooks added later."""
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
 
 
 def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:
@@ -174,116 +157,3 @@ def check_undrawn(pruner: Pruner, before: dict[str, Any]) -> None:
             f"{type(pruner).__name__}: select() used the global random generator of {', '.join(names)}, so its choice "
             "depends on what ran before; use view.generator and declare random = True"
         )
-
-
-# --- of a method's answers --------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Decision:
-    """A method's answer for one token group.
-
-    Attributes:
-        stage: the pruning point.
-        sample: the prompt's id.
-        ordinal: the group's number in its prompt.
-        before: [N, D] the tokens to choose from, as they were before the method had them.
-        selection: the answer.
-        sources: [k] the token that each kept place gets, once settled: its own, but for order "release".
-    """
-
-    stage: Stage
-    sample: str
-    ordinal: int
-    before: Tensor
-    selection: Selection
-    sources: Tensor | None = None
-
-    def error(self, problem: str) -> PruningError:
-        """Return an error that names the method, layer, sample and problem."""
-        return PruningError(
-            f"{type(self.stage.pruner).__name__} at layer {self.stage.layer}, sample {self.sample!r}: select() "
-            f"returned {problem}"
-        )
-
-
-def choose(stage: Stage, sample: str, ordinal: int, view: View, keep: int) -> Decision:
-    """Call the stage's method on a view and check the types and shapes of its answer, without reading values.
-
-    Raises:
-        PruningError: naming the method, layer, sample and problem.
-    """
-    before = view.tokens.clone() if stage.pruner.order == "release" else view.tokens  # there, values are read
-    answer = stage.pruner.select(view, keep)
-    selection = answer if isinstance(answer, Selection) else Selection(answer)
-    decision = Decision(stage, sample, ordinal, before, selection)
-    problem = _malformed(selection, before, keep if stage.pruner.exact else None)
-    if problem:
-        raise decision.error(problem)
-    return decision
-
-
-def settle(decisions: Sequence[Decision]) -> list[Decision]:
-    """Bring the answers of one stage to the CPU in one transfer, check their values, and sort them.
-
-    Returns:
-        The decisions, with sorted int64 indices on the CPU, and replacement tokens (if any) in that order, on the
-        device and in the dtype of the tokens before. Under order "release" every decision has replacement tokens, in
-        the order in which the method returned them.
-
-    Raises:
-        PruningError: naming the method, layer, sample and problem.
-    """
-    indices = [decision.selection.indices for decision in decisions]
-    finite = [d.selection.tokens.isfinite().all() for d in decisions if d.selection.tokens is not None]
-    found = to_host([*indices, *finite])
-    are_finite = iter(found[len(indices) :])
-    settled = []
-    for decision, unsorted in zip(decisions, found, strict=False):
-        ordered, order = unsorted.sort()
-        tokens, before = decision.selection.tokens, decision.before
-        problem = _impossible(ordered, len(before))
-        if problem is None and tokens is not None and not bool(next(are_finite)):
-            problem = "replacement tokens that contain NaN or infinity"
-        if problem:
-            raise decision.error(problem)
-        released = decision.stage.pruner.order == "release"
-        if released:
-            tokens = before[to_device(unsorted, before.device)] if tokens is None else tokens.to(before)
-        elif tokens is not None:
-            tokens = tokens.to(before)[to_device(order, before.device)]
-        sources = unsorted if released else ordered
-        settled.append(replace(decision, selection=Selection(ordered, tokens), sources=sources))
-    return settled
-
-
-def _malformed(selection: Selection, before: Tensor, keep: int | None) -> str | None:
-    """Return the problem with an answer's types and shapes, None if there is none."""
-    indices: Any = selection.indices
-    tokens: Any = selection.tokens
-    if not isinstance(indices, Tensor):
-        return f"{type(indices).__name__} instead of a tensor of indices or a Selection"
-    if indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex():
-        return f"indices of dtype {indices.dtype}; expected integers (turn a mask into indices with .nonzero())"
-    if indices.dim() != 1:
-        return f"indices of shape {tuple(indices.shape)}; expected one dimension"
-    count, total = len(indices), len(before)
-    if keep is not None and count != keep:
-        return f"{count} indices; exactly {keep} of {total} were requested (set exact = False if the method decides)"
-    expected = (count, before.shape[1])
-    if tokens is None:
-        return None
-    if not isinstance(tokens, Tensor) or tuple(tokens.shape) != expected or not tokens.is_floating_point():
-        got = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
-        return f"replacement tokens {got}; expected floating point {expected}"
-    return None
-
-
-def _impossible(indices: Tensor, total: int) -> str | None:
-    """Return the problem with sorted indices [k] into `total` tokens, None if there is none."""
-    if not len(indices):
-        return None
-    least, most = int(indices[0]), int(indices[-1])
-    if least < 0 or most >= total:
-        hint = " (top_k returns these for scores that are NaN)" if least == most == -total - 1 else ""
-        return f"indices from {least} to {most}; expected 0 to {total - 1}{hint}"
-    repeated = int((indices[1:] == indices[:-1]).sum())
-    return f"{repeated} duplicate indices; every token can be kept once" if repeated else None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import CacheState, KeptTokens, active, to_device
+from uniprune.engine.compaction import CacheState
 from uniprune.engine.forward import Forward
+from uniprune.engine.host_copy import sent
+from uniprune.engine.kept_tokens import KeptTokens, active
 from uniprune.engine.last_tokens import for_last
 from uniprune.engine.layer_kinds import FULL, LINEAR, attention_mask, layer_kinds, needs_positions
 from uniprune.errors import UnsupportedError
@@ -47,7 +50,7 @@ class Decode(Forward):
         kwargs = dict(kwargs)
         name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
         new, device = kwargs[name].shape[1], kwargs[name].device
-        positions = kwargs.get("position_ids")
+        positions = None if self.state.recounted and new == 1 else kwargs.get("position_ids")
         if positions is None or new > 1:
             expected = self.state.next_position.to(device) + self._grown
             if positions is None:
@@ -76,10 +79,15 @@ class Decode(Forward):
         return hidden, for_last(arguments, hidden.shape[1]) if layer in reusing_layers(self.config) else arguments
 
     def _mask(self, kept: KeptTokens, layer: int, hidden: Tensor) -> Any:
-        count, end = max(0, self._grown + hidden.shape[1]), self.state.prompt_length
-        positions = torch.cat((kept.index, torch.arange(end, end + count).expand(len(kept.index), -1)), dim=1)
-        positions = positions[:, : kept.index.shape[1] + self._grown + hidden.shape[1]]
-        return attention_mask(self.config, layer, hidden, self._valid(kept, hidden), self.cache, positions)
+        count, start = self._grown + hidden.shape[1], self.state.prompt_length
+        # Positions of guesses that were taken back in the prefill end before the prompt does.
+        end = start + max(0, count)
+
+        def positions() -> Tensor:
+            new = np.broadcast_to(np.arange(start, end), (len(kept.index), max(0, count)))
+            return sent(np.concatenate((kept.index, new), axis=1)[:, : kept.width + count], hidden.device)
+
+        return attention_mask(self.config, layer, hidden, self._valid(kept, hidden), self.cache, positions, end)
 
     def _valid(self, kept: KeptTokens, inputs: Tensor) -> Tensor | None:
         """Return [B, cached + q], False at padding in the layers from a stage on, for `inputs` [B, q, ...].
@@ -97,9 +105,9 @@ class Decode(Forward):
             )
         if not kept.padded:
             return None
-        grown = kept.valid.new_ones(batch, max(0, self._grown + new))
-        valid = torch.cat([kept.valid, grown], dim=1)[:, : kept.valid.shape[1] + self._grown + new]
-        return to_device(valid, inputs.device)
+        count = self._grown + new
+        valid = np.concatenate((kept.valid, np.ones((batch, max(0, count)), np.bool_)), axis=1)
+        return sent(valid[:, : kept.width + count], inputs.device)
 
 
 def _passed_again(positions: Tensor, expected: Tensor) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from uniprune.engine.compaction import KeptTokens, to_device
+from uniprune.engine.host_copy import to_device
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 
@@ -39,23 +39,27 @@ class Deepstack:
             )
         self._features = features
         self._rows = (visual.flatten().cumsum(0) - 1).view(visual.shape).where(visual, -1)
+        self._held: tuple[Tensor, Tensor, Tensor] | None = None  # of the origins that were last given
 
-    def added(self, layer: int, hidden: Tensor, kept: KeptTokens) -> Tensor:
-        """Return the input [B, n, D] of `layer`: `hidden`, the output of the layer before, plus its tokens' rows."""
+    def added(self, layer: int, hidden: Tensor, origins: Tensor, valid: Tensor | None) -> Tensor:
+        """Return the input [B, n, D] of `layer`: `hidden`, the output of the layer before, plus its tokens' rows.
+
+        Args:
+            layer: the layer's index.
+            hidden: [B, n, D].
+            origins: [B, n] un-pruned positions of the tokens in `hidden`.
+            valid: [B, n] False at padding, None without padding.
+        """
         if not 0 < layer <= len(self._features):
             return hidden
-        held = self._rows.gather(1, kept.index).where(kept.valid, -1)
-        at = held.ge(0).nonzero(as_tuple=True)
         features = self._features[layer - 1]
-        rows = features[to_device(held[at], features.device)].to(hidden.device, hidden.dtype)
-        batch, columns = (to_device(place, hidden.device) for place in at)
-        hidden = hidden.clone()
-        hidden[batch, columns] = hidden[batch, columns] + rows
-        return hidden
-
-    def move(self, row: int, places: Tensor, sources: Tensor) -> None:
-        """Give un-pruned positions `places` [m] of a batch row the features of the tokens at `sources` [m]."""
-        self._rows[row, places] = self._rows[row, sources]
+        if self._held is None or self._held[0] is not origins:
+            held = to_device(self._rows, features.device).gather(1, to_device(origins, features.device))
+            held = held if valid is None else held.where(to_device(valid, features.device), -1)
+            self._held = origins, held.clamp(min=0), (held >= 0)[..., None]
+        _, rows, has = self._held
+        added = features[to_device(rows, features.device)].to(hidden.device, hidden.dtype)
+        return (hidden + added).where(to_device(has, hidden.device), hidden)
 
 
 def deepstack_levels(adapter: ModelAdapter) -> int:

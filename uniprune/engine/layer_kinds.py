@@ -9,10 +9,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.masking_utils import (
@@ -23,11 +22,12 @@ from transformers.masking_utils import (
     or_masks,
 )
 
-from uniprune.engine.compaction import KeptTokens, take, to_device
-from uniprune.engine.token_map import PrefillInputs
+from uniprune.engine.compaction import take
+from uniprune.engine.device_tokens import DeviceTokens
+from uniprune.engine.host_copy import to_device
+from uniprune.engine.token_map import PrefillInputs, Tokens
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.context import reusing_layers
 from uniprune.pruning.base import Pruner
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
@@ -53,7 +53,8 @@ def attention_mask(
     hidden: Tensor,
     valid: Tensor | None,
     cache: Any,
-    positions: Tensor,
+    positions: Callable[[], Tensor],
+    end: int,
     blocks: Tensor | None = None,
 ) -> Any:
     """Return the attention mask of `layer` for `hidden` [B, q, D], in the format of the active attention kernel.
@@ -67,14 +68,14 @@ def attention_mask(
         hidden: [B, q, D] inputs of the layer.
         valid: [B, past + q] False at padding; None without padding, so that no value is read from a device.
         cache: the KV cache or None.
-        positions: [B, past + q] un-pruned positions of the layer's tokens, on the CPU; 0 at padding.
-        blocks: [B, past + q] number of the block a token belongs to, within which attention is two-way, -1 for none;
-            on the CPU.
+        positions: computes [B, past + q] un-pruned positions of the layer's tokens, 0 at padding.
+        end: the position after the last one.
+        blocks: [B, past + q] number of the block a token belongs to, within which attention is two-way, -1 for none.
     """
     kind, count = layer_kinds(config)[layer], hidden.shape[1]
     if kind == LINEAR:  # padding is zeroed; tokens of decode steps are never padding
         return valid
-    windowed = kind == SLIDING and int(positions.max()) >= config.sliding_window
+    windowed = kind == SLIDING and end > config.sliding_window
     if not windowed and blocks is None:
         return create_causal_mask(
             config=config,
@@ -91,7 +92,7 @@ def attention_mask(
         block = _filled(blocks, length + first, hidden)
         rule = or_masks(rule, lambda b, h, q, k: (block[b, q] == block[b, k]) & (block[b, q] >= 0))
     if windowed:
-        where, window = _filled(positions, length + first, hidden), config.sliding_window
+        where, window = _filled(positions(), length + first, hidden), config.sliding_window
         rule = and_masks(rule, lambda b, h, q, k: where[b, q] - where[b, k] < window)
     return ALL_MASK_ATTENTION_FUNCTIONS[config._attn_implementation](
         batch_size=len(hidden),
@@ -118,9 +119,9 @@ def gathered_arguments(
     layer: int,
     hidden: Tensor,
     kwargs: dict[str, Any],
-    kept: KeptTokens,
+    now: DeviceTokens,
     rotary_rows: Tensor,
-    visual: Tensor,
+    tokens: Tokens,
 ) -> dict[str, Any]:
     """Return the arguments with which a prefill calls `layer` on the tokens that are left.
 
@@ -129,69 +130,25 @@ def gathered_arguments(
         layer: the layer's index.
         hidden: [B, n, D] the tokens that are left.
         kwargs: the arguments for the un-pruned prompt.
-        kept: which tokens are left.
+        now: which tokens are left.
         rotary_rows: [B, n] rows of the un-pruned rotary tables.
-        visual: [B, L] True at visual placeholders of the un-pruned prompts.
+        tokens: the un-pruned prompts.
     """
     config, positions, cache = adapter.decoder.config, kwargs.get("position_ids"), kwargs.get("past_key_values")
-    valid, blocks = to_device(kept.valid, hidden.device) if kept.padded else None, None
+    valid, blocks = now.valid(hidden.device), None
     if layer_kinds(config)[layer] in adapter.block_kinds:
-        blocks = adapter.blocks(visual).gather(1, kept.index).where(kept.valid, -1)
+        blocks = to_device(adapter.blocks(tokens.visual), hidden.device).gather(1, now.index(hidden.device))
+        blocks = blocks if valid is None else blocks.where(valid, -1)
     if positions is not None and needs_positions(adapter.layers[layer]):
         positions = positions.expand(len(rotary_rows), -1).gather(1, to_device(rotary_rows, positions.device))
     else:
         positions = None
+    where = partial(now.index, hidden.device)
     return {
         "position_embeddings": tuple(take(table, rotary_rows) for table in kwargs["position_embeddings"]),
-        "attention_mask": attention_mask(config, layer, hidden, valid, cache, kept.index, blocks),
+        "attention_mask": attention_mask(config, layer, hidden, valid, cache, where, tokens.end, blocks),
         "position_ids": positions,
     }
-
-
-@dataclass(frozen=True)
-class AttendedPairs:
-    """Counts the pairs of tokens that attend to each other; holds nothing of the model.
-
-    Attributes:
-        kinds: the kind of every layer.
-        window: positions that windowed layers see, None without such layers.
-        block_kinds: see `ModelAdapter`.
-        blocks: [B, L] block of every position of the un-pruned prompts, None without any.
-        last_only: layers that run on the last token only.
-    """
-
-    kinds: tuple[str, ...]
-    window: int | None
-    block_kinds: frozenset[str]
-    blocks: Tensor | None
-    last_only: range
-
-    @classmethod
-    def of(cls, adapter: ModelAdapter, inputs: PrefillInputs) -> Self:
-        """Return the counter of a prefill."""
-        config, two_way = adapter.decoder.config, adapter.block_kinds and inputs.has_visual
-        blocks = adapter.blocks(inputs.tokens.visual) if two_way else None
-        kinds, window = layer_kinds(config), getattr(config, "sliding_window", None)
-        return cls(kinds, window, adapter.block_kinds, blocks, reusing_layers(config))
-
-    def count(self, layer: int, kept: KeptTokens, row: int) -> float:
-        """Return the pairs among the kept tokens of a row; a token counts half with itself, so n of them are n * n / 2.
-
-        Layers of linear attention have none.
-        """
-        kind, number = self.kinds[layer], kept.lengths[row]
-        if kind == LINEAR:
-            return 0.0
-        pairs, index = number * number / 2, kept.index[row, kept.valid[row]]
-        if layer in self.last_only:
-            window = self.window if kind == SLIDING and self.window is not None else 1 + int(index[-1])
-            return float((index > index[-1] - window).sum())
-        if kind == SLIDING and self.window is not None:
-            pairs -= int(torch.searchsorted(index, index - self.window, right=True).sum())  # those before the window
-        if self.blocks is not None and kind in self.block_kinds:
-            _, sizes = self.blocks[row, index][self.blocks[row, index] >= 0].unique(return_counts=True)
-            pairs += int((sizes * (sizes - 1) // 2).sum())
-        return pairs
 
 
 def check_marked(inputs: PrefillInputs) -> None:

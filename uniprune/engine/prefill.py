@@ -4,95 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.checks import check_undrawn, random_states, settle, undisturbed
-from uniprune.engine.compaction import (
-    CacheState,
-    KeptTokens,
-    cached_layers,
-    evict,
-    following,
-    pack,
-    remember,
-    renumbered,
-    replace_tokens,
-    take,
-    to_device,
-)
+from uniprune.engine.batch import Batch
+from uniprune.engine.checks import check_undrawn, random_states, undisturbed
+from uniprune.engine.compaction import CacheState, cached_layers, evict, following, remember, take
+from uniprune.engine.decisions import Choices
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
+from uniprune.engine.device_tokens import DeviceTokens
+from uniprune.engine.dropping import decide, dropped_on_device, dropped_on_host
 from uniprune.engine.forward import Forward
+from uniprune.engine.host_copy import sent
+from uniprune.engine.kept_tokens import KeptTokens, renumbered
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import AttendedPairs, check_marked, gathered_arguments, layer_kinds
-from uniprune.engine.prompt import Prompt, StageInput
-from uniprune.engine.question import PromptInfo
+from uniprune.engine.layer_kinds import check_marked, gathered_arguments, layer_kinds
 from uniprune.engine.report import PrefillReport
-from uniprune.engine.token_groups import image_groups, scoped
-from uniprune.engine.token_map import PrefillInputs, Tokens, rows_per_prompt
-from uniprune.engine.token_rows import Move, gathered_rows
+from uniprune.engine.stage_groups import StageInput
+from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
+from uniprune.engine.token_rows import Move, gathered_rows, origins
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.context import reusing_layers
-from uniprune.modeling.image_grouping import Grouping
 from uniprune.modeling.image_layout import ImageLayout
-from uniprune.pruning.base import Pruner, Scope, Stage
-from uniprune.pruning.view import Grid
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The prompts of a prefill. Holds no tensor of a layer and nothing of the model, so that reports may keep it.
-
-    Attributes:
-        inputs: ids and mask of the forward, copied to the CPU on first use.
-        copies: rows per prompt: beams or returned sequences, which share one decision.
-        scope: tokens of one decision.
-        grouping: the family's rule for which encoded grids form an image.
-        grids: (t, h, w) of the tower's call, None if unknown.
-        layouts: the encoded images in prompt order, None if unknown.
-        fills: in prompts of images and videos the placeholder id of every layout: order is that of prompts for each.
-    """
-
-    inputs: PrefillInputs
-    copies: int
-    scope: Scope
-    grouping: Grouping
-    grids: list[Grid] | None
-    layouts: list[ImageLayout] | None
-    fills: list[int] | None
-
-    @property
-    def tokens(self) -> Tokens:
-        """The un-pruned sequences."""
-        return self.inputs.tokens
-
-    @property
-    def has_images(self) -> bool:
-        """Return whether there is anything to prune."""
-        return any(self.tokens.visual_counts)
-
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        """One per `copies` rows.
-
-        Raises:
-            UnsupportedError: the encoded images do not fill the placeholders.
-        """
-        layouts = self.layouts if self.has_images else None
-        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping, self.fills)
-        rows = range(0, len(images), self.copies)
-        infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
-        return [
-            Prompt(info, row, scoped(images[row], self.scope, self.grids), self.tokens)
-            for row, info in zip(rows, infos, strict=True)
-        ]
+from uniprune.pruning.base import Pruner, Stage
 
 
 class Prefill(Forward):
@@ -149,6 +89,9 @@ class Prefill(Forward):
         self._moves: list[Move] = []
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
+        self._unchecked: list[Choices] = []
+        self._left: DeviceTokens | None = None  # None until something was pruned
+        self._placed: Tensor | None = None  # see `_origins`
         self._random = {} if idle else random_states()
         grids = None if vision is None or not inputs.has_visual else vision.grids
         copies = rows_per_prompt(inputs, embeds)
@@ -189,12 +132,13 @@ class Prefill(Forward):
         """Run the layer's stage, if any; return hidden states [B, n, D] and arguments once something was pruned."""
         self._cache, given = kwargs.get("past_key_values"), hidden
         if self._deepstack is not None:
-            hidden = self._deepstack.added(layer, hidden, self._current)
+            now, device = self._current, hidden.device
+            hidden = self._deepstack.added(layer, hidden, self._origins(device), now.valid(device))
         if layer in self._stages and self.has_images:
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
         # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
-        self.widths.append(self._current.index.shape[1] if layer in self._reusing else hidden.shape[1])
+        self.widths.append(self._current.kept.width if layer in self._reusing else hidden.shape[1])
         self._entering = hidden.shape[1]
         changed = self._layer_arguments(layer, hidden, kwargs) if self.kept else {}
         return (hidden, changed) if changed or hidden is not given else None
@@ -203,12 +147,23 @@ class Prefill(Forward):
         """Return the rows of the tokens that are left."""
         if not inputs or not self.kept:
             return inputs
-        return gathered_rows(inputs, self.batch.tokens.unpruned, self._moves, self._current, self._entering)
+        device = next((one.device for one in inputs if isinstance(one, Tensor)), self._embeds.device)
+        return gathered_rows(inputs, self._origins(device), self._embeds.shape[1], self._entering)
+
+    @cached_property
+    def _unpruned(self) -> DeviceTokens:
+        return DeviceTokens(self.batch.tokens.unpruned, self._embeds.shape[1], unpruned=True)
 
     @property
-    def _current(self) -> KeptTokens:
+    def _current(self) -> DeviceTokens:
         """The tokens that are left so far."""
-        return self.kept[-1] if self.kept else self.batch.tokens.unpruned
+        return self._left or self._unpruned
+
+    def _origins(self, device: torch.device) -> Tensor:
+        """Return [B, n] the un-pruned positions of the tokens that are left, wherever they are placed."""
+        if self._placed is None or self._placed.device != device:
+            self._placed = origins(self._current.index(device), self._embeds.shape[1], self._moves)
+        return self._placed
 
     def _run_stage(self, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Decide for every prompt; unless all keep everything, compact `hidden` and the layer arguments."""
@@ -217,30 +172,35 @@ class Prefill(Forward):
         arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
         self._captured = None
         prompts = self.batch.prompts
-        with undisturbed(stage):
-            decided = [prompt.decide(arriving) for prompt in prompts]
-        settled = iter(settle(list(chain.from_iterable(decided))))
-        new = [
-            prompt.apply(stage.layer, islice(settled, len(own))) for prompt, own in zip(prompts, decided, strict=True)
-        ]
-        owners = [b // self.batch.copies for b in range(len(hidden))]
-        columns = [now.columns(prompts[number].survivors, b) for b, number in enumerate(owners)]
-        if not any(new) and tuple(map(len, columns)) == now.lengths:
+        try:
+            with undisturbed(stage):
+                decided = decide(arriving, prompts)
+        except Exception:
+            self._check()  # an earlier impossible choice may be the cause
+            raise
+        if stage.pruner.exact:
+            drop = dropped_on_device
+        else:
+            self._check()
+            drop = dropped_on_host
+        dropped = drop(arriving, decided, prompts, self.batch.copies)
+        if dropped is None:
             return hidden
-        moved = [(b, *change) for b, number in enumerate(owners) for change in new[number]]
-        replaced = [(b, now.columns(places, b), tokens) for b, places, _, tokens in moved]
-        self._moves += [(b, places, sources) for b, places, sources, _ in moved]
-        if self._deepstack is not None:
-            for b, places, sources, _ in moved:
-                self._deepstack.move(b, places, sources)
-        kept, gathered = pack(stage.layer, columns, now.index)
-        hidden = take(replace_tokens(hidden, replaced), gathered)
-        self.kept.append(kept)
-        self._rotary_rows = kept.index
+        self._unchecked += [] if dropped.choices is None else [dropped.choices]
+        self._moves += dropped.moves
+        self._left, self._placed = dropped.now, None
+        self.kept.append(dropped.now.kept)
+        self._rotary_rows = dropped.now.index(hidden.device)
         if self._pruner.positions == "compact":
-            self._rotary_rows, shift = renumbered(kept, self.batch.tokens.real)
-            self._shift = to_device(shift, self._embeds.device)
-        return hidden
+            rows, shift = renumbered(dropped.now.kept, self.batch.tokens.real.numpy())
+            self._rotary_rows, self._shift = sent(rows, hidden.device), sent(shift, self._embeds.device)
+        return take(dropped.hidden, dropped.columns)
+
+    def _check(self) -> None:
+        """Refuse impossible values of the choices that were made so far; waits for them."""
+        unchecked, self._unchecked = self._unchecked, []
+        for choices in unchecked:
+            choices.check()
 
     def _upcoming(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> AttentionCapture:
         """Return the inputs that the attention of `layer` would have if it ran on `hidden`."""
@@ -255,34 +215,35 @@ class Prefill(Forward):
 
         Layers of one kind share theirs from one stage to the next.
         """
-        kept, kind = self._current, self._kinds[layer]
+        now, kind = self._current, self._kinds[layer]
+        kept = now.kept
         if (kept.layer, kind) not in self._arguments:
             with self._method_time():
-                self._arguments[kept.layer, kind] = self._gathered(layer, hidden, kwargs, kept)
+                self._arguments[kept.layer, kind] = self._gathered(layer, hidden, kwargs, now)
         arguments = self._arguments[kept.layer, kind]
         return arguments if layer not in self._reusing else for_last(arguments, hidden.shape[1])
 
-    def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], kept: KeptTokens) -> dict[str, Any]:
+    def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], now: DeviceTokens) -> dict[str, Any]:
         """Return the arguments of `layer` for the tokens that are left."""
-        visual = self.batch.tokens.visual
-        return gathered_arguments(self._adapter, layer, hidden, kwargs, kept, self._rotary_rows, visual)
+        tokens = self.batch.tokens
+        return gathered_arguments(self._adapter, layer, hidden, kwargs, now, self._rotary_rows, tokens)
 
     # --- at the end ---------------------------------------------------------------------------------------------
     def after_model(self) -> PrefillReport:
         """Store the stages on the cache for decoding, and return the report.
 
         Raises:
-            PruningError: the method drew from a global random generator.
+            PruningError: the method drew from a global random generator, or chose what it cannot.
         """
         with self._method_time():
             check_undrawn(self._pruner, self._random)
+            self._check()
             cached = self.kept
-            if self.kept and self._cache is not None:
-                unpruned = self.batch.tokens.unpruned
+            if self._cache is not None:
                 first = self._pruner.evict_from(len(self._adapter.layers))
-                if first is not None:
-                    cached = evict(self._cache, first, self.kept, unpruned)
-                length = unpruned.index.shape[1]
+                if self.kept and first is not None:
+                    cached = evict(self._cache, first, self.kept, self.batch.tokens.unpruned)
+                length = self._embeds.shape[1]
                 remember(self._cache, CacheState(tuple(cached), length, self._next_position, self._shift))
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import HOST
+from uniprune.engine.host_copy import HOST
+from uniprune.engine.kept_tokens import Bools, Ints
 from uniprune.errors import UserError
 
 _SKIPPED = re.compile(r"\s|<image ?\d*>")
@@ -41,20 +43,21 @@ class PromptInfo:
     question: Tensor | None = None
     positions: Tensor | None = None
 
-    def checked(self, real: Tensor) -> Tensor:
+    def checked(self, real: Ints) -> Ints:
         """Return `positions` as columns of a padded batch, given those [L] of the prompt's own tokens.
 
         Raises:
             UserError: the prompt does not have these tokens.
         """
         assert self.positions is not None
-        places = self.positions.to(HOST).long()
+        places: Ints = self.positions.to(HOST).long().numpy()
         if len(places) and not 0 <= int(places.min()) <= int(places.max()) < len(real):
             raise UserError(
                 f"PromptInfo.positions of sample {self.id!r} are {int(places.min())} to {int(places.max())}, but the "
                 f"prompt has {len(real)} tokens; count from 0, without padding"
             )
-        return real[places]
+        columns: Ints = real[places]
+        return columns
 
 
 @dataclass(frozen=True)
@@ -204,29 +207,28 @@ def _occurrences(text: str, wanted: str) -> Iterator[int]:
         at = text.find(wanted, at + 1)
 
 
-def question_positions(
-    ids: Tensor | None, text: Tensor, image: int, question: Tensor | None, special: list[int]
-) -> Tensor:
+def question_positions(ids: Ints | None, text: Bools, image: int, question: Tensor | None, special: list[int]) -> Ints:
     """Return the positions [M] of the question's tokens in one row, from ids alone.
 
     Few tokenizers cut a question in a prompt as they cut it alone, and ids do not show which words are those of the
     chat template, so `uniprune.engine.question` is the better search wherever there is a tokenizer.
 
     Args:
-        ids: [L] input ids, None for a prompt given as embeddings; all tensors on the CPU.
+        ids: [L] input ids, None for a prompt given as embeddings.
         text: [L] True at text tokens.
         image: position of the first visual token.
         question: [M] ids to search for: their first occurrence after the image, else anywhere. Without one, all text
             after the image that is no special token.
         special: ids of special tokens.
     """
-    after = torch.arange(len(text)) > image
+    after = np.arange(len(text)) > image
     if ids is None:
-        return (text & after).nonzero()[:, 0]
+        return (text & after).nonzero()[0]
     if question is not None and 0 < len(question) <= len(ids):
-        hits = (ids.unfold(0, len(question), 1) == question.to(HOST)).all(1).nonzero()[:, 0]
+        wanted = question.to(HOST).numpy()
+        hits = (np.lib.stride_tricks.sliding_window_view(ids, len(wanted)) == wanted).all(1).nonzero()[0]
         if len(hits):
             later = hits[hits > image]
             start = int(later[0] if len(later) else hits[0])
-            return start + text[start : start + len(question)].nonzero()[:, 0]
-    return (text & after & ~torch.isin(ids, torch.tensor(special))).nonzero()[:, 0]
+            return start + text[start : start + len(wanted)].nonzero()[0]
+    return (text & after & ~np.isin(ids, special)).nonzero()[0]

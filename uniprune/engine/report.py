@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from uniprune.engine.compaction import CachedLayer, KeptTokens, active
-from uniprune.engine.layer_kinds import AttendedPairs
+from uniprune.engine.attended_pairs import AttendedPairs
+from uniprune.engine.compaction import CachedLayer
+from uniprune.engine.kept_tokens import KeptTokens, active
 from uniprune.engine.token_groups import TokenGroup, image_of
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
 
 if TYPE_CHECKING:
-    from uniprune.engine.prefill import Batch
+    from uniprune.engine.batch import Batch
     from uniprune.engine.prompt import Prompt
 
 
@@ -150,8 +151,8 @@ class PrefillReport:
             kept = active(self.kept, layer) or tokens.unpruned
             pairs.append(self.pairs.count(layer, kept, row))
             left = kept.index[row, kept.valid[row]] if has_markers else None
-            markers.append(0 if left is None else int(torch.isin(left, prompt.markers).sum()))
-            entering.append(width - (kept.index.shape[1] - kept.lengths[row]) - text - markers[-1])
+            markers.append(0 if left is None else int(np.isin(left, prompt.markers).sum()))
+            entering.append(width - (kept.width - kept.lengths[row]) - text - markers[-1])
         return RowReport(
             sample=prompt.info.id,
             initial=initial,
@@ -169,7 +170,7 @@ class PrefillReport:
 
     def _skipped(self, prompt: Prompt) -> tuple[StageReport, ...]:
         """Return the reports of stages that were not run, because everything was kept."""
-        return tuple(StageReport(layer, prompt.cells) for layer in self.layers if self.batch.has_images)
+        return tuple(StageReport(layer, prompt.kept) for layer in self.layers if self.batch.has_images)
 
     def _kv_bytes(self, row: int) -> int | None:
         if self.sizes is None:

@@ -8,10 +8,12 @@ from functools import cached_property, reduce
 from operator import or_
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import KeptTokens, to_host
+from uniprune.engine.host_copy import to_host
+from uniprune.engine.kept_tokens import Bools, KeptTokens, Known
 from uniprune.engine.question import PromptInfo
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
@@ -37,14 +39,20 @@ class Tokens:
     @cached_property
     def visual_counts(self) -> list[int]:
         """Visual placeholders of every row."""
-        counts: list[int] = self.visual.sum(1).tolist()
+        counts: list[int] = self.visual.numpy().sum(1).tolist()
         return counts
+
+    @cached_property
+    def end(self) -> int:
+        """The column after the last token of any row."""
+        return int(np.flatnonzero(self.real.numpy().any(0))[-1]) + 1
 
     @cached_property
     def unpruned(self) -> KeptTokens:
         """All columns, padding included."""
-        batch, width = self.real.shape
-        return KeptTokens(0, torch.arange(width).repeat(batch, 1), self.real, tuple(self.real.sum(1).tolist()))
+        real: Bools = self.real.numpy()
+        index = np.broadcast_to(np.arange(real.shape[1]), real.shape)
+        return KeptTokens(0, tuple(real.sum(1).tolist()), real.shape[1], real, Known(index))
 
 
 def visual_inputs(kwargs: dict[str, Any]) -> list[str]:
@@ -114,10 +122,15 @@ class PrefillInputs:
         self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
         self._visual_ids = adapter.visual_token_ids
 
+    def fetch(self) -> None:
+        """Copy ids and mask to the CPU now: behind the vision tower, the copy would wait for all of its work."""
+        _ = self.tokens
+
     @cached_property
     def tokens(self) -> Tokens:
         """The batch's tokens, copied to the CPU on first use: a prefill that cannot prune costs no transfer."""
-        first, *masks = to_host([self._first] if self._mask is None else [self._first, self._mask])
+        found = to_host([self._first] if self._mask is None else [self._first, self._mask])
+        first, *masks = map(torch.from_numpy, found)
         visual = marked(first, self._visual_ids) if self._has_ids else first.bool()
         if not self.has_visual:  # a model can *generate* the image id: without image inputs it is text
             visual = torch.zeros_like(visual)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import to_device
+from uniprune.engine.host_copy import to_device
 from uniprune.modeling.adapter import Span
 from uniprune.utils.kernels import proven
 

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from math import prod
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.compaction import to_device
-from uniprune.engine.token_groups import image_of
+from uniprune.engine.host_copy import sent, to_device
+from uniprune.engine.kept_tokens import Ints
+from uniprune.engine.stage_groups import StageGroups
 from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.origins import Origins
+from uniprune.pruning.view_batch import BatchVision
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class ViewVision:
     """`view.vision`: the quantities of the tower's work at the tokens of one view.
 
-    Attributes:
-        call: the tower's work, None if the features were computed outside the session.
-        origins: tokens of that work that form the U cells of the view's grids, on the CPU; None if unknown.
-        cells: [N] cells of the surviving tokens in the concatenated grids, on the CPU.
-        device: device of the results.
+    Args:
+        groups: groups of one size at a stage.
+        number: the view's own among them.
     """
 
-    call: Vision | None
-    origins: Origins | None
-    cells: Tensor
-    device: torch.device
+    def __init__(self, groups: StageGroups, number: int) -> None:
+        self._groups, self._number = groups, number
 
     @property
     def patches(self) -> int:
@@ -74,7 +73,7 @@ class ViewVision:
                 f"the projector of {type(self._call.adapter).__name__} takes {self.patches} patches at a time, so a "
                 "single CLS token cannot be projected; leave it out"
             )
-        return self._call.cls_tokens(layer)[self._place[0]].to(self.device)
+        return self._call.cls_tokens(layer)[self._place[0]].to(self._device)
 
     def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
         """Return [N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
@@ -94,43 +93,141 @@ class ViewVision:
         Raises:
             UnsupportedError: tokens of the view are means of projected tokens.
         """
-        origins = _known(self.origins)
-        if mixed := origins.mixed:
-            raise UnsupportedError(
-                f"{type(self._call.adapter).__name__} averages tokens after its projector: {mixed} of these "
-                f"{len(origins)} visual tokens are means of up to four, which no feature of the tower becomes when it "
-                "is projected; merge what the language model gets (space=llm), or use another method"
-            )
-        return self._call.project(features).to(self.device)
+        check_unmixed(self._call.adapter, self._origins)
+        return self._call.project(features).to(self._device)
 
     @property
     def _call(self) -> Vision:
-        return _known(self.call)
+        return _known(self._groups.arriving.vision)
+
+    @property
+    def _origins(self) -> Origins | None:
+        return self._groups.members[self._number][1].origins
+
+    @property
+    def _device(self) -> torch.device:
+        return self._groups.arriving.device
 
     def _tokens(self, name: str, layer: int | None) -> Tensor:
         return self._of_view(self._call.quantity(name, layer))
 
     def _of_view(self, values: list[Tensor]) -> Tensor:
-        """Return [N, C], the mean over the tokens that each cell is made of."""
+        """Return [N, C] at the tokens of the view."""
         images, places = self._place
         every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
-        parts = [every[to_device(place, every.device)] for place in places[self.cells].unbind(1)]
-        shares = _known(self.origins).share
-        if shares is None:
-            return parts[0].to(self.device)
-        pairs = zip(parts, to_device(shares[self.cells], every.device).unbind(1), strict=True)
-        weighed = (part.float() * share[:, None] for part, share in pairs)
-        return sum(weighed, torch.zeros(())).to(self.device, every.dtype)
+        known, share = self._groups.known_cells, _known(self._origins).share
+        if known is not None:
+            own = known[self._number]
+            at = sent(places[own], every.device)
+            shares = None if share is None else sent(share.numpy()[own], every.device)
+        else:
+            chosen = to_device(self._groups.cells[self._number], every.device)
+            at = sent(places, every.device)[chosen]
+            shares = None if share is None else to_device(share, every.device)[chosen]
+        return _means(every, at, shares).to(self._device)
 
     @cached_property
-    def _place(self) -> tuple[list[int], Tensor]:
+    def _place(self) -> tuple[list[int], Ints]:
         """Images of the call that the view's tokens come from, and [U, k] each token's index in these images joined."""
-        index, sizes = _known(self.origins).index, torch.tensor(list(map(prod, self._call.grids)))
-        number = image_of(index, self._call.grids)
-        images = number.unique()
-        left_out = sizes.clone()
-        left_out[images] = 0
-        return images.tolist(), index - left_out.cumsum(0)[number]
+        index, stops = _known(self._origins).index.numpy(), np.cumsum(list(map(prod, self._call.grids)))
+        number = np.searchsorted(stops, index, side="right")
+        images = np.unique(number)
+        sizes = np.diff(stops, prepend=0)
+        sizes[images] = 0
+        return images.tolist(), index - sizes.cumsum()[number]
+
+
+class GroupsVision(BatchVision):
+    """The same of token groups of one size, gathered for all of them at once.
+
+    Args:
+        groups: the groups.
+        parts: `ViewVision` of each.
+    """
+
+    def __init__(self, groups: StageGroups, parts: Sequence[ViewVision]) -> None:
+        super().__init__(parts)
+        self._groups, self._own = groups, tuple(parts)
+
+    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+        """Return [P, N]."""
+        if not self._call.adapter.has_cls:
+            return self.received(layer)
+        return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
+
+    def received(self, layer: int | None = None) -> Tensor:
+        """Return [P, N]."""
+        return self._tokens("received", layer)[..., 0]
+
+    def exchanged(self, layer: int | None = None) -> Tensor:
+        """Return [P, 2, N]."""
+        return self._tokens("exchanged", layer).transpose(1, 2)
+
+    def cls(self, layer: int | None = None) -> Tensor:
+        """Return [P, heads, N]."""
+        return self._tokens("cls", layer).transpose(1, 2)
+
+    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
+        """Return [P, N, C]."""
+        return self._tokens("head_mean_keys" if head_mean else "keys", layer)
+
+    def hidden(self, layer: int | None = None) -> Tensor:
+        """Return [P, N, C]."""
+        return self._tokens("hidden", layer)
+
+    def features(self) -> Tensor:
+        """Return [P, N, C]."""
+        return self._of_groups(self._call.features())
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return [P, k, D] for features [P, k, C]."""
+        for _, group in self._groups.members:
+            check_unmixed(self._call.adapter, group.origins)
+        projected: Tensor = self._call.project(features.flatten(0, 1)).to(self._groups.arriving.device)
+        return projected.view(*features.shape[:2], -1)
+
+    @property
+    def _call(self) -> Vision:
+        return _known(self._groups.arriving.vision)
+
+    def _tokens(self, name: str, layer: int | None) -> Tensor:
+        return self._of_groups(self._call.quantity(name, layer))
+
+    def _of_groups(self, values: list[Tensor]) -> Tensor:
+        """Return [P, N, C] at the tokens of the groups."""
+        every, groups = values[0] if len(values) == 1 else torch.cat(values), self._groups
+        origins, known = [_known(group.origins) for _, group in groups.members], groups.known_cells
+        if any(one.share is not None for one in origins) or known is None:
+            return torch.stack([part._of_view(values) for part in self._own])
+        at = np.stack([one.index.numpy()[cells] for one, cells in zip(origins, known, strict=True)])
+        if at.size == len(every) and (at.ravel() == np.arange(at.size)).all():  # every token of the call, in order
+            own = every.clone() if every is values[0] else every
+            return own.view(*at.shape[:2], -1).to(groups.arriving.device)
+        return every[sent(at[..., 0], every.device)].to(groups.arriving.device)
+
+
+def _means(every: Tensor, at: Tensor, shares: Tensor | None) -> Tensor:
+    """Return [N, C] the means of tokens `at` [N, k] of `every` [M, C] with `shares` [N, k]; None if k is 1."""
+    if shares is None:
+        return every[at[:, 0]]
+    pairs = zip((every[own] for own in at.unbind(1)), shares.unbind(1), strict=True)
+    weighed = (part.float() * share[:, None] for part, share in pairs)
+    return sum(weighed, torch.zeros(())).to(every.dtype)
+
+
+def check_unmixed(adapter: ModelAdapter, origins: Origins | None) -> None:
+    """Refuse to project features of tokens that are means of projected tokens.
+
+    Raises:
+        UnsupportedError: some are.
+    """
+    known = _known(origins)
+    if mixed := known.mixed:
+        raise UnsupportedError(
+            f"{type(adapter).__name__} averages tokens after its projector: {mixed} of these {len(known)} visual "
+            "tokens are means of up to four, which no feature of the tower becomes when it is projected; merge what "
+            "the language model gets (space=llm), or use another method"
+        )
 
 
 def _known(value: T | None) -> T:

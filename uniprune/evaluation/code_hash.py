@@ -14,7 +14,10 @@ from uniprune.utils.paths import PACKAGE, ROOT
 
 RULES = tuple(
     f"uniprune.pruning.{name}"
-    for name in ("functional", "merging", "grids", "greedy", "greedy_triton", "clustering", "schedules")
+    for name in (
+        *("functional", "merging", "grids", "greedy", "greedy_triton", "clustering", "schedules"),
+        *("thinning", "thinning_triton"),
+    )
 )
 """Modules of this package that make decisions for methods; the others execute them."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from uniprune.engine.prefix import Prefix
+from uniprune.engine.session import Session
 from uniprune.engine.token_map import PIXELS
 from uniprune.errors import UserError
 from uniprune.evaluation.processing import EncodedRequest, collate
@@ -94,12 +96,33 @@ class Generator:
         }
         if features is not None:
             inputs["mm_encoder_outputs"] = features
-        record = LogitsRecord()
+        return self._generated(rows, lambda: inputs)
+
+    @torch.inference_mode()
+    def prefix(self, session: Session, row: EncodedRequest, length: int) -> Prefix:
+        """Prefill the first `length` tokens of a row, its images among them."""
+        first = {name: value if name in row.visual else value[:, :length] for name, value in row.inputs.items()}
+        return session.prefix(self.tensors(first))
+
+    @torch.inference_mode()
+    def continued(self, row: EncodedRequest, prefix: Prefix) -> GeneratedText:
+        """Generate for a row that begins with a prefix.
+
+        Raises:
+            UserError: as `generate`.
+        """
+        ids = torch.from_numpy(row.inputs["input_ids"][:, prefix.attention_mask.shape[1] :]).to(self.model.device)
+        [text] = self._generated([row], lambda: prefix.continued(ids))
+        return text
+
+    def _generated(self, rows: Sequence[EncodedRequest], given: Callable[[], dict[str, Any]]) -> list[GeneratedText]:
+        """Generate for rows; what is `given` to the model is made anew for each of its calls."""
+        inputs, record = given(), LogitsRecord()
         longest, processors = max(row.length for row in rows), LogitsProcessorList([record])
         output = self._decoding.generate(self.model, inputs, longest, logits_processor=processors)
         sequences = output[:, inputs["input_ids"].shape[1] :]
         if broken := [row.index for row, finite in zip(rows, record.finite.tolist(), strict=True) if not finite]:
-            raise UserError(self._overflow(broken, inputs))
+            raise UserError(self._overflow(broken, given()))
         firsts = first_tokens(record.first)
         return [self._decoded(ids[: row.length], one) for ids, row, one in zip(sequences, rows, firsts, strict=True)]
 

@@ -25,6 +25,7 @@ class RunOptions:
         question: "seen" by methods, or "hidden" from them: images come first, and nothing behind them is known.
         image_decoding: images as VLMEvalKit converts them to RGB, or as a "viewer" shows them.
         sampling: choice of the frames of videos.
+        share_prefix: prefill what rows of one image begin with once for all of them (no times are stored then).
     """
 
     protocol: Literal["site", "average"] = "site"
@@ -36,6 +37,7 @@ class RunOptions:
     question: Question = "seen"
     image_decoding: ImageDecoding = "kit"
     sampling: FrameSampling = USUAL
+    share_prefix: bool = False
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):

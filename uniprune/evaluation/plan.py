@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from uniprune.errors import Failure
+from uniprune.errors import Failure, UserError
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
@@ -29,6 +29,7 @@ class RunSettings:
         max_new_tokens: longest prediction, None for each benchmark's own.
         workers: processes that prepare rows ahead of the model.
         share_vision: GB of image features kept for all runs of a model.
+        share_prefix: as in `RunOptions`.
         prompts: wording policy, None for the catalogue's default of the model.
         image_decoding: as in `RunOptions`.
         sampling: as in `RunOptions`.
@@ -47,6 +48,7 @@ class RunSettings:
     max_new_tokens: int | None = None
     workers: int = 0
     share_vision: float = 0
+    share_prefix: bool = False
     prompts: Policy | None = None
     image_decoding: ImageDecoding = "kit"
     sampling: FrameSampling = USUAL
@@ -54,6 +56,13 @@ class RunSettings:
     judge: str | None = None
     judge_model: str | None = None
     local: bool = False
+
+    def __post_init__(self) -> None:
+        if self.share_vision and self.share_prefix:
+            raise UserError(
+                "--share-vision and --share-prefix exclude each other: both prefill from what another row computed; "
+                "give one of them"
+            )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.prompts import check_hidden
 from uniprune.evaluation.runner import Runner
+from uniprune.evaluation.shared_prefixes import check_shareable
 from uniprune.modeling.catalog import unused_settings
 from uniprune.modeling.greedy import ignored_settings
 from uniprune.modeling.loading import LoadedModel
@@ -55,7 +56,7 @@ class Run:
             frames=options.sampling.frames,
             fps=options.sampling.fps,
             limit=options.limit,
-            dtype=loaded.placement.dtype,
+            dtype=loaded.precision,
             attention=loaded.placement.attention,
             tower_attention=loaded.placement.tower,
             device=loaded.placement.kind,
@@ -99,7 +100,9 @@ class Run:
         with ExitStack() as stack:
             with team.step():
                 runner = stack.enter_context(
-                    Runner(self.loaded, self.pruner, *settings, options.question, options.sampling)
+                    Runner(
+                        self.loaded, self.pruner, *settings, options.question, options.sampling, options.share_prefix
+                    )
                 )
                 each = [
                     DatasetRun(self.record, self.loaded, options, dataset, store, progress, team, shared is not None)
@@ -119,13 +122,15 @@ class Run:
         """Return the method at the ratio that the protocol requires.
 
         Raises:
-            UserError: the question is hidden, and the method looks at it.
+            UserError: the question is hidden, or rows share prefixes, and the method looks at it.
         """
         pruner = self.method.pruner()
         if self.options.protocol == "average":
             pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers, self.loaded.adapter.attends)
         if self.options.question == "hidden":
             check_hidden(pruner, self.loaded.num_layers)
+        if self.options.share_prefix:
+            check_shareable(pruner, self.loaded.num_layers)
         return pruner
 
 

@@ -10,11 +10,11 @@ from typing import Any, Self
 
 import torch
 
-from uniprune.engine import RowReport, prune
+from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.engine.timer import Spans, Timer
 from uniprune.engine.vision import VisionCapture
 from uniprune.engine.windows import smallest_window
-from uniprune.errors import UserError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
@@ -22,6 +22,7 @@ from uniprune.evaluation.generation import GeneratedText, Generator
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
 from uniprune.evaluation.prompts import Question
+from uniprune.evaluation.shared_prefixes import FEWEST_ROWS, common, groups_alike
 from uniprune.evaluation.workers import windows
 from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
@@ -51,6 +52,7 @@ class Runner:
         decoding: conversion of images to RGB.
         question: as in `RunOptions`.
         sampling: choice of the frames of videos.
+        share_prefix: as in `RunOptions`. Predictions carry no times then, either.
     """
 
     def __init__(
@@ -64,17 +66,18 @@ class Runner:
         decoding: ImageDecoding = "kit",
         question: Question = "seen",
         sampling: FrameSampling = USUAL,
+        share_prefix: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._pruner, self._average = loaded, pruner, average
         self._generator = Generator(loaded)
         self._workers, self._shared, self._decoding = workers, shared, decoding
-        self._question, self._sampling = question, sampling
+        self._question, self._sampling, self._share_prefix = question, sampling, share_prefix
         self._stages = placed(pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
         self._window = smallest_window(loaded.adapter.decoder.config, self._stages)
         self._context = context_length(loaded.adapter.decoder.config)
-        self._warm = shared is not None  # no times are stored then
+        self._warm = shared is not None or share_prefix  # no times are stored then
 
     def __enter__(self) -> Self:
         """Attach timer and engine."""
@@ -107,6 +110,12 @@ class Runner:
             if faulty := [row for row in rows if row.error is not None]:
                 yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
             waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.video_shape, row.tokens))
+            visual_ids = self._loaded.adapter.visual_token_ids
+            for group in groups_alike(waiting, visual_ids) if self._share_prefix else ():
+                if predictions := self._continued(group):
+                    yield predictions
+                    answered = {one.index for one in predictions}
+                    waiting = [row for row in waiting if row.index not in answered]
             while waiting:
                 alike = [row for row in waiting if row.video_shape == waiting[0].video_shape]
                 batch = alike[: self.batch_size]
@@ -137,6 +146,8 @@ class Runner:
     ) -> Iterator[list[EncodedRequest]]:
         """Yield encoded rows in windows of a few batches; those in the cache come first."""
         window = WINDOW * self.batch_size if self.batch_size > 1 else 1
+        if self._share_prefix:
+            window = max(window, FEWEST_ROWS)
         if self._shared is not None:
             blocks = self._session.vision_blocks
             known = {request.index: self._shared.prompt(data, request, blocks) for request in requests}
@@ -159,28 +170,47 @@ class Runner:
         if self._shared is not None:
             self._shared.keep(data, rows, calls)
         reports = self._session.reports[-1].rows
-        times = {} if self._shared is not None else measured(spans, len(rows))
-        return [
-            Prediction(
-                index=row.index,
-                prediction=text.text,
-                **times,
-                new_tokens=text.tokens,
-                first=text.first,
-                batch=len(rows),
-                batching=f"{self.batch_size}" + " with --share-vision" * (self._shared is not None),
-                remarks=[*row.remarks, *self._remarks(text, report)],
-                visual_tokens=list(report.entering),
-                requested=self._requested(report),
-                initial=report.initial,
-                frames=row.frames,
-                text_tokens=report.text,
-                positions=report.positions + text.tokens - 1,
-                flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
-                kv_bytes=report.kv_bytes,
-            )
-            for row, text, report in zip(rows, texts, reports, strict=True)
-        ]
+        timed = self._shared is None and not self._share_prefix
+        batching = f"{self.batch_size}" + " with --share-vision" * (self._shared is not None)
+        how: dict[str, Any] = {"batch": len(rows), "batching": batching}
+        how |= measured(spans, len(rows)) if timed else {}
+        return [self._prediction(*each, **how) for each in zip(rows, texts, reports, strict=True)]
+
+    def _continued(self, rows: Sequence[EncodedRequest]) -> list[Prediction]:
+        """Prefill once what rows begin with, and generate for one after the other; none if it cannot be continued."""
+        self._session.reports.clear()
+        self._session.samples = (PromptInfo(rows[0].index),)
+        length = common(rows)
+        try:
+            prefix = self._generator.prefix(self._session, rows[0], length)
+            texts = [self._generator.continued(row, prefix) for row in rows]
+        except UnsupportedError:  # they are answered as without sharing
+            return []
+        except RuntimeError as error:
+            self._shrink([rows[0]], error)
+            raise
+        reports = [prefix.row(row.tokens - length) for row in rows]
+        how: dict[str, Any] = {"batch": 1, "batching": "1 with --share-prefix"}
+        return [self._prediction(*each, **how) for each in zip(rows, texts, reports, strict=True)]
+
+    def _prediction(self, row: EncodedRequest, text: GeneratedText, report: RowReport, **how: Any) -> Prediction:
+        """Return what is stored of a row; `how` are the fields on its batch and its times."""
+        return Prediction(
+            index=row.index,
+            prediction=text.text,
+            **how,
+            new_tokens=text.tokens,
+            first=text.first,
+            remarks=[*row.remarks, *self._remarks(text, report)],
+            visual_tokens=list(report.entering),
+            requested=self._requested(report),
+            initial=report.initial,
+            frames=row.frames,
+            text_tokens=report.text,
+            positions=report.positions + text.tokens - 1,
+            flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
+            kv_bytes=report.kv_bytes,
+        )
 
     @torch.inference_mode()
     def _calls(self, rows: Sequence[EncodedRequest]) -> dict[str, VisionCapture]:

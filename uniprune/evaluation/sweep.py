@@ -185,6 +185,7 @@ class Sweep:
             prompts=self.settings.prompts or entry.prompts,
             image_decoding=self.settings.image_decoding,
             sampling=self.settings.sampling,
+            share_prefix=self.settings.share_prefix,
         )
 
     def _entry(self, name: str, like: str | None) -> ModelEntry:

@@ -14,7 +14,7 @@ from uniprune.modeling.catalog import find_model
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import DTYPES, LoadedModel, Placement, outline, with_weights
 from uniprune.modeling.random_weights import random_model
-from uniprune.modeling.tower_attention import use_tower_attention
+from uniprune.modeling.varlen import use_tower_attention
 from uniprune.utils.hashing import stable_hash
 from uniprune.utils.memory import is_out_of_memory
 

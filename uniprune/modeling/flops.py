@@ -146,7 +146,14 @@ def products(module: Any, routed: int | None = None, bare: Mapping[str, bool] = 
 
 def width(attention: Any) -> int:
     """Return heads x head size: input width of an attention's output projection, the last of its linear layers."""
-    return [part.in_features for part in attention.modules() if isinstance(part, nn.Linear)][-1]
+    return _inputs(attention)[-1]
+
+
+def _inputs(module: nn.Module) -> list[int]:
+    """Return the input widths of a module's linear layers; of one with a trained adapter its own, not the adapter's."""
+    if isinstance(width := getattr(module, "in_features", None), int):
+        return [width]
+    return [width for part in module.children() for width in _inputs(part)]
 
 
 def _experts(module: nn.Module, routed: int | None) -> int:

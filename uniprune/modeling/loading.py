@@ -26,7 +26,7 @@ from uniprune.modeling.families import find_adapter, unregistered
 from uniprune.modeling.image_check import check_image_settings
 from uniprune.modeling.image_settings import with_settings
 from uniprune.modeling.placeholder_check import check_placeholders
-from uniprune.modeling.tower_attention import HALF, VARLEN, use_tower_attention, usual_tower_attention
+from uniprune.modeling.varlen import HALF, VARLEN, use_tower_attention, usual_tower_attention
 from uniprune.registry import MODELS
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
@@ -99,6 +99,15 @@ class LoadedModel:
     def num_layers(self) -> int:
         """Number of decoder layers."""
         return len(self.adapter.layers)
+
+    @property
+    def precision(self) -> str:
+        """Precision of the computation, and how the checkpoint's weights are quantised, if they are."""
+        quantised = getattr(self.model.config, "quantization_config", None)
+        if quantised is None:
+            return self.placement.dtype
+        method = quantised["quant_method"] if isinstance(quantised, Mapping) else quantised.quant_method
+        return f"{self.placement.dtype} {getattr(method, 'value', method)}"
 
     @property
     def image_processor(self) -> dict[str, Any]:

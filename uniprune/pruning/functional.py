@@ -20,16 +20,18 @@ ROWS = 128
 GPU_ROWS = 4096
 """The same on a GPU, where starting an operation costs more than fetching its data."""
 
-MANY, LISTED = 600, 24
-"""Candidates from which on lists of the most similar ones save time, and the length of such a list."""
-
 LEAST_NORM = 1e-12
 """Norm below which a vector counts as this long, as in `F.normalize`, so that zero vectors have cosine 0."""
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Check whether `x` is where reading a value does not wait and several prompts take as long as one by one."""
+    return x.device.type == "cpu"
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or float64 when it already is: half precision loses half the picks of a greedy rule."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def top_k(scores: Tensor, keep: int) -> Tensor:
@@ -41,12 +43,14 @@ def top_k(scores: Tensor, keep: int) -> Tensor:
     Raises:
         PruningError: a score is NaN, on a CPU.
     """
-    order, unknown = scores.argsort(descending=True, stable=True)[..., :keep], scores.isnan()
-    if scores.device.type != "cpu":
-        return order.masked_fill_(unknown.any(-1, keepdim=True), -scores.shape[-1] - 1)
+    values, order = scores.sort(descending=True, stable=True)
+    unknown, best = values[..., :1].isnan(), order[..., :keep]  # NaN is sorted to the front
+    if not on_cpu(scores):
+        return best.masked_fill_(unknown, -scores.shape[-1] - 1)
     if unknown.any():
-        raise PruningError(f"{int(unknown.sum())} of {scores.numel()} scores are NaN, so there is no ranking")
-    return order
+        count = int(scores.isnan().sum())
+        raise PruningError(f"{count} of {scores.numel()} scores are NaN, so there is no ranking")
+    return best
 
 
 def count_outliers(scores: Tensor) -> int:
@@ -76,7 +80,7 @@ def true_places(mask: Tensor, count: int) -> Tensor:
 
     On a GPU they are sorted instead of searched for: the size of a search's result would have to be waited for.
     """
-    if mask.device.type == "cpu":
+    if on_cpu(mask):
         found = mask.nonzero()[:, -1]
         return found if mask.dim() == 1 else found.view(*mask.shape[:-1], count)
     return mask.byte().argsort(descending=True, stable=True)[..., :count]
@@ -101,6 +105,8 @@ def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[
     """
     if isinstance(text, Tensor):
         return reduce(cosine_similarity(tokens, text), -1)
+    if len(set(map(len, text))) == 1:
+        return relevance(tokens, torch.stack(list(text)), reduce)
     left, right = F.normalize(at_least_float32(tokens), dim=-1), at_least_float32(torch.cat(list(text)))
     parts = [part.split(list(map(len, text))) for part in (right, inverse_norms(right))]
     each = zip(left, *parts, strict=True)
@@ -109,7 +115,9 @@ def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[
 
 def products(a: Tensor, b: Tensor) -> Tensor:
     """[..., N, M] inner products of `a` [..., N, D] and `b` [..., M, D]. O(N M D)."""
-    if a.dim() == 2 or a.device.type != "cpu":
+    if not on_cpu(a) and a.dim() == b.dim() == 3:  # as `@`, which takes six operations for one
+        return torch.bmm(a, b.mT)
+    if a.dim() == 2 or not on_cpu(a):
         return a @ b.mT
     return torch.stack([products(*one) for one in zip(a, b, strict=True)])
 
@@ -122,13 +130,13 @@ def inverse_norms(x: Tensor) -> Tensor:
 
 def rows_at_a_time(matrix: Tensor) -> int:
     """Return how many rows of `matrix` to work on at a time, by its device."""
-    return GPU_ROWS if matrix.is_cuda else ROWS
+    return ROWS if on_cpu(matrix) else GPU_ROWS
 
 
 def gram(x: Tensor) -> Tensor:
     """[..., N, N] x @ x.mT, exactly symmetric; on a CPU for little more than half its cost, as one half is copied."""
-    if x.device.type != "cpu":
-        product = x @ x.mT
+    if not on_cpu(x):
+        product = products(x, x)
         return torch.maximum(product, product.mT)
     product = x.new_empty(*x.shape[:-1], x.shape[-2])
     for one, whole in zip(x.flatten(0, -3), product.flatten(0, -3), strict=True) if x.dim() > 2 else ((x, product),):
@@ -147,63 +155,6 @@ def cosine_distance(tokens: Tensor) -> Tensor:
     return cosine_similarity(tokens).neg_().add_(1)
 
 
-def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:
-    """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
-
-    Each round splits the list by place, sorts the even half by its largest similarity to the odd half, drops the `step`
-    most similar and appends the odd half, until `keep` are left. O(R / step) rounds of O(R^2); on a CPU, where
-    reading a value does not synchronise, most of them read short lists only while many candidates are left.
-
-    Args:
-        similarity: [N, N] similarities.
-        ranked: [R] candidates, best first.
-        keep: how many of them to leave.
-        step: most tokens dropped in one round.
-
-    Returns:
-        [keep] of the candidates. Chaotic by nature: the order after a round decides the next split, so one swap of
-        nearly equal similarities changes the outcome.
-    """
-    rest, lists = ranked if keep else ranked[:0], None
-    while len(rest) > keep:
-        even, odd = rest[0::2], rest[1::2]
-        if similarity.device.type != "cpu" or len(rest) < MANY:
-            closest = similarity[even[:, None], odd].amax(1)
-        else:
-            if lists is None or len(rest) <= lists.candidates / 2:  # by then many of those listed are gone
-                lists = Shortlists(similarity, rest)
-            closest = lists.largest(even, odd)
-        drop = min(step, len(rest) - keep, len(even))
-        rest = torch.cat((even[closest.argsort(descending=True, stable=True)][drop:], odd))
-    return rest
-
-
-class Shortlists:
-    """Lists of the candidates most similar to each, to find its largest similarity to any set of others soon.
-
-    Args:
-        similarity: [N, N] similarities.
-        candidates: [R] tokens that `largest` may be called with, at least `LISTED`.
-    """
-
-    def __init__(self, similarity: Tensor, candidates: Tensor) -> None:
-        self.similarity, self.candidates = similarity, len(candidates)
-        self.values = similarity.new_empty(len(similarity), LISTED)
-        self.tokens = candidates.new_empty(len(similarity), LISTED)
-        ascending = candidates.sort().values
-        for rows in ascending.split(ROWS):
-            self.values[rows], columns = similarity[rows][:, ascending].topk(LISTED, sorted=False)
-            self.tokens[rows] = ascending[columns]
-
-    def largest(self, tokens: Tensor, others: Tensor) -> Tensor:
-        """[T] largest similarity of each of `tokens` [T] to `others` [M], disjoint and all of them candidates."""
-        other = torch.zeros(len(self.similarity), dtype=torch.bool).index_fill_(0, others, True)
-        found = self.values[tokens].masked_fill_(~other[self.tokens[tokens]], -torch.inf).amax(1)
-        unlisted = found.isneginf().nonzero()[:, 0]
-        found[unlisted] = self.similarity[tokens[unlisted, None], others].amax(1)
-        return found
-
-
 def rows_of(x: Tensor, indices: Tensor) -> Tensor:
     """[..., k, C] rows `indices` [..., k] of `x` [..., N, C], which may share those in front. O(k C)."""
     return x[indices] if indices.dim() == 1 else x.gather(-2, indices[..., None].expand(*indices.shape, x.shape[-1]))
@@ -216,7 +167,8 @@ def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
     """
     if members.dim() > 2:
         own = _of_all(members, features.shape[-2]).flatten(0, -2)
-        return weighted_sums(features.flatten(0, -2), own, weights.flatten()).unflatten(0, members.shape[:-1])
+        every = weighted_sums(features.flatten(0, -2), own, weights.flatten())
+        return every.view(*members.shape[:-1], features.shape[-1])
     groups, size = members.shape
     ends, members = torch.arange(groups + 1, device=members.device) * size, members.flatten()
     chosen = weights.to(features)[members]
@@ -244,9 +196,9 @@ def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
     on GPUs.
     """
     if group.dim() > 1:
-        every = count * (group.numel() // group.shape[-1])
-        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), every)
-        return means.unflatten(0, (*group.shape[:-1], count))
+        prompts = len(group)
+        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count)
+        return means.view(prompts, count, features.shape[-1])
     ordered, members = group.sort(stable=True)
     ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
     sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from uniprune.pruning.functional import cosine_similarity, group_means, largest_in_rows, rows_of, weighted_sums
+from uniprune.pruning.functional import cosine_similarity, group_means, largest_in_rows, on_cpu, rows_of, weighted_sums
 
 
 def add_neighbours(features: Tensor, anchors: Tensor, keys: Tensor, weights: Tensor, neighbours: int) -> Tensor:
@@ -36,7 +36,7 @@ def combined(weights: Tensor, rows: Tensor) -> Tensor:
     """[..., C] sums of weights[i] x rows[i], of `weights` [..., N] and `rows` [..., N, C]. O(N C)."""
     if weights.dim() == 1:
         return weights @ rows
-    if rows.device.type != "cpu":
+    if not on_cpu(rows):
         return (weights[..., None, :] @ rows)[..., 0, :]
     return torch.stack([combined(*one) for one in zip(weights, rows, strict=True)])
 

@@ -39,14 +39,14 @@ class Trial:
         """The model, with random weights."""
         return self.tiny.model()
 
-    def inputs(self, images: int = 1, **shape: int) -> dict[str, Tensor]:
-        """Return the arguments of a forward for one prompt."""
-        generator = torch.Generator().manual_seed(0)
-        return self.tiny.batch([self.tiny.prompt(generator, [self.tiny.size] * images, **shape)])
+    def inputs(self, images: int = 1, clips: int = 0, before: int = 5, question: int = 7) -> dict[str, Tensor]:
+        """Return the arguments of a forward for one prompt of so many images, videos, and words before and after."""
+        sizes, generator = [self.tiny.size] * images, torch.Generator().manual_seed(0)
+        return self.tiny.batch([self.tiny.prompt(generator, sizes, before, question=question, clips=clips)])
 
-    def prefilled(self, pruner: Pruner, images: int = 1, **shape: int) -> None:
+    def prefilled(self, pruner: Pruner, images: int = 1, clips: int = 0, before: int = 5) -> None:
         """Run a prefill."""
-        inputs = self.inputs(images, **shape)
+        inputs = self.inputs(images, clips, before)
         with prune(self.model, pruner), torch.no_grad():
             self.model(**inputs)
 

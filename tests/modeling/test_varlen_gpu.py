@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.helpers.tiny import fresh_model, inputs
 from uniprune.engine.vision_batch import encode
 from uniprune.modeling.families import find_adapter
-from uniprune.modeling.tower_attention import VARLEN, Varlen, by_length, grouped, has_varlen, use_tower_attention
+from uniprune.modeling.varlen import VARLEN, Varlen, by_length, grouped, has_varlen, use_tower_attention
 
 pytestmark = [
     pytest.mark.gpu,

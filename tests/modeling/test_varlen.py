@@ -26,7 +26,7 @@ from uniprune.latency.timed_model import load_timed
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.loading import Placement, load, place
-from uniprune.modeling.tower_attention import VARLEN, Varlen, by_length, grouped, use_tower_attention
+from uniprune.modeling.varlen import VARLEN, Varlen, by_length, grouped, use_tower_attention
 from uniprune.pruning.view import View
 
 PASSES_BOUNDS = small("llava-pixtral").adapter.packed
@@ -106,7 +106,7 @@ def test_bounds_are_read_once_for_all_layers() -> None:
     places.put(model, ONE)
     with places:
         features(model, {name: x.to(ONE) for name, x in visual("qwen2_5_vl").items()})
-    ours = [name for name, files in places.waits if "/tower_attention.py" in files[0]]
+    ours = [name for name, files in places.waits if "/varlen.py" in files[0]]
     assert [name.rpartition(".")[2] for name in ours].count("tolist") == 2
 
 
@@ -131,7 +131,7 @@ def test_a_tower_without_bounds_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_torchs_kernel_reads_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On tensors without values, from which no number can be read; `tests/modeling/test_tower_gpu.py` has real ones."""
+    """On tensors without values, from which no number can be read; `test_varlen_gpu.py` has real ones."""
     pytest.importorskip("torch.nn.attention.varlen", reason="torch 2.9 has none")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
