@@ -54,12 +54,14 @@ class CacheState:
         prompt_length: length of the un-pruned prompt, padding included.
         next_position: [..., B, 1] position ids of the first generated token.
         shift: [B, 1] decrement of every later position id under compact positions, else None.
+        recounted: whether the caller does not know later position ids, after a further turn with images.
     """
 
     stages: tuple[KeptTokens, ...]
     prompt_length: int
     next_position: Tensor
     shift: Tensor | None
+    recounted: bool = False
 
     def length(self, layer: int) -> int:
         """Return the number of columns that entered `layer` in the prefill."""

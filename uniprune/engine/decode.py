@@ -50,7 +50,7 @@ class Decode(Forward):
         kwargs = dict(kwargs)
         name = "input_ids" if kwargs.get("input_ids") is not None else "inputs_embeds"
         new, device = kwargs[name].shape[1], kwargs[name].device
-        positions = kwargs.get("position_ids")
+        positions = None if self.state.recounted and new == 1 else kwargs.get("position_ids")
         if positions is None or new > 1:
             expected = self.state.next_position.to(device) + self._grown
             if positions is None:

@@ -239,12 +239,11 @@ class Prefill(Forward):
             check_undrawn(self._pruner, self._random)
             self._check()
             cached = self.kept
-            if self.kept and self._cache is not None:
-                unpruned = self.batch.tokens.unpruned
+            if self._cache is not None:
                 first = self._pruner.evict_from(len(self._adapter.layers))
-                if first is not None:
-                    cached = evict(self._cache, first, self.kept, unpruned)
-                length = unpruned.width
+                if self.kept and first is not None:
+                    cached = evict(self._cache, first, self.kept, self.batch.tokens.unpruned)
+                length = self._embeds.shape[1]
                 remember(self._cache, CacheState(tuple(cached), length, self._next_position, self._shift))
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)

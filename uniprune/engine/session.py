@@ -19,6 +19,7 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
+from uniprune.engine.further_turn import EarlierTurns, FurtherTurn, further_turn
 from uniprune.engine.hooks import Hooks
 from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
@@ -26,7 +27,7 @@ from uniprune.engine.prefix import Prefix, check_unaware, prefilled
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.served import check_cache, check_hooked, check_kernel, check_untraced
-from uniprune.engine.token_map import PrefillInputs, placeholders, visual_inputs
+from uniprune.engine.token_map import PrefillInputs
 from uniprune.engine.vision import Vision, VisionCapture
 from uniprune.engine.vision_batch import VisionBatch, encode, join, latest
 from uniprune.errors import UnsupportedError
@@ -88,6 +89,7 @@ class Session:
     def _reset(self) -> None:
         """Forget the current forward."""
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
+        self._earlier: EarlierTurns | None = None  # those that the forward continues, if it brings images
         self._forward: Forward | None = None
         self._hooked = 0  # decoder layers whose hook ran
         self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
@@ -185,39 +187,39 @@ class Session:
         check_arguments(kwargs)
 
     def _before_model(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[tuple[()], Kwargs]:
-        """Begin a prefill (empty cache) or a decode step (cache that was pruned)."""
+        """Begin a prefill (empty cache), a further turn with images, or a decode step (cache that was pruned)."""
         check_untraced()
         check_mode(module.training)
         check_kernel(self._adapter)
         if args:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
-        self._inputs = self._forward = None
+        self._inputs = self._forward = self._earlier = None
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
             check_cache(self._adapter, cache)
             with self._method_time():
                 forget(cache)
-                infos, self.samples = tuple(self.samples), ()
-                self._inputs = PrefillInputs(self._adapter, infos, kwargs)
-                if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
-                    self._inputs.fetch()
-                self._match(kwargs.get("mm_encoder_outputs") or {})
+                self._begin(kwargs)
             return (), kwargs
         state = recall(cache)
-        prunes = state is not None or not all(stage.keeps_all for stage in self._stages.values())
-        if prunes and visual_inputs(kwargs) and bool(placeholders(self._adapter, kwargs).any()):
-            raise UnsupportedError(
-                "new images on top of a filled KV cache (a second turn with images, chunked prefill, or a learned "
-                "prefix) are not supported; start again with an empty cache and the whole conversation"
-            )
-        if state is None:
+        with self._method_time():
+            turn = further_turn(self._adapter, self._stages.values(), self._pruner, state, kwargs)
+            if turn is not None:
+                self._begin({**kwargs, "attention_mask": None}, turn.earlier)
+                return (), turn.arguments
+        if state is None or not (state.stages or state.recounted):
             return (), kwargs
         self._forward = decode = Decode(state, cache, self._adapter)
         self._hooks.on_layers(decode.layers)
         return (), decode.before_model(kwargs)
 
-    def _match(self, features: dict[str, Any]) -> None:
-        """Choose the calls of the tower that made the features given to a prefill; none that made others."""
+    def _begin(self, kwargs: Kwargs, earlier: EarlierTurns | None = None) -> None:
+        """Begin a prefill or a further turn; choose the calls of the tower that made features given to it, if any."""
+        self._earlier, infos, self.samples = earlier, tuple(self.samples), ()
+        self._inputs = PrefillInputs(self._adapter, infos, kwargs)
+        if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
+            self._inputs.fetch()
+        features = kwargs.get("mm_encoder_outputs") or {}
         outputs = [features[kind] for kind in ("image", "video") if features.get(kind) is not None]
         if outputs and self._vision is not None and (len(outputs) > 1 or outputs[0] is not self._vision.output):
             self._vision = latest(self._adapter, self._calls, outputs)
@@ -232,9 +234,9 @@ class Session:
         if inputs.mixed and len(self._calls) > 1:
             self._vision = VisionBatch(self._adapter, self._calls, None)
         with self._method_time():
-            self._forward = prefill = Prefill(
-                self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision, self._method_time
-            )
+            given = (self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision)
+            made = Prefill if self._earlier is None else partial(FurtherTurn, self._earlier)
+            self._forward = prefill = made(*given, self._method_time)
             self._hooks.on_layers(prefill.layers)
             return args, prefill.before_decoder(kwargs)
 
@@ -242,10 +244,10 @@ class Session:
         """Complete the forward; `output` is None after an exception."""
         forward, hooked = self._forward, self._hooked
         self._reset()
-        if forward is not None and output is not None:
-            check_hooked(hooked, len(forward.layers))
-        report = forward.after_model() if forward is not None and output is not None else None
-        if report is not None:
+        if forward is None or output is None:
+            return
+        check_hooked(hooked, len(forward.layers))
+        if (report := forward.after_model()) is not None:
             self.reports.append(report)
             if report.kept and report.batch.inputs.wanted:
                 cut_output(output, report.batch.inputs.wanted)
