@@ -1,7 +1,8 @@
 """Selection rules that several methods share. All break ties towards the lowest index and score in float32 or wider.
 
 Where shapes begin with dots, dimensions in front are prompts that are decided together: on a GPU by the same operations
-as one. On a CPU matrix products are made prompt by prompt, so that none of a prompt's bits depends on the others.
+as one. On a CPU matrix products are made prompt by prompt, so that none of a prompt's bits depends on the others; the
+products of a GPU may differ in the last bit, as the features of a batch do there.
 """
 
 from __future__ import annotations
