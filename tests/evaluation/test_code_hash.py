@@ -36,6 +36,7 @@ def test_helpers_and_shared_rules_count() -> None:
         "methods/sparsevlm.py",
         "methods/_sparsevlm.py",
         "uniprune/pruning/clustering.py",
+        "uniprune/pruning/clustering_triton.py",
         "uniprune/pruning/schedules.py", rules
     }  # fmt: skip
     assert "methods/_mustdrop.py" in names("mustdrop")
