@@ -150,3 +150,16 @@ def test_a_static_cache_can_be_emptied_and_used_again(family: str) -> None:
             want = generate(model, batch, STEPS)[0]
             cache.reset()
             assert torch.equal(generate(model, batch, STEPS, past_key_values=cache)[0], want)
+
+
+@pytest.mark.parametrize("kind", ["StaticCache", "QuantizedCache"])
+def test_a_later_turn_with_images_needs_a_dynamic_cache(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = build("llava"), inputs("llava")
+    roomy = StaticCache(config=model.get_decoder().config, max_cache_len=200)
+    cache = roomy if kind == "StaticCache" else quantised(model, "rounded", monkeypatch)
+    both = torch.ones(1, 2 * x["input_ids"].shape[1], dtype=torch.long)
+    with prune(model, RandomPre(ratio=0.5)) as session, torch.no_grad():
+        model(**x, past_key_values=cache, use_cache=True)
+        with pytest.raises(UnsupportedError, match=f"new images on top of a filled KV cache .* it is a {kind}"):
+            model(**x | {"attention_mask": both}, past_key_values=cache)
+    assert len(session.reports) == 1
