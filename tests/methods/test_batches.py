@@ -20,7 +20,6 @@ from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import METHODS
 
 BATCHED = {name for name in SETTINGS if METHODS.get(name).select_batch is not Pruner.select_batch}
-CASES = [(name, one) for name in sorted(BATCHED) for one in SETTINGS[name] if one not in ("adaptive=true", "cls=true")]
 DTYPES = (torch.float32, torch.bfloat16)
 KINDS = ("random", "tied", "equal", "zero")
 WIDTH = 33
@@ -30,6 +29,11 @@ WIDTH = 33
 def method(name: str, setting: str) -> Any:
     """Return a method with one setting."""
     return MethodSpec(name, ratio=0.5, settings=dict([setting.split("=")]) if setting else {}).pruner()
+
+
+CASES = [
+    (name, one) for name in sorted(BATCHED) for one in SETTINGS[name] if method(name, one).exact and one != "cls=true"
+]
 
 
 def drawn(count: int, kind: str, dtype: torch.dtype, seed: int) -> View:
