@@ -31,7 +31,7 @@ from uniprune.pruning.base import Pruner, Stage
 
 @dataclass(frozen=True)
 class EarlierTurns:
-    """What a cache holds before a turn.
+    """Tokens that a cache holds before a turn.
 
     Attributes:
         stages: the tokens from every layer on at which some were dropped, in layer order.
