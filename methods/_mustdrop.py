@@ -13,7 +13,7 @@ from torch import Tensor
 from uniprune.errors import PruningError
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.fields import Cosine, Count, Share
-from uniprune.pruning.functional import at_least_float32, inverse_norms, top_k, weighted_sums
+from uniprune.pruning.functional import at_least_float32, inverse_norms, on_cpu, top_k, weighted_sums
 from uniprune.pruning.view import Grid, View
 
 TOKENS = 576  # for which thresholds are given: ratio -> on summed and on largest attention, as released
@@ -91,7 +91,7 @@ def likeness(hidden: Tensor, windows: Tensor) -> Tensor:
     # The squared length of a sum of unit vectors is the sum of the cosines of all their pairs.
     total = weighted_sums(x, windows, inverse_norms(x)).square_().sum(1)
     mean = (total - size) / max(1, size * (size - 1))
-    if mean.device.type == "cpu" and mean.isnan().any():
+    if on_cpu(mean) and mean.isnan().any():
         raise PruningError(f"{int(mean.isnan().sum())} of {len(mean)} windows of patches have NaN in their features")
     return mean
 

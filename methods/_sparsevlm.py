@@ -12,7 +12,7 @@ from torch import Tensor
 from uniprune.pruning.base import Selection
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.fields import NonNegative
-from uniprune.pruning.functional import at_least_float32, group_means, top_k
+from uniprune.pruning.functional import at_least_float32, group_means, rows_of, top_k
 from uniprune.pruning.schedules import MultiStage, between
 from uniprune.pruning.view import View
 
@@ -65,15 +65,17 @@ def recycled(dropped: int) -> tuple[int, int]:
 
 
 def recycle(tokens: Tensor, scores: Tensor, kept: int, clusters: int, noise: Tensor | None = None) -> Selection:
-    """Keep the `kept` best of `tokens` [N, D] and merge the best of the rest into `clusters` means.
+    """Keep the `kept` best of `tokens` [..., N, D] and merge the best of the rest into `clusters` means.
 
-    A mean takes the slot of its cluster's centre. `noise` is that of `density_peaks`.
+    A mean takes the slot of its cluster's centre. `scores` are [..., N], `noise` is that of `density_peaks`.
     """
-    order = top_k(scores, len(scores))
-    best = order[:kept]
+    order = top_k(scores, scores.shape[-1])
+    best = order[..., :kept]
     if not clusters:
         return Selection(best)
-    pool = order[kept : kept + recycled(len(tokens) - kept)[0]]
-    centres, owner = density_peaks(tokens[pool], clusters, noise)
-    merged = group_means(at_least_float32(tokens[pool]), owner, clusters)
-    return Selection(torch.cat([best, pool[centres]]), torch.cat([tokens[best].to(merged), merged]))
+    pool = order[..., kept : kept + recycled(scores.shape[-1] - kept)[0]]
+    dropped = rows_of(tokens, pool)
+    centres, owner = density_peaks(dropped, clusters, noise)
+    merged = group_means(at_least_float32(dropped), owner, clusters)
+    slots = torch.cat([best, pool.gather(-1, centres)], dim=-1)
+    return Selection(slots, torch.cat([rows_of(tokens, best).to(merged), merged], dim=-2))

@@ -78,4 +78,5 @@ def graph_scores(tokens: Tensor, similarity: float, temperature: float, iteratio
     for _ in range(iterations):
         information = products(information, back)
     counts = neighbours[0] if len(neighbours) == 1 else torch.cat(neighbours)
-    return information[..., 0, :] / counts.view(tokens.shape[:-1])
+    scores: Tensor = information[..., 0, :] / counts.view(tokens.shape[:-1])
+    return scores

@@ -77,4 +77,5 @@ class MustDrop(Staged):
         passed = passes(attention, *(limit * TOKENS / view.initial for limit in limits))
         keys = view.scratch[KEYS].to(view.cells.device)  # noted before layer 0, which may be on another device
         # `isin` would sort, and wait for a device.
-        return (passed | (view.cells[:, None] == keys).any(1)).nonzero()[:, 0]
+        stays: Tensor = passed | (view.cells[:, None] == keys).any(1)
+        return stays.nonzero()[:, 0]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from uniprune.pruning.base import Selection
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 from ._sparsevlm import TOKENS, Scheduled, raters, recycle, recycled
@@ -45,8 +49,16 @@ class SparseVLM(Scheduled):
     published: ClassVar[dict[int, tuple[int, ...]]] = PUBLISHED
 
     def select(self, view: View, keep: int) -> Selection:
-        scores = view.attention(raters(view)).mean((0, 1))
-        return recycle(view.tokens, scores, *split_budget(len(view.tokens), keep))
+        return recycle(view.tokens, rated(view), *split_budget(len(view.tokens), keep))
+
+    def select_batch(self, batch: ViewBatch, keep: int) -> Selection:
+        scores = torch.stack([rated(view) for view in batch.views])  # raters are not equally many
+        return recycle(batch.tokens, scores, *split_budget(scores.shape[1], keep))
+
+
+def rated(view: View) -> Tensor:
+    """[N] mean attention of the text raters, over heads."""
+    return view.attention(raters(view)).mean((0, 1))
 
 
 def split_budget(tokens: int, keep: int) -> tuple[int, int]:

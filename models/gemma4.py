@@ -110,7 +110,7 @@ class Gemma4(ModelAdapter):
         query, key = made(attention.q_proj, attention.q_norm), made(attention.k_proj, attention.k_norm)
         return query, key, attention.scaling
 
-    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any]) -> list[Span]:
+    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any], grids: Sequence[Grid], block: int) -> list[Span]:
         """Each image's patches, and each one's padding, which nobody reads."""
         length = hidden.shape[1]
         counts = (kwargs["position_ids"][..., 0] >= 0).sum(1).tolist()

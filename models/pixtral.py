@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from uniprune.modeling.adapter import Size, Span, Tried
+from uniprune.modeling.adapter import Size, Span, Tried, consecutive
 from uniprune.modeling.image_grouping import Grouping, any_runs
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
@@ -107,15 +106,9 @@ class Pixtral(PatchGridAdapter):
 
         return rotated(attention.q_proj), rotated(attention.k_proj), attention.scaling
 
-    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any]) -> list[Span]:
-        """The images: one begins at each patch that does not see the patch before."""
-        mask = kwargs.get("attention_mask")
-        if mask is None:  # flash attention
-            bounds = kwargs["cu_seq_lens_q"].tolist()
-        else:
-            starts = 1 + (mask[0, 0].diagonal(-1) < 0).nonzero()[:, 0]
-            bounds = [0, *starts.tolist(), hidden.shape[1]]
-        return list(pairwise(bounds))
+    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any], grids: Sequence[Grid], block: int) -> list[Span]:
+        """The images."""
+        return consecutive(length for grid in grids for length in self.attention_spans(grid, block))
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:
         """Whole images."""

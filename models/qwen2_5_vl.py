@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn, tensor
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried
+from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried, consecutive
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
@@ -111,13 +111,12 @@ class Qwen2_5_VL(ModelAdapter):
 
         return rotate(query), rotate(key), attention.scaling
 
-    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any]) -> list[Span]:
-        """The block's windows, or whole frames in a full-attention block."""
-        bounds = kwargs["cu_seqlens"].tolist()
-        return list(pairwise(bounds))
+    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any], grids: Sequence[Grid], block: int) -> list[Span]:
+        """The block's windows, or whole frames in a full-attention block: from the grids, without waiting for a GPU."""
+        return consecutive(length for grid in grids for length in self.attention_spans(grid, block))
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:
-        """As `vision_spans`, from the grid alone: frames in full-attention blocks, windows in the others."""
+        """Frames in full-attention blocks, windows in the others."""
         t, h, w = grid
         if block in self.vision.fullatt_block_indexes:
             return [h * w * self.merge**2] * t
@@ -171,20 +170,16 @@ class Qwen2_5_VL(ModelAdapter):
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid of tokens in window order."""
         ordered = torch.empty_like(tokens)
-        ordered[window_order(grids, self._side).to(tokens.device)] = tokens
+        ordered[window_order(grids, self._side).to(tokens.device, non_blocking=True)] = tokens
         return list(ordered.split([t * h * w for t, h, w in grids]))
 
 
 def window_order(grids: Sequence[Grid], side: int) -> Tensor:
     """[tokens] raster index of every token when each frame is read window by window of `side` x `side` tokens."""
-
-    def windows() -> Iterator[Tensor]:
-        start = 0
-        for t, h, w in grids:
-            for frame in torch.arange(start, start + t * h * w).view(t, h, w):
-                for top in range(0, h, side):
-                    for left in range(0, w, side):
-                        yield frame[top : top + side, left : left + side].flatten()
-            start += t * h * w
-
-    return torch.cat(list(windows()))
+    orders, start = list[Any](), 0
+    for t, h, w in grids:
+        rows, columns = np.divmod(np.arange(h * w), w)
+        order = np.argsort(rows // side * w + columns // side, kind="stable")
+        orders += [start + frame * h * w + order for frame in range(t)]
+        start += t * h * w
+    return torch.from_numpy(np.concatenate(orders))

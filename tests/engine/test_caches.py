@@ -15,7 +15,6 @@ from tests.helpers.oracles import dropped_by, gathered_layers
 from tests.helpers.pruners import KINDS, Plan, generate
 from tests.helpers.tiny import FAMILIES, build, inputs
 from uniprune.engine import prune
-from uniprune.engine.compaction import KeptTokens, evict
 from uniprune.errors import UnsupportedError
 from uniprune.methods.mustdrop import MustDrop
 from uniprune.methods.random_pre import RandomPre
@@ -114,13 +113,21 @@ def test_eviction_refuses_quantised_caches(backend: str, monkeypatch: pytest.Mon
 
 def test_eviction_refuses_offloaded_caches() -> None:
     """Their keys are on the way to the CPU, and a copy that has not arrived would be cut."""
-    cache, rows = DynamicCache(), torch.arange(4)[None]
-    for layer in range(3):
-        cache.update(torch.ones(1, 1, 4, 2), torch.ones(1, 1, 4, 2), layer)
-    cache.offloading = True
-    stage = KeptTokens(2, rows[:, :2], rows[:, :2] >= 0, (2,))
-    with pytest.raises(UnsupportedError, match=r"is an? offloaded DynamicLayer"):
-        evict(cache, 0, [stage], KeptTokens(0, rows, rows >= 0, (4,)))
+    model, x, cache = build("llava"), inputs("llava"), DynamicCache()
+
+    def offload(*_: Any) -> None:  # after the layers, whose updates need streams of a GPU
+        cache.offloading = True
+
+    handle = model.get_decoder().norm.register_forward_hook(offload)
+    try:
+        with (
+            prune(model, MustDrop(ratio=0.34)),
+            pytest.raises(UnsupportedError, match=r"is an? offloaded DynamicLayer"),
+            torch.no_grad(),
+        ):
+            model(**x, past_key_values=cache, use_cache=True)
+    finally:
+        handle.remove()
 
 
 def test_unknown_caches_are_refused() -> None:

@@ -65,6 +65,16 @@ def test_kernels_that_were_not_tried_are_refused(kernel: str, monkeypatch: pytes
 
 
 # --- compiled forwards ------------------------------------------------------------------------------------------
+def test_compiled_models_are_refused() -> None:
+    model = fresh_model("llava")
+    wrapped = torch.compile(model, backend="eager")
+    with pytest.raises(UnsupportedError, match=r"torch\.compile"), prune(wrapped, RandomPre(ratio=0.5)):
+        pass
+    model.get_decoder().layers[1].compile(backend="eager")
+    with pytest.raises(UnsupportedError, match=r"torch\.compile"), prune(model, RandomPre(ratio=0.5)):
+        pass
+
+
 @pytest.fixture
 def compiling() -> Iterator[dict[str, Any]]:
     """Arguments under which `generate` compiles decode steps on the CPU as it does on a GPU, without Inductor."""

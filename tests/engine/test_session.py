@@ -224,16 +224,6 @@ def test_refusals_at_entry(case: str) -> None:
     assert hooks_on(model) == hooks
 
 
-def test_compiled_models_are_refused() -> None:
-    model = fresh_model("llava")
-    wrapped = torch.compile(model, backend="eager")
-    with pytest.raises(UnsupportedError, match=r"torch\.compile"), prune(wrapped, RandomPre(ratio=0.5)):
-        pass
-    model.get_decoder().layers[1].compile(backend="eager")
-    with pytest.raises(UnsupportedError, match=r"torch\.compile"), prune(model, RandomPre(ratio=0.5)):
-        pass
-
-
 def test_deepstack_models_are_refused() -> None:
     model = fresh_model("qwen2_5_vl")
     model.config.vision_config.deepstack_visual_indexes = [1]
@@ -286,20 +276,3 @@ def test_images_and_videos_together_are_refused() -> None:
     model, x = build("glm4v"), inputs("glm4v")
     with prune(model, RandomPre(ratio=0.5)), pytest.raises(UnsupportedError, match="images and videos"):
         model(**x, pixel_values_videos=x["pixel_values"], video_grid_thw=x["image_grid_thw"])
-
-
-def test_peft_wrappers_are_looked_through() -> None:
-    class Wrapper(torch.nn.Module):
-        """The part of `peft.PeftModel` that the engine uses."""
-
-        def __init__(self, model: Any) -> None:
-            super().__init__()
-            self.inner, self.base_model = model, torch.nn.Identity()
-
-        def get_base_model(self) -> Any:
-            return self.inner
-
-    model, x = build("llava"), inputs("llava")
-    with prune(Wrapper(model), RandomPre(ratio=0.5)) as session:
-        generate(model, x, 1)
-    assert session.reports[-1].rows[0].entering == [8] * 5

@@ -18,6 +18,7 @@ from tests.helpers.tiny import fresh_model, inputs
 from uniprune.engine import PromptInfo, prune
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
+from uniprune.methods.fopru import FoPru
 from uniprune.methods.none import NoPruning
 from uniprune.methods.random_pre import RandomPre
 from uniprune.pruning.base import PreLLM, Pruner, Selection
@@ -70,7 +71,7 @@ def engine(files: Sequence[str]) -> bool:
     [
         (NoPruning(), 0),
         (DivPrune(ratio=1.0), 0),
-        (RandomPre(ratio=0.5), 1),
+        (RandomPre(ratio=0.5), 2),
         (DivPrune(ratio=0.5), 2),
         (FastV(ratio=0.5), 2),
         (Merge(ratio=0.5), 2),
@@ -83,6 +84,13 @@ def test_waits_of_the_engine(family: str, pruner: Pruner, prefill: int, images: 
     grid = ["tolist"] if family.startswith("qwen") else []  # the tower's own argument, which the tower reads itself
     assert [name for name in first if name not in grid] == ["to"] * prefill
     assert steps == [[], [], []]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava-pixtral"])
+def test_attention_of_the_tower_waits_for_nothing_more(family: str) -> None:
+    """Its windows and frames follow from the sizes of the images, which the CPU has."""
+    plain, reading = (waits(family, pruner, (2, 1))[0] for pruner in (DivPrune(ratio=0.5), FoPru(ratio=0.5)))
+    assert reading == plain
 
 
 def test_reports_wait_when_they_are_read() -> None:

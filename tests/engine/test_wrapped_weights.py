@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from tests.helpers.oracles import dropped_by, gathered_layers
@@ -17,8 +20,10 @@ from tests.modeling.test_flops import counted
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError
 from uniprune.methods.fastv import FastV
+from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.flops import CostModel
+from uniprune.modeling.loading import Placement, load, outline
 
 pytestmark = pytest.mark.end_to_end
 
@@ -159,3 +164,27 @@ def test_operations_of_quantised_layers_are_those_of_their_size(family: str, qua
     want = CostModel(find_adapter(model)).prompt([(1, 4, 6)], [40] * 5)
     quantise(model)
     assert CostModel(find_adapter(model)).prompt([(1, 4, 6)], [40] * 5) == want
+
+
+@pytest.mark.parametrize("library", ["bitsandbytes", "torchao"])
+def test_stored_quantised_checkpoints_are_loaded_and_named(
+    library: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A table of runs shows that the weights are not those of the precision."""
+    pytest.importorskip(library)
+    if library == "torchao":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        settings = transformers.TorchAoConfig(Int8WeightOnlyConfig())
+    else:
+        settings = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    plain, folder = checkpoint("llava"), tmp_path / "quantised"
+    make = transformers.AutoModelForImageTextToText.from_pretrained
+    make(plain, quantization_config=settings, device_map="cpu").save_pretrained(folder)
+    for file in plain.iterdir():
+        if not (folder / file.name).exists() and file.suffix != ".safetensors":
+            shutil.copy(file, folder)
+    place, whole = Placement("float32", "sdpa", "cpu"), ModelEntry(name="tiny", source=str(plain))
+    entry = ModelEntry(name="tiny", source=str(folder))
+    assert outline(whole, place).precision == "float32"
+    assert outline(entry, place).precision == load(entry, place).precision == f"float32 {library}"

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from tests.helpers.tiny import inputs
 from uniprune.engine import PromptInfo, prune
-from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.prompts import Prompts
 from uniprune.latency.recorded_prefill import Recorder, Segments
 from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import Pruner
+from uniprune.registry import METHODS as REGISTERED
 
-DIVPRUNE, FASTV = MethodSpec("divprune", ratio=0.5).pruner(), MethodSpec("fastv", ratio=0.5).pruner()
-METHODS = {"none": MethodSpec("none").pruner(), "pre": DIVPRUNE, "intra": FASTV, "hybrid": DIVPRUNE >> FASTV}
+DIVPRUNE, FASTV = REGISTERED.get("divprune")(ratio=0.5), REGISTERED.get("fastv")(ratio=0.5)
+METHODS = {"none": REGISTERED.get("none")(), "pre": DIVPRUNE, "intra": FASTV, "hybrid": DIVPRUNE >> FASTV}
 """No method, one before the decoder, one inside it, and both."""
 
 

@@ -21,7 +21,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-FAMILIES = ("llava", "internvl", "qwen2_5_vl", "qwen3_vl", "gemma3", "gemma4-e2b", "qwen3_5")
+CASES = [
+    *((family, method, torch.float32) for family in ("llava", "qwen2_5_vl") for method in METHODS),
+    *(
+        (family, method, torch.bfloat16)
+        for family in ("llava", "internvl", "qwen2_5_vl", "qwen3_vl", "gemma3", "gemma4-e2b", "qwen3_5")
+        for method in ("none", "hybrid")
+    ),
+]
 
 
 def on_gpu(family: str, dtype: torch.dtype) -> tuple[Any, Prompts]:
@@ -32,9 +39,7 @@ def on_gpu(family: str, dtype: torch.dtype) -> tuple[Any, Prompts]:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "method", "dtype"), CASES)
 def test_captured_prefills_compute_what_the_eager_one_does(family: str, method: str, dtype: torch.dtype) -> None:
     """The construction compares every segment; here also the logits, again and again, and after another input."""
     model, batch = on_gpu(family, dtype)

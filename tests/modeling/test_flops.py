@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
 
 import pytest
 import torch
@@ -98,19 +100,20 @@ def test_rows_of_a_batch_cost_what_they_cost_alone(family: str) -> None:
     assert 0 < one.vision < two.vision
 
 
-@pytest.mark.parametrize("size", [(4, 6), (5, 3), (2, 2), (1, 7)])
-def test_spans_of_a_grid_are_those_of_the_tower_call(size: Grid) -> None:
-    """Windows cut off at the image's edge included."""
-    small = tiny_model("qwen2_5_vl")
-    model = small.model()
-    layout, seen = find_adapter(model), []
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize("grids", [[(1, 4, 6), (1, 5, 3)], [(1, 2, 2), (1, 1, 7), (1, 4, 4)], [(3, 5, 3), (1, 4, 6)]])
+def test_spans_of_grids_are_those_of_the_tower_call(family: str, grids: list[Grid]) -> None:
+    """Windows cut off at the image's edge included; of clips, frame by frame."""
+    layout, seen = find_adapter(tiny_model(family).model()), list[list[int]]()
     for block in layout.vision_blocks():
-        see = lambda module, args, kwargs: seen.append(layout.vision_spans(args[0] if args else None, kwargs))  # noqa: E731
+        see = lambda module, args, kwargs: seen.append(kwargs["cu_seqlens"].tolist())  # noqa: E731
         layout.vision_attention(block).register_forward_pre_hook(see, with_kwargs=True)
-    model(**small.batch([small.prompt(torch.Generator().manual_seed(0), [size])]))
-    for number, spans in enumerate(seen):
-        lengths = sorted(stop - start for start, stop in spans if stop > start)
-        assert lengths == sorted(layout.attention_spans((1, *size), number))
+    patches = [(t, layout.merge * h, layout.merge * w) for t, h, w in grids]
+    values = layout.random_image((1, 1), 1, torch.Generator())["pixel_values"].shape[1]
+    layout.vision(torch.zeros(sum(map(prod, patches)), values), grid_thw=torch.tensor(patches))
+    for number, bounds in enumerate(seen):
+        found = layout.vision_spans(torch.empty(0), {}, grids, number)
+        assert found == list(pairwise(bounds))
 
 
 # --- published models -----------------------------------------------------------------------------------------------

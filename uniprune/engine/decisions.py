@@ -1,4 +1,4 @@
-"""Answers of methods, asked for one token group or for many of one size; checked by shape now, by value later."""
+"""Answers of methods for one token group, or for many of one size: checked by shape at once, by value later."""
 
 from __future__ import annotations
 

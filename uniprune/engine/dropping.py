@@ -180,13 +180,13 @@ def dropped_on_host(arriving: StageInput, decided: Decided, prompts: Sequence[Pr
             chosen, cells = choice.indices.read()[0], prompt.cells[group.ordinal]
             positions = prompt.row * length + prompt.positions_of(group, cells[chosen])
             sources = sent(now.known_columns(positions), device)
+            tokens = arriving.flat[sources] if answer.tokens is None else answer.tokens
             if answer.released:
-                tokens = arriving.flat[sources] if answer.tokens is None else answer.tokens
                 ordered = np.sort(positions)
                 moved = sent(ordered, device), sent(positions, device)
                 replaced.append(Replaced(sent(now.known_columns(ordered), device), tokens, moved))
             else:
-                replaced.append(Replaced(sources, answer.tokens))
+                replaced.append(Replaced(sources, tokens))
     _record(arriving.stage.layer, prompts, decided, choices)
     rows = [now.kept.columns(prompts[b // copies].survivors, b) for b in range(len(now.kept.lengths))]
     columns, lengths = pack(rows), tuple(map(len, rows))

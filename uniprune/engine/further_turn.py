@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.checks import check_undrawn
 from uniprune.engine.compaction import CacheState, cached_layers, remember, take
 from uniprune.engine.host_copy import sent, to_device, to_host
 from uniprune.engine.kept_tokens import KeptTokens, Known, active
-from uniprune.engine.layer_kinds import FULL, AttendedPairs, attention_mask, layer_kinds, needs_positions
+from uniprune.engine.layer_kinds import FULL, attention_mask, layer_kinds, needs_positions
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import placeholders, visual_inputs

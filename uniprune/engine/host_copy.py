@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.kept_tokens import Bools, Ints
+from uniprune.engine.kept_tokens import Ints
 
 HOST = torch.device("cpu")
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class HostCopy:
@@ -97,6 +98,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=tensor.device == HOST)
 
 
-def sent(values: Ints | Bools, device: torch.device) -> Tensor:
+def sent(values: Array, device: torch.device) -> Tensor:
     """Return a copy of an array as a tensor on a device, without waiting."""
     return to_device(torch.from_numpy(np.array(values)), device)

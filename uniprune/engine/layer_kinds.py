@@ -9,11 +9,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.masking_utils import (
@@ -27,11 +25,9 @@ from transformers.masking_utils import (
 from uniprune.engine.compaction import take
 from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.host_copy import to_device
-from uniprune.engine.kept_tokens import KeptTokens
 from uniprune.engine.token_map import PrefillInputs, Tokens
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.context import reusing_layers
 from uniprune.pruning.base import Pruner
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
@@ -153,53 +149,6 @@ def gathered_arguments(
         "attention_mask": attention_mask(config, layer, hidden, valid, cache, where, tokens.end, blocks),
         "position_ids": positions,
     }
-
-
-@dataclass(frozen=True)
-class AttendedPairs:
-    """Counts the pairs of tokens that attend to each other; holds nothing of the model.
-
-    Attributes:
-        kinds: the kind of every layer.
-        window: positions that windowed layers see, None without such layers.
-        block_kinds: see `ModelAdapter`.
-        blocks: [B, L] block of every position of the un-pruned prompts, None without any.
-        last_only: layers that run on the last token only.
-    """
-
-    kinds: tuple[str, ...]
-    window: int | None
-    block_kinds: frozenset[str]
-    blocks: Tensor | None
-    last_only: range
-
-    @classmethod
-    def of(cls, adapter: ModelAdapter, inputs: PrefillInputs) -> Self:
-        """Return the counter of a prefill."""
-        config, two_way = adapter.decoder.config, adapter.block_kinds and inputs.has_visual
-        blocks = adapter.blocks(inputs.tokens.visual) if two_way else None
-        kinds, window = layer_kinds(config), getattr(config, "sliding_window", None)
-        return cls(kinds, window, adapter.block_kinds, blocks, reusing_layers(config))
-
-    def count(self, layer: int, kept: KeptTokens, row: int) -> float:
-        """Return the pairs among the kept tokens of a row; a token counts half with itself, so n of them are n * n / 2.
-
-        Layers of linear attention have none.
-        """
-        kind, number = self.kinds[layer], kept.lengths[row]
-        if kind == LINEAR:
-            return 0.0
-        pairs, index = number * number / 2, kept.index[row, kept.valid[row]]
-        if layer in self.last_only:
-            window = self.window if kind == SLIDING and self.window is not None else 1 + int(index[-1])
-            return float((index > index[-1] - window).sum())
-        if kind == SLIDING and self.window is not None:
-            pairs -= int(np.searchsorted(index, index - self.window, side="right").sum())  # those before the window
-        if self.blocks is not None and kind in self.block_kinds:
-            blocks = self.blocks[row].numpy()[index]
-            _, sizes = np.unique(blocks[blocks >= 0], return_counts=True)
-            pairs += int((sizes * (sizes - 1) // 2).sum())
-        return pairs
 
 
 def check_marked(inputs: PrefillInputs) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.attention import AttentionCapture
+from uniprune.engine.batch import Batch
 from uniprune.engine.checks import check_undrawn, random_states, undisturbed
 from uniprune.engine.compaction import CacheState, cached_layers, evict, following, remember, take
 from uniprune.engine.decisions import Choices
@@ -22,70 +23,16 @@ from uniprune.engine.forward import Forward
 from uniprune.engine.host_copy import sent
 from uniprune.engine.kept_tokens import KeptTokens, renumbered
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import AttendedPairs, check_marked, gathered_arguments, layer_kinds
-from uniprune.engine.prompt import Prompt
-from uniprune.engine.question import PromptInfo
+from uniprune.engine.layer_kinds import check_marked, gathered_arguments, layer_kinds
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.stage_groups import StageInput
-from uniprune.engine.token_groups import image_groups, scoped
-from uniprune.engine.token_map import PrefillInputs, Tokens, rows_per_prompt
+from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.context import reusing_layers
-from uniprune.modeling.image_grouping import Grouping
 from uniprune.modeling.image_layout import ImageLayout
-from uniprune.pruning.base import Pruner, Scope, Stage
-from uniprune.pruning.view import Grid
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The prompts of a prefill. Holds no tensor of a layer and nothing of the model, so that reports may keep it.
-
-    Attributes:
-        inputs: ids and mask of the forward, copied to the CPU on first use.
-        copies: rows per prompt: beams or returned sequences, which share one decision.
-        scope: tokens of one decision.
-        grouping: the family's rule for which encoded grids form an image.
-        grids: (t, h, w) of the tower's call, None if unknown.
-        layouts: the encoded images in prompt order, None if unknown.
-        fills: in prompts of images and videos the placeholder id of every layout: order is that of prompts for each.
-    """
-
-    inputs: PrefillInputs
-    copies: int
-    scope: Scope
-    grouping: Grouping
-    grids: list[Grid] | None
-    layouts: list[ImageLayout] | None
-    fills: list[int] | None
-
-    @property
-    def tokens(self) -> Tokens:
-        """The un-pruned sequences."""
-        return self.inputs.tokens
-
-    @property
-    def has_images(self) -> bool:
-        """Return whether there is anything to prune."""
-        return any(self.tokens.visual_counts)
-
-    @cached_property
-    def prompts(self) -> list[Prompt]:
-        """One per `copies` rows.
-
-        Raises:
-            UnsupportedError: the encoded images do not fill the placeholders.
-        """
-        layouts = self.layouts if self.has_images else None
-        images = image_groups(self.tokens.ids, self.tokens.visual, layouts, self.grouping, self.fills)
-        rows = range(0, len(images), self.copies)
-        infos = self.inputs.infos or tuple(PromptInfo(str(i)) for i in range(len(rows)))
-        return [
-            Prompt(info, row, scoped(images[row], self.scope, self.grids), self.tokens)
-            for row, info in zip(rows, infos, strict=True)
-        ]
+from uniprune.pruning.base import Pruner, Stage
 
 
 class Prefill(Forward):

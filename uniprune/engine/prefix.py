@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.kept_tokens import KeptTokens, Known, active
-from uniprune.engine.layer_kinds import AttendedPairs
 from uniprune.engine.report import PrefillReport, RowReport
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter

@@ -202,9 +202,11 @@ class Prompt:
     @cached_property
     def _alive(self) -> Bools:
         """[L] True at tokens that have survived so far."""
-        return self.tokens.real.numpy()[self.row].copy()
+        alive: Bools = self.tokens.real.numpy()[self.row].copy()
+        return alive
 
     @cached_property
     def _text_mask(self) -> Bools:
         """[L] True at text."""
-        return self.tokens.real.numpy()[self.row] & ~self.tokens.visual.numpy()[self.row]
+        mask: Bools = self.tokens.real.numpy()[self.row] & ~self.tokens.visual.numpy()[self.row]
+        return mask

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.compaction import CachedLayer
 from uniprune.engine.kept_tokens import KeptTokens, active
-from uniprune.engine.layer_kinds import AttendedPairs
 from uniprune.engine.token_groups import TokenGroup, image_of
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid
 
 if TYPE_CHECKING:
-    from uniprune.engine.prefill import Batch
+    from uniprune.engine.batch import Batch
     from uniprune.engine.prompt import Prompt
 
 

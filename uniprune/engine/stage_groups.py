@@ -156,10 +156,10 @@ class StageGroups:
             return to_device(part(together), device)
         rows = []
         for (prompt, group), place in zip(self.members, places, strict=True):
-            if place is None:
-                cells = prompt.cells_of(group.ordinal)
-                known_row = (cells, prompt.row * self.arriving.now.length + prompt.positions_of(group, cells))
-                rows.append(part(Survivors(*(sent(values, device) for values in known_row))))
-            else:
+            cells = prompt.known_cells(group.ordinal)
+            if place is not None:
                 rows.append(to_device(part(place[0]), device)[place[1]])
+            elif cells is not None:
+                positions = prompt.row * self.arriving.now.length + prompt.positions_of(group, cells)
+                rows.append(part(Survivors(sent(cells, device), sent(positions, device))))
         return torch.stack(rows)

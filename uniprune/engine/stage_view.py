@@ -39,7 +39,7 @@ class StageView(View):
         self._device, adapter = self._arriving.device, self._arriving.adapter
         self.grids, self.initial = list(self._group.grids), len(self._group.ranks)
         self.layer, self.num_layers = self._arriving.stage.layer, len(adapter.layers)
-        self.vision = ViewVision(groups, number)
+        self.vision: ViewVision = ViewVision(groups, number)
         self.scratch, self.norm = self._prompt.scratch(self._group), adapter.final_norm
 
     @cached_property
@@ -226,7 +226,7 @@ class StageBatch(ViewBatch):
     @cached_property
     def vision(self) -> GroupsVision:
         """Quantities of the vision tower."""
-        return GroupsVision(self._groups, [view.vision for view in self.views])
+        return GroupsVision(self._groups, [view.vision for view in self._stage_views])
 
     @cached_property
     def attention(self) -> GroupsAttention:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.engine.kept_tokens import Ints
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.image_grouping import EncodedPrompt, Grouping, run_starts
 from uniprune.modeling.image_layout import ImageLayout
@@ -61,14 +63,17 @@ def image_groups(
     Raises:
         UnsupportedError: the encoded images do not fill the placeholders.
     """
-    places = [row.nonzero()[:, 0] for row in visual]
+    places = [torch.from_numpy(row.nonzero()[0]) for row in visual.numpy()]
     if layouts is None:
         filled, repeats = [list(map(_unknown, _run_lengths(row))) for row in places], 1
     else:
         repeats = _repeats([len(row) for row in places], layouts)
         if fills is not None and ids is None:
             raise UnsupportedError("a prompt of images and videos cannot be given as embeddings; pass input_ids")
-        kinds = [torch.zeros_like(row) if fills is None or ids is None else ids[b, row] for b, row in enumerate(places)]
+        kinds = [
+            np.zeros(len(row), np.int64) if fills is None or ids is None else ids[b].numpy()[row]
+            for b, row in enumerate(places)
+        ]
         filled = list(_filled(kinds[::repeats], repeats, layouts, fills or [0] * len(layouts)))
     found: list[list[TokenGroup]] = []
     for number, parts in enumerate(filled):
@@ -104,7 +109,7 @@ def _repeats(counts: Sequence[int], layouts: Sequence[ImageLayout]) -> int:
 
 
 def _filled(
-    kinds: Sequence[Tensor], repeats: int, layouts: Sequence[ImageLayout], fills: Sequence[int]
+    kinds: Sequence[Ints], repeats: int, layouts: Sequence[ImageLayout], fills: Sequence[int]
 ) -> Iterator[list[ImageLayout]]:
     """Yield the layouts that fill the placeholders of every prompt, in order.
 
@@ -136,7 +141,7 @@ def _numbered(images: Sequence[Sequence[ImageLayout]]) -> Iterator[TokenGroup]:
     for ordinal, layouts in enumerate(images):
         parts = []
         for layout in layouts:
-            ranks = torch.arange(start, start + layout.placeholders)
+            ranks = torch.from_numpy(np.arange(start, start + layout.placeholders))
             start += layout.placeholders
             is_marker = layout.markers
             cells, markers = (ranks, ranks[:0]) if is_marker is None else (ranks[~is_marker], ranks[is_marker])

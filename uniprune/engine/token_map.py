@@ -45,7 +45,7 @@ class Tokens:
     @cached_property
     def end(self) -> int:
         """The column after the last token of any row."""
-        return int(self.real.numpy().any(0).nonzero()[0][-1]) + 1
+        return int(np.flatnonzero(self.real.numpy().any(0))[-1]) + 1
 
     @cached_property
     def unpruned(self) -> KeptTokens:

@@ -183,9 +183,8 @@ class GroupsVision(BatchVision):
         """Return [P, k, D] for features [P, k, C]."""
         for _, group in self._groups.members:
             check_unmixed(self._call.adapter, group.origins)
-        return (
-            self._call.project(features.flatten(0, 1)).to(self._groups.arriving.device).unflatten(0, features.shape[:2])
-        )
+        projected: Tensor = self._call.project(features.flatten(0, 1)).to(self._groups.arriving.device)
+        return projected.view(*features.shape[:2], -1)
 
     @property
     def _call(self) -> Vision:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.tower_attention import exchanged, received
 from uniprune.errors import PruningError, UnsupportedError
-from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.adapter import ModelAdapter, Span
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.view import Grid
 
@@ -150,9 +150,12 @@ class VisionCapture:
         attention = self.adapter.vision_attention(self.adapter.vision_blocks()[layer])
         return self.adapter.vision_qk(attention, *self.attentions[layer])
 
+    def _spans(self, layer: int) -> list[Span]:
+        return self.adapter.vision_spans(*self.attentions[layer], self.grids, layer)
+
     def _received(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
-        return received(query, key, scale, self.adapter.vision_spans(*self.attentions[layer]))[..., None]
+        return received(query, key, scale, self._spans(layer))[..., None]
 
     def _cls(self, layer: int) -> Tensor:
         self._require_cls("CLS attention")
@@ -168,8 +171,7 @@ class VisionCapture:
 
     def _exchanged(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
-        spans = self.adapter.vision_spans(*self.attentions[layer])
-        return exchanged(query, key, scale, spans, skip=int(self.adapter.has_cls))
+        return exchanged(query, key, scale, self._spans(layer), skip=int(self.adapter.has_cls))
 
     def _keys(self, layer: int) -> Tensor:
         return self._projections(layer)[1].transpose(1, 2).flatten(2)

@@ -56,7 +56,7 @@ class Run:
             frames=options.sampling.frames,
             fps=options.sampling.fps,
             limit=options.limit,
-            dtype=loaded.placement.dtype,
+            dtype=loaded.precision,
             attention=loaded.placement.attention,
             tower_attention=loaded.placement.tower,
             device=loaded.placement.kind,

@@ -18,7 +18,7 @@ from uniprune.evaluation.environment import environment
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.latency.busy import profile_busy
 from uniprune.latency.floors import copy_bandwidth, weight_bytes
-from uniprune.latency.graphs import lack_graphs, with_graphs
+from uniprune.latency.graph_rounds import lack_graphs, with_graphs
 from uniprune.latency.options import BenchOptions
 from uniprune.latency.prompts import Prompts, random_prompts
 from uniprune.latency.rows import BenchFile, BenchResult, BenchRow, BenchSetup, Reference

@@ -14,8 +14,6 @@ from uniprune.errors import UnsupportedError
 from uniprune.latency.recorded_prefill import Call, Segment, State
 from uniprune.utils.memory import is_out_of_memory
 
-WARMUP = 2
-"""Calls before a capture, in which libraries choose their kernels."""
 INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
 """Operations that depend on values if an index is a mask, and not otherwise."""
 DEPENDENT = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
@@ -130,7 +128,7 @@ class Captured:
     """Runs segments as CUDA graphs.
 
     Args:
-        plain: the segments and their states.
+        plain: the segments and their states; they have run before, so that libraries have chosen their kernels.
         device: the GPU.
 
     Raises:
@@ -143,14 +141,8 @@ class Captured:
         self._results: list[Tensor] = []
         # A capture that fails leaves its stream the current one: the outer context restores the caller's.
         with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARMUP):
-                    plain()
-            torch.cuda.current_stream().wait_stream(side)
             for run in plain.runs:
-                self._capture(run, side)
+                self._capture(run)
 
     def __call__(self) -> list[Tensor]:
         """Return the segments' results; the next call overwrites them."""
@@ -158,12 +150,15 @@ class Captured:
             graph.replay()
         return self._results
 
-    def _capture(self, run: Run, stream: torch.cuda.Stream) -> None:
-        """Capture a segment on a stream, into the memory of the first one: they are always replayed in this order."""
+    def _capture(self, run: Run) -> None:
+        """Capture a segment into the memory of the first one: they are always replayed in this order.
+
+        Torch's own stream for captures is used: libraries keep a workspace for every stream that they ever ran on.
+        """
         graph = torch.cuda.CUDAGraph()
         pool = self._graphs[0].pool() if self._graphs else None
         try:
-            with torch.cuda.graph(graph, pool=pool, stream=stream):
+            with torch.cuda.graph(graph, pool=pool):
                 result = run(self._states)
         except RuntimeError as error:
             if is_out_of_memory(error):

@@ -7,8 +7,9 @@ The decoder side is shared; a subclass describes the vision side only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +30,11 @@ Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
 """Kinds of the parts that most models of every family have."""
+
+
+def consecutive(lengths: Iterable[int]) -> list[Span]:
+    """Return the ranges [start, stop) of these lengths, one after the other from 0."""
+    return list(pairwise(accumulate(lengths, initial=0)))
 
 
 class ModelAdapter:
@@ -99,8 +105,15 @@ class ModelAdapter:
         """Compute queries and keys [B, heads, S, d], and their scale, of a tower attention called with `hidden`."""
         raise NotImplementedError
 
-    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any]) -> list[Span]:
-        """Return the ranges [start, stop) of S that attend to each other only; by default one over everything."""
+    def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any], grids: Sequence[Grid], block: int) -> list[Span]:
+        """Return the ranges [start, stop) of S that attend to each other only; by default one over everything.
+
+        Args:
+            hidden: first input of the attention of `block`.
+            kwargs: arguments of that call.
+            grids: those of the tower's call.
+            block: number of the block.
+        """
         return [(0, hidden.shape[-2])]
 
     def attention_spans(self, grid: Grid, block: int) -> list[int]:

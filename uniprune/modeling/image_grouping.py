@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 
+import numpy as np
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError
@@ -53,7 +54,7 @@ Grouping = Callable[[EncodedPrompt], list[int]]
 
 def run_starts(places: Tensor) -> list[int]:
     """Return the index in `places` [P], sorted positions, at which every contiguous run begins."""
-    return [0, *(1 + (places.diff() != 1).nonzero()[:, 0]).tolist()] if len(places) else []
+    return [0, *(1 + np.flatnonzero(np.diff(places.numpy()) != 1)).tolist()] if len(places) else []
 
 
 def one_run(prompt: EncodedPrompt) -> list[int]:

@@ -101,6 +101,15 @@ class LoadedModel:
         return len(self.adapter.layers)
 
     @property
+    def precision(self) -> str:
+        """Precision of the computation, and how the checkpoint's weights are quantised, if they are."""
+        quantised = getattr(self.model.config, "quantization_config", None)
+        if quantised is None:
+            return self.placement.dtype
+        method = quantised["quant_method"] if isinstance(quantised, Mapping) else quantised.quant_method
+        return f"{self.placement.dtype} {getattr(method, 'value', method)}"
+
+    @property
     def image_processor(self) -> dict[str, Any]:
         """Class of the image processor, and the settings of the catalogue that are used; part of a run's identity."""
         name = type(self.processor.image_processor).__name__

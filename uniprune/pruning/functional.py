@@ -167,7 +167,8 @@ def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
     """
     if members.dim() > 2:
         own = _of_all(members, features.shape[-2]).flatten(0, -2)
-        return weighted_sums(features.flatten(0, -2), own, weights.flatten()).unflatten(0, members.shape[:-1])
+        every = weighted_sums(features.flatten(0, -2), own, weights.flatten())
+        return every.view(*members.shape[:-1], features.shape[-1])
     groups, size = members.shape
     ends, members = torch.arange(groups + 1, device=members.device) * size, members.flatten()
     chosen = weights.to(features)[members]
@@ -197,7 +198,7 @@ def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
     if group.dim() > 1:
         prompts = len(group)
         means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count)
-        return means.unflatten(0, (prompts, count))
+        return means.view(prompts, count, features.shape[-1])
     ordered, members = group.sort(stable=True)
     ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
     sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)

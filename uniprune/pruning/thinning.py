@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from uniprune.pruning.functional import ROWS
+from uniprune.pruning.functional import ROWS, on_cpu
 from uniprune.utils.kernels import proven
 
 MANY, LISTED = 600, 24
@@ -56,7 +56,7 @@ def _drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int)
     while len(rest) > keep:
         even, odd = rest[0::2], rest[1::2]
         # On a GPU, reading which tokens a list does not help would have to be waited for.
-        if similarity.device.type != "cpu" or len(rest) < MANY:
+        if not on_cpu(similarity) or len(rest) < MANY:
             closest = similarity[even[:, None], odd].amax(1)
         else:
             if lists is None or len(rest) <= lists.candidates / 2:  # by then many of those listed are gone

@@ -51,11 +51,11 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int, 
     """
     prompts, tokens = similarity.shape[:2]
     rest = ranked.clamp(min=0).int()
-    new = {"device": similarity.device}
-    values = torch.empty(prompts, tokens, LISTED, dtype=torch.float64, **new)
-    listed = torch.empty(prompts, tokens, LISTED, dtype=torch.int32, **new)
-    odd = torch.empty(prompts, tokens, dtype=torch.int8, **new)
-    keys = torch.empty(prompts, 2, MOST, dtype=torch.int64, **new)
+    device = similarity.device
+    values = torch.empty(prompts, tokens, LISTED, dtype=torch.float64, device=device)
+    listed = torch.empty(prompts, tokens, LISTED, dtype=torch.int32, device=device)
+    odd = torch.empty(prompts, tokens, dtype=torch.int8, device=device)
+    keys = torch.empty(prompts, 2, MOST, dtype=torch.int64, device=device)
     lists = {"LISTED": LISTED}
     with torch.cuda.device_of(similarity):  # Triton launches where torch's current device is
         for length, rounds in phases(rest.shape[1], keep, step):

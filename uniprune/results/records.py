@@ -97,7 +97,7 @@ class Setup(Strict):
     limit: int | None
     """First rows of each benchmark that are run; null for all."""
     dtype: str
-    """Floating-point type of the weights, e.g. "float32"."""
+    """Floating-point type of the weights, e.g. "float32", and who quantised them: "bfloat16 bitsandbytes"."""
     attention: str
     """Attention kernel, e.g. "sdpa"."""
     tower_attention: str | None = None
