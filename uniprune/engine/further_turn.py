@@ -155,7 +155,8 @@ class FurtherTurn(Prefill):
             PruningError: as for a prefill.
         """
         with self._method_time():
-            check_undrawn(self._pruner, self._random)
+            if self._stages:
+                check_undrawn(self._pruner, self._random)
             self._check()
             earlier, new = self.earlier, self.batch.tokens.unpruned
             places = sorted({kept.layer for kept in (*earlier.stages, *self.kept)})
