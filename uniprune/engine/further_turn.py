@@ -33,7 +33,7 @@ from uniprune.pruning.base import Pruner, Stage
 
 @dataclass(frozen=True)
 class EarlierTurns:
-    """What a cache holds before a turn.
+    """Tokens that a cache holds before a turn.
 
     Attributes:
         stages: the tokens from every layer on at which some were dropped, in layer order.
@@ -156,7 +156,8 @@ class FurtherTurn(Prefill):
             PruningError: as for a prefill.
         """
         with self._method_time():
-            check_undrawn(self._pruner, self._random)
+            if self._stages:
+                check_undrawn(self._pruner, self._random)
             self._check()
             earlier, new = self.earlier, self.batch.tokens.unpruned
             places = sorted({kept.layer for kept in (*earlier.stages, *self.kept)})
