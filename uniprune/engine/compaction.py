@@ -110,12 +110,14 @@ def cached_layers(cache: Any) -> list[CachedLayer] | None:
         token, columns, state = 0, 0, 0
         if hasattr(layer, "get_seq_length"):
             for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-                if not isinstance(part, Tensor) or part.dim() != 4:
+                shape = part.shape if isinstance(part, Tensor) else ()
+                if len(shape) != 4:
                     return None
-                _, heads, columns, width = part.shape
-                token += heads * width * part.element_size()
-        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
-            state += sum(part[0].numel() * part.element_size() for part in states.values() if part is not None)
+                _, heads, columns, width = shape
+                token += heads * width * part.dtype.itemsize
+        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
+            if states:
+                state += sum(part[0].numel() * part.dtype.itemsize for part in states.values() if part is not None)
         sizes.append(CachedLayer(token, columns, state))
     return sizes
 
