@@ -1,25 +1,42 @@
-"""The GPU kernel of clustering, interpreted on the CPU: run by tests/pruning/test_fused.py with TRITON_INTERPRET=1."""
+"""The GPU kernels of clustering, interpreted on the CPU: run by tests/pruning/test_fused.py with TRITON_INTERPRET=1."""
 
 import pytest
 import torch
 
 from uniprune.pruning import clustering, clustering_triton
-from uniprune.pruning.clustering import _separations, disagreement
+from uniprune.pruning.clustering import _density_peaks, disagreement
+from uniprune.pruning.functional import products
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_separations(ordered: bool, dtype: torch.dtype) -> None:
-    draw = torch.Generator().manual_seed(0)
-    distance = torch.rand(2, 19, 19, generator=draw)
-    for density in (torch.rand(2, 19, generator=draw), torch.rand(2, 19, generator=draw).round(), torch.zeros(2, 19)):
-        want = _separations(distance, density.to(dtype), ordered)
-        assert torch.equal(clustering_triton.separations(distance, density.to(dtype), ordered), want)
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreting an operation takes up to a millisecond."""
+    for module in (clustering, clustering_triton):
+        monkeypatch.setattr(module, "SIZES", (16, 32))
+
+
+@pytest.mark.parametrize(("tokens", "clusters", "digits"), [(1, 1, 0), (16, 3, 0), (17, 17, 0), (17, 4, 6)])
+def test_clusters(tokens: int, clusters: int, digits: int) -> None:
+    draw = torch.Generator().manual_seed(tokens)
+    x = torch.randn(2, tokens, 6, generator=draw).mul(2).round(decimals=digits)
+    x = x if digits else x.clamp(-2, 2)
+    want = _density_peaks(x, clusters, None)
+    got = clustering_triton.density_peaks(products(x, x), 6, clusters)
+    assert all(map(torch.equal, got, want))
+
+
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
+def test_broken_numbers_never_point_outside() -> None:
+    centres, owner = clustering_triton.density_peaks(torch.full((1, 9, 9), torch.nan), 6, 2)
+    assert centres.tolist() == [[-10, -10]]
+    assert owner.min() >= 0
+    assert owner.max() < 2
 
 
 def test_the_check_before_use(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr(clustering, "SIZES", (32,))
+    for module in (clustering, clustering_triton):
+        monkeypatch.setattr(module, "SIZES", (16,))
     assert disagreement(cpu, torch.float32) == ""
-    monkeypatch.setattr(clustering, "_separations", lambda distance, *rest: distance.amin(-1))
-    assert "finds other distances" in disagreement(cpu, torch.float32)
+    monkeypatch.setattr(clustering, "_density_peaks", lambda x, k, noise: _density_peaks(x.flip(-2), k, noise))
+    assert "form other clusters" in disagreement(cpu, torch.float32)

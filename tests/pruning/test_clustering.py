@@ -1,28 +1,37 @@
 """The GPU kernel of clustering: compiled without a GPU, left out where it does not work."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from uniprune.pruning import clustering
+from uniprune.pruning.functional import products
 
 triton = pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("density", ["fp32", "fp64"])
-def test_the_kernel_compiles_for_a_gpu(density: str) -> None:
+def test_kernels_compile_for_a_gpu() -> None:
     """Down to machine code of compute capability 9.0, in every size."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from uniprune.pruning import clustering_triton as kernels
 
-    pointers = {"distance": "*fp32", "density": f"*{density}", "far": "*fp32", "nearest": "*fp32", "tokens": "i32"}
+    def build(kernel: Any, signature: dict[str, str], constants: dict[str, int]) -> None:
+        source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
+        assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).asm["cubin"]
+
     for size in clustering.SIZES:
-        constants = {"ORDERED": True, "SIZE": size}
-        signature = pointers | dict.fromkeys(constants, "constexpr")
-        source = ASTSource(fn=kernels._separations, signature=signature, constexprs=constants)
-        assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+        numbers = {"products": "*fp32", "distance": "*fp32", "most": "*fp32", "density": "*fp64"}
+        whole = {"tokens": "i32", "width": "i32", "clusters": "i32"}
+        build(kernels._densities, numbers | whole, {"SIZE": size})
+        scores = {"distance": "*fp32", "most": "*fp32", "density": "*fp64", "score": "*fp64", "tokens": "i32"}
+        build(kernels._scores, scores, {"SIZE": size})
+    owners = {"distance": "*fp32", "centres": "*i64", "owner": "*i64", "tokens": "i32", "clusters": "i32"}
+    build(kernels._owners, owners, {"TOKENS": kernels.TOKENS})
 
 
 def test_a_machine_without_a_working_triton_keeps_the_operations() -> None:
@@ -36,11 +45,19 @@ def test_a_machine_without_a_working_triton_keeps_the_operations() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("tokens", [1, 77, 770, 1500, 4096])
-def test_the_kernel_on_the_gpu(tokens: int) -> None:
+def test_kernels_on_the_gpu(tokens: int) -> None:
     draw = torch.Generator().manual_seed(tokens)
-    distance, density = (torch.rand(2, tokens, *more, generator=draw) for more in ((tokens,), ()))
-    assert clustering.fused(distance.cuda())
-    for values in (density, density.mul(9).round()):
-        for ordered in (True, False):
-            got = clustering.separations(distance.cuda(), values.double().cuda(), ordered)
-            assert torch.equal(got.cpu(), clustering.separations(distance, values.double(), ordered))
+    x = torch.randn(2, tokens, 8, generator=draw).mul(3).round()  # whole numbers: products and means are exact
+    x = x - x.mean(-2, keepdim=True).round()
+    clusters = tokens // 30 + 1
+    assert clustering.fused(x.cuda())
+    want = clustering._density_peaks(x, clusters, None)
+    found = clustering_triton_of(x.cuda(), clusters)
+    assert all(torch.equal(one.cpu(), other) for one, other in zip(found, want, strict=True))
+
+
+def clustering_triton_of(x: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
+    """Return what the kernels find for centred tokens."""
+    from uniprune.pruning import clustering_triton as kernels
+
+    return kernels.density_peaks(products(x, x), x.shape[-1], clusters)

@@ -38,9 +38,7 @@ def test_kernels_compile_for_a_gpu() -> None:
 def test_a_machine_without_a_working_triton_keeps_the_operations() -> None:
     if torch.cuda.is_available():
         pytest.skip("Triton works here")
-    with pytest.warns(
-        RuntimeWarning, match="rules of selection run on cpu as several operations each, slower"
-    ):
+    with pytest.warns(RuntimeWarning, match="rules of selection run on cpu as several operations each, slower"):
         assert not functional._proven.__wrapped__(torch.device("cpu"))
     assert functional.fused(torch.ones(3)) is None
 

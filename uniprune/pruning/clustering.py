@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from uniprune.pruning.functional import at_least_float32, gram, rows_of, top_k
+from uniprune.pruning.functional import at_least_float32, gram, products, rows_of, top_k
 from uniprune.utils.kernels import proven
 
 SIZES = (1024, 4096)
@@ -32,80 +32,71 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
         O(N^2) memory.
     """
     x = at_least_float32(tokens)
-    distance = _squared_distances(x - x.mean(-2, keepdim=True))
+    x = x - x.mean(-2, keepdim=True)  # the nearer to 0, the fewer digits cancel
+    if noise is None and fused(x):
+        from uniprune.pruning import clustering_triton as kernels
+
+        pairs = products(x, x).reshape(-1, x.shape[-2], x.shape[-2]).contiguous()
+        centres, owner = kernels.density_peaks(pairs, x.shape[-1], clusters)
+        return centres.view(*x.shape[:-2], clusters), owner.view(x.shape[:-1])
+    return _density_peaks(x, clusters, noise)
+
+
+def _density_peaks(x: Tensor, clusters: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    """[..., clusters] and [..., N] of the same for centred tokens, by operations of torch."""
+    distance = _squared_distances(x)
     # In float64 the sum of a few float32 is exact, so that equal distances make ties in any order of `topk`.
     spread = distance.topk(clusters, largest=False, sorted=False).values.mean(-1, dtype=torch.float64)
     density = (spread / -x.shape[-1]).exp()
-    if noise is not None:
-        density = density.to(x) + noise.to(x)
-    apart = separations(distance, density, ordered=noise is None)
+    if noise is None:
+        order = density.argsort(descending=True, stable=True)
+        falling = torch.arange(order.shape[-1], 0, -1, device=order.device).expand_as(order)
+        height = torch.empty_like(order).scatter_(-1, order, falling)
+    else:
+        height = density = density.to(x) + noise.to(x)
+    no_denser = height[..., None, :] <= height[..., None]
+    apart = distance.amax((-2, -1), keepdim=True).where(no_denser, distance).amin(-1)
     centres = top_k(density * apart.sqrt_(), clusters)  # the scale of the distances ranks nothing
     owner = rows_of(distance, centres).min(-2).indices
     own = torch.arange(clusters, device=owner.device).expand_as(centres)
     return centres, owner.scatter_(-1, centres, own)
 
 
-def separations(distance: Tensor, density: Tensor, ordered: bool) -> Tensor:
-    """[..., N] distance of every token to its nearest denser one, the largest distance of all where there is none.
+def fused(x: Tensor) -> bool:
+    """Check whether GPU kernels cluster tokens like `x` [..., N, D].
 
-    `distance` is [..., N, N], `density` [..., N]; of two equally dense tokens the first counts as the denser one if
-    `ordered`, else neither.
+    They need a CUDA device, Triton (part of torch's CUDA builds), and tokens that one block of threads can hold.
     """
-    if fused(distance):
-        from uniprune.pruning import clustering_triton as kernels
-
-        pairs = distance.reshape(-1, *distance.shape[-2:]).contiguous()
-        found: Tensor = kernels.separations(pairs, density.reshape(len(pairs), -1).contiguous(), ordered)
-        return found.view(density.shape)
-    return _separations(distance, density, ordered)
-
-
-def _separations(distance: Tensor, density: Tensor, ordered: bool) -> Tensor:
-    """[..., N] of the same, by operations of torch."""
-    height = density
-    if ordered:
-        order = density.argsort(descending=True, stable=True)
-        falling = torch.arange(order.shape[-1], 0, -1, device=order.device).expand_as(order)
-        height = torch.empty_like(order).scatter_(-1, order, falling)
-    no_denser = height[..., None, :] <= height[..., None]
-    return distance.amax((-2, -1), keepdim=True).where(no_denser, distance).amin(-1)
-
-
-def fused(distance: Tensor) -> bool:
-    """Check whether a GPU kernel finds separations by `distance` [..., N, N].
-
-    It needs a CUDA device, Triton (part of torch's CUDA builds), and tokens that one block of threads can hold.
-    """
-    if not distance.is_cuda or distance.shape[-1] > max(SIZES) or find_spec("triton") is None:
+    if not x.is_cuda or x.shape[-2] > max(SIZES) or find_spec("triton") is None:
         return False
-    return _proven(distance.device, distance.dtype)
+    return _proven(x.device, x.dtype)
 
 
 @cache
 def _proven(device: torch.device, dtype: torch.dtype) -> bool:
-    """Check whether the kernel finds what torch does; tried once, so that timed calls are not."""
+    """Check whether the kernels find the clusters of torch; tried once, so that timed calls are not."""
     what = f"clusters are formed on {device}"
     return proven(what, "operation by operation", lambda: disagreement(device, dtype))
 
 
 def disagreement(device: torch.device, dtype: torch.dtype) -> str:
-    """Compare the kernel with torch in every size, with ties; return the first difference, "" for none.
+    """Compare the kernels with torch in every size, with ties; return the first difference, "" for none.
 
     Raises:
-        Exception: the kernel cannot be compiled or run here.
+        Exception: a kernel cannot be compiled or run here.
     """
     from uniprune.pruning import clustering_triton as kernels
 
     draw = torch.Generator().manual_seed(0)
-    for size in SIZES:
-        tokens = size // 4 + 1
-        distance = torch.rand(2, tokens, tokens, generator=draw).to(device, dtype)
-        for wide in (torch.float64, dtype):
-            density = torch.rand(2, tokens, generator=draw).mul(tokens).round().to(device, wide)
-            for ordered in (True, False):
-                want = _separations(distance, density, ordered)
-                if not torch.equal(kernels.separations(distance, density, ordered), want):
-                    return f"the kernel of {size} tokens finds other distances"
+    for size, smaller in zip(SIZES, (0, *SIZES), strict=False):
+        tokens = smaller + min(60, size // 2)
+        # Whole numbers, whose products are exact in any order of additions.
+        x = torch.randn(2, tokens, 8, generator=draw).mul(3).round().to(device, dtype)
+        pairs = products(x, x).contiguous()
+        for clusters in (1, 7):
+            want = _density_peaks(x, clusters, None)
+            if not all(map(torch.equal, kernels.density_peaks(pairs, 8, clusters), want)):
+                return f"the kernels of {size} tokens form other clusters"
     return ""
 
 
@@ -114,6 +105,6 @@ def _squared_distances(x: Tensor) -> Tensor:
 
     So mutual nearest neighbours tie. The nearer `x` is to 0, the fewer digits cancel: pass it centred.
     """
-    products = gram(x)
-    square = products.diagonal(dim1=-2, dim2=-1)
-    return (square[..., None] + square[..., None, :]).sub_(products, alpha=2).clamp_(min=0)
+    pairs = gram(x)
+    square = pairs.diagonal(dim1=-2, dim2=-1)
+    return (square[..., None] + square[..., None, :]).sub_(pairs, alpha=2).clamp_(min=0)
