@@ -122,7 +122,7 @@ class AttentionCapture:
         return self._heads(projected, "q_norm")
 
     def _masked(self, logits: Tensor, row: int, queries: Tensor, unseen: Tensor) -> Tensor:
-        """Return `logits` [heads, r, n] of positions `queries` [r] under the layer mask, else without `unseen` [r, n]."""
+        """Return `logits` [heads, r, n] of positions `queries` [r] under the layer mask, else but `unseen` [r, n]."""
         if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
             return logits.masked_fill_(unseen, -torch.inf)
         own = self.mask[row if len(self.mask) > 1 else 0].to(logits.device)[:, queries, : logits.shape[-1]]
