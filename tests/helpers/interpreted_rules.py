@@ -7,8 +7,15 @@ from uniprune.pruning import rules_triton
 from uniprune.pruning.functional import _group_means, _top_k
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreting an operation takes up to a millisecond."""
+    monkeypatch.setattr(rules_triton, "OWN", 16)
+    monkeypatch.setattr(rules_triton, "OTHERS", 32)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
-@pytest.mark.parametrize("tokens", [1, 31, 300])
+@pytest.mark.parametrize("tokens", [1, 7, 50])
 def test_ranks(tokens: int, dtype: torch.dtype) -> None:
     draw = torch.Generator().manual_seed(0)
     scores = torch.randn(2, tokens, generator=draw).to(dtype)
@@ -40,6 +47,8 @@ def test_means(dtype: torch.dtype) -> None:
 
 def test_the_check_before_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules_triton, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(rules_triton, "OWN", 256)
+    monkeypatch.setattr(rules_triton, "OTHERS", 256)
     cpu = torch.device("cpu")
     assert rules_triton.disagreement(_top_k, _group_means, cpu) == ""
     other = rules_triton.disagreement(lambda scores, keep: torch.arange(keep), _group_means, cpu)

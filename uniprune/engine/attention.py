@@ -122,7 +122,10 @@ class AttentionCapture:
         return self._heads(projected, "q_norm")
 
     def _masked(self, logits: Tensor, row: int, queries: Tensor, unseen: Tensor) -> Tensor:
-        """Return `logits` [heads, r, n] of positions `queries` [r] under the layer mask, else but `unseen` [r, n]."""
+        """Return `logits` [heads, r, n] of positions `queries` [r] under the layer's mask.
+
+        Without a mask of pairs, `unseen` [r, n] are left out.
+        """
         if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
             return logits.masked_fill_(unseen, -torch.inf)
         own = self.mask[row if len(self.mask) > 1 else 0].to(logits.device)[:, queries, : logits.shape[-1]]
@@ -178,4 +181,5 @@ def _products(query: Tensor, keys: Tensor) -> Tensor:
     if query.is_cuda:  # one operation for six; on a CPU a row's bits would depend on how many rows are computed
         folded = query.reshape(len(keys), -1, width)
         return torch.bmm(folded, keys.transpose(-1, -2)).view(heads, rows, -1)
-    return (query.unflatten(0, (len(keys), -1)) @ keys[:, None].transpose(-1, -2)).flatten(0, 1)
+    grouped: Tensor = query.unflatten(0, (len(keys), -1)) @ keys[:, None].transpose(-1, -2)
+    return grouped.flatten(0, 1)

@@ -89,7 +89,7 @@ def disagreement(device: torch.device, dtype: torch.dtype) -> str:
 
     draw = torch.Generator().manual_seed(0)
     for size, smaller in zip(SIZES, (0, *SIZES), strict=False):
-        tokens = smaller + min(60, size // 2)
+        tokens = smaller + min(60, size - smaller)
         # Whole numbers, whose products are exact in any order of additions.
         x = torch.randn(2, tokens, 8, generator=draw).mul(3).round().to(device, dtype)
         pairs = products(x, x).contiguous()
