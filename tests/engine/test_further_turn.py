@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,11 +14,13 @@ from tests.helpers.oracles import dropped_by, gathered_layers
 from tests.helpers.pruners import Plan, generate
 from tests.helpers.tiny import IMAGE, LAYERS, build, fresh_model, inputs, row
 from uniprune.engine import PromptInfo, Session, prune
-from uniprune.errors import UnsupportedError, UserError
-from uniprune.methods.fastv import FastV
+from uniprune.methods.cdpruner import CDPruner
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.pooling import Pooling
+from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
-from uniprune.pruning.base import Pruner
+from uniprune.methods.visionzip import VisionZip
 
 pytestmark = pytest.mark.end_to_end
 
@@ -149,6 +150,37 @@ def test_after_a_first_turn_of_text_an_image_is_pruned(family: str) -> None:
     torch.testing.assert_close(logits, wanted(model, talk), atol=3e-4, rtol=1e-3)
 
 
+MERGING = {
+    "merged": VisionZip(ratio=0.5),
+    "recycled": PruMerge(ratio=0.5),
+    "pooled": Pooling(ratio=0.25),
+    "released": DivPrune(ratio=0.5, order="release"),
+    "released twice": DivPrune(ratio=0.5, order="release") >> RandomIntra(ratio=0.3, layer=2, order="release"),
+    "by the question": CDPruner(ratio=0.5),
+}
+
+
+@pytest.mark.parametrize("name", MERGING)
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "qwen3_vl"])
+def test_a_prompt_in_two_parts_equals_the_prompt_in_one(family: str, name: str) -> None:
+    """Words, then the image and the question: tokens that are merged or moved, and the deepstack's features."""
+    model, x = fresh_model(family), inputs(family)
+    parts = [
+        {key: value[:, part] if key in SEQUENCES else value for key, value in x.items() if key != "attention_mask"}
+        for part in (slice(None, 3), slice(3, None))
+    ]
+    step = torch.tensor([[21]])
+    with prune(model, MERGING[name]) as session, torch.no_grad():
+        cache = model(input_ids=parts[0]["input_ids"], use_cache=True).past_key_values
+        got = [model(**parts[1], past_key_values=cache).logits[:, -1]]
+        got.append(model(input_ids=step, past_key_values=cache).logits[:, -1])
+        out = model(**x, use_cache=True)
+        want = [out.logits[:, -1], model(input_ids=step, past_key_values=out.past_key_values).logits[:, -1]]
+    torch.testing.assert_close(torch.cat(got), torch.cat(want), atol=3e-4, rtol=1e-3)
+    [[apart], [whole]] = (report.rows for report in session.reports[1:])
+    assert (apart.entering, apart.positions) == (whole.entering, whole.positions)
+
+
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
 def test_rows_of_a_padded_batch_are_rows_alone(family: str) -> None:
     """Prompts of other lengths, then turns of one length whose images may differ in size, and what is left of them."""
@@ -208,62 +240,3 @@ def test_the_report_is_about_the_turn() -> None:
     assert first.kv_bytes is not None
     assert second.kv_bytes == first.kv_bytes / held * new
     assert cache.get_seq_length() == new + held
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evicting(RandomIntra):
-    """Forgets in decoding what it dropped."""
-
-    def evict_from(self, num_layers: int) -> int:
-        return 1
-
-
-REFUSED = {
-    "attention": (FastV(ratio=0.5, layer=2), "FastV ranks by attention of the language model"),
-    "eviction": (Evicting(ratio=0.5), "Evicting evicts tokens from the cache"),
-    "compact": (RandomPre(ratio=0.5, positions="compact"), "has compact positions"),
-}
-
-
-@pytest.mark.parametrize(("pruner", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_would_not_be_exact_is_refused(pruner: Pruner, reason: str) -> None:
-    model, x, turn = build("llava"), inputs("llava"), inputs("llava", seed=1)
-    with prune(model, pruner), torch.no_grad():
-        cache = model(**x, use_cache=True).past_key_values
-        with pytest.raises(UnsupportedError, match=f"images on top of a filled KV cache are not supported .*{reason}"):
-            model(**turn, past_key_values=cache)
-
-
-@pytest.mark.parametrize("family", ["gemma3", "gemma4", "qwen3_5", "llava-mistral"])
-def test_so_are_windows_and_linear_attention(family: str) -> None:
-    model, x, turn = build(family), inputs(family), inputs(family, seed=1)
-    with prune(model, RandomPre(ratio=0.5)), torch.no_grad():
-        cache = model(**x, use_cache=True).past_key_values
-        with pytest.raises(UnsupportedError, match="this model has layers with windows, linear or two-way attention"):
-            model(**turn, past_key_values=cache)
-
-
-def test_a_turn_that_no_longer_fits_is_refused_by_its_length() -> None:
-    model = fresh_model("llava", max_position_embeddings=70)
-    x, turn = inputs("llava"), inputs("llava", seed=1)
-    own = {name: value for name, value in turn.items() if name != "attention_mask"}
-    with prune(model, RandomPre(ratio=0.5)), torch.no_grad():
-        cache = model(**x, use_cache=True).past_key_values
-        model(**own, past_key_values=cache)
-        with pytest.raises(UserError, match=r"the conversation takes \d+ positions, but the model was made for 70"):
-            model(**own, past_key_values=cache)
-
-
-def test_arguments_that_do_not_continue_the_conversation_are_refused() -> None:
-    model, x, turn = build("qwen2_5_vl"), inputs("qwen2_5_vl"), inputs("qwen2_5_vl", seed=1)
-    own = {name: value for name, value in turn.items() if name != "attention_mask"}
-    with prune(model, RandomPre(ratio=0.5)), torch.no_grad():
-        cache = model(**x, use_cache=True).past_key_values
-        with pytest.raises(UnsupportedError, match=r"the attention_mask of a turn .* is \[1, \d+\]; expected"):
-            model(**turn, past_key_values=cache)
-        positions = torch.arange(own["input_ids"].shape[1]).expand(3, 1, -1)
-        with pytest.raises(UnsupportedError, match="the turn begins at position 0, but the conversation goes on at"):
-            model(**own, position_ids=positions, past_key_values=cache)
-        own.pop("mm_token_type_ids")
-        with pytest.raises(UnsupportedError, match="needs mm_token_type_ids"):
-            model(**own, past_key_values=cache)

@@ -53,6 +53,8 @@ def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
         "uniprune.pruning.view",
         "uniprune.pruning.budget",
         "uniprune.pruning.fields",
+        "uniprune.utils",
+        "uniprune.utils.kernels",  # warns where a kernel is left out: equal choices either way
     }
     for rule in sources.RULES:
         file = sources._file(rule)

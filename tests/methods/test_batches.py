@@ -131,3 +131,33 @@ def test_what_no_batch_can_decide_is_left_to_single_views() -> None:
     assert method("visionzip", "cls=true").select_batch(ViewBatch(views), 5) is None
     short = [views[0], replace(views[1], after=torch.arange(2))]
     assert method("dart", "").select_batch(ViewBatch(short), 9) is None
+
+
+def on_gpu(view: View) -> View:
+    """Return the view with its tensors on a GPU; cells and draws stay on the CPU."""
+    moved = {name: getattr(view, name).cuda() for name in ("tokens", "prompt", "text", "after")}
+    rows, vision = Rows(view.attention.values.cuda()), Vision(view.vision.values.cuda())  # type: ignore[attr-defined]  # stand-ins
+    return replace(view, attention=rows, upcoming=rows, vision=vision, **moved)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "setting"), CASES)
+def test_a_gpu_chooses_as_the_cpu_without_waiting(name: str, setting: str) -> None:
+    """In float64, where no rounding of another order of additions can swap two scores."""
+    pruner = method(name, setting)
+
+    def views() -> list[View]:
+        return [drawn(150, "random", torch.float64, seed) for seed in range(4)]
+
+    want, moved, again = alone(pruner, views(), 20), list(map(on_gpu, views())), list(map(on_gpu, views()))
+    together(pruner, moved, 20)  # builds kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = together(pruner, again, 20)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert found.indices.tolist() == [one.indices.tolist() for one in want]
+    if found.tokens is not None:
+        expected = torch.stack([one.tokens for one in want if one.tokens is not None])
+        torch.testing.assert_close(found.tokens.cpu(), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -57,22 +58,28 @@ def test_attention_within_windows(dtype: torch.dtype, size: int, lengths: tuple[
 @pytest.mark.parametrize(
     "family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "llava-pixtral", "mistral3"]
 )
-def test_features_are_those_of_sdpa(family: str, dtype: torch.dtype) -> None:
-    """Within 3 % of their norm, as far as kernels of half precision differ."""
+def test_features_are_as_exact_as_those_of_sdpa(family: str, dtype: torch.dtype) -> None:
+    """Against float64 with the same weights; the tiny models' few sharp heads spread bfloat16's rounding to 3 %."""
     model = fresh_model(family).to(GPU, dtype)
-    adapter = find_adapter(model)
-    if not adapter.packed:
+    if not find_adapter(model).packed:
         pytest.skip("this transformers passes no bounds")
-    batch = {
-        name: x.to(GPU, dtype if x.is_floating_point() else x.dtype)
-        for name, x in inputs(family, (1, 2)).items()
-        if name not in ("input_ids", "attention_mask")
-    }
-    made = []
-    for kernel in ("sdpa", VARLEN):
-        use_tower_attention(model, kernel)
-        with torch.inference_mode():
-            output = encode(adapter, batch).pooler_output
-        made.append(output if isinstance(output, Tensor) else torch.cat(list(output)))
-    want, got = made
-    assert distance(got, want) < 0.03
+    batch = {name: x.to(GPU, dtype) if x.is_floating_point() else x.to(GPU) for name, x in pixels(family).items()}
+    sdpa = features(model, batch)
+    use_tower_attention(model, VARLEN)
+    got = features(model, batch)
+    use_tower_attention(model, "sdpa")
+    exact = features(model.double(), {name: x.double() if x.is_floating_point() else x for name, x in batch.items()})
+    assert distance(got, exact) < 1.5 * distance(sdpa, exact)
+    assert distance(got, sdpa) < (0.03 if dtype == torch.float16 else 0.06)
+
+
+def pixels(family: str) -> dict[str, Tensor]:
+    """Return the pixel inputs of three images of different sizes."""
+    return {name: x for name, x in inputs(family, (1, 2)).items() if name not in ("input_ids", "attention_mask")}
+
+
+def features(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Return the image features of a model: [tokens, D]."""
+    with torch.no_grad():
+        output = encode(find_adapter(model), batch).pooler_output
+    return output if isinstance(output, Tensor) else torch.cat(list(output))

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 LEAST = 20.0
 """Seconds below which no block is started."""
 DONE = "done"
-GRACE = 5.0
+GRACE = 10.0
 """Seconds in which an interrupted block may end by itself."""
 TINY = {
     "qwen2.5-vl-7b": ("tiny-qwen2.5-vl", 36),
