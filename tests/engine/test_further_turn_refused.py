@@ -77,7 +77,7 @@ def test_images_that_would_be_counted_as_text_are_refused() -> None:
         earlier = EarlierTurns.of(state, cache, None, 1)
         assert torch.equal(turn_positions(find_adapter(model), earlier, own), whole["position_ids"])
         own["position_ids"] = whole["position_ids"][:1].expand(3, -1, -1)
-        with pytest.raises(UnsupportedError, match=r"images are counted as text, .* uniprune\.engine\.next_turn returns"):
+        with pytest.raises(UnsupportedError, match=r"images are counted as text, .* uniprune\.engine\.next_turn"):
             turn_positions(find_adapter(model), earlier, own)
 
 

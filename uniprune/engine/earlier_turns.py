@@ -117,8 +117,7 @@ def turn_positions(adapter: ModelAdapter, earlier: EarlierTurns, kwargs: dict[st
         return first[-3:] + torch.arange(ids.shape[1], device=ids.device).expand(3, len(ids), -1)
     first, given = first[-3:], kwargs.get("position_ids")  # `generate` has a count before the three axes
     if all(kwargs.get(name) is None for name in GRIDS):  # `generate` keeps them from the forward
-        axes = None if given is None else given[-3:].amax(0) - given[-3:].amin(0)
-        if axes is None or not bool(axes[images].any()):
+        if given is None or torch.equal(given[-3:].amax(0)[images], given[-3:].amin(0)[images]):
             raise UnsupportedError(
                 "the turn's images are counted as text, for their grids are not known here; for generate, pass what "
                 "uniprune.engine.next_turn returns"
