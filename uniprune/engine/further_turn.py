@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.checks import check_undrawn
@@ -187,8 +188,8 @@ def _check_turn(
         problem = f"{name} evicts tokens from the cache"
     elif pruner.positions == "compact" or (state is not None and state.shift is not None):
         problem = f"{name} has compact positions"
-    elif any(getattr(layer, "is_compileable", False) for layer in cache.layers):
-        problem = "the cache has a fixed size"
+    elif type(cache) is not DynamicCache or cache.offloading:
+        problem = f"it is {'an offloaded' if cache.offloading else 'a'} {type(cache).__name__}"
     elif kwargs.get("input_ids") is None:
         problem = "the turn has no input_ids"
     elif state is None:
