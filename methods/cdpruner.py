@@ -62,7 +62,7 @@ class CDPruner(PreLLM):
 
 def unit_range(relevance: Tensor) -> Tensor:
     """Shift and scale `relevance` [..., N] to (0, 1]; all ones if it is constant."""
-    low, high = relevance.amin(-1, keepdim=True), relevance.amax(-1, keepdim=True)
+    low, high = relevance.aminmax(dim=-1, keepdim=True)
     return (relevance - low + STEP) / (high - low).clamp(min=STEP)
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
-from uniprune.pruning.budget import keep_count
-from uniprune.pruning.functional import group_means, top_k
-from uniprune.pruning.view import Grid, View
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
+from ._fopru import Significance, best_rows, significance
+
 Strategy = Literal["rank", "row"]
-Significance = Literal["high-variance", "low-variance"]
 
 
 @register_method(
@@ -60,20 +60,8 @@ class FoPru(PreLLM):
         return self.strategy == "rank"
 
     def select(self, view: View, keep: int) -> Tensor:
-        emitted, received = view.vision.exchanged(self.vision_layer)
-        scores = significance(emitted, received, self.significance)
+        scores = significance(view.vision.exchanged(self.vision_layer), self.significance)
         return top_k(scores, keep) if self.strategy == "rank" else best_rows(scores, view.grids, self.ratio)
 
-
-def significance(emitted: Tensor, received: Tensor, choice: Significance) -> Tensor:
-    """The direction, each [N], whose attention varies more, or less; of equally varying ones the received one."""
-    emits, receives = emitted.var(correction=0), received.var(correction=0)
-    return emitted if (emits > receives if choice == "high-variance" else emits < receives) else received
-
-
-def best_rows(scores: Tensor, grids: list[Grid], ratio: float) -> Tensor:
-    """Indices of all tokens in the rows with the best mean of `scores` [N], best row first, in raster order within."""
-    widths = torch.tensor([w for t, h, w in grids for _ in range(t * h)], device=scores.device)
-    row = torch.arange(len(widths), device=scores.device).repeat_interleave(widths)
-    rank = top_k(group_means(scores[:, None], row, len(widths))[:, 0], len(widths)).argsort()[row]
-    return rank.argsort(stable=True)[: int((rank < keep_count(len(widths), ratio)).sum())]
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
+        return top_k(significance(batch.vision.exchanged(self.vision_layer), self.significance), keep)

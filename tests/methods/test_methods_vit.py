@@ -14,9 +14,10 @@ from tests.helpers.views import decide, make_view
 from uniprune.engine import PrefillReport, prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.methods._fopru import best_rows, significance
 from uniprune.methods.cdpruner import CDPruner, conditional_kernel, unit_range
 from uniprune.methods.fastv import FastV
-from uniprune.methods.fopru import FoPru, best_rows, significance
+from uniprune.methods.fopru import FoPru
 from uniprune.methods.gprune import GPrune, graph_scores
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
@@ -311,11 +312,11 @@ def test_rows() -> None:
 
 def test_significance_varies_most_and_ties_go_to_what_is_received() -> None:
     flat, steep = torch.tensor([1.0, 1, 1]), torch.tensor([0.0, 1, 2])
-    assert significance(steep, flat, "high-variance") is steep
-    assert significance(flat, steep, "high-variance") is steep
-    assert significance(steep, flat, "low-variance") is flat
+    several = torch.stack([torch.stack([steep, flat]), torch.stack([flat, steep])])
+    assert significance(several, "high-variance").tolist() == [steep.tolist()] * 2
+    assert significance(several, "low-variance").tolist() == [flat.tolist()] * 2
     for choice in ("high-variance", "low-variance"):
-        assert significance(flat, received := flat + 1, choice) is received  # type: ignore[arg-type]
+        assert significance(torch.stack([flat, flat + 1]), choice).tolist() == [2, 2, 2]  # type: ignore[arg-type]
 
 
 def test_fopru_without_reordering_hands_tokens_over_by_significance() -> None:

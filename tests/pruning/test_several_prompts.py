@@ -31,12 +31,33 @@ from uniprune.pruning.merging import add_neighbours, combined, merge_into_neares
 P, N, D = 3, 150, 9
 
 
+class Kernels:
+    """Loops in place of GPU kernels: the state they start from is made for all prompts at once."""
+
+    MOST_WORK = 10**6
+
+    @classmethod
+    def farthest_points(cls, distance: Tensor, nearest: Tensor, count: int, fresh: bool = False) -> Tensor:
+        """Return [..., count] picks."""
+        if nearest.dim() == 1:
+            return greedy._farthest_points(distance, nearest.clone(), count, fresh)
+        return torch.stack([cls.farthest_points(*one, count, fresh) for one in zip(distance, nearest, strict=True)])
+
+    @classmethod
+    def dpp_map(cls, kernel: Tensor, gain: Tensor, floor: Tensor, count: int) -> Tensor:
+        """Return [..., count] picks."""
+        if gain.dim() == 1:
+            return greedy._dpp_map(kernel, gain.clone(), floor, count)
+        return torch.stack([cls.dpp_map(*one, count) for one in zip(kernel, gain, floor, strict=True)])
+
+
 @pytest.fixture(params=["cpu", "gpu"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Take the operations of a GPU, here on the CPU, for "gpu"."""
     if request.param == "gpu":
         for module in (functional, merging):
             monkeypatch.setattr(module, "on_cpu", lambda x: False)
+        monkeypatch.setattr(greedy, "fused", lambda matrix: Kernels)
     return str(request.param)
 
 

@@ -1,7 +1,8 @@
 """Selection rules that several methods share. All break ties towards the lowest index and score in float32 or wider.
 
 Where shapes begin with dots, dimensions in front are prompts that are decided together: on a GPU by the same operations
-as one. On a CPU matrix products are made prompt by prompt, so that none of a prompt's bits depends on the others.
+as one. On a CPU matrix products are made prompt by prompt, so that none of a prompt's bits depends on the others; the
+products of a GPU may differ in the last bit, as the features of a batch do there.
 """
 
 from __future__ import annotations
@@ -157,7 +158,11 @@ def cosine_distance(tokens: Tensor) -> Tensor:
 
 def rows_of(x: Tensor, indices: Tensor) -> Tensor:
     """[..., k, C] rows `indices` [..., k] of `x` [..., N, C], which may share those in front. O(k C)."""
-    return x[indices] if indices.dim() == 1 else x.gather(-2, indices[..., None].expand(*indices.shape, x.shape[-1]))
+    if indices.dim() == 1:
+        return x[indices]
+    if on_cpu(x):  # where gathering number by number takes several times as long
+        return torch.stack([rows_of(*one) for one in zip(x, indices, strict=True)])
+    return x.gather(-2, indices[..., None].expand(*indices.shape, x.shape[-1]))
 
 
 def weighted_sums(features: Tensor, members: Tensor, weights: Tensor) -> Tensor:
