@@ -77,6 +77,7 @@ class Together(Pruner):
         if not self.together:
             return None
         self.sizes.append(len(batch))
+        assert bool((batch.cells.diff() > 0).all())
         for name, read in (READ | (INSIDE if self.inside else {})).items():
             for found, view in zip(read(batch), batch.views, strict=True):
                 torch.testing.assert_close(found, read(view), atol=1e-6, rtol=1e-5, msg=name)
