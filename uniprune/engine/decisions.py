@@ -51,8 +51,9 @@ class Answer:
 
 
 def batched(pruner: Pruner) -> bool:
-    """Check whether a method has the second form of `select`."""
-    return pruner.exact and type(pruner).select_batch is not Pruner.select_batch
+    """Check whether a method has the second form of `select`; one whose `select` was overridden since has not."""
+    owners = [next(kind for kind in type(pruner).__mro__ if name in vars(kind)) for name in ("select_batch", "select")]
+    return pruner.exact and owners[0] is not Pruner and issubclass(*owners)
 
 
 def choose(stage: Stage, sample: str, view: View, total: int, keep: int, width: int) -> Answer:
