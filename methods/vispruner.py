@@ -16,8 +16,8 @@ from uniprune.pruning.view import Space, View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-MOST_PAIRS = 2**24
-"""Pairs of tokens compared at once when prompts are decided together: 128 MiB of similarities."""
+MOST_PAIRS = 2**25
+"""Pairs of tokens of the prompts that are decided together: 256 MiB of similarities."""
 
 
 @register_method(
@@ -78,6 +78,17 @@ def important_and_diverse(features: Tensor, importance: Tensor, important: int, 
     Compared are the `features` [..., N, C].
     """
     ranked = top_k(importance, importance.shape[-1])
-    similarity = cosine_similarity(features.double())
+    similarity = similarities(features)
     diverse = drop_most_similar(similarity, ranked[..., important:], keep - important, step)
     return torch.cat((ranked[..., :important], diverse), dim=-1)
+
+
+def similarities(features: Tensor) -> Tensor:
+    """[..., N, N] cosines of `features` [..., N, C] in float64, prompt by prompt.
+
+    A product of several prompts may differ from that of one in the last bit, which chooses other tokens, and needs all
+    their features in float64 at once.
+    """
+    if features.dim() == 2:
+        return cosine_similarity(features.double())
+    return torch.stack([similarities(one) for one in features])

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import Size, Span, Tried, consecutive
 from uniprune.modeling.image_grouping import Grouping, any_runs
 from uniprune.modeling.patch_grid import PatchGridAdapter
@@ -71,6 +72,12 @@ class Pixtral(PatchGridAdapter):
         super().__init__(model)
         self.has_cls = False
         self.packed = "cu_seq_lens_q" in inspect.getsource(type(self.vision))  # transformers 5.17 passes no bounds
+        kernel = str(self.vision.config._attn_implementation)
+        if "flash" in kernel and not self.packed:
+            raise UnsupportedError(
+                f"this release of transformers passes attention kernel {kernel!r} no bounds of images, so those of a "
+                "batch would attend to each other in Pixtral's tower; use --attn sdpa, or transformers 5.23"
+            )
         self.merge = getattr(model.config, "spatial_merge_size", 1)
 
     def image_grouping(self) -> Grouping:

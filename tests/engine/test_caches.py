@@ -24,8 +24,8 @@ pytestmark = pytest.mark.end_to_end
 STEPS = 8
 STATIC = ("static", "sliding_window", "hybrid_chunked")
 """Values of `cache_implementation` that make a StaticCache; transformers names the last two deprecated."""
-SAMPLED = {("llava", "static"), ("qwen2_5_vl", "static")}
-"""Of the matrix, what `make test` runs."""
+SAMPLED = {("llava", "static")}
+"""Of the matrix, what `make test` runs; of other families and kernels, `test_decoding.py` has a part."""
 CASES = [
     pytest.param(family, name, marks=() if (family, name) in SAMPLED else pytest.mark.exhaustive)
     for family in FAMILIES
@@ -80,7 +80,7 @@ backend = pytest.mark.parametrize("backend", ["rounded", pytest.param("fp8", mar
 
 
 @backend
-@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava", pytest.param("qwen2_5_vl", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("plan", [{0: 0.4}, {2: 0.5, 4: 0.25}], ids=str)
 def test_a_quantised_cache_holds_what_that_of_a_shorter_prompt_would(
     family: str, plan: dict[int, float], backend: str, monkeypatch: pytest.MonkeyPatch
@@ -150,3 +150,16 @@ def test_a_static_cache_can_be_emptied_and_used_again(family: str) -> None:
             want = generate(model, batch, STEPS)[0]
             cache.reset()
             assert torch.equal(generate(model, batch, STEPS, past_key_values=cache)[0], want)
+
+
+@pytest.mark.parametrize("kind", ["StaticCache", "QuantizedCache"])
+def test_a_later_turn_with_images_needs_a_dynamic_cache(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = build("llava"), inputs("llava")
+    roomy = StaticCache(config=model.get_decoder().config, max_cache_len=200)
+    cache = roomy if kind == "StaticCache" else quantised(model, "rounded", monkeypatch)
+    both = torch.ones(1, 2 * x["input_ids"].shape[1], dtype=torch.long)
+    with prune(model, RandomPre(ratio=0.5)) as session, torch.no_grad():
+        model(**x, past_key_values=cache, use_cache=True)
+        with pytest.raises(UnsupportedError, match=f"new images on top of a filled KV cache .* it is a {kind}"):
+            model(**x | {"attention_mask": both}, past_key_values=cache)
+    assert len(session.reports) == 1

@@ -28,7 +28,7 @@ from uniprune.modeling.loading import Placement, load, outline
 pytestmark = pytest.mark.end_to_end
 
 STEPS = 6
-family = pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+family = pytest.mark.parametrize("family", ["llava", pytest.param("qwen2_5_vl", marks=pytest.mark.exhaustive)])
 
 
 # --- PEFT -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -95,20 +95,24 @@ def test_a_trace_without_marks_or_without_kernels() -> None:
 
 
 def test_the_timer_writes_its_marks_into_a_trace() -> None:
-    """The real profiler, on a CPU: spans between marks are those of the timer, in microseconds."""
+    """The real profiler, on a CPU: in the order of their times, marks name the spans that end there."""
     model = fresh_model("llava")
     timer = Timer(find_adapter(model), traced=True)
     pruner = MethodSpec("fastv", ratio=0.5).pruner()
-    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as profiler:
-        with timer, prune(model, pruner, timer):
-            generate(model, inputs("llava", (1,)), 1)
-        spans = timer.sample()
+    with (
+        torch.inference_mode(),
+        profile(activities=[ProfilerActivity.CPU]) as profiler,
+        timer,
+        prune(model, pruner, timer),
+    ):
+        generate(model, inputs("llava", (1,)), 1)
+    timer.sample()
     found = [event for event in trace_events(profiler) if event.get("name", "").startswith(MARK)]
     assert {event["cat"] for event in found} == {"user_annotation"}
-    times = sorted((event["ts"], event["name"].removeprefix(MARK)) for event in found)
-    for span in ("vision", "method", "prefill"):
-        seconds = sum(end - start for (start, _), (end, name) in pairwise(times) if name == span) / 1e6
-        assert seconds == pytest.approx(getattr(spans, span), rel=0.2, abs=5e-4)
+    names = [event["name"].removeprefix(MARK) for event in sorted(found, key=lambda event: event["ts"])]
+    assert [name for name, _ in groupby(names)][:4] == ["None", "vision", "None", "projector"]
+    assert {*names} == {"None", "vision", "projector", "method", "prefill"}
+    assert names[-1] == "prefill"
 
 
 def measured(busy: dict[str, float] | None) -> list[BenchRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -144,6 +145,18 @@ def test_torchs_kernel_reads_nothing(dtype: torch.dtype, monkeypatch: pytest.Mon
             None, query, key, value, None, scaling=80**-0.5, cu_seq_lens_q=bounds, max_length_q=16, **more
         )
     assert (out.shape, out.dtype, out.device.type, weights) == ((1, 40, 4, 80), dtype, "cuda", None)
+
+
+def test_flash_kernels_are_refused_where_pixtral_passes_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers 5.17, whose flash kernels would attend across images."""
+    monkeypatch.setattr(inspect, "getsource", lambda _: "")
+    model = fresh_model("llava-pixtral")
+    assert not find_adapter(model).packed
+    use_tower_attention(model, VARLEN)
+    with pytest.raises(
+        UnsupportedError, match=r"kernel 'varlen_flash' no bounds .* attend to each other in Pixtral's tower"
+    ):
+        find_adapter(model)
 
 
 # --- quantities of the tower ------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Thinning out a ranking, against a transcription of its definition."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,6 +74,15 @@ def test_a_machine_without_a_working_triton_keeps_the_rounds() -> None:
     assert thinning.fused(torch.eye(3), 3) is None
 
 
+def test_a_triton_that_cannot_be_imported_keeps_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "uniprune.pruning.thinning_triton", raising=False)
+    monkeypatch.delattr("uniprune.pruning.thinning_triton", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.warns(RuntimeWarning, match="triton"):
+        assert not thinning._proven.__wrapped__(torch.device("cpu"), torch.float64, 512)
+
+
+@pytest.mark.end_to_end
 def test_kernels_compile_for_a_gpu() -> None:
     """Down to machine code of compute capability 9.0, in the size that most images need."""
     triton = pytest.importorskip("triton", reason="Triton exists for Linux only")

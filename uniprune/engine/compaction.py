@@ -113,9 +113,10 @@ def cached_layers(cache: Any) -> list[CachedLayer] | None:
                 if not isinstance(part, Tensor) or part.dim() != 4:
                     return None
                 _, heads, columns, width = part.shape
-                token += heads * width * part.element_size()
-        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
-            state += sum(part[0].numel() * part.element_size() for part in states.values() if part is not None)
+                token += heads * width * part.dtype.itemsize
+        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
+            if states:
+                state += sum(part[0].numel() * part.dtype.itemsize for part in states.values() if part is not None)
         sizes.append(CachedLayer(token, columns, state))
     return sizes
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.checks import check_undrawn
@@ -32,7 +33,7 @@ from uniprune.pruning.base import Pruner, Stage
 
 @dataclass(frozen=True)
 class EarlierTurns:
-    """What a cache holds before a turn.
+    """Tokens that a cache holds before a turn.
 
     Attributes:
         stages: the tokens from every layer on at which some were dropped, in layer order.
@@ -155,7 +156,8 @@ class FurtherTurn(Prefill):
             PruningError: as for a prefill.
         """
         with self._method_time():
-            check_undrawn(self._pruner, self._random)
+            if self._stages:
+                check_undrawn(self._pruner, self._random)
             self._check()
             earlier, new = self.earlier, self.batch.tokens.unpruned
             places = sorted({kept.layer for kept in (*earlier.stages, *self.kept)})
@@ -259,8 +261,8 @@ def _check_turn(
         problem = f"{name} evicts tokens from the cache"
     elif pruner.positions == "compact" or (state is not None and state.shift is not None):
         problem = f"{name} has compact positions"
-    elif any(getattr(layer, "is_compileable", False) for layer in cache.layers):
-        problem = "the cache has a fixed size"
+    elif type(cache) is not DynamicCache or cache.offloading:
+        problem = f"it is {'an offloaded' if cache.offloading else 'a'} {type(cache).__name__}"
     elif kwargs.get("input_ids") is None:
         problem = "the turn has no input_ids"
     elif state is None:

@@ -236,7 +236,8 @@ class Prefill(Forward):
             PruningError: the method drew from a global random generator, or chose what it cannot.
         """
         with self._method_time():
-            check_undrawn(self._pruner, self._random)
+            if self._stages:
+                check_undrawn(self._pruner, self._random)
             self._check()
             cached = self.kept
             if self._cache is not None:

@@ -54,7 +54,10 @@ Grouping = Callable[[EncodedPrompt], list[int]]
 
 def run_starts(places: Tensor) -> list[int]:
     """Return the index in `places` [P], sorted positions, at which every contiguous run begins."""
-    return [0, *(1 + np.flatnonzero(np.diff(places.numpy()) != 1)).tolist()] if len(places) else []
+    found = places.numpy()
+    if len(found) and found[-1] - found[0] == len(found) - 1:  # one run, as most prompts have
+        return [0]
+    return [0, *(1 + np.flatnonzero(np.diff(found) != 1)).tolist()] if len(found) else []
 
 
 def one_run(prompt: EncodedPrompt) -> list[int]:

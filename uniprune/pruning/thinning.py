@@ -19,6 +19,9 @@ from uniprune.utils.kernels import proven
 MANY, LISTED = 600, 24
 """Candidates from which on lists of the most similar ones save time, and the length of such a list."""
 
+SIZES = {512: (4, 4), 2048: (8, 8), 4096: (8, 16)}
+"""GPU kernels are compiled for these many candidates, with so many warps for a list and for the rounds."""
+
 
 def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:
     """Thin out a ranking by similarity between its even and its odd places, `step` tokens at a time.
@@ -41,7 +44,7 @@ def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int =
         return ranked[..., :keep] if not keep else ranked
     kernels = fused(similarity, ranked.shape[-1])
     if kernels is not None:
-        prompts = similarity.reshape(-1, *similarity.shape[-2:])
+        prompts = similarity.reshape(-1, *similarity.shape[-2:]).contiguous()
         picks: Tensor = kernels.drop_most_similar(prompts, ranked.reshape(len(prompts), -1), keep, step)
         return picks.view(*ranked.shape[:-1], keep)
     if similarity.dim() == 2:
@@ -98,16 +101,15 @@ def fused(similarity: Tensor, candidates: int) -> ModuleType | None:
 
     They need a CUDA device, Triton (part of torch's CUDA builds), and candidates that one block of threads can hold.
     """
-    usual = similarity.is_contiguous() and similarity.dtype in (torch.float32, torch.float64)
+    usual = similarity.dtype in (torch.float32, torch.float64) and candidates <= max(SIZES)
     if not similarity.is_cuda or not usual or find_spec("triton") is None:
+        return None
+    needed = [size for size, smaller in zip(SIZES, (0, *SIZES), strict=False) if smaller < candidates]
+    if not all(_proven(similarity.device, similarity.dtype, size) for size in needed):
         return None
     from uniprune.pruning import thinning_triton as kernels
 
-    if candidates > kernels.MOST:
-        return None
-    sizes = {kernels.size(length) for length in (candidates, 1)}
-    sizes |= {size for size in kernels.SIZES if size < candidates}
-    return kernels if all(_proven(similarity.device, similarity.dtype, size) for size in sizes) else None
+    return kernels
 
 
 @cache

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-SIZES = {512: (4, 4), 2048: (8, 8), 4096: (8, 16)}
-"""Kernels are compiled for these many candidates, with so many warps for a list and for the rounds."""
+from uniprune.pruning.thinning import SIZES
+
 MOST = max(SIZES)
 LISTED = 32
 """Length of a list: at `LEFT`, none to a few tokens per round find nothing in theirs."""
