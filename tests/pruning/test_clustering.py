@@ -24,11 +24,11 @@ def test_kernels_compile_for_a_gpu() -> None:
         source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
         assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).asm["cubin"]
 
-    for size in clustering.SIZES:
-        numbers = {"products": "*fp32", "distance": "*fp32", "most": "*fp32", "density": "*fp64"}
+    for size, kind in zip(clustering.SIZES, ("*fp32", "*fp64"), strict=True):
+        numbers = {"products": kind, "distance": kind, "most": kind, "density": "*fp64"}
         whole = {"tokens": "i32", "width": "i32", "clusters": "i32"}
         build(kernels._densities, numbers | whole, {"SIZE": size})
-        scores = {"distance": "*fp32", "most": "*fp32", "density": "*fp64", "score": "*fp64", "tokens": "i32"}
+        scores = {"distance": kind, "most": kind, "density": "*fp64", "score": "*fp64", "tokens": "i32"}
         build(kernels._scores, scores, {"SIZE": size})
     owners = {"distance": "*fp32", "centres": "*i64", "owner": "*i64", "tokens": "i32", "clusters": "i32"}
     build(kernels._owners, owners, {"TOKENS": kernels.TOKENS})

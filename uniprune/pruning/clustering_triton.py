@@ -80,7 +80,9 @@ def _scores(distance, most, density, score, tokens, SIZE: tl.constexpr):  # type
     row = tl.load(distance + (first + token) * tokens + at, mask=denser, other=float("inf"))
     found = tl.max(denser.to(tl.int32), 0) > 0
     apart = tl.where(found, tl.min(row, 0), far)
-    tl.store(score + first + token, own * tl.sqrt_rn(apart))
+    exact: tl.constexpr = distance.dtype.element_ty == tl.float64  # there, the usual root is rounded correctly
+    root = tl.sqrt(apart) if exact else tl.sqrt_rn(apart)
+    tl.store(score + first + token, own * root)
 
 
 @triton.jit(do_not_specialize=["tokens", "clusters"])  # type: ignore[untyped-decorator]
