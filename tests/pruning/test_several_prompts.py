@@ -34,8 +34,6 @@ P, N, D = 3, 150, 9
 class Kernels:
     """Loops in place of GPU kernels: the state they start from is made for all prompts at once."""
 
-    MOST_WORK = 10**6
-
     @classmethod
     def farthest_points(cls, distance: Tensor, nearest: Tensor, count: int, fresh: bool = False) -> Tensor:
         """Return [..., count] picks."""
