@@ -1,9 +1,11 @@
 """Greedy selections as one GPU kernel each, written in Triton: no launch and no synchronisation per pick.
 
 One block of threads per prompt keeps the state of all its tokens in registers and makes every pick; of the matrix it
-reads one row per pick. Determinantal point processes need all rows computed so far at every pick: a kernel makes a few
-picks, and one product takes their rows out of the matrix before the next, so that no block of threads reads many. `uniprune.pruning.greedy` chooses between these kernels and its loops of torch operations, which
+reads one row per pick. `uniprune.pruning.greedy` chooses between these kernels and its loops of torch operations, which
 make the same picks.
+
+A pick of a determinantal point process needs what all picks before it left. A kernel makes `PICKS` of them; one product
+then takes their rows out of the matrix for the next, so that a block of threads never reads more rows than these.
 """
 
 from __future__ import annotations
