@@ -46,10 +46,10 @@ def least_similar(tokens: Tensor, pivots: Tensor, visual: Tensor, quotas: list[i
     tokens; `quotas` are the tokens that each of the P adds, fewer when none remain.
     """
     similarity, every = cosine_similarity(pivots, tokens), tokens.shape[-2]
-    taken = torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=tokens.device).scatter_(-1, visual, True)
-    free = every - visual.shape[-1]
+    free, least = every, visual
     for row, quota in zip(similarity.unbind(-2), quotas, strict=True):
-        least = row.masked_fill(taken, torch.inf).argsort(stable=True)[..., : min(quota, free)]
-        taken.scatter_(-1, least, True)
+        similarity.scatter_(-1, least[..., None, :].expand(*similarity.shape[:-1], -1), torch.inf)  # taken
         free -= least.shape[-1]
-    return true_places(taken, every - free)
+        least = row.argsort(stable=True)[..., : min(quota, free)]
+    taken = similarity[..., 0, :].scatter_(-1, least, torch.inf).isposinf()
+    return true_places(taken, every - free + least.shape[-1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
-from uniprune.pruning.functional import cosine_similarity, relevance
+from uniprune.pruning.functional import gram, relevance_of_units, unit_vectors
 from uniprune.pruning.greedy import dpp_map
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
@@ -54,8 +54,9 @@ class CDPruner(PreLLM):
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
-        similarity = relevance(view.tokens, view.prompt, torch.mean)
-        return dpp_map(conditional_kernel(view.tokens, unit_range(-similarity if self.invert else similarity)), keep)
+        units = unit_vectors(view.tokens)
+        similarity = relevance_of_units(units, view.prompt, torch.mean)
+        return dpp_map(conditional_kernel(units, unit_range(-similarity if self.invert else similarity)), keep)
 
     select_batch = select
 
@@ -65,6 +66,6 @@ def unit_range(relevance: Tensor) -> Tensor:
     return ((above := relevance - relevance.amin(-1, True)) + STEP) / above.amax(-1, True).clamp(min=STEP)
 
 
-def conditional_kernel(tokens: Tensor, relevance: Tensor) -> Tensor:
-    """[..., N, N] similarity of `tokens` [..., N, D] weighted by `relevance` [..., N] of both."""
-    return cosine_similarity(tokens).mul_(relevance[..., None]).mul_(relevance[..., None, :])
+def conditional_kernel(units: Tensor, relevance: Tensor) -> Tensor:
+    """[..., N, N] products of unit vectors [..., N, D] weighted by `relevance` [..., N] of both."""
+    return gram(units).mul_(relevance[..., None]).mul_(relevance[..., None, :])

@@ -10,7 +10,7 @@ from torch import Tensor
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
-from uniprune.pruning.functional import at_least_float32, complement, rows_of, top_k
+from uniprune.pruning.functional import at_least_float32, rows_of, top_k
 from uniprune.pruning.merging import merge_into_nearest
 from uniprune.pruning.view import Space, View
 from uniprune.pruning.view_batch import ViewBatch
@@ -72,8 +72,8 @@ class VisionZip(PreLLM):
 
 def split_tokens(importance: Tensor, dominant: int, contextual: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ascending indices of the dominant tokens, of evenly spaced anchors among the others, and of all that remain."""
-    best = top_k(importance, dominant).sort().values
-    rest = complement(importance.shape[-1], best)
+    ranked = top_k(importance, importance.shape[-1])
+    best, rest = ranked[..., :dominant].sort().values, ranked[..., dominant:].sort().values
     step = max(1, rest.shape[-1] // max(1, contextual))
     spaced = rest[..., : contextual * step].unflatten(-1, (contextual, step))
     return best, spaced[..., 0], torch.cat((spaced[..., 1:].flatten(-2), rest[..., contextual * step :]), dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar
 
@@ -101,15 +102,12 @@ class Qwen2_5_VL(ModelAdapter):
 
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
         """Fused projection, rotated in float32 as the tower does."""
-        shape = (hidden.shape[0], 3, attention.num_heads, -1)
-        query, key, _ = attention.qkv(hidden).reshape(shape).permute(1, 2, 0, 3).unbind(0)
+        projected = attention.qkv(hidden).reshape(hidden.shape[0], 3, attention.num_heads, -1)
+        both = projected[:, :2].permute(1, 2, 0, 3).to(torch.float32, copy=True)
         cos, sin = (part.float() for part in kwargs["position_embeddings"])
-
-        def rotate(x: Tensor) -> Tensor:
-            rotated: Tensor = x.float() * cos + rotate_half(x.float()) * sin
-            return rotated.to(x.dtype)[None]
-
-        return rotate(query), rotate(key), attention.scaling
+        turned = rotate_half(both).mul_(sin)
+        query, key = both.mul_(cos).add_(turned).to(projected.dtype)[:, None]
+        return query, key, attention.scaling
 
     def vision_spans(self, hidden: Tensor, kwargs: dict[str, Any], grids: Sequence[Grid], block: int) -> list[Span]:
         """The block's windows, or whole frames in a full-attention block: from the grids, without waiting for a GPU."""
@@ -125,7 +123,7 @@ class Qwen2_5_VL(ModelAdapter):
 
     def to_tokens(self, values: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """Average each group of merged patches, then undo the window order."""
-        tokens = values.float().reshape(-1, self.merge**2, values.shape[-1]).mean(1)
+        tokens = values.reshape(-1, self.merge**2, values.shape[-1]).mean(1, dtype=torch.float32)
         return self._raster(tokens, grids)
 
     def feature_block(self) -> int:
@@ -169,17 +167,20 @@ class Qwen2_5_VL(ModelAdapter):
 
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid of tokens in window order."""
-        ordered = torch.empty_like(tokens)
-        ordered[window_order(grids, self._side).to(tokens.device, non_blocking=True)] = tokens
-        return list(ordered.split([t * h * w for t, h, w in grids]))
+        places = window_places(tuple(grids), self._side).to(tokens.device, non_blocking=True)
+        return list(tokens.index_select(0, places).split([t * h * w for t, h, w in grids]))
 
 
-def window_order(grids: Sequence[Grid], side: int) -> Tensor:
-    """[tokens] raster index of every token when each frame is read window by window of `side` x `side` tokens."""
+@lru_cache(maxsize=64)
+def window_places(grids: tuple[Grid, ...], side: int) -> Tensor:
+    """[tokens] place of every token of the raster when each frame is read window by window of `side` x `side` tokens.
+
+    A tensor that is not to be changed.
+    """
     orders, start = list[Any](), 0
     for t, h, w in grids:
         rows, columns = np.divmod(np.arange(h * w), w)
         order = np.argsort(rows // side * w + columns // side, kind="stable")
         orders += [start + frame * h * w + order for frame in range(t)]
         start += t * h * w
-    return torch.from_numpy(np.concatenate(orders))
+    return torch.from_numpy(np.argsort(np.concatenate(orders)))

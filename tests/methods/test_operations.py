@@ -59,8 +59,6 @@ class Operations(TorchDispatchMode):
 class OneKernel:
     """Greedy kernels without arithmetic."""
 
-    MOST_WORK = 2**21
-
     @staticmethod
     def farthest_points(distance: Tensor, nearest: Tensor, count: int, fresh: bool = False) -> Tensor:
         """Return [P, count]."""

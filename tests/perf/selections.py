@@ -33,7 +33,7 @@ from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse
 from uniprune.methods.zspaprune import core_and_diverse, pooled
 from uniprune.pruning.clustering import density_peaks
-from uniprune.pruning.functional import cosine_distance, group_means, relevance, top_k
+from uniprune.pruning.functional import cosine_distance, group_means, relevance, top_k, unit_vectors
 from uniprune.pruning.greedy import dpp_map, farthest_points
 from uniprune.pruning.merging import merge_with_background
 
@@ -120,7 +120,7 @@ def contests(tokens: int, width: int, device: torch.device) -> Iterator[Contest]
     )
     yield Contest(
         "cdpruner",
-        lambda: dpp_map(conditional_kernel(x, weights), keep),
+        lambda: dpp_map(conditional_kernel(unit_vectors(x), weights), keep),
         lambda: published.cdpruner(x, weights, keep),
         product,
         symmetric=True,

@@ -40,6 +40,7 @@ def test_kernels_compile_for_a_gpu(dtype: str) -> None:
     numbers, whole = f"*{dtype}", dict.fromkeys(("tokens", "apart", "stride", "count"), "i32") | {"SIZE": "constexpr"}
     far = {"distance": numbers, "nearest": numbers, "picks": "*i64", "fresh": "i32", **whole}
     dpp = {"kernel": numbers, "gain": numbers, "floor": numbers, "factor": numbers, "picks": "*i64", **whole}
+    dpp |= {"gain_left": numbers, "first": "i32", "stop": "i32", "block": "i32"}
     for size, rows in fused.TILES.items():
         for kernel, types, constants, warps in (
             (fused._farthest_points, far, {"SIZE": size}, fused.FARTHEST_WARPS),

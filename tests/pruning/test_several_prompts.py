@@ -24,6 +24,7 @@ from uniprune.pruning.functional import (
     rows_of,
     top_k,
     true_places,
+    unit_vectors,
     weighted_sums,
 )
 from uniprune.pruning.merging import add_neighbours, combined, merge_into_nearest, merge_with_background
@@ -33,8 +34,6 @@ P, N, D = 3, 150, 9
 
 class Kernels:
     """Loops in place of GPU kernels: the state they start from is made for all prompts at once."""
-
-    MOST_WORK = 10**6
 
     @classmethod
     def farthest_points(cls, distance: Tensor, nearest: Tensor, count: int, fresh: bool = False) -> Tensor:
@@ -88,6 +87,8 @@ RULES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "combined": (combined, (WEIGHTS, X)),
     "add_neighbours": (lambda *x: add_neighbours(*x, neighbours=4), (X, FEW, KEYS, WEIGHTS)),
     "merge_with_background": (lambda *x: merge_with_background(*x, neighbours=4), (X, FEW, KEYS, WEIGHTS)),
+    "largest_in_rows": (lambda x: largest_in_rows(x, 9), (X,)),
+    "unit_vectors": (unit_vectors, (X,)),
     "merge_into_nearest": (merge_into_nearest, (X, KEYS, FEW, OTHERS)),
     "nearest_other": (greedy.nearest_other, (cosine_distance(X),)),
     "farthest_points": (lambda x: greedy.farthest_points(x, 9), (cosine_distance(X),)),
@@ -116,6 +117,13 @@ def test_inner_products_are_exactly_symmetric(seed: int, way: str) -> None:
     for one in (x, x[0], x[:, :1]):
         torch.testing.assert_close(gram(one), one @ one.mT)
         assert torch.equal(gram(one), gram(one).mT)
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_the_largest_are_those_that_are_ranked_first(count: int, way: str) -> None:
+    rows = torch.tensor([[1.0, torch.nan, 2, torch.inf], [torch.nan] * 4, [0, 0, -torch.inf, 0], [3, 1, 3, torch.nan]])
+    ranked = [sorted(top_k(row.nan_to_num(-torch.inf, torch.inf), count).tolist()) for row in rows]
+    assert largest_in_rows(rows, count).tolist() == ranked
 
 
 def texts(sizes: list[int]) -> Iterator[Tensor]:

@@ -107,6 +107,15 @@ class AttentionCapture:
         """Return [R, key heads * d] rotated keys at `positions` [R] of batch item `row`."""
         return self._keys(row)[:, positions].transpose(0, 1).flatten(1)
 
+    @property
+    def kept_keys(self) -> bool:
+        """Return whether the keys are those of a cache, which are read, not computed."""
+        return self._cached is not None
+
+    def keys_of(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """Return [P, R, key heads * d] rotated keys at `positions` [P, R] of batch items `rows` [P]."""
+        return self._all_keys()[rows[:, None], :, positions].flatten(2)
+
     def rotary_prior(self, row: int, queries: Tensor, columns: Tensor) -> Tensor:
         """Return [R, N] scaled dot products of rotated all-ones vectors at positions `queries` and `columns`."""
         ones = self.cos.new_ones(self.module.head_dim, dtype=torch.float32)

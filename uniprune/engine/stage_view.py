@@ -225,6 +225,14 @@ class StageBatch(ViewBatch):
         return list(found.to(arriving.device).split(sizes))
 
     @cached_property
+    def text(self) -> list[Tensor]:
+        """[T, D] per view."""
+        arriving, own = self._groups.arriving, [view._text() for view in self._stage_views]
+        places = [row * arriving.now.length + text for row, text in zip(self._groups.rows, own, strict=True)]
+        columns = arriving.now.columns(np.concatenate(places), arriving.device)
+        return list(arriving.flat[columns].split(list(map(len, own))))
+
+    @cached_property
     def vision(self) -> GroupsVision:
         """Quantities of the vision tower."""
         return GroupsVision(self._groups, [view.vision for view in self._stage_views])

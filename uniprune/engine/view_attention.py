@@ -49,16 +49,16 @@ class ViewAttention:
     def blocks(self, rows: Rows | Tensor) -> Iterator[Tensor]:
         """Return an iterator over [heads, r, N] probabilities, a few rows at a time."""
         captured, valid = self.captured, self._valid()
-        queries, columns = self._on(self._queries(rows)), self._on(self._visual())
+        queries, columns = self._on(self.columns(rows)), self._on(self._visual())
         return captured.probabilities(self._row, queries, columns, None if valid is None else self._on(valid))
 
     def keys(self, rows: Rows | Tensor) -> Tensor:
         """Return [R, key heads * d] keys after rotary embedding."""
-        return self.captured.keys(self._row, self._on(self._queries(rows)))
+        return self.captured.keys(self._row, self._on(self.columns(rows)))
 
     def rotary_prior(self, rows: Rows | Tensor) -> Tensor:
         """Return [R, N] scaled dot products of all-ones queries and keys after rotary embedding."""
-        return self.captured.rotary_prior(self._row, self._on(self._queries(rows)), self._on(self._visual()))
+        return self.captured.rotary_prior(self._row, self._on(self.columns(rows)), self._on(self._visual()))
 
     @property
     def captured(self) -> AttentionCapture:
@@ -77,7 +77,7 @@ class ViewAttention:
     def _on(self, columns: Tensor) -> Tensor:
         return to_device(columns, self.captured.hidden.device)
 
-    def _queries(self, rows: Rows | Tensor) -> Tensor:
+    def columns(self, rows: Rows | Tensor) -> Tensor:
         """Return the columns [R] that `rows` name."""
         if isinstance(rows, Tensor):
             return to_device(self._text(), rows.device)[rows]
@@ -136,3 +136,17 @@ class GroupsAttention(BatchAttention):
         queries = None if (last == now.kept.width - 1).all() else sent(last, device)
         owners = None if groups.rows == list(range(batch)) else sent(np.array(groups.rows), device)
         return captured.last(queries, to_device(groups.local, device), owners, now.valid(device))[:, :, None]
+
+    def keys(self, rows: BatchRows) -> Tensor:
+        """Return [P, R, key heads * d]."""
+        captured = self._views[0].captured
+        if not captured.kept_keys or (isinstance(rows, str) and rows != "visual"):
+            return super().keys(rows)
+        device = captured.hidden.device
+        if isinstance(rows, str):
+            columns = to_device(self._groups.local, device)
+        else:
+            columns = torch.stack(
+                [to_device(view.columns(own), device) for view, own in zip(self._views, rows, strict=True)]
+            )
+        return captured.keys_of(sent(np.array(self._groups.rows), device), columns)

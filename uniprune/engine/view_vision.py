@@ -117,9 +117,12 @@ class ViewVision:
         every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
         known, share = self._groups.known_cells, _known(self._origins).share
         if known is not None:
-            own = known[self._number]
-            at = sent(places[own], every.device)
-            shares = None if share is None else sent(share.numpy()[own], every.device)
+            own = places[known[self._number]]
+            first = own[0, 0] if len(own) else 0
+            if share is None and np.array_equal(own[:, 0], np.arange(first, first + len(own))):
+                return every[first : first + len(own)].clone().to(self._device)
+            at = sent(own, every.device)
+            shares = None if share is None else sent(share.numpy()[known[self._number]], every.device)
         else:
             chosen = to_device(self._groups.cells[self._number], every.device)
             at = sent(places, every.device)[chosen]
@@ -195,15 +198,26 @@ class GroupsVision(BatchVision):
 
     def _of_groups(self, values: list[Tensor]) -> Tensor:
         """Return [P, N, C] at the tokens of the groups."""
-        every, groups = values[0] if len(values) == 1 else torch.cat(values), self._groups
-        origins, known = [_known(group.origins) for _, group in groups.members], groups.known_cells
-        if any(one.share is not None for one in origins) or known is None:
+        if self._at is None:
             return torch.stack([part._of_view(values) for part in self._own])
-        at = np.stack([one.index.numpy()[cells] for one, cells in zip(origins, known, strict=True)])
-        if at.size == len(every) and (at.ravel() == np.arange(at.size)).all():  # every token of the call, in order
+        every, device = values[0] if len(values) == 1 else torch.cat(values), self._groups.arriving.device
+        if self._whole and self._at.size == len(every):
             own = every.clone() if every is values[0] else every
-            return own.view(*at.shape[:2], -1).to(groups.arriving.device)
-        return every[sent(at[..., 0], every.device)].to(groups.arriving.device)
+            return own.view(*self._at.shape, -1).to(device)
+        return every[sent(self._at, every.device)].to(device)
+
+    @cached_property
+    def _at(self) -> Ints | None:
+        """[P, N] each token's index in the images of the call; None if not every one is one known token."""
+        origins, known = [_known(group.origins) for _, group in self._groups.members], self._groups.known_cells
+        if any(one.share is not None for one in origins) or known is None:
+            return None
+        return np.stack([one.index.numpy()[cells, 0] for one, cells in zip(origins, known, strict=True)])
+
+    @cached_property
+    def _whole(self) -> bool:
+        """Return whether these are the first tokens of the call, in order."""
+        return self._at is not None and bool((self._at.ravel() == np.arange(self._at.size)).all())
 
 
 def _means(every: Tensor, at: Tensor, shares: Tensor | None) -> Tensor:

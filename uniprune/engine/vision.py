@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -80,6 +81,7 @@ class VisionCapture:
     blocks: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
     _known: dict[tuple[str, int], list[Tensor]] = field(default_factory=dict)
+    _projected: dict[int, tuple[Tensor, Tensor, float]] = field(default_factory=dict)
 
     @property
     def calls(self) -> Sequence[VisionCapture]:
@@ -90,7 +92,7 @@ class VisionCapture:
     def memory(self) -> int:
         """Bytes of all tensors held."""
         output = [getattr(self.output, name, None) for name in ("pooler_output", DEEPSTACK)]
-        kept = [output, self.entered, self.leaving, self.blocks, self.attentions, self._known]
+        kept = [output, self.entered, self.leaving, self.blocks, self.attentions, self._known, self._projected]
         storages = [leaf.untyped_storage() for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -102,6 +104,7 @@ class VisionCapture:
     def forget(self) -> None:
         """Drop the computed quantities: they can be computed again."""
         self._known.clear()
+        self._projected.clear()
 
     def quantity(self, name: str, layer: int | None) -> list[Tensor]:
         """Return [N, C] per image; `name` is a method of this class without its underscore, `layer` a captured one."""
@@ -147,8 +150,12 @@ class VisionCapture:
             )
 
     def _projections(self, layer: int) -> tuple[Tensor, Tensor, float]:
-        attention = self.adapter.vision_attention(self.adapter.vision_blocks()[layer])
-        return self.adapter.vision_qk(attention, *self.attentions[layer])
+        """Return queries, keys and scale of a block, kept until another block is asked for."""
+        if layer not in self._projected:
+            attention = self.adapter.vision_attention(self.adapter.vision_blocks()[layer])
+            self._projected.clear()
+            self._projected[layer] = self.adapter.vision_qk(attention, *self.attentions[layer])
+        return self._projected[layer]
 
     def _spans(self, layer: int) -> list[Span]:
         return self.adapter.vision_spans(*self.attentions[layer], self.grids, layer)
@@ -177,7 +184,7 @@ class VisionCapture:
         return self._projections(layer)[1].transpose(1, 2).flatten(2)
 
     def _head_mean_keys(self, layer: int) -> Tensor:
-        return self._projections(layer)[1].float().mean(1)
+        return self._projections(layer)[1].mean(1, dtype=torch.float32)
 
     def _hidden(self, layer: int) -> Tensor:
         hidden = self.blocks[layer]

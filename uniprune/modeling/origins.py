@@ -65,4 +65,4 @@ class Origins:
     @property
     def mixed(self) -> int:
         """Number of cells that are made of more than one token."""
-        return int(((self.shares > 0).sum(1) > 1).sum())
+        return 0 if self.share is None else int(((self.share > 0).sum(1) > 1).sum())

@@ -133,11 +133,20 @@ def true_places(mask: Tensor, count: int) -> Tensor:
 
 def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
     """[..., N, M] cosines of `a` [..., N, D] and `b` [..., M, D], or of `a` and itself; of zero vectors 0. O(N M D)."""
-    left = F.normalize(at_least_float32(a), dim=-1)
+    left = unit_vectors(a)
     if b is None:
         return gram(left)
-    right = at_least_float32(b)
-    return products(left, right).mul_(inverse_norms(right)[..., None, :])
+    return _cosines(left, at_least_float32(b))
+
+
+def unit_vectors(x: Tensor) -> Tensor:
+    """`x` [..., N, D] in float32 or wider, its rows of length 1; zero vectors stay."""
+    return F.normalize(at_least_float32(x), dim=-1)
+
+
+def _cosines(unit: Tensor, other: Tensor) -> Tensor:
+    """[..., N, M] cosines of unit vectors [..., N, D] with others [..., M, D]."""
+    return products(unit, other).mul_(inverse_norms(other)[..., None, :])
 
 
 def exact_cosines(features: Tensor) -> Tensor:
@@ -158,13 +167,20 @@ def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[
         text: of one prompt, or a sequence with those of each.
         reduce: as `torch.mean` or `torch.amax`, over the vectors. O(N M D).
     """
+    return relevance_of_units(unit_vectors(tokens), text, reduce)
+
+
+def relevance_of_units(
+    units: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """[..., N] `relevance` of tokens whose `unit_vectors` are given."""
     if isinstance(text, Tensor):
-        return reduce(cosine_similarity(tokens, text), -1)
+        return reduce(_cosines(units, at_least_float32(text)), -1)
     if len(set(map(len, text))) == 1:
-        return relevance(tokens, torch.stack(list(text)), reduce)
-    left, right = F.normalize(at_least_float32(tokens), dim=-1), at_least_float32(torch.cat(list(text)))
+        return relevance_of_units(units, torch.stack(list(text)), reduce)
+    right = at_least_float32(torch.cat(list(text)))
     parts = [part.split(list(map(len, text))) for part in (right, inverse_norms(right))]
-    each = zip(left, *parts, strict=True)
+    each = zip(units, *parts, strict=True)
     return torch.stack([reduce((own @ other.T).mul_(factors), -1) for own, other, factors in each])
 
 
@@ -242,29 +258,35 @@ def largest_in_rows(values: Tensor, count: int) -> Tensor:
     if not count:
         return values.new_empty(*values.shape[:-1], 0, dtype=torch.long)
     values = values.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+    if not on_cpu(values):  # a sort costs more work than the rest, and starts ten operations fewer
+        return values.argsort(descending=True, stable=True)[..., :count].sort().values
     least = values.topk(count).values[..., -1:]
     above, equal = values > least, values == least
     chosen = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
     return true_places(chosen, count)
 
 
-def group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
+def group_means(features: Tensor, group: Tensor, count: int, rows: Tensor | None = None) -> Tensor:
     """[..., count, C] mean of the rows of `features` [..., N, C] in each group 0..count-1, 0 for an empty one.
 
-    `group` is [..., N]. O(N C): rows of one group are summed in index order, not scattered, which is not deterministic
-    on GPUs.
+    `group` is [..., N], or [..., M] of the `rows` [..., M] only. O(N C): rows of one group are summed in their order,
+    not scattered, which is not deterministic on GPUs.
     """
     kernels = fused(features) if count * group.shape[-1] <= MOST_PLACES else None
-    return _group_means(features, group, count) if kernels is None else kernels.group_means(features, group, count)
+    if kernels is None:
+        return _group_means(features, group, count, rows)
+    means: Tensor = kernels.group_means(features if rows is None else rows_of(features, rows), group, count)
+    return means
 
 
-def _group_means(features: Tensor, group: Tensor, count: int) -> Tensor:
+def _group_means(features: Tensor, group: Tensor, count: int, rows: Tensor | None = None) -> Tensor:
     """[..., count, C] of the same, by operations of torch."""
     if group.dim() > 1:
-        prompts = len(group)
-        means = _group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count)
+        prompts, own = len(group), None if rows is None else _of_all(rows, features.shape[-2]).flatten()
+        means = _group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count, own)
         return means.view(prompts, count, features.shape[-1])
     ordered, members = group.sort(stable=True)
+    members = members if rows is None else rows[members]
     ends = torch.searchsorted(ordered, torch.arange(count + 1, device=group.device))
     sums = F.embedding_bag(members, features, ends, mode="sum", include_last_offset=True)
     return sums / ends.diff().clamp_(min=1)[:, None]

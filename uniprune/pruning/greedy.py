@@ -1,7 +1,7 @@
 """Greedy selection rules: pick after pick, each depending on all before it.
 
 On the CPU, and where Triton is missing, a pick is a few torch operations; a picked index stays a tensor, so that a
-device is never waited for. On CUDA devices all picks of all prompts are one kernel (`uniprune.pruning.greedy_triton`)
+device is never waited for. On CUDA devices many picks of all prompts are one kernel (`uniprune.pruning.greedy_triton`)
 and equal.
 """
 
@@ -79,8 +79,6 @@ def dpp_map(kernel: Tensor, keep: int) -> Tensor:
         distinct.
     """
     kernels = fused(kernel)
-    if kernels and keep * kernel.shape[-1] > kernels.MOST_WORK:
-        kernels = None
     if kernels is None and kernel.dim() > 2:
         return torch.stack([dpp_map(one, keep) for one in kernel])
     gain = kernel.diagonal(dim1=-2, dim2=-1).clone()

@@ -3,6 +3,9 @@
 One block of threads per prompt keeps the state of all its tokens in registers and makes every pick; of the matrix it
 reads one row per pick. `uniprune.pruning.greedy` chooses between these kernels and its loops of torch operations, which
 make the same picks.
+
+A pick of a determinantal point process needs what all picks before it left. A kernel makes `PICKS` of them; one product
+then takes their rows out of the matrix for the next, so that a block of threads never reads more rows than these.
 """
 
 from __future__ import annotations
@@ -21,9 +24,8 @@ TILES = {1024: 16, 2048: 16, 4096: 8, 16384: 1}
 float32."""
 
 MOST_TOKENS = max(TILES)
-MOST_WORK = 2**21
-"""Tokens times picks of `dpp_map` from which its loop should be faster: every pick reads all that was computed so far,
-and one block of threads reads slower than many. An estimate, not measured."""
+PICKS = 32
+"""Picks of `dpp_map` that one kernel makes."""
 FARTHEST_WARPS, DPP_WARPS = 8, 16
 
 Loop = Callable[..., Tensor]
@@ -61,18 +63,24 @@ def dpp_map(kernel: Tensor, gain: Tensor, floor: Tensor, count: int, room: int =
         count: picks to return, at most N.
         room: least size of the kernel to use.
     """
-    matrices, start = _prompts(kernel, gain)
-    prompts, tokens = start.shape
+    matrices, left = _prompts(kernel, gain)
+    prompts, tokens = left.shape
     picks = torch.empty(prompts, count, dtype=torch.int64, device=kernel.device)
-    factor, size = kernel.new_empty(prompts, count, tokens), _size(max(room, tokens))
-    strides = matrices.stride(0), matrices.stride(1)
-    with torch.cuda.device_of(kernel):
-        _dpp_map[(prompts,)](
-            *(matrices, start, floor.contiguous(), factor, picks, tokens, *strides, count),
-            SIZE=size,
-            ROWS=TILES[size],
-            num_warps=DPP_WARPS,
-        )
+    factor, size = kernel.new_empty(prompts, min(PICKS, count), tokens), _size(max(room, tokens))
+    floor, before, left = floor.contiguous(), left, torch.empty_like(left)
+    for first in range(0, count, PICKS):
+        if first:  # of the other tokens, what the picks so far leave
+            out = None if first == PICKS else matrices
+            matrices, before = torch.baddbmm(matrices, factor.mT, factor, alpha=-1, out=out), left
+        strides = matrices.stride(0), matrices.stride(1)
+        with torch.cuda.device_of(kernel):
+            _dpp_map[(prompts,)](
+                *(matrices, before, left, floor, factor, picks, tokens, *strides, count, first),
+                *(min(count, first + PICKS), factor.stride(0)),
+                SIZE=size,
+                ROWS=TILES[size],
+                num_warps=DPP_WARPS,
+            )
     return picks.view(*gain.shape[:-1], count)
 
 
@@ -138,20 +146,22 @@ def _farthest_points(  # type: ignore[no-untyped-def]
         near = tl.where(at == pick, float("-inf"), tl.minimum(near, row))
 
 
-@triton.jit(do_not_specialize=["tokens", "apart", "stride", "count"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["tokens", "apart", "stride", "count", "first", "stop", "block"])  # type: ignore[untyped-decorator]
 def _dpp_map(  # type: ignore[no-untyped-def]
-    kernel, gain, floor, factor, picks, tokens, apart, stride, count, SIZE: tl.constexpr, ROWS: tl.constexpr
-):
+    kernel, gain, gain_left, floor, factor, picks, tokens, apart, stride, count, first, stop, block,
+    SIZE: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Make picks number `first` to `stop` of `count`; `kernel` and `gain` are what the picks before left."""
     prompt = tl.program_id(0).to(tl.int64)
     kernel += prompt * apart
-    factor += prompt * count * tokens
-    picks += prompt * count
+    factor += prompt * block
+    picks += prompt * count + first
     at = tl.arange(0, SIZE)
     some = tl.arange(0, ROWS)
     inside = at < tokens
     left = tl.load(gain + prompt * tokens + at, mask=inside, other=float("-inf"))
     least = tl.load(floor + prompt)
-    for step in range(count):
+    for step in range(stop - first):
         best, pick = tl.max(left, 0, return_indices=True)
         pick = tl.minimum(pick, tokens - 1).to(tl.int64)
         tl.store(picks + step, pick)
@@ -166,3 +176,4 @@ def _dpp_map(  # type: ignore[no-untyped-def]
         tl.store(factor + step * tokens + at, row, mask=inside)
         tl.debug_barrier()  # the next pick reads what other threads have stored
         left = tl.where(at == pick, float("-inf"), left - row * row)
+    tl.store(gain_left + prompt * tokens + at, left, mask=inside)

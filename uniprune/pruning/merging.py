@@ -57,4 +57,4 @@ def merge_into_nearest(features: Tensor, keys: Tensor, anchors: Tensor, others: 
     if not count:
         return rows_of(features, anchors)
     owner = cosine_similarity(rows_of(keys, others), rows_of(keys, anchors)).argmax(-1)
-    return rows_of(features, anchors) + group_means(rows_of(features, others), owner, count)
+    return rows_of(features, anchors) + group_means(features, owner, count, others)
