@@ -16,6 +16,7 @@ from tests.helpers.tiny import IMAGE, LAYERS, build, fresh_model, inputs, row, v
 from uniprune.engine import PromptInfo, Session, next_turn, prune
 from uniprune.methods.cdpruner import CDPruner
 from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.random_intra import RandomIntra
@@ -157,6 +158,8 @@ MERGING = {
     "released": DivPrune(ratio=0.5, order="release"),
     "released twice": DivPrune(ratio=0.5, order="release") >> RandomIntra(ratio=0.3, layer=2, order="release"),
     "by the question": CDPruner(ratio=0.5),
+    "by attention": FastV(ratio=0.5, layer=2),
+    "by attention, twice": FastV(ratio=0.6, layer=1) >> FastV(ratio=0.3, layer=3),
 }
 
 

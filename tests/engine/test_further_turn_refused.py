@@ -12,7 +12,7 @@ from uniprune.engine import next_turn, prune
 from uniprune.engine.compaction import recall
 from uniprune.engine.earlier_turns import EarlierTurns, turn_positions
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.methods.fastv import FastV
+from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
 from uniprune.modeling.families import find_adapter
@@ -30,7 +30,10 @@ class Evicting(RandomIntra):
 
 
 REFUSED = {
-    "attention": (FastV(ratio=0.5, layer=2), "FastV ranks by attention of the language model"),
+    "attention of a layer to come": (
+        PyramidDrop(ratio=0.5),
+        "PyramidDrop reads the attention of a layer that has not run",
+    ),
     "eviction": (Evicting(ratio=0.5), "Evicting evicts tokens from the cache"),
     "compact": (RandomPre(ratio=0.5, positions="compact"), "has compact positions"),
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from uniprune.engine.attended_pairs import AttendedPairs
@@ -25,6 +25,7 @@ from uniprune.engine.layer_kinds import FULL, attention_mask, layer_kinds, needs
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import placeholders, visual_inputs
+from uniprune.engine.turn_attention import TurnCapture
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.context import context_length, reusing_layers
@@ -57,6 +58,12 @@ class FurtherTurn(Prefill):
         self.earlier = earlier
         self.layers = range(len(self._adapter.layers))
         self._masks: dict[tuple[int, int], Any] = {}
+
+    def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        """Capture the attention of the layer before a stage, for its method."""
+        cos, sin = kwargs["position_embeddings"]
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        self._captured = TurnCapture(module, layer, hidden, cos, sin, cache, mask).checked()
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Run the layer's stage, if any; return also a mask where the model's, sized on layer 0, does not fit."""
@@ -178,12 +185,12 @@ def _check_turn(
 ) -> None:
     """Refuse a turn whose result would not be exact."""
     config, name = adapter.decoder.config, type(pruner).__name__
-    readers = [type(one.pruner).__name__ for one in stages if one.pruner.llm_attention or one.pruner.upcoming_attention]
+    readers = [type(one.pruner).__name__ for one in stages if one.pruner.upcoming_attention]
     problem = None
     if set(layer_kinds(config)) != {FULL} or adapter.block_kinds or reusing_layers(config):
         problem = "this model has layers with windows, linear or two-way attention, or reused keys"
     elif readers:
-        problem = f"{readers[0]} ranks by attention of the language model, which would be that of this turn only"
+        problem = f"{readers[0]} reads the attention of a layer that has not run, which would be that of this turn only"
     elif pruner.evict_from(len(adapter.layers)) is not None:
         problem = f"{name} evicts tokens from the cache"
     elif pruner.positions == "compact" or (state is not None and state.shift is not None):
