@@ -30,6 +30,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
+    "scope": ("", "alpha=0", "combine=sum"),
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
     "sparsevlm-v2": ("",),
@@ -55,6 +56,9 @@ class Vision:
 
     def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
         return self.values[:, 0].abs()
+
+    def cls(self, layer: int | None = None) -> Tensor:
+        return self.values[:, :2].T.abs()
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         return self.values[:, :2].T.abs()

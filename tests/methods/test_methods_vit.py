@@ -22,6 +22,7 @@ from uniprune.methods.gprune import GPrune, graph_scores
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.prumerge_plus import PruMergePlus
+from uniprune.methods.scope import SCOPE
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.zspaprune import ZSPAPrune, pooled
@@ -43,6 +44,7 @@ NAMED = {
     "zspaprune": ZSPAPrune,
     "fopru": FoPru,
     "pooling": Pooling,
+    "scope": SCOPE,
 }
 OPTIONS: list[PreLLM] = [
     PruMerge(heads="mean", order="release", space="llm"),
@@ -59,6 +61,7 @@ OPTIONS: list[PreLLM] = [
     FoPru(significance="low-variance"),
     FoPru(order="release"),
     Pooling(space="vision"),
+    SCOPE(alpha=0, space="llm"),
 ]
 CHOOSING: list[PreLLM] = [
     PruMerge(adaptive=True),
@@ -372,6 +375,8 @@ class Scores:
         (ZSPAPrune, {"pooling": "sum"}, "pooling 'sum' is unknown"),
         (FoPru, {"strategy": "column"}, "strategy 'column' is unknown; expected one of rank, row"),
         (FoPru, {"significance": "none"}, "significance 'none' is unknown"),
+        (SCOPE, {"alpha": -1}, "alpha -1 must be a finite number of at least 0"),
+        (SCOPE, {"combine": "add"}, "combine 'add' is unknown; expected one of product, sum"),
         (Pooling, {"space": ""}, "space '' is unknown"),
     ],
 )

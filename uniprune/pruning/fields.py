@@ -40,6 +40,7 @@ class Bound:
 Share = Annotated[float, Bound(0, 1)]
 Cosine = Annotated[float, Bound(-1, 1)]
 Positive = Annotated[float, Bound(0, above=True)]
+Weight = Annotated[float, Bound(0)]
 Count = Annotated[int, Bound(1)]
 NonNegative = Annotated[int, Bound(0)]
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "None"}
