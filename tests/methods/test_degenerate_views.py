@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers.views import decide, make_view
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.pruning.view import Grid, View
+from uniprune.pruning.view import Grid, TowerLayer, View
 from uniprune.registry import METHODS
 
 WIDTH, TEXT = 12, 5
@@ -24,6 +24,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "fitprune": ("",),
     "fopru": ("", "strategy=row", "significance=low-variance", "order=release"),
     "gprune": ("", "similarity=-1"),
+    "hiprune": ("", "alpha=1", "object_layer=0"),
+    "mmtok": ("", "alpha=0"),
     "pooling": ("", "space=vision"),
     "prumerge": ("", "adaptive=true", "order=release"),
     "prumerge+": ("", "adaptive=true", "order=release"),
@@ -59,6 +61,9 @@ class Vision:
 
     def cls(self, layer: int | None = None) -> Tensor:
         return self.values[:, :2].T.abs()
+
+    def received(self, layer: TowerLayer = None) -> Tensor:
+        return self.values[:, 0 if layer is None else 1].abs()
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         return self.values[:, :2].T.abs()

@@ -33,7 +33,7 @@ class Bound:
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"in [{self.low:g}, {self.high:g}]"
+            return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
         return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
 
 
