@@ -41,8 +41,7 @@ class Scheduled(MultiStage):
 def text_raters(visual: Tensor, text: Tensor) -> Tensor:
     """[R] indices of the text tokens that the image is about.
 
-    Every visual token [N, D] spreads its softmax over the text tokens [T, D]; raters get more than the mean share. All
-    are raters when none does.
+    Every visual token [N, D] spreads its softmax over the text [T, D]; raters get more than the mean share, or are all.
     """
     share = (at_least_float32(visual) @ at_least_float32(text).T).softmax(-1).mean(0)
     above = share > share.mean()

@@ -62,8 +62,7 @@ class CDPruner(PreLLM):
 
 def unit_range(relevance: Tensor) -> Tensor:
     """Shift and scale `relevance` [..., N] to (0, 1]; all ones if it is constant."""
-    low, high = relevance.aminmax(dim=-1, keepdim=True)
-    return (relevance - low + STEP) / (high - low).clamp(min=STEP)
+    return ((above := relevance - relevance.amin(-1, True)) + STEP) / above.amax(-1, True).clamp(min=STEP)
 
 
 def conditional_kernel(tokens: Tensor, relevance: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ CAUGHT_BY = {
     "batch_row": {"batch"},
     "changes_model": {"model untouched"},
     "changes_view": {"view untouched"},
+    "both_forms": {"both forms", "batch", "several images"},
     "claims_random": {"seeds"},
     "claims_scale": {"scale invariance"},
     "duplicates": {"unique"},

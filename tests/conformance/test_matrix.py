@@ -70,10 +70,10 @@ def sampled(*values: object, taken: bool) -> ParameterSet:
 
 
 def full() -> Iterator[ParameterSet]:
-    """Yield every method on every family; in `make test` on two of them."""
+    """Yield every method on every family; in `make test` on one or two of them."""
     for i, name in enumerate(OURS):
         for j, family in enumerate(FAMILIES):
-            yield sampled(name, family, taken=(i + j) % 2 == 0)
+            yield sampled(name, family, taken=(i - j) % 3 == 0)
 
 
 def others() -> Iterator[ParameterSet]:

@@ -16,7 +16,7 @@ from uniprune.engine.session import Session
 from uniprune.engine.timer import Timer
 from uniprune.methods.fastv import FastV
 
-MOST_FILES = 22
+MOST_FILES = 34
 OURS = tuple(str(ROOT / folder) + "/" for folder in ("uniprune", "methods", "models"))
 HOOK = re.compile(r"_(?:before|after)_[a-z_]+")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.helpers.pruners import generate
 from tests.helpers.tiny import build, inputs
 from uniprune.engine import PromptInfo, prune
+from uniprune.engine.decisions import batched
 from uniprune.errors import PruningError
 from uniprune.pruning.base import Pruner, Selection, Stage
 from uniprune.pruning.view import View
@@ -76,6 +77,7 @@ class Together(Pruner):
         if not self.together:
             return None
         self.sizes.append(len(batch))
+        assert bool((batch.cells.diff() > 0).all())
         for name, read in (READ | (INSIDE if self.inside else {})).items():
             for found, view in zip(read(batch), batch.views, strict=True):
                 torch.testing.assert_close(found, read(view), atol=1e-6, rtol=1e-5, msg=name)
@@ -133,3 +135,16 @@ def test_wrong_answers_are_named(case: str) -> None:
     with prune(build("llava"), Wrong(ratio=0.5)) as session, pytest.raises(PruningError, match=message):
         session.samples = (PromptInfo("a"), PromptInfo("b"))
         generate(build("llava"), inputs("llava", (1, 1)), 1)
+
+
+def test_an_inherited_form_is_not_that_of_another_select() -> None:
+    class Doubled(Together):
+        def select(self, view: View, keep: int) -> Selection:
+            picks = torch.arange(keep)
+            return Selection(picks, 2 * view.tokens[:keep])
+
+    class Both(Doubled):
+        def select_batch(self, batch: ViewBatch, keep: int) -> None:
+            return None
+
+    assert [batched(kind(ratio=0.5)) for kind in (Pruner, Together, Doubled, Both)] == [False, True, False, True]

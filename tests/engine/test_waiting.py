@@ -1,19 +1,20 @@
-"""The engine waits for a GPU once for the prompt, once per stage, and never in a decode step.
+"""The engine waits for a GPU once for a prompt, before the tower runs, and once per choice, after the decoder has run.
 
-Counted on simulated devices (tests/helpers/devices.py). Waits of the model itself and of methods are not counted.
+Only methods that choose how many tokens stay are waited for in between; decode steps never wait. Counted on simulated
+devices (tests/helpers/devices.py). Waits of the model itself and of methods are not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.helpers.devices import ONE, Places
-from tests.helpers.pruners import generate
+from tests.helpers.pruners import FixedAnswer, generate
 from tests.helpers.tiny import fresh_model, inputs
 from uniprune.engine import PromptInfo, prune
 from uniprune.methods.divprune import DivPrune
@@ -21,6 +22,7 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.fopru import FoPru
 from uniprune.methods.none import NoPruning
 from uniprune.methods.random_pre import RandomPre
+from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import PreLLM, Pruner, Selection
 from uniprune.pruning.view import View
 
@@ -91,6 +93,50 @@ def test_attention_of_the_tower_waits_for_nothing_more(family: str) -> None:
     """Its windows and frames follow from the sizes of the images, which the CPU has."""
     plain, reading = (waits(family, pruner, (2, 1))[0] for pruner in (DivPrune(ratio=0.5), FoPru(ratio=0.5)))
     assert reading == plain
+
+
+class Own(FixedAnswer):
+    """Keeps half of the tokens, without saying so before."""
+
+    exact: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize("images", [(1,), (2, 1, 1)], ids=["one row", "a padded batch"])
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize(
+    ("pruner", "inside"),
+    [
+        (RandomPre(ratio=0.5), 0),
+        (DivPrune(ratio=0.5), 0),
+        (FastV(ratio=0.5), 0),
+        (Merge(ratio=0.5), 0),
+        (DivPrune(ratio=0.5) >> FastV(ratio=0.5), 0),
+        (Own(answer=lambda view, keep: torch.arange(len(view.tokens) // 2, device=view.tokens.device)), 1),
+    ],
+    ids=["chosen on the host", "before the model", "inside", "merging", "two stages", "a number of its own"],
+)
+def test_nothing_waits_while_layers_are_queued(
+    family: str, pruner: Pruner, inside: int, images: tuple[int, ...]
+) -> None:
+    model, x, places = fresh_model(family), inputs(family, images), Places()
+    places.put(model, ONE)
+    marks: list[int] = []
+
+    def note(*_: Any) -> None:
+        marks.append(sum(engine(files) for _, files in places.waits))
+
+    adapter = find_adapter(model)
+    handles = [adapter.vision.register_forward_pre_hook(note), adapter.decoder.register_forward_hook(note)]
+    with places, prune(model, pruner) as session, torch.no_grad():
+        session.samples = tuple(PromptInfo(str(i)) for i in range(len(images)))
+        model(**{name: value.to(ONE) for name, value in x.items()})
+        note()
+    for handle in handles:
+        handle.remove()
+    before, queued, end = marks
+    grid = int(family.startswith("qwen"))  # sizes of the images, which the tower itself reads
+    assert (before, queued - before - grid) == (1, inside)
+    assert end - queued == (0 if inside else len(pruner.schedule(len(adapter.layers))))
 
 
 def test_reports_wait_when_they_are_read() -> None:

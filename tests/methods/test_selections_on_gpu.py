@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniprune.methods._mustdrop import all_windows, likeness
+from uniprune.methods._windows import all_windows, likeness
 from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse
 from uniprune.pruning.clustering import density_peaks

@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from uniprune.conformance.check_result import CheckResult, failed, judged, passed, reported, skipped
 from uniprune.conformance.method_under_test import RATIOS, MethodUnderTest
-from uniprune.conformance.recording import RecordedDecision
+from uniprune.conformance.recording import RecordedDecision, copy_of
+from uniprune.engine.decisions import batched
 from uniprune.pruning.base import Selection
+from uniprune.pruning.view_batch import ViewBatch
 
 HALF = (torch.bfloat16, torch.float16)
 ARITHMETIC = {
@@ -122,6 +124,42 @@ def float32_scores(method: MethodUnderTest) -> CheckResult:
     if not method.recording().decisions:
         return skipped("select was never called")
     return judged([f"{', '.join(sorted(seen.names))} in half precision"] * bool(seen.names))
+
+
+def both_forms(method: MethodUnderTest) -> CheckResult:
+    """`select_batch`, if there is one, keeps of each view what `select` keeps."""
+    sizes: dict[Any, list[RecordedDecision]] = {}
+    for decision in method.decisions:
+        if batched(decision.pruner):
+            key = id(decision.pruner), decision.view.layer, decision.keep, len(decision.view.tokens)
+            sizes.setdefault(key, []).append(decision)
+    problems, compared = [], 0
+    for alike in (alike for alike in sizes.values() if len(alike) > 1):
+        together = alike[0].pruner.select_batch(ViewBatch([copy_of(one.view) for one in alike]), alike[0].keep)
+        if together is None:  # one by one, as for views that differ
+            continue
+        answer = together if isinstance(together, Selection) else Selection(together)
+        compared += len(alike)
+        for number, one in enumerate(alike):
+            tokens = None if answer.tokens is None else answer.tokens[number]
+            problems += _different(one, answer.indices[number], tokens)
+    if not compared:
+        return skipped("no select_batch, or it never applies")
+    return judged(problems, f"{compared} decisions")
+
+
+def _different(decision: RecordedDecision, indices: Tensor, tokens: Tensor | None) -> list[str]:
+    """Return the difference of an answer, given as a part of a batch, from a recorded one."""
+    if sorted(indices.tolist()) != decision.picks:
+        return [f"at layer {decision.view.layer} other tokens are kept than by select()"]
+    returned = decision.returned.tokens if isinstance(decision.returned, Selection) else None
+    if (returned is None) != (tokens is None):
+        return ["replacement tokens in one form only"]
+    if returned is None or tokens is None:
+        return []
+    order, own = indices.argsort(), decision.indices.argsort()
+    same = torch.allclose(tokens[order].float(), returned[own].float(), atol=1e-5, rtol=1e-4)
+    return [] if same else ["other replacement tokens than by select()"]
 
 
 class ScaledVision:

@@ -29,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     independence.process_state,
     decisions.scale_invariance,
     decisions.float32_scores,
+    decisions.both_forms,
     sequence.ratio_1,
     sequence.text_kept,
     sequence.original_positions,

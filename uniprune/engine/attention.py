@@ -52,10 +52,10 @@ class AttentionCapture:
         position = torch.arange(keys.shape[-2], device=keys.device)
         for block in queries.split(BLOCK):
             query = self._rotate(self._queries(self.hidden[row, block]), row, block)
-            grouped = query.unflatten(0, (keys.shape[0], -1))
-            logits = (grouped @ keys[:, None].transpose(-1, -2)).flatten(0, 1) * self.module.scaling
-            causal = position <= block[:, None]
-            logits = self._masked(logits.float(), row, block, causal if valid is None else causal & valid)
+            grouped = query.reshape(keys.shape[0], -1, query.shape[-1])  # heads that share keys, one after the other
+            logits = (grouped @ keys.transpose(-1, -2)).view(*query.shape[:2], -1) * self.module.scaling
+            later = position > block[:, None]
+            logits = self._masked(logits.float(), row, block, later if valid is None else later | ~valid)
             sinks = self._sinks(logits)
             yield (torch.cat((logits, sinks), dim=-1) if sinks.shape[-1] else logits).softmax(-1)[..., columns]
 
@@ -124,10 +124,10 @@ class AttentionCapture:
             projected = projected.unflatten(-1, (-1, 2, self.module.head_dim))[..., 0, :].flatten(-2)
         return self._heads(projected, "q_norm")
 
-    def _masked(self, logits: Tensor, row: int, queries: Tensor, causal: Tensor) -> Tensor:
-        """Return `logits` [heads, r, n] of positions `queries` [r] under the layer's mask; `causal` [r, n] else."""
+    def _masked(self, logits: Tensor, row: int, queries: Tensor, unseen: Tensor) -> Tensor:
+        """Return `logits` [heads, r, n] of positions `queries` [r] under its mask, else without `unseen` [r, n]."""
         if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
-            return logits.masked_fill(~causal, -torch.inf)
+            return logits.masked_fill(unseen, -torch.inf)
         own = self.mask[row if len(self.mask) > 1 else 0].to(logits.device)[:, queries, : logits.shape[-1]]
         return logits.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else logits + own.float()
 

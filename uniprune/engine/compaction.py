@@ -110,10 +110,9 @@ def cached_layers(cache: Any) -> list[CachedLayer] | None:
         token, columns, state = 0, 0, 0
         if hasattr(layer, "get_seq_length"):
             for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-                shape = part.shape if isinstance(part, Tensor) else ()
-                if len(shape) != 4:
+                if not isinstance(part, Tensor) or part.dim() != 4:
                     return None
-                _, heads, columns, width = shape
+                _, heads, columns, width = part.shape
                 token += heads * width * part.dtype.itemsize
         for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
             if states:

@@ -16,7 +16,6 @@ from uniprune.engine.last_tokens import for_last
 from uniprune.engine.layer_kinds import FULL, LINEAR, attention_mask, layer_kinds, needs_positions
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.context import reusing_layers
 
 
 class Decode(Forward):
@@ -76,7 +75,7 @@ class Decode(Forward):
             self._masks[shared] = self._mask(kept, layer, hidden)
         positions = kwargs.get("position_ids") if needs_positions(self._adapter.layers[layer]) else None
         arguments = {"attention_mask": self._masks[shared], "position_ids": positions}
-        return hidden, for_last(arguments, hidden.shape[1]) if layer in reusing_layers(self.config) else arguments
+        return hidden, for_last(arguments, hidden.shape[1]) if layer in self._adapter.reusing else arguments
 
     def _mask(self, kept: KeptTokens, layer: int, hidden: Tensor) -> Any:
         count, start = self._grown + hidden.shape[1], self.state.prompt_length

@@ -70,7 +70,9 @@ class DeviceTokens:
         if self._index is None:
             return self._places
         index, valid = self.index(device), self.valid(device)
-        flat = index + sent(np.arange(len(index))[:, None] * self.length, device)
+        flat = index
+        if len(index) > 1:
+            flat = index + sent(np.arange(len(index))[:, None] * self.length, device)
         if valid is not None:
             flat = flat.where(valid, len(index) * self.length)
         places = flat.new_zeros(len(index) * self.length + 1)

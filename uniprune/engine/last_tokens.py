@@ -14,7 +14,6 @@ from torch import Tensor
 from uniprune.engine.layer_kinds import layer_kinds
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.context import reusing_layers
 
 
 def check_reused(adapter: ModelAdapter, layers: list[int], name: str) -> None:
@@ -28,7 +27,7 @@ def check_reused(adapter: ModelAdapter, layers: list[int], name: str) -> None:
     Raises:
         UnsupportedError: naming the layers.
     """
-    reusing, kinds = reusing_layers(adapter.decoder.config), layer_kinds(adapter.decoder.config)
+    reusing, kinds = adapter.reusing, layer_kinds(adapter.decoder.config)
     if not reusing:
         return
     own = kinds[: reusing.start]

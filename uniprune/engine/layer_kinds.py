@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers.masking_utils import (
@@ -77,6 +78,9 @@ def attention_mask(
         return valid
     windowed = kind == SLIDING and end > config.sliding_window
     if not windowed and blocks is None:
+        alone = count == 1 and cache is not None and config._attn_implementation == "sdpa"
+        if valid is not None and alone and tuple(cache.get_mask_sizes(1, layer)) == (valid.shape[1], 0):
+            return to_device(valid, hidden.device).bool()[:, None, None]  # a single new token sees all that are left
         return create_causal_mask(
             config=config,
             inputs_embeds=hidden,
@@ -185,6 +189,9 @@ def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """
     function: Any = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
     names = [] if function is None else list(inspect.signature(function).parameters)
+    half = getattr(sys.modules[type(attention).__module__], "rotate_half", None)
+    if names[:4] == ["q", "k", "cos", "sin"] and half is not None and _turns_halves(function, half):
+        return partial(_half_turned, function, half)
     if names[:4] == ["q", "k", "cos", "sin"]:
         return lambda heads, cos, sin: function(heads, heads[:, :0], cos, sin)[0]
     if names[:3] == ["x", "cos", "sin"]:
@@ -192,6 +199,26 @@ def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     raise UnsupportedError(
         f"the rotation of {type(attention).__name__} is unknown, so its attention cannot be recomputed: its module "
         "has no apply_rotary_pos_emb(q, k, cos, sin); use a method that reads no LLM attention"
+    )
+
+
+def _half_turned(function: Any, half: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return heads rotated as `function` does, which would rotate keys, too: as a whole, or as it rotates a part."""
+    if cos.shape[-1] != heads.shape[-1]:
+        return function(heads, heads[:, :0], cos, sin)[0]  # type: ignore[no-any-return]  # transformers' are not typed
+    turned: Tensor = heads * cos[:, None] + half(heads) * sin[:, None]
+    return turned
+
+
+@cache
+def _turns_halves(function: Any, half: Any) -> bool:
+    """Check whether a rotation of whole heads is x * cos + half(x) * sin, bit for bit, on numbers of two precisions."""
+    random = torch.Generator().manual_seed(0)
+    numbers = (torch.rand(shape, generator=random) for shape in ((1, 2, 3, 8), (1, 3, 8), (1, 3, 8)))
+    single = tuple(numbers)
+    return all(
+        torch.equal(function(heads, heads[:, :0], cos, sin)[0], heads * cos[:, None] + half(heads) * sin[:, None])
+        for heads, cos, sin in (single, tuple(one.bfloat16() for one in single))
     )
 
 

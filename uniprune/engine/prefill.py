@@ -30,7 +30,6 @@ from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.context import reusing_layers
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.base import Pruner, Stage
 
@@ -83,7 +82,7 @@ class Prefill(Forward):
         self._next_position = following(positions)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), reusing_layers(adapter.decoder.config)
+        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), adapter.reusing
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
         self._moves: list[Move] = []

@@ -136,7 +136,8 @@ class StageView(View):
 
     def _local(self, positions: Ints) -> Tensor:
         """Return the same, counted in the prompt's row."""
-        return self._columns(positions) - self._prompt.row * self._arriving.now.kept.width
+        start = self._prompt.row * self._arriving.now.kept.width
+        return self._columns(positions) - start if start else self._columns(positions)
 
     def _text(self) -> Ints:
         """Return the positions [T] of the text; a PruningError for a method that has not declared that it reads it."""

@@ -42,6 +42,14 @@ class Tokens:
         counts: list[int] = self.visual.numpy().sum(1).tolist()
         return counts
 
+    @property
+    def may_repeat(self) -> bool:
+        """Return whether neighbouring rows have the same ids, as copies of a prompt have; True if ids are unknown."""
+        if self.ids is None:
+            return True
+        ids = self.ids.numpy()
+        return bool((ids[1:] == ids[:-1]).all(1).any())
+
     @cached_property
     def end(self) -> int:
         """The column after the last token of any row."""
@@ -158,7 +166,8 @@ def rows_per_prompt(inputs: PrefillInputs, embeds: Tensor) -> int:
     """
     batch, prompts = len(embeds), len(inputs.infos)
     if not prompts:
-        return repeated_rows(embeds) if batch > 1 and any(inputs.tokens.visual_counts) else 1
+        repeats = batch > 1 and any(inputs.tokens.visual_counts) and inputs.tokens.may_repeat
+        return repeated_rows(embeds) if repeats else 1
     copies, rest = divmod(batch, prompts)
     if rest or not copies:
         raise UserError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.context import rotary_kind, rotary_positions
+from uniprune.modeling.context import reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
@@ -153,6 +153,11 @@ class ModelAdapter:
     def attends(self) -> tuple[bool, ...]:
         """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    @cached_property
+    def reusing(self) -> range:
+        """Decoder layers that reuse the keys of earlier ones, the last of all; in most decoders none."""
+        return reusing_layers(self.decoder.config)
 
     def blocks(self, visual: Tensor) -> Tensor:
         """Return [B, L] the number of the block a position belongs to, -1 for none; see `block_kinds`.

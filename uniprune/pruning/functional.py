@@ -96,6 +96,16 @@ def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
     return products(left, right).mul_(inverse_norms(right)[..., None, :])
 
 
+def exact_cosines(features: Tensor) -> Tensor:
+    """[..., N, N] cosines of `features` [..., N, C] in float64, of several prompts one by one.
+
+    Their product might differ in the last bit, and would need the features of all in float64 at once.
+    """
+    if features.dim() == 2:
+        return cosine_similarity(features.double())
+    return torch.stack([exact_cosines(one) for one in features])
+
+
 def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
     """[..., N] cosines of `tokens` [..., N, D] with vectors `text` [M, D], of which every prompt has its own, reduced.
 

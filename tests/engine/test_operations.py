@@ -1,0 +1,79 @@
+"""Budgets of operations: what a prefill of eight prompts costs, method included, and a decode step.
+
+Every operation is a kernel that a GPU has to start, for 5 to 10 µs of the CPU's time each.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.helpers.operations import Operations
+from tests.helpers.pruners import generate
+from tests.helpers.tiny import build, inputs
+from uniprune.engine import PromptInfo, prune
+from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
+from uniprune.methods.none import NoPruning
+from uniprune.methods.pyramiddrop import PyramidDrop
+from uniprune.methods.random_pre import RandomPre
+from uniprune.pruning import functional
+from uniprune.pruning.base import Pruner
+
+PROMPTS = 8
+
+
+def operations(pruner: Pruner, family: str = "llava", steps: int = 1, padded: bool = False) -> Operations:
+    """Count those of one call of `generate` on prompts of one length, or of two."""
+    model, x = build(family), inputs(family, (1, 2) if padded else (1,))
+    x = {name: repeated(value) for name, value in x.items()}
+    with prune(model, pruner) as session:
+        for count in (Operations(), Operations()):  # the second time nothing is built that later calls use again
+            session.samples = tuple(PromptInfo(str(i), torch.tensor([7, 8, 9])) for i in range(PROMPTS))
+            with count:
+                generate(model, x, steps)
+    return count
+
+
+def repeated(value: Tensor) -> Tensor:
+    """Return a tensor of one or two prompts, or of their images, for all prompts."""
+    return torch.cat([value] * (PROMPTS // (1 if len(value) == 1 else 2)))
+
+
+@pytest.mark.parametrize(
+    ("pruner", "most"),
+    [
+        (NoPruning(), 3),
+        (DivPrune(ratio=1.0), 3),
+        (RandomPre(ratio=0.5), 25),
+        (DivPrune(ratio=0.5), 40),
+        (FastV(ratio=0.5), 40),
+        (PyramidDrop(ratio=0.5), 140),
+    ],
+    ids=["none", "ratio 1", "random-pre", "divprune", "fastv", "three stages"],
+)
+def test_operations_of_a_prefill(monkeypatch: pytest.MonkeyPatch, pruner: Pruner, most: int) -> None:
+    monkeypatch.setattr(functional, "on_cpu", lambda x: False)  # the operations of a GPU
+    found = operations(pruner)
+    assert found.total <= most, found.count
+
+
+@pytest.mark.parametrize("pruner", [NoPruning(), RandomPre(ratio=0.5), FastV(ratio=0.5)])
+def test_decode_steps_of_equal_prompts_cost_none(pruner: Pruner) -> None:
+    assert operations(pruner, steps=4).count == operations(pruner).count
+
+
+@pytest.mark.parametrize("pruner", [RandomPre(ratio=0.5), FastV(ratio=0.5), PyramidDrop(ratio=0.5)])
+def test_decode_steps_of_a_padded_batch_cost_none(pruner: Pruner) -> None:
+    """Their masks are copied from the CPU."""
+    assert operations(pruner, steps=4, padded=True).count == operations(pruner, padded=True).count
+
+
+def test_an_operation_of_the_engine_is_counted() -> None:
+    with Operations() as found:
+        torch.ones(2) + 1
+        assert not found.count
+        DivPrune.select(DivPrune(), type("View", (), {"tokens": torch.rand(6, 4)})(), 3)  # type: ignore[arg-type]
+    assert found.count["farthest_points"] == 1
+    assert found.total > 1
