@@ -24,10 +24,10 @@ from ._video import Counts, OfVideo, frames
     deviations=[
         "Paper: unknown; the rule is that of vLLM and SGLang, which agree.",
         "Release: cosines are computed in float32. In bfloat16, as served, most are equal, and early tokens win.",
-        "Release: the pruning rate is 1 - ratio, so of 200 tokens 19 stay at ratio 0.1: 1 - 0.9 is less than 0.1. At least "
-        "as many stay as a frame has, so an image, or a video of one frame, keeps all its tokens.",
-        "Release: positions are original. vLLM lets the text after a video of Qwen2.5-VL continue from the grid's width, "
-        "which is not offered.",
+        "Release: the pruning rate is 1 - ratio: of 200 tokens 19 stay at ratio 0.1, as 1 - 0.9 is less than 0.1. At "
+        "least as many stay as a frame has, so an image, or a video of one frame, keeps all its tokens.",
+        "Release: positions are original. vLLM lets the text after a video of Qwen2.5-VL continue from the grid's "
+        "width, which is not offered.",
         "Release: a view with several grids is refused: tiles of an image, or GLM's videos, whose frames are grids of "
         "their own.",
     ],

@@ -27,12 +27,12 @@ TOO_SHORT = "PriorTR needs a question after a null token; {} tokens follow the i
         "default the mean over the question.",
         "Release: its five copies differ in their rows (`rows`); Qwen2-VL's, Qwen3-VL's and Video-LLaVA's are `qwen`. "
         "InternVL's prunes before layer 2, LLaVA-NeXT's compares the last row.",
-        "Release: a second forward of the prompt cut after the image (`2F`) is not run: in a causal decoder its last row "
-        "is that of the null token.",
+        "Release: a second forward of the prompt cut after the image (`2F`) is not run: in a causal decoder its last "
+        "row is that of the null token.",
         "Release: every image of a prompt has its own null token; InternVL's copy prunes the first image only. Of text "
         "before the image the null token has seen the question, which is not noticed.",
-        "Release: a prompt with no text after the null token is refused; there all scores are 0, the choice arbitrary. "
-        "Counts by a threshold on scores are not offered.",
+        "Release: a prompt with no text after the null token is refused; there all scores are 0, the choice "
+        "arbitrary. Counts by a threshold on scores are not offered.",
     ],
 )
 @dataclass(frozen=True, kw_only=True)
