@@ -50,4 +50,5 @@ def frames(view: View) -> Tensor:
             f"the method compares the frames of one video, but the view holds {len(view.grids)} grids: tiles of an "
             "image, images or videos of a prompt (use scope=image), or frames that the family encodes one by one"
         )
-    return at_least_float32(view.tokens).unflatten(0, (view.grids[0][0], -1))
+    tokens: Tensor = at_least_float32(view.tokens).unflatten(0, (view.grids[0][0], -1))
+    return tokens
