@@ -29,6 +29,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "pooling": ("", "space=vision"),
     "prumerge": ("", "adaptive=true", "order=release"),
     "prumerge+": ("", "adaptive=true", "order=release"),
+    "priortr": ("", "rows=internvl", "rows=qwen", "query=last", "heads=max"),
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
@@ -44,8 +45,8 @@ GRIDS: tuple[list[Grid], ...] = (
     *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
     *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
-ELSEWHERE = {"none", "vtw", "mustdrop"}
-"""Keep everything, nothing, or what an earlier stage noted: tested end to end."""
+ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2"}
+"""Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video."""
 KINDS = ("random", "equal", "zero")
 
 
