@@ -129,7 +129,7 @@ def _trace(method: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int
 def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
     """Return the positions of all text and of the visual tokens that enter `layer` by the report."""
     ids = torch.tensor(method.prompts[1].ids)
-    kept = (ids != IMAGE) & (ids != VIDEO)
+    kept = ~torch.isin(ids, torch.tensor(_placeholders(method)))
     stage = max((s for s in row.stages if s.layer <= layer), key=lambda s: s.layer, default=None)
     if stage is None:
         return torch.arange(len(ids))
@@ -148,8 +148,13 @@ def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list
     )
     if first is not None:
         visual[first:] = [min(count, visual[-1]) for count in visual[first:]]
-    text = len(prompt.ids) - prompt.ids.count(IMAGE) - prompt.ids.count(VIDEO)
+    text = len(prompt.ids) - sum(map(prompt.ids.count, _placeholders(method)))
     return [text + count for count in visual]
+
+
+def _placeholders(method: MethodUnderTest) -> list[int]:
+    """Return the ids of placeholders; in families without videos, that of videos may have another meaning."""
+    return [IMAGE, VIDEO] if method.adapter.videos else [IMAGE]
 
 
 def _declared(method: MethodUnderTest, row: RowReport) -> list[int]:
