@@ -87,7 +87,6 @@ RULES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "combined": (combined, (WEIGHTS, X)),
     "add_neighbours": (lambda *x: add_neighbours(*x, neighbours=4), (X, FEW, KEYS, WEIGHTS)),
     "merge_with_background": (lambda *x: merge_with_background(*x, neighbours=4), (X, FEW, KEYS, WEIGHTS)),
-    "largest_in_rows": (lambda x: largest_in_rows(x, 9), (X,)),
     "unit_vectors": (unit_vectors, (X,)),
     "merge_into_nearest": (merge_into_nearest, (X, KEYS, FEW, OTHERS)),
     "nearest_other": (greedy.nearest_other, (cosine_distance(X),)),
