@@ -41,8 +41,7 @@ class Scheduled(MultiStage):
 def text_raters(visual: Tensor, text: Tensor) -> Tensor:
     """[R] indices of the text tokens that the image is about.
 
-    Every visual token [N, D] spreads its softmax over the text tokens [T, D]; raters get more than the mean share. All
-    are raters when none does.
+    Every visual token [N, D] spreads its softmax over the text [T, D]; raters get more than the mean share, or are all.
     """
     share = (at_least_float32(visual) @ at_least_float32(text).T).softmax(-1).mean(0)
     above = share > share.mean()
@@ -74,8 +73,8 @@ def recycle(tokens: Tensor, scores: Tensor, kept: int, clusters: int, noise: Ten
     if not clusters:
         return Selection(best)
     pool = order[..., kept : kept + recycled(scores.shape[-1] - kept)[0]]
-    dropped = rows_of(tokens, pool)
+    dropped = at_least_float32(rows_of(tokens, pool))
     centres, owner = density_peaks(dropped, clusters, noise)
-    merged = group_means(at_least_float32(dropped), owner, clusters)
+    merged = group_means(dropped, owner, clusters)
     slots = torch.cat([best, pool.gather(-1, centres)], dim=-1)
     return Selection(slots, torch.cat([rows_of(tokens, best).to(merged), merged], dim=-2))

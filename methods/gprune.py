@@ -52,14 +52,10 @@ class GPrune(PreLLM):
     iterations: Count = 5
     scale_invariant: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
-        return self._chosen(view, keep)
-
-    def select_batch(self, batch: ViewBatch, keep: int) -> Tensor:
-        return self._chosen(batch, keep)
-
-    def _chosen(self, view: View | ViewBatch, keep: int) -> Tensor:
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(graph_scores(view.tokens, self.similarity, self.temperature, self.iterations), keep)
+
+    select_batch = select
 
 
 def graph_scores(tokens: Tensor, similarity: float, temperature: float, iterations: int) -> Tensor:

@@ -76,6 +76,5 @@ class MustDrop(Staged):
         attention = view.attention(view.following).mean(0)
         passed = passes(attention, *(limit * TOKENS / view.initial for limit in limits))
         keys = view.scratch[KEYS].to(view.cells.device)  # noted before layer 0, which may be on another device
-        # `isin` would sort, and wait for a device.
-        stays: Tensor = passed | (view.cells[:, None] == keys).any(1)
+        stays: Tensor = passed | (view.cells[:, None] == keys).any(1)  # `isin` would sort, and wait for a device
         return stays.nonzero()[:, 0]

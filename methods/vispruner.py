@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Count, Share
-from uniprune.pruning.functional import cosine_similarity, top_k
+from uniprune.pruning.functional import exact_cosines, top_k
 from uniprune.pruning.thinning import drop_most_similar
 from uniprune.pruning.view import Space, View
 from uniprune.pruning.view_batch import ViewBatch
@@ -58,18 +58,14 @@ class VisPruner(PreLLM):
     vision_layer: int | None = None
     scale_invariant: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
-        return self._chosen(view, keep)
-
-    def select_batch(self, batch: ViewBatch, keep: int) -> Tensor | None:
-        # The similarities of a large batch would need more memory than the prefill does.
-        fits = len(batch) * batch.tokens.shape[1] ** 2 <= MOST_PAIRS
-        return self._chosen(batch, keep) if fits else None
-
-    def _chosen(self, view: View | ViewBatch, keep: int) -> Tensor:
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         importance = view.vision.importance(self.vision_layer)
         important = int(keep * self.important)
         return important_and_diverse(view.features(self.space), importance, important, keep, self.step)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | None:
+        # The similarities of a large batch would need more memory than the prefill does.
+        return self.select(batch, keep) if len(batch) * batch.tokens.shape[1] ** 2 <= MOST_PAIRS else None
 
 
 def important_and_diverse(features: Tensor, importance: Tensor, important: int, keep: int, step: int) -> Tensor:
@@ -78,17 +74,5 @@ def important_and_diverse(features: Tensor, importance: Tensor, important: int, 
     Compared are the `features` [..., N, C].
     """
     ranked = top_k(importance, importance.shape[-1])
-    similarity = similarities(features)
-    diverse = drop_most_similar(similarity, ranked[..., important:], keep - important, step)
+    diverse = drop_most_similar(exact_cosines(features), ranked[..., important:], keep - important, step)
     return torch.cat((ranked[..., :important], diverse), dim=-1)
-
-
-def similarities(features: Tensor) -> Tensor:
-    """[..., N, N] cosines of `features` [..., N, C] in float64, prompt by prompt.
-
-    A product of several prompts may differ from that of one in the last bit, which chooses other tokens, and needs all
-    their features in float64 at once.
-    """
-    if features.dim() == 2:
-        return cosine_similarity(features.double())
-    return torch.stack([similarities(one) for one in features])

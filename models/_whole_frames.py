@@ -27,6 +27,10 @@ class WholeFrames(Qwen2_5_VL):
         """The last block."""
         return len(self.vision_blocks()) - 1
 
+    def whole_image_blocks(self) -> Sequence[int]:
+        """All."""
+        return range(len(self.vision_blocks()))
+
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid: tokens are in raster order."""
         return list(tokens.split([t * h * w for t, h, w in grids]))

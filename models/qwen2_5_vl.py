@@ -130,6 +130,10 @@ class Qwen2_5_VL(ModelAdapter):
         """The last block that attends to the whole image: windowed attention does not compare windows."""
         return int(max(self.vision.config.fullatt_block_indexes))
 
+    def whole_image_blocks(self) -> Sequence[int]:
+        """Those without windows."""
+        return sorted(self.vision.fullatt_block_indexes)
+
     def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """The patches of a token side by side, out of the window order."""
         return self._raster(entering.reshape(-1, self.merge**2 * entering.shape[-1]), grids)

@@ -12,7 +12,7 @@ from tests.helpers.tiny import FAMILIES, IMAGE, VIDEO, build, inputs, row, video
 from uniprune.engine import PromptInfo, prune
 from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.host_copy import HOST
-from uniprune.engine.kept_tokens import KeptTokens, Known
+from uniprune.engine.kept_tokens import KeptTokens, Known, valid_columns
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
 from uniprune.methods.random_pre import RandomPre
@@ -41,12 +41,12 @@ def test_batch_equals_masking(family: str, attention: str, plan: dict[int, float
 
 def test_a_first_token_behind_padding_is_found() -> None:
     """The longest row of a batch may become the shortest; padding counts as position 0 as well."""
-    index, valid = np.array([[0, 0, 0, 3], [1, 2, 3, 5]]), np.array([[False, False, True, True], [True] * 4])
-    kept = KeptTokens(1, (2, 4), 4, valid, Known(index))
+    index = np.array([[0, 0, 0, 3], [1, 2, 3, 5], [0, 0, 1, 4]])
+    kept = KeptTokens(1, (2, 4, 2), 4, valid_columns((2, 4, 2)), Known(index))
     assert kept.columns(np.array([0, 3]), 0).tolist() == [2, 3]
     assert kept.columns(np.array([2, 5]), 1).tolist() == [1, 3]
     for tokens in (DeviceTokens(kept, 6), DeviceTokens(kept, 6, torch.from_numpy(index))):  # chosen on CPU and device
-        assert tokens.columns(np.array([0, 3, 6 + 2, 6 + 5]), HOST).tolist() == [2, 3, 4 + 1, 4 + 3]
+        assert tokens.columns(np.array([0, 3, 6 + 2, 6 + 5, 12 + 4]), HOST).tolist() == [2, 3, 4 + 1, 4 + 3, 8 + 3]
 
 
 def merge_neighbours(view: View) -> Selection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.helpers.oracles import dropped_by, gathered_layers
 from tests.helpers.pruners import KINDS, Plan, generate
 from tests.helpers.tiny import FAMILIES, build, inputs
 from uniprune.engine import prune
+from uniprune.engine.served import check_offloading
 from uniprune.errors import UnsupportedError
 from uniprune.methods.mustdrop import MustDrop
 from uniprune.methods.random_pre import RandomPre
@@ -139,6 +141,23 @@ def test_unknown_caches_are_refused() -> None:
         with pytest.raises(UnsupportedError, match=r"class Summaries was not tried .* DynamicCache, StaticCache"):
             model(**x, past_key_values=Summaries(), use_cache=True)
         assert session.reports == []
+
+
+def test_offloaded_static_caches_are_refused() -> None:
+    model, x = build("llava"), inputs("llava")
+    cache = StaticCache(config=model.get_decoder().config, max_cache_len=200, offloading=True)
+    with prune(model, RandomPre(ratio=0.5)) as session:
+        with pytest.raises(UnsupportedError, match=r"an offloaded StaticCache .* pass an offloaded DynamicCache"):
+            model(**x, past_key_values=cache, use_cache=True)
+        assert session.reports == []
+
+
+def test_offloading_needs_a_release_whose_copies_wait() -> None:
+    for release in ("5.17.0", "5.19.0", "5.20.0.dev0"):
+        with pytest.raises(UnsupportedError, match=rf"an offloaded DynamicCache of transformers {re.escape(release)} "):
+            check_offloading(DynamicCache, release)
+    for release in ("5.20.0", "5.100.0"):
+        check_offloading(DynamicCache, release)
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])

@@ -12,10 +12,11 @@ from torch.nn.functional import pad
 
 from tests.helpers.oracles import dropped_by, gathered_layers
 from tests.helpers.pruners import Plan, generate
-from tests.helpers.tiny import IMAGE, LAYERS, build, fresh_model, inputs, row
-from uniprune.engine import PromptInfo, Session, prune
+from tests.helpers.tiny import IMAGE, LAYERS, build, fresh_model, inputs, row, video_inputs
+from uniprune.engine import PromptInfo, Session, next_turn, prune
 from uniprune.methods.cdpruner import CDPruner
 from uniprune.methods.divprune import DivPrune
+from uniprune.methods.fastv import FastV
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.random_intra import RandomIntra
@@ -157,6 +158,8 @@ MERGING = {
     "released": DivPrune(ratio=0.5, order="release"),
     "released twice": DivPrune(ratio=0.5, order="release") >> RandomIntra(ratio=0.3, layer=2, order="release"),
     "by the question": CDPruner(ratio=0.5),
+    "by attention": FastV(ratio=0.5, layer=2),
+    "by attention, twice": FastV(ratio=0.6, layer=1) >> FastV(ratio=0.3, layer=3),
 }
 
 
@@ -207,20 +210,33 @@ def test_rows_of_a_padded_batch_are_rows_alone(family: str) -> None:
             assert images
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl"])
-def test_generate_goes_on_with_the_new_ids(family: str) -> None:
-    """Given the new ids and the attention mask of the whole conversation."""
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "qwen3_vl", "glm4v"])
+def test_generate_goes_on_with_a_turn(family: str) -> None:
+    """Of images, then of text."""
     model, x, turn = build(family), inputs(family), inputs(family, (1,), seed=1)
-    mask = torch.cat([x["attention_mask"], turn.pop("attention_mask")], 1)
+    turn.pop("attention_mask")
+    words = {"input_ids": torch.tensor([ANSWER])}
     with prune(model, RandomPre(ratio=0.5)) as session, torch.no_grad():
         caches = [model(**x, use_cache=True).past_key_values for _ in range(2)]
-        got, logits = generate(model, {**turn, "attention_mask": mask, "past_key_values": caches[0]}, 4)
-        want = [model(**turn, past_key_values=caches[1]).logits[:, -1]]
-        for one in got[0, :-1]:
-            want.append(model(input_ids=one[None, None], past_key_values=caches[1]).logits[:, -1])
-    assert torch.equal(got[0], torch.cat(want).argmax(-1))
-    torch.testing.assert_close(logits[0], torch.cat(want))
+        for part in (turn, words):
+            got, logits = generate(model, next_turn(model, part, caches[0]), 4)
+            want = [model(**part, past_key_values=caches[1]).logits[:, -1]]
+            for one in got[0, :-1]:
+                want.append(model(input_ids=one[None, None], past_key_values=caches[1]).logits[:, -1])
+            assert torch.equal(got[0], torch.cat(want).argmax(-1))
+            torch.testing.assert_close(logits[0], torch.cat(want), atol=3e-4, rtol=1e-3)
     assert len(session.reports) == 4
+
+
+def test_a_later_turn_may_be_about_a_video() -> None:
+    model, x, plan = fresh_model("qwen2_5_vl"), video_inputs(seconds=1.0), PLANS["both"]
+    rest = {name: value[:, 2:] if name in SEQUENCES else value for name, value in x.items() if name != "attention_mask"}
+    with prune(model, Plan(plan=plan)) as session, torch.no_grad():
+        cache = model(input_ids=x["input_ids"][:, :2], use_cache=True).past_key_values
+        got = model(**rest, past_key_values=cache).logits
+        want = model(**x).logits
+    assert session.reports[-2].rows[0].entering == session.reports[-1].rows[0].entering
+    torch.testing.assert_close(got[:, -1], want[:, -1], atol=3e-4, rtol=1e-3)
 
 
 def test_the_report_is_about_the_turn() -> None:

@@ -49,7 +49,7 @@ def operations(pruner: Pruner, family: str = "llava", steps: int = 1, padded: bo
         (RandomPre(ratio=0.5), 25),
         (DivPrune(ratio=0.5), 40),
         (FastV(ratio=0.5), 40),
-        (PyramidDrop(ratio=0.5), 165),
+        (PyramidDrop(ratio=0.5), 140),
     ],
     ids=["none", "ratio 1", "random-pre", "divprune", "fastv", "three stages"],
 )
@@ -83,6 +83,12 @@ def test_operations_of_a_prefill_with_quantities(
 @pytest.mark.parametrize("pruner", [NoPruning(), RandomPre(ratio=0.5), FastV(ratio=0.5)])
 def test_decode_steps_of_equal_prompts_cost_none(pruner: Pruner) -> None:
     assert operations(pruner, steps=4).count == operations(pruner).count
+
+
+@pytest.mark.parametrize("pruner", [RandomPre(ratio=0.5), FastV(ratio=0.5), PyramidDrop(ratio=0.5)])
+def test_decode_steps_of_a_padded_batch_cost_none(pruner: Pruner) -> None:
+    """Their masks are copied from the CPU."""
+    assert operations(pruner, steps=4, padded=True).count == operations(pruner, padded=True).count
 
 
 def test_an_operation_of_the_engine_is_counted() -> None:

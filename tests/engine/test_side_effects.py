@@ -40,7 +40,7 @@ def lent(view: View) -> Iterator[Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Writer(Pruner):
-    """Keeps the longest tokens before layers 0 and 2, and may then write into all it was lent."""
+    """Keeps tokens by length and cell before layers 0, 2 and 3, and may then write into all it was lent."""
 
     writes: bool
     ratio: float = 0.5
@@ -53,10 +53,11 @@ class Writer(Pruner):
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         inside = Inside(writes=self.writes, order=self.order)
-        return (Stage(0, 0.5, self), Stage(2, 0.5, inside))
+        return (Stage(0, 0.5, self), Stage(2, 0.6, inside), Stage(3, 0.3, inside))
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
-        picks = view.tokens.float().norm(dim=-1).argsort(descending=True)[:keep]
+        lengths = view.tokens.float().norm(dim=-1) * (1 + view.cells % 3)
+        picks = lengths.argsort(descending=True)[:keep]
         for tensor in lent(view) if self.writes else ():
             tensor.fill_(True if tensor.dtype == torch.bool else 1)
         return picks

@@ -19,7 +19,7 @@ from tests.helpers.devices import CPU, ONE, Places
 from tests.helpers.tiny import fresh_model, inputs
 from uniprune.engine import prune
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.methods import _mustdrop
+from uniprune.methods import _windows
 from uniprune.pruning import functional
 
 pytestmark = pytest.mark.end_to_end
@@ -50,7 +50,7 @@ class Operations(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def rules_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (functional, _mustdrop):
+    for module in (functional, _windows):
         monkeypatch.setattr(module, "on_cpu", lambda x: x.device == CPU)
 
 

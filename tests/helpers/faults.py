@@ -60,7 +60,10 @@ def faulty_methods(fault: Fault) -> Iterator[Methods]:
                 if source.count(fault.old) != 1:
                     raise ValueError(f"{fault.name}: {fault.old!r} occurs {source.count(fault.old)} times")
                 source = source.replace(fault.old, fault.new)
-            exec(compile(_unregistered(source), name, "exec"), vars(module))
+            tree = _unregistered(source)
+            for helper in _helpers(tree):  # one of them may import the broken module
+                copied(f"{PACKAGE}.{helper}")
+            exec(compile(tree, name, "exec"), vars(module))
         return copies[name]
 
     def look_up(name: str) -> Any:
@@ -72,6 +75,12 @@ def faulty_methods(fault: Fault) -> Iterator[Methods]:
         yield look_up
     finally:
         sys.modules.update(originals)
+
+
+def _helpers(tree: ast.Module) -> list[str]:
+    """Return the modules `_name` of methods/ from which a module imports."""
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return [node.module for node in imports if node.module and node.module.startswith("_")]
 
 
 def _unregistered(source: str) -> ast.Module:

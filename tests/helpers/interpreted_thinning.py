@@ -33,7 +33,7 @@ def cloud(prompts: int, tokens: int, digits: int = 12) -> Tensor:
 
 @pytest.mark.parametrize(
     ("tokens", "candidates", "keep", "step"),
-    [(2, 2, 1, 8), (3, 3, 1, 1), (12, 9, 8, 8), (18, 15, 4, 3)],
+    [(2, 2, 1, 8), (3, 3, 1, 1), (12, 9, 8, 8), (17, 15, 6, 4)],
 )
 def test_picks_are_those_of_the_loop(tokens: int, candidates: int, keep: int, step: int) -> None:
     draw = torch.Generator().manual_seed(0)
@@ -41,13 +41,6 @@ def test_picks_are_those_of_the_loop(tokens: int, candidates: int, keep: int, st
     for digits in (12, 1):  # the latter makes ties
         ours, loops = both(cloud(2, tokens, digits), ranked, keep, step)
         assert ours == loops
-
-
-def test_the_smallest_real_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    similarity, ranked = cloud(1, 12).float(), torch.arange(12)[None]
-    ours, loops = both(similarity, ranked, 5, 4)
-    assert ours == loops
 
 
 def test_lists_that_name_nobody_who_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers.views import decide, make_view
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.pruning.view import Grid, View
+from uniprune.pruning.view import Grid, TowerLayer, View
 from uniprune.registry import METHODS
 
 WIDTH, TEXT = 12, 5
@@ -24,12 +24,16 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "fitprune": ("",),
     "fopru": ("", "strategy=row", "significance=low-variance", "order=release"),
     "gprune": ("", "similarity=-1"),
+    "hiprune": ("", "alpha=1", "object_layer=0"),
+    "mmtok": ("", "alpha=0"),
     "pooling": ("", "space=vision"),
     "prumerge": ("", "adaptive=true", "order=release"),
     "prumerge+": ("", "adaptive=true", "order=release"),
+    "priortr": ("", "rows=internvl", "rows=qwen", "query=last", "heads=max"),
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
+    "scope": ("", "alpha=0", "combine=sum"),
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
     "sparsevlm-v2": ("",),
@@ -41,8 +45,8 @@ GRIDS: tuple[list[Grid], ...] = (
     *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
     *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
-ELSEWHERE = {"none", "vtw", "mustdrop"}
-"""Keep everything, nothing, or what an earlier stage noted: tested end to end."""
+ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2"}
+"""Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video."""
 KINDS = ("random", "equal", "zero")
 
 
@@ -55,6 +59,12 @@ class Vision:
 
     def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
         return self.values[:, 0].abs()
+
+    def cls(self, layer: int | None = None) -> Tensor:
+        return self.values[:, :2].T.abs()
+
+    def received(self, layer: TowerLayer = None) -> Tensor:
+        return self.values[:, 0 if layer is None else 1].abs()
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         return self.values[:, :2].T.abs()

@@ -13,8 +13,8 @@ from tests.helpers.tiny import FAMILIES, IMAGE, LAYERS, build, inputs, visual
 from uniprune.engine import prune
 from uniprune.errors import UserError
 from uniprune.methods._dart import least_similar, quotas
-from uniprune.methods._mustdrop import similar_windows
 from uniprune.methods._sparsevlm import recycle, recycled, text_raters
+from uniprune.methods._windows import similar_windows
 from uniprune.methods.calibration.fitprune import RecipeSearch, Statistics
 from uniprune.methods.calibration.vtw import LayerSearch, divergences, earliest
 from uniprune.methods.fitprune import FitPrune

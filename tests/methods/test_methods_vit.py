@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.helpers.pruners import FixedAnswer, generate
 from tests.helpers.tiny import FAMILIES, build, fresh_model, inputs
-from tests.helpers.views import decide, make_view
+from tests.helpers.views import Tower, decide, make_view
 from uniprune.engine import PrefillReport, prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.evaluation.method_spec import MethodSpec
@@ -19,9 +19,12 @@ from uniprune.methods.cdpruner import CDPruner, conditional_kernel, unit_range
 from uniprune.methods.fastv import FastV
 from uniprune.methods.fopru import FoPru
 from uniprune.methods.gprune import GPrune, graph_scores
+from uniprune.methods.hiprune import HiPrune
+from uniprune.methods.mmtok import MMTok
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.prumerge_plus import PruMergePlus
+from uniprune.methods.scope import SCOPE
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.zspaprune import ZSPAPrune, pooled
@@ -43,6 +46,9 @@ NAMED = {
     "zspaprune": ZSPAPrune,
     "fopru": FoPru,
     "pooling": Pooling,
+    "scope": SCOPE,
+    "hiprune": HiPrune,
+    "mmtok": MMTok,
 }
 OPTIONS: list[PreLLM] = [
     PruMerge(heads="mean", order="release", space="llm"),
@@ -59,6 +65,9 @@ OPTIONS: list[PreLLM] = [
     FoPru(significance="low-variance"),
     FoPru(order="release"),
     Pooling(space="vision"),
+    SCOPE(alpha=0, space="llm"),
+    MMTok(alpha=0),
+    HiPrune(alpha=1, object_layer=0, vision_layer=-1),
 ]
 CHOOSING: list[PreLLM] = [
     PruMerge(adaptive=True),
@@ -179,13 +188,13 @@ def test_a_class_token_reaches_the_language_model_in_llava_only() -> None:
             run(VisionZip(cls=True, ratio=0.5), build(other), inputs(other))
 
 
-@pytest.mark.parametrize("name", ["cdpruner", "zspaprune"])
+@pytest.mark.parametrize("name", ["cdpruner", "zspaprune", "mmtok"])
 def test_the_question_decides(name: str) -> None:
     """A prompt made of one visual token brings in that token; without a question the user is told."""
     tokens = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
     method = METHODS.get(name)()
     for wanted in (7, 23):
-        view = make_view(tokens, prompt=tokens[wanted][None])
+        view = make_view(tokens, prompt=tokens[wanted][None], vision=Tower(features=tokens))
         assert method.select(view, 5)[0] == wanted
     x = inputs("llava")
     visual = x["input_ids"] == 299
@@ -372,6 +381,11 @@ class Scores:
         (ZSPAPrune, {"pooling": "sum"}, "pooling 'sum' is unknown"),
         (FoPru, {"strategy": "column"}, "strategy 'column' is unknown; expected one of rank, row"),
         (FoPru, {"significance": "none"}, "significance 'none' is unknown"),
+        (SCOPE, {"alpha": -1}, "alpha -1 must be a finite number of at least 0"),
+        (SCOPE, {"combine": "add"}, "combine 'add' is unknown; expected one of product, sum"),
+        (HiPrune, {"alpha": 2}, r"alpha 2 is outside \[0, 1\]"),
+        (HiPrune, {"object_layer": 0.0}, r"object_layer 0.0 must be a whole number or a finite number in \(0, 1\]"),
+        (MMTok, {"visual_temperature": 0}, "visual_temperature 0 must be a finite number above 0"),
         (Pooling, {"space": ""}, "space '' is unknown"),
     ],
 )

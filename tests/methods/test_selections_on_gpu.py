@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniprune.methods._mustdrop import all_windows, likeness
+from uniprune.methods._windows import all_windows, likeness
 from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse
 from uniprune.pruning.clustering import density_peaks
@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("error:rankings are thinned out"),
+    pytest.mark.filterwarnings("error:clusters are formed"),
 ]
 SIZES = {256: (16, 16), 576: (24, 24), 1280: (32, 40), 2880: (48, 60)}
 sizes = pytest.mark.parametrize("tokens", SIZES)

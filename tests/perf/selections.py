@@ -27,7 +27,7 @@ from torch import Tensor
 
 from tests.perf import published
 from uniprune.methods._dart import least_similar, quotas
-from uniprune.methods._mustdrop import similar_windows
+from uniprune.methods._windows import similar_windows
 from uniprune.methods.cdpruner import conditional_kernel
 from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse

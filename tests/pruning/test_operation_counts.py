@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uniprune.methods._mustdrop import all_windows, likeness, merged, passes
+from uniprune.methods._mustdrop import passes
 from uniprune.methods._sparsevlm import recycle
+from uniprune.methods._windows import all_windows, likeness, merged
 from uniprune.methods.gprune import graph_scores
 from uniprune.pruning.clustering import density_peaks
 from uniprune.pruning.functional import group_means, top_k

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from uniprune.engine.checks import drawn, process_settings, random_states, restore
 from uniprune.pruning.base import Pruner, Selection, Stage
-from uniprune.pruning.view import View
+from uniprune.pruning.view import TowerLayer, View
 
 WATCHED = ("tokens", "cells", "prompt", "text", "after")
 """Tensors of a view that a method must not change."""
@@ -112,7 +112,7 @@ class RecordingPruner(Pruner):
         return self.inner.in_place
 
     @property
-    def vision_layers(self) -> tuple[int | None, ...]:
+    def vision_layers(self) -> tuple[TowerLayer, ...]:
         """Vision layers of the method."""
         return self.inner.vision_layers
 

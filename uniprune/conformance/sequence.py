@@ -11,7 +11,7 @@ from uniprune.conformance.check_result import CheckResult, failed, judged, passe
 from uniprune.conformance.method_under_test import RATIO, MethodUnderTest, generate, traced, with_positions
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.tiny import IMAGE, TinyPrompt
+from uniprune.modeling.tiny import IMAGE, VIDEO, TinyPrompt
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import tokens_per_layer
 
@@ -129,7 +129,7 @@ def _trace(method: MethodUnderTest, pruner: Pruner) -> tuple[RowReport, dict[int
 def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
     """Return the positions of all text and of the visual tokens that enter `layer` by the report."""
     ids = torch.tensor(method.prompts[1].ids)
-    kept = ids != IMAGE
+    kept = (ids != IMAGE) & (ids != VIDEO)
     stage = max((s for s in row.stages if s.layer <= layer), key=lambda s: s.layer, default=None)
     if stage is None:
         return torch.arange(len(ids))
@@ -148,7 +148,8 @@ def _cached(method: MethodUnderTest, row: RowReport, prompt: TinyPrompt) -> list
     )
     if first is not None:
         visual[first:] = [min(count, visual[-1]) for count in visual[first:]]
-    return [len(prompt.ids) - prompt.ids.count(IMAGE) + count for count in visual]
+    text = len(prompt.ids) - prompt.ids.count(IMAGE) - prompt.ids.count(VIDEO)
+    return [text + count for count in visual]
 
 
 def _declared(method: MethodUnderTest, row: RowReport) -> list[int]:

@@ -52,12 +52,10 @@ class AttentionCapture:
         position = torch.arange(keys.shape[-2], device=keys.device)
         for block in queries.split(BLOCK):
             query = self._rotate(self._queries(self.hidden[row, block]), row, block)
-            grouped = query.reshape(keys.shape[0], -1, query.shape[-1])  # heads that share keys, one after the other
-            logits = (grouped @ keys.transpose(-1, -2)).view(*query.shape[:2], -1) * self.module.scaling
+            logits = _products(query, keys) * self.module.scaling
             later = position > block[:, None]
             logits = self._masked(logits.float(), row, block, later if valid is None else later | ~valid)
-            sinks = self._sinks(logits)
-            yield (torch.cat((logits, sinks), dim=-1) if sinks.shape[-1] else logits).softmax(-1)[..., columns]
+            yield self._with_sinks(logits, 0).softmax(-1)[..., columns]
 
     def last(self, queries: Tensor | None, columns: Tensor, owners: Tensor | None, valid: Tensor | None) -> Tensor:
         """Return [P, heads, N] attention from the last token of several batch items, as `probabilities`.
@@ -81,8 +79,7 @@ class AttentionCapture:
         grouped = query.unflatten(0, (keys.shape[1], -1)).permute(2, 0, 1, 3)
         logits = ((grouped @ keys.transpose(-1, -2)) * self.module.scaling).flatten(1, 2).float()
         logits = self._masked_last(logits, queries, valid)
-        sinks = self._sinks(logits)
-        weights = (torch.cat((logits, sinks), dim=-1) if sinks.shape[-1] else logits).softmax(-1)
+        weights = self._with_sinks(logits, 1).softmax(-1)
         weights = weights if owners is None else weights[owners]
         return weights.gather(2, columns[:, None].expand(-1, weights.shape[1], -1))
 
@@ -134,19 +131,25 @@ class AttentionCapture:
         return self._heads(projected, "q_norm")
 
     def _masked(self, logits: Tensor, row: int, queries: Tensor, unseen: Tensor) -> Tensor:
-        """Return `logits` [heads, r, n] of positions `queries` [r] under its mask, else without `unseen` [r, n]."""
+        """Return `logits` [heads, r, n] of positions `queries` [r] under the layer's mask.
+
+        Without a mask of pairs, `unseen` [r, n] are left out.
+        """
         if not isinstance(self.mask, Tensor) or self.mask.dim() != 4:
-            return logits.masked_fill(unseen, -torch.inf)
+            return logits.masked_fill_(unseen, -torch.inf)
         own = self.mask[row if len(self.mask) > 1 else 0].to(logits.device)[:, queries, : logits.shape[-1]]
         return logits.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else logits + own.float()
 
-    def _sinks(self, logits: Tensor) -> Tensor:
-        """Return [heads, r, s] further logits of the softmax, which belong to no token: s is 1 or 0."""
+    def _with_sinks(self, logits: Tensor, heads: int) -> Tensor:
+        """Return `logits` [..., n], and one more of each row, of no token, where the layer has sinks.
+
+        `heads` is the dimension of heads.
+        """
         sinks = getattr(self.module, "sinks", None)
         if sinks is None:
-            return logits[..., :0]
-        learned: Tensor = sinks.float()[:, None, None].expand(-1, logits.shape[1], 1)
-        return learned
+            return logits
+        learned = sinks.float().view([-1 if place == heads else 1 for place in range(logits.dim())])
+        return torch.cat((logits, learned.expand(*logits.shape[:-1], 1)), dim=-1)
 
     def _keys(self, row: int) -> Tensor:
         """Return [key heads, n, d] rotated keys: from the cache where it holds plain tensors, else projected again."""
@@ -169,12 +172,23 @@ class AttentionCapture:
     def _heads(self, x: Tensor, norm: str) -> Tensor:
         """Return [heads, n, d] from [n, heads * d], normalised where the module does."""
         x = x.unflatten(-1, (-1, self.module.head_dim))
-        heads: Tensor = getattr(self.module, norm, torch.nn.Identity())(x)
+        normalise = getattr(self.module, norm, None)
+        heads: Tensor = x if normalise is None else normalise(x)
         return heads.transpose(-3, -2)
 
     def _rotate(self, x: Tensor, row: int, positions: Tensor) -> Tensor:
         """Return [..., n, d] heads rotated as the model does."""
         item = row if self.cos.shape[0] > 1 else 0
-        cos, sin = (table[item, positions][None] for table in (self.cos, self.sin))
+        cos, sin = (table[item : item + 1, positions] for table in (self.cos, self.sin))
         heads = x.reshape(1, -1, *x.shape[-2:])
         return rotation(self.module)(heads, cos, sin).view(x.shape)
+
+
+def _products(query: Tensor, keys: Tensor) -> Tensor:
+    """Return [heads, r, n] products of queries [heads, r, d] and keys [key heads, n, d], which heads in a row share."""
+    heads, rows, width = query.shape
+    if query.is_cuda:  # one operation for six; on a CPU a row's bits would depend on how many rows are computed
+        folded = query.reshape(len(keys), -1, width)
+        return torch.bmm(folded, keys.transpose(-1, -2)).view(heads, rows, -1)
+    grouped: Tensor = query.unflatten(0, (len(keys), -1)) @ keys[:, None].transpose(-1, -2)
+    return grouped.flatten(0, 1)

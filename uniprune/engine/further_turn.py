@@ -6,88 +6,30 @@ un-pruned conversation. New tokens attend to all that a layer holds, and causall
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.checks import check_undrawn
 from uniprune.engine.compaction import CacheState, cached_layers, remember, take
-from uniprune.engine.host_copy import sent, to_device, to_host
-from uniprune.engine.kept_tokens import KeptTokens, Known, active
+from uniprune.engine.earlier_turns import EarlierTurns, TurnPairs, joined, turn_positions
+from uniprune.engine.host_copy import sent, to_device
+from uniprune.engine.kept_tokens import active
 from uniprune.engine.layer_kinds import FULL, attention_mask, layer_kinds, needs_positions
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import placeholders, visual_inputs
+from uniprune.engine.turn_attention import TurnCapture
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.context import context_length, reusing_layers
 from uniprune.pruning.base import Pruner, Stage
-
-
-@dataclass(frozen=True)
-class EarlierTurns:
-    """Tokens that a cache holds before a turn.
-
-    Attributes:
-        stages: the tokens from every layer on at which some were dropped, in layer order.
-        whole: those of the layers before.
-        next_position: [..., B, 1] position ids of the turn's first token.
-    """
-
-    stages: tuple[KeptTokens, ...]
-    whole: KeptTokens
-    next_position: Tensor
-
-    @classmethod
-    def of(cls, state: CacheState, cache: Any, mask: Tensor | None, batch: int) -> EarlierTurns:
-        """Return those of a cache.
-
-        Args:
-            state: how it was pruned.
-            cache: the cache.
-            mask: [B, L] False at padding, of the whole conversation, this turn included; None without padding.
-            batch: B.
-
-        Raises:
-            UnsupportedError: it holds less than the first turn.
-        """
-        grown = int(cache.get_seq_length()) - state.length(0)
-        if grown < 0:
-            raise UnsupportedError("tokens of the prompt were taken back from the cache; start again with an empty one")
-        length = state.prompt_length + grown
-        real = np.ones((batch, length), np.bool_)
-        if mask is not None:
-            real = to_host([mask[:, :length]])[0].astype(np.bool_)
-        index = np.broadcast_to(np.arange(length), real.shape)
-        whole = KeptTokens(0, tuple(real.sum(1).tolist()), length, real, Known(index))
-        stages = tuple(_joined(kept.layer, kept, _run(state.prompt_length, grown, batch)) for kept in state.stages)
-        return cls(stages, whole, state.next_position + grown)
-
-    def at(self, layer: int) -> KeptTokens:
-        """Return the tokens that a layer holds."""
-        return active(self.stages, layer) or self.whole
-
-
-@dataclass(frozen=True)
-class TurnPairs(AttendedPairs):
-    """Counts also the pairs with tokens of earlier turns.
-
-    Attributes:
-        earlier: these turns.
-    """
-
-    earlier: EarlierTurns
-
-    def count(self, layer: int, kept: KeptTokens, row: int) -> float:
-        """Return the pairs of the turn's tokens in a row."""
-        return super().count(layer, kept, row) + kept.lengths[row] * self.earlier.at(layer).lengths[row]
 
 
 @dataclass(frozen=True)
@@ -116,6 +58,12 @@ class FurtherTurn(Prefill):
         self.earlier = earlier
         self.layers = range(len(self._adapter.layers))
         self._masks: dict[tuple[int, int], Any] = {}
+
+    def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        """Capture the attention of the layer before a stage, for its method."""
+        cos, sin = kwargs["position_embeddings"]
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        self._captured = TurnCapture(module, layer, hidden, cos, sin, cache, mask).checked()
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Run the layer's stage, if any; return also a mask where the model's, sized on layer 0, does not fit."""
@@ -162,7 +110,7 @@ class FurtherTurn(Prefill):
             earlier, new = self.earlier, self.batch.tokens.unpruned
             places = sorted({kept.layer for kept in (*earlier.stages, *self.kept)})
             stages = tuple(
-                _joined(layer, earlier.at(layer), active(self.kept, layer) or new, earlier.whole.width)
+                joined(layer, earlier.at(layer), active(self.kept, layer) or new, earlier.whole.width)
                 for layer in places
             )
             length = earlier.whole.width + new.width
@@ -208,10 +156,9 @@ def further_turn(
         )
     if any(len(kept.lengths) != batch for kept in earlier.stages):
         raise UnsupportedError(f"the turn has {batch} rows, but the cache was filled with another number of them")
-    axes = slice(-3, None) if earlier.next_position.dim() == 3 else slice(None)  # `generate` has a count before them
-    positions = earlier.next_position[axes].to(ids.device) + _own_positions(adapter, kwargs)
+    positions = turn_positions(adapter, earlier, kwargs)
     given = kwargs.get("position_ids")
-    if given is not None and not bool((given[axes][..., :1] == positions[..., :1]).all()):
+    if given is not None and not bool((given[-len(positions) :][..., :1] == positions[..., :1]).all()):
         raise UnsupportedError(
             f"the turn begins at position {int(given.flatten()[0])}, but the conversation goes on at "
             f"{int(positions.flatten()[0])}; pass the new ids only, with the attention_mask of the whole conversation"
@@ -228,19 +175,6 @@ def further_turn(
     return Turn(earlier, {**kwargs, "position_ids": positions, "attention_mask": fits})
 
 
-def _own_positions(adapter: ModelAdapter, kwargs: dict[str, Any]) -> Tensor:
-    """Return positions [..., B, q] of the turn alone, from 0."""
-    ids = kwargs["input_ids"]
-    rule = getattr(adapter.base, "get_rope_index", None)
-    if rule is None:
-        return torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
-    if kwargs.get("mm_token_type_ids") is None:
-        raise UnsupportedError("a turn with new images needs mm_token_type_ids; pass what the processor returns")
-    names = [name for name in inspect.signature(rule).parameters if name != "attention_mask"]
-    found: Tensor = rule(**{name: kwargs[name] for name in names if kwargs.get(name) is not None})[0]
-    return found
-
-
 def _check_turn(
     adapter: ModelAdapter,
     stages: Collection[Stage],
@@ -251,12 +185,12 @@ def _check_turn(
 ) -> None:
     """Refuse a turn whose result would not be exact."""
     config, name = adapter.decoder.config, type(pruner).__name__
-    readers = [type(one.pruner).__name__ for one in stages if one.pruner.llm_attention or one.pruner.upcoming_attention]
+    readers = [type(one.pruner).__name__ for one in stages if one.pruner.upcoming_attention]
     problem = None
     if set(layer_kinds(config)) != {FULL} or adapter.block_kinds or reusing_layers(config):
         problem = "this model has layers with windows, linear or two-way attention, or reused keys"
     elif readers:
-        problem = f"{readers[0]} ranks by attention of the language model, which would be that of this turn only"
+        problem = f"{readers[0]} reads the attention of a layer that has not run, which would be that of this turn only"
     elif pruner.evict_from(len(adapter.layers)) is not None:
         problem = f"{name} evicts tokens from the cache"
     elif pruner.positions == "compact" or (state is not None and state.shift is not None):
@@ -272,17 +206,3 @@ def _check_turn(
             f"new images on top of a filled KV cache are not supported here: {problem}; start again with an empty "
             "cache and the whole conversation"
         )
-
-
-def _run(start: int, count: int, batch: int) -> KeptTokens:
-    """Return `count` columns of a batch, from an un-pruned position on."""
-    index = np.broadcast_to(np.arange(start, start + count), (batch, count))
-    return KeptTokens(0, (count,) * batch, count, np.ones((batch, count), np.bool_), Known(index))
-
-
-def _joined(layer: int, first: KeptTokens, then: KeptTokens, start: int = 0) -> KeptTokens:
-    """Return the columns of two sequences; positions of the second one are counted from `start`."""
-    lengths = tuple(a + b for a, b in zip(first.lengths, then.lengths, strict=True))
-    index = np.concatenate((first.index, np.where(then.valid, then.index + start, 0)), axis=1)
-    valid = np.concatenate((first.valid, then.valid), axis=1)
-    return KeptTokens(layer, lengths, first.width + then.width, valid, Known(index))

@@ -78,6 +78,9 @@ def attention_mask(
         return valid
     windowed = kind == SLIDING and end > config.sliding_window
     if not windowed and blocks is None:
+        alone = count == 1 and cache is not None and config._attn_implementation == "sdpa"
+        if valid is not None and alone and tuple(cache.get_mask_sizes(1, layer)) == (valid.shape[1], 0):
+            return to_device(valid, hidden.device).bool()[:, None, None]  # a single new token sees all that are left
         return create_causal_mask(
             config=config,
             inputs_embeds=hidden,

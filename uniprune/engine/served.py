@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
+from torch.torch_version import TorchVersion
 from transformers import DynamicCache, QuantizedCache, StaticCache
 
 from uniprune.errors import UnsupportedError
@@ -14,6 +16,8 @@ KERNELS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_atte
 """Kernels of the decoder's attention; of those with windows or blocks see `layer_kinds.MASKED`."""
 CACHES = (DynamicCache, StaticCache, QuantizedCache)
 """KV caches that hold the tokens of every layer in the order in which they came; without subclasses."""
+OFFLOADING = "5.20"
+"""Release of transformers from which a copy of keys back to the GPU waits for the copy to the CPU that is under way."""
 
 
 def check_kernel(adapter: ModelAdapter) -> None:
@@ -31,7 +35,7 @@ def check_kernel(adapter: ModelAdapter) -> None:
 
 
 def check_cache(adapter: ModelAdapter, cache: Any) -> None:
-    """Refuse caches of unknown classes, and static ones whose decode steps `generate` compiles.
+    """Refuse caches of unknown classes, offloaded ones that may lose keys, and static ones that `generate` compiles.
 
     Raises:
         UnsupportedError: naming the cache, and what to pass instead.
@@ -41,12 +45,32 @@ def check_cache(adapter: ModelAdapter, cache: Any) -> None:
             f"a KV cache of class {type(cache).__name__} was not tried with pruned prompts; leave it out, or pass one "
             f"of {', '.join(known.__name__ for known in CACHES)}"
         )
+    if cache is not None and cache.offloading:
+        check_offloading(type(cache))
     # `generate` makes the compiled call before the prefill, and the graphs of earlier calls outlive it.
     if type(cache) is StaticCache and hasattr(adapter.model, "_compiled_call"):
         raise UnsupportedError(
             "generate compiles the decode steps of a StaticCache, and torch.compile runs graphs of earlier calls "
             "without the hooks that prune; pass disable_compile=True (after `del model._compiled_call`, where an "
             "earlier call has compiled them), or leave out cache_implementation"
+        )
+
+
+def check_offloading(kind: type, release: str = transformers.__version__) -> None:
+    """Refuse offloading but of a DynamicCache, by a release of transformers whose streams wait for each other.
+
+    Args:
+        kind: class of the cache.
+        release: of transformers.
+
+    Raises:
+        UnsupportedError: naming the class and the release.
+    """
+    if kind is not DynamicCache or TorchVersion(release) < OFFLOADING:
+        raise UnsupportedError(
+            f"an offloaded {kind.__name__} of transformers {release} was not tried, or gives wrong answers: releases "
+            f"before {OFFLOADING} copy keys back to the GPU before they have left it; pass an offloaded DynamicCache "
+            f"with transformers {OFFLOADING} or newer, or leave out cache_implementation"
         )
 
 

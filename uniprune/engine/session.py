@@ -19,7 +19,7 @@ from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
 from uniprune.engine.forward import Forward
-from uniprune.engine.further_turn import EarlierTurns, FurtherTurn, further_turn
+from uniprune.engine.further_turn import FurtherTurn, Turn, further_turn
 from uniprune.engine.hooks import Hooks
 from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
@@ -89,7 +89,7 @@ class Session:
     def _reset(self) -> None:
         """Forget the current forward."""
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
-        self._earlier: EarlierTurns | None = None  # those that the forward continues, if it brings images
+        self._turn: Turn | None = None  # a later one with images, until its decoder runs
         self._forward: Forward | None = None
         self._hooked = 0  # decoder layers whose hook ran
         self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
@@ -193,7 +193,7 @@ class Session:
         check_kernel(self._adapter)
         if args:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
-        self._inputs = self._forward = self._earlier = None
+        self._inputs = self._forward = self._turn = None
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
             check_cache(self._adapter, cache)
@@ -205,7 +205,7 @@ class Session:
         with self._method_time():
             turn = further_turn(self._adapter, self._stages.values(), self._pruner, state, kwargs)
             if turn is not None:
-                self._begin({**kwargs, "attention_mask": None}, turn.earlier)
+                self._begin({**kwargs, "attention_mask": None}, turn)
                 return (), turn.arguments
         if state is None or not (state.stages or state.recounted):
             return (), kwargs
@@ -213,9 +213,9 @@ class Session:
         self._hooks.on_layers(decode.layers)
         return (), decode.before_model(kwargs)
 
-    def _begin(self, kwargs: Kwargs, earlier: EarlierTurns | None = None) -> None:
+    def _begin(self, kwargs: Kwargs, turn: Turn | None = None) -> None:
         """Begin a prefill or a further turn; choose the calls of the tower that made features given to it, if any."""
-        self._earlier, infos, self.samples = earlier, tuple(self.samples), ()
+        self._turn, infos, self.samples = turn, tuple(self.samples), ()
         self._inputs = PrefillInputs(self._adapter, infos, kwargs)
         if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
             self._inputs.fetch()
@@ -235,7 +235,7 @@ class Session:
             self._vision = VisionBatch(self._adapter, self._calls, None)
         with self._method_time():
             given = (self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision)
-            made = Prefill if self._earlier is None else partial(FurtherTurn, self._earlier)
+            made = Prefill if self._turn is None else partial(FurtherTurn, self._turn.earlier)
             self._forward = prefill = made(*given, self._method_time)
             self._hooks.on_layers(prefill.layers)
             return args, prefill.before_decoder(kwargs)

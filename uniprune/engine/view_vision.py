@@ -18,6 +18,7 @@ from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.origins import Origins
+from uniprune.pruning.view import TowerLayer
 from uniprune.pruning.view_batch import BatchVision
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class ViewVision:
             return self.received(layer)
         return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
 
-    def received(self, layer: int | None = None) -> Tensor:
+    def received(self, layer: TowerLayer = None) -> Tensor:
         """Return [N] attention each token receives, mean over heads and queries."""
         return self._tokens("received", layer)[:, 0]
 
@@ -108,7 +109,7 @@ class ViewVision:
     def _device(self) -> torch.device:
         return self._groups.arriving.device
 
-    def _tokens(self, name: str, layer: int | None) -> Tensor:
+    def _tokens(self, name: str, layer: TowerLayer) -> Tensor:
         return self._of_view(self._call.quantity(name, layer))
 
     def _of_view(self, values: list[Tensor]) -> Tensor:
@@ -158,7 +159,7 @@ class GroupsVision(BatchVision):
             return self.received(layer)
         return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
 
-    def received(self, layer: int | None = None) -> Tensor:
+    def received(self, layer: TowerLayer = None) -> Tensor:
         """Return [P, N]."""
         return self._tokens("received", layer)[..., 0]
 
@@ -193,7 +194,7 @@ class GroupsVision(BatchVision):
     def _call(self) -> Vision:
         return _known(self._groups.arriving.vision)
 
-    def _tokens(self, name: str, layer: int | None) -> Tensor:
+    def _tokens(self, name: str, layer: TowerLayer) -> Tensor:
         return self._of_groups(self._call.quantity(name, layer))
 
     def _of_groups(self, values: list[Tensor]) -> Tensor:

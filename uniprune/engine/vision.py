@@ -15,7 +15,7 @@ from uniprune.engine.tower_attention import exchanged, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter, Span
 from uniprune.modeling.image_layout import ImageLayout
-from uniprune.pruning.view import Grid
+from uniprune.pruning.view import Grid, TowerLayer
 
 DEEPSTACK = "deepstack_features"
 """Field of a tower's output with the features that a decoder adds after its first layers; most towers have none."""
@@ -44,7 +44,7 @@ class Vision(Protocol):
     def layouts(self) -> list[ImageLayout] | None:
         """The encoded images in prompt order, None if unknown."""
 
-    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
+    def quantity(self, name: str, layer: TowerLayer) -> list[Tensor]:
         """Return [N, C] per image of a quantity of a captured layer."""
 
     def features(self) -> list[Tensor]:
@@ -106,14 +106,14 @@ class VisionCapture:
         self._known.clear()
         self._projected.clear()
 
-    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
+    def quantity(self, name: str, layer: TowerLayer) -> list[Tensor]:
         """Return [N, C] per image; `name` is a method of this class without its underscore, `layer` a captured one."""
         index = self.captured(layer)
         if (name, index) not in self._known:
             self._known[name, index] = self.adapter.to_tokens(getattr(self, f"_{name}")(index), self.grids)
         return self._known[name, index]
 
-    def captured(self, layer: int | None) -> int:
+    def captured(self, layer: TowerLayer) -> int:
         """Return the number of the block that `layer` names.
 
         Raises:

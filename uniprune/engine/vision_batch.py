@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from uniprune.engine.vision import DEEPSTACK, Vision, VisionCapture
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.image_layout import ImageLayout
-from uniprune.pruning.view import Grid
+from uniprune.pruning.view import Grid, TowerLayer
 
 
 def latest(adapter: ModelAdapter, calls: Sequence[VisionCapture], outputs: Sequence[Any]) -> Vision | None:
@@ -59,7 +59,7 @@ class VisionBatch:
             tokens += sum(map(prod, call.grids))
         return found
 
-    def quantity(self, name: str, layer: int | None) -> list[Tensor]:
+    def quantity(self, name: str, layer: TowerLayer) -> list[Tensor]:
         """See `VisionCapture.quantity`."""
         return list(chain.from_iterable(call.quantity(name, layer) for call in self.calls))
 

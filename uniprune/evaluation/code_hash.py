@@ -16,7 +16,7 @@ RULES = tuple(
     f"uniprune.pruning.{name}"
     for name in (
         *("functional", "merging", "grids", "greedy", "greedy_triton", "clustering", "schedules"),
-        *("thinning", "thinning_triton"),
+        *("clustering_triton", "rules_triton", "thinning", "thinning_triton"),
     )
 )
 """Modules of this package that make decisions for methods; the others execute them."""

@@ -21,7 +21,7 @@ from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
-from uniprune.pruning.view import Grid
+from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
 Size = tuple[int, int]
@@ -131,6 +131,10 @@ class ModelAdapter:
     def feature_block(self) -> int:
         """Return the block whose attention methods use by default: the one that makes the projector's features."""
         raise NotImplementedError
+
+    def whole_image_blocks(self) -> Sequence[int]:
+        """Return the blocks that attend to whole tiles or frames, ascending: by default all."""
+        return range(len(self.vision_blocks()))
 
     def features(self, entering: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """Return [N, C] per grid of what entered the projector, in LLM order; C covers all patches of a token."""
@@ -256,9 +260,14 @@ class ModelAdapter:
         )
 
     # --- shared -------------------------------------------------------------------------------------------------
-    def block_index(self, layer: int | None) -> int:
-        """Return the number of a tower block from 0; `layer` may be negative (from the end) or None (the default)."""
-        return (self.feature_block() if layer is None else layer) % len(self.vision_blocks())
+    def block_index(self, layer: TowerLayer) -> int:
+        """Return the number of a tower block from 0; see `TowerLayer`."""
+        depth = len(self.vision_blocks())
+        if isinstance(layer, float):
+            first = max(round(layer * depth) - 1, 0)
+            whole = self.whole_image_blocks()
+            return next((block for block in whole if block >= first), whole[-1])
+        return (self.feature_block() if layer is None else layer) % depth
 
     @cached_property
     def visual_token_ids(self) -> list[int]:

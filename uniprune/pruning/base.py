@@ -19,7 +19,7 @@ from uniprune.pruning.fields import NonNegative, validate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from uniprune.pruning.view import View
+    from uniprune.pruning.view import TowerLayer, View
     from uniprune.pruning.view_batch import ViewBatch
 
 Positions = Literal["original", "compact"]
@@ -131,10 +131,10 @@ class Pruner:
         return self.order == "raster"
 
     @property
-    def vision_layers(self) -> tuple[int | None, ...]:
+    def vision_layers(self) -> tuple[TowerLayer, ...]:
         """Vision-tower layers that `select` reads through `view.vision`: by default the field `vision_layer`, if any.
 
-        Negative numbers count from the end, None is the layer that makes the projector's features.
+        See `uniprune.pruning.view.TowerLayer`.
         """
         return (self.vision_layer,) if hasattr(self, "vision_layer") else ()
 
@@ -228,7 +228,7 @@ class Compose(Pruner):
             set_(self, field, getattr(flat[0], field))
 
     @property
-    def vision_layers(self) -> tuple[int | None, ...]:
+    def vision_layers(self) -> tuple[TowerLayer, ...]:
         """All vision layers that any part reads."""
         return tuple(dict.fromkeys(layer for part in self.parts for layer in part.vision_layers))
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
-from uniprune.pruning.functional import at_least_float32, gram, rows_of, top_k
+from uniprune.pruning.functional import at_least_float32, gram, products, rows_of, top_k
+from uniprune.utils.kernels import proven
+
+SIZES = (1024, 4096)
+"""GPU kernels are compiled for these many tokens."""
 
 
 def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -25,7 +32,19 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
         O(N^2) memory.
     """
     x = at_least_float32(tokens)
-    distance = _squared_distances(x - x.mean(-2, keepdim=True))
+    x = x - x.mean(-2, keepdim=True)  # the nearer to 0, the fewer digits cancel
+    if noise is None and fused(x):
+        from uniprune.pruning import clustering_triton as kernels
+
+        pairs = products(x, x).reshape(-1, x.shape[-2], x.shape[-2]).contiguous()
+        centres, owner = kernels.density_peaks(pairs, x.shape[-1], clusters)
+        return centres.view(*x.shape[:-2], clusters), owner.view(x.shape[:-1])
+    return _density_peaks(x, clusters, noise)
+
+
+def _density_peaks(x: Tensor, clusters: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    """[..., clusters] and [..., N] of the same for centred tokens, by operations of torch."""
+    distance = _squared_distances(x)
     # In float64 the sum of a few float32 is exact, so that equal distances make ties in any order of `topk`.
     spread = distance.topk(clusters, largest=False, sorted=False).values.mean(-1, dtype=torch.float64)
     density = (spread / -x.shape[-1]).exp()
@@ -43,11 +62,49 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
     return centres, owner.scatter_(-1, centres, own)
 
 
+def fused(x: Tensor) -> bool:
+    """Check whether GPU kernels cluster tokens like `x` [..., N, D].
+
+    They need a CUDA device, Triton (part of torch's CUDA builds), and tokens that one block of threads can hold.
+    """
+    if not x.is_cuda or x.shape[-2] > max(SIZES) or find_spec("triton") is None:
+        return False
+    return _proven(x.device, x.dtype)
+
+
+@cache
+def _proven(device: torch.device, dtype: torch.dtype) -> bool:
+    """Check whether the kernels find the clusters of torch; tried once, so that timed calls are not."""
+    what = f"clusters are formed on {device}"
+    return proven(what, "operation by operation", lambda: disagreement(device, dtype))
+
+
+def disagreement(device: torch.device, dtype: torch.dtype) -> str:
+    """Compare the kernels with torch in every size, with ties; return the first difference, "" for none.
+
+    Raises:
+        Exception: a kernel cannot be compiled or run here.
+    """
+    from uniprune.pruning import clustering_triton as kernels
+
+    draw = torch.Generator().manual_seed(0)
+    for size, smaller in zip(SIZES, (0, *SIZES), strict=False):
+        tokens = smaller + min(60, size - smaller)
+        # Whole numbers, whose products are exact in any order of additions.
+        x = torch.randn(2, tokens, 8, generator=draw).mul(3).round().to(device, dtype)
+        pairs = products(x, x).contiguous()
+        for clusters in (1, 7):
+            want = _density_peaks(x, clusters, None)
+            if not all(map(torch.equal, kernels.density_peaks(pairs, 8, clusters), want)):
+                return f"the kernels of {size} tokens form other clusters"
+    return ""
+
+
 def _squared_distances(x: Tensor) -> Tensor:
     """[..., N, N] squared L2 distances of `x` [..., N, D] from inner products; exactly symmetric.
 
     So mutual nearest neighbours tie. The nearer `x` is to 0, the fewer digits cancel: pass it centred.
     """
-    products = gram(x)
-    square = products.diagonal(dim1=-2, dim2=-1)
-    return (square[..., None] + square[..., None, :]).sub_(products, alpha=2).clamp_(min=0)
+    pairs = gram(x)
+    square = pairs.diagonal(dim1=-2, dim2=-1)
+    return (square[..., None] + square[..., None, :]).sub_(pairs, alpha=2).clamp_(min=0)

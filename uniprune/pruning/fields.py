@@ -33,13 +33,14 @@ class Bound:
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"in [{self.low:g}, {self.high:g}]"
+            return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
         return f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
 
 
 Share = Annotated[float, Bound(0, 1)]
 Cosine = Annotated[float, Bound(-1, 1)]
 Positive = Annotated[float, Bound(0, above=True)]
+Weight = Annotated[float, Bound(0)]
 Count = Annotated[int, Bound(1)]
 NonNegative = Annotated[int, Bound(0)]
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "None"}

@@ -8,18 +8,28 @@ products of a GPU may differ in the last bit, as the features of a batch do ther
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from uniprune.errors import PruningError
+from uniprune.utils.kernels import proven
 
 ROWS = 128
 """Rows of a pairwise matrix worked on at a time on a CPU: they stay in the processor's cache."""
 
 GPU_ROWS = 4096
 """The same on a GPU, where starting an operation costs more than fetching its data."""
+
+MOST_RANKED = 2**14
+"""Values from which on a GPU sorts them, and does not compare all pairs."""
+
+MOST_PLACES = 2**17
+"""Groups times rows from which on a GPU sorts the rows by group, and does not look for each group in all of them."""
 
 LEAST_NORM = 1e-12
 """Norm below which a vector counts as this long, as in `F.normalize`, so that zero vectors have cosine 0."""
@@ -28,6 +38,30 @@ LEAST_NORM = 1e-12
 def on_cpu(x: Tensor) -> bool:
     """Check whether `x` is where reading a value does not wait and several prompts take as long as one by one."""
     return x.device.type == "cpu"
+
+
+def fused(x: Tensor) -> ModuleType | None:
+    """Return the module of GPU kernels if they take values like `x` [..., N] or [..., N, C], else None.
+
+    They need a CUDA device and Triton, which is part of torch's CUDA builds.
+    """
+    if not x.is_cuda or not 0 < x.numel() < 2**31 or find_spec("triton") is None or not _proven(x.device):
+        return None
+    from uniprune.pruning import rules_triton
+
+    return rules_triton
+
+
+@cache
+def _proven(device: torch.device) -> bool:
+    """Check whether the kernels choose what torch does; tried once, so that timed calls are not."""
+
+    def check() -> str:
+        from uniprune.pruning import rules_triton
+
+        return rules_triton.disagreement(_top_k, _group_means, device)
+
+    return proven(f"rules of selection run on {device}", "as several operations each", check)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -44,6 +78,12 @@ def top_k(scores: Tensor, keep: int) -> Tensor:
     Raises:
         PruningError: a score is NaN, on a CPU.
     """
+    kernels = fused(scores) if scores.shape[-1] <= MOST_RANKED else None
+    return _top_k(scores, keep) if kernels is None else kernels.ranked(scores, keep)
+
+
+def _top_k(scores: Tensor, keep: int) -> Tensor:
+    """[..., keep] of the same, by operations of torch."""
     values, order = scores.sort(descending=True, stable=True)
     unknown, best = values[..., :1].isnan(), order[..., :keep]  # NaN is sorted to the front
     if not on_cpu(scores):
@@ -84,7 +124,11 @@ def true_places(mask: Tensor, count: int) -> Tensor:
     if on_cpu(mask):
         found = mask.nonzero()[:, -1]
         return found if mask.dim() == 1 else found.view(*mask.shape[:-1], count)
-    return mask.byte().argsort(descending=True, stable=True)[..., :count]
+    values, kernels = mask.view(torch.uint8), fused(mask) if mask.shape[-1] <= MOST_RANKED else None
+    if kernels is None:
+        return values.argsort(descending=True, stable=True)[..., :count]
+    places: Tensor = kernels.ranked(values, count)
+    return places
 
 
 def cosine_similarity(a: Tensor, b: Tensor | None = None) -> Tensor:
@@ -103,6 +147,16 @@ def unit_vectors(x: Tensor) -> Tensor:
 def _cosines(unit: Tensor, other: Tensor) -> Tensor:
     """[..., N, M] cosines of unit vectors [..., N, D] with others [..., M, D]."""
     return products(unit, other).mul_(inverse_norms(other)[..., None, :])
+
+
+def exact_cosines(features: Tensor) -> Tensor:
+    """[..., N, N] cosines of `features` [..., N, C] in float64, of several prompts one by one.
+
+    Their product might differ in the last bit, and would need the features of all in float64 at once.
+    """
+    if features.dim() == 2:
+        return cosine_similarity(features.double())
+    return torch.stack([exact_cosines(one) for one in features])
 
 
 def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -218,9 +272,18 @@ def group_means(features: Tensor, group: Tensor, count: int, rows: Tensor | None
     `group` is [..., N], or [..., M] of the `rows` [..., M] only. O(N C): rows of one group are summed in their order,
     not scattered, which is not deterministic on GPUs.
     """
+    kernels = fused(features) if count * group.shape[-1] <= MOST_PLACES else None
+    if kernels is None:
+        return _group_means(features, group, count, rows)
+    means: Tensor = kernels.group_means(features if rows is None else rows_of(features, rows), group, count)
+    return means
+
+
+def _group_means(features: Tensor, group: Tensor, count: int, rows: Tensor | None = None) -> Tensor:
+    """[..., count, C] of the same, by operations of torch."""
     if group.dim() > 1:
         prompts, own = len(group), None if rows is None else _of_all(rows, features.shape[-2]).flatten()
-        means = group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count, own)
+        means = _group_means(features.flatten(0, -2), _of_all(group, count).flatten(), prompts * count, own)
         return means.view(prompts, count, features.shape[-1])
     ordered, members = group.sort(stable=True)
     members = members if rows is None else rows[members]

@@ -14,6 +14,9 @@ from uniprune.errors import UserError
 Grid = tuple[int, int, int]
 Rows = Literal["last", "prompt", "text", "visual"]
 Space = Literal["vision", "llm"]
+TowerLayer = int | float | None
+"""A block of the vision tower: its number, negative from the end; as a float, the first one at this share of the depth
+that attends to the whole image (3 / 8 is the ninth of 24); None, the one that makes the projector's features."""
 
 
 class VisionScores(Protocol):
@@ -34,7 +37,7 @@ class VisionScores(Protocol):
         With `joint` the CLS query and the keys of all heads count as one head (scale C ** -0.5 of the full width).
         """
 
-    def received(self, layer: int | None = None) -> Tensor:
+    def received(self, layer: TowerLayer = None) -> Tensor:
         """Return [N] attention each token receives, mean over heads and queries."""
 
     def exchanged(self, layer: int | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from uniprune.pruning.view import Attention, Rows, Space, View, VisionScores
+from uniprune.pruning.view import Attention, Rows, Space, TowerLayer, View, VisionScores
 
 BatchRows = Rows | Sequence[Tensor]
 """Query rows of every view: a name, or one tensor of as many indices per view."""
@@ -121,7 +121,7 @@ class BatchVision:
         """Return [P, N]."""
         return self._stacked(lambda one: one.importance(layer, joint))
 
-    def received(self, layer: int | None = None) -> Tensor:
+    def received(self, layer: TowerLayer = None) -> Tensor:
         """Return [P, N]."""
         return self._stacked(lambda one: one.received(layer))
 

@@ -15,4 +15,4 @@ class BatchRow(PreLLM):
 
     def select(self, view, keep):
         count = len(view.tokens)
-        return (torch.arange(keep) * count // keep + view.attention.row) % count
+        return (torch.arange(keep) * count // keep + view.attention._row) % count

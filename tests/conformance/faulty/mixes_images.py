@@ -15,5 +15,5 @@ class MixesImages(PreLLM):
     """The tokens least like the mean of whatever the vision tower was given."""
 
     def select(self, view, keep):
-        everything = torch.cat(view.vision.call.features())
+        everything = torch.cat(view.vision._call.features())
         return top_k((view.vision.features() - everything.mean(0)).norm(dim=-1), keep)

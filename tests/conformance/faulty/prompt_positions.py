@@ -13,4 +13,4 @@ class PromptPositions(PreLLM):
     """Forgets that the prompt begins with text."""
 
     def select(self, view, keep):
-        return view.attention.visual[top_k(view.tokens.float().norm(dim=-1), keep)]
+        return view.attention._visual()[top_k(view.tokens.float().norm(dim=-1), keep)]

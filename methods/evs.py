@@ -1,0 +1,62 @@
+"""EVS: keep what changes from frame to frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from uniprune.errors import UserError
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.view import View
+from uniprune.registry import register_method
+
+from ._video import Counts, OfVideo, frames
+
+
+@register_method(
+    "evs",
+    paper="arXiv 2510.14624",
+    code="vllm-project/vllm",
+    deviations=[
+        "Paper: unknown; the rule is that of vLLM and SGLang, which agree.",
+        "Release: cosines are computed in float32. In bfloat16, as served, most are equal, and early tokens win.",
+        "Release: the pruning rate is 1 - ratio: of 200 tokens 19 stay at ratio 0.1, as 1 - 0.9 is less than 0.1. At "
+        "least as many stay as a frame has, so an image, or a video of one frame, keeps all its tokens.",
+        "Release: positions are original. vLLM lets the text after a video of Qwen2.5-VL continue from the grid's "
+        "width, which is not offered.",
+        "Release: a view with several grids is refused: tiles of an image, or GLM's videos, whose frames are grids of "
+        "their own.",
+    ],
+)
+@dataclass(frozen=True, kw_only=True)
+class EVS(OfVideo):
+    """Efficient video sampling: keeps the tokens least like the same place one frame before (arXiv 2510.14624).
+
+    The first frame is kept whole; the others compete for one budget, so a frame may lose all its tokens. Slow drift is
+    not noticed: each frame is compared with the one before, not with the last one kept.
+
+    Cost: O(N D).
+
+    Args:
+        counts: "release" rounds down, but keeps at least as many tokens as a frame has, so the count may be above the
+            budget and `exact` is False; "exact" meets the budget and refuses one below a frame.
+    """
+
+    counts: Counts = "release"
+
+    def select(self, view: View, keep: int) -> Tensor:
+        x = frames(view)
+        steps, size = x.shape[:2]
+        if self.counts == "release":
+            keep = max(size, math.floor(steps * size * (1 - (1 - self.ratio))))
+        elif keep < size:
+            raise UserError(
+                f"EVS keeps the first of {steps} frames whole, {size} tokens, but {keep} are the budget; use a ratio "
+                f"of at least {1 / steps:.3g}, more frames, or counts=release"
+            )
+        change = 1 - F.cosine_similarity(x[1:], x[:-1], dim=-1)
+        return top_k(torch.cat((torch.full_like(x[:1, :, 0], torch.inf), change)).flatten(), keep)

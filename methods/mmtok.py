@@ -1,0 +1,79 @@
+"""MMTok: always add the token that covers most of the question and of the other tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from uniprune.pruning.base import PreLLM
+from uniprune.pruning.coverage import most_covering
+from uniprune.pruning.fields import Positive, Weight
+from uniprune.pruning.functional import cosine_similarity
+from uniprune.pruning.view import View
+from uniprune.registry import register_method
+
+
+@register_method(
+    "mmtok",
+    paper="arXiv 2508.18264",
+    code="Ironieser/MMTok",
+    deviations=[
+        "Paper, where only code is known: the tower's features are compared as they are, without CLIP's projection.",
+        "Release: the text is the whole question in every family; for LLaVA the release removes two answer-format "
+        "sentences and 47 function words, among them what and where, and its prompts of other templates than Vicuna's "
+        "are replaced by a fixed question; for Qwen it prepends a word.",
+        "Release: patches that are padding of LLaVA-1.5's square images are excluded there; views do not know padding.",
+        "Release: `text_temperature` is 0.01 for Qwen2.5-VL.",
+        "Release: the features of merged patches are averaged, as for Qwen2.5-VL, before its last norm; for other "
+        "towers that merge patches this is ours.",
+        "Release: similarities are float32 throughout; there features are normalised in the model's precision.",
+        "Release: one budget per image, not per LLaVA-NeXT tile (`scope=tile`).",
+        "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
+    ],
+)
+@dataclass(frozen=True, kw_only=True)
+class MMTok(PreLLM):
+    """Coverage of the question and of all visual tokens, picked greedily (MMTok, ICLR 2026, arXiv 2508.18264).
+
+    Every word of the question, and every visual token, spreads one unit over the visual tokens by the softmax of its
+    similarity to them; kept tokens cover it as far as the best of them has a part of it. Added is always the token
+    with the largest gain in the mean coverage of words plus `alpha` times that of visual tokens.
+
+    Cost: O((M + N) N C), then O((M + N) N) per kept token.
+
+    Args:
+        alpha: weight of the coverage of visual tokens; 0 is the question only.
+        text_temperature: of the softmax over similarities to the question, which are those of projected tokens.
+        visual_temperature: of the softmax over similarities among visual tokens, which are those of the tower.
+    """
+
+    alpha: Weight = 0.5
+    text_temperature: Positive = 0.02
+    visual_temperature: Positive = 0.2
+    needs_text: ClassVar[bool] = True
+    scale_invariant: ClassVar[bool] = True
+
+    @property
+    def vision_layers(self) -> tuple[int | None, ...]:
+        """The one that makes the features, for the width of a patch."""
+        return (None,)
+
+    def select(self, view: View, keep: int) -> Tensor:
+        words = shares(cosine_similarity(view.prompt, view.tokens), self.text_temperature)
+        tokens = shares(cosine_similarity(tower_features(view)), self.visual_temperature)
+        return most_covering(torch.cat((words, self.alpha * tokens)).T.contiguous(), keep)
+
+
+def shares(similarity: Tensor, temperature: float) -> Tensor:
+    """[R, N] softmax over the columns of `similarity` [R, N], divided by R."""
+    return (similarity / temperature).softmax(-1) / len(similarity)
+
+
+def tower_features(view: View) -> Tensor:
+    """[N, C] features entering the projector, averaged over the patches of a token if they are side by side."""
+    features = view.vision.features()
+    width = view.vision.hidden(None).shape[-1] if view.vision.patches > 1 else features.shape[-1]
+    return features.float().unflatten(-1, (-1, width)).mean(-2) if width < features.shape[-1] else features

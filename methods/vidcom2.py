@@ -1,0 +1,58 @@
+"""VidCom2: more tokens for frames unlike the rest, and in each frame its least typical tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.view import View
+from uniprune.registry import register_method
+
+from ._vidcom2 import frame_counts, likeness, steady
+from ._video import OfVideo, frames
+
+
+@register_method(
+    "vidcom2",
+    paper="arXiv 2505.14454",
+    code="xuyang-liu16/VidCom2",
+    deviations=[
+        "Release: the budget is met as in vLLM's port: what the frames have too many, or too few, is decided by "
+        "typicality over all frames. The authors' counts (`counts=release`) miss it: what a frame cannot "
+        "take is not handed on, 51 tokens instead of 60 of 75 in one stored case.",
+        "Release: scores are computed in float32, not in the model's dtype.",
+        "Release: an image is a video of one frame; the release prunes no images.",
+        "Release: newlines are not counted; on LLaVA-Video, it adds 13 to every frame after pruning and drops none.",
+        "Release: a view with several grids is refused: tiles of an image, or GLM's videos, whose frames are grids of "
+        "their own.",
+    ],
+)
+@dataclass(frozen=True, kw_only=True)
+class VidCom2(OfVideo):
+    """Video compression commander: frames unlike the video keep more (Liu et al., EMNLP 2025, arXiv 2505.14454).
+
+    On the half of the channels that varies least, a token's typicality is its Gaussian similarity to the mean of the
+    video plus that to the mean of its frame. Frames with low similarity to the video get larger shares of the budget;
+    in each, the least typical tokens stay.
+
+    Cost: O(N D).
+
+    Args:
+        counts: "exact" meets the budget as vLLM does; "release" keeps the authors' number in every frame, so the count
+            is not the budget and `exact` is False.
+    """
+
+    def select(self, view: View, keep: int) -> Tensor:
+        x = steady(frames(view))
+        to_video = likeness(x, x.mean((0, 1)))
+        typical = to_video + likeness(x, x.mean(1, keepdim=True))
+        counts = frame_counts(-to_video.mean(1), x.shape[1], self.ratio)
+        rank = torch.stack([top_k(-frame, len(frame)).argsort() for frame in typical])
+        taken = (rank < counts[:, None]).flatten()
+        if self.counts == "release":
+            return taken.nonzero()[:, 0]
+        order = top_k(-typical.flatten(), taken.numel())
+        return order[taken[order].byte().argsort(descending=True, stable=True)[:keep]]
