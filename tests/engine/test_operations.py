@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.helpers.operations import Operations
 from tests.helpers.pruners import generate
 from tests.helpers.tiny import build, inputs
 from uniprune.engine import PromptInfo, prune
+from uniprune.methods import _fopru
+from uniprune.methods.dart import DART
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
+from uniprune.methods.fopru import FoPru
 from uniprune.methods.none import NoPruning
+from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.pyramiddrop import PyramidDrop
 from uniprune.methods.random_pre import RandomPre
-from uniprune.pruning import functional
+from uniprune.methods.visionzip import VisionZip
+from uniprune.pruning import functional, merging
 from uniprune.pruning.base import Pruner
 
 PROMPTS = 8
@@ -27,18 +31,14 @@ PROMPTS = 8
 def operations(pruner: Pruner, family: str = "llava", steps: int = 1, padded: bool = False) -> Operations:
     """Count those of one call of `generate` on prompts of one length, or of two."""
     model, x = build(family), inputs(family, (1, 2) if padded else (1,))
-    x = {name: repeated(value) for name, value in x.items()}
+    times = PROMPTS // 2 if padded else PROMPTS
+    x = {name: torch.cat([value] * times) for name, value in x.items()}
     with prune(model, pruner) as session:
         for count in (Operations(), Operations()):  # the second time nothing is built that later calls use again
             session.samples = tuple(PromptInfo(str(i), torch.tensor([7, 8, 9])) for i in range(PROMPTS))
             with count:
                 generate(model, x, steps)
     return count
-
-
-def repeated(value: Tensor) -> Tensor:
-    """Return a tensor of one or two prompts, or of their images, for all prompts."""
-    return torch.cat([value] * (PROMPTS // (1 if len(value) == 1 else 2)))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,27 @@ def repeated(value: Tensor) -> Tensor:
 def test_operations_of_a_prefill(monkeypatch: pytest.MonkeyPatch, pruner: Pruner, most: int) -> None:
     monkeypatch.setattr(functional, "on_cpu", lambda x: False)  # the operations of a GPU
     found = operations(pruner)
+    assert found.total <= most, found.count
+
+
+@pytest.mark.parametrize(
+    ("pruner", "family", "most"),
+    [
+        (VisionZip(ratio=0.5), "llava", 67),
+        (VisionZip(ratio=0.5), "qwen2_5_vl", 140),  # half of them two kernels on a GPU, `tower_attention_triton`
+        (PruMerge(ratio=0.5), "llava", 62),
+        (DART(ratio=0.5), "llava", 94),
+        (FoPru(ratio=0.5), "llava", 39),
+    ],
+    ids=["visionzip", "visionzip on qwen2_5_vl", "prumerge", "dart", "fopru"],
+)
+def test_operations_of_a_prefill_with_quantities(
+    monkeypatch: pytest.MonkeyPatch, pruner: Pruner, family: str, most: int
+) -> None:
+    """What is read of the tower and the decoder counts, too: once for all prompts."""
+    for module in (functional, merging, _fopru):
+        monkeypatch.setattr(module, "on_cpu", lambda x: False)
+    found = operations(pruner, family)
     assert found.total <= most, found.count
 
 

@@ -24,15 +24,15 @@ from uniprune.pruning.view_batch import ViewBatch
 
 N, KEEP, META = 576, 64, torch.device("meta")
 MOST = {
-    "cdpruner": 35,
-    "dart": 75,
+    "cdpruner": 30,
+    "dart": 65,
     "divprune": 13,
     "fastv": 5,
     "fopru": 10,
     "gprune": 30,
-    "prumerge": 50,
+    "prumerge": 38,
     "pyramiddrop": 5,
-    "visionzip": 45,
+    "visionzip": 42,
     "zspaprune": 45,
 }
 """Kernels of a decision. DART sorts once for each of its eight pivots."""

@@ -250,15 +250,8 @@ def test_frames_without_a_share_are_dropped() -> None:
 def test_everything_public_is_tested() -> None:
     own = {name for name, item in vars(selection).items() if getattr(item, "__module__", "") == selection.__name__}
     elsewhere = {"random_subset", "at_least_float32", "rows_at_a_time", "on_cpu", "fused", "exact_cosines"}
-    elsewhere |= {
-        "gram",
-        "products",
-        "random_subsets",
-        "relevance",
-        "rows_of",
-        "true_places",
-    }  # by test_several_prompts
-    elsewhere |= {"relevance_of_units", "unit_vectors"}  # by test_several_prompts, too
+    elsewhere |= {"gram", "products", "random_subsets", "relevance", "relevance_of_units", "rows_of", "true_places"}
+    elsewhere |= {"unit_vectors"}  # all by test_several_prompts
     assert {name for name in own if not name.startswith("_")} - elsewhere <= set(globals())
 
 
