@@ -1,4 +1,4 @@
-"""How HoloV cuts an image into runs of its raster and shares a budget out among them."""
+"""HoloV's runs of an image's raster, and the shares of a budget among them."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class HoloV(PreLLM):
 
     Args:
         crops: number of runs; None for 1024 N / (576 keep), rounded down.
-        overflow: what becomes of tokens that a run's share exceeds its size by: "refill" gives them to other runs,
+        overflow: use of the part of a share that exceeds the size of its run: "refill" gives it to other runs,
             "zeros" keeps tokens of zeros in their stead.
         vision_layer: block whose attention is used; None for the one that makes the features.
     """
