@@ -1,7 +1,8 @@
 """Newer ViT-only methods against the released code of their papers, through the methods' own `select`.
 
 Producers (repository @ commit): SCOPE kinredon/SCOPE @ 6bf73069e0d6; HiPrune
-Danielement321/HiPrune @ 6e83a1240874; MMTok Ironieser/MMTok @ d1522cda0ac4. Several tiles of a case are several views.
+Danielement321/HiPrune @ 6e83a1240874; MMTok Ironieser/MMTok @ d1522cda0ac4;
+HoloV obananas/HoloV @ 1d2e65e961e6. Several tiles of a case are several views.
 """
 
 from __future__ import annotations
@@ -62,3 +63,22 @@ def test_mmtok(case: Case, methods: Methods) -> None:
         tower.patches = patches
         view = make_view(case.projected, vision=tower, prompt=case.text, text=case.text.flip(1))
         picked(decide(method, view, case.keep_num), case.keep)
+
+
+@golden("vit_holov")
+def test_holov(case: Case, methods: Methods) -> None:
+    """As released, with tokens of zeros; by default the same set wherever there are none."""
+    count, crops = len(case.features), case.num_patches
+    fields = {} if crops == max(1, int(1024 / 576 * count / case.keep_num)) else {"crops": crops}
+    view = view_of(case.features, importance=case.cls_attn.mean(0))
+    released = methods("holov")(overflow="zeros", **fields).select(view, case.keep_num)
+    kept = case.keep_num - case.padded
+    same(released.indices[:kept], case.order[:kept])
+    assert case.order[kept:].tolist() == [-1] * case.padded
+    if case.padded:
+        same(released.tokens[:kept], view.tokens[case.order[:kept]])
+        assert not released.tokens[kept:].any()
+    answer = decide(methods("holov")(**fields), view, case.keep_num)
+    assert answer.tokens is None
+    assert torch.isin(case.keep, answer.indices).all()
+    assert len(answer.indices) == case.keep_num

@@ -20,6 +20,7 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.fopru import FoPru
 from uniprune.methods.gprune import GPrune, graph_scores
 from uniprune.methods.hiprune import HiPrune
+from uniprune.methods.holov import HoloV
 from uniprune.methods.mmtok import MMTok
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
@@ -49,6 +50,7 @@ NAMED = {
     "scope": SCOPE,
     "hiprune": HiPrune,
     "mmtok": MMTok,
+    "holov": HoloV,
 }
 OPTIONS: list[PreLLM] = [
     PruMerge(heads="mean", order="release", space="llm"),
@@ -67,6 +69,7 @@ OPTIONS: list[PreLLM] = [
     Pooling(space="vision"),
     SCOPE(alpha=0, space="llm"),
     MMTok(alpha=0),
+    HoloV(crops=3, overflow="zeros", vision_layer=-1),
     HiPrune(alpha=1, object_layer=0, vision_layer=-1),
 ]
 CHOOSING: list[PreLLM] = [
@@ -385,6 +388,8 @@ class Scores:
         (SCOPE, {"combine": "add"}, "combine 'add' is unknown; expected one of product, sum"),
         (HiPrune, {"alpha": 2}, r"alpha 2 is outside \[0, 1\]"),
         (HiPrune, {"object_layer": 0.0}, r"object_layer 0.0 must be a whole number or a finite number in \(0, 1\]"),
+        (HoloV, {"crops": 0}, "crops 0 must be a whole number of at least 1 or None"),
+        (HoloV, {"overflow": "drop"}, "overflow 'drop' is unknown; expected one of refill, zeros"),
         (MMTok, {"visual_temperature": 0}, "visual_temperature 0 must be a finite number above 0"),
         (Pooling, {"space": ""}, "space '' is unknown"),
     ],

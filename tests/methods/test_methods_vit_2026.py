@@ -18,6 +18,7 @@ from tests.methods.test_golden_vit_2026 import Layers
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.methods.hiprune import HiPrune
+from uniprune.methods.holov import HoloV
 from uniprune.methods.scope import SCOPE
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.families import find_adapter
@@ -73,7 +74,7 @@ def test_a_share_of_the_depth_is_a_block_that_attends_to_the_whole_image() -> No
 def test_mmtok_weighs_words_and_tokens(methods: Methods) -> None:
     """Picks of a direct reading, where the question is spread widely enough for the weight to matter."""
     generator = torch.Generator().manual_seed(1)
-    tokens, features, prompt = (torch.randn(size, 8, generator=generator) for size in (30, 30, 3))
+    tokens, features, prompt = (torch.randn(size, 8, generator=generator) for size in (30, 30, 20))
 
     def spread(rows: Tensor, columns: Tensor, temperature: float) -> Tensor:
         cosines = torch.nn.functional.cosine_similarity(rows[:, None], columns[None], dim=-1)
@@ -89,4 +90,43 @@ def test_mmtok_weighs_words_and_tokens(methods: Methods) -> None:
         fields = {} if alpha == 0.5 else {"alpha": alpha}
         found.append(methods("mmtok")(text_temperature=0.3, **fields).select(view, 12).tolist())
         assert found[-1] == picks
-    assert len({tuple(sorted(one)) for one in found}) == 3
+    assert len({tuple(one) for one in found}) == 3
+
+
+def test_features_have_no_effect_on_holov_as_released() -> None:
+    """Budgets of the release's whole formula, for any features and any weight of their term, are those without it."""
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(10):
+        attention = torch.rand(144, generator=generator) ** 3
+        answer = HoloV(crops=16).select(view_of(torch.ones(144, 1), importance=attention), 40).indices
+        want = torch.bincount(answer // 9, minlength=16).tolist()
+        for alpha in (0, 0.09, 10):
+            features = torch.nn.functional.normalize(torch.randn(16, 9, 8, generator=generator), dim=-1)
+            similarity = features @ features.mT * (1 - torch.eye(9))
+            variance = ((similarity - similarity.sum(-1, keepdim=True) / 8) ** 2).sum(-1) / 8
+            spread = 1000 * attention.view(16, 9)
+            means = spread.mean(1, keepdim=True) / (variance.mean(1, keepdim=True) + 1e-6)
+            scores = (spread + alpha * variance * means).mean(1)
+            shares = scores / (scores.sum() + 1e-6) * 40
+            counts = shares.long()
+            counts[shares.argsort(descending=True)[: 40 - int(counts.sum())]] += 1
+            assert counts.clamp(max=9).tolist() == want
+
+
+def test_what_overflows_goes_to_other_runs() -> None:
+    """All of the second run is kept; what is beyond its size goes to the third."""
+    attention = torch.tensor([1.0, 0, 0, 90, 91, 92, 6, 5, 0, 0, 0, 0]) / 300
+    view = view_of(torch.ones(12, 2), importance=attention)
+    assert HoloV(crops=4).select(view, 6).indices.tolist() == [3, 4, 5, 6, 7, 8]
+    assert sorted(HoloV(crops=4).select(view, 12).indices.tolist()) == list(range(12))
+    released = HoloV(crops=4, overflow="zeros").select(view, 6)
+    assert released.tokens is not None
+    assert released.tokens.any(1).tolist() == [True] * 3 + [False] * 3
+
+
+def test_runs_of_one_token_get_nothing_beside_longer_ones(methods: Methods) -> None:
+    """Twenty tokens in sixteen runs: as released, the four runs of two tokens have the whole budget."""
+    attention = torch.rand(20, generator=torch.Generator().manual_seed(0)) + 0.5
+    released = methods("holov")(crops=16, overflow="zeros").select(view_of(torch.ones(20, 2), importance=attention), 20)
+    assert released.tokens.any(1).sum() == 8
+    assert sorted(released.indices[:8].tolist()) == list(range(8))

@@ -1,0 +1,67 @@
+"""HoloV: the image's runs of tokens share the budget by their attention, and spend it on their most attended tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.fields import Count
+from uniprune.pruning.functional import complement
+from uniprune.pruning.view import View
+from uniprune.registry import register_method
+
+from ._holov import crop_sizes, picks, shared_out
+
+Overflow = Literal["refill", "zeros"]
+
+
+@register_method(
+    "holov",
+    paper="arXiv 2510.02912",
+    code="obananas/HoloV",
+    deviations=[
+        "Paper: crops are spatial and their tokens' features count; in the release crops are runs of the raster, and "
+        "the term of features is scaled to the mean attention of its crop, so that it multiplies all scores by one "
+        "number. It is left out; the choice is the released one.",
+        "Release: one token is a crop that gets nothing, as its score alone is not scaled by 1000. The same here.",
+        "Release: what crops get beyond their size goes to the others by their weights (`overflow=zeros`: tokens of "
+        "zeros, as released; these replace the first tokens that were not chosen).",
+        "Release: without `crops` their number follows the released Qwen2.5-VL code, which is 16 for 64 of 576 tokens, "
+        "8 for 128, 5 for 192; the LLaVA code has 16 crops and 64 tokens only.",
+        "Release: on Qwen2.5-VL received attention is put into raster order; the release leaves it in window order, "
+        "and may prune the image's start marker but never its last token. Other towers without CLS do as Qwen2.5-VL's; "
+        "that is ours.",
+        "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
+    ],
+)
+@dataclass(frozen=True, kw_only=True)
+class HoloV(PreLLM):
+    """Attention per crop sets its budget, attention within the crop its tokens (HoloV, NeurIPS 2025, arXiv 2510.02912).
+
+    The tokens of an image, base and detail tiles together, are cut into runs of equal size. A run's share of the budget
+    is its mean attention's share of all, so that no run is left out; its most attended tokens fill it.
+
+    Cost: O(N log N).
+
+    Args:
+        crops: number of runs; None for 1024 N / (576 keep), rounded down.
+        overflow: use of the part of a share that exceeds the size of its run: "refill" gives it to other runs,
+            "zeros" keeps tokens of zeros in their stead.
+        vision_layer: block whose attention is used; None for the one that makes the features.
+    """
+
+    crops: Count | None = None
+    overflow: Overflow = "refill"
+    vision_layer: int | None = None
+
+    def select(self, view: View, keep: int) -> Selection:
+        attention = view.vision.importance(self.vision_layer)
+        count = len(attention)
+        sizes = crop_sizes(count, self.crops or max(1, int(1024 / 576 * count / keep)))
+        chosen = picks(attention, sizes, shared_out(attention, sizes, keep, refill=self.overflow == "refill"))
+        empty = complement(count, chosen)[: keep - len(chosen)]
+        zeros = view.tokens.new_zeros(len(empty), view.tokens.shape[1])
+        return Selection(torch.cat((chosen, empty)), torch.cat((view.tokens[chosen], zeros)) if len(empty) else None)
