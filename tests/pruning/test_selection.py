@@ -249,7 +249,7 @@ def test_frames_without_a_share_are_dropped() -> None:
 
 def test_everything_public_is_tested() -> None:
     own = {name for name, item in vars(selection).items() if getattr(item, "__module__", "") == selection.__name__}
-    elsewhere = {"random_subset", "at_least_float32", "rows_at_a_time", "on_cpu", "fused", "exact_cosines"}
+    elsewhere = {"random_subset", "at_least_float32", "rows_at_a_time", "on_cpu", "fused"}
     elsewhere |= {
         "gram",
         "products",
