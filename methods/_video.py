@@ -1,4 +1,4 @@
-"""What methods for video share: the frames of a view, and what has none."""
+"""Shared by methods for video: the frames of a view, and views without any."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Count, Share
-from uniprune.pruning.functional import exact_cosines, top_k
-from uniprune.pruning.thinning import drop_most_similar
+from uniprune.pruning.functional import top_k
+from uniprune.pruning.thinning import drop_most_similar, exact_cosines
 from uniprune.pruning.view import Space, View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method

@@ -1,4 +1,4 @@
-"""What methods for video do with images, short budgets, tiles and views where nothing stands out."""
+"""Methods for video with images, short budgets, tiles and views where nothing stands out."""
 
 from __future__ import annotations
 

@@ -149,16 +149,6 @@ def _cosines(unit: Tensor, other: Tensor) -> Tensor:
     return products(unit, other).mul_(inverse_norms(other)[..., None, :])
 
 
-def exact_cosines(features: Tensor) -> Tensor:
-    """[..., N, N] cosines of `features` [..., N, C] in float64, of several prompts one by one.
-
-    Their product might differ in the last bit, and would need the features of all in float64 at once.
-    """
-    if features.dim() == 2:
-        return cosine_similarity(features.double())
-    return torch.stack([exact_cosines(one) for one in features])
-
-
 def relevance(tokens: Tensor, text: Tensor | Sequence[Tensor], reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
     """[..., N] cosines of `tokens` [..., N, D] with vectors `text` [M, D], of which every prompt has its own, reduced.
 

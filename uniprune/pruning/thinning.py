@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from uniprune.pruning.functional import ROWS, on_cpu
+from uniprune.pruning.functional import ROWS, cosine_similarity, on_cpu
 from uniprune.utils.kernels import proven
 
 MANY, LISTED = 600, 24
@@ -21,6 +21,16 @@ MANY, LISTED = 600, 24
 
 SIZES = {512: (4, 4), 2048: (8, 8), 4096: (8, 16)}
 """GPU kernels are compiled for these many candidates, with so many warps for a list and for the rounds."""
+
+
+def exact_cosines(features: Tensor) -> Tensor:
+    """[..., N, N] cosines of `features` [..., N, C] in float64, of several prompts one by one.
+
+    Their product might differ in the last bit, and would need the features of all in float64 at once.
+    """
+    if features.dim() == 2:
+        return cosine_similarity(features.double())
+    return torch.stack([exact_cosines(one) for one in features])
 
 
 def drop_most_similar(similarity: Tensor, ranked: Tensor, keep: int, step: int = 8) -> Tensor:
