@@ -32,8 +32,7 @@ SINGLE = (
     "cdpruner dart divprune fastv fitprune fopru gprune mustdrop pooling prumerge prumerge+ pyramiddrop sparsevlm "
     "sparsevlm-v1 sparsevlm-v2 visionzip vispruner vtw zspaprune"
 )
-UNMEASURED = "evs hiprune holov mmtok priortr scope vidcom2"
-"""Methods that are not in the table yet; those for videos never will be, because the suite has none."""
+UNMEASURED = "evs", "hiprune", "holov", "mmtok", "priortr", "scope", "vidcom2"
 COMPOSED = (
     "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
 )
@@ -117,9 +116,9 @@ METHODS = Page(
     text=f"""# Every method on the mini suite
 
 Registered methods, and every composition of UniPruneBench's two-stage table, on three of the tiny models (not on
-tiny-qwen3-vl). Not measured yet: {", ".join(UNMEASURED.split())}; evs and vidcom2 prune videos, of which the suite has none.
-As with the [curves](mini-suite.md), **this shows that every method runs end to end and loses accuracy
-as it prunes, not how methods rank on real models**.
+tiny-qwen3-vl). Not measured yet: {", ".join(UNMEASURED)}. Methods for videos never will be: the suite has none.
+As with the [curves](mini-suite.md), **this shows that every method runs end to end and loses accuracy as it prunes, not
+how methods rank on real models**.
 
 Measured by
 

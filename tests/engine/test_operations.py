@@ -73,7 +73,7 @@ def test_operations_of_a_prefill(monkeypatch: pytest.MonkeyPatch, pruner: Pruner
 def test_operations_of_a_prefill_with_quantities(
     monkeypatch: pytest.MonkeyPatch, pruner: Pruner, family: str, most: int
 ) -> None:
-    """What is read of the tower and the decoder counts, too: once for all prompts."""
+    """Reading the tower and the decoder counts, too: once for all prompts."""
     for module in (functional, merging, _fopru):
         monkeypatch.setattr(module, "on_cpu", lambda x: False)
     found = operations(pruner, family)
