@@ -57,7 +57,7 @@ def test_priortr_defaults(methods: Methods) -> None:
     ],
 )
 def test_priortr_needs_a_question_after_the_null_token(rows: str, query: str, least: int, methods: Methods) -> None:
-    """Where question and null token are the same row, every score is 0."""
+    """Every score is 0 if question and null token are the same row."""
     pruner = methods("priortr")(rows=rows, query=query)
     for count in (least - 1, least):
         view = llm_view(torch.zeros(9, 1), Rows(torch.rand(2, count, 9, generator=torch.Generator().manual_seed(1))))
