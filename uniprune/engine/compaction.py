@@ -106,14 +106,20 @@ def cached_layers(cache: Any) -> list[CachedLayer] | None:
     None if some layer is not held as tensors [B, heads, n, d] or states [B, ...] (quantised caches).
     """
     sizes = []
+    tokens: dict[Any, tuple[int, int]] = {}  # layers are alike: bytes of a token and columns by shapes and types
     for layer in cache.layers if cache is not None else ():
         token, columns, state = 0, 0, 0
         if hasattr(layer, "get_seq_length"):
-            for part in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-                if not isinstance(part, Tensor) or part.dim() != 4:
+            keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+            if not isinstance(keys, Tensor) or not isinstance(values, Tensor):
+                return None
+            kind = keys.shape, keys.dtype, values.shape, values.dtype
+            if kind not in tokens:
+                if keys.dim() != 4 or values.dim() != 4:
                     return None
-                _, heads, columns, width = part.shape
-                token += heads * width * part.dtype.itemsize
+                bytes_each = (part.shape[1] * part.shape[3] * part.dtype.itemsize for part in (keys, values))
+                tokens[kind] = sum(bytes_each), values.shape[2]
+            token, columns = tokens[kind]
         for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
             if states:
                 state += sum(part[0].numel() * part.dtype.itemsize for part in states.values() if part is not None)

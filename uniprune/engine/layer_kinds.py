@@ -170,12 +170,13 @@ def check_marked(inputs: PrefillInputs) -> None:
 
 def needs_positions(layer: Any) -> bool:
     """Check whether a layer's attention computes with position ids, beyond the rotary tables made of them."""
-    return hasattr(layer, "self_attn") and _takes_positions(layer.self_attn)
+    return hasattr(layer, "self_attn") and _takes_positions(type(layer.self_attn))
 
 
-def _takes_positions(attention: Any) -> bool:
-    """Check whether an attention cannot do without position ids."""
-    parameter = inspect.signature(type(attention).forward).parameters.get("position_ids")
+@cache
+def _takes_positions(kind: Any) -> bool:
+    """Check whether attention of a class cannot do without position ids."""
+    parameter = inspect.signature(kind.forward).parameters.get("position_ids")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
@@ -188,7 +189,7 @@ def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         UnsupportedError: there is none with the arguments that transformers' decoders share.
     """
     function: Any = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
-    names = [] if function is None else list(inspect.signature(function).parameters)
+    names = [] if function is None else _parameters(function)
     half = getattr(sys.modules[type(attention).__module__], "rotate_half", None)
     if names[:4] == ["q", "k", "cos", "sin"] and half is not None and _turns_halves(function, half):
         return partial(_half_turned, function, half)
@@ -200,6 +201,11 @@ def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         f"the rotation of {type(attention).__name__} is unknown, so its attention cannot be recomputed: its module "
         "has no apply_rotary_pos_emb(q, k, cos, sin); use a method that reads no LLM attention"
     )
+
+
+@cache
+def _parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
 
 
 def _half_turned(function: Any, half: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -234,7 +240,7 @@ def check_recomputable(attention: Any) -> None:
         problem = f"it has no {', '.join(lacking)}"
     elif getattr(attention, "attn_logit_softcapping", None) is not None:
         problem = f"its logits are capped at {attention.attn_logit_softcapping}"
-    elif _takes_positions(attention):
+    elif _takes_positions(type(attention)):
         problem = "it scales its queries by their positions"
     if problem:
         raise UnsupportedError(

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.attention import AttentionCapture
-from uniprune.engine.batch import Batch
-from uniprune.engine.checks import check_undrawn, random_states, undisturbed
+from uniprune.engine.checks import check_undrawn, undisturbed
 from uniprune.engine.compaction import CacheState, cached_layers, evict, following, remember, take
 from uniprune.engine.decisions import Choices
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
@@ -24,13 +23,13 @@ from uniprune.engine.host_copy import sent
 from uniprune.engine.kept_tokens import KeptTokens, renumbered
 from uniprune.engine.last_tokens import for_last
 from uniprune.engine.layer_kinds import check_marked, gathered_arguments, layer_kinds
+from uniprune.engine.preparation import Preparation
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.stage_groups import StageInput
 from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.image_layout import ImageLayout
 from uniprune.pruning.base import Pruner, Stage
 
 
@@ -46,6 +45,7 @@ class Prefill(Forward):
         position_ids: [..., B or 1, L], None for 0, 1, …
         vision: the tower's call of the images; None if unknown.
         method_time: opens the timer's method span.
+        prepared: what was made while the tower ran; used if that was the call `vision`.
 
     Attributes:
         layers: decoder layers whose `before_layer` is needed; the first one when nothing can be pruned.
@@ -68,8 +68,9 @@ class Prefill(Forward):
         position_ids: Tensor | None,
         vision: Vision | None,
         method_time: Callable[[], AbstractContextManager[None]],
+        prepared: Preparation | None = None,
     ) -> None:
-        idle = not inputs.has_visual or all(stage.keeps_all for stage in stages.values())
+        idle = not inputs.prunable(stages.values())
         if not idle:
             check_marked(inputs)
         self.layers = range(1 if idle else len(adapter.layers))
@@ -91,26 +92,14 @@ class Prefill(Forward):
         self._unchecked: list[Choices] = []
         self._left: DeviceTokens | None = None  # None until something was pruned
         self._placed: Tensor | None = None  # see `_origins`
-        self._random = {} if idle else random_states()
-        grids = None if vision is None or not inputs.has_visual else vision.grids
-        copies = rows_per_prompt(inputs, embeds)
-        layouts = self._layouts(vision) if inputs.has_visual else None
-        self.batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts, self._fills(inputs))
+        if prepared is None or prepared.vision is not vision:
+            prepared = Preparation.of(adapter, pruner, inputs, vision, rows_per_prompt(inputs, embeds), idle)
+        self.batch, self._random = prepared.batch, prepared.random
 
     @property
     def has_images(self) -> bool:
         """Return whether there is anything to prune."""
         return self.batch.has_images
-
-    def _layouts(self, vision: Vision | None) -> list[ImageLayout] | None:
-        return self._adapter.image_layouts(None, {}) if vision is None else vision.layouts
-
-    def _fills(self, inputs: PrefillInputs) -> list[int] | None:
-        """Return the placeholder id of every layout, in prompts of images and videos whose layouts are known."""
-        if self._vision is None or not inputs.mixed:
-            return None
-        calls = zip(self._adapter.visual_token_ids, self._vision.calls, strict=True)
-        return [number for number, call in calls for _ in call.layouts or ()]
 
     def before_decoder(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the decoder's arguments; without deepstack features, which `before_layer` adds, if tokens may go."""

@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from uniprune.engine.hooks import Hooks
 from uniprune.engine.last_tokens import cut_output
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prefix import Prefix, check_unaware, prefilled
+from uniprune.engine.preparation import Preparation
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.served import check_cache, check_hooked, check_kernel, check_untraced
@@ -89,6 +89,7 @@ class Session:
     def _reset(self) -> None:
         """Forget the current forward."""
         self._inputs: PrefillInputs | None = None  # of a prefill, until its decoder runs
+        self._prepared: Preparation | None = None  # of the same, once its tower was queued
         self._turn: Turn | None = None  # a later one with images, until its decoder runs
         self._forward: Forward | None = None
         self._hooked = 0  # decoder layers whose hook ran
@@ -110,9 +111,7 @@ class Session:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._detach()
 
     def _attach(self) -> None:
@@ -133,8 +132,7 @@ class Session:
         for number in self.vision_blocks:
             hooks.before(blocks[number], partial(self._before_vision_block, number))
             hooks.after(blocks[number], partial(self._after_vision_block, number))
-            attention = adapter.vision_attention(blocks[number])
-            hooks.before(attention, partial(self._before_vision_attention, number))
+            hooks.before(adapter.vision_attention(blocks[number]), partial(self._before_vision_attention, number))
 
     def _detach(self) -> None:
         self._hooks.remove()
@@ -143,7 +141,7 @@ class Session:
     def _method_time(self) -> AbstractContextManager[None]:
         return self._timer.span("method") if self._timer is not None else nullcontext()
 
-    # --- shared prefixes ----------------------------------------------------------------------------------------
+    # --- shared prefixes and image features ---------------------------------------------------------------------
     def prefix(self, inputs: dict[str, Any]) -> Prefix:
         """Prefill the common beginning of several prompts: `inputs` are a forward's, up to any token after the images.
 
@@ -156,7 +154,6 @@ class Session:
         mask, cache = prefilled(self._adapter, inputs)
         return Prefix(self.reports[-1], mask, cache)
 
-    # --- shared image features ----------------------------------------------------------------------------------
     @property
     def vision_blocks(self) -> frozenset[int]:
         """Blocks of the tower that the method reads."""
@@ -169,8 +166,7 @@ class Session:
         the same blocks or fewer.
         """
         features = encode(self._adapter, visual)
-        capture = self._capture
-        self._vision, self._capture, self._calls = None, None, []
+        capture, self._vision, self._capture, self._calls = self._capture, None, None, []
         assert capture is not None  # the tower has just run
         capture.output = join([features])
         return capture
@@ -193,7 +189,7 @@ class Session:
         check_kernel(self._adapter)
         if args:
             kwargs = dict(inspect.signature(module.forward).bind_partial(*args).arguments) | kwargs
-        self._inputs = self._forward = self._turn = None
+        self._inputs = self._forward = self._turn = self._prepared = None
         cache = kwargs.get("past_key_values")
         if cache is None or int(cache.get_seq_length()) == 0:
             check_cache(self._adapter, cache)
@@ -217,7 +213,7 @@ class Session:
         """Begin a prefill or a further turn; choose the calls of the tower that made features given to it, if any."""
         self._turn, infos, self.samples = turn, tuple(self.samples), ()
         self._inputs = PrefillInputs(self._adapter, infos, kwargs)
-        if self._inputs.has_visual and not all(stage.keeps_all for stage in self._stages.values()):
+        if self._inputs.prunable(self._stages.values()):
             self._inputs.fetch()
         features = kwargs.get("mm_encoder_outputs") or {}
         outputs = [features[kind] for kind in ("image", "video") if features.get(kind) is not None]
@@ -227,7 +223,7 @@ class Session:
 
     def _before_decoder(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Construct the prefill: the tower has run, inside this forward, or before it on un-repeated images."""
-        inputs, self._inputs = self._inputs, None
+        (inputs, self._inputs), (prepared, self._prepared) = (self._inputs, None), (self._prepared, None)
         if inputs is None:
             return None
         embeds, positions = kwargs["inputs_embeds"], kwargs.get("position_ids")
@@ -236,7 +232,7 @@ class Session:
         with self._method_time():
             given = (self._adapter, self._pruner, self._stages, inputs, embeds, positions, self._vision)
             made = Prefill if self._turn is None else partial(FurtherTurn, self._turn.earlier)
-            self._forward = prefill = made(*given, self._method_time)
+            self._forward = prefill = made(*given, self._method_time, prepared)
             self._hooks.on_layers(prefill.layers)
             return args, prefill.before_decoder(kwargs)
 
@@ -282,6 +278,10 @@ class Session:
     def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
         if self._capture is not None:
             self._capture.output = output
+        if self._inputs is not None and self._inputs.prunable(self._stages.values()):  # a GPU runs the tower meanwhile
+            with self._method_time():
+                self._prepared = Preparation.early(self._adapter, self._pruner, self._inputs, self._vision)
+                self._hooks.on_layers(range(len(self._adapter.layers)))
 
     def _before_vision_block(self, number: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         if self._capture is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
@@ -17,6 +17,7 @@ from uniprune.engine.kept_tokens import Bools, KeptTokens, Known
 from uniprune.engine.question import PromptInfo
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.pruning.base import Stage
 
 PIXELS = ("pixel_values", "pixel_values_videos")
 """Arguments of a forward that carry images or videos."""
@@ -130,6 +131,10 @@ class PrefillInputs:
         self._mask = valid_tokens(kwargs.get("attention_mask"), self._first.shape[1])
         self._visual_ids = adapter.visual_token_ids
 
+    def prunable(self, stages: Iterable[Stage]) -> bool:
+        """Return whether stages find anything to prune."""
+        return self.has_visual and not all(stage.keeps_all for stage in stages)
+
     def fetch(self) -> None:
         """Copy ids and mask to the CPU now: behind the vision tower, the copy would wait for all of its work."""
         _ = self.tokens
@@ -164,10 +169,20 @@ def rows_per_prompt(inputs: PrefillInputs, embeds: Tensor) -> int:
     Raises:
         UserError: the number of infos does not fit the batch.
     """
-    batch, prompts = len(embeds), len(inputs.infos)
+    known = known_copies(inputs, len(embeds))
+    return repeated_rows(embeds) if known is None else known
+
+
+def known_copies(inputs: PrefillInputs, batch: int) -> int | None:
+    """Return the same for a batch of so many rows, without embeddings; None if only these can tell.
+
+    Raises:
+        UserError: the number of infos does not fit the batch.
+    """
+    prompts = len(inputs.infos)
     if not prompts:
         repeats = batch > 1 and any(inputs.tokens.visual_counts) and inputs.tokens.may_repeat
-        return repeated_rows(embeds) if repeats else 1
+        return None if repeats else 1
     copies, rest = divmod(batch, prompts)
     if rest or not copies:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class ImageLayout:
     origins: Origins | None = None
     markers: Tensor | None = None
 
-    @property
+    @cached_property
     def placeholders(self) -> int:
         """P, the number of placeholders of the image."""
         return sum(map(math.prod, self.grids)) if self.markers is None else len(self.markers)
