@@ -170,7 +170,7 @@ def check_marked(inputs: PrefillInputs) -> None:
 
 def needs_positions(layer: Any) -> bool:
     """Check whether a layer's attention computes with position ids, beyond the rotary tables made of them."""
-    return hasattr(layer, "self_attn") and _takes_positions(type(layer.self_attn))
+    return hasattr(layer, "self_attn") and _takes_positions(layer.self_attn.__class__)
 
 
 @cache
@@ -240,7 +240,7 @@ def check_recomputable(attention: Any) -> None:
         problem = f"it has no {', '.join(lacking)}"
     elif getattr(attention, "attn_logit_softcapping", None) is not None:
         problem = f"its logits are capped at {attention.attn_logit_softcapping}"
-    elif _takes_positions(type(attention)):
+    elif _takes_positions(attention.__class__):
         problem = "it scales its queries by their positions"
     if problem:
         raise UnsupportedError(
