@@ -104,7 +104,7 @@ class StageGroups:
 
     @cached_property
     def _whole(self) -> bool:
-        """Whether no cell is gone yet, as far as is known."""
+        """True if no cell is gone yet, as far as is known."""
         return self.known_cells is not None and bool((self.known_cells == np.arange(self.total)).all())
 
     def cells_at(self, indices: Tensor) -> Tensor:
