@@ -1,4 +1,4 @@
-"""What a prefill needs that follows from ids and sizes of images alone: made while a GPU runs the vision tower.
+"""Preparation of a prefill by ids and sizes of images alone, while a GPU runs the vision tower.
 
 The model waits for the tower before its decoder runs, so from there to the first layer a GPU idles while the CPU works.
 """
