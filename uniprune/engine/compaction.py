@@ -24,11 +24,11 @@ def following(positions: Tensor) -> Tensor:
     With M-RoPE it is the one after the largest of the three axes, as in the model: frames of a video may lie further
     apart in time than their tokens are many, so an earlier position may be larger. A fourth row counts tokens.
     """
-    after: Tensor = positions[..., -1:] + 1
     if positions.dim() == 2:
+        after: Tensor = positions[..., -1:] + 1
         return after
-    largest = positions[-3:].amax((0, -1)).add(1)[None, :, None]
-    return torch.cat((after[:-3], largest.expand_as(after[-3:])))
+    largest = positions[-3:].amax((0, -1)).add(1)[None, :, None].expand(3, -1, -1)
+    return largest if len(positions) == 3 else torch.cat((positions[:-3, :, -1:] + 1, largest))
 
 
 # --- tensors of the model ---------------------------------------------------------------------------------------

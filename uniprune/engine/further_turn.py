@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.checks import check_undrawn
 from uniprune.engine.compaction import CacheState, cached_layers, remember, take
 from uniprune.engine.earlier_turns import EarlierTurns, TurnPairs, joined, turn_positions
@@ -115,7 +114,6 @@ class FurtherTurn(Prefill):
             )
             length = earlier.whole.width + new.width
             remember(self._cache, CacheState(stages, length, self._next_position, None, recounted=True))
-            pairs = AttendedPairs.of(self._adapter, self.batch.inputs)
             return PrefillReport(
                 self.batch,
                 tuple(stage.layer for stage in self._scheduled),
@@ -123,7 +121,7 @@ class FurtherTurn(Prefill):
                 self.kept,
                 self.kept,
                 cached_layers(self._cache),
-                TurnPairs(**vars(pairs), earlier=replace(earlier, next_position=torch.empty(0))),
+                TurnPairs(**vars(self._pairs), earlier=replace(earlier, next_position=torch.empty(0))),
                 self._next_position,
             )
 

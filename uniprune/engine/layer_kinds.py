@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -170,13 +170,12 @@ def check_marked(inputs: PrefillInputs) -> None:
 
 def needs_positions(layer: Any) -> bool:
     """Check whether a layer's attention computes with position ids, beyond the rotary tables made of them."""
-    return hasattr(layer, "self_attn") and _takes_positions(layer.self_attn.__class__)
+    return hasattr(layer, "self_attn") and _takes_positions(layer.self_attn)
 
 
-@cache
-def _takes_positions(kind: Any) -> bool:
-    """Check whether attention of a class cannot do without position ids."""
-    parameter = inspect.signature(kind.forward).parameters.get("position_ids")
+def _takes_positions(attention: Any) -> bool:
+    """Check whether an attention cannot do without position ids."""
+    parameter = _parameters(type(attention).forward).get("position_ids")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
@@ -189,7 +188,7 @@ def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         UnsupportedError: there is none with the arguments that transformers' decoders share.
     """
     function: Any = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
-    names = [] if function is None else _parameters(function)
+    names = [] if function is None else list(_parameters(function))
     half = getattr(sys.modules[type(attention).__module__], "rotate_half", None)
     if names[:4] == ["q", "k", "cos", "sin"] and half is not None and _turns_halves(function, half):
         return partial(_half_turned, function, half)
@@ -204,8 +203,8 @@ def rotation(attention: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 @cache
-def _parameters(function: Any) -> list[str]:
-    return list(inspect.signature(function).parameters)
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _half_turned(function: Any, half: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -240,7 +239,7 @@ def check_recomputable(attention: Any) -> None:
         problem = f"it has no {', '.join(lacking)}"
     elif getattr(attention, "attn_logit_softcapping", None) is not None:
         problem = f"its logits are capped at {attention.attn_logit_softcapping}"
-    elif _takes_positions(attention.__class__):
+    elif _takes_positions(attention):
         problem = "it scales its queries by their positions"
     if problem:
         raise UnsupportedError(

@@ -94,7 +94,7 @@ class Prefill(Forward):
         self._placed: Tensor | None = None  # see `_origins`
         if prepared is None or prepared.vision is not vision:
             prepared = Preparation.of(adapter, pruner, inputs, vision, rows_per_prompt(inputs, embeds), idle)
-        self.batch, self._random = prepared.batch, prepared.random
+        self.batch, self._random, self._counted = prepared.batch, prepared.random, prepared.pairs
 
     @property
     def has_images(self) -> bool:
@@ -237,5 +237,9 @@ class Prefill(Forward):
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)
             layers = tuple(stage.layer for stage in self._scheduled)
-            sizes, pairs = cached_layers(self._cache), AttendedPairs.of(self._adapter, self.batch.inputs)
-            return PrefillReport(self.batch, layers, widths, self.kept, cached, sizes, pairs, self._next_position)
+            sizes = cached_layers(self._cache)
+            return PrefillReport(self.batch, layers, widths, self.kept, cached, sizes, self._pairs, self._next_position)
+
+    @property
+    def _pairs(self) -> AttendedPairs:
+        return self._counted or AttendedPairs.of(self._adapter, self.batch.inputs)

@@ -1,4 +1,4 @@
-"""What a prefill needs that follows from ids and sizes of images alone: made while a GPU runs the vision tower.
+"""Preparation of a prefill by ids and sizes of images alone, while a GPU runs the vision tower.
 
 The model waits for the tower before its decoder runs, so from there to the first layer a GPU idles while the CPU works.
 """
@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
+from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.batch import Batch
 from uniprune.engine.checks import random_states
 from uniprune.engine.token_map import PrefillInputs, known_copies
@@ -26,11 +27,13 @@ class Preparation:
         vision: the tower's call of the images, None if unknown.
         batch: the prompts.
         random: states of the global random generators; empty if nothing can be pruned.
+        pairs: counts the pairs of tokens that attend to each other; None if nothing can be pruned.
     """
 
     vision: Vision | None
     batch: Batch
     random: dict[str, Any]
+    pairs: AttendedPairs | None
 
     @classmethod
     def of(
@@ -60,7 +63,7 @@ class Preparation:
             calls = zip(adapter.visual_token_ids, vision.calls, strict=True)
             fills = [number for number, call in calls for _ in call.layouts or ()]
         batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts, fills)
-        return cls(vision, batch, {} if idle else random_states())
+        return cls(vision, batch, *(({}, None) if idle else (random_states(), AttendedPairs.of(adapter, inputs))))
 
     @classmethod
     def early(

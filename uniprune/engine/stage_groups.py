@@ -98,13 +98,18 @@ class StageGroups:
     @cached_property
     def cells(self) -> Tensor:
         """[P, N] the same on the device."""
+        if self._whole:
+            return torch.arange(self.total, device=self.arriving.device).expand(len(self.members), -1)
         return self._gathered(self.known_cells, lambda survivors: survivors.cells)
+
+    @cached_property
+    def _whole(self) -> bool:
+        """True if no cell is gone yet, as far as is known."""
+        return self.known_cells is not None and bool((self.known_cells == np.arange(self.total)).all())
 
     def cells_at(self, indices: Tensor) -> Tensor:
         """Return the cells [P, k] at `indices` [P, k] on the device."""
-        known = self.known_cells
-        whole = known is not None and bool((known == np.arange(self.total)).all())
-        return indices if whole else self.cells.gather(1, indices)
+        return indices if self._whole else self.cells.gather(1, indices)
 
     @cached_property
     def known_positions(self) -> Ints | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from uniprune.engine.host_copy import to_host
-from uniprune.engine.kept_tokens import Bools, KeptTokens, Known
+from uniprune.engine.kept_tokens import Bools, Ints, KeptTokens, Known
 from uniprune.engine.question import PromptInfo
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
@@ -137,13 +137,18 @@ class PrefillInputs:
 
     def fetch(self) -> None:
         """Copy ids and mask to the CPU now: behind the vision tower, the copy would wait for all of its work."""
-        _ = self.tokens
+        _ = self._fetched
+
+    @cached_property
+    def _fetched(self) -> list[Ints]:
+        """Ids or placeholders, and the mask if there is one."""
+        return to_host([self._first] if self._mask is None else [self._first, self._mask])
 
     @cached_property
     def tokens(self) -> Tokens:
         """The batch's tokens, copied to the CPU on first use: a prefill that cannot prune costs no transfer."""
-        found = to_host([self._first] if self._mask is None else [self._first, self._mask])
-        first, *masks = map(torch.from_numpy, found)
+        first, *masks = map(torch.from_numpy, self._fetched)
+        del self._fetched
         visual = marked(first, self._visual_ids) if self._has_ids else first.bool()
         if not self.has_visual:  # a model can *generate* the image id: without image inputs it is text
             visual = torch.zeros_like(visual)
