@@ -1,6 +1,8 @@
-"""The page of the first GPU measurement shows what its raw rows hold."""
+"""The pages of GPU measurements show what their raw rows hold."""
 
 from __future__ import annotations
+
+import pytest
 
 from tests.helpers.paths import ROOT
 from uniprune.latency.rows import BenchFile, BenchRow
@@ -25,9 +27,12 @@ def line(row: BenchRow) -> str:
     )
 
 
-def test_the_table_is_that_of_the_rows() -> None:
-    page = (FOLDER / "h200.md").read_text(encoding="utf-8").splitlines()
-    rows = BenchFile(FOLDER / "h200-2026-11-27.jsonl").rows.values()
-    assert [row for row in page if row.startswith("| ") and ", " in row.split("|")[1]][1:] == [
-        line(row) for row in rows
-    ]
+@pytest.mark.parametrize(
+    ("page", "rows"),
+    [("h200.md", "h200-2026-11-27.jsonl"), ("h200-batched.md", "h200-2026-11-27-batched.jsonl")],
+)
+def test_the_table_is_that_of_the_rows(page: str, rows: str) -> None:
+    lines = (FOLDER / page).read_text(encoding="utf-8").splitlines()
+    shown = [one for one in lines if one.startswith("| ") and ", " in one.split("|")[1]]
+    measured = BenchFile(FOLDER / rows).rows.values()
+    assert [one for one in shown if not one.startswith("| model, ")] == list(map(line, measured))
