@@ -47,9 +47,9 @@ def least_similar(tokens: Tensor, pivots: Tensor, visual: Tensor, quotas: list[i
     """
     similarity, every = cosine_similarity(pivots, tokens), tokens.shape[-2]
     free, least = every, visual
-    for row, quota in zip(similarity.unbind(-2), quotas, strict=True):
+    for pivot, quota in enumerate(quotas):
         similarity.scatter_(-1, least[..., None, :].expand(*similarity.shape[:-1], -1), torch.inf)  # taken
         free -= least.shape[-1]
-        least = row.argsort(stable=True)[..., : min(quota, free)]
+        least = similarity[..., pivot, :].argsort(stable=True)[..., : min(quota, free)]
     taken = similarity[..., 0, :].scatter_(-1, least, torch.inf).isposinf()
     return true_places(taken, every - free + least.shape[-1])

@@ -26,7 +26,7 @@ def test_a_block_that_fails_or_hangs_stops_no_other(tmp_path: Path, capsys: pyte
     ]
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "added.py").write_text("")
-    lines = session(chosen, tmp_path, 20, os.environ | {"PYTHONPATH": str(tmp_path / "site")})
+    lines = session(chosen, tmp_path, 29, os.environ | {"PYTHONPATH": str(tmp_path / "site")})
     states = ["exit code 3", "out of time", "done", "skipped: no time left", "done"]
     assert [line["state"] for line in lines] == states
     assert [json.loads(line) for line in (tmp_path / "blocks.jsonl").read_text().splitlines()] == lines
