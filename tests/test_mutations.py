@@ -18,7 +18,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_sources(tmp_path_factory.mktemp("sources"))
 
 
-TAKEN = MUTATIONS[::3]
+TAKEN = MUTATIONS[::4]
 """Faults that `make test` makes; `make test-all` makes all."""
 
 
