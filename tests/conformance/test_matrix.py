@@ -82,11 +82,11 @@ def full() -> Iterator[ParameterSet]:
 
 
 def others() -> Iterator[ParameterSet]:
-    """Yield every method on every family with every other kernel and batch; in `make test` two on one family."""
+    """Yield every method on every family with every other kernel and batch; in `make test` one on one family."""
     for i, name in enumerate(OURS):
         for j, family in enumerate(FAMILIES):
             for k, (attention, batch) in enumerate(OTHER if accepts(name, family) else ()):
-                yield sampled(name, family, attention, batch, taken=i % len(FAMILIES) == j and (i + k) % 3 < 2)
+                yield sampled(name, family, attention, batch, taken=i % len(FAMILIES) == j and (i + k) % 3 == 0)
 
 
 def accepts(name: str, family: str) -> bool:

@@ -20,7 +20,7 @@ def test_a_block_that_fails_or_hangs_stops_no_other(tmp_path: Path, capsys: pyte
     chosen = [
         Block("fails", ("-c", "print('reason'); raise SystemExit(3)"), 10),
         Block("hangs", ("-c", child), 0.5),
-        Block("works", ("-c", "import added; print(added.__name__)"), 10),
+        Block("works", ("-c", "import added; print(added.__name__)"), 5),
         Block("late", ("-c", "print(1)"), 1000),
         Block("last", ("-c", "print('read')"), 9, reserved=True),
     ]
