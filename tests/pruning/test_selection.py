@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
+from tests.helpers.points import cloud, cosine
 from uniprune.pruning import functional as selection
 from uniprune.pruning.functional import (
     ROWS,
@@ -26,18 +26,6 @@ from uniprune.pruning.grids import grid_blocks, pool_grid
 from uniprune.pruning.merging import add_neighbours, merge_into_nearest, merge_with_background
 
 seeds = pytest.mark.parametrize("seed", range(4))
-
-
-def cloud(seed: int, n: int = 24, d: int = 6) -> Tensor:
-    """Clustered points of different norms."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(4, d, generator=generator, dtype=torch.float64)
-    points = centres[torch.arange(n) % 4] + 0.3 * torch.randn(n, d, generator=generator, dtype=torch.float64)
-    return points * torch.rand(n, 1, generator=generator, dtype=torch.float64).exp()
-
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    return float(a @ b / (a.norm() * b.norm()))
 
 
 def test_top_k_breaks_ties_towards_the_lowest_index() -> None:

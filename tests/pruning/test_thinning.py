@@ -4,25 +4,13 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.helpers.points import cloud, cosine
 from uniprune.pruning import thinning
 from uniprune.pruning.functional import cosine_similarity
 from uniprune.pruning.thinning import LISTED, Shortlists, drop_most_similar
 
 seeds = pytest.mark.parametrize("seed", range(4))
-
-
-def cloud(seed: int, n: int = 24, d: int = 6) -> Tensor:
-    """Clustered points of different norms."""
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(4, d, generator=generator, dtype=torch.float64)
-    points = centres[torch.arange(n) % 4] + 0.3 * torch.randn(n, d, generator=generator, dtype=torch.float64)
-    return points * torch.rand(n, 1, generator=generator, dtype=torch.float64).exp()
-
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    return float(a @ b / (a.norm() * b.norm()))
 
 
 @seeds
