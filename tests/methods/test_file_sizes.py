@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.paths import ROOT
 
 FILES = sorted((ROOT / "methods").glob("*.py"))
-LINES, CODE = 80, 13
+LINES, CODE = 80, 12
 """Most lines of a file, and of code in the median registered method."""
 
 
