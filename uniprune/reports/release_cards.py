@@ -1,4 +1,4 @@
-"""What releases do and their papers do not mention, as Markdown: `python run.py cards --releases > docs/releases.md`.
+"""The page of what methods' releases do and their papers do not mention: `python run.py cards --releases`.
 
 A finding is data of a method's card: `@register_method(…, releases={"module.test": "Finding."})`, with the test in
 tests/methods/ that shows it.
@@ -17,11 +17,12 @@ _INTRO = """\
 Generated from the methods' files by `python run.py cards --releases > docs/releases.md`; edit those instead.
 What the released code of a method does and its paper does not mention, or describes otherwise, as far as it was noticed
 when its rule was written down. Every line names the test that computes it: `python -m pytest tests/methods -k NAME`.
-Where both readings make sense, a field chooses (`--set field=value`); the [cards](methods.md) list the fields and, under
+Where both readings make sense a field chooses (`--set field=value`). The [cards](methods.md) list all fields and, under
 "Deviations", what is different here.
 
-A finding holds for the code at the time it was read; the tests of the reference vectors name the commits. It is no
-judgement of a method: most change few numbers, and a paper cannot mention everything.
+A finding holds for the code at the time it was read; the tests of the reference vectors name the commits. Of newer
+methods abstracts and READMEs were at hand, not always the whole paper, which may mention more. It is no judgement of a
+method: most change few numbers.
 """
 
 
