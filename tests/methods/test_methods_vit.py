@@ -25,9 +25,11 @@ from uniprune.methods.mmtok import MMTok
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.prumerge_plus import PruMergePlus
+from uniprune.methods.prunesid import PruneSID
 from uniprune.methods.scope import SCOPE
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
+from uniprune.methods.vscan import VScan
 from uniprune.methods.zspaprune import ZSPAPrune, pooled
 from uniprune.pruning.base import Compose, PreLLM, Pruner
 from uniprune.pruning.budget import keep_count
@@ -51,6 +53,8 @@ NAMED = {
     "hiprune": HiPrune,
     "mmtok": MMTok,
     "holov": HoloV,
+    "prunesid": PruneSID,
+    "vscan": VScan,
 }
 OPTIONS: list[PreLLM] = [
     PruMerge(heads="mean", order="release", space="llm"),
@@ -71,6 +75,10 @@ OPTIONS: list[PreLLM] = [
     MMTok(alpha=0),
     HoloV(crops=3, overflow="zeros", vision_layer=-1),
     HiPrune(alpha=1, object_layer=0, vision_layer=-1),
+    PruneSID(reading="llava", vision_layer=-1),
+    PruneSID(reading="qwen", order="release"),
+    VScan(reading="llava", local_layer=0, vision_layer=-1),
+    VScan(reading="qwen"),
 ]
 CHOOSING: list[PreLLM] = [
     PruMerge(adaptive=True),

@@ -31,7 +31,11 @@ class VisionScores(Protocol):
     def patches(self) -> int:
         """Vision patches per token."""
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    @property
+    def has_cls(self) -> bool:
+        """Return whether the tower has a CLS token."""
+
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [N] CLS attention, mean over heads; received attention where the tower has no CLS token.
 
         With `joint` the CLS query and the keys of all heads count as one head (scale C ** -0.5 of the full width).
