@@ -11,6 +11,8 @@ from torch import Tensor
 from uniprune.pruning.functional import at_least_float32, complement, cosine_similarity, group_means, top_k
 from uniprune.pruning.view import Grid
 
+from ._best_of import Ints, best_of
+
 LLAVA, QWEN = 6, 4
 """Tokens on a side of a window."""
 
@@ -24,19 +26,13 @@ def best_of_windows(attention: Tensor, grids: Sequence[Grid], count: int, qwen: 
     windows = window_numbers(grids, QWEN if qwen else LLAVA)
     sizes = np.bincount(windows)
     share = -(-count // len(sizes)) if qwen else count // len(sizes)
-    ranked, number = top_k(attention, len(attention)), torch.from_numpy(windows).to(attention.device)
-    grouped = ranked[number[ranked].argsort(stable=True)]
-    within = torch.from_numpy(np.arange(len(windows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) < share)
-    shared = torch.zeros_like(grouped, dtype=torch.bool).index_copy(0, grouped, within.to(grouped.device))
-    if qwen:
-        attention = attention.where(shared, -torch.inf)
-    else:
-        attention = attention.where(~shared, torch.inf)
+    shared = best_of(attention, windows, np.full(len(sizes), share))
+    scores = attention.where(shared, -torch.inf) if qwen else attention.where(~shared, torch.inf)
     most = int(np.minimum(sizes, share).sum())
-    return top_k(attention, count if exact and not qwen else min(count, most))
+    return top_k(scores, count if exact and not qwen else min(count, most))
 
 
-def window_numbers(grids: Sequence[Grid], side: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def window_numbers(grids: Sequence[Grid], side: int) -> Ints:
     """[N] number of each token's window in its frame; rows and columns that fill none belong to the last one."""
     numbers, first = [], 0
     for t, h, w in grids:

@@ -25,11 +25,11 @@ Reading = Literal["llava", "qwen"]
     paper="arXiv 2505.22654",
     code="Tencent/SelfEvolvingAgent",
     deviations=[
-        "Paper: the half in the tower only. The language model prunes again at a middle layer (16 in LLaVA-1.5, from 96 "
-        "to 32 tokens for 64 on average), so that a row of the paper's tables is not this method at that budget.",
+        "Paper: the half in the tower only. The language model prunes again at a middle layer (16 in LLaVA-1.5, from "
+        "96 to 32 tokens for 64 on average), so that a row of the paper's tables is not this method at that budget.",
         "Release: in LLaVA the half by windows is filled up with the best tokens elsewhere; there every window has its "
         "share rounded down, 98 tokens instead of 100, and an error below 32 (`counts=release`: none by windows).",
-        "Release: windows are 6 x 6 tokens for LLaVA, 4 x 4 for Qwen2.5-VL; those at the end of other grids are larger.",
+        "Release: windows are 6 x 6 tokens for LLaVA, 4 x 4 for Qwen2.5-VL; at the end of other grids they are larger.",
         "Release: towers without a CLS token other than Qwen2.5-VL's do as that; `reading` has any tower do as either. "
         "This is ours, as is the share of the depth on other towers.",
         "Release: one budget per image, not per LLaVA-NeXT tile (`scope=tile`).",

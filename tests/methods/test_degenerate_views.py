@@ -25,6 +25,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "fopru": ("", "strategy=row", "significance=low-variance", "order=release"),
     "gprune": ("", "similarity=-1"),
     "hiprune": ("", "alpha=1", "object_layer=0"),
+    "hired": ("", "counts=release"),
     "holov": ("", "overflow=zeros", "crops=1", "crops=5"),
     "mmtok": ("", "alpha=0"),
     "pooling": ("", "space=vision"),
