@@ -62,6 +62,7 @@ class InternVL(PatchGridAdapter):
     An image is several tiles. Both have the same tower and processor; 3.5 has Qwen3 or Qwen3-MoE as language model.
     """
 
+    overview: ClassVar[int | None] = -1
     tried: ClassVar[Tried] = {
         "text model": ("gpt_oss", "qwen2", "qwen3", "qwen3_moe"),
         "tower": ("internvl_vision",),

@@ -62,6 +62,7 @@ class LlavaNext(Llava):
     """
 
     tried: ClassVar[Tried] = {"text model": ("llama", "mistral"), "tower": ("clip_vision_model",)}
+    overview: ClassVar[int | None] = 0
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features",)
 
     def image_layouts(self, grids: Sequence[Grid] | None, given: Mapping[str, Any]) -> list[ImageLayout] | None:

@@ -42,8 +42,8 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
     depth = len(adapter.vision_blocks())
     shares = [layer for layer in pruner.vision_layers if isinstance(layer, float)]
-    if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise UserError(f"{name} reads vision layers at {wrong} of the tower's depth; expected shares in (0, 1]")
+    if wrong := [share for share in shares if not 0 <= share <= 1]:
+        raise UserError(f"{name} reads vision layers at {wrong} of the tower's depth; expected shares in [0, 1]")
     numbers = [layer for layer in pruner.vision_layers if isinstance(layer, int)]
     beyond = [layer for layer in numbers if not -depth <= layer < depth]
     if beyond:

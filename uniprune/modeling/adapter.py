@@ -57,6 +57,8 @@ class ModelAdapter:
         videos: whether prompts with videos, as the processor makes them, are described, too.
         mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        overview: place, 0 or -1, among the tiles of an image of the one that shows the whole image, where others are
+            parts of it; None where images are not cut.
         bare_weights: matrix outside of linear layers -> whether tokens are multiplied with it, or rows of it taken.
         tried: for every part of `variant`, its kinds that the engine's tests run on; by default the usual one.
     """
@@ -64,6 +66,7 @@ class ModelAdapter:
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    overview: ClassVar[int | None] = None
     encoders: ClassVar[tuple[str, ...]] = ()
     system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
