@@ -75,6 +75,7 @@ class Run:
                 ignored=ignored_settings(loaded.model),
             ),
             setup=setup,
+            known_as=method.known_as,
             random=tuple(part.random for part in method.classes.values()),
         )
 

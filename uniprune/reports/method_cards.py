@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.fields import Bound, field_types
-from uniprune.registry import METHODS, Entry
+from uniprune.registry import METHODS, Entry, PublishedName
 from uniprune.utils.paths import ROOT
 
 DEPTH, RATIO = 32, 1 / 3
@@ -63,17 +63,19 @@ def embedded() -> list[Entry]:
 
 def cards() -> str:
     """Return the page: an index and a card per method."""
-    entries = embedded()
-    links = _anchors([entry.name for entry in entries])
+    entries, published = embedded(), list(METHODS.published().values())
+    links = _anchors([entry.name for entry in (*entries, *published)])
+    acts = [*(ACTS[entry.target.kind] for entry in entries), *(f"as `{one.means}`" for one in published)]
     index = [
-        f"| [{entry.name}](#{link}) | {ACTS[entry.target.kind]} | {entry.summary} |"
-        for entry, link in zip(entries, links, strict=True)
+        f"| [{entry.name}](#{link}) | {where} | {entry.summary} |"
+        for entry, link, where in zip((*entries, *published), links, acts, strict=True)
     ]
     return "\n".join(
         [
             _INTRO + _parameter_table(shared_parameters()),
             "\n".join(["| method | acts | idea |", "| --- | --- | --- |", *index]) + "\n",
             *map(card, entries),
+            *map(published_card, published),
         ]
     )
 
@@ -95,6 +97,20 @@ def card(entry: Entry) -> str:
     parts += [_parameter_table(own).rstrip()] * bool(own)
     parts += ["**Deviations:**", _bullets(deviations)] * bool(deviations)
     return "\n\n".join(parts) + "\n"
+
+
+def published_card(one: PublishedName) -> str:
+    """Return the section of a published name."""
+    settings = " ".join(f"{name}={value}" for name, value in one.settings.items())
+    spelled = f"`--method {one.means}" + f" --set {settings}" * bool(settings) + "`"
+    facts = {
+        "Paper": _paper(one.metadata.get("paper", "")),
+        "Released code": _repository(one.metadata.get("code", "")),
+        "The same as": f"{spelled}, under which it is stored and shown" if one.means != one.name else "",
+    }
+    listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
+    parts = [f"## {one.name}", one.summary, _bullets(listed)]
+    return "\n\n".join([*parts, "**Deviations:**", _bullets(one.metadata["deviations"])]) + "\n"
 
 
 def needs(method: type[Pruner]) -> list[str]:

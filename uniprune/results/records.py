@@ -55,6 +55,12 @@ class MethodRecord(Strict):
     """Hash of the source files that determine the decisions, helpers and shared rules included."""
 
     @property
+    def spelled_out(self) -> str:
+        """Name and fields given by the user, in words."""
+        passed = " ".join(f"{name}={value}" for name, value in self.passed.items())
+        return self.name + f" with {passed}" * bool(passed)
+
+    @property
     def move_note(self) -> str | None:
         """The pruning points that moved, in words; None without any."""
         if not self.moved:
@@ -237,6 +243,8 @@ class RunRecord(Strict):
     """The model."""
     setup: Setup
     """Everything that determines the predictions."""
+    known_as: tuple[str, ...] = ()
+    """Names under which papers published exactly this method with these fields."""
     random: tuple[bool, ...] = ()
     """For every part of the method, whether it chooses at random, so that its seeds are repetitions."""
     datasets: dict[str, DatasetRecord] = Field(default_factory=dict)
