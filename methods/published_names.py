@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uniprune.registry import publish_method
 
-HORIZON = {"paper": "arXiv 2512.07580", "code": "YahongWang1/Information-Horizon"}
+HORIZON = "arXiv 2512.07580"
 
 publish_method(
     "fastervlm",
@@ -33,13 +33,15 @@ publish_method(
     "divprune+vtw",
     "divprune+vtw",
     "Diverse tokens, all withdrawn beyond the information horizon (CVPR 2026, arXiv 2512.07580).",
-    **HORIZON,
+    paper=HORIZON,
+    code="YahongWang1/Information-Horizon",
     deviations=["Paper: the horizon is measured by model and task; here its layer follows from the ratio, as VTW's."],
 )
 publish_method(
     "divprune+random-intra",
     "divprune+random-intra",
     "Diverse tokens, of which deep layers keep a random choice (CVPR 2026, arXiv 2512.07580).",
-    **HORIZON,
+    paper=HORIZON,
+    code="YahongWang1/Information-Horizon",
     deviations=["Paper: chooses at random in deep layers; here before the layer given with `--layer`, by default 2."],
 )

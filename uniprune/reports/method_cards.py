@@ -23,6 +23,7 @@ DEPTH, RATIO = 32, 1 / 3
 """Decoder layers and keep ratio of the example in a card."""
 ACTS = {
     "none": "does not prune",
+    "input": "on images, before they are processed",
     "pre-llm": "before the language model",
     "intra-llm": "inside the language model",
     "hybrid": "hybrid, by what is known before and inside the language model",
@@ -64,12 +65,10 @@ def embedded() -> list[Entry]:
 def cards() -> str:
     """Return the page: an index and a card per method."""
     entries, published = embedded(), list(METHODS.published().values())
-    links = _anchors([entry.name for entry in (*entries, *published)])
-    acts = [*(ACTS[entry.target.kind] for entry in entries), *(f"as `{one.means}`" for one in published)]
-    index = [
-        f"| [{entry.name}](#{link}) | {where} | {entry.summary} |"
-        for entry, link, where in zip((*entries, *published), links, acts, strict=True)
-    ]
+    lines = [(entry.name, ACTS[entry.target.kind], entry.summary) for entry in entries]
+    lines += [(one.name, f"as `{one.means}`", one.summary) for one in published]
+    links = _anchors([name for name, _, _ in lines])
+    index = [f"| [{name}](#{link}) | {acts} | {idea} |" for (name, acts, idea), link in zip(lines, links, strict=True)]
     return "\n".join(
         [
             _INTRO + _parameter_table(shared_parameters()),
@@ -172,6 +171,8 @@ def _where(method: type[Pruner]) -> str:
 
 
 def _count(method: type[Pruner]) -> str:
+    if method.kind == "input":
+        return "as many as the sizes of images allow, at most the ratio's where one is small enough"
     stages = _stages(method)
     if not stages:
         return "all"

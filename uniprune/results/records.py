@@ -41,7 +41,7 @@ class MethodRecord(Strict):
     name: str
     """Registered name; parts of a composition are joined by "+"."""
     kind: str
-    """Place in which it prunes: "none", "pre-llm", "intra-llm" or "hybrid"."""
+    """Place in which it prunes: "none", "input", "pre-llm", "intra-llm" or "hybrid"."""
     passed: dict[str, Any]
     """Fields given by the user (`--layer`, `--set`), as validated."""
     resolved: list[dict[str, Any]]
