@@ -1,4 +1,4 @@
-"""Shrinking an image as VTC-Bench does, and the choice among sizes."""
+"""The choice among sizes, and JPEG's loss."""
 
 from __future__ import annotations
 
@@ -12,21 +12,11 @@ from uniprune.pruning.input_stage import Form, Size
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BICUBIC = 3
-"""Pillow's number, so that methods are imported without it."""
-
 
 def nearest(size: Size, forms: Sequence[Form]) -> Form:
     """Return the form whose aspect is nearest to that of `size`; of equally near ones, the one of most tokens."""
     aspect = math.log(size[0] / size[1])
     return min(forms, key=lambda form: (abs(math.log(form.grid[0] / form.grid[1]) - aspect), -form.tokens))
-
-
-def shrunk(image: Image, divisor: int) -> Image:
-    """Return an image with its sides divided, rounded down."""
-    if min(image.size) < divisor:
-        raise ValueError(f"an image of {image.width}x{image.height} cannot be shrunk by {divisor}: no pixel is left")
-    return image.resize((image.width // divisor, image.height // divisor), BICUBIC)
 
 
 def saved(image: Image) -> Image:

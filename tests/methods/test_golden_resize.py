@@ -5,6 +5,8 @@ The files also hold rows parted into groups; see `uniprune.results.hard_rows`.
 
 from __future__ import annotations
 
+import io
+import itertools
 import math
 
 import numpy as np
@@ -13,7 +15,6 @@ import torch
 from PIL import Image
 
 from tests.helpers.golden_cases import Case, Methods, golden
-from uniprune.methods._resize import saved, shrunk
 from uniprune.modeling.input_forms import GridForms
 from uniprune.pruning.input_stage import Size
 from uniprune.results.hard_rows import group_accuracy, row_groups
@@ -47,11 +48,13 @@ def picture(case: Case, methods: Methods) -> None:
     """Pixels after the shrink, and what `prepare` makes of them."""
     whole = Image.fromarray(case.arrays["picture"])
     method = methods("resize")(form="vtc-bench", ratio=1 / case.k**2)
-    small = shrunk(whole, method.divisor)
+    small = method.shrunk(whole)
     assert np.array_equal(np.asarray(small), case.arrays["small_pillow13" if LATER else "small"])
     image, form = method.prepare(whole, 1, PROCESSOR)
     assert form is None, "whatever the budget is"
-    assert image.tobytes() == saved(small).tobytes() != small.tobytes()
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=75)
+    assert image.tobytes() == Image.open(file).tobytes() != small.tobytes()
     height, width, _ = case.arrays["small"].shape
     assert sizes((height, width)) == (tuple(case.size_fetch.tolist()), tuple(case.size_final.tolist()), case.tokens)
     assert sizes((whole.height, whole.width))[2] == case.tokens_full
@@ -82,3 +85,16 @@ def groups(case: Case, methods: Methods) -> None:
         assert torch.tensor([int(row) for row in rows], dtype=torch.long).equal(want)
     assert abs(group_accuracy(released.hard, answers) - case.accuracy_a) < 1e-9
     assert abs(group_accuracy(released.easy, answers) - case.accuracy_b) < 1e-9
+
+
+def test_resize_meets_budgets_with_the_nearest_aspect(methods: Methods) -> None:
+    """Every size of up to 40 x 40 tokens, by brute force: none that contains the chosen one fits."""
+    for size, keep in itertools.product([(480, 640), (640, 480), (100, 900), (336, 336)], [1, 2, 7, 64, 100, 128]):
+        image = Image.new("RGB", size[::-1])
+        resized, form = methods("resize")().prepare(image, keep, PROCESSOR)
+        fitting = [(h, w) for h, w in itertools.product(range(1, 130), repeat=2) if h * w <= keep]
+        largest = [(h, w) for h, w in fitting if (h + 1) * w > keep and h * (w + 1) > keep]
+        best = min(largest, key=lambda grid: (abs(math.log(grid[0] / grid[1] * size[1] / size[0])), -math.prod(grid)))
+        assert (form.grid, form.tokens) == (best, math.prod(best))
+        assert (resized.height, resized.width) == (best[0] * SIDE, best[1] * SIDE)
+        assert resized.tobytes() == image.resize(resized.size, Image.Resampling.BICUBIC).tobytes()
