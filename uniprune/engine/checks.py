@@ -30,6 +30,12 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         UserError: a stage is outside the decoder, layers repeat, or a vision layer does not exist.
         UnsupportedError: the model or the combination cannot give right results.
     """
+    if (first := pruner.input_stage) is not None:
+        raise UnsupportedError(
+            f"{type(first).__name__} changes images before they are processed, and a model gets them afterwards: "
+            "evaluate it with run or sweep, or change the images with uniprune.evaluation.resizing.resized and prune "
+            "with the method's after_input()"
+        )
     count = len(adapter.layers)
     scheduled = pruner.schedule(count)
     layers = [stage.layer for stage in scheduled]

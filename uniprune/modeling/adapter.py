@@ -19,6 +19,7 @@ from uniprune.errors import UnsupportedError
 from uniprune.modeling.context import reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.input_forms import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.view import Grid, TowerLayer
@@ -37,7 +38,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter:
+class ModelAdapter(ImageSizes):
     """Layout of one loaded model.
 
     Attributes:

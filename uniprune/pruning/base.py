@@ -19,6 +19,7 @@ from uniprune.pruning.fields import NonNegative, validate
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from uniprune.pruning.input_stage import InputStage
     from uniprune.pruning.view import TowerLayer, View
     from uniprune.pruning.view_batch import ViewBatch
 
@@ -89,7 +90,7 @@ class Pruner:
     order: Order = "raster"
 
     kind: ClassVar[str] = "pre-llm"
-    """Place in which it acts: "none", "pre-llm", "intra-llm" or "hybrid"."""
+    """Place in which it acts: "none", "input", "pre-llm", "intra-llm" or "hybrid"."""
     llm_attention: ClassVar[bool] = False
     """True if `select` reads `view.attention`, which needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False
@@ -137,6 +138,20 @@ class Pruner:
         See `uniprune.pruning.view.TowerLayer`.
         """
         return (self.vision_layer,) if hasattr(self, "vision_layer") else ()
+
+    @property
+    def input_stage(self) -> InputStage | None:
+        """Return the part that changes images before they are processed, None without any."""
+        return None
+
+    @property
+    def input_ratio(self) -> float:
+        """Return the share of visual tokens that the input stage is to leave."""
+        return 1.0
+
+    def after_input(self) -> Pruner:
+        """Return the method without its input stage, for a model whose images that has changed."""
+        return self
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """Return the pruning points, in order, for a decoder of `num_layers` layers.
@@ -211,7 +226,9 @@ class Compose(Pruner):
         flat = tuple(p for part in parts for p in (part.parts if isinstance(part, Compose) else (part,)))
         if len(flat) < 2:
             raise UserError(f"a composition needs at least two methods, got {len(flat)}")
-        layers = [p.layer for p in flat]
+        if late := [p for p in flat[1:] if p.input_stage is not None]:
+            raise UserError(f"{type(late[0]).__name__} acts before the model; name it first in a composition")
+        layers = [p.layer for p in flat if p.input_stage is None]
         if layers != sorted(set(layers)):
             raise UserError(f"composed methods must act at increasing layers, got {layers}; reorder them or set layer")
         for field in ("positions", "scope", "seed"):
@@ -231,6 +248,22 @@ class Compose(Pruner):
     def vision_layers(self) -> tuple[TowerLayer, ...]:
         """All vision layers that any part reads."""
         return tuple(dict.fromkeys(layer for part in self.parts for layer in part.vision_layers))
+
+    @property
+    def input_stage(self) -> InputStage | None:
+        """Return the first part if it changes images."""
+        return self.parts[0].input_stage
+
+    @property
+    def input_ratio(self) -> float:
+        """Return the ratio of the first part if it changes images."""
+        return self.parts[0].input_ratio
+
+    def after_input(self) -> Pruner:
+        """Return the other parts if the first changes images."""
+        if self.input_stage is None:
+            return self
+        return self.parts[1] if len(self.parts) == 2 else Compose(*self.parts[1:])
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """Return the parts' pruning points in order."""
