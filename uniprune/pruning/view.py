@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -139,6 +139,7 @@ class View:
         upcoming: attention layer K would have on the arriving tokens, for methods with `upcoming_attention`.
         embedded: embeddings that entered layer 0.
         norm: the decoder's final norm, [..., D] to [..., D].
+        seen: [N, ...] rows that the method's `look` made of the tokens, one tensor per look so far, in order.
     """
 
     tokens: Tensor
@@ -157,6 +158,7 @@ class View:
     upcoming: Attention = _ABSENT
     embedded: Embedded = _ABSENT
     norm: Callable[[Tensor], Tensor] = _ABSENT
+    seen: Sequence[Tensor] = ()
 
     @property
     def following(self) -> Tensor:
