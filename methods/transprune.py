@@ -49,16 +49,20 @@ class TransPrune(Cuts):
     cut leaves: as released 0.125, after 0.875 and 0.625, which is 41 % over all layers.
 
     Cost: transitions of all tokens in six layers, the text attention rows of three.
+
+    Args:
+        accumulated: layers whose transitions are added; by default all between the one before the first cut and the last.
     """
 
     layer: NonNegative = 7
     left: tuple[Share, ...] = (0.875, 0.625, 0.125)
+    accumulated: tuple[NonNegative, ...] = ()
     upcoming_attention: ClassVar[bool] = True
     reference: ClassVar[tuple[int, ...]] = (7, 9, 12)
 
     def looks(self, layers: Sequence[int]) -> list[Look]:
-        between = range(layers[0] - 1, layers[-1])
-        return [look for layer in between for look in (Look(layer, "attention"), Look(layer, "mlp"))]
+        chosen = self.accumulated or range(layers[0] - 1, layers[-1])
+        return [look for layer in chosen for look in (Look(layer, "attention"), Look(layer, "mlp"))]
 
     def look(self, passage: Passage) -> Tensor:
         before, after = at_least_float32(passage.entering), at_least_float32(passage.leaving)
@@ -67,8 +71,8 @@ class TransPrune(Cuts):
         return stretched * turned / turned.sum(-1, keepdim=True)
 
     def select(self, view: View, keep: int) -> Tensor:
-        transition = torch.stack(list(view.seen)).sum(0)
         attention = view.upcoming(view.following).mean((0, 1))
+        transition = sum(view.seen, torch.zeros_like(attention))
         return top_k(share(transition) + share(attention), keep)
 
 
