@@ -129,6 +129,14 @@ class RecordingPruner(Pruner):
         """Return the method's layer."""
         return self.inner.evict_from(num_layers)
 
+    def looks(self, layers: Sequence[int]) -> Sequence[Look]:
+        """Return the method's looks."""
+        return self.inner.looks(layers)
+
+    def look(self, passage: Passage) -> Tensor:
+        """Return the method's rows."""
+        return self.inner.look(passage)
+
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Return the method's selection and record the call."""
         try:

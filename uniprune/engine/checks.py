@@ -138,8 +138,8 @@ def drawn(before: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def undisturbed(stage: Stage) -> Iterator[None]:
-    """Restore, after the decisions of a stage in the block, settings of the process that its method changed.
+def undisturbed(stage: Stage, call: str = "select") -> Iterator[None]:
+    """Restore, after calls of a stage's method in the block, settings of the process that they changed.
 
     Raises:
         PruningError: it changed some. Later methods and the model itself would run under them.
@@ -151,7 +151,7 @@ def undisturbed(stage: Stage) -> Iterator[None]:
         changed = restore(before)
     if changed:
         raise PruningError(
-            f"{type(stage.pruner).__name__} at layer {stage.layer}: select() changed the {', the '.join(changed)} of "
+            f"{type(stage.pruner).__name__} at layer {stage.layer}: {call}() changed the {', the '.join(changed)} of "
             "the process; a method leaves the process as it was (pass dtype= and device= to what it computes)"
         )
 

@@ -8,6 +8,7 @@ engine requests exactly `keep` indices and does the rest.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from uniprune.pruning.input_stage import InputStage
+    from uniprune.pruning.looks import Look, Passage
     from uniprune.pruning.view import TowerLayer, View
     from uniprune.pruning.view_batch import ViewBatch
 
@@ -162,6 +164,17 @@ class Pruner:
         if not 0 <= self.layer < num_layers:
             raise UserError(f"layer {self.layer} is outside the model's decoder layers 0..{num_layers - 1}")
         return (Stage(self.layer, self.ratio, self),)
+
+    def looks(self, layers: Sequence[int]) -> Sequence[Look]:
+        """Return where `look` is called, for a method that prunes before decoder layers `layers`: by default nowhere.
+
+        After the last of them nothing is looked at. See `uniprune.pruning.looks`.
+        """
+        return ()
+
+    def look(self, passage: Passage) -> Tensor:
+        """Return a row per token, [B, n, ...], of what passes one of `looks`; `view.seen` has those of tokens left."""
+        raise NotImplementedError(f"{type(self).__name__} names looks, so it must implement look(passage)")
 
     def evict_from(self, num_layers: int) -> int | None:
         """Return the first decoder layer whose KV cache is cut, after the prefill, to what the last stage leaves.

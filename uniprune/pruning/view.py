@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -158,6 +158,7 @@ class View:
         embedded: embeddings that entered layer 0.
         norm: the decoder's final norm, [..., D] to [..., D].
         tiles: the tiles that the tower encoded; None if no tile shows the whole image that others are parts of.
+        seen: [N, ...] rows that the method's `look` made of the tokens, one tensor per look so far, in order.
     """
 
     tokens: Tensor
@@ -177,6 +178,7 @@ class View:
     embedded: Embedded = _ABSENT
     norm: Callable[[Tensor], Tensor] = _ABSENT
     tiles: Tiles | None = None
+    seen: Sequence[Tensor] = ()
 
     @property
     def following(self) -> Tensor:
