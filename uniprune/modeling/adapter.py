@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.context import reusing_layers, rotary_kind, rotary_positions
+from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.input_forms import ImageSizes
@@ -157,6 +157,16 @@ class ModelAdapter(ImageSizes):
     def attends(self) -> tuple[bool, ...]:
         """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of every decoder layer, read from the configuration once; see `uniprune.modeling.context`."""
+        return layer_kinds(self.decoder.config)
+
+    @cached_property
+    def window(self) -> int | None:
+        """Positions that decoder layers with a window see; None without one."""
+        return getattr(self.decoder.config, "sliding_window", None)
 
     @cached_property
     def reusing(self) -> range:
