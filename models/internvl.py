@@ -10,7 +10,7 @@ from torch import nn
 from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import Grouping, tiles_in_a_run
 from uniprune.modeling.messages import RawQuestion
-from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.patch_grid import IMAGENET, PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.registry import register_model
 
@@ -68,6 +68,8 @@ class InternVL(PatchGridAdapter):
         "rotary positions": ("default", "dynamic"),
     }
 
+    normalisation = IMAGENET
+
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.merge = round(1 / model.config.downsample_ratio)
@@ -84,6 +86,10 @@ class InternVL(PatchGridAdapter):
         count = len(asked.images)
         numbered = [piece for i in range(count) for piece in (f"Image-{i + 1}: ", i)]
         return [0, text] if count == 1 else [*numbered, text]
+
+    def whole_tower(self) -> str | None:
+        """None."""
+        return None
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the InternViT encoder."""

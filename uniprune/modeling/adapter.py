@@ -21,6 +21,7 @@ from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
@@ -37,7 +38,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter:
+class ModelAdapter(TowerPatches):
     """Layout of one loaded model.
 
     Attributes:

@@ -139,6 +139,8 @@ class View:
         upcoming: attention layer K would have on the arriving tokens, for methods with `upcoming_attention`.
         embedded: embeddings that entered layer 0.
         norm: the decoder's final norm, [..., D] to [..., D].
+        pixels: [N, P] in the vision tower only: all pixels of each token, from 0 to 1, in any order that is the same
+            for every token.
     """
 
     tokens: Tensor
@@ -157,6 +159,7 @@ class View:
     upcoming: Attention = _ABSENT
     embedded: Embedded = _ABSENT
     norm: Callable[[Tensor], Tensor] = _ABSENT
+    pixels: Tensor = _ABSENT
 
     @property
     def following(self) -> Tensor:

@@ -23,6 +23,7 @@ DEPTH, RATIO = 32, 1 / 3
 """Decoder layers and keep ratio of the example in a card."""
 ACTS = {
     "none": "does not prune",
+    "tower": "inside the vision tower",
     "pre-llm": "before the language model",
     "intra-llm": "inside the language model",
     "hybrid": "hybrid, by what is known before and inside the language model",
