@@ -36,6 +36,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
+    "random-tower": ("", "block=2"),
     "scope": ("", "alpha=0", "combine=sum"),
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),

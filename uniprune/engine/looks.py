@@ -45,9 +45,7 @@ def looks_of(stages: Iterable[Stage]) -> dict[Look, list[Pruner]]:
 
 
 # --- hooks ------------------------------------------------------------------------------------------------------
-def attach(
-    hooks: Hooks, adapter: ModelAdapter, stages: Iterable[Stage], forward: Callable[[], Forward | None]
-) -> None:
+def attach(hooks: Hooks, adapter: ModelAdapter, stages: Iterable[Stage], forward: Callable[[], Forward | None]) -> None:
     """Hook the parts of layers that methods look at; what enters whole layers their own hooks see.
 
     Args:

@@ -29,6 +29,7 @@ from uniprune.engine.report import PrefillReport
 from uniprune.engine.stage_groups import StageInput
 from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
+from uniprune.engine.tower_stage import decided_in_tower
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
@@ -180,11 +181,11 @@ class Prefill(Forward):
         prompts = self.batch.prompts
         try:
             with undisturbed(stage):
-                decided = decide(arriving, prompts)
+                decided = (decide if stage.block is None else decided_in_tower)(arriving, prompts)
         except Exception:
             self._check()  # an earlier impossible choice may be the cause
             raise
-        if stage.pruner.exact:
+        if stage.pruner.exact and stage.block is None:
             drop = dropped_on_device
         else:
             self._check()

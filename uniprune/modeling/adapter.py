@@ -22,6 +22,7 @@ from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.input_forms import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
@@ -38,7 +39,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter(ImageSizes):
+class ModelAdapter(ImageSizes, TowerPatches):
     """Layout of one loaded model.
 
     Attributes:

@@ -54,11 +54,13 @@ class Stage:
         ratio: share to keep of the tokens that arrived at the pruner's first stage; 0 drops them all. Counting from the
             first stage keeps the roundings of a long schedule from adding up.
         pruner: the method that decides.
+        block: the first block of the vision tower that receives fewer tokens; None for a choice after the tower.
     """
 
     layer: int
     ratio: float
     pruner: Pruner
+    block: int | None = None
 
     @property
     def keeps_all(self) -> bool:
@@ -68,7 +70,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruner:
-    """Base of all methods. Subclass `PreLLM` or `IntraLLM` and write `select`.
+    """Base of all methods. Subclass `PreLLM`, `IntraLLM` or `InTower` and write `select`.
 
     The values of all fields are checked against their annotations, see `uniprune.pruning.fields`.
 
@@ -92,7 +94,7 @@ class Pruner:
     order: Order = "raster"
 
     kind: ClassVar[str] = "pre-llm"
-    """Place in which it acts: "none", "input", "pre-llm", "intra-llm" or "hybrid"."""
+    """Place in which it acts: "none", "input", "tower", "pre-llm", "intra-llm" or "hybrid"."""
     llm_attention: ClassVar[bool] = False
     """True if `select` reads `view.attention`, which needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False
@@ -230,6 +232,7 @@ class Compose(Pruner):
     """Several methods one after the other; each keeps its ratio of what the one before left.
 
     Positions, scope and seed are those of the whole prompt, so the parts must agree on them; each has its own `order`.
+    A part in the vision tower decides tile by tile, whatever the scope of the others.
     """
 
     parts: tuple[Pruner, ...] = ()
@@ -244,8 +247,9 @@ class Compose(Pruner):
         layers = [p.layer for p in flat if p.input_stage is None]
         if layers != sorted(set(layers)):
             raise UserError(f"composed methods must act at increasing layers, got {layers}; reorder them or set layer")
+        after = [p for p in flat if p.kind != "tower"]
         for field in ("positions", "scope", "seed"):
-            values = {getattr(p, field) for p in flat}
+            values = {getattr(p, field) for p in (after if field == "scope" else flat)}
             if len(values) > 1:
                 raise UserError(f"composed methods must agree on {field}, got {', '.join(map(str, sorted(values)))}")
         product = 1.0
@@ -254,8 +258,9 @@ class Compose(Pruner):
         set_ = object.__setattr__
         set_(self, "parts", flat)
         set_(self, "ratio", product)
-        for field in ("layer", "seed", "positions", "scope"):
+        for field in ("layer", "seed", "positions"):
             set_(self, field, getattr(flat[0], field))
+        set_(self, "scope", after[0].scope)
 
     @property
     def vision_layers(self) -> tuple[TowerLayer, ...]:

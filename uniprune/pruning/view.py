@@ -159,6 +159,8 @@ class View:
         norm: the decoder's final norm, [..., D] to [..., D].
         tiles: the tiles that the tower encoded; None if no tile shows the whole image that others are parts of.
         seen: [N, ...] rows that the method's `look` made of the tokens, one tensor per look so far, in order.
+        pixels: [N, P] in the vision tower only: all pixels of each token, from 0 to 1, in any order that is the same
+            for every token.
     """
 
     tokens: Tensor
@@ -179,6 +181,7 @@ class View:
     norm: Callable[[Tensor], Tensor] = _ABSENT
     tiles: Tiles | None = None
     seen: Sequence[Tensor] = ()
+    pixels: Tensor = _ABSENT
 
     @property
     def following(self) -> Tensor:
