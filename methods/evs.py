@@ -12,9 +12,10 @@ from torch import Tensor
 from uniprune.errors import UserError
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._video import Counts, OfVideo, frames
+from ._video import Counts, OfVideo, alike, frames
 
 
 @register_method(
@@ -55,9 +56,9 @@ class EVS(OfVideo):
 
     counts: Counts = "release"
 
-    def select(self, view: View, keep: int) -> Tensor:
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         x = frames(view)
-        steps, size = x.shape[:2]
+        steps, size = x.shape[-3:-1]
         if self.counts == "release":
             keep = max(size, math.floor(steps * size * (1 - (1 - self.ratio))))
         elif keep < size:
@@ -65,5 +66,9 @@ class EVS(OfVideo):
                 f"EVS keeps the first of {steps} frames whole, {size} tokens, but {keep} are the budget; use a ratio "
                 f"of at least {1 / steps:.3g}, more frames, or counts=release"
             )
-        change = 1 - F.cosine_similarity(x[1:], x[:-1], dim=-1)
-        return top_k(torch.cat((torch.full_like(x[:1, :, 0], torch.inf), change)).flatten(), keep)
+        change = 1 - F.cosine_similarity(x[..., 1:, :, :], x[..., :-1, :, :], dim=-1)
+        first = torch.full_like(x[..., :1, :, 0], torch.inf)
+        return top_k(torch.cat((first, change), dim=-2).flatten(-2), keep)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | None:
+        return self.select(batch, keep) if alike(batch) else None
