@@ -45,7 +45,8 @@ def shared_out(scores: Array, sizes: Sequence[int], keep: int, refill: bool) -> 
     again among the others until all is spent.
     """
     room = np.array(sizes)
-    counts, weights = np.zeros_like(room), scores / (scores.sum() + np.float32(LEAST))
+    counts: Array = np.zeros_like(room)
+    weights = scores / (scores.sum() + np.float32(LEAST))
     while True:
         left, full = keep - int(counts.sum()), counts >= room
         among = np.where(full, np.float32(0), weights)

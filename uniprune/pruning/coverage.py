@@ -30,10 +30,10 @@ def most_covering(covers: Tensor, keep: int, factor: Tensor | float = 1, bonus: 
     covered, added = covers.new_zeros(*covers.shape[:-2], 1, covers.shape[-1]), torch.empty_like(covers)
     chosen = covers.new_zeros(covers.shape[:-1]) + bonus
     # On a GPU the order of additions depends on the number of prompts, so they are made in float64.
-    wide = {} if on_cpu(covers) else {"dtype": torch.float64}
+    wide = covers.dtype if on_cpu(covers) else torch.float64
     picks = [torch.empty(*covers.shape[:-2], 0, dtype=torch.int64, device=covers.device)]
     for _ in range(keep):
-        gain = torch.sub(covers, covered, out=added).clamp_(min=0).sum(-1, **wide).to(covers)
+        gain = torch.sub(covers, covered, out=added).clamp_(min=0).sum(-1, dtype=wide).to(covers)
         pick = (gain * factor + chosen).argmax(-1, keepdim=True)
         covered = torch.maximum(covered, rows_of(covers, pick))
         chosen.scatter_(-1, pick, -torch.inf)
