@@ -27,8 +27,6 @@ SMALL = 1e-8
     deviations=[
         "Paper: transition and attention have equal weights, as released; the paper's formula weighs them, and also "
         "ranks by transition alone, for which the release has no switch.",
-        "Paper: it writes of changes of representations; the release compares what enters attention and MLP, after "
-        "the norm, with what leaves them, before the residual connection.",
         "Release: original positions are kept; the release renumbers at every cut, which is not offered (see "
         "`pyramiddrop`).",
         "Release: counts are rounded instead of floored. Transitions are shares of each prompt, not of a batch.",
@@ -36,10 +34,16 @@ SMALL = 1e-8
         "Ours: norms after attention and MLP, which some decoders have, are not part of them. Linear attention counts "
         "as attention.",
     ],
+    releases={
+        "test_golden_looks.test_transprune": "Transitions are not changes of the states from layer to layer, but between "
+        "what enters an attention or MLP, after the norm, and what leaves it, before the residual connection.",
+        "test_methods_looks.test_layers_after_a_cut_weigh_more_in_transprune": "A transition is a share of the whole "
+        "sequence, text included, so layers after a cut, whose sequence is shorter, weigh more.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class TransPrune(Cuts):
-    """Ranks tokens by their transitions inside layers and the text's attention (Li et al., CVPR 2026, arXiv 2507.20630).
+    """Ranks tokens by transitions inside layers and the text's attention (Li et al., CVPR 2026, arXiv 2507.20630).
 
     A transition is the ratio of lengths after and before an attention or MLP, times e ** (1 - cosine) as a share of the
     prompt. Before layers 7, 9 and 12 of 32, the transitions of layers 6 to K - 1 and the mean attention that the text
@@ -51,7 +55,7 @@ class TransPrune(Cuts):
     Cost: transitions of all tokens in six layers, the text attention rows of three.
 
     Args:
-        accumulated: layers whose transitions are added; by default all between the one before the first cut and the last.
+        accumulated: layers whose transitions are added; by default all from the one before the first cut to the last.
     """
 
     layer: NonNegative = 7

@@ -34,7 +34,9 @@ def test_v2drop(case: Case, methods: Methods) -> None:
     for number, look in enumerate(method.looks(layers)):
         stage = case.at(number)
         rows = looked(method, look, stage.before, stage.now)
-        answer = decide(method, make_view(stage.now, layer=look.layer + 1, seen=[rows.new_zeros(len(left)), rows]), stage.k)
+        answer = decide(
+            method, make_view(stage.now, layer=look.layer + 1, seen=[rows.new_zeros(len(left)), rows]), stage.k
+        )
         picked(answer, stage.keep)
         left = left[answer.indices]
         after = case.S + case.N + torch.arange(case.T)
@@ -63,7 +65,10 @@ def test_transprune(case: Case, methods: Methods) -> None:
             stage += 1
         if layer in listed:
             stored = [getattr(case, f"l{layer}_{name}") for name in ("attn_in", "attn_out", "ffn_in", "ffn_out")]
-            own = [looked(method, Look(layer, "attention"), *stored[:2]), looked(method, Look(layer, "mlp"), *stored[2:])]
+            own = [
+                looked(method, Look(layer, "attention"), *stored[:2]),
+                looked(method, Look(layer, "mlp"), *stored[2:]),
+            ]
             want = getattr(case, f"l{layer}_transition")
             torch.testing.assert_close(sum(own), want.to(own[0]), rtol=1e-4, atol=1e-7)
             seen += [rows[case.S : case.S + len(left)] for rows in own]
@@ -75,7 +80,9 @@ def cut(stage: Case, case: Case, method: Any, left: Tensor, seen: list[Tensor]) 
     length, text = len(stage.features), torch.arange(case.S + len(left), len(stage.features))
     cos, sin = rotary(length, case.head_dim, case.rope_base, stage.dtype)  # the release numbers positions anew
     attention = ViewAttention(
-        AttentionCapture(llama_attention(Heads(case), stage.wq, stage.wk), 0, stage.features[None], cos, sin, None, None),
+        AttentionCapture(
+            llama_attention(Heads(case), stage.wq, stage.wk), 0, stage.features[None], cos, sin, None, None
+        ),
         0,
         lambda: None,
         lambda: torch.arange(case.S, case.S + len(left)),
@@ -94,7 +101,7 @@ def cut(stage: Case, case: Case, method: Any, left: Tensor, seen: list[Tensor]) 
 
 
 class Heads:
-    """What `llama_attention` reads of a case."""
+    """The part of a case that `llama_attention` reads."""
 
     def __init__(self, case: Case) -> None:
         self.head_dim, self.dtype = case.head_dim, case.dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uniprune.engine.checks import drawn, process_settings, random_states, restore
 from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.looks import Look, Passage
 from uniprune.pruning.view import TowerLayer, View
 
 WATCHED = ("tokens", "cells", "prompt", "text", "after")
