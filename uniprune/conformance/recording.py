@@ -123,7 +123,7 @@ class RecordingPruner(Pruner):
         stages = []
         for stage in self.inner.schedule(num_layers):
             own = RecordingPruner(inner=stage.pruner, decisions=self.decisions, errors=self.errors)
-            stages.append(Stage(stage.layer, stage.ratio, recorders.setdefault(id(stage.pruner), own)))
+            stages.append(dataclasses.replace(stage, pruner=recorders.setdefault(id(stage.pruner), own)))
         return tuple(stages)
 
     def evict_from(self, num_layers: int) -> int | None:

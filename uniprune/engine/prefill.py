@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.checks import check_undrawn, undisturbed
-from uniprune.engine.compaction import CacheState, cached_layers, evict, following, remember, take
+from uniprune.engine.compaction import CacheState, evict, following, held_layers, remember, take
 from uniprune.engine.decisions import Choices
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.device_tokens import DeviceTokens
@@ -22,13 +22,14 @@ from uniprune.engine.forward import Forward
 from uniprune.engine.host_copy import sent
 from uniprune.engine.kept_tokens import KeptTokens, renumbered
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import check_marked, gathered_arguments, layer_kinds
+from uniprune.engine.layer_kinds import check_marked, gathered_arguments
 from uniprune.engine.looks import Looks
 from uniprune.engine.preparation import Preparation
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.stage_groups import StageInput
 from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
+from uniprune.engine.tower_stage import decided_in_tower
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
@@ -81,11 +82,10 @@ class Prefill(Forward):
         self._adapter, self._pruner, self._method_time = adapter, pruner, method_time
         self._scheduled, self._stages = tuple(stages.values()), {} if idle else stages
         self._embeds, self._vision = embeds, vision
-        positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if position_ids is None else position_ids
-        self._next_position = following(positions)
+        self._next_position = following(position_ids, embeds)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), adapter.reusing
+        self._kinds, self._reusing = adapter.kinds, adapter.reusing
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
         self._moves: list[Move] = []
@@ -181,11 +181,11 @@ class Prefill(Forward):
         prompts = self.batch.prompts
         try:
             with undisturbed(stage):
-                decided = decide(arriving, prompts)
+                decided = (decide if stage.block is None else decided_in_tower)(arriving, prompts)
         except Exception:
             self._check()  # an earlier impossible choice may be the cause
             raise
-        if stage.pruner.exact:
+        if stage.pruner.exact and stage.block is None:
             drop = dropped_on_device
         else:
             self._check()
@@ -256,8 +256,8 @@ class Prefill(Forward):
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)
             layers = tuple(stage.layer for stage in self._scheduled)
-            sizes = cached_layers(self._cache)
-            return PrefillReport(self.batch, layers, widths, self.kept, cached, sizes, self._pairs, self._next_position)
+            held = held_layers(self._cache)
+            return PrefillReport(self.batch, layers, widths, self.kept, cached, held, self._pairs, self._next_position)
 
     @property
     def _pairs(self) -> AttendedPairs:

@@ -15,10 +15,11 @@ from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.stage_groups import StageGroups
+from uniprune.engine.token_groups import image_tiles
 from uniprune.engine.view_attention import GroupsAttention, ViewAttention, ViewEmbedded
 from uniprune.engine.view_vision import GroupsVision, ViewVision
 from uniprune.errors import PruningError, UserError
-from uniprune.pruning.view import View
+from uniprune.pruning.view import Tiles, View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.utils.hashing import seeded_generator
 
@@ -51,6 +52,17 @@ class StageView(View):
     def cells(self) -> Tensor:
         """[N]."""
         return self._groups.cells[self._number].clone()
+
+    @cached_property
+    def tiles(self) -> Tiles | None:
+        """Of the tokens that are left."""
+        vision = self._arriving.vision
+        whole = image_tiles(self._group, vision.grids if vision else (), self._arriving.adapter.overview)
+        if whole is None:
+            return None
+        known = self._groups.known_cells
+        cells = self.cells.cpu() if known is None else torch.from_numpy(known[self._number])
+        return Tiles(whole.of[cells], whole.overview)
 
     @cached_property
     def prompt(self) -> Tensor:

@@ -122,7 +122,12 @@ class BatchVision:
         """Vision patches per token, the same in all views."""
         return self.parts[0].patches
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    @property
+    def has_cls(self) -> bool:
+        """Return whether the tower has a CLS token."""
+        return self.parts[0].has_cls
+
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [P, N]."""
         return self._stacked(lambda one: one.importance(layer, joint))
 
