@@ -1,4 +1,8 @@
-"""Constants of PriorTR, and what its release does."""
+"""Shares of attention in PriorTR, its constants, and what its release does."""
+
+from __future__ import annotations
+
+from torch import Tensor
 
 SMALL = 1e-10
 """Added to shares of attention, as released."""
@@ -13,3 +17,10 @@ RELEASES = {
     "test_golden_priortr.test_priortr_needs_a_question_after_the_null_token": "Where no text follows the null token "
     "all scores are 0, and the choice is arbitrary.",
 }
+
+
+def over_image(attention: Tensor, heads: str) -> Tensor:
+    """[N] attention [H, R, N] as shares of the image; mean or maximum over `heads`."""
+    own = attention.mean(1)
+    total = own.mean(0) if heads == "mean" else own.amax(0)
+    return total / (total.sum() + SMALL)

@@ -14,7 +14,7 @@ from uniprune.pruning.functional import at_least_float32, top_k
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._priortr import RELEASES, SMALL, TOO_SHORT
+from ._priortr import RELEASES, SMALL, TOO_SHORT, over_image
 
 
 @register_method(
@@ -28,8 +28,7 @@ from ._priortr import RELEASES, SMALL, TOO_SHORT
         "row is that of the null token.",
         "Release: every image of a prompt has its own null token; InternVL's copy prunes the first image only. Of text "
         "before the image the null token has seen the question, which is not noticed.",
-        "Release: a prompt with no text after the null token is refused; there all scores are 0, the choice "
-        "arbitrary. Counts by a threshold on scores are not offered.",
+        "Release: a prompt with no text after the null token is refused; there all scores are 0, the choice arbitrary.",
     ],
     releases=RELEASES,
 )
@@ -48,6 +47,7 @@ class PriorTR(IntraLLM):
         query: mean over the rows of the "question", or the "last" row of the prompt.
         heads: mean or maximum over heads, after that over rows.
         evict: whether the layers before K forget the keys and values of dropped tokens, as released.
+        score_threshold: keep tokens with a higher score, at least one, instead of a ratio; `exact` is then False.
     """
 
     layer: NonNegative = 3
@@ -55,10 +55,16 @@ class PriorTR(IntraLLM):
     query: Literal["question", "last"] = "question"
     heads: Literal["mean", "max"] = "mean"
     evict: bool = True
+    score_threshold: float | None = None
     llm_attention: ClassVar[bool] = True
 
+    @property
+    def exact(self) -> bool:
+        """False with a threshold."""
+        return self.score_threshold is None
+
     def evict_from(self, num_layers: int) -> int | None:
-        return 0 if self.evict and self.ratio < 1 else None
+        return 0 if self.evict and (self.ratio < 1 or not self.exact) else None
 
     def select(self, view: View, keep: int) -> Tensor:
         attention = at_least_float32(view.attention(view.following))
@@ -67,11 +73,8 @@ class PriorTR(IntraLLM):
         if end < null + 2:
             raise UserError(TOO_SHORT.format(attention.shape[1]))
         question = attention[:, :end] if self.query == "question" else attention[:, -1:]
-        p, q = self._over_image(question), self._over_image(attention[:, null : null + 1])
-        return top_k(p * ((p + SMALL) / (q + SMALL)).log(), keep)
-
-    def _over_image(self, attention: Tensor) -> Tensor:
-        """[N] attention [H, R, N] as shares of the image."""
-        own = attention.mean(1)
-        total = own.mean(0) if self.heads == "mean" else own.amax(0)
-        return total / (total.sum() + SMALL)
+        p, q = (over_image(rows, self.heads) for rows in (question, attention[:, null : null + 1]))
+        scores = p * ((p + SMALL) / (q + SMALL)).log()
+        if self.score_threshold is not None:
+            keep = max(1, int((scores > self.score_threshold).sum()))
+        return top_k(scores, keep)

@@ -16,8 +16,7 @@ from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
 from ._cuts import Cuts
-
-SMALL = 1e-8
+from ._transprune import RELEASES, SMALL, share
 
 
 @register_method(
@@ -34,12 +33,7 @@ SMALL = 1e-8
         "Ours: norms after attention and MLP, which some decoders have, are not part of them. Linear attention counts "
         "as attention.",
     ],
-    releases={
-        "test_golden_looks.test_transprune": "Transitions are not changes of the states from layer to layer, but between "
-        "what enters an attention or MLP, after the norm, and what leaves it, before the residual connection.",
-        "test_methods_looks.test_layers_after_a_cut_weigh_more_in_transprune": "A transition is a share of the whole "
-        "sequence, text included, so layers after a cut, whose sequence is shorter, weigh more.",
-    },
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class TransPrune(Cuts):
@@ -78,8 +72,3 @@ class TransPrune(Cuts):
         attention = view.upcoming(view.following).mean((0, 1))
         transition = sum(view.seen, torch.zeros_like(attention))
         return top_k(share(transition) + share(attention), keep)
-
-
-def share(scores: Tensor) -> Tensor:
-    """[N] scores as shares of their sum."""
-    return scores / (scores.sum() + SMALL)

@@ -33,8 +33,8 @@ from ._cuts import Cuts
         "Ours: where a decoder adds visual features to the output of a layer (deepstack), they count as change.",
     ],
     releases={
-        "test_golden_looks.test_v2drop_schedules": "Its last cut, to a share of 0, leaves one token: visual tokens never "
-        "vanish.",
+        "test_golden_looks.test_v2drop_schedules": "Its last cut, to a share of 0, leaves one token: visual tokens "
+        "never vanish.",
     },
 )
 @dataclass(frozen=True, kw_only=True)
