@@ -65,7 +65,7 @@ class TransPrune(Cuts):
     def look(self, passage: Passage) -> Tensor:
         before, after = at_least_float32(passage.entering), at_least_float32(passage.leaving)
         turned = (1 - torch.cosine_similarity(before, after, dim=-1)).exp().where(passage.real, 0)
-        stretched = after.norm(dim=-1) / before.norm(dim=-1).clamp(min=SMALL)
+        stretched: Tensor = after.norm(dim=-1) / before.norm(dim=-1).clamp(min=SMALL)
         return stretched * turned / turned.sum(-1, keepdim=True)
 
     def select(self, view: View, keep: int) -> Tensor:

@@ -58,7 +58,8 @@ class V2Drop(Cuts):
         return [Look(layer - 1) for layer in layers]
 
     def look(self, passage: Passage) -> Tensor:
-        return (at_least_float32(passage.leaving) - at_least_float32(passage.entering)).norm(dim=-1)
+        change: Tensor = (at_least_float32(passage.leaving) - at_least_float32(passage.entering)).norm(dim=-1)
+        return change
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(view.seen[-1], keep)

@@ -12,14 +12,18 @@ from torch import Tensor
 
 from tests.helpers.looks import Looking
 from tests.helpers.pruners import generate
-from tests.helpers.tiny import build, fresh_model, inputs
+from tests.helpers.recorded_prefills import prompts
+from tests.helpers.tiny import IMAGE, build, fresh_model, inputs
 from uniprune.engine import prune
 from uniprune.engine.timer import Timer
 from uniprune.errors import PruningError, UnsupportedError, UserError
+from uniprune.latency.graphs import PrefillGraphs
 from uniprune.methods.transprune import TransPrune
 from uniprune.methods.v2drop import V2Drop
 from uniprune.modeling.families import find_adapter
 from uniprune.pruning.looks import Look, Passage
+
+pytestmark = pytest.mark.end_to_end
 
 
 def prefill(pruner: Any, family: str = "llava") -> None:
@@ -96,3 +100,48 @@ def test_looking_is_time_of_the_method() -> None:
         spans = timer.sample()
     assert spans.method >= 0.05
     assert spans.prefill < spans.total - 0.05
+
+
+@torch.no_grad()
+def test_a_turn_is_looked_at_alone() -> None:
+    """Words, then the image and the question: V2Drop's choice and the logits of the prompt in one part."""
+    model, x = fresh_model("qwen2_5_vl"), inputs("qwen2_5_vl")
+    pruner = V2Drop(ratio=0.5, layers=(1, 3), left=(0.5, 0.2), budget="paper")
+    names = ("input_ids", "mm_token_type_ids")
+    parts = [
+        {key: value[:, part] if key in names else value for key, value in x.items() if key != "attention_mask"}
+        for part in (slice(None, 3), slice(3, None))
+    ]
+    with prune(model, pruner) as session:
+        cache = model(input_ids=parts[0]["input_ids"], use_cache=True).past_key_values
+        got = model(**parts[1], past_key_values=cache).logits[:, -1]
+        want = model(**x).logits[:, -1]
+    torch.testing.assert_close(got, want, atol=3e-4, rtol=1e-3)
+    apart, whole = (report.rows[0].stages for report in session.reports[1:])
+    assert [stage.kept[0].tolist() for stage in apart] == [stage.kept[0].tolist() for stage in whole]
+
+
+@torch.no_grad()
+def test_a_prefix_serves_methods_that_look_at_states_but_not_at_the_question() -> None:
+    model, x = build("llava"), inputs("llava")
+    stop = int((x["input_ids"][0] == IMAGE).nonzero()[-1]) + 2
+    start = {name: value[:, :stop] if value.shape == x["input_ids"].shape else value for name, value in x.items()}
+    with prune(model, V2Drop(ratio=0.5)) as session:
+        prefix = session.prefix(start)
+        got = generate(model, prefix.continued(x["input_ids"][:, stop:]), 3)
+        want = generate(model, x, 3)
+    assert torch.equal(got[0], want[0])
+    torch.testing.assert_close(got[1], want[1], atol=2e-4, rtol=1e-3)
+    with (
+        prune(model, TransPrune(ratio=0.5)) as session,
+        pytest.raises(UnsupportedError, match="TransPrune chooses tokens by the question"),
+    ):
+        session.prefix(start)
+
+
+@torch.inference_mode()
+def test_graphs_hold_the_layers_between_cuts() -> None:
+    """The states of the eager prefill, in which the method looked."""
+    adapter, pruner = find_adapter(build("llava")), TransPrune(ratio=0.5, layers=(1, 3), left=(0.5, 0.2))
+    graphs = PrefillGraphs.of(adapter, pruner, prompts("llava"))
+    assert graphs.segments == 3
