@@ -207,6 +207,17 @@ def test_looking_changes_nothing(name: str) -> None:
     assert [len(seen) for _, seen, _ in watching.seen[2]] == [6]
 
 
+@torch.no_grad()
+def test_beams_are_looked_at_as_one_prompt() -> None:
+    model, x = build("llava"), inputs("llava")
+    pruner, found = V2Drop(ratio=0.5, layers=(1, 3), left=(0.5, 0.2), budget="paper"), []
+    for beams in (1, 2):
+        with prune(model, pruner) as session:
+            generate(model, x, 2, num_beams=beams)
+        found.append([stage.kept[0].tolist() for stage in session.reports[0].rows[0].stages])
+    assert found[0] == found[1]
+
+
 def test_without_pruning_nothing_is_hooked() -> None:
     model, x = build("llava"), inputs("llava")
     plain = generate(model, x, 2)[1]
