@@ -38,8 +38,8 @@ REFUSED = {
     "gemma4-e2b": ("fitprune", "pyramiddrop", "sparsevlm-v1", "vtw", "v2drop"),
     "gemma4-26b": ("transprune",),
 }
-"""Methods that prune, at some ratio of the checks, after layers whose keys later layers reuse, or look inside layers with
-experts beside their MLP."""
+"""Methods that prune, at some ratio of the checks, after layers whose keys later layers reuse, or that look inside
+layers with experts beside their MLP."""
 
 
 def cases() -> Iterator[ParameterSet]:
@@ -80,7 +80,10 @@ def test_method_keeps_the_rules(name: str, family: str, attention: str, batch: i
 def test_methods_that_cannot_be_exact_are_refused(family: str, name: str, models: Models) -> None:
     pruner = METHODS.get(name)().with_ratio(0.6)
     _, model = models.get(family, "sdpa", torch.float32, (4, 4))
-    with pytest.raises(UnsupportedError, match=r"reuse the keys of|methods that look inside layers"), prune(model, pruner):
+    with (
+        pytest.raises(UnsupportedError, match=r"reuse the keys of|methods that look inside layers"),
+        prune(model, pruner),
+    ):
         pass
 
 
