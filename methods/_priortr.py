@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UserError
-from uniprune.pruning.functional import at_least_float32
+from uniprune.pruning.functional import at_least_float32, top_k
 
 Rows = Literal["llava", "internvl", "qwen"]
 Query = Literal["question", "last"]
@@ -53,3 +53,10 @@ def over_image(attention: Tensor, heads: Heads) -> Tensor:
     """[P, N] attention [P, H, N] as shares of the image."""
     total = attention.mean(1) if heads == "mean" else attention.amax(1)
     return total / (total.sum(-1, keepdim=True) + SMALL)
+
+
+def best(scores: Tensor, keep: int, threshold: float | None) -> Tensor:
+    """[P, k] the best `keep` by scores [P, N]; with a threshold, of one prompt, those above it, at least one."""
+    if threshold is not None:
+        keep = max(1, int((scores > threshold).sum()))
+    return top_k(scores, keep)

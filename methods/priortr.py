@@ -11,12 +11,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from uniprune.pruning.base import IntraLLM
 from uniprune.pruning.fields import NonNegative
-from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._priortr import RELEASES, Heads, Query, Rows, surplus
+from ._priortr import RELEASES, Heads, Query, Rows, best, surplus
 
 
 @register_method(
@@ -30,8 +29,7 @@ from ._priortr import RELEASES, Heads, Query, Rows, surplus
         "row is that of the null token.",
         "Release: every image of a prompt has its own null token; InternVL's copy prunes the first image only. Of text "
         "before the image the null token has seen the question, which is not noticed.",
-        "Release: a prompt with no text after the null token is refused; there all scores are 0, the choice "
-        "arbitrary. Counts by a threshold on scores are not offered.",
+        "Release: a prompt with no text after the null token is refused; there all scores are 0.",
     ],
     releases=RELEASES,
 )
@@ -50,6 +48,7 @@ class PriorTR(IntraLLM):
         query: mean over the rows of the "question", or the "last" row of the prompt.
         heads: mean or maximum over heads, after that over rows.
         evict: whether the layers before K forget the keys and values of dropped tokens, as released.
+        score_threshold: keep tokens with a higher score, at least one, instead of a ratio; `exact` is then False.
     """
 
     layer: NonNegative = 3
@@ -57,10 +56,16 @@ class PriorTR(IntraLLM):
     query: Query = "question"
     heads: Heads = "mean"
     evict: bool = True
+    score_threshold: float | None = None
     llm_attention: ClassVar[bool] = True
 
+    @property
+    def exact(self) -> bool:
+        """False with a threshold."""
+        return self.score_threshold is None
+
     def evict_from(self, num_layers: int) -> int | None:
-        return 0 if self.evict and self.ratio < 1 else None
+        return 0 if self.evict and (self.ratio < 1 or not self.exact) else None
 
     def select(self, view: View, keep: int) -> Tensor:
         return self._select([view.attention(view.following)], keep)[0]
@@ -72,4 +77,4 @@ class PriorTR(IntraLLM):
 
     def _select(self, each: Sequence[Tensor], keep: int) -> Tensor:
         """[P, keep] for the attention [H, F, N] of P prompts."""
-        return top_k(surplus(each, self.rows, self.query, self.heads), keep)
+        return best(surplus(each, self.rows, self.query, self.heads), keep, self.score_threshold)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from uniprune.pruning.fields import NonNegative, Share
 from uniprune.pruning.functional import at_least_float32, top_k
@@ -58,7 +59,7 @@ class V2Drop(Cuts):
         return [Look(layer - 1) for layer in layers]
 
     def look(self, passage: Passage) -> Tensor:
-        return (at_least_float32(passage.leaving) - at_least_float32(passage.entering)).norm(dim=-1)
+        return vector_norm(at_least_float32(passage.leaving) - at_least_float32(passage.entering), dim=-1)
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(view.seen[-1], keep)

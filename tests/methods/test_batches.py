@@ -64,6 +64,7 @@ def drawn(count: int, kind: str, dtype: torch.dtype, seed: int) -> View:
         vision=Vision(values(count, WIDTH)),
         embedded=SimpleNamespace(tokens=tokens, text=text),
         norm=lambda x: torch.nn.functional.rms_norm(x, x.shape[-1:]),
+        seen=[values(count), values(count)],
         generator=torch.Generator().manual_seed(seed),
     )
 

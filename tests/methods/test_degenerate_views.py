@@ -41,6 +41,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
     "sparsevlm-v2": ("",),
+    "transprune": ("",),
+    "v2drop": ("",),
     "visionzip": ("", "contextual=0", "contextual=1", "order=release", "cls=true"),
     "vispruner": ("", "important=0", "important=1"),
     "vscan": ("", "reading=qwen", "counts=release"),
@@ -134,6 +136,7 @@ def degenerate(grids: list[Grid], kind: str) -> View:
         vision=Vision(values(count, WIDTH)),
         embedded=SimpleNamespace(tokens=tokens, text=text),
         norm=lambda x: x,
+        seen=[values(count).abs(), values(count).abs()],
     )
 
 
