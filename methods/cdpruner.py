@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from uniprune.errors import UserError
 from uniprune.pruning.base import PreLLM
-from uniprune.pruning.functional import gram, relevance_of_units, unit_vectors
-from uniprune.pruning.greedy import dpp_map
+from uniprune.pruning.fields import NonNegative, Share
+from uniprune.pruning.functional import relevance_of_units, unit_vectors
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-STEP = 1e-6
-"""Least relevance, as released: keeps the kernel's diagonal above 0 and a constant relevance from dividing by 0."""
+from ._cdpruner import Kernel, in_blocks
+
+ODD = (
+    "CDPruner's counts=even makes {} of {} tokens even, which is more than there are; use counts=exact or a lower ratio"
+)
 
 
 @register_method(
@@ -34,6 +38,9 @@ STEP = 1e-6
         "Release: LLaVA-NeXT's tiles get one budget and kernel, not one each (`scope=tile`, which scales relevance "
         "per tile, too).",
         "Release: original positions are kept (`positions=compact` renumbers as released).",
+        "OpenVINO GenAI: kernel=blend split=1 counts=even scope=grid is what it ships: halves of a picture or frame, "
+        "(1 - weight) S + weight r S r; kernel=exponential is its fallback, another formula. Its floors of 1e-6 in "
+        "norms and pivots, which changed no stored pick, are not added.",
     ],
 )
 @dataclass(frozen=True, kw_only=True)
@@ -47,25 +54,30 @@ class CDPruner(PreLLM):
 
     Args:
         invert: prefer the tokens that are least similar to the question, as the release does in CLIP's space.
+        kernel: how relevance weighs similarity: "product" is the paper's; "blend" and "exponential" are OpenVINO's.
+        weight: share of relevance in "blend" and "exponential"; "product" has none.
+        split: more tokens than this are two halves, each with its relevance scale and half the picks; 0 for never.
+        counts: "exact" meets the budget; "even" adds one to odd counts, as OpenVINO does.
     """
 
     invert: bool = False
+    kernel: Kernel = "product"
+    weight: Share = 0.5
+    split: NonNegative = 0
+    counts: Literal["exact", "even"] = "exact"
     needs_text: ClassVar[bool] = True
     scale_invariant: ClassVar[bool] = True
 
+    @property
+    def exact(self) -> bool:
+        return self.counts == "exact"
+
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
-        units = unit_vectors(view.tokens)
+        units, keep = unit_vectors(view.tokens), keep if self.exact else keep + keep % 2
+        if keep > units.shape[-2]:
+            raise UserError(ODD.format(keep - 1, keep - 1))
         similarity = relevance_of_units(units, view.prompt, torch.mean)
-        return dpp_map(conditional_kernel(units, unit_range(-similarity if self.invert else similarity)), keep)
+        relevance = -similarity if self.invert else similarity
+        return in_blocks(units, relevance, keep, self.split, self.kernel, self.weight)
 
     select_batch = select
-
-
-def unit_range(relevance: Tensor) -> Tensor:
-    """Shift and scale `relevance` [..., N] to (0, 1]; all ones if it is constant."""
-    return ((above := relevance - relevance.amin(-1, True)) + STEP) / above.amax(-1, True).clamp(min=STEP)
-
-
-def conditional_kernel(units: Tensor, relevance: Tensor) -> Tensor:
-    """[..., N, N] products of unit vectors [..., N, D] weighted by `relevance` [..., N] of both."""
-    return gram(units).mul_(relevance[..., None]).mul_(relevance[..., None, :])

@@ -19,6 +19,7 @@ WIDTH, TEXT = 12, 5
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cdpruner": ("", "invert=true"),
     "dart": ("", "text_pivots=0", "visual_pivots=50"),
+    "dart-embeddings": ("", "text_pivots=0", "visual_pivots=0"),
     "divprune": ("",),
     "fastv": ("", "order=release"),
     "fitprune": ("",),

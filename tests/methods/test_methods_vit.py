@@ -14,8 +14,9 @@ from tests.helpers.views import Tower, decide, make_view
 from uniprune.engine import PrefillReport, prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.evaluation.method_spec import MethodSpec
+from uniprune.methods._cdpruner import conditional_kernel, unit_range
 from uniprune.methods._fopru import best_rows, significance
-from uniprune.methods.cdpruner import CDPruner, conditional_kernel, unit_range
+from uniprune.methods.cdpruner import CDPruner
 from uniprune.methods.fastv import FastV
 from uniprune.methods.fopru import FoPru
 from uniprune.methods.gprune import GPrune, graph_scores
