@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from uniprune.modeling.adapter import TextAfter
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
 
@@ -30,6 +31,10 @@ class WholeFrames(Qwen2_5_VL):
     def whole_image_blocks(self) -> Sequence[int]:
         """All."""
         return range(len(self.vision_blocks()))
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """vLLM prunes no images of most of them."""
+        return {}
 
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid: tokens are in raster order."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from uniprune.pruning.view import Grid, TowerLayer
 Span = tuple[int, int]
 Size = tuple[int, int]
 """Height and width of an image in visual tokens."""
+TextAfter = Literal["width", "kept", "unpruned"]
+"""Where text goes on: the grid's width after an image's first id, after the ids that are left of it, or after all."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
@@ -232,6 +234,10 @@ class ModelAdapter:
 
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
         """Return further arguments of a forward that follow from its input ids [B, L]."""
+        return {}
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """Return placeholder id -> where vLLM lets text after such an image continue; empty where it prunes none."""
         return {}
 
     # --- variants: other models of the same family ----------------------------------------------------------------
