@@ -18,9 +18,7 @@ from uniprune.registry import register_method
 
 from ._cdpruner import Kernel, in_blocks
 
-ODD = (
-    "CDPruner's counts=even makes {} of {} tokens even, which is more than there are; use counts=exact or a lower ratio"
-)
+ODD = "counts=even keeps one more than {} of {} tokens; use counts=exact or a lower ratio"
 
 
 @register_method(
@@ -38,9 +36,8 @@ ODD = (
         "Release: LLaVA-NeXT's tiles get one budget and kernel, not one each (`scope=tile`, which scales relevance "
         "per tile, too).",
         "Release: original positions are kept (`positions=compact` renumbers as released).",
-        "OpenVINO GenAI: kernel=blend split=1 counts=even scope=grid is what it ships: halves of a picture or frame, "
-        "(1 - weight) S + weight r S r; kernel=exponential is its fallback, another formula. Its floors of 1e-6 in "
-        "norms and pivots, which changed no stored pick, are not added.",
+        "OpenVINO GenAI: it ships kernel=blend split=1 counts=even scope=grid: halves of a frame, (1 - weight) S + weight "
+        "r S r; its fallback, kernel=exponential, is another formula. Its floors of 1e-6 of norms are not added.",
     ],
 )
 @dataclass(frozen=True, kw_only=True)
