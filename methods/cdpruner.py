@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from uniprune.errors import UserError
 from uniprune.pruning.base import PreLLM
-from uniprune.pruning.fields import NonNegative, Share
-from uniprune.pruning.functional import relevance_of_units, unit_vectors
+from uniprune.pruning.functional import gram, relevance_of_units, unit_vectors
+from uniprune.pruning.greedy import dpp_map
 from uniprune.pruning.view import View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._cdpruner import Kernel, in_blocks
-
-ODD = "counts=even keeps one more than {} of {} tokens; use counts=exact or a lower ratio"
+STEP = 1e-6
+"""Least relevance, as released: keeps the kernel's diagonal above 0 and a constant relevance from dividing by 0."""
 
 
 @register_method(
@@ -30,15 +28,18 @@ ODD = "counts=even keeps one more than {} of {} tokens; use counts=exact or a lo
         "tokens, in every family, since checkpoints carry no CLIP text tower; the authors advise the same for models "
         "without one.",
         "Paper: the relevance scale spans the whole view, one image with all its tiles.",
-        "Release: relevance is not negated; the release negates it, because CLIP's patch-text similarity is inverted "
-        "(`invert=true`).",
+        "Release: relevance is not negated (`invert=true` is).",
         "Release: picks stay distinct when the budget exceeds the kernel's rank; the kernel is float32.",
         "Release: LLaVA-NeXT's tiles get one budget and kernel, not one each (`scope=tile`, which scales relevance "
         "per tile, too).",
         "Release: original positions are kept (`positions=compact` renumbers as released).",
-        "OpenVINO GenAI: it ships kernel=blend split=1 counts=even scope=grid: halves of a frame, (1 - weight) S + weight "
-        "r S r; its fallback, kernel=exponential, is another formula. Its floors of 1e-6 of norms are not added.",
     ],
+    releases={
+        "test_methods_vit.test_inverted_relevance_starts_at_the_least_similar_token": "Relevance to the question is "
+        "negated (`invert=true`): in CLIP's space patches are least similar to what they show.",
+        "test_releases_vit.test_cdpruner_repeats_itself_beyond_the_rank_of_its_kernel": "Beyond the rank of its "
+        "kernel it picks one token again and again: of 32 asked for, fewer than 24 are distinct at rank 8.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class CDPruner(PreLLM):
@@ -51,30 +52,25 @@ class CDPruner(PreLLM):
 
     Args:
         invert: prefer the tokens that are least similar to the question, as the release does in CLIP's space.
-        kernel: how relevance weighs similarity: "product" is the paper's; "blend" and "exponential" are OpenVINO's.
-        weight: share of relevance in "blend" and "exponential"; "product" has none.
-        split: more tokens than this are two halves, each with its relevance scale and half the picks; 0 for never.
-        counts: "exact" meets the budget; "even" adds one to odd counts, as OpenVINO does.
     """
 
     invert: bool = False
-    kernel: Kernel = "product"
-    weight: Share = 0.5
-    split: NonNegative = 0
-    counts: Literal["exact", "even"] = "exact"
     needs_text: ClassVar[bool] = True
     scale_invariant: ClassVar[bool] = True
 
-    @property
-    def exact(self) -> bool:
-        return self.counts == "exact"
-
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
-        units, keep = unit_vectors(view.tokens), keep if self.exact else keep + keep % 2
-        if keep > units.shape[-2]:
-            raise UserError(ODD.format(keep - 1, keep - 1))
+        units = unit_vectors(view.tokens)
         similarity = relevance_of_units(units, view.prompt, torch.mean)
-        relevance = -similarity if self.invert else similarity
-        return in_blocks(units, relevance, keep, self.split, self.kernel, self.weight)
+        return dpp_map(conditional_kernel(units, unit_range(-similarity if self.invert else similarity)), keep)
 
     select_batch = select
+
+
+def unit_range(relevance: Tensor) -> Tensor:
+    """Shift and scale `relevance` [..., N] to (0, 1]; all ones if it is constant."""
+    return ((above := relevance - relevance.amin(-1, True)) + STEP) / above.amax(-1, True).clamp(min=STEP)
+
+
+def conditional_kernel(units: Tensor, relevance: Tensor) -> Tensor:
+    """[..., N, N] products of unit vectors [..., N, D] weighted by `relevance` [..., N] of both."""
+    return gram(units).mul_(relevance[..., None]).mul_(relevance[..., None, :])

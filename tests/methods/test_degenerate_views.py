@@ -18,6 +18,7 @@ from uniprune.registry import METHODS
 WIDTH, TEXT = 12, 5
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cdpruner": ("", "invert=true"),
+    "cdpruner-blocks": ("", "split=0", "kernel=exponential", "weight=0"),
     "dart": ("", "text_pivots=0", "visual_pivots=50"),
     "dart-embeddings": ("", "text_pivots=0", "visual_pivots=0"),
     "divprune": ("",),
@@ -26,21 +27,25 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "fopru": ("", "strategy=row", "significance=low-variance", "order=release"),
     "gprune": ("", "similarity=-1"),
     "hiprune": ("", "alpha=1", "object_layer=0"),
+    "hired": ("", "counts=release"),
     "holov": ("", "overflow=zeros", "crops=1", "crops=5"),
     "mmtok": ("", "alpha=0"),
     "pooling": ("", "space=vision"),
     "prumerge": ("", "adaptive=true", "order=release"),
     "prumerge+": ("", "adaptive=true", "order=release"),
     "priortr": ("", "rows=internvl", "rows=qwen", "query=last", "heads=max"),
+    "prunesid": ("", "reading=qwen", "cls=true", "order=release"),
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
+    "random-tower": ("", "block=2"),
     "scope": ("", "alpha=0", "combine=sum"),
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
     "sparsevlm-v2": ("",),
     "visionzip": ("", "contextual=0", "contextual=1", "order=release", "cls=true"),
     "vispruner": ("", "important=0", "important=1"),
+    "vscan": ("", "reading=qwen", "counts=release"),
     "zspaprune": ("", "k=0", "k=1", "pooling=none", "pooling=max"),
 }
 GRIDS: tuple[list[Grid], ...] = (
@@ -58,8 +63,9 @@ class Vision:
 
     values: Tensor
     patches: int = 1
+    has_cls: bool = True
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         return self.values[:, 0].abs()
 
     def cls(self, layer: int | None = None) -> Tensor:

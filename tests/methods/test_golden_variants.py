@@ -33,12 +33,12 @@ def test_cdpruner_in_blocks(case: Case, methods: Methods) -> None:
     kernel = {"ops": "blend", "loop": "exponential"}[case.path]
     fields = {"kernel": kernel, "weight": case.relevance_weight, "invert": case.negative, "split": case.split}
     ratio, kept = 1 - case.percent / 100, []
-    released = methods("cdpruner")(ratio=ratio, counts="even", scope="grid", **fields)
+    released = methods("cdpruner-blocks")(ratio=ratio, counts="even", scope="grid", **fields)
     assert not released.exact
     for tokens in case.visual.split(case.frame_tokens.tolist()):
         view = make_view(tokens, prompt=case.text)
         answer = released.select(view, keep_count(len(tokens), ratio))
-        picked(decide(methods("cdpruner")(ratio=ratio, **fields), view, len(answer)), answer.sort().values)
+        picked(decide(methods("cdpruner-blocks")(ratio=ratio, **fields), view, len(answer)), answer.sort().values)
         kept.append(answer)
     same(torch.cat(kept), case.pick_order)
     starts = case.frame_tokens.cumsum(0) - case.frame_tokens

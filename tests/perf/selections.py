@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.perf import published
-from uniprune.methods._cdpruner import conditional_kernel
 from uniprune.methods._dart import least_similar, quotas
 from uniprune.methods._windows import similar_windows
+from uniprune.methods.cdpruner import conditional_kernel
 from uniprune.methods.gprune import graph_scores
 from uniprune.methods.vispruner import important_and_diverse
 from uniprune.methods.zspaprune import core_and_diverse, pooled

@@ -17,23 +17,27 @@ from uniprune.modeling.adapter import TextAfter
 
 
 def vllm_positions(
-    rules: Mapping[int, TextAfter], tokens: Tokens, positions: Tensor, after: Tensor, index: Tensor
+    rules: Mapping[int, TextAfter], tokens: Tokens, positions: Tensor | None, after: Tensor, index: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return position ids of the tokens that are left, and by how much all later ones fall.
 
     Args:
         rules: placeholder id -> where text after it continues.
         tokens: the un-pruned prompts.
-        positions: [..., 3, B, L] their position ids.
-        after: [..., 3, B, 1] those of the first generated token.
+        positions: [3 or 4, B, L] their position ids, of which the last three are axes.
+        after: [3 or 4, B, 1] those of the first generated token.
         index: [B, n] which tokens are left; 0 at padding.
 
     Returns:
         [3, B, n] position ids, and [B, 1] the decrement. O(B L), without waiting for the device.
 
     Raises:
-        UnsupportedError: the prompts have no ids, by which images and videos differ.
+        UnsupportedError: the prompts have no ids, by which images and videos differ, or no positions of three axes.
     """
+    if positions is None or positions.dim() != 3:
+        raise UnsupportedError(
+            'positions="vllm" needs position ids of three axes; pass the mm_token_type_ids that the processor returns'
+        )
     batch, length = tokens.visual.shape
     every = torch.cat((positions[-3:].expand(3, batch, -1), after[-3:].expand(3, batch, 1)), -1)
     left = torch.zeros(batch, length, dtype=torch.bool, device=index.device).scatter_(1, index, True)

@@ -1,4 +1,4 @@
-"""CDPruner's kernels: the paper's, and those that OpenVINO GenAI builds for blocks of tokens."""
+"""Kernels of CDPruner as OpenVINO GenAI builds them, for blocks of tokens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 from uniprune.pruning.functional import gram
 from uniprune.pruning.greedy import dpp_map
 
-Kernel = Literal["product", "blend", "exponential"]
-STEP = 1e-6
-"""Least relevance, as released: keeps the kernel's diagonal above 0 and a constant relevance from dividing by 0."""
+from .cdpruner import STEP, conditional_kernel, unit_range
+
+Kernel = Literal["blend", "exponential"]
 
 
 def in_blocks(units: Tensor, relevance: Tensor, keep: int, split: int, kernel: Kernel, weight: float) -> Tensor:
@@ -41,24 +41,14 @@ def weighted(units: Tensor, relevance: Tensor, kernel: Kernel, weight: float) ->
     Args:
         units: the tokens.
         relevance: of each.
-        kernel: "product" of both tokens' relevance; "blend", that by `weight` and 1 by the rest; "exponential", of
-            relevance scaled by `weight` / (2 - 2 `weight`).
+        kernel: "blend": the product of both tokens' relevance by `weight`, and 1 by the rest; "exponential": the
+            exponential of their sum times `weight` / (2 - 2 `weight`), at weight 1 their product.
         weight: see `kernel`.
     """
-    if kernel == "product" or (kernel == "exponential" and weight == 1):
+    if kernel == "exponential" and weight == 1:
         return conditional_kernel(units, unit_range(relevance))
     above = relevance - relevance.amin(-1, True)
     scaled = above / (above.amax(-1, True) + (STEP if kernel == "blend" else torch.finfo(above.dtype).tiny))
     if kernel == "exponential":
         return conditional_kernel(units, (scaled * (weight / (2 - 2 * weight))).exp())
     return gram(units).mul_(weight * scaled[..., None] * scaled[..., None, :] + (1 - weight))
-
-
-def unit_range(relevance: Tensor) -> Tensor:
-    """Shift and scale `relevance` [..., N] to (0, 1]; all ones if it is constant."""
-    return ((above := relevance - relevance.amin(-1, True)) + STEP) / above.amax(-1, True).clamp(min=STEP)
-
-
-def conditional_kernel(units: Tensor, relevance: Tensor) -> Tensor:
-    """[..., N, N] products of unit vectors [..., N, D] weighted by `relevance` [..., N] of both."""
-    return gram(units).mul_(relevance[..., None]).mul_(relevance[..., None, :])
