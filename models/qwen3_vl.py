@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import Tried
+from uniprune.modeling.adapter import TextAfter, Tried
 from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.modeling.tiny import IMAGE_END, IMAGE_START, VIDEO
 from uniprune.registry import register_model
@@ -57,6 +57,11 @@ class Qwen3VL(WholeFrames):
     def image_grouping(self) -> Grouping:
         """Time stamps and marks stand between the frames of a video."""
         return ClipsOverRuns(self.model.config.video_token_id)
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """After what is left of an image; frames of a video are followed by marks with ids of their own."""
+        config = self.model.config
+        return {config.image_token_id: "kept", config.video_token_id: "unpruned"}
 
     def token_parts(self) -> Sequence[nn.Module]:
         """The mergers of the blocks that feed the first decoder layers."""

@@ -18,7 +18,9 @@ from uniprune.registry import METHODS
 WIDTH, TEXT = 12, 5
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cdpruner": ("", "invert=true"),
+    "cdpruner-blocks": ("", "split=0", "kernel=exponential", "weight=0"),
     "dart": ("", "text_pivots=0", "visual_pivots=50"),
+    "dart-embeddings": ("", "text_pivots=0", "visual_pivots=0"),
     "divprune": ("",),
     "fastv": ("", "order=release"),
     "fitprune": ("",),

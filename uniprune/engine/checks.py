@@ -108,18 +108,23 @@ def check_shareable(stages: Iterable[Stage]) -> None:
 
 
 def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:
-    if pruner.positions != "compact":
+    if pruner.positions == "original":
         return
     rope = getattr(adapter.decoder.config, "rope_parameters", None) or {}
-    if "mrope_section" in rope:
+    if pruner.positions == "vllm" and not adapter.text_after():
+        raise UnsupportedError(
+            f'positions="vllm" is defined for families whose images vLLM prunes, not for {type(adapter).__name__}; '
+            'use positions="original"'
+        )
+    if pruner.positions == "compact" and "mrope_section" in rope:
         raise UnsupportedError(
             'positions="compact" is defined for one-dimensional rotary positions only, and this model has M-RoPE; '
             'use positions="original"'
         )
     if any(layers):
         raise UnsupportedError(
-            f'positions="compact" needs pruning before layer 0, not at layers {layers}: earlier layers have already '
-            'used the original positions; use positions="original"'
+            f'positions="{pruner.positions}" needs pruning before layer 0, not at layers {layers}: earlier layers have '
+            'already used the original positions; use positions="original"'
         )
 
 

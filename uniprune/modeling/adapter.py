@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
+TextAfter = Literal["width", "kept", "unpruned"]
+"""Where text goes on: the grid's width after an image's first id, after the ids that are left of it, or after all."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
@@ -211,6 +213,10 @@ class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
         It gets the ids and placeholders of a prompt, and must hold nothing of the model.
         """
         return one_run
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """Return placeholder id -> where vLLM lets text after such an image continue; empty where it prunes none."""
+        return {}
 
     # --- variants: other models of the same family ----------------------------------------------------------------
     def variant(self) -> dict[str, str]:
