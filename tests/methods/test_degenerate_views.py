@@ -36,6 +36,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
+    "random-tower": ("", "block=2"),
     "scope": ("", "alpha=0", "combine=sum"),
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
@@ -51,7 +52,7 @@ GRIDS: tuple[list[Grid], ...] = (
     *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
     *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
-ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2"}
+ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2", "fastvid", "flashvid"}
 """Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video."""
 KINDS = ("random", "equal", "zero")
 

@@ -69,6 +69,20 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 **details,
             }
         )
+    for name, published in METHODS.published(options.pattern).items():
+        details = {key: published.metadata.get(key, "") for key in ("code", "deviations")} if options.json else {}
+        rows.append(
+            {
+                "method": name,
+                "kind": f"as {published.means}",
+                "layer": None,
+                "needs": [],
+                "paper": published.metadata.get("paper", ""),
+                "idea": published.summary,
+                "fields": dict(published.settings),
+                **details,
+            }
+        )
     return rows
 
 

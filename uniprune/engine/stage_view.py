@@ -73,6 +73,11 @@ class StageView(View):
         embedded: Tensor = table(to_device(self.given, table.weight.device))
         return embedded.to(self._device)
 
+    @cached_property
+    def seen(self) -> list[Tensor]:
+        """[N, ...] per look so far."""
+        return [rows[self._number].clone() for rows in self._groups.seen]
+
     @property
     def sample(self) -> str:
         """Id of the prompt."""
@@ -243,6 +248,11 @@ class StageBatch(ViewBatch):
         places = [row * arriving.now.length + text for row, text in zip(self._groups.rows, own, strict=True)]
         columns = arriving.now.columns(np.concatenate(places), arriving.device)
         return list(arriving.flat[columns].split(list(map(len, own))))
+
+    @cached_property
+    def seen(self) -> list[Tensor]:
+        """[P, N, ...] per look so far."""
+        return [rows.clone() for rows in self._groups.seen]
 
     @cached_property
     def vision(self) -> GroupsVision:

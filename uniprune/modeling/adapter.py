@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.context import reusing_layers, rotary_kind, rotary_positions
+from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.input_forms import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
@@ -37,7 +39,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter:
+class ModelAdapter(ImageSizes, TowerPatches):
     """Layout of one loaded model.
 
     Attributes:
@@ -156,6 +158,16 @@ class ModelAdapter:
     def attends(self) -> tuple[bool, ...]:
         """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of every decoder layer, read from the configuration once; see `uniprune.modeling.context`."""
+        return layer_kinds(self.decoder.config)
+
+    @cached_property
+    def window(self) -> int | None:
+        """Positions that decoder layers with a window see; None without one."""
+        return getattr(self.decoder.config, "sliding_window", None)
 
     @cached_property
     def reusing(self) -> range:

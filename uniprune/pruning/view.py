@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -186,6 +186,9 @@ class View:
         embedded: embeddings that entered layer 0.
         norm: the decoder's final norm, [..., D] to [..., D].
         tiles: the tiles that the tower encoded; None if no tile shows the whole image that others are parts of.
+        seen: [N, ...] rows that the method's `look` made of the tokens, one tensor per look so far, in order.
+        pixels: [N, P] in the vision tower only: all pixels of each token, from 0 to 1, in any order that is the same
+            for every token.
     """
 
     tokens: Tensor
@@ -205,6 +208,8 @@ class View:
     embedded: Embedded = _ABSENT
     norm: Callable[[Tensor], Tensor] = _ABSENT
     tiles: Tiles | None = None
+    seen: Sequence[Tensor] = ()
+    pixels: Tensor = _ABSENT
 
     @property
     def following(self) -> Tensor:

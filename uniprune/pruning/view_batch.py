@@ -93,6 +93,11 @@ class ViewBatch:
         """Attention of layer K."""
         return BatchAttention([view.upcoming for view in self.views])
 
+    @cached_property
+    def seen(self) -> list[Tensor]:
+        """[P, N, ...] per look so far."""
+        return [torch.stack(rows) for rows in zip(*(view.seen for view in self.views), strict=True)]
+
     def features(self, space: Space) -> Tensor:
         """Return the tokens' features [P, N, C]; see `View.features`."""
         return self.vision.features() if space == "vision" else self.tokens

@@ -17,13 +17,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.fields import Bound, field_types
-from uniprune.registry import METHODS, Entry
+from uniprune.registry import METHODS, Entry, PublishedName
 from uniprune.utils.paths import ROOT
 
 DEPTH, RATIO = 32, 1 / 3
 """Decoder layers and keep ratio of the example in a card."""
 ACTS = {
     "none": "does not prune",
+    "input": "on images, before they are processed",
+    "tower": "inside the vision tower",
     "pre-llm": "before the language model",
     "intra-llm": "inside the language model",
     "hybrid": "hybrid, by what is known before and inside the language model",
@@ -64,17 +66,17 @@ def embedded() -> list[Entry]:
 
 def cards() -> str:
     """Return the page: an index and a card per method."""
-    entries = embedded()
-    links = anchors([entry.name for entry in entries])
-    index = [
-        f"| [{entry.name}](#{link}) | {ACTS[entry.target.kind]} | {entry.summary} |"
-        for entry, link in zip(entries, links, strict=True)
-    ]
+    entries, published = embedded(), list(METHODS.published().values())
+    lines = [(entry.name, ACTS[entry.target.kind], entry.summary) for entry in entries]
+    lines += [(one.name, f"as `{one.means}`", one.summary) for one in published]
+    links = anchors([name for name, _, _ in lines])
+    index = [f"| [{name}](#{link}) | {acts} | {idea} |" for (name, acts, idea), link in zip(lines, links, strict=True)]
     return "\n".join(
         [
             _INTRO + _parameter_table(shared_parameters()),
             "\n".join(["| method | acts | idea |", "| --- | --- | --- |", *index]) + "\n",
             *map(card, entries),
+            *map(published_card, published),
         ]
     )
 
@@ -98,6 +100,20 @@ def card(entry: Entry) -> str:
     parts += [_parameter_table(own).rstrip()] * bool(own)
     parts += ["**Deviations:**", _bullets(deviations)] * bool(deviations)
     return "\n\n".join(parts) + "\n"
+
+
+def published_card(one: PublishedName) -> str:
+    """Return the section of a published name."""
+    settings = " ".join(f"{name}={value}" for name, value in one.settings.items())
+    spelled = f"`--method {one.means}" + f" --set {settings}" * bool(settings) + "`"
+    facts = {
+        "Paper": link_to_paper(one.metadata.get("paper", "")),
+        "Released code": link_to_repository(one.metadata.get("code", "")),
+        "The same as": f"{spelled}, under which it is stored and shown" if one.means != one.name else "",
+    }
+    listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
+    parts = [f"## {one.name}", one.summary, _bullets(listed)]
+    return "\n\n".join([*parts, "**Deviations:**", _bullets(one.metadata["deviations"])]) + "\n"
 
 
 def needs(method: type[Pruner]) -> list[str]:
@@ -159,6 +175,8 @@ def _where(method: type[Pruner]) -> str:
 
 
 def _count(method: type[Pruner]) -> str:
+    if method.kind == "input":
+        return "as many as the sizes of images allow, at most the ratio's where one is small enough"
     stages = _stages(method)
     if not stages:
         return "all"
