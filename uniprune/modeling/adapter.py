@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
+from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions, token_ids
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.input_forms import ImageSizes
@@ -59,8 +59,7 @@ class ModelAdapter(ImageSizes, TowerPatches):
         videos: whether prompts with videos, as the processor makes them, are described, too.
         mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
-        overview: place, 0 or -1, among the tiles of an image of the one that shows the whole image, where others are
-            parts of it; None where images are not cut.
+        overview: place, 0 or -1, of the tile that shows the whole of an image; None where images are not cut.
         bare_weights: matrix outside of linear layers -> whether tokens are multiplied with it, or rows of it taken.
         tried: for every part of `variant`, its kinds that the engine's tests run on; by default the usual one.
     """
@@ -203,8 +202,7 @@ class ModelAdapter(ImageSizes, TowerPatches):
         """
         if grids is None:
             return None
-        sizes = list(map(math.prod, grids))
-        numbers = torch.arange(sum(sizes)).split(sizes)
+        numbers = torch.arange(sum(map(math.prod, grids))).split(list(map(math.prod, grids)))
         return [ImageLayout((grid,), Origins.single(number)) for grid, number in zip(grids, numbers, strict=True)]
 
     def image_grouping(self) -> Grouping:
@@ -293,13 +291,7 @@ class ModelAdapter(ImageSizes, TowerPatches):
     @cached_property
     def special_token_ids(self) -> list[int]:
         """Every id the model's configs call a token id: start, end, padding, image markers and the like."""
-        configs = [self.model.config, self.decoder.config, getattr(self.model, "generation_config", None)]
-        ids: set[int] = set()
-        for config in configs:
-            for name, value in (config.to_dict() if config is not None else {}).items():
-                if "token_id" in name or "token_index" in name:
-                    ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
-        return sorted(ids)
+        return token_ids(self.model.config, self.decoder.config, getattr(self.model, "generation_config", None))
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """Apply the decoder's last norm, which precedes the output head, to states of any layer and device."""
