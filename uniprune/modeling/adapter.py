@@ -15,19 +15,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.errors import UnsupportedError
-from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions, token_ids
+from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.input_forms import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import RandomImages
 from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
-Size = tuple[int, int]
-"""Height and width of an image in visual tokens."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
@@ -39,7 +37,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter(ImageSizes, TowerPatches):
+class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
     """Layout of one loaded model.
 
     Attributes:
@@ -59,7 +57,8 @@ class ModelAdapter(ImageSizes, TowerPatches):
         videos: whether prompts with videos, as the processor makes them, are described, too.
         mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
-        overview: place, 0 or -1, of the tile that shows the whole of an image; None where images are not cut.
+        overview: place, 0 or -1, among the tiles of an image of the one that shows the whole image, where others are
+            parts of it; None where images are not cut.
         bare_weights: matrix outside of linear layers -> whether tokens are multiplied with it, or rows of it taken.
         tried: for every part of `variant`, its kinds that the engine's tests run on; by default the usual one.
     """
@@ -202,7 +201,8 @@ class ModelAdapter(ImageSizes, TowerPatches):
         """
         if grids is None:
             return None
-        numbers = torch.arange(sum(map(math.prod, grids))).split(list(map(math.prod, grids)))
+        sizes = list(map(math.prod, grids))
+        numbers = torch.arange(sum(sizes)).split(sizes)
         return [ImageLayout((grid,), Origins.single(number)) for grid, number in zip(grids, numbers, strict=True)]
 
     def image_grouping(self) -> Grouping:
@@ -211,41 +211,6 @@ class ModelAdapter(ImageSizes, TowerPatches):
         It gets the ids and placeholders of a prompt, and must hold nothing of the model.
         """
         return one_run
-
-    # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
-    @property
-    def usual_tokens(self) -> int:
-        """Visual tokens of one image of ordinary size, the default of `bench`."""
-        raise self._no_images()
-
-    def image_of(self, tokens: int) -> tuple[Size, int]:
-        """Return the size of a tile and the number of tiles of an image that becomes `tokens` visual tokens.
-
-        Raises:
-            UserError: the family cannot encode that many.
-        """
-        raise self._no_images()
-
-    def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return random pixel inputs of one image; those of several images are concatenated along dimension 0."""
-        raise self._no_images()
-
-    def _no_images(self) -> UnsupportedError:
-        return UnsupportedError(
-            f"{type(self).__name__} cannot make random images; write its usual_tokens, image_of and random_image"
-        )
-
-    def placeholders(self, size: Size, tiles: int) -> int:
-        """Return the number of placeholders of such an image; by default one per visual token."""
-        return size[0] * size[1] * tiles
-
-    def image_ids(self, size: Size, tiles: int) -> list[int]:
-        """Return the ids of such an image in a prompt: its placeholders, and what a processor writes between them."""
-        return self.visual_token_ids[:1] * self.placeholders(size, tiles)
-
-    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """Return further arguments of a forward that follow from its input ids [B, L]."""
-        return {}
 
     # --- variants: other models of the same family ----------------------------------------------------------------
     def variant(self) -> dict[str, str]:
@@ -291,7 +256,13 @@ class ModelAdapter(ImageSizes, TowerPatches):
     @cached_property
     def special_token_ids(self) -> list[int]:
         """Every id the model's configs call a token id: start, end, padding, image markers and the like."""
-        return token_ids(self.model.config, self.decoder.config, getattr(self.model, "generation_config", None))
+        configs = [self.model.config, self.decoder.config, getattr(self.model, "generation_config", None)]
+        ids: set[int] = set()
+        for config in configs:
+            for name, value in (config.to_dict() if config is not None else {}).items():
+                if "token_id" in name or "token_index" in name:
+                    ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
+        return sorted(ids)
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """Apply the decoder's last norm, which precedes the output head, to states of any layer and device."""

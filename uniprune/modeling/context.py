@@ -1,4 +1,4 @@
-"""Facts that configurations hold: context length, rotary positions, kinds of layers, reused keys, ids of tokens."""
+"""Facts about a language model that its configuration holds: context length, rotary positions, kinds of layers, reused keys."""
 
 from __future__ import annotations
 
@@ -68,13 +68,3 @@ def _length(stated: int, rotary: Mapping[str, Any]) -> int | None:
         return None
     original = rotary.get("original_max_position_embeddings") or stated
     return max(stated, int(original * (rotary.get("factor") or 1)))
-
-
-def token_ids(*configs: Any) -> list[int]:
-    """Return, ascending, the ids that configurations, if there are any, call those of tokens: start, padding etc."""
-    ids: set[int] = set()
-    for config in configs:
-        for name, value in (config.to_dict() if config is not None else {}).items():
-            if "token_id" in name or "token_index" in name:
-                ids.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
-    return sorted(ids)
