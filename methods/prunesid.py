@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -59,7 +58,7 @@ class PruneSID(PreLLM):
     reading: Reading | None = None
     cls: bool = False
     vision_layer: int | None = None
-    loadings: ClassVar[Callable[[Tensor, int], Tensor]] = staticmethod(components)
+    loadings: ClassVar[staticmethod[[Tensor, int], Tensor]] = staticmethod(components)
     """Sizes [N, k] of the loadings of features [N, C] on the k leading components."""
 
     def select(self, view: View, keep: int) -> Selection:
