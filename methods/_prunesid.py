@@ -24,8 +24,7 @@ def components(features: Tensor, count: int) -> Tensor:
     x = x - x.mean(1, keepdim=True)
     if x.shape[1] < max(len(x), count) and count <= x.shape[1]:
         found: Tensor = x @ torch.linalg.eigh(x.mT @ x).eigenvectors[:, -count:].flip(1)
-        lengths: Tensor = torch.linalg.vector_norm(found, dim=0)
-        return found.abs() / lengths.clamp(min=torch.finfo(found.dtype).tiny)
+        return torch.nn.functional.normalize(found, dim=0).abs()
     vectors: Tensor = torch.linalg.eigh(x @ x.mT).eigenvectors
     return vectors[:, -count:].flip(1).abs()
 
