@@ -77,6 +77,11 @@ def _check_tower(adapter: ModelAdapter, pruner: Pruner, stage: Stage | None) -> 
             f"{name} drops patches inside the vision tower, but this family's tower cannot drop patches: {reason}; use "
             "a method that acts after the tower"
         )
+    if not (stage.pruner.exact or adapter.packed):
+        raise UnsupportedError(
+            f"{name} chooses how many patches stay, but this family's tower encodes tiles side by side, which must be "
+            "as many; use a method that keeps a fixed number, or a family whose tower takes one sequence, as Qwen's do"
+        )
     if stage.block > last:
         raise UserError(
             f"{name} acts before block {stage.block} of the vision tower, but the model uses its blocks 0..{last} only"

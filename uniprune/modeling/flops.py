@@ -81,7 +81,8 @@ class CostModel:
             work: of the tower on every image, where it drops or merges tokens.
         """
         grids = list(images)
-        each = [self._image(*one) for one in zip(grids, work or [WholeImage()] * len(grids), strict=True)]
+        works: Sequence[TowerWork] = work or [WholeImage()] * len(grids)
+        each = [self._image(grid, one) for grid, one in zip(grids, works, strict=True)]
         return Flops(
             vision=sum(tower for tower, _ in each),
             projector=sum(projector for _, projector in each),

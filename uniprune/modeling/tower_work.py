@@ -15,6 +15,9 @@ from uniprune.pruning.view import Grid
 class TowerWork(Protocol):
     """Tokens of one encoded image in every block of the tower."""
 
+    def __hash__(self) -> int:
+        """Return the same for equal work."""
+
     def spans(self, adapter: ModelAdapter, grid: Grid, block: int) -> tuple[Sequence[int], int]:
         """Return the lengths of the ranges that attend to each other in a block, and the tokens after its attention."""
 

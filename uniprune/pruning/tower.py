@@ -40,5 +40,8 @@ class InTower(PreLLM):
                 )
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """Return one pruning point: before layer 0 for the language model, before `block` for the tower."""
-        return (Stage(self.layer, self.ratio, self, self.block),)
+        """Return one pruning point: before layer 0 for the language model, before `block` for the tower.
+
+        None at ratio 1, also of a method that chooses its own number of tokens.
+        """
+        return () if self.ratio == 1 else (Stage(self.layer, self.ratio, self, self.block),)
