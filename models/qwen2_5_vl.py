@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn, tensor
 
 from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried, consecutive
+from uniprune.modeling.input_forms import GridForms, check_processor
 from uniprune.modeling.patch_grid import CLIP as CLIP_PIXELS
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
+from uniprune.pruning.input_stage import Forms
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
@@ -144,6 +146,11 @@ class Qwen2_5_VL(ModelAdapter):
         """The merger takes patches, and always the next four for a token."""
         tokens: Tensor = self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
         return tokens
+
+    def input_forms(self, processor: Any, images: int) -> Forms:
+        """Any rectangle, if the processor is that of Qwen2-VL."""
+        check_processor(processor, "Qwen2VLImageProcessor")
+        return GridForms.of(processor)
 
     def whole_tower(self) -> str | None:
         """None."""

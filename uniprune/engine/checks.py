@@ -30,6 +30,12 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         UserError: a stage is outside the decoder, layers repeat, or a vision layer does not exist.
         UnsupportedError: the model or the combination cannot give right results.
     """
+    if (first := pruner.input_stage) is not None:
+        raise UnsupportedError(
+            f"{type(first).__name__} changes images before they are processed, and a model gets them afterwards: "
+            "evaluate it with run or sweep, or change the images with uniprune.evaluation.resizing.resized and prune "
+            "with the method's after_input()"
+        )
     count = len(adapter.layers)
     scheduled = pruner.schedule(count)
     layers = [stage.layer for stage in scheduled]
@@ -42,8 +48,8 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
     depth = len(adapter.vision_blocks())
     shares = [layer for layer in pruner.vision_layers if isinstance(layer, float)]
-    if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise UserError(f"{name} reads vision layers at {wrong} of the tower's depth; expected shares in (0, 1]")
+    if wrong := [share for share in shares if not 0 <= share <= 1]:
+        raise UserError(f"{name} reads vision layers at {wrong} of the tower's depth; expected shares in [0, 1]")
     numbers = [layer for layer in pruner.vision_layers if isinstance(layer, int)]
     beyond = [layer for layer in numbers if not -depth <= layer < depth]
     if beyond:
@@ -176,8 +182,8 @@ def drawn(before: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def undisturbed(stage: Stage) -> Iterator[None]:
-    """Restore, after the decisions of a stage in the block, settings of the process that its method changed.
+def undisturbed(stage: Stage, call: str = "select") -> Iterator[None]:
+    """Restore, after calls of a stage's method in the block, settings of the process that they changed.
 
     Raises:
         PruningError: it changed some. Later methods and the model itself would run under them.
@@ -189,7 +195,7 @@ def undisturbed(stage: Stage) -> Iterator[None]:
         changed = restore(before)
     if changed:
         raise PruningError(
-            f"{type(stage.pruner).__name__} at layer {stage.layer}: select() changed the {', the '.join(changed)} of "
+            f"{type(stage.pruner).__name__} at layer {stage.layer}: {call}() changed the {', the '.join(changed)} of "
             "the process; a method leaves the process as it was (pass dtype= and device= to what it computes)"
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from uniprune.engine.attended_pairs import AttendedPairs
-from uniprune.engine.compaction import CachedLayer
+from uniprune.engine.compaction import CachedLayer, HeldLayer, cached_layers
 from uniprune.engine.kept_tokens import KeptTokens, active
 from uniprune.engine.token_groups import TokenGroup, image_of
 from uniprune.modeling.origins import Origins
@@ -130,7 +130,7 @@ class PrefillReport:
         widths: columns that entered each decoder layer.
         kept: the tokens left by each stage that pruned.
         cached: the same in the KV cache.
-        sizes: of each layer of the cache, None if unknown.
+        held: shapes of each layer of the cache.
         pairs: counts the pairs of tokens that attend to each other.
         next_position: [..., B or 1, 1] position of the first generated token, on the model's device.
     """
@@ -140,7 +140,7 @@ class PrefillReport:
     widths: list[int]
     kept: list[KeptTokens]
     cached: list[KeptTokens]
-    sizes: list[CachedLayer] | None
+    held: list[HeldLayer]
     pairs: AttendedPairs
     next_position: Tensor
 
@@ -153,6 +153,11 @@ class PrefillReport:
     def rows(self) -> tuple[RowReport, ...]:
         """One report per prompt, made when first read: the time is not the prefill's."""
         return tuple(map(self._row, self.batch.prompts))
+
+    @cached_property
+    def sizes(self) -> list[CachedLayer] | None:
+        """Of each layer of the cache, None if unknown."""
+        return cached_layers(self.held)
 
     @cached_property
     def _positions(self) -> list[int]:

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -21,12 +21,14 @@ from uniprune.engine.forward import Forward
 from uniprune.engine.further_turn import FurtherTurn, Turn, further_turn
 from uniprune.engine.hooks import Hooks
 from uniprune.engine.last_tokens import cut_output
+from uniprune.engine.looks import attach
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prefix import Prefix, check_unaware, prefilled
 from uniprune.engine.preparation import Preparation
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.served import check_cache, check_hooked, check_kernel, check_untraced
+from uniprune.engine.timer import Timer
 from uniprune.engine.token_map import PrefillInputs
 from uniprune.engine.tower_hooks import TowerHooks
 from uniprune.engine.vision import Vision, VisionCapture
@@ -35,9 +37,6 @@ from uniprune.errors import UnsupportedError
 from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import Move, moves
-
-if TYPE_CHECKING:
-    from uniprune.engine.timer import Timer
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -125,6 +124,7 @@ class Session:
         for layer, stage in self._stages.items():
             if stage.pruner.llm_attention:
                 hooks.before(adapter.layers[layer - 1].self_attn, partial(self._before_attention, layer - 1))
+        attach(hooks, adapter, self._stages.values(), lambda: self._forward)
         hooks.before(adapter.vision, self._before_vision)
         hooks.after(adapter.vision, self._after_vision)
         for name in adapter.encoders:

@@ -34,3 +34,11 @@ class TowerPatches:
     def last_block(self) -> int:
         """Return the last block of the tower whose states the model uses."""
         return len(self.vision_blocks()) - 1
+
+    def part_blocks(self) -> Sequence[int]:
+        """Return for each of `token_parts` the block on whose states it runs, by default the last one."""
+        return [self.last_block()] * len(self.token_parts())
+
+    def token_parts(self) -> Sequence[nn.Module]:
+        """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
+        return ()
