@@ -32,7 +32,7 @@ SEQUENCES = (
     "glm46v",
 )
 TILES = ("llava", "llava-siglip-qwen2", "internvl", "internvl-qwen3", "internvl-qwen3_moe", "gemma3")
-TOWER = {"random-tower": (*SEQUENCES, *TILES), "pixelprune": SEQUENCES}
+TOWER = {"random-tower": (*SEQUENCES, *TILES), "pixelprune": SEQUENCES, "tome": ("llava", "llava-siglip-qwen2")}
 """Methods inside the tower -> families whose towers can drop patches as they do; others are refused by name."""
 ONCE = {
     "cost",
@@ -70,6 +70,7 @@ VARIANTS = [
     ("dart", {"order": "release"}, "qwen3_vl"),
     ("random-tower+fastv", {}, "qwen2_5_vl"),
     ("random-tower", {"block": "2"}, "internvl"),
+    ("tome+fastv", {"inflection": "-1"}, "llava"),
 ]
 """Other ways of asking: several images as one, tiles apart, compositions, adaptive counts, merging, schedules."""
 

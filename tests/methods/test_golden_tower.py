@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tests.helpers.golden_cases import Case, Methods, golden, picked
 from tests.helpers.views import make_view
+from uniprune.engine.tower_merging import size_bias
+from uniprune.pruning.view import BlockState
 
 
 def blocks(case: Case) -> Tensor:
@@ -34,3 +36,23 @@ def test_pixelprune(case: Case, methods: Methods) -> None:
         picked(pruner.select(view, 1), keep)
     if pictures:
         assert (4 * case.keep[:, None] + torch.arange(4)).flatten().tolist() == case.keep_patches.tolist()
+
+
+@golden("llm_tome")
+def test_tome(case: Case, methods: Methods) -> None:
+    """One block's merge with its sizes and the attention that they bias; schedules of the blocks."""
+    if "schedule" in case.arrays:
+        pruner = methods("tome")(r=case.schedule_r, inflection=case.schedule_inflection)
+        assert not pruner.exact
+        assert list(pruner.plan(10**6, 1, case.schedule_layers)) == case.schedule.tolist()
+        return
+    view = make_view(case.x, block=BlockState(case.keys, case.size, case.protected))
+    answer = methods("tome")().select(view, len(case.x) - case.r_used)
+    assert answer.indices.tolist() == case.keep.tolist()
+    torch.testing.assert_close(answer.tokens, case.merged.to(case.dtype), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(view.block.merged, case.new_size.to(case.dtype))
+    assert methods("tome")(r=max(case.r, 1)).plan(len(case.x) - case.protected, 1, 1) == [max(case.r_used, 1)]
+    query = case.queries[:, case.attn_row_query]
+    logits = (case.keys @ query[..., None])[..., 0] * query.shape[-1] ** -0.5
+    biased = (logits + size_bias(case.size[None])[0, 0]).softmax(-1)
+    torch.testing.assert_close(biased, case.attn_row.to(case.dtype), atol=1e-5, rtol=1e-5)

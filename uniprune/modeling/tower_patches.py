@@ -31,6 +31,13 @@ class TowerPatches:
         """Return [N, P] per grid: all pixels of each token, from 0 to 1, of the `pixels` that entered the tower."""
         raise NotImplementedError
 
+    def merging_parts(self, block: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module] | None:
+        """Return the projection to keys, the norm before the MLP and the MLP of a block between which tokens can merge.
+
+        None if merged tokens, which are in no grid, would not fit what comes after the blocks.
+        """
+        return None
+
     def last_block(self) -> int:
         """Return the last block of the tower whose states the model uses."""
         return len(self.vision_blocks()) - 1

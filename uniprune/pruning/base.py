@@ -8,7 +8,7 @@ engine requests exactly `keep` indices and does the rest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -55,12 +55,15 @@ class Stage:
             first stage keeps the roundings of a long schedule from adding up.
         pruner: the method that decides.
         block: the first block of the vision tower that receives fewer tokens; None for a choice after the tower.
+        plan: of a method that merges inside blocks, the function that returns how many tokens each block merges, from
+            a tile's tokens, those that shall stay and the number of blocks.
     """
 
     layer: int
     ratio: float
     pruner: Pruner
     block: int | None = None
+    plan: Callable[[int, int, int], Sequence[int]] | None = None
 
     @property
     def keeps_all(self) -> bool:
