@@ -22,6 +22,20 @@ TEXT_TOWER = {"trim"}
 """Methods that need the text tower of the vision tower, which no family has."""
 TILED = ("llava_next", "llava_next-mistral", "llava_onevision", "llava_next_video", "smolvlm", "idefics3")
 """Families whose images are several grids."""
+SEQUENCES = (
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "glm4v",
+    "glm4v_moe",
+    "glm46v",
+)
+TILES = ("llava", "llava-siglip-qwen2", "internvl", "internvl-qwen3", "internvl-qwen3_moe", "gemma3")
+TOWER = {"random-tower": (*SEQUENCES, *TILES), "pixelprune": SEQUENCES, "tome": ("llava", "llava-siglip-qwen2")}
+"""Methods inside the tower -> families whose towers can drop patches as they do; others are refused by name."""
 ONCE = {
     "cost",
     "bfloat16",
@@ -56,6 +70,9 @@ VARIANTS = [
     ("cdpruner+fitprune", {"scope": "tile"}, "llava_next"),
     ("fopru", {"scope": "tile", "strategy": "row"}, "llava_next"),
     ("dart", {"order": "release"}, "qwen3_vl"),
+    ("random-tower+fastv", {}, "qwen2_5_vl"),
+    ("random-tower", {"block": "2"}, "internvl"),
+    ("tome+fastv", {"inflection": "-1"}, "llava"),
 ]
 """Other ways of asking: several images as one, tiles apart, compositions, adaptive counts, merging, schedules."""
 MORE = [
@@ -101,8 +118,9 @@ def others() -> Iterator[ParameterSet]:
 
 
 def accepts(name: str, family: str) -> bool:
-    """Check whether a method takes the images of a family; see test_video_methods.py."""
-    return name not in TEXT_TOWER and (name not in VIDEO or family not in TILED)
+    """Check whether a method takes the images of a family; see test_video_methods.py and test_tower_stage.py."""
+    shown = name not in TEXT_TOWER and (name not in VIDEO or family not in TILED)
+    return shown and family in TOWER.get(name, (family,))
 
 
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:

@@ -35,15 +35,6 @@ class DroppingStage(Protocol):
     def work(self) -> list[TowerWork]:
         """The work on every image or tile."""
 
-    def before_block(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the arguments of a block."""
-
-    def after_last(self, output: Any) -> Any:
-        """Return the output of the last block."""
-
-    def after_part(self, output: Any) -> Any:
-        """Return the output of a part that runs once per token."""
-
 
 class Vision(Protocol):
     """The tower's work on the images of a prefill: one call, or several read as one."""

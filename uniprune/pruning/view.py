@@ -160,6 +160,23 @@ _ABSENT: Any = None
 
 
 @dataclass
+class BlockState:
+    """A block of the vision tower between its attention and its MLP.
+
+    Attributes:
+        keys: [heads, N, d] of its attention.
+        sizes: [N] number of patches that each token is a mean of.
+        protected: number of first tokens that never merge: a CLS token.
+        merged: [keep] set by `select`: sizes of the tokens that it returns.
+    """
+
+    keys: Tensor
+    sizes: Tensor
+    protected: int
+    merged: Tensor | None = None
+
+
+@dataclass
 class View:
     """One pruning decision: the tokens of one image (scope "image") or of all images of a prompt (scope "prompt").
 
@@ -189,6 +206,8 @@ class View:
         seen: [N, ...] rows that the method's `look` made of the tokens, one tensor per look so far, in order.
         pixels: [N, P] in the vision tower only: all pixels of each token, from 0 to 1, in any order that is the same
             for every token.
+        block: state of the tower's block, for methods that merge inside blocks; then `tokens` are those between its
+            attention and its MLP, a CLS token among them.
     """
 
     tokens: Tensor
@@ -210,6 +229,7 @@ class View:
     tiles: Tiles | None = None
     seen: Sequence[Tensor] = ()
     pixels: Tensor = _ABSENT
+    block: BlockState = _ABSENT
 
     @property
     def following(self) -> Tensor:
