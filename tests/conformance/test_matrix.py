@@ -90,8 +90,8 @@ def others() -> Iterator[ParameterSet]:
 
 
 def accepts(name: str, family: str) -> bool:
-    """Check whether a method takes the images of a family; see test_video_methods.py."""
-    return name not in VIDEO or family not in TILED
+    """Check whether a method takes the images of a family, as pixels; see test_video_methods.py and test_resize.py."""
+    return METHODS.get(name).kind != "input" and (name not in VIDEO or family not in TILED)
 
 
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
@@ -121,3 +121,9 @@ def test_a_refused_family_is_reported() -> None:
     findings = list(examine(MethodUnderTest(pruner, "internvl", Models()), JUDGING))
     assert {one.result.outcome for one in findings} == {"n.a."}
     assert "refuses this family: the projector" in findings[0].result.detail
+
+
+def test_checks_of_tokens_do_not_apply_to_input_stages() -> None:
+    findings = list(examine(MethodUnderTest(METHODS.get("resize")(), "llava", Models()), JUDGING))
+    assert {one.result.outcome for one in findings} == {"n.a."}
+    assert "Resize changes images before they are processed" in findings[0].result.detail

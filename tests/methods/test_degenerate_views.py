@@ -46,8 +46,9 @@ GRIDS: tuple[list[Grid], ...] = (
     *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
     *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
-ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2"}
-"""Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video."""
+ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2", "resize"}
+"""Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video.
+Those that choose no tokens: test_resize."""
 KINDS = ("random", "equal", "zero")
 
 
