@@ -16,6 +16,11 @@ from uniprune.registry import register_method
 
 from ._video import Counts, OfVideo, frames
 
+TOO_FEW = (
+    "EVS keeps the first of {} frames whole, {} tokens, but {} are the budget; use a ratio of at least {:.3g}, more "
+    "frames, or counts=release"
+)
+
 
 @register_method(
     "evs",
@@ -61,9 +66,6 @@ class EVS(OfVideo):
         if self.counts == "release":
             keep = max(size, math.floor(steps * size * (1 - (1 - self.ratio))))
         elif keep < size:
-            raise UserError(
-                f"EVS keeps the first of {steps} frames whole, {size} tokens, but {keep} are the budget; use a ratio "
-                f"of at least {1 / steps:.3g}, more frames, or counts=release"
-            )
+            raise UserError(TOO_FEW.format(steps, size, keep, 1 / steps))
         change = 1 - F.cosine_similarity(x[1:], x[:-1], dim=-1)
         return top_k(torch.cat((torch.full_like(x[:1, :, 0], torch.inf), change)).flatten(), keep)

@@ -12,7 +12,7 @@ from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import Grouping, tiles_in_a_run
 from uniprune.modeling.input_forms import TileForms, check_processor
 from uniprune.modeling.messages import RawQuestion
-from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.patch_grid import IMAGENET, PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model
@@ -65,11 +65,14 @@ class InternVL(PatchGridAdapter):
     An image is several tiles. Both have the same tower and processor; 3.5 has Qwen3 or Qwen3-MoE as language model.
     """
 
+    overview: ClassVar[int | None] = -1
     tried: ClassVar[Tried] = {
         "text model": ("gpt_oss", "qwen2", "qwen3", "qwen3_moe"),
         "tower": ("internvl_vision",),
         "rotary positions": ("default", "dynamic"),
     }
+
+    normalisation = IMAGENET
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -93,6 +96,10 @@ class InternVL(PatchGridAdapter):
         check_processor(processor, "GotOcr2ImageProcessor")
         own, side = processor.image_processor, self._size_of(self._pixels)[0]
         return TileForms(partial(tiles_of, own), own.max_patches, self._pixels[0] // side, side)
+
+    def whole_tower(self) -> str | None:
+        """None."""
+        return None
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the InternViT encoder."""

@@ -11,7 +11,7 @@ from torch import nn
 from uniprune.modeling.adapter import ModelAdapter, Size, Tried
 from uniprune.modeling.input_forms import SquareForms, check_processor
 from uniprune.modeling.messages import RawQuestion
-from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.patch_grid import CLIP, PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model
@@ -68,6 +68,11 @@ class Llava(PatchGridAdapter):
         "feature strategy": ("default", "full"),
     }
 
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        if "siglip" not in model.config.vision_config.model_type:
+            self.normalisation = CLIP
+
     @classmethod
     def of(cls, model: Any) -> ModelAdapter:
         """Pixtral's adapter for a Pixtral tower: its checkpoints have LLaVA's model type."""
@@ -95,6 +100,11 @@ class Llava(PatchGridAdapter):
             yield
         finally:
             handle.remove()
+
+    def whole_tower(self) -> str | None:
+        """None, if the states of one block are projected."""
+        several = isinstance(self.model.config.vision_feature_layer, (list, tuple))
+        return "the states of several of its blocks are projected side by side" if several else None
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the CLIP (or SigLIP) encoder."""

@@ -65,7 +65,12 @@ class LlavaNext(Llava):
     """
 
     tried: ClassVar[Tried] = {"text model": ("llama", "mistral"), "tower": ("clip_vision_model",)}
+    overview: ClassVar[int | None] = 0
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features",)
+
+    def whole_tower(self) -> str | None:
+        """Return the reason: a choice per tile would not meet the budget of the image."""
+        return "its tiles are cut to the shape of the image after the tower, and what is cut off would be chosen, too"
 
     def image_layouts(self, grids: Sequence[Grid] | None, given: Mapping[str, Any]) -> list[ImageLayout] | None:
         """By the sizes in pixels, as the model packs its tokens.

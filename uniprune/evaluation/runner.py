@@ -214,7 +214,7 @@ class Runner:
             frames=row.frames,
             text_tokens=report.text,
             positions=report.positions + text.tokens - 1,
-            flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
+            flops=self._costs.prompt(*report.prefill),
             kv_bytes=report.kv_bytes,
         )
 

@@ -25,6 +25,7 @@ DEPTH, RATIO = 32, 1 / 3
 ACTS = {
     "none": "does not prune",
     "input": "on images, before they are processed",
+    "tower": "inside the vision tower",
     "pre-llm": "before the language model",
     "intra-llm": "inside the language model",
     "hybrid": "hybrid, by what is known before and inside the language model",
