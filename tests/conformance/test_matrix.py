@@ -118,9 +118,10 @@ def others() -> Iterator[ParameterSet]:
 
 
 def accepts(name: str, family: str) -> bool:
-    """Check whether a method takes the images of a family; see test_video_methods.py and test_tower_stage.py."""
-    shown = name not in TEXT_TOWER and (name not in VIDEO or family not in TILED)
-    return shown and family in TOWER.get(name, (family,))
+    """Check whether a method takes images of a family, as pixels; test_{video_methods,tower_stage,resize}.py have others."""
+    if METHODS.get(name).kind == "input" or name in TEXT_TOWER or (name in VIDEO and family in TILED):
+        return False
+    return family in TOWER.get(name, (family,))
 
 
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
@@ -156,3 +157,9 @@ def test_a_refused_family_is_reported() -> None:
         found = list(examine(MethodUnderTest(MethodSpec(name).pruner(), "llava", Models()), JUDGING[:1]))
         assert [one.result.outcome for one in found] == ["n.a."]
         assert "refuses this family: checkpoints of Llava carry no text tower" in found[0].result.detail
+
+
+def test_checks_of_tokens_do_not_apply_to_input_stages() -> None:
+    findings = list(examine(MethodUnderTest(METHODS.get("resize")(), "llava", Models()), JUDGING))
+    assert {one.result.outcome for one in findings} == {"n.a."}
+    assert "Resize changes images before they are processed" in findings[0].result.detail
