@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -74,19 +75,29 @@ def sampled(*values: object, taken: bool) -> ParameterSet:
 
 
 def full() -> Iterator[ParameterSet]:
-    """Yield every method on every family; in `make test` on one or two of them."""
+    """Yield every method on every family; in `make test` on one of them, the next one for the next method."""
     for i, name in enumerate(OURS):
-        for j, family in enumerate(FAMILIES):
-            if accepts(name, family):
-                yield sampled(name, family, taken=(i - j) % 3 == 0)
+        for family in accepting(name):
+            yield sampled(name, family, taken=family == in_turn(accepting(name), i))
 
 
 def others() -> Iterator[ParameterSet]:
-    """Yield every method on every family with every other kernel and batch; in `make test` one on one family."""
+    """Yield every method on every family with every other kernel and batch; in `make test` one, on another family."""
     for i, name in enumerate(OURS):
-        for j, family in enumerate(FAMILIES):
-            for k, (attention, batch) in enumerate(OTHER if accepts(name, family) else ()):
-                yield sampled(name, family, attention, batch, taken=i % len(FAMILIES) == j and (i + k) % 3 == 0)
+        for family in accepting(name):
+            for other in OTHER:
+                taken = family == in_turn(accepting(name), i + 1) and other == in_turn(OTHER, i)
+                yield sampled(name, family, *other, taken=taken)
+
+
+def in_turn(values: list[Any], i: int) -> Any:
+    """Return value number i, counted round and round."""
+    return values[i % len(values)]
+
+
+def accepting(name: str) -> list[str]:
+    """Return the families of the full tests whose images a method takes."""
+    return [family for family in FAMILIES if accepts(name, family)]
 
 
 def accepts(name: str, family: str) -> bool:
@@ -109,6 +120,13 @@ def test_method_keeps_all_rules(name: str, family: str, models: Models) -> None:
 @pytest.mark.parametrize(("name", "family", "attention", "batch"), others())
 def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch: int, models: Models) -> None:
     check(MethodUnderTest(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
+
+
+@pytest.mark.parametrize("cases", [full, others])
+def test_the_sample_has_every_method_and_every_family(cases: Callable[[], Iterator[ParameterSet]]) -> None:
+    taken = [case.values for case in cases() if not case.marks]
+    assert {values[0] for values in taken} == set(OURS)
+    assert {values[1] for values in taken} == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("name", "settings", "family"), VARIANTS, ids=str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,7 +15,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.cli.test_cli import PLUGINS, ROOT, predictions, start, wait_for_rows, words
+from tests.cli.test_cli import PLUGINS, ROOT, predictions, wait_for_rows, words
+from tests.helpers.programs import Program
 from uniprune.cli.main import main
 from uniprune.errors import Failure, UserError
 from uniprune.evaluation.distributed import ALONE, ProcessGroup
@@ -85,7 +85,7 @@ def test_a_process_that_dies_loses_no_stored_row(checkpoint: Checkpoint, tmp_pat
     gate = tmp_path / "gate"
     arguments = ["--plugin", plugin, "--method", "gated", "--set", f"gate={gate}", "--ratio", "0.25"]
     arguments = words(checkpoint("llava"), tmp_path, *arguments, "--batch-size", "1")
-    first, second = pair = [start(arguments, env=os.environ | place) for place in places(2)]
+    first, second = pair = [Program(arguments, environment=place) for place in places(2)]
     wait_for_rows(tmp_path, 1, "small.part1.jsonl")  # of its six rows the second one is held back
     wait_for_rows(tmp_path, 6)
     second.kill()

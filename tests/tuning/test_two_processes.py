@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.helpers.paths import ROOT
+from tests.helpers.programs import Program
 from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import training_set
 
@@ -31,16 +33,22 @@ def tune(folder: Path, launcher: list[str], **fields: Any) -> tuple[list[dict[st
     common = {"model": str(FOLDER), "data": [str(data)], "cutoff": 64, "epochs": 1, "sample_ratio": 0.25, "rate": 0.005,
               "probe": 4, "pairs": [{"samples": "q", "tokens": "q"}]}  # fmt: skip
     file.write_text(yaml.safe_dump(common | fields))
-    words = [*launcher, str(ROOT / "run.py"), "tune", str(file), "--output", str(folder / "out")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("report:") == 1
+    words = ["tune", str(file), "--output", str(folder / "out")]
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    program = started(launcher, words, environment) if launcher else Program(words, environment=environment)
+    shown, printed = program.communicate(timeout=280)
+    assert program.returncode == 0, printed[-3000:]
+    assert shown.count("report:") == 1
     (steps,) = (folder / "out").glob("file/*/steps.jsonl")
     lines = [json.loads(line) for line in steps.read_text().splitlines()]
     return [line for line in lines if "batches" in line], load_file(
         steps.parent / "model" / "adapter_model.safetensors"
     )
+
+
+def started(launcher: list[str], words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [*launcher, str(ROOT / "run.py"), *words]
+    return subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=os.environ | environment)
 
 
 @pytest.mark.slow
@@ -49,7 +57,7 @@ def test_two_processes_prune_one_batch(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
               "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    one, alone = tune(tmp_path / "one", [sys.executable], batch=8, accumulation=2)
+    one, alone = tune(tmp_path / "one", [], batch=8, accumulation=2)
     two, together = tune(tmp_path / "two", launch, batch=4, accumulation=2)
     assert len(one) == len(two) == 2
     for single, double in zip(one, two, strict=True):
