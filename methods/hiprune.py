@@ -25,10 +25,7 @@ Depth = Annotated[float, Bound(0, 1, above=True)]
     code="Danielement321/HiPrune",
     deviations=[
         "Paper, where its code's README says the output layer: the deep layer is the one that makes the features.",
-        "Paper, where only code is known: at the default alpha a fiftieth of the budget is anchors, none of 25 tokens, "
-        "1 of 64, 4 of 192; most tokens are those that the deep layer attends to.",
-        "Paper, where only code is known: neighbours left and right wrap at the ends of rows; those above the first "
-        "row become the first token, those below the last row the last.",
+        "Paper, where only code is known: the share of anchors, and neighbours at the edges, are as released.",
         "Release: neighbours are those in a frame, in the whole grid of detail tiles in LLaVA-NeXT.",
         "Release: anchors and neighbours beyond the budget, an error there, are left out, neighbours first.",
         "Release: one budget per image; the release divides one by the number of tiles in the tower's batch, whose "
@@ -36,6 +33,13 @@ Depth = Annotated[float, Bound(0, 1, above=True)]
         "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
         "Release: it has LLaVA (block 8) and Qwen2.5-VL (block 15); on other towers the share of the depth is ours.",
     ],
+    releases={
+        "test_releases_vit.test_hardly_any_token_of_hiprune_is_an_anchor": "At its default alpha a fiftieth of the "
+        "budget is anchors: with their neighbours 5 of 64 tokens, 20 of 192, none of 24. Most tokens are those that "
+        "the deep layer attends to.",
+        "test_methods_vit_2026.test_anchors_come_first_then_their_neighbours": "Neighbours left and right wrap at the "
+        "ends of rows; those above the first row are the first token, those below the last row the last.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class HiPrune(PreLLM):

@@ -23,12 +23,10 @@ Overflow = Literal["refill", "zeros"]
     paper="arXiv 2510.02912",
     code="obananas/HoloV",
     deviations=[
-        "Paper: crops are spatial and their tokens' features count; in the release crops are runs of the raster, and "
-        "the term of features is scaled to the mean attention of its crop, so that it multiplies all scores by one "
-        "number. It is left out; the choice is the released one.",
-        "Release: one token is a crop that gets nothing, as its score alone is not scaled by 1000. The same here.",
-        "Release: what crops get beyond their size goes to the others by their weights (`overflow=zeros`: tokens of "
-        "zeros, as released; these replace the first tokens that were not chosen).",
+        "Paper: crops are runs of the raster, as released, and features are left out: the choice is the released one.",
+        "Release: one token is a crop that gets nothing beside longer ones. The same here.",
+        "Release: what crops get beyond their size goes to the others by their weights (`overflow=zeros`: as released; "
+        "tokens of zeros replace the first ones that were not chosen).",
         "Release: without `crops` their number follows the released Qwen2.5-VL code, which is 16 for 64 of 576 tokens, "
         "8 for 128, 5 for 192; the LLaVA code has 16 crops and 64 tokens only.",
         "Release: on Qwen2.5-VL received attention is put into raster order; the release leaves it in window order, "
@@ -36,6 +34,15 @@ Overflow = Literal["refill", "zeros"]
         "that is ours.",
         "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
     ],
+    releases={
+        "test_methods_vit_2026.test_features_have_no_effect_on_holov_as_released": "Features have no effect: the term "
+        "of similarities is scaled to the mean attention of its crop, so it multiplies the scores of all crops by one "
+        "number. The weight of the term, and crops' features, change no choice; crops are runs of the raster.",
+        "test_methods_vit_2026.test_what_overflows_goes_to_other_runs": "What a crop gets beyond its size becomes "
+        "tokens of zeros (`overflow=zeros`).",
+        "test_methods_vit_2026.test_runs_of_one_token_get_nothing_beside_longer_ones": "A crop of one token gets "
+        "nothing beside longer ones, as its score alone is not multiplied by 1000.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class HoloV(PreLLM):

@@ -15,6 +15,8 @@ from uniprune.pruning.functional import cosine_similarity
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
+from ._mmtok import shares, tower_features
+
 
 @register_method(
     "mmtok",
@@ -33,6 +35,10 @@ from uniprune.registry import register_method
         "Release: one budget per image, not per LLaVA-NeXT tile (`scope=tile`).",
         "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
     ],
+    releases={
+        "test_releases_vit.test_mmtok_repeats_a_token_if_padding_leaves_too_few": "Where an image without its padding "
+        "has fewer tokens than the budget, the first token is repeated.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class MMTok(PreLLM):
@@ -65,15 +71,3 @@ class MMTok(PreLLM):
         words = shares(cosine_similarity(view.prompt, view.tokens), self.text_temperature)
         tokens = shares(cosine_similarity(tower_features(view)), self.visual_temperature)
         return most_covering(torch.cat((words, self.alpha * tokens)).T.contiguous(), keep)
-
-
-def shares(similarity: Tensor, temperature: float) -> Tensor:
-    """[R, N] softmax over the columns of `similarity` [R, N], divided by R."""
-    return (similarity / temperature).softmax(-1) / len(similarity)
-
-
-def tower_features(view: View) -> Tensor:
-    """[N, C] features entering the projector, averaged over the patches of a token if they are side by side."""
-    features = view.vision.features()
-    width = view.vision.hidden(None).shape[-1] if view.vision.patches > 1 else features.shape[-1]
-    return features.float().unflatten(-1, (-1, width)).mean(-2) if width < features.shape[-1] else features

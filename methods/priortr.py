@@ -14,8 +14,7 @@ from uniprune.pruning.functional import at_least_float32, top_k
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-SMALL = 1e-10
-TOO_SHORT = "PriorTR needs a question after a null token; {} tokens follow the image: put the question after it"
+from ._priortr import RELEASES, SMALL, TOO_SHORT
 
 
 @register_method(
@@ -23,10 +22,8 @@ TOO_SHORT = "PriorTR needs a question after a null token; {} tokens follow the i
     paper="arXiv 2606.24156",
     code="CodeChildCZJ/PriorTR",
     deviations=[
-        "Paper: it inserts a null token and compares the last row; the release takes a token that is there, and by "
-        "default the mean over the question.",
-        "Release: its five copies differ in their rows (`rows`); Qwen2-VL's, Qwen3-VL's and Video-LLaVA's are `qwen`. "
-        "InternVL's prunes before layer 2, LLaVA-NeXT's compares the last row.",
+        "Paper: null token, rows and their mean are the release's (`rows`, `query`).",
+        "Release: InternVL's copy prunes before layer 2, LLaVA-NeXT's compares the last row.",
         "Release: a second forward of the prompt cut after the image (`2F`) is not run: in a causal decoder its last "
         "row is that of the null token.",
         "Release: every image of a prompt has its own null token; InternVL's copy prunes the first image only. Of text "
@@ -34,6 +31,7 @@ TOO_SHORT = "PriorTR needs a question after a null token; {} tokens follow the i
         "Release: a prompt with no text after the null token is refused; there all scores are 0, the choice "
         "arbitrary. Counts by a threshold on scores are not offered.",
     ],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class PriorTR(IntraLLM):

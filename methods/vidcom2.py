@@ -21,14 +21,19 @@ from ._video import OfVideo, frames
     code="xuyang-liu16/VidCom2",
     deviations=[
         "Release: the budget is met as in vLLM's port: what the frames have too many, or too few, is decided by "
-        "typicality over all frames. The authors' counts (`counts=release`) miss it: what a frame cannot "
-        "take is not handed on, 51 tokens instead of 60 of 75 in one stored case.",
+        "typicality over all frames.",
         "Release: scores are computed in float32, not in the model's dtype.",
         "Release: an image is a video of one frame; the release prunes no images.",
         "Release: newlines are not counted; on LLaVA-Video, it adds 13 to every frame after pruning and drops none.",
         "Release: a view with several grids is refused: tiles of an image, or GLM's videos, whose frames are grids of "
         "their own.",
     ],
+    releases={
+        "test_releases_llm.test_vidcom2_does_not_hand_on_what_a_frame_cannot_take": "Counts miss the budget "
+        "(`counts=release`): what a frame cannot take is not handed on.",
+        "test_methods_video.test_vidcom2_rounds_halves_to_even": "A frame's count is rounded half to even "
+        "(`counts=release`): 2 of 10 tokens and 4 of 14 at a quarter.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class VidCom2(OfVideo):

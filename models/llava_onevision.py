@@ -86,6 +86,10 @@ class LlavaOnevision(LlavaNext):
             self._layout(pixels, given) if alone else self._whole() for pixels, alone in zip(sizes, cut, strict=False)
         )
 
+    def _form(self, pixels: Size, images: int) -> tuple[ImageLayout, int]:
+        """Images of a prompt with several have one tile each."""
+        return super()._form(pixels, images) if images == 1 else self._whole()
+
     def _layout(self, pixels: list[int], given: Mapping[str, Any]) -> tuple[ImageLayout, int]:
         """Run the model's own packing on the places of an image's tokens in the joined tiles."""
         (rows, columns), side = self._shape(pixels), self._side

@@ -12,7 +12,7 @@ from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.modeling.tiny import IMAGE_END, IMAGE_START, VIDEO
 from uniprune.registry import register_model
 
-from ._whole_frames import WholeFrames, tiny_fields
+from ._whole_frames import HALVES, WholeFrames, tiny_fields
 from .qwen2_5_vl import TinyQwen2_5_VL
 
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2], "mrope_interleaved": True}
@@ -52,6 +52,7 @@ class Qwen3VL(WholeFrames):
 
     tried: ClassVar[Tried] = {"text model": ("qwen3_vl_text",), "tower": ("qwen3_vl_vision",)}
     videos: ClassVar[bool] = True
+    normalisation = HALVES
 
     def image_grouping(self) -> Grouping:
         """Time stamps and marks stand between the frames of a video."""

@@ -72,6 +72,7 @@ class SmolVLM(PatchGridAdapter):
     Videos are frames, each an image of one tile.
     """
 
+    overview: ClassVar[int | None] = -1
     tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("smolvlm_vision",)}
 
     parts = ("vision_model", "connector")

@@ -32,7 +32,7 @@ SINGLE = (
     "cdpruner dart divprune fastv fitprune fopru gprune mustdrop pooling prumerge prumerge+ pyramiddrop sparsevlm "
     "sparsevlm-v1 sparsevlm-v2 visionzip vispruner vtw zspaprune"
 )
-UNMEASURED = "evs", "hiprune", "holov", "mmtok", "priortr", "scope", "vidcom2"
+UNMEASURED = "evs", "fastvid", "flashvid", "hiprune", "holov", "mmtok", "priortr", "scope", "vidcom2"
 COMPOSED = (
     "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
 )

@@ -17,7 +17,7 @@ from uniprune.registry import METHODS
 pytestmark = pytest.mark.end_to_end
 
 OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("uniprune.methods.")]
-VIDEO = {"evs", "vidcom2"}
+VIDEO = {"evs", "vidcom2", "fastvid", "flashvid"}
 """Methods that compare the frames of one grid, and refuse views of several."""
 TILED = ("llava_next", "llava_next-mistral", "llava_onevision", "llava_next_video", "smolvlm", "idefics3")
 """Families whose images are several grids."""

@@ -18,7 +18,7 @@ from tests.helpers.oracles import dropped_by
 from tests.helpers.pruners import KINDS, generate
 from tests.helpers.tiny import fresh_model, inputs
 from uniprune.engine import PrefillReport, prune
-from uniprune.engine.compaction import cached_layers
+from uniprune.engine.compaction import cached_layers, held_layers
 from uniprune.engine.served import OFFLOADING
 from uniprune.errors import UnsupportedError
 
@@ -179,7 +179,7 @@ def test_a_prefill_leaves_the_bytes_of_the_tokens_that_are_left(family: str, kin
             prefill()
             pruned, cache = growth(prefill)
     tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-    sizes = cached_layers(cache)
+    sizes = cached_layers(held_layers(cache))
     assert sizes is not None
     assert sum(tensor.nbytes for tensor in tensors) == 2 * sum(size.token * size.columns for size in sizes)
     expected = sum(map(rounded, tensors))

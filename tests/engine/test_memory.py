@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from tests.helpers.pruners import KINDS, Plan
 from tests.helpers.tiny import FAMILIES, WINDOWED, build, inputs
 from uniprune.engine import prune
-from uniprune.engine.compaction import active, cached_layers
+from uniprune.engine.compaction import active, cached_layers, held_layers
 
 pytestmark = pytest.mark.end_to_end
 
@@ -64,7 +64,7 @@ def test_the_cache_takes_the_bytes_of_the_tokens_that_are_left(family: str, kind
     model, x, cache = build(family), inputs(family, (1, 2)), DynamicCache()
     with prune(model, KINDS[kind]) as session, torch.no_grad():
         model(**x, past_key_values=cache, use_cache=True)
-    sizes = cached_layers(cache)
+    sizes = cached_layers(held_layers(cache))
     assert sizes is not None
     assert sum(storages(tensors(cache)).values()) == 2 * sum(size.token * size.columns for size in sizes)
     stages = [active(session.reports[0].cached, layer) for layer in range(len(sizes))]

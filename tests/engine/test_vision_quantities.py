@@ -19,7 +19,7 @@ Layer = int | None
 
 def seen(family: str, look: Callable[[View], Any], layers: tuple[Layer, ...], x: dict[str, Tensor], **more: Any) -> Any:
     """Return the result of `look` for every image of x."""
-    probe = Probe(look=look, layers=layers, plan={0: 0.5}, **more)  # type: ignore[arg-type]
+    probe = Probe(look=look, layers=layers, **{"plan": {0: 0.5}, **more})  # type: ignore[arg-type]
     with prune(build(family), probe):
         generate(build(family), x, 1)
     return list(probe.seen.values())

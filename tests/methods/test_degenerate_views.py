@@ -25,28 +25,32 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "fopru": ("", "strategy=row", "significance=low-variance", "order=release"),
     "gprune": ("", "similarity=-1"),
     "hiprune": ("", "alpha=1", "object_layer=0"),
+    "hired": ("", "counts=release"),
     "holov": ("", "overflow=zeros", "crops=1", "crops=5"),
     "mmtok": ("", "alpha=0"),
     "pooling": ("", "space=vision"),
     "prumerge": ("", "adaptive=true", "order=release"),
     "prumerge+": ("", "adaptive=true", "order=release"),
     "priortr": ("", "rows=internvl", "rows=qwen", "query=last", "heads=max"),
+    "prunesid": ("", "reading=qwen", "cls=true", "order=release"),
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
+    "random-tower": ("", "block=2"),
     "scope": ("", "alpha=0", "combine=sum"),
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
     "sparsevlm-v2": ("",),
     "visionzip": ("", "contextual=0", "contextual=1", "order=release", "cls=true"),
     "vispruner": ("", "important=0", "important=1"),
+    "vscan": ("", "reading=qwen", "counts=release"),
     "zspaprune": ("", "k=0", "k=1", "pooling=none", "pooling=max"),
 }
 GRIDS: tuple[list[Grid], ...] = (
     *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
     *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
-ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2"}
+ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2", "fastvid", "flashvid"}
 """Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video."""
 KINDS = ("random", "equal", "zero")
 
@@ -57,8 +61,9 @@ class Vision:
 
     values: Tensor
     patches: int = 1
+    has_cls: bool = True
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         return self.values[:, 0].abs()
 
     def cls(self, layer: int | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uniprune.engine.checks import drawn, process_settings, random_states, restore
 from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.looks import Look, Passage
 from uniprune.pruning.view import TowerLayer, View
 
 WATCHED = ("tokens", "cells", "prompt", "text", "after")
@@ -122,12 +123,20 @@ class RecordingPruner(Pruner):
         stages = []
         for stage in self.inner.schedule(num_layers):
             own = RecordingPruner(inner=stage.pruner, decisions=self.decisions, errors=self.errors)
-            stages.append(Stage(stage.layer, stage.ratio, recorders.setdefault(id(stage.pruner), own)))
+            stages.append(dataclasses.replace(stage, pruner=recorders.setdefault(id(stage.pruner), own)))
         return tuple(stages)
 
     def evict_from(self, num_layers: int) -> int | None:
         """Return the method's layer."""
         return self.inner.evict_from(num_layers)
+
+    def looks(self, layers: Sequence[int]) -> Sequence[Look]:
+        """Return the method's looks."""
+        return self.inner.looks(layers)
+
+    def look(self, passage: Passage) -> Tensor:
+        """Return the method's rows."""
+        return self.inner.look(passage)
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Return the method's selection and record the call."""

@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from uniprune.engine.kept_tokens import KeptTokens
-from uniprune.engine.layer_kinds import LINEAR, SLIDING, layer_kinds
 from uniprune.engine.token_map import PrefillInputs
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.context import LINEAR, SLIDING
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,9 @@ class AttendedPairs:
     @classmethod
     def of(cls, adapter: ModelAdapter, inputs: PrefillInputs) -> Self:
         """Return the counter of a prefill."""
-        config, two_way = adapter.decoder.config, adapter.block_kinds and inputs.has_visual
+        two_way = adapter.block_kinds and inputs.has_visual
         blocks = adapter.blocks(inputs.tokens.visual) if two_way else None
-        kinds, window = layer_kinds(config), getattr(config, "sliding_window", None)
-        return cls(kinds, window, adapter.block_kinds, blocks, adapter.reusing)
+        return cls(adapter.kinds, adapter.window, adapter.block_kinds, blocks, adapter.reusing)
 
     def count(self, layer: int, kept: KeptTokens, row: int) -> float:
         """Return the pairs among the kept tokens of a row; a token counts half with itself, so n of them are n * n / 2.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,16 @@ ATTRIBUTE = "uniprune_state"
 """Attribute of a KV cache that holds its `CacheState`."""
 
 
-def following(positions: Tensor) -> Tensor:
-    """Return [..., B, 1] position ids of the token after a prompt with position ids `positions` [..., B, L].
+def following(positions: Tensor | None, embeds: Tensor) -> Tensor:
+    """Return [..., B, 1] position ids of the token after a prompt with position ids `positions` [..., B or 1, L].
+
+    Without any, the prompt `embeds` [B, L, D] has 0, 1, …
 
     With M-RoPE it is the one after the largest of the three axes, as in the model: frames of a video may lie further
     apart in time than their tokens are many, so an earlier position may be larger. A fourth row counts tokens.
     """
+    if positions is None:
+        return torch.full((1, 1), embeds.shape[1], device=embeds.device)
     if positions.dim() == 2:
         after: Tensor = positions[..., -1:] + 1
         return after
@@ -100,30 +104,49 @@ class CachedLayer:
     state: int
 
 
-def cached_layers(cache: Any) -> list[CachedLayer] | None:
-    """Return the sizes of every layer of a cache after a prefill, from the tensors that hold it.
+class HeldLayer(NamedTuple):
+    """Shapes of one layer of a KV cache, noted right after a prefill: later steps change the cache.
+
+    Attributes:
+        has_tokens: whether it holds a key and a value per token.
+        keys, values: their shape and data type; None if they are not tensors.
+        state: bytes of a row's state.
+    """
+
+    has_tokens: bool
+    keys: tuple[torch.Size, torch.dtype] | None
+    values: tuple[torch.Size, torch.dtype] | None
+    state: int
+
+
+def held_layers(cache: Any) -> list[HeldLayer]:
+    """Note the shapes of every layer of a cache."""
+    held = []
+    for layer in cache.layers if cache is not None else ():
+        keys, values, state = getattr(layer, "keys", None), getattr(layer, "values", None), 0
+        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
+            if states:
+                state += sum(part[0].numel() * part.dtype.itemsize for part in states.values() if part is not None)
+        shapes = [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in (keys, values)]
+        held.append(HeldLayer(hasattr(layer, "get_seq_length"), *shapes, state))
+    return held
+
+
+def cached_layers(held: Sequence[HeldLayer]) -> list[CachedLayer] | None:
+    """Return the sizes of every layer of a cache, from the tensors that held it.
 
     None if some layer is not held as tensors [B, heads, n, d] or states [B, ...] (quantised caches).
     """
     sizes = []
-    tokens: dict[Any, tuple[int, int]] = {}  # layers are alike: bytes of a token and columns by shapes and types
-    for layer in cache.layers if cache is not None else ():
-        token, columns, state = 0, 0, 0
-        if hasattr(layer, "get_seq_length"):
-            keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-            if not isinstance(keys, Tensor) or not isinstance(values, Tensor):
+    for layer in held:
+        token, columns = 0, 0
+        if layer.has_tokens:
+            parts = [part for part in (layer.keys, layer.values) if part is not None and len(part[0]) == 4]
+            if len(parts) < 2:
                 return None
-            kind = keys.shape, keys.dtype, values.shape, values.dtype
-            if kind not in tokens:
-                if keys.dim() != 4 or values.dim() != 4:
-                    return None
-                bytes_each = (part.shape[1] * part.shape[3] * part.dtype.itemsize for part in (keys, values))
-                tokens[kind] = sum(bytes_each), values.shape[2]
-            token, columns = tokens[kind]
-        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
-            if states:
-                state += sum(part[0].numel() * part.dtype.itemsize for part in states.values() if part is not None)
-        sizes.append(CachedLayer(token, columns, state))
+            token = sum(shape[1] * shape[3] * dtype.itemsize for shape, dtype in parts)
+            columns = parts[1][0][2]
+        sizes.append(CachedLayer(token, columns, layer.state))
     return sizes
 
 

@@ -13,9 +13,10 @@ from uniprune.engine.forward import Forward
 from uniprune.engine.host_copy import sent
 from uniprune.engine.kept_tokens import KeptTokens, active
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import FULL, LINEAR, attention_mask, layer_kinds, needs_positions
+from uniprune.engine.layer_kinds import attention_mask, needs_positions
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.context import FULL, LINEAR
 
 
 class Decode(Forward):
@@ -29,7 +30,7 @@ class Decode(Forward):
 
     def __init__(self, state: CacheState, cache: Any, adapter: ModelAdapter) -> None:
         self.state, self.cache, self.config = state, cache, adapter.decoder.config
-        self._adapter, self._kinds = adapter, layer_kinds(self.config)
+        self._adapter, self._kinds = adapter, adapter.kinds
         # Before the first stage after layer 0 the model's own mask fits, once `before_model` has sized it on layer 0;
         # not that of a window, which the model counts in tokens that are left.
         count, full = len(self._kinds), set(self._kinds) == {FULL}
@@ -86,7 +87,9 @@ class Decode(Forward):
             new = np.broadcast_to(np.arange(start, end), (len(kept.index), max(0, count)))
             return sent(np.concatenate((kept.index, new), axis=1)[:, : kept.width + count], hidden.device)
 
-        return attention_mask(self.config, layer, hidden, self._valid(kept, hidden), self.cache, positions, end)
+        return attention_mask(
+            self.config, self._kinds[layer], layer, hidden, self._valid(kept, hidden), self.cache, positions, end
+        )
 
     def _valid(self, kept: KeptTokens, inputs: Tensor) -> Tensor | None:
         """Return [B, cached + q], False at padding in the layers from a stage on, for `inputs` [B, q, ...].

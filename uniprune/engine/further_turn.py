@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from uniprune.engine.checks import check_undrawn
-from uniprune.engine.compaction import CacheState, cached_layers, remember, take
+from uniprune.engine.compaction import CacheState, held_layers, remember, take
 from uniprune.engine.earlier_turns import EarlierTurns, TurnPairs, joined, turn_positions
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import active
-from uniprune.engine.layer_kinds import FULL, attention_mask, layer_kinds, needs_positions
+from uniprune.engine.layer_kinds import attention_mask, needs_positions
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.token_map import placeholders, visual_inputs
 from uniprune.engine.turn_attention import TurnCapture
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
-from uniprune.modeling.context import context_length, reusing_layers
+from uniprune.modeling.context import FULL, context_length, reusing_layers
 from uniprune.pruning.base import Pruner, Stage
 
 
@@ -92,7 +92,7 @@ class FurtherTurn(Prefill):
             known = None if valid.all() else sent(valid, hidden.device)
             config = self._adapter.decoder.config
             # Without windows no position is read.
-            mask = attention_mask(config, layer, hidden, known, self._cache, lambda: torch.empty(0), 0)
+            mask = attention_mask(config, FULL, layer, hidden, known, self._cache, lambda: torch.empty(0), 0)
             self._masks[held.layer, own.layer] = mask
         return self._masks[held.layer, own.layer]
 
@@ -120,7 +120,7 @@ class FurtherTurn(Prefill):
                 self.widths,
                 self.kept,
                 self.kept,
-                cached_layers(self._cache),
+                held_layers(self._cache),
                 TurnPairs(**vars(self._pairs), earlier=replace(earlier, next_position=torch.empty(0))),
                 self._next_position,
             )
@@ -185,7 +185,7 @@ def _check_turn(
     config, name = adapter.decoder.config, type(pruner).__name__
     readers = [type(one.pruner).__name__ for one in stages if one.pruner.upcoming_attention]
     problem = None
-    if set(layer_kinds(config)) != {FULL} or adapter.block_kinds or reusing_layers(config):
+    if set(adapter.kinds) != {FULL} or adapter.block_kinds or reusing_layers(config):
         problem = "this model has layers with windows, linear or two-way attention, or reused keys"
     elif readers:
         problem = f"{readers[0]} reads the attention of a layer that has not run, which would be that of this turn only"

@@ -18,7 +18,7 @@ class Hooks:
     """
 
     def __init__(self, layers: Sequence[nn.Module], before_layer: Callable[..., Any]) -> None:
-        self._layers, self._before_layer = layers, before_layer
+        self._layers, self._before_layer = tuple(layers), before_layer
         self._handles: list[Any] = []
         self._layer_handles: list[Any] = []
         self._hooked = range(0)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune.engine.layer_kinds import layer_kinds
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 
@@ -27,7 +26,7 @@ def check_reused(adapter: ModelAdapter, layers: list[int], name: str) -> None:
     Raises:
         UnsupportedError: naming the layers.
     """
-    reusing, kinds = adapter.reusing, layer_kinds(adapter.decoder.config)
+    reusing, kinds = adapter.reusing, adapter.kinds
     if not reusing:
         return
     own = kinds[: reusing.start]

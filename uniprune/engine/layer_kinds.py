@@ -29,27 +29,16 @@ from uniprune.engine.host_copy import to_device
 from uniprune.engine.token_map import PrefillInputs, Tokens
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.context import FULL, LINEAR, SLIDING
 from uniprune.pruning.base import Pruner
 
-FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
-"""The kinds of `layer_types` in Hugging Face configurations that the engine knows.
-
-Linear attention has no keys: it passes one token after the other through a state, so a shorter sequence is enough.
-"""
 MASKED = ("eager", "sdpa")
 """Kernels that are given a mask of all pairs; others count a window over the tokens they are given."""
 
 
-def layer_kinds(config: Any) -> tuple[str, ...]:
-    """Return the kind of every layer of a decoder; without `layer_types`, `sliding_window` holds for all."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        kinds = [FULL if getattr(config, "sliding_window", None) is None else SLIDING] * config.num_hidden_layers
-    return tuple(kinds)
-
-
 def attention_mask(
     config: Any,
+    kind: str,
     layer: int,
     hidden: Tensor,
     valid: Tensor | None,
@@ -65,6 +54,7 @@ def attention_mask(
 
     Args:
         config: the decoder's config.
+        kind: the layer's kind.
         layer: the layer's index.
         hidden: [B, q, D] inputs of the layer.
         valid: [B, past + q] False at padding; None without padding, so that no value is read from a device.
@@ -73,7 +63,7 @@ def attention_mask(
         end: the position after the last one.
         blocks: [B, past + q] number of the block a token belongs to, within which attention is two-way, -1 for none.
     """
-    kind, count = layer_kinds(config)[layer], hidden.shape[1]
+    count = hidden.shape[1]
     if kind == LINEAR:  # padding is zeroed; tokens of decode steps are never padding
         return valid
     windowed = kind == SLIDING and end > config.sliding_window
@@ -138,9 +128,10 @@ def gathered_arguments(
         rotary_rows: [B, n] rows of the un-pruned rotary tables.
         tokens: the un-pruned prompts.
     """
-    config, positions, cache = adapter.decoder.config, kwargs.get("position_ids"), kwargs.get("past_key_values")
+    config, kind = adapter.decoder.config, adapter.kinds[layer]
+    positions, cache = kwargs.get("position_ids"), kwargs.get("past_key_values")
     valid, blocks = now.valid(hidden.device), None
-    if layer_kinds(config)[layer] in adapter.block_kinds:
+    if kind in adapter.block_kinds:
         blocks = to_device(adapter.blocks(tokens.visual), hidden.device).gather(1, now.index(hidden.device))
         blocks = blocks if valid is None else blocks.where(valid, -1)
     if positions is not None and needs_positions(adapter.layers[layer]):
@@ -150,7 +141,7 @@ def gathered_arguments(
     where = partial(now.index, hidden.device)
     return {
         "position_embeddings": tuple(take(table, rotary_rows) for table in kwargs["position_embeddings"]),
-        "attention_mask": attention_mask(config, layer, hidden, valid, cache, where, tokens.end, blocks),
+        "attention_mask": attention_mask(config, kind, layer, hidden, valid, cache, where, tokens.end, blocks),
         "position_ids": positions,
     }
 
@@ -255,8 +246,7 @@ def check_kinds(adapter: ModelAdapter, pruner: Pruner) -> None:
     Raises:
         UnsupportedError: naming the kinds, the kernel or the setting.
     """
-    config = adapter.decoder.config
-    kinds = layer_kinds(config)
+    config, kinds = adapter.decoder.config, adapter.kinds
     unknown = sorted(set(kinds) - {FULL, SLIDING, LINEAR})
     if unknown or set(kinds) == {LINEAR}:
         raise UnsupportedError(

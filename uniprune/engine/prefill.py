@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from uniprune.engine.attended_pairs import AttendedPairs
 from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.checks import check_undrawn, undisturbed
-from uniprune.engine.compaction import CacheState, cached_layers, evict, following, remember, take
+from uniprune.engine.compaction import CacheState, evict, following, held_layers, remember, take
 from uniprune.engine.decisions import Choices
 from uniprune.engine.deepstack import FEATURES, PLACES, Deepstack
 from uniprune.engine.device_tokens import DeviceTokens
@@ -22,15 +22,18 @@ from uniprune.engine.forward import Forward
 from uniprune.engine.host_copy import sent
 from uniprune.engine.kept_tokens import KeptTokens, renumbered
 from uniprune.engine.last_tokens import for_last
-from uniprune.engine.layer_kinds import check_marked, gathered_arguments, layer_kinds
+from uniprune.engine.layer_kinds import check_marked, gathered_arguments
+from uniprune.engine.looks import Looks
 from uniprune.engine.preparation import Preparation
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.stage_groups import StageInput
 from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
+from uniprune.engine.tower_stage import decided_in_tower
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
+from uniprune.pruning.looks import Look
 
 
 class Prefill(Forward):
@@ -79,11 +82,10 @@ class Prefill(Forward):
         self._adapter, self._pruner, self._method_time = adapter, pruner, method_time
         self._scheduled, self._stages = tuple(stages.values()), {} if idle else stages
         self._embeds, self._vision = embeds, vision
-        positions = torch.arange(embeds.shape[1], device=embeds.device)[None] if position_ids is None else position_ids
-        self._next_position = following(positions)
+        self._next_position = following(position_ids, embeds)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
-        self._kinds, self._reusing = layer_kinds(adapter.decoder.config), adapter.reusing
+        self._kinds, self._reusing = adapter.kinds, adapter.reusing
         self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
         self._cache: Any = None
         self._moves: list[Move] = []
@@ -95,6 +97,7 @@ class Prefill(Forward):
         if prepared is None or prepared.vision is not vision:
             prepared = Preparation.of(adapter, pruner, inputs, vision, rows_per_prompt(inputs, embeds), idle)
         self.batch, self._random, self._counted = prepared.batch, prepared.random, prepared.pairs
+        self._looks = Looks(self._stages.values() if self.has_images else ())
 
     @property
     def has_images(self) -> bool:
@@ -116,15 +119,28 @@ class Prefill(Forward):
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         self._captured = AttentionCapture(module, layer, hidden, cos, sin, cache, mask)
 
+    def before_look(self, look: Look, entering: Tensor) -> None:
+        """Hold what enters a part of a layer that a method looks at."""
+        if look in self._looks:
+            self._looks.before(look, entering)
+
+    def after_look(self, look: Look, leaving: Tensor) -> None:
+        """Have methods look at what leaves it."""
+        if look in self._looks:
+            with self._method_time():
+                self._looks.after(look, leaving, self._current, self._moves)
+
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Run the layer's stage, if any; return hidden states [B, n, D] and arguments once something was pruned."""
         self._cache, given = kwargs.get("past_key_values"), hidden
         if self._deepstack is not None:
             now, device = self._current, hidden.device
             hidden = self._deepstack.added(layer, hidden, self._origins(device), now.valid(device))
+        self.after_look(Look(layer - 1), hidden)
         if layer in self._stages and self.has_images:
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
+        self.before_look(Look(layer), hidden)
         # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
         self.widths.append(self._current.kept.width if layer in self._reusing else hidden.shape[1])
         self._entering = hidden.shape[1]
@@ -157,16 +173,19 @@ class Prefill(Forward):
         """Decide for every prompt; unless all keep everything, compact `hidden` and the layer arguments."""
         now = self._current
         upcoming = self._upcoming(stage.layer, hidden, kwargs) if stage.pruner.upcoming_attention else None
-        arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
+        seen = self._looks.seen(stage, self._moves)
+        arriving = StageInput(
+            stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming, seen
+        )
         self._captured = None
         prompts = self.batch.prompts
         try:
             with undisturbed(stage):
-                decided = decide(arriving, prompts)
+                decided = (decide if stage.block is None else decided_in_tower)(arriving, prompts)
         except Exception:
             self._check()  # an earlier impossible choice may be the cause
             raise
-        if stage.pruner.exact:
+        if stage.pruner.exact and stage.block is None:
             drop = dropped_on_device
         else:
             self._check()
@@ -237,8 +256,8 @@ class Prefill(Forward):
             # If only the first layer was hooked, what entered it entered them all.
             widths = self.widths * (len(self._adapter.layers) if len(self.layers) == 1 else 1)
             layers = tuple(stage.layer for stage in self._scheduled)
-            sizes = cached_layers(self._cache)
-            return PrefillReport(self.batch, layers, widths, self.kept, cached, sizes, self._pairs, self._next_position)
+            held = held_layers(self._cache)
+            return PrefillReport(self.batch, layers, widths, self.kept, cached, held, self._pairs, self._next_position)
 
     @property
     def _pairs(self) -> AttendedPairs:

@@ -41,9 +41,14 @@ class ViewVision:
         grid = self._call.grids[self._place[0][0]]
         return self._call.adapter.patches(grid) // prod(grid)
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    @property
+    def has_cls(self) -> bool:
+        """Return whether the tower has a CLS token."""
+        return self._call.adapter.has_cls
+
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [N] CLS attention (mean over heads, or one joint head); received attention without a CLS token."""
-        if not self._call.adapter.has_cls:
+        if not self.has_cls:
             return self.received(layer)
         return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
 
@@ -153,9 +158,9 @@ class GroupsVision(BatchVision):
         super().__init__(parts)
         self._groups, self._own = groups, tuple(parts)
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [P, N]."""
-        if not self._call.adapter.has_cls:
+        if not self.has_cls:
             return self.received(layer)
         return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from uniprune.engine.layer_kinds import SLIDING, layer_kinds
+from uniprune.modeling.context import SLIDING, layer_kinds
 from uniprune.pruning.base import Stage
 
 

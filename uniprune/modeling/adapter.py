@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.context import reusing_layers, rotary_kind, rotary_positions
+from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.input_forms import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
@@ -37,7 +39,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter:
+class ModelAdapter(ImageSizes, TowerPatches):
     """Layout of one loaded model.
 
     Attributes:
@@ -57,6 +59,8 @@ class ModelAdapter:
         videos: whether prompts with videos, as the processor makes them, are described, too.
         mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        overview: place, 0 or -1, among the tiles of an image of the one that shows the whole image, where others are
+            parts of it; None where images are not cut.
         bare_weights: matrix outside of linear layers -> whether tokens are multiplied with it, or rows of it taken.
         tried: for every part of `variant`, its kinds that the engine's tests run on; by default the usual one.
     """
@@ -64,6 +68,7 @@ class ModelAdapter:
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    overview: ClassVar[int | None] = None
     encoders: ClassVar[tuple[str, ...]] = ()
     system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
@@ -153,6 +158,16 @@ class ModelAdapter:
     def attends(self) -> tuple[bool, ...]:
         """True for decoder layers that have attention with queries and keys; those of linear attention have none."""
         return tuple(hasattr(layer, "self_attn") for layer in self.layers)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of every decoder layer, read from the configuration once; see `uniprune.modeling.context`."""
+        return layer_kinds(self.decoder.config)
+
+    @cached_property
+    def window(self) -> int | None:
+        """Positions that decoder layers with a window see; None without one."""
+        return getattr(self.decoder.config, "sliding_window", None)
 
     @cached_property
     def reusing(self) -> range:

@@ -1,4 +1,4 @@
-"""Facts about a language model that its configuration holds: context length, rotary positions, reused keys."""
+"""Facts about a language model that its configuration holds: context length, rotary positions, kinds of layers, reused keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ STATED = {"default", "mrope", "llama3", "longrope", "su"}
 """Kinds of rotary positions for which `max_position_embeddings` is the whole context."""
 STRETCHED = {"linear", "dynamic", "yarn", "proportional"}
 """Kinds that stretch an original context by `factor`; configurations may state either length."""
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+"""The kinds of `layer_types` in Hugging Face configurations that the engine knows.
+
+Linear attention has no keys: it passes one token after the other through a state, so a shorter sequence is enough.
+"""
 
 
 def context_length(config: Any) -> int | None:
@@ -44,6 +49,14 @@ def reusing_layers(config: Any) -> range:
     """Return the layers of a decoder that reuse the keys of earlier ones, the last of all; in most decoders none."""
     count: int = config.num_hidden_layers
     return range(count - (getattr(config, "num_kv_shared_layers", None) or 0), count)
+
+
+def layer_kinds(config: Any) -> tuple[str, ...]:
+    """Return the kind of every layer of a decoder; without `layer_types`, `sliding_window` holds for all."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        kinds = [FULL if getattr(config, "sliding_window", None) is None else SLIDING] * config.num_hidden_layers
+    return tuple(kinds)
 
 
 def _length(stated: int, rotary: Mapping[str, Any]) -> int | None:

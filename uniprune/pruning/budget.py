@@ -99,13 +99,14 @@ def with_average(pruner: Pruner, average: float, num_layers: int, attends: Seque
     """
     check_ratio(average)
 
-    def stages_at(ratio: float) -> tuple[Stage, ...]:
-        return placed(pruner.with_ratio(ratio).schedule(num_layers), attends)
+    def share_at(ratio: float) -> tuple[float, tuple[Stage, ...]]:
+        at = pruner.with_ratio(ratio)
+        stages = placed(at.schedule(num_layers), attends)
+        return at.input_ratio * layer_average(stages, num_layers), stages
 
-    stages = stages_at(1e-9)
+    floor, stages = share_at(1e-9)
     if not stages:
         return pruner
-    floor = layer_average(stages, num_layers)
     if floor >= average:
         raise UserError(
             f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by "
@@ -113,10 +114,7 @@ def with_average(pruner: Pruner, average: float, num_layers: int, attends: Seque
             "prune earlier or keep more"
         )
 
-    def reached(ratio: float) -> float:
-        return layer_average(stages_at(ratio), num_layers)
-
-    return pruner.with_ratio(inverse(reached, average))
+    return pruner.with_ratio(inverse(lambda ratio: share_at(ratio)[0], average))
 
 
 def inverse(growing: Callable[[float], float], value: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -31,7 +31,11 @@ class VisionScores(Protocol):
     def patches(self) -> int:
         """Vision patches per token."""
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    @property
+    def has_cls(self) -> bool:
+        """Return whether the tower has a CLS token."""
+
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [N] CLS attention, mean over heads; received attention where the tower has no CLS token.
 
         With `joint` the CLS query and the keys of all heads count as one head (scale C ** -0.5 of the full width).
@@ -109,6 +113,20 @@ class Embedded(Protocol):
         """[T, D] at the text tokens, as in `view.text`."""
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of one image: one shows the whole image, the others are parts of a larger version of it.
+
+    Attributes:
+        of: [N] number of the tile that each token of a view is from, of a mean of tokens that with the largest share;
+            on the CPU.
+        overview: number of the tile that shows the whole image.
+    """
+
+    of: Tensor
+    overview: int
+
+
 _ABSENT: Any = None
 """Default of attributes that only some methods read; views of the engine have them all."""
 
@@ -139,6 +157,10 @@ class View:
         upcoming: attention layer K would have on the arriving tokens, for methods with `upcoming_attention`.
         embedded: embeddings that entered layer 0.
         norm: the decoder's final norm, [..., D] to [..., D].
+        tiles: the tiles that the tower encoded; None if no tile shows the whole image that others are parts of.
+        seen: [N, ...] rows that the method's `look` made of the tokens, one tensor per look so far, in order.
+        pixels: [N, P] in the vision tower only: all pixels of each token, from 0 to 1, in any order that is the same
+            for every token.
     """
 
     tokens: Tensor
@@ -157,6 +179,9 @@ class View:
     upcoming: Attention = _ABSENT
     embedded: Embedded = _ABSENT
     norm: Callable[[Tensor], Tensor] = _ABSENT
+    tiles: Tiles | None = None
+    seen: Sequence[Tensor] = ()
+    pixels: Tensor = _ABSENT
 
     @property
     def following(self) -> Tensor:
