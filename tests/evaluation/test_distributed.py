@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from tests.cli.test_cli import PLUGINS, ROOT, predictions, wait_for_rows, words
-from tests.helpers.programs import Program
+from tests.helpers.programs import Program, places
 from uniprune.cli.main import main
 from uniprune.errors import Failure, UserError
 from uniprune.evaluation.distributed import ALONE, ProcessGroup
@@ -32,15 +31,6 @@ def launch(arguments: list[str]) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command = [*launcher, "--main_process_port", "0", str(ROOT / "run.py"), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def places(number: int) -> list[dict[str, str]]:
-    """Environment variables of a launcher, by process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(number)]
 
 
 def rows(output: Path) -> dict[str, str]:

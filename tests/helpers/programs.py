@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +19,15 @@ from pathlib import Path
 from tests.helpers.paths import ROOT
 
 RUN = str(ROOT / "run.py")
+
+
+def places(number: int) -> list[dict[str, str]]:
+    """Return the environment variables that a launcher sets, by process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(number)]
 
 
 class Program:
