@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.pruning.base import Selection
 from uniprune.pruning.functional import at_least_float32, complement, cosine_similarity, group_means, top_k
 from uniprune.pruning.view import Grid, View
 
@@ -45,9 +46,10 @@ def window_numbers(grids: Sequence[Grid], side: int) -> Ints:
     return np.concatenate(numbers)
 
 
-def with_dropped(tokens: Tensor, kept: Tensor) -> Tensor:
-    """[k, D] means of each of the `kept` [k] of `tokens` [N, D] and the dropped ones that are most similar to it."""
+def with_dropped(tokens: Tensor, picks: Tensor) -> Selection:
+    """Return `picks` [k] of `tokens` [N, D] in raster order, as means with the other tokens that are most like them."""
+    kept = picks.sort().values
     others = complement(len(tokens), kept)
     owner = cosine_similarity(tokens[others], tokens[kept]).argmax(-1)
     group = torch.cat((torch.arange(len(kept), device=kept.device), owner))
-    return group_means(at_least_float32(tokens), group, len(kept), torch.cat((kept, others)))
+    return Selection(kept, group_means(at_least_float32(tokens), group, len(kept), torch.cat((kept, others))))
