@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uniprune.pruning.base import Selection
 from uniprune.pruning.functional import at_least_float32, complement, cosine_similarity, group_means, top_k
-from uniprune.pruning.view import Grid, View
+from uniprune.pruning.view import Grid, TowerLayer, View
 
 from ._best_of import Ints, best_of, cells_of
 
@@ -18,12 +18,13 @@ LLAVA, QWEN = 6, 4
 """Tokens on a side of a window."""
 
 
-def best_of_windows(attention: Tensor, view: View, count: int, qwen: bool, exact: bool) -> Tensor:
-    """Return `count` tokens by `attention` [N], spread over windows of the view's grids; no device is waited for.
+def best_of_windows(view: View, layer: TowerLayer, count: int, qwen: bool, exact: bool) -> Tensor:
+    """Return the `count` most attended tokens in `layer`, spread over windows of the grids; no device is waited for.
 
     In LLaVA each window has its equal share, rounded down; the rest are the best elsewhere, or nothing if not `exact`.
     With `qwen` they are the best in which no window has more than its equal share, rounded up.
     """
+    attention = view.vision.importance(layer)
     numbers = window_numbers(view.grids, QWEN if qwen else LLAVA)
     windows = numbers[cells_of(view)]
     sizes = np.bincount(windows, minlength=numbers.max() + 1)
