@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.pruning.base import Selection
 from uniprune.pruning.functional import at_least_float32, complement, cosine_similarity, group_means, top_k
-from uniprune.pruning.view import Grid, View
+from uniprune.pruning.view import Grid, TowerLayer, View
 
 from ._best_of import Ints, best_of, cells_of
 
@@ -17,12 +18,13 @@ LLAVA, QWEN = 6, 4
 """Tokens on a side of a window."""
 
 
-def best_of_windows(attention: Tensor, view: View, count: int, qwen: bool, exact: bool) -> Tensor:
-    """Return `count` tokens by `attention` [N], spread over windows of the view's grids; no device is waited for.
+def best_of_windows(view: View, layer: TowerLayer, count: int, qwen: bool, exact: bool) -> Tensor:
+    """Return the `count` most attended tokens in `layer`, spread over windows of the grids; no device is waited for.
 
     In LLaVA each window has its equal share, rounded down; the rest are the best elsewhere, or nothing if not `exact`.
     With `qwen` they are the best in which no window has more than its equal share, rounded up.
     """
+    attention = view.vision.importance(layer)
     numbers = window_numbers(view.grids, QWEN if qwen else LLAVA)
     windows = numbers[cells_of(view)]
     sizes = np.bincount(windows, minlength=numbers.max() + 1)
@@ -45,9 +47,10 @@ def window_numbers(grids: Sequence[Grid], side: int) -> Ints:
     return np.concatenate(numbers)
 
 
-def with_dropped(tokens: Tensor, kept: Tensor) -> Tensor:
-    """[k, D] means of each of the `kept` [k] of `tokens` [N, D] and the dropped ones that are most similar to it."""
+def with_dropped(tokens: Tensor, picks: Tensor) -> Selection:
+    """Return `picks` [k] of `tokens` [N, D] in raster order, as means with the other tokens that are most like them."""
+    kept = picks.sort().values
     others = complement(len(tokens), kept)
     owner = cosine_similarity(tokens[others], tokens[kept]).argmax(-1)
     group = torch.cat((torch.arange(len(kept), device=kept.device), owner))
-    return group_means(at_least_float32(tokens), group, len(kept), torch.cat((kept, others)))
+    return Selection(kept, group_means(at_least_float32(tokens), group, len(kept), torch.cat((kept, others))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.view import View
@@ -11,8 +10,7 @@ from uniprune.registry import register_method
 
 from ._leading import following
 from ._prunesid import components, essential
-
-Reading = Literal["llava", "qwen"]
+from ._reading import Reading, as_qwen
 
 
 @register_method(
@@ -63,7 +61,7 @@ class PruneSID(PreLLM):
     """Sizes [N, k] of the loadings of features [N, C] on the k leading components."""
 
     def select(self, view: View, keep: int) -> Selection:
-        qwen = (self.reading or ("llava" if view.vision.has_cls else "qwen")) == "qwen"
+        qwen = as_qwen(view, self.reading)
         head = view.vision.project(view.vision.cls_tokens(self.vision_layer)[:keep]) if self.cls else view.tokens[:0]
         features = view.tokens if qwen else view.vision.features()
         loadings, group = self.loadings(features, min(len(features), max(keep // 4, 4 if qwen else 1))).max(1)

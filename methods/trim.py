@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from uniprune.pruning.base import PreLLM, Selection
-from uniprune.pruning.functional import at_least_float32, complement, count_outliers, top_k
+from uniprune.pruning.functional import count_outliers, top_k
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
+from ._leading import with_mean
 from ._question import Text, relevance
 
 
@@ -57,9 +56,6 @@ class TRIM(PreLLM):
 
     def select(self, view: View, keep: int) -> Selection:
         space, products = relevance(view, self.text)
-        features, shares = at_least_float32(view.features(space)), products.softmax(0)
+        shares = products.softmax(0)
         count = min(max(1, count_outliers(shares)), len(shares) - 1) if self.adaptive else keep - 1
-        best = top_k(shares, count).sort().values
-        others = complement(len(shares), best)
-        mean = view.project(features[others].mean(0, keepdim=True), space)
-        return Selection(torch.cat((best, others[-1:])), torch.cat((view.tokens[best], mean.to(view.tokens))))
+        return with_mean(view, top_k(shares, count), space)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 
@@ -14,10 +14,10 @@ from uniprune.pruning.view import TowerLayer, View
 from uniprune.registry import register_method
 
 from ._counts import Counted
+from ._reading import Reading, as_qwen
 from ._vscan import best_of_windows, with_dropped
 
 Depth = Annotated[float, Bound(0, 1, above=True)]
-Reading = Literal["llava", "qwen"]
 
 
 @register_method(
@@ -67,8 +67,7 @@ class VScan(Counted):
         return (self.local_layer, self.vision_layer)
 
     def select(self, view: View, keep: int) -> Selection:
-        qwen = (self.reading or ("llava" if view.vision.has_cls else "qwen")) == "qwen"
-        local = best_of_windows(view.vision.importance(self.local_layer), view, keep // 2, qwen, self.exact)
-        left = view.vision.importance(self.vision_layer).index_fill(0, local, -torch.inf)
-        kept = torch.cat((local, top_k(left, keep - (len(local) if self.exact else keep // 2)))).sort().values
-        return Selection(kept, with_dropped(view.tokens, kept))
+        local = best_of_windows(view, self.local_layer, keep // 2, as_qwen(view, self.reading), self.exact)
+        late = view.vision.importance(self.vision_layer).index_fill(0, local, -torch.inf)
+        others = top_k(late, keep - (len(local) if self.exact else keep // 2))
+        return with_dropped(view.tokens, torch.cat((local, others)))
