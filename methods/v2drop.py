@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-from torch.linalg import vector_norm
+from torch import Tensor, pairwise_distance
 
 from uniprune.pruning.fields import NonNegative, Share
 from uniprune.pruning.functional import at_least_float32, top_k
@@ -59,7 +58,7 @@ class V2Drop(Cuts):
         return [Look(layer - 1) for layer in layers]
 
     def look(self, passage: Passage) -> Tensor:
-        return vector_norm(at_least_float32(passage.leaving) - at_least_float32(passage.entering), dim=-1)
+        return pairwise_distance(at_least_float32(passage.leaving), at_least_float32(passage.entering), eps=0)
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(view.seen[-1], keep)
