@@ -30,7 +30,7 @@ from ._cuts import Cuts
         "prompt for the image. Differences are taken in float32.",
         "Release: Qwen2-VL's copy cuts before layers 3, 16 and 22 of 28 to 1/4, 1/80 and one token: `layers=[3,16,22] "
         "left=[0.25,0.0125,0]`.",
-        "Ours: where a decoder adds visual features to the output of a layer (deepstack), they count as change.",
+        "Release: it has no copy for decoders that add visual features after layers (deepstack); here they are change.",
     ],
     releases={
         "test_releases_2026.test_a_ratio_of_nothing_leaves_v2drop_a_token": "A ratio of 0 leaves one token: visual "
