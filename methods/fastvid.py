@@ -28,8 +28,8 @@ from ._video import frames
         "threshold 0.9.",
         "Release: attention is what a token receives, mean over queries; the release attends from the mean query of a "
         "frame to the mean keys of merged patches.",
-        "Release: ties of densities go to the lower index; the release adds random noise up to 1e-6, which "
-        "`counts=release` draws from `seed`, alike for every prompt.",
+        "Release: ties of densities go to the lower index; the release adds random noise up to 1e-6, which is the same "
+        "for every prompt and seed with `counts=release`.",
         "Release: as released, tokens go into every frame that takes any in, and a frame's own such tokens into the "
         "others, too.",
         "Release: fewer frames than `segments`, an image among them, are segments of one frame; the release fails. "

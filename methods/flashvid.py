@@ -29,7 +29,7 @@ from ._video import frames
         "segment of one frame it clusters picked tokens, too, and may write a place twice (here, the cluster once).",
         "Release: `counts=release` keeps `expansion` times the ratio; the release cuts that to 0.3 before layer 20. "
         "Such a cut is `flashvid+fastv` with fastv.layer=20, each of the two with the root of the ratio.",
-        "Release: ties of densities go to the lower index; `counts=release` adds its noise to 1e-6, drawn by `seed`.",
+        "Release: ties of densities go to the lower index; `counts=release` adds noise to 1e-6, the same always.",
         "Release: an image is a video of one frame. A view with several grids is refused: tiles, or GLM's frames. "
         "Qwen3-VL's marks of frames stay; the release drops them.",
     ],
