@@ -12,7 +12,7 @@ from uniprune.pruning.fields import Cosine, Positive, Share
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._flashvid import clustered, picked
+from ._flashvid import RELEASES, clustered, picked
 from ._segments import OfSegments, likenesses, runs
 from ._trees import trees
 from ._video import frames
@@ -33,6 +33,7 @@ from ._video import frames
         "Release: an image is a video of one frame. A view with several grids is refused: tiles, or GLM's frames. "
         "Qwen3-VL's marks of frames stay; the release drops them.",
     ],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class FlashVID(OfSegments):

@@ -163,11 +163,11 @@ class Qwen2_5_VL(ModelAdapter):
         return tokens[:, None] * self.merge**2 + torch.arange(self.merge**2)
 
     def token_pixels(self, pixels: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
-        """Those of the next `merge` x `merge` patches, of the first image of those that form a patch."""
+        """Those of the next `merge` x `merge` patches, of all images that form a patch."""
         config, merged = self.vision.config, self.merge**2
-        mean, std = (pixels.new_tensor(values)[:, None] for values in self.normalisation)
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in self.normalisation)
         shape = (-1, merged, config.in_channels, config.temporal_patch_size, config.patch_size**2)
-        tokens = (pixels.view(shape)[:, :, :, 0] * std + mean).flatten(1)
+        tokens = (pixels.view(shape) * std + mean).flatten(1)
         return list(tokens.split(list(map(prod, grids))))
 
     @property

@@ -68,6 +68,11 @@ class Qwen3VL(WholeFrames):
         mergers: Sequence[nn.Module] = self.vision.deepstack_merger_list
         return mergers
 
+    def part_blocks(self) -> Sequence[int]:
+        """Those that feed them."""
+        blocks: Sequence[int] = self.vision.deepstack_visual_indexes
+        return blocks
+
 
 @register_model("qwen3_vl_moe", tiny=TinyQwen3VLMoe)
 class Qwen3VLMoe(Qwen3VL):

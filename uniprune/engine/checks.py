@@ -21,6 +21,9 @@ from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import placed
 from uniprune.utils.process_state import SETTINGS
 
+BIASED = ("eager", "sdpa")
+"""Attention kernels that take values to add to logits."""
+
 
 # --- at entry ---------------------------------------------------------------------------------------------------
 def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
@@ -82,6 +85,21 @@ def _check_tower(adapter: ModelAdapter, pruner: Pruner, stage: Stage | None) -> 
         raise UnsupportedError(
             f"{name} drops patches inside the vision tower, but this family's tower cannot drop patches: {reason}; use "
             "a method that acts after the tower"
+        )
+    if stage.plan is not None and adapter.merging_parts(adapter.vision_blocks()[0]) is None:
+        raise UnsupportedError(
+            f"{name} merges patches wherever they are, but this family joins neighbouring patches to tokens after its "
+            "tower; use a method that drops tokens, or a family that projects patches one by one, as LLaVA-1.5"
+        )
+    if stage.plan is not None and (kernel := adapter.vision.config._attn_implementation) not in BIASED:
+        raise UnsupportedError(
+            f"{name} adds the sizes of merged tokens to attention logits, which {kernel} of the vision tower does not "
+            f"take; load the model with one of {', '.join(BIASED)}"
+        )
+    if stage.plan is None and not (stage.pruner.exact or adapter.packed):
+        raise UnsupportedError(
+            f"{name} chooses how many patches stay, but this family's tower encodes tiles side by side, which must be "
+            "as many; use a method that keeps a fixed number, or a family whose tower takes one sequence, as Qwen's do"
         )
     if stage.block > last:
         raise UserError(
@@ -157,7 +175,8 @@ def process_settings() -> dict[str, Any]:
 
 def restore(before: dict[str, Any]) -> list[str]:
     """Set the settings that differ from `before` back, and return their names."""
-    changed = [name for name, value in before.items() if SETTINGS[name][0]() != value]
+    now = process_settings()
+    changed = [name for name in before if now[name] != before[name]] if now != before else []
     for name in changed:
         SETTINGS[name][1](before[name])
     return changed

@@ -149,10 +149,6 @@ class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
         """Project features [N, C] as `features` returns them to [N, D] LLM tokens, without the projector's hooks."""
         raise NotImplementedError
 
-    def token_parts(self) -> Sequence[nn.Module]:
-        """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
-        return ()
-
     # --- decoder: where its layers differ ------------------------------------------------------------------------
     @cached_property
     def attends(self) -> tuple[bool, ...]:

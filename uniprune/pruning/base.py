@@ -1,14 +1,14 @@
 """Base classes of pruning methods: frozen dataclasses with one pure decision, `select`.
 
 Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
-language model (ViT-only methods), larger means inside it. Methods never round, sort, touch a model or keep state: the
+language model (ViT-only methods), larger means inside it; `uniprune.pruning.tower` has methods inside the vision tower. Methods never round, sort, touch a model or keep state: the
 engine requests exactly `keep` indices and does the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -55,12 +55,15 @@ class Stage:
             first stage keeps the roundings of a long schedule from adding up.
         pruner: the method that decides.
         block: the first block of the vision tower that receives fewer tokens; None for a choice after the tower.
+        plan: of a method that merges inside blocks, the function that returns how many tokens each block merges, from
+            a tile's tokens, those that shall stay and the number of blocks.
     """
 
     layer: int
     ratio: float
     pruner: Pruner
     block: int | None = None
+    plan: Callable[[int, int, int], Sequence[int]] | None = None
 
     @property
     def keeps_all(self) -> bool:
