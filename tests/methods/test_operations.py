@@ -25,6 +25,7 @@ from uniprune.pruning.view_batch import ViewBatch
 N, KEEP, META = 576, 64, torch.device("meta")
 MOST = {
     "cdpruner": 30,
+    "cdpruner-blocks": 60,
     "dart": 65,
     "divprune": 13,
     "fastv": 5,

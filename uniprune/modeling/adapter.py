@@ -27,7 +27,7 @@ from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
 TextAfter = Literal["width", "kept", "unpruned"]
-"""Where text goes on: the grid's width after an image's first id, after the ids that are left of it, or after all."""
+"""A place where text goes on: the grid's width after an image's first id, after the ids left of it, or after all."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}

@@ -81,8 +81,7 @@ class Pruner:
         ratio: share of the visual tokens to keep at the pruning point, in (0, 1]; 1 leaves the model untouched.
         layer: K, the first decoder layer that receives the pruned sequence.
         seed: seed of `view.generator`, mixed with the sample's id.
-        positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short;
-            "vllm" lets text continue after a pruned image of M-RoPE where vLLM does.
+        positions: "original" ids of all tokens; "compact", as in a short prompt; "vllm", which moves text after images.
         scope: tokens that share a ratio and a decision: those of each "image", of all images of a "prompt", of each
             "grid" of an image (frame of a clip), or of each "tile" that the vision tower encodes apart (as much of it
             as the prompt has).
