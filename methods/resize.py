@@ -9,7 +9,7 @@ from uniprune.errors import UserError
 from uniprune.pruning.input_stage import Form, Forms, InputStage
 from uniprune.registry import register_method
 
-from ._resize import nearest, saved
+from ._resize import RELEASES, nearest, saved
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,11 +32,7 @@ BICUBIC = 3
         "LLaVA-NeXT and OneVision fewer tiles, so does InternVL, which gets a smaller one below a tile.",
         "Release: videos are not shrunk; here they are refused.",
     ],
-    releases={
-        "test_resize.test_released_shares_are_far_from_their_names": "The share of tokens is not 1 / k^2: sides are "
-        "rounded to tokens, and large images are limited before they are compared. 4000 x 6000 pixels have more tokens "
-        "at k = 2 than whole, 2448 x 3264 have 3.4 times the budget.",
-    },
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class Resize(InputStage):

@@ -107,6 +107,10 @@ class Llava(PatchGridAdapter):
         several = isinstance(self.model.config.vision_feature_layer, (list, tuple))
         return "the states of several of its blocks are projected side by side" if several else None
 
+    def merging_parts(self, block: Any) -> tuple[nn.Module, nn.Module, nn.Module] | None:
+        """Patches are projected one by one, wherever they are."""
+        return block.self_attn.k_proj, block.layer_norm2, block.mlp
+
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the CLIP (or SigLIP) encoder."""
         blocks: Sequence[nn.Module] = self.vision.encoder.layers

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
+TextAfter = Literal["width", "kept", "unpruned"]
+"""Where text goes on: the grid's width after an image's first id, after the ids that are left of it, or after all."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
@@ -147,10 +149,6 @@ class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
         """Project features [N, C] as `features` returns them to [N, D] LLM tokens, without the projector's hooks."""
         raise NotImplementedError
 
-    def token_parts(self) -> Sequence[nn.Module]:
-        """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
-        return ()
-
     # --- decoder: where its layers differ ------------------------------------------------------------------------
     @cached_property
     def attends(self) -> tuple[bool, ...]:
@@ -211,6 +209,10 @@ class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
         It gets the ids and placeholders of a prompt, and must hold nothing of the model.
         """
         return one_run
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """Return placeholder id -> where vLLM lets text after such an image continue; empty where it prunes none."""
+        return {}
 
     # --- variants: other models of the same family ----------------------------------------------------------------
     def variant(self) -> dict[str, str]:
