@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
-from uniprune.modeling.input_forms import ImageSizes
+from uniprune.modeling.image_sizes import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.random_images import RandomImages

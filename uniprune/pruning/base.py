@@ -1,8 +1,8 @@
 """Base classes of pruning methods: frozen dataclasses with one pure decision, `select`.
 
 Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
-language model (ViT-only methods), larger means inside it; `uniprune.pruning.tower` has methods inside the vision tower. Methods never round, sort, touch a model or keep state: the
-engine requests exactly `keep` indices and does the rest.
+language model. `uniprune.pruning.tower` has methods inside the vision tower, `uniprune.pruning.input_stage` those that
+change images. Methods never round, sort, touch a model or keep state: the engine requests `keep` indices, no more.
 """
 
 from __future__ import annotations
@@ -282,9 +282,8 @@ class Compose(Pruner):
 
     def after_input(self) -> Pruner:
         """Return the other parts if the first changes images."""
-        if self.input_stage is None:
-            return self
-        return self.parts[1] if len(self.parts) == 2 else Compose(*self.parts[1:])
+        rest = self.parts if self.input_stage is None else self.parts[1:]
+        return Compose(*rest) if len(rest) > 1 else rest[0]
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """Return the parts' pruning points in order."""
