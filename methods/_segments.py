@@ -23,8 +23,11 @@ class OfSegments(OfVideo):
     vision_layer: int | None = None
 
     def draws(self) -> torch.Generator | None:
-        """Return the source of the noise that breaks ties of densities; None breaks them towards the lower index."""
-        return None if self.exact else torch.Generator().manual_seed(self.seed)
+        """Return the source of the noise that breaks ties of densities; None breaks them towards the lower index.
+
+        Always the same noise: it is no choice of the method, and no reason for several runs.
+        """
+        return None if self.exact else torch.Generator().manual_seed(0)
 
     def budgets(self, keep: int, steps: int, size: int) -> list[int]:
         """Return the budgets of `steps` frames of `size` tokens: `keep` in all, spread evenly, or as released."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from uniprune.errors import UserError
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._video import Counts, OfVideo, frames
+from ._video import Counts, OfVideo, alike, frames
 
 TOO_FEW = (
     "EVS keeps the first of {} frames whole, {} tokens, but {} are the budget; use a ratio of at least {:.3g}, more "
@@ -60,12 +61,16 @@ class EVS(OfVideo):
 
     counts: Counts = "release"
 
-    def select(self, view: View, keep: int) -> Tensor:
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         x = frames(view)
-        steps, size = x.shape[:2]
+        steps, size = x.shape[-3:-1]
         if self.counts == "release":
             keep = max(size, math.floor(steps * size * (1 - (1 - self.ratio))))
         elif keep < size:
             raise UserError(TOO_FEW.format(steps, size, keep, 1 / steps))
-        change = 1 - F.cosine_similarity(x[1:], x[:-1], dim=-1)
-        return top_k(torch.cat((torch.full_like(x[:1, :, 0], torch.inf), change)).flatten(), keep)
+        change = 1 - F.cosine_similarity(x[..., 1:, :, :], x[..., :-1, :, :], dim=-1)
+        first = torch.full_like(x[..., :1, :, 0], torch.inf)
+        return top_k(torch.cat((first, change), dim=-2).flatten(-2), keep)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | None:
+        return self.select(batch, keep) if alike(batch) else None

@@ -12,7 +12,7 @@ from uniprune.pruning.fields import Cosine, Count, Share
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._fastvid import compressed, planned
+from ._fastvid import RELEASES, compressed, planned
 from ._segments import OfSegments, likenesses, runs
 from ._video import frames
 
@@ -23,19 +23,19 @@ from ._video import frames
     code="LunarShen/FastVID",
     deviations=[
         "Release: the budget is met: each segment has its frames' share of it, and what its frames cannot hold goes to "
-        "the segment's most attended tokens. The release (`counts=release`) loses it: 60 tokens instead of 120 of 300 "
-        "in one stored case.",
+        "the segment's most attended tokens.",
         "Release: the rule is that of its Qwen2.5-VL code; its LLaVA code keeps tokens in every frame and has "
         "threshold 0.9.",
         "Release: attention is what a token receives, mean over queries; the release attends from the mean query of a "
         "frame to the mean keys of merged patches.",
-        "Release: ties of densities go to the lower index; the release adds random noise up to 1e-6, which "
-        "`counts=release` draws from `seed`, alike for every prompt.",
+        "Release: ties of densities go to the lower index; the release adds random noise up to 1e-6, which is the same "
+        "for every prompt and seed with `counts=release`.",
         "Release: as released, tokens go into every frame that takes any in, and a frame's own such tokens into the "
         "others, too.",
         "Release: fewer frames than `segments`, an image among them, are segments of one frame; the release fails. "
         "A view with several grids is refused: tiles, or GLM's frames.",
     ],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class FastVID(OfSegments):

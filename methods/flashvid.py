@@ -12,7 +12,7 @@ from uniprune.pruning.fields import Cosine, Positive, Share
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._flashvid import clustered, picked
+from ._flashvid import RELEASES, clustered, picked
 from ._segments import OfSegments, likenesses, runs
 from ._trees import trees
 from ._video import frames
@@ -29,10 +29,11 @@ from ._video import frames
         "segment of one frame it clusters picked tokens, too, and may write a place twice (here, the cluster once).",
         "Release: `counts=release` keeps `expansion` times the ratio; the release cuts that to 0.3 before layer 20. "
         "Such a cut is `flashvid+fastv` with fastv.layer=20, each of the two with the root of the ratio.",
-        "Release: ties of densities go to the lower index; `counts=release` adds its noise to 1e-6, drawn by `seed`.",
+        "Release: ties of densities go to the lower index; `counts=release` adds noise to 1e-6, the same always.",
         "Release: an image is a video of one frame. A view with several grids is refused: tiles, or GLM's frames. "
         "Qwen3-VL's marks of frames stay; the release drops them.",
     ],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class FlashVID(OfSegments):

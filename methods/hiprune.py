@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Bound, Share
-from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import TowerLayer, View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._hiprune import around
+from ._hiprune import frames, hierarchical
 
 Depth = Annotated[float, Bound(0, 1, above=True)]
 
@@ -67,8 +66,8 @@ class HiPrune(PreLLM):
         """The middle and the deep layer."""
         return (self.object_layer, self.vision_layer)
 
-    def select(self, view: View, keep: int) -> Tensor:
-        deep = view.vision.received(self.vision_layer)
-        anchors = top_k(view.vision.received(self.object_layer), round(keep * self.alpha / 5))
-        scores = deep.index_fill(0, around(anchors, view.grids), torch.finfo(deep.dtype).max)
-        return top_k(scores.index_fill(0, anchors, torch.inf), keep).sort().values
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        middle, deep = (view.vision.received(layer) for layer in self.vision_layers)
+        return hierarchical(middle, deep, frames(view), round(keep * self.alpha / 5), keep)
+
+    select_batch = select

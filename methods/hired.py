@@ -23,9 +23,8 @@ Regions = Literal["strips", "tiles"]
     paper="arXiv 2408.10945",
     code="hasanar1f/HiRED",
     deviations=[
-        "Paper: regions of the whole image are runs of its raster, as released, so that with more than one column of "
-        "tiles the budget goes to other tiles than those that are attended to. `regions=tiles` counts in the part that "
-        "a tile shows; this is ours, and refused where the arrangement of tiles is unknown (InternVL, SmolVLM).",
+        "Paper: regions of the whole image are runs of its raster, as released. `regions=tiles` counts in the part "
+        "that a tile shows; this is ours, and refused where the arrangement of tiles is unknown (InternVL, SmolVLM).",
         "Release: the budget is met by largest remainders, and what a tile has no tokens for goes to others; there "
         "both are lost, 358 tokens of 360 in one stored case (`counts=release`).",
         "Release: padding of LLaVA-NeXT's tiles is not chosen; there it is, and cut off later. Newlines stay.",
@@ -37,6 +36,11 @@ Regions = Literal["strips", "tiles"]
         "the last layers that see the whole image where the tower has no CLS token.",
         "Release: original positions are kept (`positions=compact` renumbers).",
     ],
+    releases={
+        "test_methods_tiles.test_the_budget_goes_where_attention_is_only_if_regions_are_what_tiles_show": "With more "
+        "than one column of tiles the budget goes to other tiles than those that are attended to: regions of the "
+        "whole image are runs of its raster (`regions=strips`), not what the tiles show (`regions=tiles`).",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class HiRED(OfTiles):

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.fields import Count
 from uniprune.pruning.functional import complement
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._holov import crop_sizes, picks, shared_out
+from ._holov import most_attended
 
 Overflow = Literal["refill", "zeros"]
 
@@ -65,10 +67,11 @@ class HoloV(PreLLM):
     vision_layer: int | None = None
 
     def select(self, view: View, keep: int) -> Selection:
-        attention = view.vision.importance(self.vision_layer)
-        count = len(attention)
-        sizes = crop_sizes(count, self.crops or max(1, int(1024 / 576 * count / keep)))
-        chosen = picks(attention, sizes, shared_out(attention, sizes, keep, refill=self.overflow == "refill"))
-        empty = complement(count, chosen)[: keep - len(chosen)]
+        chosen = most_attended(view.vision.importance(self.vision_layer), self.crops, keep, self.overflow == "refill")
+        empty = complement(len(view.tokens), chosen)[: keep - len(chosen)]
         zeros = view.tokens.new_zeros(len(empty), view.tokens.shape[1])
         return Selection(torch.cat((chosen, empty)), torch.cat((view.tokens[chosen], zeros)) if len(empty) else None)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | None:
+        attention = batch.vision.importance(self.vision_layer)
+        return most_attended(attention, self.crops, keep, refill=True) if self.overflow == "refill" else None

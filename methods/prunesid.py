@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import Literal
 
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.view import View
@@ -24,8 +21,7 @@ Reading = Literal["llava", "qwen"]
     code="ZhengyaoFang/PruneSID",
     deviations=[
         "Paper: its compression ratio by the image's information is not in the release; the budget is fixed.",
-        "Release: components are exact, in float64. The release approximates them at random, without a seed: two runs "
-        "share 55 to 100 % of their tokens.",
+        "Release: components are exact, in float64.",
         "Release: of groups with equally many picks the first is served first; the release's sort is unstable, which "
         "changes up to 7 tokens at 68 or more.",
         "Release: the class token, which it counts, is left out, as other families cannot project it (`cls=true`).",
@@ -38,6 +34,10 @@ Reading = Literal["llava", "qwen"]
         "Release: towers without a CLS token other than Qwen2-VL's do as that; with `reading=llava` scores are there "
         "the attention that a token receives. Both are ours.",
     ],
+    releases={
+        "test_releases_2026.test_prunesid_chooses_otherwise_with_every_seed": "It is not deterministic: components "
+        "are approximated from random numbers without a seed, and two runs share 55 to 100 % of their tokens.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class PruneSID(PreLLM):
@@ -59,7 +59,7 @@ class PruneSID(PreLLM):
     reading: Reading | None = None
     cls: bool = False
     vision_layer: int | None = None
-    loadings: ClassVar[Callable[[Tensor, int], Tensor]] = staticmethod(components)
+    loadings = staticmethod(components)
     """Sizes [N, k] of the loadings of features [N, C] on the k leading components."""
 
     def select(self, view: View, keep: int) -> Selection:

@@ -12,6 +12,7 @@ from uniprune.pruning.coverage import most_covering
 from uniprune.pruning.fields import Weight
 from uniprune.pruning.functional import cosine_similarity
 from uniprune.pruning.view import Space, View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
 Combine = Literal["product", "sum"]
@@ -63,8 +64,10 @@ class SCOPE(PreLLM):
     vision_layer: int | None = None
     scale_invariant: ClassVar[bool] = True
 
-    def select(self, view: View, keep: int) -> Tensor:
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         similarity = cosine_similarity(view.features(self.space))
         if self.combine == "product":
             return most_covering(similarity, keep, factor=view.vision.importance(self.vision_layer) ** self.alpha)
-        return most_covering(similarity, keep, bonus=view.vision.cls(self.vision_layer).sum(0) ** self.alpha)
+        return most_covering(similarity, keep, bonus=view.vision.cls(self.vision_layer).sum(-2) ** self.alpha)
+
+    select_batch = select

@@ -16,8 +16,7 @@ from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
 from ._cuts import Cuts
-
-SMALL = 1e-8
+from ._transprune import RELEASES, SMALL, share
 
 
 @register_method(
@@ -27,8 +26,6 @@ SMALL = 1e-8
     deviations=[
         "Paper: transition and attention have equal weights, as released; the paper's formula weighs them, and also "
         "ranks by transition alone, for which the release has no switch.",
-        "Paper: it writes of changes of representations; the release compares what enters attention and MLP, after "
-        "the norm, with what leaves them, before the residual connection.",
         "Release: original positions are kept; the release renumbers at every cut, which is not offered (see "
         "`pyramiddrop`).",
         "Release: counts are rounded instead of floored. Transitions are shares of each prompt, not of a batch.",
@@ -36,10 +33,11 @@ SMALL = 1e-8
         "Ours: norms after attention and MLP, which some decoders have, are not part of them. Linear attention counts "
         "as attention.",
     ],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class TransPrune(Cuts):
-    """Ranks tokens by their transitions inside layers and the text's attention (Li et al., CVPR 2026, arXiv 2507.20630).
+    """Ranks tokens by transitions inside layers and the text's attention (Li et al., CVPR 2026, arXiv 2507.20630).
 
     A transition is the ratio of lengths after and before an attention or MLP, times e ** (1 - cosine) as a share of the
     prompt. Before layers 7, 9 and 12 of 32, the transitions of layers 6 to K - 1 and the mean attention that the text
@@ -51,7 +49,7 @@ class TransPrune(Cuts):
     Cost: transitions of all tokens in six layers, the text attention rows of three.
 
     Args:
-        accumulated: layers whose transitions are added; by default all between the one before the first cut and the last.
+        accumulated: layers whose transitions are added; by default all from the one before the first cut to the last.
     """
 
     layer: NonNegative = 7
@@ -67,15 +65,10 @@ class TransPrune(Cuts):
     def look(self, passage: Passage) -> Tensor:
         before, after = at_least_float32(passage.entering), at_least_float32(passage.leaving)
         turned = (1 - torch.cosine_similarity(before, after, dim=-1)).exp().where(passage.real, 0)
-        stretched = after.norm(dim=-1) / before.norm(dim=-1).clamp(min=SMALL)
+        stretched: Tensor = after.norm(dim=-1) / before.norm(dim=-1).clamp(min=SMALL)
         return stretched * turned / turned.sum(-1, keepdim=True)
 
     def select(self, view: View, keep: int) -> Tensor:
         attention = view.upcoming(view.following).mean((0, 1))
         transition = sum(view.seen, torch.zeros_like(attention))
         return top_k(share(transition) + share(attention), keep)
-
-
-def share(scores: Tensor) -> Tensor:
-    """[N] scores as shares of their sum."""
-    return scores / (scores.sum() + SMALL)

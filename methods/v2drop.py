@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from uniprune.pruning.fields import NonNegative, Share
 from uniprune.pruning.functional import at_least_float32, top_k
@@ -24,15 +25,18 @@ from ._cuts import Cuts
     code="xuyang-liu16/V2Drop",
     deviations=[
         "Paper: the measure is the length of the difference, as released; there a cosine is commented out.",
-        "Release: counts are rounded, of the tokens at the first cut, instead of floored at each; other ratios than the "
-        "released ones, for which it has no option, are interpolated.",
-        "Release: its last cut keeps a share of 0, of which one token is left; here, too.",
+        "Release: counts are rounded, of the tokens at the first cut, instead of floored at each; other ratios than "
+        "the released ones, for which it has no option, are interpolated.",
         "Release: prompts of any layout and several images work; LLaVA's copy takes tokens 35 to 610 of every longer "
         "prompt for the image. Differences are taken in float32.",
         "Release: Qwen2-VL's copy cuts before layers 3, 16 and 22 of 28 to 1/4, 1/80 and one token: `layers=[3,16,22] "
         "left=[0.25,0.0125,0]`.",
         "Ours: where a decoder adds visual features to the output of a layer (deepstack), they count as change.",
     ],
+    releases={
+        "test_releases_2026.test_a_ratio_of_nothing_leaves_v2drop_a_token": "A ratio of 0 leaves one token: visual "
+        "tokens never vanish.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class V2Drop(Cuts):
@@ -55,7 +59,7 @@ class V2Drop(Cuts):
         return [Look(layer - 1) for layer in layers]
 
     def look(self, passage: Passage) -> Tensor:
-        return (at_least_float32(passage.leaving) - at_least_float32(passage.entering)).norm(dim=-1)
+        return vector_norm(at_least_float32(passage.leaving) - at_least_float32(passage.entering), dim=-1)
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(view.seen[-1], keep)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._vidcom2 import frame_counts, likeness, steady
-from ._video import OfVideo, frames
+from ._vidcom2 import least_typical, steady, typicality
+from ._video import OfVideo, alike, frames
 
 
 @register_method(
@@ -50,14 +49,9 @@ class VidCom2(OfVideo):
             is not the budget and `exact` is False.
     """
 
-    def select(self, view: View, keep: int) -> Tensor:
-        x = steady(frames(view))
-        to_video = likeness(x, x.mean((0, 1)))
-        typical = to_video + likeness(x, x.mean(1, keepdim=True))
-        counts = frame_counts(-to_video.mean(1), x.shape[1], self.ratio)
-        rank = torch.stack([top_k(-frame, len(frame)).argsort() for frame in typical])
-        taken = (rank < counts[:, None]).flatten()
-        if self.counts == "release":
-            return taken.nonzero()[:, 0]
-        order = top_k(-typical.flatten(), taken.numel())
-        return order[taken[order].byte().argsort(descending=True, stable=True)[:keep]]
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        typical, counts = typicality(steady(frames(view)), self.ratio)
+        return least_typical(typical, counts, None if self.counts == "release" else keep)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | None:
+        return self.select(batch, keep) if alike(batch) else None

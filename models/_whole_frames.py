@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from uniprune.modeling.adapter import TextAfter
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
 
@@ -35,6 +36,10 @@ class WholeFrames(Qwen2_5_VL):
     def whole_image_blocks(self) -> Sequence[int]:
         """All."""
         return range(len(self.vision_blocks()))
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """vLLM prunes no images of most of them."""
+        return {}
 
     def patch_places(self, grids: Sequence[Grid]) -> Tensor:
         """The next `merge` x `merge` places of each token, in raster order."""

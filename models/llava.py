@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Tried
+from uniprune.modeling.adapter import ModelAdapter, Tried
 from uniprune.modeling.input_forms import SquareForms, check_processor
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import CLIP, PatchGridAdapter
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model
@@ -105,6 +106,10 @@ class Llava(PatchGridAdapter):
         """None, if the states of one block are projected."""
         several = isinstance(self.model.config.vision_feature_layer, (list, tuple))
         return "the states of several of its blocks are projected side by side" if several else None
+
+    def merging_parts(self, block: Any) -> tuple[nn.Module, nn.Module, nn.Module] | None:
+        """Patches are projected one by one, wherever they are."""
+        return block.self_attn.k_proj, block.layer_norm2, block.mlp
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the CLIP (or SigLIP) encoder."""

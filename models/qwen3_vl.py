@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import Tried
+from uniprune.modeling.adapter import TextAfter, Tried
 from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.modeling.tiny import IMAGE_END, IMAGE_START, VIDEO
 from uniprune.registry import register_model
@@ -58,10 +58,20 @@ class Qwen3VL(WholeFrames):
         """Time stamps and marks stand between the frames of a video."""
         return ClipsOverRuns(self.model.config.video_token_id)
 
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """After what is left of an image; frames of a video are followed by marks with ids of their own."""
+        config = self.model.config
+        return {config.image_token_id: "kept", config.video_token_id: "unpruned"}
+
     def token_parts(self) -> Sequence[nn.Module]:
         """The mergers of the blocks that feed the first decoder layers."""
         mergers: Sequence[nn.Module] = self.vision.deepstack_merger_list
         return mergers
+
+    def part_blocks(self) -> Sequence[int]:
+        """Those that feed them."""
+        blocks: Sequence[int] = self.vision.deepstack_visual_indexes
+        return blocks
 
 
 @register_model("qwen3_vl_moe", tiny=TinyQwen3VLMoe)

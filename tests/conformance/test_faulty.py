@@ -26,6 +26,7 @@ CAUGHT_BY = {
     "duplicates": {"unique"},
     "environment": {"process state"},
     "global_random": {"random state", "repeatable"},
+    "half_looks": {"float32 scores"},
     "half_scores": {"float32 scores"},
     "ignores_ratio": {"follows the ratio"},
     "kernel": {"attention kernels"},

@@ -19,8 +19,24 @@ pytestmark = pytest.mark.end_to_end
 OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("uniprune.methods.")]
 VIDEO = {"evs", "vidcom2", "fastvid", "flashvid"}
 """Methods that compare the frames of one grid, and refuse views of several."""
+TEXT_TOWER = {"trim"}
+"""Methods that need the text tower of the vision tower, which no family has."""
 TILED = ("llava_next", "llava_next-mistral", "llava_onevision", "llava_next_video", "smolvlm", "idefics3")
 """Families whose images are several grids."""
+SEQUENCES = (
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "glm4v",
+    "glm4v_moe",
+    "glm46v",
+)
+TILES = ("llava", "llava-siglip-qwen2", "internvl", "internvl-qwen3", "internvl-qwen3_moe", "gemma3")
+TOWER = {"random-tower": (*SEQUENCES, *TILES), "pixelprune": SEQUENCES, "tome": ("llava", "llava-siglip-qwen2")}
+"""Methods inside the tower -> families whose towers can drop patches as they do; others are refused by name."""
 ONCE = {
     "cost",
     "bfloat16",
@@ -55,8 +71,20 @@ VARIANTS = [
     ("cdpruner+fitprune", {"scope": "tile"}, "llava_next"),
     ("fopru", {"scope": "tile", "strategy": "row"}, "llava_next"),
     ("dart", {"order": "release"}, "qwen3_vl"),
+    ("random-tower+fastv", {}, "qwen2_5_vl"),
+    ("random-tower", {"block": "2"}, "internvl"),
+    ("tome+fastv", {"inflection": "-1"}, "llava"),
 ]
 """Other ways of asking: several images as one, tiles apart, compositions, adaptive counts, merging, schedules."""
+MORE = [
+    ("trim", {"text": "llm"}, "llava"),
+    ("trim", {"text": "llm", "adaptive": "true"}, "qwen2_5_vl"),
+    ("prunesid", {"cls": "true", "scope": "tile", "order": "release"}, "llava_next"),
+    ("hired", {"regions": "tiles"}, "llava_next"),
+    ("hired", {"counts": "release"}, "internvl"),
+    ("vscan", {"counts": "release"}, "llava"),
+]
+"""The same, in `make test-all` only."""
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +132,10 @@ def accepting(name: str) -> list[str]:
 
 
 def accepts(name: str, family: str) -> bool:
-    """Check whether a method takes the images of a family; see test_video_methods.py."""
-    return name not in VIDEO or family not in TILED
+    """Check whether a method takes images of a family, as pixels; other files of this folder have the others."""
+    if METHODS.get(name).kind == "input" or name in TEXT_TOWER or (name in VIDEO and family in TILED):
+        return False
+    return family in TOWER.get(name, (family,))
 
 
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
@@ -127,14 +157,16 @@ def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch
 
 def test_the_sample_has_every_method_family_and_setting() -> None:
     methods, families = zip(*(case.values for case in full() if not case.marks), strict=True)
-    assert {*methods} == {*OURS}
+    assert {*methods} == {name for name in OURS if accepting(name)}
     assert {*families} == {*FAMILIES}
     _, families, *settings = zip(*(case.values for case in others() if not case.marks), strict=True)
     assert {*families} == {*FAMILIES}
     assert {*zip(*settings, strict=True)} == {*OTHER}
 
 
-@pytest.mark.parametrize(("name", "settings", "family"), VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "settings", "family"), [*VARIANTS, *(sampled(*one, taken=False) for one in MORE)], ids=str
+)
 def test_other_settings_keep_all_rules(name: str, settings: dict[str, str], family: str, models: Models) -> None:
     check(MethodUnderTest(MethodSpec(name, settings=settings).pruner(), family, models), JUDGING)
 
@@ -144,3 +176,13 @@ def test_a_refused_family_is_reported() -> None:
     findings = list(examine(MethodUnderTest(pruner, "internvl", Models()), JUDGING))
     assert {one.result.outcome for one in findings} == {"n.a."}
     assert "refuses this family: the projector" in findings[0].result.detail
+    for name in TEXT_TOWER:
+        found = list(examine(MethodUnderTest(MethodSpec(name).pruner(), "llava", Models()), JUDGING[:1]))
+        assert [one.result.outcome for one in found] == ["n.a."]
+        assert "refuses this family: checkpoints of Llava carry no text tower" in found[0].result.detail
+
+
+def test_checks_of_tokens_do_not_apply_to_input_stages() -> None:
+    findings = list(examine(MethodUnderTest(METHODS.get("resize")(), "llava", Models()), JUDGING))
+    assert {one.result.outcome for one in findings} == {"n.a."}
+    assert "Resize changes images before they are processed" in findings[0].result.detail

@@ -22,6 +22,8 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.fopru import FoPru
 from uniprune.methods.none import NoPruning
 from uniprune.methods.random_pre import RandomPre
+from uniprune.methods.transprune import TransPrune
+from uniprune.methods.v2drop import V2Drop
 from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import PreLLM, Pruner, Selection
 from uniprune.pruning.view import View
@@ -111,9 +113,14 @@ class Own(FixedAnswer):
         (FastV(ratio=0.5), 0),
         (Merge(ratio=0.5), 0),
         (DivPrune(ratio=0.5) >> FastV(ratio=0.5), 0),
+        (V2Drop(ratio=0.5), 0),
+        (TransPrune(ratio=0.5), 0),
         (Own(answer=lambda view, keep: torch.arange(len(view.tokens) // 2, device=view.tokens.device)), 1),
     ],
-    ids=["chosen on the host", "before the model", "inside", "merging", "two stages", "a number of its own"],
+    ids=[
+        *("chosen on the host", "before the model", "inside", "merging", "two stages", "looking at layers"),
+        *("looking inside layers", "a number of its own"),
+    ],
 )
 def test_nothing_waits_while_layers_are_queued(
     family: str, pruner: Pruner, inside: int, images: tuple[int, ...]

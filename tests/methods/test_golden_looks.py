@@ -101,7 +101,7 @@ def cut(stage: Case, case: Case, method: Any, left: Tensor, seen: list[Tensor]) 
 
 
 class Heads:
-    """What `llama_attention` reads of a case."""
+    """The part of a case that `llama_attention` reads."""
 
     def __init__(self, case: Case) -> None:
         self.head_dim, self.dtype = case.head_dim, case.dtype

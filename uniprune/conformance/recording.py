@@ -88,11 +88,13 @@ class RecordingPruner(Pruner):
         inner: the method.
         decisions: calls of `select` so far.
         errors: exceptions of `select` so far.
+        passages: calls of `look` so far, with the method that looked.
     """
 
     inner: Pruner
     decisions: list[RecordedDecision] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
+    passages: list[tuple[Pruner, Passage]] = field(default_factory=list)
     prompt_aware: ClassVar[bool] = True  # copies of views hold text
 
     def __post_init__(self) -> None:
@@ -122,7 +124,8 @@ class RecordingPruner(Pruner):
         recorders: dict[int, RecordingPruner] = {}
         stages = []
         for stage in self.inner.schedule(num_layers):
-            own = RecordingPruner(inner=stage.pruner, decisions=self.decisions, errors=self.errors)
+            shared = {name: getattr(self, name) for name in ("decisions", "errors", "passages")}
+            own = RecordingPruner(inner=stage.pruner, **shared)
             stages.append(dataclasses.replace(stage, pruner=recorders.setdefault(id(stage.pruner), own)))
         return tuple(stages)
 
@@ -135,7 +138,8 @@ class RecordingPruner(Pruner):
         return self.inner.looks(layers)
 
     def look(self, passage: Passage) -> Tensor:
-        """Return the method's rows."""
+        """Return the method's rows and record the call."""
+        self.passages.append((self.inner, passage))
         return self.inner.look(passage)
 
     def select(self, view: View, keep: int) -> Tensor | Selection:

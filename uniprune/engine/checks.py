@@ -21,6 +21,9 @@ from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import placed
 from uniprune.utils.process_state import SETTINGS
 
+BIASED = ("eager", "sdpa")
+"""Attention kernels that take values to add to logits."""
+
 
 # --- at entry ---------------------------------------------------------------------------------------------------
 def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
@@ -83,6 +86,21 @@ def _check_tower(adapter: ModelAdapter, pruner: Pruner, stage: Stage | None) -> 
             f"{name} drops patches inside the vision tower, but this family's tower cannot drop patches: {reason}; use "
             "a method that acts after the tower"
         )
+    if stage.plan is not None and adapter.merging_parts(adapter.vision_blocks()[0]) is None:
+        raise UnsupportedError(
+            f"{name} merges patches wherever they are, but this family joins neighbouring patches to tokens after its "
+            "tower; use a method that drops tokens, or a family that projects patches one by one, as LLaVA-1.5"
+        )
+    if stage.plan is not None and (kernel := adapter.vision.config._attn_implementation) not in BIASED:
+        raise UnsupportedError(
+            f"{name} adds the sizes of merged tokens to attention logits, which {kernel} of the vision tower does not "
+            f"take; load the model with one of {', '.join(BIASED)}"
+        )
+    if stage.plan is None and not (stage.pruner.exact or adapter.packed):
+        raise UnsupportedError(
+            f"{name} chooses how many patches stay, but this family's tower encodes tiles side by side, which must be "
+            "as many; use a method that keeps a fixed number, or a family whose tower takes one sequence, as Qwen's do"
+        )
     if stage.block > last:
         raise UserError(
             f"{name} acts before block {stage.block} of the vision tower, but the model uses its blocks 0..{last} only"
@@ -108,18 +126,23 @@ def check_shareable(stages: Iterable[Stage]) -> None:
 
 
 def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:
-    if pruner.positions != "compact":
+    if pruner.positions == "original":
         return
     rope = getattr(adapter.decoder.config, "rope_parameters", None) or {}
-    if "mrope_section" in rope:
+    if pruner.positions == "vllm" and not adapter.text_after():
+        raise UnsupportedError(
+            f'positions="vllm" is defined for families whose images vLLM prunes, not for {type(adapter).__name__}; '
+            'use positions="original"'
+        )
+    if pruner.positions == "compact" and "mrope_section" in rope:
         raise UnsupportedError(
             'positions="compact" is defined for one-dimensional rotary positions only, and this model has M-RoPE; '
             'use positions="original"'
         )
     if any(layers):
         raise UnsupportedError(
-            f'positions="compact" needs pruning before layer 0, not at layers {layers}: earlier layers have already '
-            'used the original positions; use positions="original"'
+            f'positions="{pruner.positions}" needs pruning before layer 0, not at layers {layers}: earlier layers have '
+            'already used the original positions; use positions="original"'
         )
 
 
@@ -152,7 +175,8 @@ def process_settings() -> dict[str, Any]:
 
 def restore(before: dict[str, Any]) -> list[str]:
     """Set the settings that differ from `before` back, and return their names."""
-    changed = [name for name, value in before.items() if SETTINGS[name][0]() != value]
+    now = process_settings()
+    changed = [name for name in before if now[name] != before[name]] if now != before else []
     for name in changed:
         SETTINGS[name][1](before[name])
     return changed

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MIXERS = ("self_attn", "linear_attn")
 """Names of a layer's attention."""
 BESIDE = ("act_fn", "per_layer_input_gate", "per_layer_projection")
-"""Other modules of a layer than attention, MLP and norms, which neither belong to these nor add to what they compute."""
+"""Further modules of a layer, besides norms, that neither belong to attention or MLP nor add to what they compute."""
 
 
 def looks_of(stages: Iterable[Stage]) -> dict[Look, list[Pruner]]:

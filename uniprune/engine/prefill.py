@@ -26,6 +26,7 @@ from uniprune.engine.layer_kinds import check_marked, gathered_arguments
 from uniprune.engine.looks import Looks
 from uniprune.engine.preparation import Preparation
 from uniprune.engine.report import PrefillReport
+from uniprune.engine.served_positions import vllm_positions
 from uniprune.engine.stage_groups import StageInput
 from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
@@ -91,6 +92,8 @@ class Prefill(Forward):
         self._moves: list[Move] = []
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
+        self._position_ids = position_ids
+        self._served: Tensor | None = None  # [3, B, n] position ids, if they are vLLM's
         self._unchecked: list[Choices] = []
         self._left: DeviceTokens | None = None  # None until something was pruned
         self._placed: Tensor | None = None  # see `_origins`
@@ -201,6 +204,9 @@ class Prefill(Forward):
         if self._pruner.positions == "compact":
             rows, shift = renumbered(dropped.now.kept, self.batch.tokens.real.numpy())
             self._rotary_rows, self._shift = sent(rows, hidden.device), sent(shift, self._embeds.device)
+        elif self._pruner.positions == "vllm":
+            own = self._position_ids, self._next_position, dropped.now.index(self._embeds.device)
+            self._served, self._shift = vllm_positions(self._adapter.text_after(), self.batch.tokens, *own)
         return take(dropped.hidden, dropped.columns)
 
     def _check(self) -> None:
@@ -233,7 +239,11 @@ class Prefill(Forward):
     def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], now: DeviceTokens) -> dict[str, Any]:
         """Return the arguments of `layer` for the tokens that are left."""
         tokens = self.batch.tokens
-        return gathered_arguments(self._adapter, layer, hidden, kwargs, now, self._rotary_rows, tokens)
+        arguments = gathered_arguments(self._adapter, layer, hidden, kwargs, now, self._rotary_rows, tokens)
+        if self._served is not None:
+            own = self._adapter.decoder.rotary_emb(hidden, self._served.to(hidden.device))
+            arguments["position_embeddings"] = own
+        return arguments
 
     # --- at the end ---------------------------------------------------------------------------------------------
     def after_model(self) -> PrefillReport:

@@ -168,13 +168,6 @@ class TowerStage:
         kept = np.concatenate([start + one for (start, _), one in zip(consecutive(sizes), self.kept, strict=True)])
         rows = places[kept].ravel()
         if not packed:
-            counts = {len(one) for one in self.kept}
-            if len(counts) > 1:
-                raise UnsupportedError(
-                    f"{type(self._stage.pruner).__name__} keeps {min(counts)} to {max(counts)} tokens of tiles that "
-                    "this tower encodes side by side, which must be as many; use a method that keeps a fixed number, "
-                    "or a family whose tower takes sequences"
-                )
             rows = np.concatenate((rows, *[np.arange(len(sizes)) * shape[1]] * adapter.has_cls))
         self._whole, self._rows = shape, sent(np.sort(rows), hidden.device)
         left = flat[self._rows]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.kept_tokens import Bools, Ints
-from uniprune.engine.tower_attention import exchanged, received
+from uniprune.engine.tower_attention import exchanged, from_others, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter, Span
 from uniprune.modeling.image_layout import ImageLayout
@@ -34,15 +34,6 @@ class DroppingStage(Protocol):
     @property
     def work(self) -> list[TowerWork]:
         """The work on every image or tile."""
-
-    def before_block(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the arguments of a block."""
-
-    def after_last(self, output: Any) -> Any:
-        """Return the output of the last block."""
-
-    def after_part(self, output: Any) -> Any:
-        """Return the output of a part that runs once per token."""
 
 
 class Vision(Protocol):
@@ -216,6 +207,10 @@ class VisionCapture:
     def _received(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
         return received(query, key, scale, self._spans(layer))[..., None]
+
+    def _from_others(self, layer: int) -> Tensor:
+        query, key, scale = self._projections(layer)
+        return from_others(query, key, scale, self._spans(layer), skip=int(self.adapter.has_cls))[..., None]
 
     def _cls(self, layer: int) -> Tensor:
         self._require_cls("CLS attention")

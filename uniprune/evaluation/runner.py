@@ -29,7 +29,7 @@ from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
-from uniprune.pruning.budget import tokens_per_layer
+from uniprune.pruning.budget import declared
 from uniprune.pruning.placement import placed
 from uniprune.results.predictions import Prediction
 from uniprune.results.remarks import ABOVE, BELOW, CONTEXT, CUT, WINDOWED
@@ -246,8 +246,8 @@ class Runner:
             return None
         if self._average is not None and self._stages:
             return self._average * report.initial
-        layers, sizes = self._loaded.num_layers, [len(group.ranks) for group in report.groups]
-        return sum(sum(tokens_per_layer(size, self._stages, layers)) for size in sizes) / layers
+        layers = self._loaded.num_layers
+        return sum(sum(declared(grids, self._stages, layers)) for grids in report.grids) / layers
 
     def _shrink(self, batch: list[EncodedRequest], error: RuntimeError) -> None:
         """Halve the batch size if memory ran out; re-raise any other error."""

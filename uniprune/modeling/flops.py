@@ -57,8 +57,8 @@ class CostModel:
         ]
         self._projector = products(adapter.projector, bare=bare)
         inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
-        self._merging = sum(map(products, adapter.token_parts()))
-        once = sum(block for block, *_ in self._blocks) + self._merging + inside
+        self._parts = list(zip(map(products, adapter.token_parts()), adapter.part_blocks(), strict=True))
+        once = sum(block for block, *_ in self._blocks) + sum(part for part, _ in self._parts) + inside
         self._patch = products(adapter.vision, bare=bare) - once
         self._image = cache(self._image_cost)
 
@@ -81,7 +81,8 @@ class CostModel:
             work: of the tower on every image, where it drops or merges tokens.
         """
         grids = list(images)
-        each = [self._image(*one) for one in zip(grids, work or [WholeImage()] * len(grids), strict=True)]
+        works: Sequence[TowerWork] = work or [WholeImage()] * len(grids)
+        each = [self._image(grid, one) for grid, one in zip(grids, works, strict=True)]
         return Flops(
             vision=sum(tower for tower, _ in each),
             projector=sum(projector for _, projector in each),
@@ -100,14 +101,17 @@ class CostModel:
         return count
 
     def _image_cost(self, grid: Grid, work: TowerWork) -> tuple[int, int]:
-        """Count tower and projector on one image; after the blocks all its places are left."""
-        t, h, w = grid
-        tower = 2 * (self._patch * self._adapter.patches(grid) + self._merging * t * h * w)
+        """Count tower and projector on one image; after the last block all its places are left."""
+        adapter, tokens = self._adapter, math.prod(grid)
+        tower = 2 * self._patch * adapter.patches(grid)
+        for part, block in self._parts:
+            left = work.spans(adapter, grid, block)[1] // adapter.merge**2
+            tower += 2 * part * (left if block < adapter.last_block() else tokens)
         for number, (linear, attention, inner) in enumerate(self._blocks):
-            spans, after = work.spans(self._adapter, grid, number)
+            spans, after = work.spans(adapter, grid, number)
             tower += 2 * (attention * sum(spans) + (linear - attention) * after)
             tower += 4 * inner * sum(span * span for span in spans)
-        return tower, 2 * self._projector * t * h * w
+        return tower, 2 * self._projector * tokens
 
 
 def decoder_layer(layer: Any, routed: int | None = None) -> tuple[int, int]:

@@ -31,6 +31,21 @@ class TowerPatches:
         """Return [N, P] per grid: all pixels of each token, from 0 to 1, of the `pixels` that entered the tower."""
         raise NotImplementedError
 
+    def merging_parts(self, block: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module] | None:
+        """Return the projection to keys, the norm before the MLP and the MLP of a block between which tokens can merge.
+
+        None if merged tokens, which are in no grid, would not fit what comes after the blocks.
+        """
+        return None
+
     def last_block(self) -> int:
         """Return the last block of the tower whose states the model uses."""
         return len(self.vision_blocks()) - 1
+
+    def part_blocks(self) -> Sequence[int]:
+        """Return for each of `token_parts` the block on whose states it runs, by default the last one."""
+        return [self.last_block()] * len(self.token_parts())
+
+    def token_parts(self) -> Sequence[nn.Module]:
+        """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
+        return ()

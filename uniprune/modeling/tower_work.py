@@ -15,6 +15,9 @@ from uniprune.pruning.view import Grid
 class TowerWork(Protocol):
     """Tokens of one encoded image in every block of the tower."""
 
+    def __hash__(self) -> int:
+        """Return the same for equal work."""
+
     def spans(self, adapter: ModelAdapter, grid: Grid, block: int) -> tuple[Sequence[int], int]:
         """Return the lengths of the ranges that attend to each other in a block, and the tokens after its attention."""
 
@@ -53,3 +56,24 @@ class DroppedPatches:
         rows = np.sort(np.concatenate((np.arange(classes), classes + patches)))
         left = np.diff(np.searchsorted(rows, np.cumsum([0, *whole])))
         return [int(length) for length in left if length], len(rows)
+
+
+@dataclass(frozen=True)
+class MergedTokens:
+    """The work on an image whose tokens are merged between attention and MLP of every block from one on.
+
+    Attributes:
+        first: the first of these blocks.
+        lengths: tokens that enter the first one, and that leave it and each later one, a CLS token among them.
+    """
+
+    first: int
+    lengths: tuple[int, ...]
+
+    def spans(self, adapter: ModelAdapter, grid: Grid, block: int) -> tuple[Sequence[int], int]:
+        """Return the one range of the tokens that enter the block, and those that are left for its MLP."""
+        whole = adapter.attention_spans(grid, block)
+        number = block - self.first
+        if not 0 <= number < len(self.lengths) - 1:
+            return whole, sum(whole)
+        return self.lengths[number : number + 1], self.lengths[number + 1]

@@ -1,14 +1,14 @@
 """Base classes of pruning methods: frozen dataclasses with one pure decision, `select`.
 
 Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
-language model (ViT-only methods), larger means inside it. Methods never round, sort, touch a model or keep state: the
+language model (ViT-only methods), larger means inside it; `uniprune.pruning.tower` has methods inside the vision tower. Methods never round, sort, touch a model or keep state: the
 engine requests exactly `keep` indices and does the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uniprune.pruning.view import TowerLayer, View
     from uniprune.pruning.view_batch import ViewBatch
 
-Positions = Literal["original", "compact"]
+Positions = Literal["original", "compact", "vllm"]
 Scope = Literal["image", "prompt", "grid", "tile"]
 Order = Literal["raster", "release"]
 
@@ -55,12 +55,15 @@ class Stage:
             first stage keeps the roundings of a long schedule from adding up.
         pruner: the method that decides.
         block: the first block of the vision tower that receives fewer tokens; None for a choice after the tower.
+        plan: of a method that merges inside blocks, the function that returns how many tokens each block merges, from
+            a tile's tokens, those that shall stay and the number of blocks.
     """
 
     layer: int
     ratio: float
     pruner: Pruner
     block: int | None = None
+    plan: Callable[[int, int, int], Sequence[int]] | None = None
 
     @property
     def keeps_all(self) -> bool:
@@ -78,7 +81,8 @@ class Pruner:
         ratio: share of the visual tokens to keep at the pruning point, in (0, 1]; 1 leaves the model untouched.
         layer: K, the first decoder layer that receives the pruned sequence.
         seed: seed of `view.generator`, mixed with the sample's id.
-        positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short.
+        positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short;
+            "vllm" lets text continue after a pruned image of M-RoPE where vLLM does.
         scope: tokens that share a ratio and a decision: those of each "image", of all images of a "prompt", of each
             "grid" of an image (frame of a clip), or of each "tile" that the vision tower encodes apart (as much of it
             as the prompt has).

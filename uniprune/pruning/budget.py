@@ -69,6 +69,16 @@ def tokens_per_layer(tokens: int, stages: Iterable[Stage], num_layers: int) -> l
     return _entering(tokens, stages, num_layers, keep_count)
 
 
+def declared(grids: Sequence[tuple[int, int, int]], stages: Sequence[Stage], num_layers: int) -> list[int]:
+    """Count the same for a token group of these grids (t, h, w), of which a stage in the tower rounds each apart."""
+    tower = next((stage for stage in stages if stage.block is not None), None)
+    tokens = sum(map(math.prod, grids))
+    if tower is None:
+        return tokens_per_layer(tokens, stages, num_layers)
+    left = sum(t * keep_count(height * width, tower.ratio) for t, height, width in grids)
+    return tokens_per_layer(left, [stage for stage in stages if stage is not tower], num_layers)
+
+
 def layer_average(stages: Iterable[Stage], num_layers: int) -> float:
     """Return the share of visual tokens left, averaged over decoder layers, before any rounding."""
     return sum(_entering(1.0, stages, num_layers, operator.mul)) / num_layers

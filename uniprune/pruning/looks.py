@@ -34,6 +34,8 @@ class Look:
 class Passage:
     """Whole prompts, text included, on their way through a part of a decoder layer; copies of the model's tensors.
 
+    Rules that reduce over tokens read the text, so they are `prompt_aware`, and leave out padding.
+
     Attributes:
         at: the part.
         entering: [B, n, D] states that enter it, float dtype of the model; compute in float32.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from uniprune.errors import UserError
@@ -40,5 +41,29 @@ class InTower(PreLLM):
                 )
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
-        """Return one pruning point: before layer 0 for the language model, before `block` for the tower."""
-        return (Stage(self.layer, self.ratio, self, self.block),)
+        """Return one pruning point: before layer 0 for the language model, before `block` for the tower.
+
+        None at ratio 1, also of a method that chooses its own number of tokens.
+        """
+        return () if self.ratio == 1 else (Stage(self.layer, self.ratio, self, self.block),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergesInTower(InTower):
+    """A method that merges tokens inside the blocks of the vision tower, between attention and MLP.
+
+    `select` is called for every tile in every block that merges something, with `view.block`. It returns the survivors
+    in their order with the means they become, and sets `view.block.merged`. Later blocks add the logarithm of a token's
+    size to the logits of attention to it.
+
+    Args:
+        block: the first block that merges.
+    """
+
+    def plan(self, tokens: int, keep: int, blocks: int) -> Sequence[int]:
+        """Return how many tokens each of `blocks` blocks merges, `tokens` - `keep` in all."""
+        raise NotImplementedError(f"{type(self).__name__} must implement plan(tokens, keep, blocks)")
+
+    def schedule(self, num_layers: int) -> tuple[Stage, ...]:
+        """Return one pruning point, with the plan; none at ratio 1."""
+        return tuple(replace(stage, plan=self.plan) for stage in super().schedule(num_layers))

@@ -121,6 +121,7 @@ def needs(method: type[Pruner]) -> list[str]:
     tower = method.vision_layers is not Pruner.vision_layers or "vision_layer" in method.__dataclass_fields__
     return [
         *["LLM attention"] * (method.llm_attention or method.upcoming_attention),
+        *["states inside the language model"] * (method.looks is not Pruner.looks),
         *["vision tower"] * tower,
         *["question"] * method.__new__(method).prompt_aware,  # needs no fields
     ]
