@@ -1,8 +1,8 @@
 """Base classes of pruning methods: frozen dataclasses with one pure decision, `select`.
 
 Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
-language model (ViT-only methods), larger means inside it; `uniprune.pruning.tower` has methods inside the vision tower. Methods never round, sort, touch a model or keep state: the
-engine requests exactly `keep` indices and does the rest.
+language model (ViT-only methods), larger means inside it; `uniprune.pruning.tower` has methods inside the vision tower.
+Methods never round, sort, touch a model or keep state: the engine requests exactly `keep` indices and does the rest.
 """
 
 from __future__ import annotations
