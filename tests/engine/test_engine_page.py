@@ -18,7 +18,7 @@ from uniprune.engine.tower_hooks import TowerHooks
 from uniprune.methods.fastv import FastV
 
 MOST_FILES = 35
-"""The method's own, 25 of the engine, 5 of adapters and layouts, 3 of what methods share.
+"""The method's own, 26 of the engine, 5 of adapters and layouts, 3 of what methods share.
 
 That tokens stay on the device until the end has divided files: tokens as the CPU and as the device know them, groups of
 one size, their views, answers and stages have one each. docs/engine.md names them all.
