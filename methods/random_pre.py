@@ -39,7 +39,7 @@ class RandomPre(PreLLM):
     random: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
-        return random_subset(len(view.cells), keep, view.generator)
+        return random_subset(view.total, keep, view.generator)
 
     def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
-        return random_subsets(batch.cells.shape[1], keep, batch.generators)
+        return random_subsets(batch.views[0].total, keep, batch.generators)

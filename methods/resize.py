@@ -27,10 +27,10 @@ BICUBIC = 3
     deviations=[
         "Paper: shrinks by a whole number, whatever tokens that leaves; here the budget is met, or the largest number "
         "below it that the model's sizes allow (`form=vtc-bench` shrinks as released; tokens are counted either way).",
-        "Release: shrinks before it converts to RGB, here after it; at ratio 1 the image is not saved as JPEG.",
-        "Release: has Qwen2-VL and LLaVA-OneVision only. LLaVA-1.5 gets a smaller square with interpolated positions, "
-        "InternVL fewer tiles, and below one tile a smaller one, LLaVA-NeXT and LLaVA-OneVision fewer tiles.",
-        "Release: videos are not shrunk; here benchmarks of videos are refused.",
+        "Release: shrinks before it converts to RGB, here after it; at ratio 1 nothing is saved as JPEG.",
+        "Release: Qwen2-VL and LLaVA-OneVision only. LLaVA-1.5 gets a smaller square with interpolated positions, "
+        "LLaVA-NeXT and OneVision fewer tiles, so does InternVL, which gets a smaller one below a tile.",
+        "Release: videos are not shrunk; here they are refused.",
     ],
     releases=RELEASES,
 )
@@ -38,14 +38,12 @@ BICUBIC = 3
 class Resize(InputStage):
     """Shrinks each image until its tokens meet the budget, and prunes nothing (Liao et al., arXiv 2510.07143).
 
-    The largest sizes within the budget are those to which neither a row nor a column of tokens can be added; of these
-    it takes the one whose aspect is nearest to the image's.
+    Of the sizes within the budget that no row or column can be added to, it takes the one nearest in aspect.
 
     Cost: none; the vision tower has less to do, too.
 
     Args:
-        form: "exact" meets the budget or stays below it; "vtc-bench" shrinks both sides by k, ratio 1 / k^2, bicubic,
-            and saves as JPEG of quality 75.
+        form: "exact" meets the budget or stays below; "vtc-bench" divides sides by k, ratio 1 / k^2, and saves as JPEG.
     """
 
     form: Literal["exact", "vtc-bench"] = "exact"
@@ -71,7 +69,7 @@ class Resize(InputStage):
         return image if form.pixels is None else image.resize(form.pixels[::-1], BICUBIC), form
 
     def shrunk(self, image: Image) -> Image:
-        """Return the image with its sides divided by k, rounded down."""
+        """Return the image with sides divided by k, rounded down."""
         k, (width, height) = self.divisor, image.size
         if min(width, height) < k:
             raise ValueError(f"an image of {width}x{height} cannot be shrunk by {k}: no pixel is left of a side")

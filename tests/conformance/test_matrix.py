@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -102,25 +103,39 @@ def sampled(*values: object, taken: bool) -> ParameterSet:
 
 
 def full() -> Iterator[ParameterSet]:
-    """Yield every method on every family; in `make test` on one or two of them."""
+    """Yield every method on every family; in `make test` on one of them, the next one for the next method."""
     for i, name in enumerate(OURS):
-        for j, family in enumerate(FAMILIES):
-            if accepts(name, family):
-                yield sampled(name, family, taken=(i - j) % 3 == 0)
+        for family in accepting(name):
+            yield sampled(name, family, taken=family == in_turn(accepting(name), i))
 
 
 def others() -> Iterator[ParameterSet]:
-    """Yield every method on every family with every other kernel and batch; in `make test` one on one family."""
+    """Yield every method on every family with every other kernel and batch; in `make test` every third method on one.
+
+    `test_covered.py` has all methods with other kernels and batches.
+    """
     for i, name in enumerate(OURS):
-        for j, family in enumerate(FAMILIES):
-            for k, (attention, batch) in enumerate(OTHER if accepts(name, family) else ()):
-                yield sampled(name, family, attention, batch, taken=i % len(FAMILIES) == j and (i + k) % 3 == 0)
+        for family in accepting(name):
+            for other in OTHER:
+                taken = family == in_turn(accepting(name), i) and other == in_turn(OTHER, i // 3) and i % 3 == 0
+                yield sampled(name, family, *other, taken=taken)
+
+
+def in_turn(values: Sequence[Any], i: int) -> Any:
+    """Return value number i, counted round and round."""
+    return values[i % len(values)]
+
+
+def accepting(name: str) -> list[str]:
+    """Return the families of the full tests whose images a method takes."""
+    return [family for family in FAMILIES if accepts(name, family)]
 
 
 def accepts(name: str, family: str) -> bool:
-    """Check whether a method takes the images of a family; see test_video_methods.py and test_tower_stage.py."""
-    shown = name not in TEXT_TOWER and (name not in VIDEO or family not in TILED)
-    return shown and family in TOWER.get(name, (family,))
+    """Check whether a method takes images of a family, as pixels; other files of this folder have the others."""
+    if METHODS.get(name).kind == "input" or name in TEXT_TOWER or (name in VIDEO and family in TILED):
+        return False
+    return family in TOWER.get(name, (family,))
 
 
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
@@ -140,6 +155,15 @@ def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch
     check(MethodUnderTest(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
 
 
+def test_the_sample_has_every_method_family_and_setting() -> None:
+    methods, families = zip(*(case.values for case in full() if not case.marks), strict=True)
+    assert {*methods} == {name for name in OURS if accepting(name)}
+    assert {*families} == {*FAMILIES}
+    _, families, *settings = zip(*(case.values for case in others() if not case.marks), strict=True)
+    assert {*families} == {*FAMILIES}
+    assert {*zip(*settings, strict=True)} == {*OTHER}
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "family"), [*VARIANTS, *(sampled(*one, taken=False) for one in MORE)], ids=str
 )
@@ -156,3 +180,9 @@ def test_a_refused_family_is_reported() -> None:
         found = list(examine(MethodUnderTest(MethodSpec(name).pruner(), "llava", Models()), JUDGING[:1]))
         assert [one.result.outcome for one in found] == ["n.a."]
         assert "refuses this family: checkpoints of Llava carry no text tower" in found[0].result.detail
+
+
+def test_checks_of_tokens_do_not_apply_to_input_stages() -> None:
+    findings = list(examine(MethodUnderTest(METHODS.get("resize")(), "llava", Models()), JUDGING))
+    assert {one.result.outcome for one in findings} == {"n.a."}
+    assert "Resize changes images before they are processed" in findings[0].result.detail

@@ -56,9 +56,10 @@ GRIDS: tuple[list[Grid], ...] = (
     *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
     *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
-ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2", "fastvid", "flashvid", "pixelprune", "tome"}
+ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2", "fastvid", "flashvid", "pixelprune", "tome", "resize"}
 """Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video;
-PixelPrune has no views of several grids; ToMe has those of a tower's block: test_tower_merging."""
+PixelPrune has no views of several grids; ToMe has those of a tower's block: test_tower_merging; those that choose no
+tokens: test_resize."""
 KINDS = ("random", "equal", "zero")
 
 

@@ -1,8 +1,9 @@
 """Host time of the engine in one prefill: `python -m tests.perf.host --method random-pre` (not part of the suite).
 
-A model with the layers of Qwen2.5-VL-7B and hardly any arithmetic prefills one prompt of 1280 visual tokens on the CPU: what
-is left in the method span is the work of the host, which a GPU waits for at batch size 1. The least of many rounds is printed for
-every part of the span, in microseconds, with the operations of torch in it, each of which is a kernel on a GPU.
+A model with the layers of Qwen2.5-VL-7B and hardly any arithmetic prefills one prompt of 1280 visual tokens on the CPU:
+what is left in the method span is the work of the host, which a GPU waits for at batch size 1. For every part of it
+the least CPU time of many rounds is printed, in microseconds, with the operations of torch in it, each of them one
+kernel on a GPU or more, and the Python calls, which do not depend on the load of the machine.
 
 Parts are named after the hook that opens them. `_after_vision` runs while a GPU still computes the tower.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -50,60 +51,57 @@ def small_model() -> Any:
 
 
 class Parts(Timer):
-    """A timer that also notes the CPU seconds of every part of the method span, by the function that opened it."""
+    """A timer that also notes, for every part of the method span, CPU seconds, or the calls and operations in it."""
 
     def __init__(self, adapter: Any) -> None:
         super().__init__(adapter)
-        self.parts: dict[str, float] = defaultdict(float)
-        self.inside: list[tuple[str, float]] = []
-        self.count: Counting | None = None
+        self.counting = "seconds"
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls, self.operations = Counter[str](), Counter[str]()
 
     @contextmanager
     def span(self, name: Any) -> Iterator[None]:
         """Open a span."""
-        frame: Any = sys._getframe(2)
-        label = frame.f_code.co_name
-        if self.count is not None:
-            self.count.label = label
-        start = time.thread_time()
-        try:
-            yield
-        finally:
-            if not self._forwards:
-                self.parts[label] += time.thread_time() - start
-            if self.count is not None:
-                self.count.label = None
+        caller: Any = sys._getframe(2)
+        part, start = caller.f_code.co_name, time.thread_time()
+
+        def note(frame: Any, event: str, argument: Any) -> None:
+            self.calls[part] += event in ("call", "c_call")
+
+        sys.setprofile(note if self.counting == "calls" else None)
+        with Operations(self.operations, part) if self.counting == "operations" else nullcontext():
+            try:
+                yield
+            finally:
+                sys.setprofile(None)
+                if self.counting == "seconds":
+                    self.seconds[part] += time.thread_time() - start
 
 
-class Counting(TorchDispatchMode):
-    """Counts operations of torch, views left out, in the part of the method span that is open."""
+class Operations(TorchDispatchMode):
+    """Counts operations of torch, views left out, under one name."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: Counter[str], part: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's is not typed
-        self.label: str | None = None
-        self.found: dict[str, int] = defaultdict(int)
+        self._found, self._part = found, part
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.label is not None and not func.is_view:
-            self.found[self.label] += 1
+        self._found[self._part] += not func.is_view
         return func(*args, **(kwargs or {}))
 
 
 @torch.inference_mode()
-def measure(model: Any, pruner: Pruner, prompts: Prompts, rounds: int) -> tuple[list[dict[str, float]], dict[str, int]]:
-    """Return the seconds of every part of the method span in each of many prefills, and its operations in one."""
+def measure(model: Any, pruner: Pruner, prompts: Prompts, rounds: int) -> tuple[list[dict[str, float]], Parts]:
+    """Return the seconds of every part in each of many prefills of one session, and the timer with its counts."""
     timer, found = Parts(find_adapter(model)), []
-    timer.count = counting = Counting()
-    with timer, prune(model, pruner, timer) as session:
-        for number in range(rounds + 2):
-            session.samples, timer.parts = prompts.samples, defaultdict(float)
-            with counting if number == 1 else nullcontext():  # nothing is built then that later prefills use again
-                model(**prompts.inputs, use_cache=True, logits_to_keep=1)
-            timer.sample()
+    with prune(model, pruner, timer) as session:
+        for counting in ["seconds", "calls", "operations"] + ["seconds"] * rounds:
+            timer.counting, timer.seconds = counting, defaultdict(float)
+            session.samples = prompts.samples
+            model(**prompts.inputs, use_cache=True, logits_to_keep=1)
             session.reports.clear()
-            found.append(timer.parts)
-            timer.count = None if number else counting
-    return found[2:], counting.found
+            found.append(timer.seconds)
+    return found[3:], timer
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -120,12 +118,12 @@ def main(words: Sequence[str] | None = None) -> None:
     prompts = random_prompts(find_adapter(model), args.batch, args.tokens, 60, 0)
     for name in args.method:
         pruner = MethodSpec(name, ratio=1.0 if name == "none" else args.ratio).pruner()
-        found, count = measure(model, pruner, prompts, args.rounds)
+        found, counted = measure(model, pruner, prompts, args.rounds)
         least = {part: min(one[part] for one in found) * 1e6 for part in found[0]}
-        tower = least.get("_after_vision", 0.0)
-        print(f"{name}: {sum(least.values()):.0f} us, {sum(least.values()) - tower:.0f} without _after_vision")
-        for part, seconds in least.items():
-            print(f"  {part:<20} {seconds:7.0f} us {count[part]:4} operations")
+        print(f"{name:<12} {'microseconds':>20} {'Python calls':>13} {'operations':>11}")
+        for part, time_taken in least.items():
+            print(f"  {part:<20} {time_taken:10.0f} {counted.calls[part]:13} {counted.operations[part]:11}")
+        print(f"  {'all':<20} {sum(least.values()):10.0f} {counted.calls.total():13} {counted.operations.total():11}")
 
 
 if __name__ == "__main__":

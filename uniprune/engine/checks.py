@@ -175,7 +175,8 @@ def process_settings() -> dict[str, Any]:
 
 def restore(before: dict[str, Any]) -> list[str]:
     """Set the settings that differ from `before` back, and return their names."""
-    changed = [name for name, value in before.items() if SETTINGS[name][0]() != value]
+    now = process_settings()
+    changed = [name for name in before if now[name] != before[name]] if now != before else []
     for name in changed:
         SETTINGS[name][1](before[name])
     return changed

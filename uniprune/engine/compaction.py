@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import KeptTokens, active
@@ -108,28 +110,36 @@ class HeldLayer(NamedTuple):
     """Shapes of one layer of a KV cache, noted right after a prefill: later steps change the cache.
 
     Attributes:
+        shapes: shape and data type of its keys, and of its values; None if they are not tensors.
         has_tokens: whether it holds a key and a value per token.
-        keys, values: their shape and data type; None if they are not tensors.
         state: bytes of a row's state.
     """
 
-    has_tokens: bool
-    keys: tuple[torch.Size, torch.dtype] | None
-    values: tuple[torch.Size, torch.dtype] | None
-    state: int
+    shapes: tuple[torch.Size, torch.dtype, torch.Size, torch.dtype] | None
+    has_tokens: bool = True
+    state: int = 0
+
+
+_shapes = attrgetter("keys.shape", "keys.dtype", "values.shape", "values.dtype")
 
 
 def held_layers(cache: Any) -> list[HeldLayer]:
     """Note the shapes of every layer of a cache."""
-    held = []
-    for layer in cache.layers if cache is not None else ():
-        keys, values, state = getattr(layer, "keys", None), getattr(layer, "values", None), 0
-        for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
-            if states:
-                state += sum(part[0].numel() * part.dtype.itemsize for part in states.values() if part is not None)
-        shapes = [(part.shape, part.dtype) if isinstance(part, Tensor) else None for part in (keys, values)]
-        held.append(HeldLayer(hasattr(layer, "get_seq_length"), *shapes, state))
-    return held
+    layers = cache.layers if cache is not None else ()
+    return [
+        HeldLayer(_shapes(one)) if type(one) is DynamicLayer and one.is_initialized else _held(one) for one in layers
+    ]
+
+
+def _held(layer: Any) -> HeldLayer:
+    """Note the shapes of a layer that may have other parts than keys and values."""
+    state = 0
+    for states in (getattr(layer, "conv_states", None), getattr(layer, "recurrent_states", None)):
+        if states:
+            state += sum(part[0].numel() * part.dtype.itemsize for part in states.values() if part is not None)
+    parts = (getattr(layer, "keys", None), getattr(layer, "values", None))
+    shapes = _shapes(layer) if all(isinstance(part, Tensor) for part in parts) else None
+    return HeldLayer(shapes, hasattr(layer, "get_seq_length"), state)
 
 
 def cached_layers(held: Sequence[HeldLayer]) -> list[CachedLayer] | None:
@@ -141,11 +151,13 @@ def cached_layers(held: Sequence[HeldLayer]) -> list[CachedLayer] | None:
     for layer in held:
         token, columns = 0, 0
         if layer.has_tokens:
-            parts = [part for part in (layer.keys, layer.values) if part is not None and len(part[0]) == 4]
-            if len(parts) < 2:
+            if layer.shapes is None:
                 return None
-            token = sum(shape[1] * shape[3] * dtype.itemsize for shape, dtype in parts)
-            columns = parts[1][0][2]
+            keys, key_type, values, value_type = layer.shapes
+            if len(keys) != 4 or len(values) != 4:
+                return None
+            token = keys[1] * keys[3] * key_type.itemsize + values[1] * values[3] * value_type.itemsize
+            columns = values[2]
         sizes.append(CachedLayer(token, columns, layer.state))
     return sizes
 

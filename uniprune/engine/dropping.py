@@ -28,6 +28,7 @@ from uniprune.engine.decisions import (
 from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints, KeptTokens, Known, Row, Source, pack, valid_columns
+from uniprune.engine.known_columns import KnownColumns, found_columns
 from uniprune.engine.prompt import Prompt, Survivors
 from uniprune.engine.stage_groups import StageGroups, StageInput
 from uniprune.engine.stage_view import StageBatch, StageView
@@ -122,46 +123,29 @@ def dropped_on_device(arriving: StageInput, decided: Decided, prompts: Sequence[
     if not decided:
         _record(arriving.stage.layer, prompts, decided, [])
         return None
-    stays = sent(now.kept.valid.ravel().astype(np.uint8), device)
-    replaced: list[Replaced] = []
-    survivors: list[Survivors] = []
-    for groups, answer in decided:
-        # A choice outside the group is refused when its values are read, and must not be gathered until then.
-        chosen = to_device(answer.indices.long(), device).clamp(0, groups.total - 1)
-        ordered = chosen.sort(1).values
-        own = Survivors(groups.cells_at(ordered), groups.positions.gather(1, ordered))
-        places = now.columns_of(own.positions).flatten()
-        stays.index_fill_(0, groups.columns.flatten(), 0).index_fill_(0, places, 1)
-        survivors.append(own)
-        if answer.released:
-            tokens = groups.chosen_tokens(chosen) if answer.tokens is None else answer.tokens
-            moved = own.positions.flatten(), groups.positions.gather(1, chosen).flatten()
-            replaced.append(Replaced(places, tokens, moved))
-        elif answer.tokens is not None:
-            replaced.append(Replaced(groups.columns.gather(1, chosen).flatten(), answer.tokens))
     lengths, gone = _lengths(decided, now, copies)
-    if len(gone):
-        stays.index_fill_(0, now.columns(gone, device), 0)
-    # In the order of `stays`, columns that stay come last, as they were.
-    stays = stays.view(len(lengths), -1)[::copies]
-    columns = stays.argsort(dim=1, stable=True)[:, now.kept.width - max(lengths) :]
-    if copies > 1:
-        columns = columns.repeat_interleave(copies, 0)
-    valid = valid_columns(lengths)
-    real = None if valid.all() else sent(valid, device)
-    columns = columns if real is None else columns.where(real, 0)
-    index = columns
-    if not now.unpruned:
-        index = now.index(device).gather(1, columns)
-        index = index if real is None else index.where(real, 0)
-    choices, (found, count) = sent_to_host([answer for _, answer in decided], index, stays.sum(1))
+    together = [groups for groups, _ in decided]
+    # A choice outside the group is refused when its values are read, and must not be gathered until then.
+    chosen = [to_device(answer.indices.long(), device).clamp(0, groups.total - 1) for groups, answer in decided]
+    ordered = [own.sort(1).values for own in chosen]
+    survivors = [groups.survivors(own) for groups, own in zip(together, ordered, strict=True)]
+    known = KnownColumns.of(together, now, gone, copies)
+    if known is not None:
+        columns, counts = known.chosen(ordered, together, device), []
+        index = columns
+    else:
+        columns, index, counts = found_columns(together, survivors, now, gone, lengths, copies, device)
+    choices, (found, *sizes) = sent_to_host([answer for _, answer in decided], index, *counts)
     _record(arriving.stage.layer, prompts, decided, choices)
-    for (groups, _), own in zip(decided, survivors, strict=True):
+    pairs = zip(decided, chosen, survivors, strict=True)
+    replaced = [one for pair, own, kept in pairs for one in _replacements(*pair, own, kept, now)]
+    for groups, own in zip(together, survivors, strict=True):
         for number, (prompt, group) in enumerate(groups.members):
             prompt.chosen[group.ordinal] = own, number
+    valid = valid_columns(lengths)
     left = DeviceTokens(KeptTokens(arriving.stage.layer, lengths, valid.shape[1], valid, found), length, index)
     hidden, moves = _replaced(arriving.hidden, replaced, copies), _moves(replaced, copies, length)
-    unchecked = Choices(arriving.stage.layer, choices, lengths[::copies], count)
+    unchecked = Choices(arriving.stage.layer, choices, lengths[::copies], sizes[0] if sizes else None)
     return Dropped(hidden, columns, left, moves, unchecked)
 
 
@@ -234,6 +218,19 @@ class Replaced:
     places: Tensor
     tokens: Tensor
     moved: tuple[Tensor, Tensor] | None = None
+
+
+def _replacements(
+    groups: StageGroups, answer: Answer, chosen: Tensor, survivors: Survivors, now: DeviceTokens
+) -> list[Replaced]:
+    """Return the tokens that an answer writes into the places of its choice, if any."""
+    if answer.released:
+        tokens = groups.chosen_tokens(chosen) if answer.tokens is None else answer.tokens
+        moved = survivors.positions.flatten(), groups.positions.gather(1, chosen).flatten()
+        return [Replaced(now.columns_of(survivors.positions).flatten(), tokens, moved)]
+    if answer.tokens is None:
+        return []
+    return [Replaced(groups.columns.gather(1, chosen).flatten(), answer.tokens)]
 
 
 def _replaced(hidden: Tensor, replaced: Sequence[Replaced], copies: int) -> Tensor:

@@ -25,16 +25,17 @@ class HostCopy:
 
     Args:
         values: [n] int64.
+        later: whether they are read later; what is read at once needs neither pinned memory nor an event.
     """
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, later: bool = True) -> None:
         self._found: Ints | None = None
         self._values: Tensor = values
         self._event: Any = None
         if values.device == HOST:
             self._found = values.numpy().copy()  # a method may keep its answer, and write into it
             del self._values
-        elif values.is_cuda:
+        elif values.is_cuda and later:
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
             self._event = torch.cuda.Event()
@@ -70,8 +71,11 @@ class Part:
         return values
 
 
-def start_copies(tensors: Sequence[Tensor]) -> list[Part]:
-    """Start to copy integer or boolean tensors to the CPU, as int64; those of one device together."""
+def start_copies(tensors: Sequence[Tensor], later: bool = True) -> list[Part]:
+    """Start to copy integer or boolean tensors to the CPU, as int64; those of one device together.
+
+    `later` is whether they are read later; what is read at once needs neither pinned memory nor an event.
+    """
     groups: dict[torch.device, list[int]] = {}
     for place, tensor in enumerate(tensors):
         groups.setdefault(tensor.device, []).append(place)
@@ -81,7 +85,7 @@ def start_copies(tensors: Sequence[Tensor]) -> list[Part]:
             found |= {place: Part(HostCopy(tensors[place].long()), 0, tuple(tensors[place].shape)) for place in places}
             continue
         flat = [tensors[place].long().flatten() for place in places]
-        copy, start = HostCopy(flat[0] if len(flat) == 1 else torch.cat(flat)), 0
+        copy, start = HostCopy(flat[0] if len(flat) == 1 else torch.cat(flat), later), 0
         for place in places:
             found[place] = Part(copy, start, tuple(tensors[place].shape))
             start += tensors[place].numel()
@@ -90,7 +94,7 @@ def start_copies(tensors: Sequence[Tensor]) -> list[Part]:
 
 def to_host(tensors: Sequence[Tensor]) -> list[Ints]:
     """Return integer or boolean tensors as int64 on the CPU; those of one device in one transfer."""
-    return [part.read() for part in start_copies(tensors)]
+    return [part.read() for part in start_copies(tensors, later=False)]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

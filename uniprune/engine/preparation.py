@@ -81,6 +81,6 @@ class Preparation:
             copies = known_copies(inputs, len(tokens.real))
             if copies is not None:
                 made = cls.of(adapter, pruner, inputs, vision, copies)
-                _ = tokens.unpruned, tokens.end, [prompt.placeholders for prompt in made.batch.prompts]
+                _ = tokens.unpruned, tokens.end, [p.start_of(group) for p in made.batch.prompts for group in p.groups]
                 return made
         return None

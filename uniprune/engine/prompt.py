@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.engine.host_copy import sent
 from uniprune.engine.kept_tokens import Bools, Ints, Source
 from uniprune.engine.question import PromptInfo, question_positions
 from uniprune.engine.report import StageReport
@@ -27,11 +28,18 @@ class Survivors:
 
     Attributes:
         cells: cells of the groups' grids.
-        positions: un-pruned positions, counted through the batch.
+        listed: their un-pruned positions, counted through the batch; None if these are `firsts` + `cells`.
+        firsts: [P, 1] position of every group's first cell, or None.
     """
 
     cells: Tensor
-    positions: Tensor
+    listed: Tensor | None
+    firsts: Ints | None = None
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Un-pruned positions, counted through the batch."""
+        return self.cells + sent(self.firsts, self.cells.device) if self.listed is None else self.listed
 
 
 @dataclass
@@ -64,6 +72,7 @@ class Prompt:
     def __post_init__(self) -> None:
         self.counts = [len(group.ranks) for group in self.groups]
         self._cells: list[Ints] = [np.arange(count) for count in self.counts]
+        self._starts: dict[int, int | None] = {}
 
     # --- before a stage -----------------------------------------------------------------------------------------
     def keep(self, group: TokenGroup, stage: Stage) -> int:
@@ -75,6 +84,18 @@ class Prompt:
     def known_cells(self, ordinal: int) -> Ints | None:
         """Return [N] surviving cells of a group; None if they were chosen on a device."""
         return None if ordinal in self.chosen else self._cells[ordinal]
+
+    def is_whole(self, ordinal: int) -> bool:
+        """Check whether no token of a group is gone, as far as is known."""
+        return ordinal not in self.chosen and len(self._cells[ordinal]) == len(self.groups[ordinal].ranks)
+
+    def start_of(self, group: TokenGroup) -> int | None:
+        """Return the first position of a group whose tokens are neighbours, cell after cell; None for any other."""
+        if group.ordinal not in self._starts:
+            positions = self.placeholders[group.ranks.numpy()]
+            neighbours = len(positions) and bool((positions == np.arange(len(positions)) + positions[0]).all())
+            self._starts[group.ordinal] = int(positions[0]) if neighbours else None
+        return self._starts[group.ordinal]
 
     def positions_of(self, group: TokenGroup, cells: Ints) -> Ints:
         """Return the positions [N] of cells of a group in the un-pruned prompt."""

@@ -70,9 +70,9 @@ class Session:
     """A pruned model, returned by `prune`.
 
     Attributes:
-        samples: one `PromptInfo` per prompt of the next batch, used and cleared by the next prefill; by default the
-            ids are "0", "1", …
+        samples: one `PromptInfo` per prompt of the next prefill, which clears them; by default ids "0", "1", …
         reports: one `PrefillReport` per prefill so far.
+        timer: as given.
         moved: the method's layers, and those used instead where the attention that it reads does not exist.
     """
 
@@ -80,7 +80,7 @@ class Session:
         self.samples: tuple[PromptInfo, ...] = ()
         self.reports: list[PrefillReport] = []
         self.moved: list[Move] = []
-        self._adapter, self._pruner, self._timer = find_adapter(model), pruner, timer
+        self._adapter, self._pruner, self.timer = find_adapter(model), pruner, timer
         self._stages: dict[int, Stage] = {}
         self._hooks = Hooks(self._adapter.layers, self._before_layer)
         self._tower = TowerHooks(self._adapter, self._method_time)
@@ -136,7 +136,7 @@ class Session:
         self._reset()
 
     def _method_time(self) -> AbstractContextManager[None]:
-        return self._timer.span("method") if self._timer is not None else nullcontext()
+        return self.timer.span("method") if self.timer is not None else nullcontext()
 
     # --- shared prefixes and image features ---------------------------------------------------------------------
     def prefix(self, inputs: dict[str, Any]) -> Prefix:

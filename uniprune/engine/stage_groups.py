@@ -108,17 +108,37 @@ class StageGroups:
     @cached_property
     def _whole(self) -> bool:
         """True if no cell is gone yet, as far as is known."""
-        return self.known_cells is not None and bool((self.known_cells == np.arange(self.total)).all())
+        return all(prompt.is_whole(group.ordinal) for prompt, group in self.members)
 
-    def cells_at(self, indices: Tensor) -> Tensor:
-        """Return the cells [P, k] at `indices` [P, k] on the device."""
-        return indices if self._whole else self.cells.gather(1, indices)
+    @cached_property
+    def starts(self) -> list[int] | None:
+        """The first position of every group in its row; None if some are not whole runs of neighbouring tokens."""
+        found = [prompt.start_of(group) for prompt, group in self.members] if self._whole else []
+        starts = [start for start in found if start is not None]
+        return starts if len(starts) == len(self.members) else None
+
+    @cached_property
+    def firsts(self) -> Ints | None:
+        """[P, 1] the same counted through the batch."""
+        if self.starts is None:
+            return None
+        firsts: Ints = np.array(self.rows)[:, None] * self.arriving.now.length + np.array(self.starts)[:, None]
+        return firsts
+
+    def survivors(self, indices: Tensor) -> Survivors:
+        """Return the tokens at `indices` [P, k] on the device, ascending."""
+        cells = indices if self._whole else self.cells.gather(1, indices)
+        if self.firsts is not None:
+            return Survivors(cells, None, self.firsts)
+        return Survivors(cells, self.positions.gather(1, indices))
 
     @cached_property
     def known_positions(self) -> Ints | None:
         """[P, N] un-pruned positions, counted through the batch; None as for the cells."""
         if self.known_cells is None:
             return None
+        if self.firsts is not None:
+            return self.firsts + np.arange(self.total)
         length = self.arriving.now.length
         pairs = zip(self.members, self.known_cells, strict=True)
         return np.stack([prompt.row * length + prompt.positions_of(group, cells) for (prompt, group), cells in pairs])

@@ -43,9 +43,14 @@ class StageView(View):
         self.vision: ViewVision = ViewVision(groups, number)
         self.scratch, self.norm = self._prompt.scratch(self._group), adapter.final_norm
 
+    @property
+    def total(self) -> int:
+        """See `View`, as for all attributes here."""
+        return self._groups.total
+
     @cached_property
     def tokens(self) -> Tensor:
-        """See `View`, as for all attributes here."""
+        """[N, D]."""
         return self._arriving.flat[self._groups.columns[self._number]]
 
     @cached_property

@@ -73,14 +73,15 @@ def visual_inputs(kwargs: dict[str, Any]) -> list[str]:
 def placeholders(adapter: ModelAdapter, kwargs: dict[str, Any]) -> Tensor:
     """Return [B, L], True at image and video placeholders, on the device of the forward's inputs."""
     if kwargs.get("input_ids") is not None:
-        return marked(kwargs["input_ids"], adapter.visual_token_ids)
+        found: Tensor = marked(kwargs["input_ids"], adapter.visual_token_ids)
+        return found
     embeds: Tensor = kwargs["inputs_embeds"]
     table: Tensor = adapter.model.get_input_embeddings().weight
     return (embeds.unsqueeze(2) == table[adapter.visual_token_ids].to(embeds.device)).all(-1).any(-1)
 
 
-def marked(ids: Tensor, wanted: Sequence[int]) -> Tensor:
-    """Return True where `ids` are among a few `wanted` ones."""
+def marked(ids: Any, wanted: Sequence[int]) -> Any:
+    """Return True where `ids`, a tensor or an array, are among a few `wanted` ones."""
     return reduce(or_, [ids == one for one in wanted])
 
 
@@ -147,13 +148,13 @@ class PrefillInputs:
     @cached_property
     def tokens(self) -> Tokens:
         """The batch's tokens, copied to the CPU on first use: a prefill that cannot prune costs no transfer."""
-        first, *masks = map(torch.from_numpy, self._fetched)
+        first, *masks = self._fetched
         del self._fetched
-        visual = marked(first, self._visual_ids) if self._has_ids else first.bool()
+        visual: Bools = marked(first, self._visual_ids) if self._has_ids else first.astype(np.bool_)
         if not self.has_visual:  # a model can *generate* the image id: without image inputs it is text
-            visual = torch.zeros_like(visual)
-        real = masks[0].bool().expand_as(visual) if masks else torch.ones_like(visual)
-        return Tokens(first if self._has_ids else None, visual, real)
+            visual = np.zeros_like(visual)
+        real = np.broadcast_to(masks[0].astype(np.bool_), visual.shape).copy() if masks else np.ones_like(visual)
+        return Tokens(torch.from_numpy(first) if self._has_ids else None, *map(torch.from_numpy, (visual, real)))
 
 
 def repeated_rows(embeds: Tensor) -> int:

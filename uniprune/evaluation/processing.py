@@ -176,7 +176,7 @@ class RequestEncoder:
         if images and clips and not self.mixes:
             raise ValueError("images and videos in one message are not supported with this family; expected one kind")
         processor = for_images(self.processor, self.settings.image_total, len(images))
-        parts, tokens = enlarged(parts, self.settings.enlarge_first), None
+        parts, tokens, usual = enlarged(parts, self.settings.enlarge_first), None, processor
         if self.resizing is not None and images:
             parts, changed = self.resizing.message(parts, processor)
             processor, tokens = changed.processor, (changed.initial, changed.budget)
@@ -191,7 +191,7 @@ class RequestEncoder:
             inputs=inputs,
             frames=sum(len(clip.places) for clip in clips) if clips else None,
             resized=tokens,
-            tile=() if tokens is None else tile_of(inputs["pixel_values"]),
+            tile=() if processor is usual else tile_of(inputs["pixel_values"]),
             remarks=() if found.exact else (QUESTION,),
         )
         if not self.per_image:

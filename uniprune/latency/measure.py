@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from uniprune.engine import PrefillReport, RowReport, prune
+from uniprune.engine import PrefillReport, RowReport, Session, prune
 from uniprune.engine.timer import Spans, Timer
 from uniprune.errors import UserError
 from uniprune.evaluation.code_hash import package_hash
@@ -55,6 +55,7 @@ class BenchCase:
         spans: times of the measured calls so far.
         report: of the last call.
         error: why it was given up.
+        session: of all its calls, as an evaluation has one: what it reads of the model once is not read for every call.
     """
 
     setup: BenchSetup
@@ -62,6 +63,7 @@ class BenchCase:
     spans: list[Spans] = field(default_factory=list)
     report: PrefillReport | None = None
     error: str | None = None
+    session: Session | None = None
 
     @property
     def label(self) -> str:
@@ -137,7 +139,8 @@ class Bench:
             self._progress.advance(len(cases) * self._calls)
             return known
         self._rounds(cases)
-        vanilla = _reference(self._measured(cases[0]))
+        measured = self._measured(cases[0])
+        vanilla = None if measured is None else measured.reference()
         rows = [self._row(case, vanilla) for case in cases]
         self._file.append(rows)
         return rows
@@ -215,10 +218,11 @@ class Bench:
     def _generate(self, case: BenchCase, prompts: Prompts, timer: Timer, new_tokens: int) -> PrefillReport:
         """Call `generate` under a method; the timer then has its marks."""
         model = self._model.adapter.model
-        with timer, prune(model, case.pruner, timer) as session:
-            session.samples = prompts.samples
+        case.session = session = case.session or prune(model, case.pruner)
+        session.timer, session.samples = timer, prompts.samples
+        with timer, session:
             Greedy().generate(model, prompts.inputs, new_tokens)
-        return session.reports[-1]
+        return session.reports.pop()
 
     def _with_graphs(self, rows: list[BenchRow], visual: int, batch: int) -> list[BenchRow]:
         """Add the prefills as CUDA graphs to rows if some lack them, and store these rows."""
@@ -294,7 +298,3 @@ class Bench:
             weight_bytes=weight_bytes(self._model.adapter),
             bandwidth=self._bandwidth,
         )
-
-
-def _reference(measured: BenchResult | None) -> Reference | None:
-    return None if measured is None else measured.reference()

@@ -1,4 +1,4 @@
-"""Facts about a language model that its configuration holds: context length, rotary positions, kinds of layers, reused keys."""
+"""Facts about a language model in its configuration: context length, rotary positions, kinds of layers, reused keys."""
 
 from __future__ import annotations
 

@@ -90,7 +90,8 @@ class GridForms:
     def within(self, size: Size, keep: int) -> list[Form]:
         """Return the largest rectangles."""
         if keep >= (full := self.full(size)):
-            return [Form(full, self.pixels(size))]
+            height, width = self.pixels(size)
+            return [Form(full, (height // self.side, width // self.side))]
         grids = largest_grids(keep)
         return [Form(math.prod(grid), grid, (self.side * grid[0], self.side * grid[1])) for grid in grids]
 

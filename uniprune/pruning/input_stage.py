@@ -107,7 +107,7 @@ class InputStage(Pruner):
 
 @dataclass(frozen=True, kw_only=True)
 class Unchanged(Pruner):
-    """What is left to do inside a model once an input stage has changed its images: nothing."""
+    """Pruning of a model whose images an input stage has changed: none."""
 
     kind: ClassVar[str] = "none"
 

@@ -232,6 +232,11 @@ class View:
     block: BlockState = _ABSENT
 
     @property
+    def total(self) -> int:
+        """N, the number of tokens, for a method that reads nothing else of them."""
+        return len(self.tokens)
+
+    @property
     def following(self) -> Tensor:
         """[F] `after`, which must not be empty.
 
