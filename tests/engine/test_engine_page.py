@@ -17,7 +17,7 @@ from uniprune.engine.timer import Timer
 from uniprune.engine.tower_hooks import TowerHooks
 from uniprune.methods.fastv import FastV
 
-MOST_FILES = 35
+MOST_FILES = 36
 """The method's own, 26 of the engine, 5 of adapters and layouts, 3 of what methods share.
 
 That tokens stay on the device until the end has divided files: tokens as the CPU and as the device know them, groups of
