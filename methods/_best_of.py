@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from uniprune.pruning.functional import top_k
+from uniprune.pruning.view import View
 
 Ints = NDArray[np.int64]
+
+
+def cells_of(view: View) -> Ints:
+    """[N] cells of the tokens, in the grids; a GPU is waited for only if some are gone."""
+    every = np.arange(sum(map(prod, view.grids)))
+    return every if len(view.tokens) == len(every) else view.cells.cpu().numpy()
 
 
 def best_of(scores: Tensor, group: Ints, counts: Ints) -> Tensor:

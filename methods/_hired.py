@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +13,7 @@ from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import Tiles, TowerLayer, View
 
-from ._best_of import Ints, apportioned
+from ._best_of import Ints, apportioned, cells_of
 from ._counts import Counted
 
 
@@ -50,7 +51,7 @@ def tile_counts(view: View, tiles: Tiles, early: Tensor, keep: int, alpha: float
     full = max(full, keep - int(room.sum())) if exact else full
     left = min(keep - full, int(room.sum()))
     hot = top_k(early[whole[0] : whole[-1] + 1], int(len(whole) * (1 - alpha))).cpu().numpy()
-    regions = np.arange(len(whole)) * len(others) // len(whole) if strips else shown(view, of, others)
+    regions = runs(view, whole, tiles.overview, len(others)) if strips else shown(view, of, others)
     flags = np.bincount(regions[hot], minlength=len(others))
     if exact or not len(hot):
         parts = apportioned(flags, room, left)
@@ -59,16 +60,17 @@ def tile_counts(view: View, tiles: Tiles, early: Tensor, keep: int, alpha: float
     return np.insert(parts, tiles.overview, full)
 
 
-def shown(view: View, of: Ints, others: Ints) -> Ints:
-    """[n] number, among the `others`, of the tile that shows what each token of the overview shows.
+def runs(view: View, whole: Ints, overview: int, count: int) -> Ints:
+    """[n] which of `count` equal runs of the overview's raster each of its tokens, `whole` [n], is in."""
+    cells, size = cells_of(view), prod(view.grids[-1 if overview else 0])
+    return (cells[whole] - (sum(map(prod, view.grids)) - size if overview else 0)) * count // size
 
-    Raises:
-        UnsupportedError: the places of the tiles in the image are unknown.
-    """
-    if len(view.grids) != 2:
+
+def shown(view: View, of: Ints, others: Ints) -> Ints:
+    """[n] number, among the `others`, of the tile that shows what each token of the overview shows, if it is known."""
+    if len(view.grids) != 2 or len(of) < sum(map(prod, view.grids)):
         raise UnsupportedError(
-            f"the image has {len(others)} tiles, and what the model gets does not say in how many rows; use "
-            "regions=strips"
+            f"the image has {len(others)} tiles in rows that the model is not told, or is not whole; use regions=strips"
         )
     (_, height, width), (_, rows, columns) = view.grids
     row, column = ((2 * np.arange(n) + 1) * most // (2 * n) for n, most in ((height, rows), (width, columns)))

@@ -23,8 +23,8 @@ def components(features: Tensor, count: int) -> Tensor:
     x = features.double().sigmoid()
     x = x - x.mean(1, keepdim=True)
     if x.shape[1] < max(len(x), count) and count <= x.shape[1]:
-        found = x @ torch.linalg.eigh(x.mT @ x).eigenvectors[:, -count:].flip(1)
-        return (found / torch.linalg.vector_norm(found, dim=0).clamp(min=torch.finfo(found.dtype).tiny)).abs()
+        found: Tensor = x @ torch.linalg.eigh(x.mT @ x).eigenvectors[:, -count:].flip(1)
+        return torch.nn.functional.normalize(found, dim=0).abs()
     vectors: Tensor = torch.linalg.eigh(x @ x.mT).eigenvectors
     return vectors[:, -count:].flip(1).abs()
 

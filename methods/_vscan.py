@@ -9,22 +9,23 @@ import torch
 from torch import Tensor
 
 from uniprune.pruning.functional import at_least_float32, complement, cosine_similarity, group_means, top_k
-from uniprune.pruning.view import Grid
+from uniprune.pruning.view import Grid, View
 
-from ._best_of import Ints, best_of
+from ._best_of import Ints, best_of, cells_of
 
 LLAVA, QWEN = 6, 4
 """Tokens on a side of a window."""
 
 
-def best_of_windows(attention: Tensor, grids: Sequence[Grid], count: int, qwen: bool, exact: bool) -> Tensor:
-    """Return `count` tokens by `attention` [N], spread over windows of `grids`; a device is not waited for.
+def best_of_windows(attention: Tensor, view: View, count: int, qwen: bool, exact: bool) -> Tensor:
+    """Return `count` tokens by `attention` [N], spread over windows of the view's grids; no device is waited for.
 
     In LLaVA each window has its equal share, rounded down; the rest are the best elsewhere, or nothing if not `exact`.
     With `qwen` they are the best in which no window has more than its equal share, rounded up.
     """
-    windows = window_numbers(grids, QWEN if qwen else LLAVA)
-    sizes = np.bincount(windows)
+    numbers = window_numbers(view.grids, QWEN if qwen else LLAVA)
+    windows = numbers[cells_of(view)]
+    sizes = np.bincount(windows, minlength=numbers.max() + 1)
     share = -(-count // len(sizes)) if qwen else count // len(sizes)
     shared = best_of(attention, windows, np.full(len(sizes), share))
     scores = attention.where(shared, -torch.inf) if qwen else attention.where(~shared, torch.inf)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import Literal
 
 from uniprune.pruning.base import PreLLM, Selection
 from uniprune.pruning.view import View
@@ -62,7 +59,7 @@ class PruneSID(PreLLM):
     reading: Reading | None = None
     cls: bool = False
     vision_layer: int | None = None
-    loadings: ClassVar[Callable[[Tensor, int], Tensor]] = staticmethod(components)
+    loadings = staticmethod(components)
     """Sizes [N, k] of the loadings of features [N, C] on the k leading components."""
 
     def select(self, view: View, keep: int) -> Selection:

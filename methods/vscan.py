@@ -68,7 +68,7 @@ class VScan(Counted):
 
     def select(self, view: View, keep: int) -> Selection:
         qwen = (self.reading or ("llava" if view.vision.has_cls else "qwen")) == "qwen"
-        local = best_of_windows(view.vision.importance(self.local_layer), view.grids, keep // 2, qwen, self.exact)
+        local = best_of_windows(view.vision.importance(self.local_layer), view, keep // 2, qwen, self.exact)
         left = view.vision.importance(self.vision_layer).index_fill(0, local, -torch.inf)
         kept = torch.cat((local, top_k(left, keep - (len(local) if self.exact else keep // 2)))).sort().values
         return Selection(kept, with_dropped(view.tokens, kept))

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Tried
+from uniprune.modeling.adapter import ModelAdapter, Tried
 from uniprune.modeling.input_forms import SquareForms, check_processor
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import CLIP, PatchGridAdapter
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.input_forms import CutForms, check_processor
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.pruning.view import Grid

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, VIDEO, VISION
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn, tensor
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried, consecutive
+from uniprune.modeling.adapter import ModelAdapter, Span, Tried, consecutive
 from uniprune.modeling.input_forms import GridForms, check_processor
 from uniprune.modeling.patch_grid import CLIP as CLIP_PIXELS
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.input_stage import Forms

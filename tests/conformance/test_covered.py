@@ -15,7 +15,7 @@ from tests.helpers.variants import VARIANTS
 from uniprune.conformance import MethodUnderTest, Models
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import TinyModel
 from uniprune.registry import METHODS, MODELS
 

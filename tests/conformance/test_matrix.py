@@ -18,6 +18,8 @@ pytestmark = pytest.mark.end_to_end
 OURS = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("uniprune.methods.")]
 VIDEO = {"evs", "vidcom2", "fastvid", "flashvid"}
 """Methods that compare the frames of one grid, and refuse views of several."""
+TEXT_TOWER = {"trim"}
+"""Methods that need the text tower of the vision tower, which no family has."""
 TILED = ("llava_next", "llava_next-mistral", "llava_onevision", "llava_next_video", "smolvlm", "idefics3")
 """Families whose images are several grids."""
 ONCE = {
@@ -56,6 +58,15 @@ VARIANTS = [
     ("dart", {"order": "release"}, "qwen3_vl"),
 ]
 """Other ways of asking: several images as one, tiles apart, compositions, adaptive counts, merging, schedules."""
+MORE = [
+    ("trim", {"text": "llm"}, "llava"),
+    ("trim", {"text": "llm", "adaptive": "true"}, "qwen2_5_vl"),
+    ("prunesid", {"cls": "true", "scope": "tile", "order": "release"}, "llava_next"),
+    ("hired", {"regions": "tiles"}, "llava_next"),
+    ("hired", {"counts": "release"}, "internvl"),
+    ("vscan", {"counts": "release"}, "llava"),
+]
+"""The same, in `make test-all` only."""
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +102,7 @@ def others() -> Iterator[ParameterSet]:
 
 def accepts(name: str, family: str) -> bool:
     """Check whether a method takes the images of a family; see test_video_methods.py."""
-    return name not in VIDEO or family not in TILED
+    return name not in TEXT_TOWER and (name not in VIDEO or family not in TILED)
 
 
 def check(method: MethodUnderTest, checks: Sequence[Check]) -> None:
@@ -111,7 +122,9 @@ def test_method_keeps_the_rules_of(name: str, family: str, attention: str, batch
     check(MethodUnderTest(METHODS.get(name)(), family, models, attention=attention, batch=batch), AGAIN)
 
 
-@pytest.mark.parametrize(("name", "settings", "family"), VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "settings", "family"), [*VARIANTS, *(sampled(*one, taken=False) for one in MORE)], ids=str
+)
 def test_other_settings_keep_all_rules(name: str, settings: dict[str, str], family: str, models: Models) -> None:
     check(MethodUnderTest(MethodSpec(name, settings=settings).pruner(), family, models), JUDGING)
 
@@ -121,3 +134,7 @@ def test_a_refused_family_is_reported() -> None:
     findings = list(examine(MethodUnderTest(pruner, "internvl", Models()), JUDGING))
     assert {one.result.outcome for one in findings} == {"n.a."}
     assert "refuses this family: the projector" in findings[0].result.detail
+    for name in TEXT_TOWER:
+        found = list(examine(MethodUnderTest(MethodSpec(name).pruner(), "llava", Models()), JUDGING[:1]))
+        assert [one.result.outcome for one in found] == ["n.a."]
+        assert "refuses this family: checkpoints of Llava carry no text tower" in found[0].result.detail

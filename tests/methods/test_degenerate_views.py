@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.helpers.views import decide, make_view
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.pruning.view import Grid, TowerLayer, View
+from uniprune.pruning.view import Grid, TextTower, TowerLayer, View
 from uniprune.registry import METHODS
 
 WIDTH, TEXT = 12, 5
@@ -43,6 +43,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "sparsevlm-v2": ("",),
     "visionzip": ("", "contextual=0", "contextual=1", "order=release", "cls=true"),
     "vispruner": ("", "important=0", "important=1"),
+    "trim": ("", "text=llm", "adaptive=true", "order=release"),
+    "visiontrim": ("", "text=tower", "complement=0", "complement=1", "order=release"),
     "vscan": ("", "reading=qwen", "counts=release"),
     "zspaprune": ("", "k=0", "k=1", "pooling=none", "pooling=max"),
 }
@@ -53,6 +55,17 @@ GRIDS: tuple[list[Grid], ...] = (
 ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2", "fastvid", "flashvid"}
 """Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video."""
 KINDS = ("random", "equal", "zero")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text tower in the space of features."""
+
+    words: Tensor
+    summary: Tensor
+
+    def project(self, features: Tensor, normed: bool = False) -> Tensor:
+        return features
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,12 @@ class Vision:
 
     def received(self, layer: TowerLayer = None) -> Tensor:
         return self.values[:, 0 if layer is None else 1].abs()
+
+    def from_others(self, layer: TowerLayer = None) -> Tensor:
+        return self.values[:, 0].abs()
+
+    def text_tower(self) -> TextTower:
+        return Texts(self.values[:2], self.values[0])
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         return self.values[:, :2].T.abs()

@@ -10,6 +10,7 @@ from tests.helpers.pruners import generate
 from tests.helpers.tiny import build, inputs
 from tests.helpers.views import decide, make_view
 from tests.methods.test_golden_hired import TwoLayers
+from tests.methods.test_golden_vscan import Layers
 from uniprune.engine import prune
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.methods.hired import HiRED
@@ -64,7 +65,7 @@ def test_tiles_whose_places_are_unknown_have_no_regions() -> None:
     x = inputs("internvl", (1,), tiles=3)
     with (
         prune(build("internvl"), HiRED(ratio=0.5, regions="tiles")),
-        pytest.raises(UnsupportedError, match="the image has 2 tiles, and what the model gets does not say"),
+        pytest.raises(UnsupportedError, match="the image has 2 tiles in rows that the model is not told"),
     ):
         generate(build("internvl"), x, 1)
 
@@ -73,3 +74,24 @@ def test_tiles_whose_places_are_unknown_have_no_regions() -> None:
 def test_images_are_not_joined_or_parted(scope: str) -> None:
     with pytest.raises(UserError, match=f"HiRED compares the tiles of one image, which scope={scope} joins or parts"):
         HiRED(scope=scope)  # type: ignore[arg-type]
+
+
+def test_regions_and_windows_are_those_of_the_tokens_that_are_left(methods: Methods) -> None:
+    """Every second row of the overview is gone, and then one row of windows."""
+    whole = quadrants((1, 0))
+    assert whole.tiles is not None
+    left = torch.cat((torch.arange(4), torch.arange(8, 80)))
+    early, late = whole.vision.importance(0.0)[left], whole.vision.importance(None)[left]
+    given = {"grids": whole.grids, "cells": left, "tiles": Tiles(whole.tiles.of[left], 0)}
+    view = make_view(torch.ones(76, 2), vision=TwoLayers(early, late), **given)
+    counts = Tiles(whole.tiles.of[left], 0).of[decide(methods("hired")(alpha=0.75), view, 16).indices].bincount()
+    assert counts.tolist() == [12, 0, 0, 3, 1]  # of the three most attended tokens two are in the third row
+    with pytest.raises(UnsupportedError, match="or is not whole; use regions=strips"):
+        methods("hired")(regions="tiles").select(view, 16)
+    below = torch.arange(72, 144)
+    attention = torch.rand(72, generator=torch.Generator().manual_seed(0))
+    tower = Layers(True, attention, torch.zeros(72))
+    answer = methods("vscan")().select(make_view(torch.eye(72), grids=[(1, 12, 12)], cells=below, vision=tower), 8)
+    windows = torch.arange(72) % 12 // 6
+    best = {int(attention.where(windows == one, 0).argmax()) for one in (0, 1)}
+    assert best < set(answer.indices.tolist())

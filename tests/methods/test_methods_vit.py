@@ -28,6 +28,8 @@ from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.prumerge_plus import PruMergePlus
 from uniprune.methods.prunesid import PruneSID
 from uniprune.methods.scope import SCOPE
+from uniprune.methods.trim import TRIM
+from uniprune.methods.visiontrim import VisionTrim
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
 from uniprune.methods.vscan import VScan
@@ -57,6 +59,7 @@ NAMED = {
     "prunesid": PruneSID,
     "vscan": VScan,
     "hired": HiRED,
+    "visiontrim": VisionTrim,
 }
 OPTIONS: list[PreLLM] = [
     PruMerge(heads="mean", order="release", space="llm"),
@@ -82,12 +85,16 @@ OPTIONS: list[PreLLM] = [
     VScan(reading="llava", local_layer=0, vision_layer=-1),
     VScan(reading="qwen"),
     HiRED(alpha=0.9, initial_layer=1, vision_layer=-1),
+    VisionTrim(complement=0, vision_layer=-1),
+    VisionTrim(complement=1, order="release"),
+    TRIM(text="llm"),
 ]
 CHOOSING: list[PreLLM] = [
     PruMerge(adaptive=True),
     PruMergePlus(adaptive=True),
     FoPru(strategy="row"),
     FoPru(strategy="row", order="release"),
+    TRIM(text="llm", adaptive=True),
 ]
 family = pytest.mark.parametrize("family", FAMILIES)
 

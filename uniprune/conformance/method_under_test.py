@@ -16,9 +16,10 @@ from uniprune.conformance.recording import RecordedDecision, RecordingPruner
 from uniprune.conformance.state import State, snapshot
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.greedy import Greedy
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage
 from uniprune.pruning.placement import placed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from math import prod
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +56,10 @@ class ViewVision:
         """Return [N] attention each token receives, mean over heads and queries."""
         return self._tokens("received", layer)[:, 0]
 
+    def from_others(self, layer: TowerLayer = None) -> Tensor:
+        """Return [N] attention each token receives from other patches, mean over heads and these."""
+        return self._tokens("from_others", layer)[:, 0]
+
     def exchanged(self, layer: int | None = None) -> Tensor:
         """Return [2, N] mean attention each token emits to and receives from patches, mean over heads."""
         return self._tokens("exchanged", layer).T
@@ -92,6 +96,17 @@ class ViewVision:
     def features(self) -> Tensor:
         """Return [N, C] inputs of the projector, the patches of a token side by side."""
         return self._of_view(self._call.features())
+
+    def text_tower(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            f"checkpoints of {type(self._call.adapter).__name__} carry no text tower that belongs to their vision "
+            "tower; compare with the language model's embeddings of the question (text=llm), or use another method"
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D] LLM tokens of features [k, C].

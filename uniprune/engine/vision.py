@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from uniprune.engine.kept_tokens import Bools, Ints
-from uniprune.engine.tower_attention import exchanged, received
+from uniprune.engine.tower_attention import exchanged, from_others, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter, Span
 from uniprune.modeling.image_layout import ImageLayout
@@ -216,6 +216,10 @@ class VisionCapture:
     def _received(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
         return received(query, key, scale, self._spans(layer))[..., None]
+
+    def _from_others(self, layer: int) -> Tensor:
+        query, key, scale = self._projections(layer)
+        return from_others(query, key, scale, self._spans(layer), skip=int(self.adapter.has_cls))[..., None]
 
     def _cls(self, layer: int) -> Tensor:
         self._require_cls("CLS attention")

@@ -15,19 +15,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.errors import UnsupportedError
 from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.input_forms import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import RandomImages
 from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
-Size = tuple[int, int]
-"""Height and width of an image in visual tokens."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
@@ -39,7 +37,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter(ImageSizes, TowerPatches):
+class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
     """Layout of one loaded model.
 
     Attributes:
@@ -213,41 +211,6 @@ class ModelAdapter(ImageSizes, TowerPatches):
         It gets the ids and placeholders of a prompt, and must hold nothing of the model.
         """
         return one_run
-
-    # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
-    @property
-    def usual_tokens(self) -> int:
-        """Visual tokens of one image of ordinary size, the default of `bench`."""
-        raise self._no_images()
-
-    def image_of(self, tokens: int) -> tuple[Size, int]:
-        """Return the size of a tile and the number of tiles of an image that becomes `tokens` visual tokens.
-
-        Raises:
-            UserError: the family cannot encode that many.
-        """
-        raise self._no_images()
-
-    def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return random pixel inputs of one image; those of several images are concatenated along dimension 0."""
-        raise self._no_images()
-
-    def _no_images(self) -> UnsupportedError:
-        return UnsupportedError(
-            f"{type(self).__name__} cannot make random images; write its usual_tokens, image_of and random_image"
-        )
-
-    def placeholders(self, size: Size, tiles: int) -> int:
-        """Return the number of placeholders of such an image; by default one per visual token."""
-        return size[0] * size[1] * tiles
-
-    def image_ids(self, size: Size, tiles: int) -> list[int]:
-        """Return the ids of such an image in a prompt: its placeholders, and what a processor writes between them."""
-        return self.visual_token_ids[:1] * self.placeholders(size, tiles)
-
-    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """Return further arguments of a forward that follow from its input ids [B, L]."""
-        return {}
 
     # --- variants: other models of the same family ----------------------------------------------------------------
     def variant(self) -> dict[str, str]:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.random_images import Size
 from uniprune.pruning.view import Grid
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -19,6 +19,21 @@ TowerLayer = int | float | None
 that attends to the whole image (3 / 8 is the ninth of 24); None, the one that makes the projector's features."""
 
 
+class TextTower(Protocol):
+    """The text tower that a vision tower was trained with, and the question in the space of both."""
+
+    @property
+    def words(self) -> Tensor:
+        """[M, E] last states of the question's tokens, special ones included, projected."""
+
+    @property
+    def summary(self) -> Tensor:
+        """[E] the projected embedding of the question."""
+
+    def project(self, features: Tensor, normed: bool = False) -> Tensor:
+        """Return [..., E] of the tower's features [..., C], through its last norm first if `normed`."""
+
+
 class VisionScores(Protocol):
     """Vision-tower quantities of the tokens in the view, recomputed on demand (any attention kernel).
 
@@ -43,6 +58,12 @@ class VisionScores(Protocol):
 
     def received(self, layer: TowerLayer = None) -> Tensor:
         """Return [N] attention each token receives, mean over heads and queries."""
+
+    def from_others(self, layer: TowerLayer = None) -> Tensor:
+        """Return [N] attention each token receives from patches other than itself, mean over heads and patches.
+
+        The query of a CLS token is left out.
+        """
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         """Return [2, N] attention each token emits to (0) and receives from (1) patches, mean over heads and patches.
@@ -72,6 +93,13 @@ class VisionScores(Protocol):
 
     def features(self) -> Tensor:
         """Return [N, C] inputs of the projector; C covers all patches of a token."""
+
+    def text_tower(self) -> TextTower:
+        """Return the text tower that the checkpoint carries.
+
+        Raises:
+            UnsupportedError: it carries none, as all of the families here.
+        """
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D], the projector applied to features [k, C].
