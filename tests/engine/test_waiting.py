@@ -1,5 +1,5 @@
-"""The engine waits for a GPU once for a prompt, before the tower runs, and once per choice that was made on it, after the
-decoder has run.
+"""The engine waits for a GPU once for a prompt, before the tower runs, and once per choice made on it, after the decoder
+has run.
 
 Only methods that choose how many tokens stay are waited for in between; decode steps never wait. Counted on simulated
 devices (tests/helpers/devices.py). Waits of the model itself and of methods are not counted.
