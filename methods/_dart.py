@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -37,6 +38,15 @@ def quotas(tokens: int, pivots: int) -> list[int]:
     """Tokens each pivot may add: `tokens` in all, spread evenly, the first ones taking one more."""
     each, more = divmod(tokens, pivots)
     return [each + (pivot < more) for pivot in range(pivots)]
+
+
+def span_quotas(sizes: Sequence[int], keep: int, ratio: float | None) -> list[int]:
+    """Tokens that spans of these sizes keep: `keep` in all, or of each a share rounded up in float32, at least one."""
+    if ratio is None:
+        ends = [keep * done // sum(sizes) for done in accumulate(sizes, initial=0)]
+        return [after - before for before, after in pairwise(ends)]
+    share = 1 - torch.tensor(1 - ratio, dtype=torch.float32)
+    return [max(1, min(size, int((size * share).ceil()))) for size in sizes]
 
 
 def least_similar(tokens: Tensor, pivots: Tensor, visual: Tensor, quotas: list[int]) -> Tensor:

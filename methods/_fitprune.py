@@ -24,6 +24,12 @@ PUBLISHED: dict[float, tuple[int, ...]] = {
     0.10: (262, 153, 80, 19, 13, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 1, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0),
 }
 # fmt: on
+RELEASES = {
+    "test_releases_llm.test_settings_of_fitprune_are_shares_of_work": "Its settings are shares of FLOPs: with the "
+    'recipe "60 %" 245 of 576 tokens enter a layer on average, and 127 leave the last; nearest to 192, 128 and 64 are '
+    '"70 %", "80 %" and "90 %".',
+    "test_golden_llm.test_fitprune_is_not_inverted": "UniPruneBench: its port keeps the least important tokens.",
+}
 
 
 def retention(deletions: Sequence[int], tokens: int) -> list[float]:

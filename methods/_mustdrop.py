@@ -17,6 +17,10 @@ from ._windows import all_windows, likeness, merged, middle
 
 TOKENS = 576  # for which thresholds are given: ratio -> on summed and on largest attention, as released
 PUBLISHED = {1 / 9: [0.011, 0.01], 2 / 9: [0.0012, 0.001], 1 / 3: [0.001, 0.001], 1.0: [0.0, 0.0]}
+RELEASES = {
+    "test_releases_llm.test_thresholds_of_mustdrop_are_those_of_one_image_size": "Its thresholds are shares of all "
+    "attention for 576 tokens: of more than 1000 equally attended ones it drops all; here they scale with the image.",
+}
 KEYS = "key cells"
 """Entry of `view.scratch` in which `WindowMerge` leaves, for the later stages, the cells that are never dropped."""
 

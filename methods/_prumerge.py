@@ -17,7 +17,7 @@ from uniprune.pruning.view_batch import ViewBatch
 
 Heads = Literal["joint", "mean"]
 DEVIATIONS = (
-    "Paper: merged tokens are sums, as released, not weighted averages.",
+    "Paper: merged tokens are sums, as released.",
     "Paper: without a CLS token (Qwen2.5-VL), attention is that which a token receives; in every family it is read in "
     "the last block and multiplied by the patches per token, whose keys are averaged.",
     "Release: tokens stay in raster order at the positions of their anchors (`order=release` puts anchors in the "

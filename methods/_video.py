@@ -11,6 +11,7 @@ from uniprune.errors import UnsupportedError, UserError
 from uniprune.pruning.base import PreLLM, Stage
 from uniprune.pruning.functional import at_least_float32
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 
 Counts = Literal["exact", "release"]
 
@@ -39,16 +40,22 @@ class OfVideo(PreLLM):
         return super().schedule(num_layers) if self.ratio < 1 else ()
 
 
-def frames(view: View) -> Tensor:
-    """[T, F, D] tokens of the only video, or image, in the view, in float32 or wider.
+def alike(batch: ViewBatch) -> bool:
+    """Check whether the videos of a batch have as many frames, of the same size."""
+    return len({tuple(view.grids) for view in batch.views}) == 1
+
+
+def frames(view: View | ViewBatch) -> Tensor:
+    """[..., T, F, D] tokens of the only video, or image, in the view, in float32 or wider.
 
     Raises:
         UnsupportedError: the view holds several grids, which need not be frames of one video.
     """
-    if len(view.grids) != 1:
+    first = view.views[0] if isinstance(view, ViewBatch) else view
+    if len(first.grids) != 1:
         raise UnsupportedError(
-            f"the method compares the frames of one video, but the view holds {len(view.grids)} grids: tiles of an "
+            f"the method compares the frames of one video, but the view holds {len(first.grids)} grids: tiles of an "
             "image, images or videos of a prompt (use scope=image), or frames that the family encodes one by one"
         )
-    tokens: Tensor = at_least_float32(view.tokens).unflatten(0, (view.grids[0][0], -1))
+    tokens: Tensor = at_least_float32(view.tokens).unflatten(-2, (first.grids[0][0], -1))
     return tokens

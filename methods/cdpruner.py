@@ -28,13 +28,18 @@ STEP = 1e-6
         "tokens, in every family, since checkpoints carry no CLIP text tower; the authors advise the same for models "
         "without one.",
         "Paper: the relevance scale spans the whole view, one image with all its tiles.",
-        "Release: relevance is not negated; the release negates it, because CLIP's patch-text similarity is inverted "
-        "(`invert=true`).",
+        "Release: relevance is not negated (`invert=true` is).",
         "Release: picks stay distinct when the budget exceeds the kernel's rank; the kernel is float32.",
         "Release: LLaVA-NeXT's tiles get one budget and kernel, not one each (`scope=tile`, which scales relevance "
         "per tile, too).",
         "Release: original positions are kept (`positions=compact` renumbers as released).",
     ],
+    releases={
+        "test_methods_vit.test_inverted_relevance_starts_at_the_least_similar_token": "Relevance to the question is "
+        "negated (`invert=true`): in CLIP's space patches are least similar to what they show.",
+        "test_releases_vit.test_cdpruner_repeats_itself_beyond_the_rank_of_its_kernel": "Beyond the rank of its "
+        "kernel it picks one token again and again: of 32 asked for, fewer than 24 are distinct at rank 8.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class CDPruner(PreLLM):

@@ -20,13 +20,19 @@ from uniprune.registry import register_method
     paper="arXiv 2503.02175",
     code="vbdi/divprune",
     deviations=[
-        "Release: distances are computed in float32. In the model's dtype, as released, they decide little (about "
-        "half of the picks change in bfloat16), so that is not offered.",
-        "Release: a chosen token is never chosen again when only duplicates remain.",
+        "Release: distances are computed in float32, and a chosen token is never chosen again.",
         "Release: every image is one problem of its own; the release prunes the first image only.",
-        "Release: LLaVA-NeXT's newline tokens, all alike, are neither candidates nor counted.",
+        "Release: LLaVA-NeXT's newline tokens are neither candidates nor counted.",
         "Release: original positions are kept (`positions=compact` renumbers as released).",
     ],
+    releases={
+        "test_releases_vit.test_divprune_in_half_precision_picks_other_tokens": "Distances are computed in the "
+        "model's precision: in bfloat16 about half of the picks are others.",
+        "test_releases_vit.test_divprune_picks_duplicates_again": "A token is picked again when only duplicates of "
+        "picks remain, so that fewer tokens stay than were asked for.",
+        "test_releases_vit.test_divprune_counts_newlines_as_tokens": "LLaVA-NeXT's newline tokens are candidates. As "
+        "all are one vector, of 24 one is kept.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class DivPrune(PreLLM):

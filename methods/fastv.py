@@ -19,13 +19,18 @@ from uniprune.registry import register_method
     paper="arXiv 2403.06764",
     code="pkunlp-icler/FastV",
     deviations=[
-        "Paper: attention is that of the last row, as released; the paper's text averages it over all tokens.",
+        "Paper: attention is that of the last row, as released.",
         "Release: tokens are ranked once, in prefill, as in the authors' port to transformers. Their first code ranks "
         "again for every generated token, their cached one misplaces positions.",
         "Release: only the last row is computed, so any attention kernel works and no key is cached twice.",
-        "UniPruneBench: tokens stay in their places; its port orders them by falling attention, which scrambles the "
-        "image (`order=release`), and renumbers positions in prefill only, which is not offered.",
+        "UniPruneBench: tokens stay in their places; positions renumbered in prefill only are not offered.",
     ],
+    releases={
+        "test_releases_llm.test_fastv_ranks_by_one_row_and_not_by_the_mean": "Tokens are ranked by the attention of "
+        "the last token, not by the mean over all.",
+        "test_golden_llm.test_fastv": "UniPruneBench: kept tokens are in the order of their attention "
+        "(`order=release`), which scrambles the image, and its PyramidDrop makes the same choice.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class FastV(IntraLLM):

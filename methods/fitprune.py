@@ -16,7 +16,7 @@ from uniprune.pruning.schedules import MultiStage, between, site_share
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._fitprune import PUBLISHED, TOKENS, received, resampled, retention
+from ._fitprune import PUBLISHED, RELEASES, TOKENS, received, resampled, retention
 from .calibration.fitprune import RecipeSearch
 
 
@@ -24,10 +24,8 @@ from .calibration.fitprune import RecipeSearch
     "fitprune",
     paper="arXiv 2409.10197",
     code="ywh187/FitPrune",
-    deviations=[
-        "Paper: a token deleted in layer l still passes that layer's MLP, which changes nothing for the others.",
-        "UniPruneBench: the most important tokens are kept; its port keeps the least important ones.",
-    ],
+    deviations=["Paper: a token deleted in layer l still passes its MLP, which changes nothing for the others."],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class FitPrune(MultiStage):

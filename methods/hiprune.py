@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Bound, Share
-from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import TowerLayer, View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._hiprune import around
+from ._hiprune import frames, hierarchical
 
 Depth = Annotated[float, Bound(0, 1, above=True)]
 
@@ -25,10 +24,7 @@ Depth = Annotated[float, Bound(0, 1, above=True)]
     code="Danielement321/HiPrune",
     deviations=[
         "Paper, where its code's README says the output layer: the deep layer is the one that makes the features.",
-        "Paper, where only code is known: at the default alpha a fiftieth of the budget is anchors, none of 25 tokens, "
-        "1 of 64, 4 of 192; most tokens are those that the deep layer attends to.",
-        "Paper, where only code is known: neighbours left and right wrap at the ends of rows; those above the first "
-        "row become the first token, those below the last row the last.",
+        "Paper, where only code is known: the share of anchors, and neighbours at the edges, are as released.",
         "Release: neighbours are those in a frame, in the whole grid of detail tiles in LLaVA-NeXT.",
         "Release: anchors and neighbours beyond the budget, an error there, are left out, neighbours first.",
         "Release: one budget per image; the release divides one by the number of tiles in the tower's batch, whose "
@@ -36,6 +32,13 @@ Depth = Annotated[float, Bound(0, 1, above=True)]
         "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
         "Release: it has LLaVA (block 8) and Qwen2.5-VL (block 15); on other towers the share of the depth is ours.",
     ],
+    releases={
+        "test_releases_vit.test_hardly_any_token_of_hiprune_is_an_anchor": "At its default alpha a fiftieth of the "
+        "budget is anchors: with their neighbours 5 of 64 tokens, 20 of 192, none of 24. Most tokens are those that "
+        "the deep layer attends to.",
+        "test_methods_vit_2026.test_anchors_come_first_then_their_neighbours": "Neighbours left and right wrap at the "
+        "ends of rows; those above the first row are the first token, those below the last row the last.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class HiPrune(PreLLM):
@@ -63,8 +66,8 @@ class HiPrune(PreLLM):
         """The middle and the deep layer."""
         return (self.object_layer, self.vision_layer)
 
-    def select(self, view: View, keep: int) -> Tensor:
-        deep = view.vision.received(self.vision_layer)
-        anchors = top_k(view.vision.received(self.object_layer), round(keep * self.alpha / 5))
-        scores = deep.index_fill(0, around(anchors, view.grids), torch.finfo(deep.dtype).max)
-        return top_k(scores.index_fill(0, anchors, torch.inf), keep).sort().values
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        middle, deep = (view.vision.received(layer) for layer in self.vision_layers)
+        return hierarchical(middle, deep, frames(view), round(keep * self.alpha / 5), keep)
+
+    select_batch = select

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from uniprune.pruning.base import PreLLM
-from uniprune.pruning.coverage import most_covering
+from uniprune.pruning.coverage import each_most_covering, most_covering
 from uniprune.pruning.fields import Positive, Weight
 from uniprune.pruning.functional import cosine_similarity
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
+
+from ._mmtok import shares, tower_features
 
 
 @register_method(
@@ -26,13 +29,16 @@ from uniprune.registry import register_method
         "sentences and 47 function words, among them what and where, and its prompts of other templates than Vicuna's "
         "are replaced by a fixed question; for Qwen it prepends a word.",
         "Release: patches that are padding of LLaVA-1.5's square images are excluded there; views do not know padding.",
-        "Release: `text_temperature` is 0.01 for Qwen2.5-VL.",
         "Release: the features of merged patches are averaged, as for Qwen2.5-VL, before its last norm; for other "
         "towers that merge patches this is ours.",
         "Release: similarities are float32 throughout; there features are normalised in the model's precision.",
-        "Release: one budget per image, not per LLaVA-NeXT tile (`scope=tile`).",
+        "Release: `text_temperature` is 0.01 for Qwen2.5-VL; LLaVA-NeXT's tiles have a budget each (`scope=tile`).",
         "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
     ],
+    releases={
+        "test_releases_vit.test_mmtok_repeats_a_token_if_padding_leaves_too_few": "Where an image without its padding "
+        "has fewer tokens than the budget, the first token is repeated.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class MMTok(PreLLM):
@@ -62,18 +68,13 @@ class MMTok(PreLLM):
         return (None,)
 
     def select(self, view: View, keep: int) -> Tensor:
-        words = shares(cosine_similarity(view.prompt, view.tokens), self.text_temperature)
-        tokens = shares(cosine_similarity(tower_features(view)), self.visual_temperature)
-        return most_covering(torch.cat((words, self.alpha * tokens)).T.contiguous(), keep)
+        return most_covering(self._covers(view.prompt, view.tokens, tower_features(view)), keep)
 
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
+        each = zip(batch.prompt, batch.tokens, tower_features(batch), strict=True)
+        return each_most_covering([self._covers(*one) for one in each], keep)
 
-def shares(similarity: Tensor, temperature: float) -> Tensor:
-    """[R, N] softmax over the columns of `similarity` [R, N], divided by R."""
-    return (similarity / temperature).softmax(-1) / len(similarity)
-
-
-def tower_features(view: View) -> Tensor:
-    """[N, C] features entering the projector, averaged over the patches of a token if they are side by side."""
-    features = view.vision.features()
-    width = view.vision.hidden(None).shape[-1] if view.vision.patches > 1 else features.shape[-1]
-    return features.float().unflatten(-1, (-1, width)).mean(-2) if width < features.shape[-1] else features
+    def _covers(self, prompt: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
+        words = shares(cosine_similarity(prompt, tokens), self.text_temperature)
+        visual = shares(cosine_similarity(features), self.visual_temperature)
+        return torch.cat((words, self.alpha * visual)).T.contiguous()

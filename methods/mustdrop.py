@@ -13,7 +13,7 @@ from uniprune.pruning.schedules import Staged, between
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._mustdrop import KEYS, PUBLISHED, TOKENS, WindowMerge, passes
+from ._mustdrop import KEYS, PUBLISHED, RELEASES, TOKENS, WindowMerge, passes
 
 
 @register_method(
@@ -22,9 +22,9 @@ from ._mustdrop import KEYS, PUBLISHED, TOKENS, WindowMerge, passes
     code="liuting20/MustDrop",
     deviations=[
         "Paper: the tower runs on all patches; LLM tokens are merged, and with them CLS attention, which is averaged.",
-        "Release: a merged token is placed at its window's centre; original positions are kept, so that cached keys "
-        "and generated tokens agree. Thresholds scale with image size; without a CLS token, received attention ranks.",
+        "Release: a merged token is at its window's centre, positions are original; without CLS, attention received.",
     ],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class MustDrop(Staged):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from uniprune.errors import UserError
 from uniprune.pruning.base import IntraLLM
 from uniprune.pruning.fields import NonNegative
-from uniprune.pruning.functional import at_least_float32, top_k
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-SMALL = 1e-10
-TOO_SHORT = "PriorTR needs a question after a null token; {} tokens follow the image: put the question after it"
+from ._priortr import RELEASES, Heads, Query, Rows, best, surplus
 
 
 @register_method(
@@ -23,17 +23,15 @@ TOO_SHORT = "PriorTR needs a question after a null token; {} tokens follow the i
     paper="arXiv 2606.24156",
     code="CodeChildCZJ/PriorTR",
     deviations=[
-        "Paper: it inserts a null token and compares the last row; the release takes a token that is there, and by "
-        "default the mean over the question.",
-        "Release: its five copies differ in their rows (`rows`); Qwen2-VL's, Qwen3-VL's and Video-LLaVA's are `qwen`. "
-        "InternVL's prunes before layer 2, LLaVA-NeXT's compares the last row.",
+        "Paper: null token, rows and their mean are the release's (`rows`, `query`).",
+        "Release: InternVL's copy prunes before layer 2, LLaVA-NeXT's compares the last row.",
         "Release: a second forward of the prompt cut after the image (`2F`) is not run: in a causal decoder its last "
         "row is that of the null token.",
         "Release: every image of a prompt has its own null token; InternVL's copy prunes the first image only. Of text "
         "before the image the null token has seen the question, which is not noticed.",
-        "Release: a prompt with no text after the null token is refused; there all scores are 0, the choice "
-        "arbitrary. Counts by a threshold on scores are not offered.",
+        "Release: a prompt with no text after the null token is refused; there all scores are 0.",
     ],
+    releases=RELEASES,
 )
 @dataclass(frozen=True, kw_only=True)
 class PriorTR(IntraLLM):
@@ -50,30 +48,33 @@ class PriorTR(IntraLLM):
         query: mean over the rows of the "question", or the "last" row of the prompt.
         heads: mean or maximum over heads, after that over rows.
         evict: whether the layers before K forget the keys and values of dropped tokens, as released.
+        score_threshold: keep tokens with a higher score, at least one, instead of a ratio; `exact` is then False.
     """
 
     layer: NonNegative = 3
-    rows: Literal["llava", "internvl", "qwen"] = "llava"
-    query: Literal["question", "last"] = "question"
-    heads: Literal["mean", "max"] = "mean"
+    rows: Rows = "llava"
+    query: Query = "question"
+    heads: Heads = "mean"
     evict: bool = True
+    score_threshold: float | None = None
     llm_attention: ClassVar[bool] = True
 
+    @property
+    def exact(self) -> bool:
+        """False with a threshold."""
+        return self.score_threshold is None
+
     def evict_from(self, num_layers: int) -> int | None:
-        return 0 if self.evict and self.ratio < 1 else None
+        return 0 if self.evict and (self.ratio < 1 or not self.exact) else None
 
     def select(self, view: View, keep: int) -> Tensor:
-        attention = at_least_float32(view.attention(view.following))
-        null, end = int(self.rows == "internvl"), attention.shape[1]
-        end -= self.rows == "qwen" and self.query == "question"
-        if end < null + 2:
-            raise UserError(TOO_SHORT.format(attention.shape[1]))
-        question = attention[:, :end] if self.query == "question" else attention[:, -1:]
-        p, q = self._over_image(question), self._over_image(attention[:, null : null + 1])
-        return top_k(p * ((p + SMALL) / (q + SMALL)).log(), keep)
+        return self._select([view.attention(view.following)], keep)[0]
 
-    def _over_image(self, attention: Tensor) -> Tensor:
-        """[N] attention [H, R, N] as shares of the image."""
-        own = attention.mean(1)
-        total = own.mean(0) if self.heads == "mean" else own.amax(0)
-        return total / (total.sum() + SMALL)
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor:
+        following = batch.following
+        attention = batch.attention(pad_sequence(following, batch_first=True).unbind())
+        return self._select([own[:, : len(rows)] for own, rows in zip(attention, following, strict=True)], keep)
+
+    def _select(self, each: Sequence[Tensor], keep: int) -> Tensor:
+        """[P, keep] for the attention [H, F, N] of P prompts."""
+        return best(surplus(each, self.rows, self.query, self.heads), keep, self.score_threshold)

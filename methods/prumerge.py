@@ -17,6 +17,12 @@ from ._prumerge import DEVIATIONS, Merging
     paper="arXiv 2403.15388",
     code="42Shawn/LLaVA-PruMerge",
     deviations=["Paper: the number of tokens is the budget, further token included, unless `adaptive`.", *DEVIATIONS],
+    releases={
+        "test_releases_vit.test_prumerge_adds_up_instead_of_averaging": "Merged tokens are sums, weighted by "
+        "attention that adds up to less than one; the paper's averages are commented out.",
+        "test_releases_vit.test_prumerge_takes_all_heads_for_one": "All heads of the attention are taken for one as "
+        "wide as the layer (`heads=mean` has the real ones).",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class PruMerge(Merging):

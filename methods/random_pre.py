@@ -19,11 +19,15 @@ from uniprune.registry import register_method
     paper="arXiv 2511.02650",
     code="TianfanPeng/VLMUniPruneBench",
     deviations=[
-        "Release: kept tokens stay in raster order; on InternVL the release shuffles them (`order=release`).",
+        "Release: kept tokens stay in raster order in every family.",
         "Release: the draw is seeded per sample, so it depends on neither batch nor order.",
         "Release: an image has one budget; on InternVL the release gives the first tile one and all others another.",
         "Release: the count is rounded instead of floored.",
     ],
+    releases={
+        "test_releases_vit.test_random_tokens_reach_the_model_shuffled": "UniPruneBench: on InternVL tokens reach the "
+        "language model in the order of the draw (`order=release`), so its numbers are of a shuffled image.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class RandomPre(PreLLM):

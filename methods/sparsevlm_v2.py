@@ -25,6 +25,11 @@ PUBLISHED: dict[int, tuple[int, ...]] = {
     paper="arXiv 2410.04417",
     code="Gumpest/SparseVLMs",
     deviations=["Paper: unknown; it does not describe this version, whose released code is followed."],
+    releases={
+        "test_releases_llm.test_the_prior_of_sparsevlm_turns_scores_around": "About 1700 tokens away what rotary "
+        "positions alone contribute, by which attention is divided, is below zero: there the least attended tokens "
+        "stay.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class SparseVLMv2(Scheduled):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
+from uniprune.pruning.view_batch import ViewBatch
 from uniprune.registry import register_method
 
-from ._vidcom2 import frame_counts, likeness, steady
-from ._video import OfVideo, frames
+from ._vidcom2 import least_typical, steady, typicality
+from ._video import OfVideo, alike, frames
 
 
 @register_method(
@@ -21,14 +20,19 @@ from ._video import OfVideo, frames
     code="xuyang-liu16/VidCom2",
     deviations=[
         "Release: the budget is met as in vLLM's port: what the frames have too many, or too few, is decided by "
-        "typicality over all frames. The authors' counts (`counts=release`) miss it: what a frame cannot "
-        "take is not handed on, 51 tokens instead of 60 of 75 in one stored case.",
+        "typicality over all frames.",
         "Release: scores are computed in float32, not in the model's dtype.",
         "Release: an image is a video of one frame; the release prunes no images.",
         "Release: newlines are not counted; on LLaVA-Video, it adds 13 to every frame after pruning and drops none.",
         "Release: a view with several grids is refused: tiles of an image, or GLM's videos, whose frames are grids of "
         "their own.",
     ],
+    releases={
+        "test_releases_llm.test_vidcom2_does_not_hand_on_what_a_frame_cannot_take": "Counts miss the budget "
+        "(`counts=release`): what a frame cannot take is not handed on.",
+        "test_methods_video.test_vidcom2_rounds_halves_to_even": "A frame's count is rounded half to even "
+        "(`counts=release`): 2 of 10 tokens and 4 of 14 at a quarter.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class VidCom2(OfVideo):
@@ -45,14 +49,9 @@ class VidCom2(OfVideo):
             is not the budget and `exact` is False.
     """
 
-    def select(self, view: View, keep: int) -> Tensor:
-        x = steady(frames(view))
-        to_video = likeness(x, x.mean((0, 1)))
-        typical = to_video + likeness(x, x.mean(1, keepdim=True))
-        counts = frame_counts(-to_video.mean(1), x.shape[1], self.ratio)
-        rank = torch.stack([top_k(-frame, len(frame)).argsort() for frame in typical])
-        taken = (rank < counts[:, None]).flatten()
-        if self.counts == "release":
-            return taken.nonzero()[:, 0]
-        order = top_k(-typical.flatten(), taken.numel())
-        return order[taken[order].byte().argsort(descending=True, stable=True)[:keep]]
+    def select(self, view: View | ViewBatch, keep: int) -> Tensor:
+        typical, counts = typicality(steady(frames(view)), self.ratio)
+        return least_typical(typical, counts, None if self.counts == "release" else keep)
+
+    def select_batch(self, batch: ViewBatch, keep: int, /) -> Tensor | None:
+        return self.select(batch, keep) if alike(batch) else None

@@ -23,14 +23,15 @@ from uniprune.registry import register_method
     code="dvlab-research/VisionZip",
     deviations=[
         "Paper: the split of the budget is a share, 5 / 32 contextual: the paper's 10, 20 and 30 of 64, 128 and 192.",
-        "Paper: without a CLS token (Qwen2.5-VL), importance is the attention a token receives; keys are averaged "
-        "over a token's patches.",
-        "Release: the class token, which it counts as dominant, is left out, because other families cannot project it "
-        "(`cls=true` puts it at the first free position).",
-        "Release: contextual tokens stay at their anchors' positions; there they follow the others (`order=release`; "
-        "with `cls=true` and `positions=compact` that is the released sequence).",
+        "Paper: without a CLS token importance is the attention received; keys are averaged over a token's patches.",
+        "Release: the class token, there a dominant one, is left out (`cls=true` puts it at the first free position).",
+        "Release: contextual tokens stay in place (`order=release`, `cls=true`, `positions=compact`: as released).",
         "Release: one budget per image, not per LLaVA-NeXT tile (`scope=tile`).",
     ],
+    releases={
+        "test_releases_vit.test_contextual_tokens_of_visionzip_are_twice_as_long": "A contextual token is its anchor "
+        "plus the mean of its cluster, not a mean of both, and so twice as long as others.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class VisionZip(PreLLM):

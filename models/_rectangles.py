@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import Size
+from uniprune.modeling.random_images import Size
 
 
 def rectangle(tokens: int) -> Size:

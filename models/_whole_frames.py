@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from uniprune.modeling.adapter import TextAfter
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
 
 from .qwen2_5_vl import Qwen2_5_VL
+
+HALVES = ((0.5,) * 3, (0.5,) * 3)
+"""Mean and standard deviation of the pixels of processors that scale them to -1 ... 1."""
 
 
 class WholeFrames(Qwen2_5_VL):
@@ -30,6 +36,15 @@ class WholeFrames(Qwen2_5_VL):
     def whole_image_blocks(self) -> Sequence[int]:
         """All."""
         return range(len(self.vision_blocks()))
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """vLLM prunes no images of most of them."""
+        return {}
+
+    def patch_places(self, grids: Sequence[Grid]) -> Tensor:
+        """The next `merge` x `merge` places of each token, in raster order."""
+        tokens = torch.arange(sum(map(prod, grids)))
+        return tokens[:, None] * self.merge**2 + torch.arange(self.merge**2)
 
     def _raster(self, tokens: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
         """[N, C] per grid: tokens are in raster order."""

@@ -60,6 +60,10 @@ class Gemma3(PatchGridAdapter):
         self.has_cls = False
         self.merge = self.projector.kernel_size
 
+    def whole_tower(self) -> str | None:
+        """None."""
+        return None
+
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the SigLIP encoder."""
         blocks: Sequence[nn.Module] = self.vision.encoder.layers

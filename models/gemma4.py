@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried
+from uniprune.modeling.adapter import ModelAdapter, Span, Tried
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel, TinyPrompt
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid

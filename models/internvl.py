@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
 
 from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import Grouping, tiles_in_a_run
+from uniprune.modeling.input_forms import TileForms, check_processor
 from uniprune.modeling.messages import RawQuestion
-from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.patch_grid import IMAGENET, PatchGridAdapter
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
+from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model
 
 from ._prompts import SHORT, letter
@@ -62,11 +65,14 @@ class InternVL(PatchGridAdapter):
     An image is several tiles. Both have the same tower and processor; 3.5 has Qwen3 or Qwen3-MoE as language model.
     """
 
+    overview: ClassVar[int | None] = -1
     tried: ClassVar[Tried] = {
         "text model": ("gpt_oss", "qwen2", "qwen3", "qwen3_moe"),
         "tower": ("internvl_vision",),
         "rotary positions": ("default", "dynamic"),
     }
+
+    normalisation = IMAGENET
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -85,6 +91,16 @@ class InternVL(PatchGridAdapter):
         numbered = [piece for i in range(count) for piece in (f"Image-{i + 1}: ", i)]
         return [0, text] if count == 1 else [*numbered, text]
 
+    def input_forms(self, processor: Any, images: int) -> Forms:
+        """Fewer tiles, or one of a smaller square, for which the tower interpolates its positions."""
+        check_processor(processor, "GotOcr2ImageProcessor")
+        own, side = processor.image_processor, self._size_of(self._pixels)[0]
+        return TileForms(partial(tiles_of, own), own.max_patches, self._pixels[0] // side, side)
+
+    def whole_tower(self) -> str | None:
+        """None."""
+        return None
+
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the InternViT encoder."""
         blocks: Sequence[nn.Module] = self.vision.encoder.layer
@@ -98,3 +114,10 @@ class InternVL(PatchGridAdapter):
     def image_grouping(self) -> Grouping:
         """The tiles of an image follow each other in one run."""
         return tiles_in_a_run
+
+
+def tiles_of(image_processor: Any, size: tuple[int, int], most: int) -> int:
+    """Return the tiles of an image of `size` pixels, thumbnail included; InternVL's processor always cuts images up."""
+    least = min(most, image_processor.min_patches)
+    limits = {"crop_to_patches": True, "max_patches": most, "min_patches": least}
+    return int(image_processor.get_number_of_image_patches(*size, limits))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Tried
+from uniprune.modeling.adapter import ModelAdapter, Tried
+from uniprune.modeling.input_forms import SquareForms, check_processor
 from uniprune.modeling.messages import RawQuestion
-from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.patch_grid import CLIP, PatchGridAdapter
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
+from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model
 
 from ._prompts import option_letter
@@ -65,6 +69,11 @@ class Llava(PatchGridAdapter):
         "feature strategy": ("default", "full"),
     }
 
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        if "siglip" not in model.config.vision_config.model_type:
+            self.normalisation = CLIP
+
     @classmethod
     def of(cls, model: Any) -> ModelAdapter:
         """Pixtral's adapter for a Pixtral tower: its checkpoints have LLaVA's model type."""
@@ -73,6 +82,34 @@ class Llava(PatchGridAdapter):
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """For questions with options, a request for the letter."""
         return option_letter(asked)
+
+    def input_forms(self, processor: Any, images: int) -> Forms:
+        """A smaller square."""
+        check_processor(processor, "CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor")
+        own = processor.image_processor
+        pixels = own.crop_size if own.do_center_crop else own.size
+        return SquareForms(self._patch[0], (pixels.get("height") or pixels["shortest_edge"]) // self._patch[0])
+
+    def any_size(self) -> AbstractContextManager[None]:
+        """The tower interpolates its positions for images of another size than its own."""
+        return self._interpolating()
+
+    @contextmanager
+    def _interpolating(self) -> Iterator[None]:
+        handle = self.vision.register_forward_pre_hook(_interpolate, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def whole_tower(self) -> str | None:
+        """None, if the states of one block are projected."""
+        several = isinstance(self.model.config.vision_feature_layer, (list, tuple))
+        return "the states of several of its blocks are projected side by side" if several else None
+
+    def merging_parts(self, block: Any) -> tuple[nn.Module, nn.Module, nn.Module] | None:
+        """Patches are projected one by one, wherever they are."""
+        return block.self_attn.k_proj, block.layer_norm2, block.mlp
 
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the CLIP (or SigLIP) encoder."""
@@ -83,3 +120,8 @@ class Llava(PatchGridAdapter):
         """The block's `self_attn`."""
         attention: nn.Module = block.self_attn
         return attention
+
+
+def _interpolate(tower: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Ask the tower, in a forward hook, to interpolate its positions; those of its own size stay as they are."""
+    return args, {**kwargs, "interpolate_pos_encoding": True}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.input_forms import CutForms, check_processor
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, TinyModel
+from uniprune.pruning.input_stage import Forms
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
@@ -62,7 +66,12 @@ class LlavaNext(Llava):
     """
 
     tried: ClassVar[Tried] = {"text model": ("llama", "mistral"), "tower": ("clip_vision_model",)}
+    overview: ClassVar[int | None] = 0
     encoders: ClassVar[tuple[str, ...]] = ("get_image_features",)
+
+    def whole_tower(self) -> str | None:
+        """Return the reason: a choice per tile would not meet the budget of the image."""
+        return "its tiles are cut to the shape of the image after the tower, and what is cut off would be chosen, too"
 
     def image_layouts(self, grids: Sequence[Grid] | None, given: Mapping[str, Any]) -> list[ImageLayout] | None:
         """By the sizes in pixels, as the model packs its tokens.
@@ -71,6 +80,19 @@ class LlavaNext(Llava):
             UnsupportedError: the sizes are unknown.
         """
         return in_order(self._layout(pixels, given) for pixels in self._sizes_of(given))
+
+    def input_forms(self, processor: Any, images: int) -> Forms:
+        """Fewer tiles, of smaller images; the base tile and some of the larger image are always there."""
+        check_processor(processor, "LlavaNextImageProcessor", "LlavaOnevisionImageProcessor")
+        return CutForms(lambda size: sum(map(math.prod, self._form(size, images)[0].grids)))
+
+    def _form(self, pixels: Size, images: int) -> tuple[ImageLayout, int]:
+        """Return the layout of an image of a prompt, as `_layout` does."""
+        return self._layout(list(pixels), {})
+
+    def any_size(self) -> AbstractContextManager[None]:
+        """Tiles are of the tower's own size."""
+        return nullcontext()
 
     def _sizes_of(self, given: Mapping[str, Any]) -> list[list[int]]:
         """Height and width in pixels of every encoded image."""

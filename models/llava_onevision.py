@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, VIDEO, VISION
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -85,6 +86,10 @@ class LlavaOnevision(LlavaNext):
         return in_order(
             self._layout(pixels, given) if alone else self._whole() for pixels, alone in zip(sizes, cut, strict=False)
         )
+
+    def _form(self, pixels: Size, images: int) -> tuple[ImageLayout, int]:
+        """Images of a prompt with several have one tile each."""
+        return super()._form(pixels, images) if images == 1 else self._whole()
 
     def _layout(self, pixels: list[int], given: Mapping[str, Any]) -> tuple[ImageLayout, int]:
         """Run the model's own packing on the places of an image's tokens in the joined tiles."""

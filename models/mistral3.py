@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.adapter import Tried
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, TinyPrompt
 from uniprune.registry import register_model
 

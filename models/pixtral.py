@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import Size, Span, Tried, consecutive
+from uniprune.modeling.adapter import Span, Tried, consecutive
 from uniprune.modeling.image_grouping import Grouping, any_runs
 from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid

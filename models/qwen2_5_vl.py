@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar
@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn, tensor
 
-from uniprune.modeling.adapter import ModelAdapter, Size, Span, Tried, consecutive
+from uniprune.modeling.adapter import ModelAdapter, Span, TextAfter, Tried, consecutive
+from uniprune.modeling.input_forms import GridForms, check_processor
+from uniprune.modeling.patch_grid import CLIP as CLIP_PIXELS
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
+from uniprune.pruning.input_stage import Forms
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
 
@@ -78,6 +82,7 @@ class Qwen2_5_VL(ModelAdapter):
     videos: ClassVar[bool] = True
     mixes: ClassVar[bool] = True
     packed = True
+    normalisation: tuple[Sequence[float], Sequence[float]] = CLIP_PIXELS
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -143,6 +148,28 @@ class Qwen2_5_VL(ModelAdapter):
         tokens: Tensor = self.projector.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
         return tokens
 
+    def input_forms(self, processor: Any, images: int) -> Forms:
+        """Any rectangle, if the processor is that of Qwen2-VL."""
+        check_processor(processor, "Qwen2VLImageProcessor")
+        return GridForms.of(processor)
+
+    def whole_tower(self) -> str | None:
+        """None."""
+        return None
+
+    def patch_places(self, grids: Sequence[Grid]) -> Tensor:
+        """The next `merge` x `merge` places of each token in window order."""
+        tokens = window_places(tuple(grids), self._side)
+        return tokens[:, None] * self.merge**2 + torch.arange(self.merge**2)
+
+    def token_pixels(self, pixels: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """Those of the next `merge` x `merge` patches, of all images that form a patch."""
+        config, merged = self.vision.config, self.merge**2
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in self.normalisation)
+        shape = (-1, merged, config.in_channels, config.temporal_patch_size, config.patch_size**2)
+        tokens = (pixels.view(shape) * std + mean).flatten(1)
+        return list(tokens.split(list(map(prod, grids))))
+
     @property
     def usual_tokens(self) -> int:
         """The smallest image that the papers allow."""
@@ -158,6 +185,11 @@ class Qwen2_5_VL(ModelAdapter):
         values = config.in_channels * config.temporal_patch_size * config.patch_size**2
         pixels = torch.randn(height * width, values, generator=generator)
         return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, height, width]])}
+
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """The grid's width after the first id, of images and videos."""
+        config = self.model.config
+        return {config.image_token_id: "width", config.video_token_id: "width"}
 
     def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
         """1 at image ids and 2 at video ids, for M-RoPE."""

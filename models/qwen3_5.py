@@ -8,7 +8,7 @@ from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.registry import register_model
 
-from ._whole_frames import WholeFrames, tiny_fields
+from ._whole_frames import HALVES, WholeFrames, tiny_fields
 from .qwen2_5_vl import TinyQwen2_5_VL
 
 ROPE = {
@@ -51,6 +51,7 @@ class Qwen3_5(WholeFrames):
     """
 
     tried: ClassVar[Tried] = {"text model": ("qwen3_5_text",), "tower": ("qwen3_5_vision",)}
+    normalisation = HALVES
 
     def image_grouping(self) -> Grouping:
         """Time stamps and marks stand between the frames of a video."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 
-from uniprune.modeling.adapter import Tried
+from uniprune.modeling.adapter import TextAfter, Tried
 from uniprune.modeling.image_grouping import ClipsOverRuns, Grouping
 from uniprune.modeling.tiny import IMAGE_END, IMAGE_START, VIDEO
 from uniprune.registry import register_model
 
-from ._whole_frames import WholeFrames, tiny_fields
+from ._whole_frames import HALVES, WholeFrames, tiny_fields
 from .qwen2_5_vl import TinyQwen2_5_VL
 
 ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2], "mrope_interleaved": True}
@@ -52,15 +52,26 @@ class Qwen3VL(WholeFrames):
 
     tried: ClassVar[Tried] = {"text model": ("qwen3_vl_text",), "tower": ("qwen3_vl_vision",)}
     videos: ClassVar[bool] = True
+    normalisation = HALVES
 
     def image_grouping(self) -> Grouping:
         """Time stamps and marks stand between the frames of a video."""
         return ClipsOverRuns(self.model.config.video_token_id)
 
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """After what is left of an image; frames of a video are followed by marks with ids of their own."""
+        config = self.model.config
+        return {config.image_token_id: "kept", config.video_token_id: "unpruned"}
+
     def token_parts(self) -> Sequence[nn.Module]:
         """The mergers of the blocks that feed the first decoder layers."""
         mergers: Sequence[nn.Module] = self.vision.deepstack_merger_list
         return mergers
+
+    def part_blocks(self) -> Sequence[int]:
+        """Those that feed them."""
+        blocks: Sequence[int] = self.vision.deepstack_visual_indexes
+        return blocks
 
 
 @register_model("qwen3_vl_moe", tiny=TinyQwen3VLMoe)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError, UserError
-from uniprune.modeling.adapter import Size, Tried
+from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import EncodedPrompt, Grouping
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import IMAGE, PAD, VISION, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -72,6 +73,7 @@ class SmolVLM(PatchGridAdapter):
     Videos are frames, each an image of one tile.
     """
 
+    overview: ClassVar[int | None] = -1
     tried: ClassVar[Tried] = {"text model": ("llama",), "tower": ("smolvlm_vision",)}
 
     parts = ("vision_model", "connector")

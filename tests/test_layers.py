@@ -151,8 +151,8 @@ def words(path: Path) -> Iterator[str]:
                 yield text
 
 
-WORDS = {"scope"}
-"""Names of methods that are words of the harness, too: `scope` is a field of all methods."""
+WORDS = {"scope", "resize"}
+"""Names of methods that are words of the harness, too: `scope` is a field of all methods, images have `resize`."""
 
 
 def naming(names: set[str], files: list[Path]) -> set[tuple[str, str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.helpers.mutations import MUTATIONS, Mutation, copy_sources, passes, survives
 from tests.helpers.paths import ROOT
@@ -32,17 +35,20 @@ def test_a_fault_is_noticed(mutation: Mutation, sources: Path) -> None:
     assert not survives(sources, mutation)
 
 
+def grouped() -> Iterator[ParameterSet]:
+    """Yield, per folder, the tests that notice a fault of `make test`, then those that notice only others."""
+    taken = {mutation.caught_by for mutation in TAKEN}
+    others = {mutation.caught_by for mutation in MUTATIONS} - taken
+    for tests, note, marks in ((taken, "", ()), (others, " others", pytest.mark.exhaustive)):
+        for folder, here in groupby(sorted(tests), key=lambda test: Path(test.partition("::")[0]).parent):
+            yield pytest.param(tuple(here), marks=marks, id=f"{folder}{note}")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "caught_by",
-    [
-        pytest.param(one, marks=() if one in {taken.caught_by for taken in TAKEN} else pytest.mark.exhaustive)
-        for one in sorted({mutation.caught_by for mutation in MUTATIONS})
-    ],
-)
-def test_without_a_fault_the_same_tests_pass(caught_by: str, sources: Path) -> None:
+@pytest.mark.parametrize("caught_by", grouped())
+def test_without_a_fault_the_same_tests_pass(caught_by: tuple[str, ...], sources: Path) -> None:
     """In the same kind of copy: otherwise they might fail there for another reason than the fault."""
-    assert passes(sources, caught_by)
+    assert passes(sources, *caught_by)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +49,31 @@ class Entry:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PublishedName:
+    """The name under which a paper published what registered entries already are.
+
+    Attributes:
+        name: the name.
+        means: what it is here: a registered name, or several joined by "+".
+        summary: the idea in one line.
+        settings: "field", or "part.field" of several parts -> value; part of the name, so not to be set otherwise.
+        metadata: `paper`, `code` and `deviations`, as of an entry.
+    """
+
+    name: str
+    means: str
+    summary: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spelled_out(self) -> str:
+        """The meaning in words: `some-method with field=1`."""
+        settings = " ".join(f"{name}={value}" for name, value in self.settings.items())
+        return self.means + f" with {settings}" * bool(settings)
+
+
 class Registry:
     """A table of names, filled at the first look-up.
 
@@ -61,6 +86,7 @@ class Registry:
     def __init__(self, kind: str, package: str, reserved: Collection[str] = frozenset()) -> None:
         self.kind, self.package, self._reserved = kind, package, reserved
         self._entries: dict[str, Entry] = {}
+        self._published: dict[str, PublishedName] = {}
         self._discovered = False
 
     def register(self, name: str, **metadata: Any) -> Callable[[C], C]:
@@ -70,19 +96,11 @@ class Registry:
             UserError: it is no name; or another definition has it, or one that differs in case only. Registering the
                 same definition again is harmless.
         """
-        if not NAME.fullmatch(name) or name.casefold() in self._reserved:
-            reserved = f", and not {' or '.join(sorted(self._reserved))}" if self._reserved else ""
+        self._check_name(name)
+        if name in self._published:
             raise UserError(
-                f"{name!r} cannot be the name of a {self.kind}, because names are parts of file names and command "
-                "lines; expected a letter or digit, then at most 63 letters, digits, points, hyphens, underscores or "
-                f"plus signs, without the ending .part1{reserved}"
+                f"{self.kind} {name!r} is a published name of {self._published[name].means}; choose another"
             )
-        for other in self._entries:
-            if other != name and other.casefold() == name.casefold():
-                raise UserError(
-                    f"{self.kind} {name!r} differs from {other!r} in case only, which some file systems do not "
-                    "distinguish; choose another name"
-                )
 
         def add(target: C) -> C:
             taken = self._entries.get(name)
@@ -96,6 +114,35 @@ class Registry:
             return target
 
         return add
+
+    def publish(
+        self, name: str, means: str, summary: str, settings: Mapping[str, Any] | None = None, **metadata: Any
+    ) -> None:
+        """Add a published name of what registered entries already are; see `PublishedName`.
+
+        Raises:
+            UserError: it is no name, or that of an entry, or of something else.
+        """
+        self._check_name(name)
+        new = PublishedName(name, means, summary, dict(settings or {}), metadata)
+        if name in self._entries or self._published.setdefault(name, new) != new:
+            raise UserError(f"{self.kind} {name!r} is already registered; choose another name")
+
+    def _check_name(self, name: str) -> None:
+        """Raise UserError if it is no name, or differs from another one in case only."""
+        if not NAME.fullmatch(name) or name.casefold() in self._reserved:
+            reserved = f", and not {' or '.join(sorted(self._reserved))}" if self._reserved else ""
+            raise UserError(
+                f"{name!r} cannot be the name of a {self.kind}, because names are parts of file names and command "
+                "lines; expected a letter or digit, then at most 63 letters, digits, points, hyphens, underscores or "
+                f"plus signs, without the ending .part1{reserved}"
+            )
+        for other in (*self._entries, *self._published):
+            if other != name and other.casefold() == name.casefold():
+                raise UserError(
+                    f"{self.kind} {name!r} differs from {other!r} in case only, which some file systems do not "
+                    "distinguish; choose another name"
+                )
 
     def discover(self) -> None:
         """Import every public module and package of `package`, once."""
@@ -114,8 +161,11 @@ class Registry:
             UserError: the name is unknown; the message lists the nearest ones.
         """
         self.discover()
+        if name in self._published:
+            meaning = self._published[name].spelled_out
+            raise UserError(f"{name!r} is a published name of {meaning}; that is expected here")
         if name not in self._entries:
-            raise unknown(self.kind, name, self._entries)
+            raise unknown(self.kind, name, (*self._entries, *self._published))
         return self._entries[name]
 
     def get(self, name: str) -> Any:
@@ -130,6 +180,11 @@ class Registry:
         """Return the names that match a glob pattern, sorted."""
         self.discover()
         return sorted(fnmatch.filter(self._entries, pattern))
+
+    def published(self, pattern: str = "*") -> dict[str, PublishedName]:
+        """Return the published names that match a glob pattern, sorted."""
+        self.discover()
+        return {name: self._published[name] for name in sorted(fnmatch.filter(self._published, pattern))}
 
 
 def _origin(target: Any) -> str:
@@ -169,5 +224,6 @@ MODELS = Registry("model family", "uniprune.models")
 BENCHMARKS = Registry("benchmark", "uniprune.benchmarks", reserved={"record", "average"})
 
 register_method = METHODS.register
+publish_method = METHODS.publish
 register_model = MODELS.register
 register_benchmark = BENCHMARKS.register

@@ -2,7 +2,7 @@
 
 Writes docs/mini-suite.csv (one line per model, method and ratio) and docs/mini-suite.md (the same, readable); with
 --methods docs/mini-suite-methods.csv and .md: every method, compared with random pruning. With --model only the rows of
-these models are replaced.
+these models are replaced, with --method only those of these methods.
 """
 
 from __future__ import annotations
@@ -10,35 +10,29 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
-
-import numpy as np
 
 from uniprune.errors import UserError
-from uniprune.results.records import DatasetRecord, RunRecord
+from uniprune.results.records import RunRecord
 from uniprune.results.remarks import row_notes
 from uniprune.results.store import Store
 from uniprune.utils.tables import to_csv
 
+from .rows import ABILITIES, INTRA, PRE, rows, scored, shown
+
 MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl", "tiny-qwen3-vl")
-ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
 COLUMNS = ("method", "ratio", "visual tokens", *ABILITIES)
-PRE, INTRA = "random-pre", "random-intra"
 SINGLE = (
     "cdpruner dart divprune fastv fitprune fopru gprune mustdrop pooling prumerge prumerge+ pyramiddrop sparsevlm "
     "sparsevlm-v1 sparsevlm-v2 visionzip vispruner vtw zspaprune"
 )
-UNMEASURED = "evs", "hiprune", "holov", "mmtok", "priortr", "scope", "vidcom2"
+UNMEASURED = "dart-embeddings", "evs", "fastvid", "flashvid", "hiprune", "holov", "mmtok", "priortr", "scope", "vidcom2"
 COMPOSED = (
     "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
 )
 
-Scored = dict[str, DatasetRecord]
-"""The ten scored tables of one run, by name."""
 CsvRows = Sequence[dict[str, str]]
 
 
@@ -136,6 +130,10 @@ done
 python -m uniprune.benchmarks.mini.report --methods --results results/mini-suite
 ```
 
+To add a method, move its name from `UNMEASURED` to `SINGLE` in `benchmarks/mini/report.py`, run `none`, `random-pre`,
+`random-intra` and it by the same commands (what `--output` holds already is not run again), and add
+`--method NAME` to the last one: the other rows stay, if the un-pruned model and random pruning still have theirs.
+
 * *visual tokens*: mean over decoder layers of what entered them, measured. The ratio holds at the pruning point, so
   methods inside the language model see more tokens than methods before it, and schedules differ again.
 * *average* ± half the width of its 95 % bootstrap interval; for random pruning ± the standard deviation over
@@ -145,98 +143,6 @@ python -m uniprune.benchmarks.mini.report --methods --results results/mini-suite
   **bold** where the interval excludes 0. Nothing was tuned for this table.
 """,
 )
-
-
-def scored(record: RunRecord) -> Scored:
-    """Return the scored tables of the mini suite in a run; none unless all ten are.
-
-    Raises:
-        UserError: rows were left out of a score: the pages compare items of complete tables.
-    """
-    entries = {name: entry for name, entry in record.datasets.items() if entry.suite == "mini" and entry.score}
-    if lacking := [f"{name} ({len(entry.faulty)} rows)" for name, entry in entries.items() if entry.faulty]:
-        raise UserError(
-            f"run {record.identity} left rows out of {', '.join(lacking)}; its *.record.json give the reasons. Move "
-            "its folder away, or mend them and run it again"
-        )
-    return entries if len(entries) == 10 else {}
-
-
-def shown(page: Page, records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the runs of a page's models, methods and ratios that have all scores."""
-    methods = ("none", *page.methods)
-    found = []
-    for record in records:
-        method, ratio = record.setup.method.name, record.setup.ratio
-        known = record.model.name in page.models and method in methods
-        if known and scored(record) and (method == "none" or ratio in page.ratios):
-            found.append(record)
-    return found
-
-
-def rows(page: Page, records: Iterable[RunRecord]) -> list[dict[str, str]]:
-    """Return one row per model, method and ratio, in table order; the seeds of random pruning together."""
-    order = ("none", *page.methods)
-    runs: dict[tuple[str, str, float], list[RunRecord]] = defaultdict(list)
-    for record in shown(page, records):
-        runs[record.model.name, record.setup.method.name, record.setup.ratio].append(record)
-    out = []
-    for (model, method, ratio), same in runs.items():
-        seeds = page.seeds if method in (PRE, INTRA) else (0,)
-        chosen = [scored(record) for record in same if record.setup.seed in seeds]
-        row = {"model": model, "method": method, "ratio": f"{ratio:g}", **_scores(page, chosen, len(seeds) > 1)}
-        random = runs.get((model, PRE if same[0].setup.method.kind == "pre-llm" else INTRA, ratio), [])
-        if page.compared and method not in ("none", PRE, INTRA) and random:
-            row |= _against(chosen[0], [scored(record) for record in random])
-        out.append(row)
-    out.sort(key=lambda row: (page.models.index(row["model"]), order.index(row["method"]), -float(row["ratio"])))
-    return out
-
-
-def _scores(page: Page, runs: Sequence[Scored], several: bool) -> dict[str, str]:
-    """Compute the means over the runs of one method, with their spread if there are several seeds."""
-    tokens = [entry.ledger.average for entries in runs for entry in entries.values() if entry.ledger]
-    averages = [fmean(entry.score.value for entry in entries.values() if entry.score) for entries in runs]
-    if several:
-        half_width = stdev(averages) if len(averages) > 1 else float("nan")
-    else:
-        low, high = interval([credits(entry) for entry in runs[0].values()])
-        half_width = (high - low) / 2
-    entries = [entry for run in runs for entry in run.values()]
-    by_ability = {
-        ability: fmean(entry.score.value for entry in entries if entry.score and entry.ability == ability)
-        for ability in ABILITIES
-    }
-    return {
-        "visual tokens": f"{fmean(tokens):.1f}",
-        **{ability: f"{score:.1f}" for ability, score in by_ability.items()},
-        "average": f"{fmean(averages):.1f}",
-        page.half_width: f"{half_width:.1f}",
-    }
-
-
-def _against(entries: Scored, random: Sequence[Scored]) -> dict[str, str]:
-    """Compute the paired difference of the mean credit to random pruning, averaged over its seeds."""
-    differences = [
-        credits(entry) - np.mean([credits(other[name]) for other in random], axis=0) for name, entry in entries.items()
-    ]
-    low, high = interval(differences)
-    middle = 100 * fmean(float(difference.mean()) for difference in differences)
-    return {"random": f"{middle:+.1f}", "low": f"{low:+.1f}", "high": f"{high:+.1f}"}
-
-
-def credits(entry: DatasetRecord) -> np.ndarray:
-    """Return the credit of every item of a scored table, 0-1, in the order of the items."""
-    assert entry.score is not None
-    return np.array([value for _, value in sorted(entry.score.per_item.items())])
-
-
-def interval(tables: Iterable[np.ndarray], resamples: int = 4000) -> tuple[float, float]:
-    """Bootstrap the 95 % interval of the mean over tables of the mean item, in points; items resampled per table."""
-    rng = np.random.default_rng(0)
-    means = [rng.choice(items, (resamples, len(items))).mean(1) for items in tables]
-    low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
-    return 100 * float(low), 100 * float(high)
 
 
 def markdown(page: Page, table: CsvRows, notes: Sequence[str] = ()) -> str:
@@ -272,19 +178,62 @@ def stored(page: Page, docs: Path, models: Iterable[str]) -> tuple[list[dict[str
     return kept, [line for line in after.splitlines() if line]
 
 
+def with_methods(page: Page, docs: Path, records: Iterable[RunRecord], methods: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows in `docs` with those of `methods` added or replaced.
+
+    Raises:
+        UserError: a row is missing in the results, or the un-pruned model or random pruning have other numbers there
+            than in the page: its rows would not be comparable.
+    """
+    (kept, _), blank = stored(page, docs, page.models), dict.fromkeys(page.columns, "")
+    if unknown := set(methods) - set(page.methods):
+        raise UserError(
+            f"{', '.join(sorted(unknown))}: not among the methods of {page.name}; add them to the page first"
+        )
+    fresh = {_place(row): blank | row for row in rows(page, records)}
+    own = {(model, method, f"{ratio:g}") for model in page.models for method in methods for ratio in page.ratios}
+    basis = {_place(row): row for row in kept if methods and row["method"] in ("none", PRE, INTRA)}
+    if lacking := sorted(" ".join(place) for place in {*own, *basis} - set(fresh)):
+        raise UserError(f"the results have no complete run of {', '.join(lacking)}; run them first")
+    if other := sorted(" ".join(place) for place, row in basis.items() if fresh[place] != row):
+        raise UserError(
+            f"the results have other numbers of {', '.join(other)} than {page.name}.csv, so that rows of both cannot "
+            "be compared; run all methods of the page and leave --method out"
+        )
+    order = ("none", *page.methods)
+    table = [row for row in kept if _place(row) not in own] + [fresh[place] for place in own]
+    return sorted(table, key=lambda r: (page.models.index(r["model"]), order.index(r["method"]), -float(r["ratio"])))
+
+
+def _place(row: dict[str, str]) -> tuple[str, str, str]:
+    """Return what a row is about."""
+    return row["model"], row["method"], row["ratio"]
+
+
 def main() -> None:
     """Read the stored runs, write both files of a page, and print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=Path("results/mini-suite"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--methods", action="store_true", help="the table of every method instead of the curves")
+    parser.add_argument(
+        "--method",
+        nargs="*",
+        help="add or replace rows of these methods, leave the others as they are; none: text only",
+    )
     parser.add_argument("--model", nargs="+", choices=MODELS, help="replace their rows, leave the others as they are")
     args = parser.parse_args()
+    if args.model and args.method is not None:
+        parser.error("--model and --method replace other rows each; give one of them")
     page = METHODS if args.methods else CURVES
     models = args.model or page.models
     records = [record for record in shown(page, Store(args.results).records()) if record.model.name in models]
     notes = row_notes((record, name) for record in records for name in scored(record))
-    table = rows(page, records)
+    if args.method is not None:
+        table = with_methods(page, args.docs, records, args.method)
+        notes = list(dict.fromkeys([*stored(page, args.docs, page.models)[1], *notes]))
+    else:
+        table = rows(page, records)
     if args.model:
         if lacking := set(models) - {row["model"] for row in table}:
             raise UserError(f"{args.results} has no complete run of {', '.join(sorted(lacking))}; run it first")

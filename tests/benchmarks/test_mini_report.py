@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import ROOT
-from uniprune.benchmarks.mini.report import ABILITIES, CURVES, METHODS, Page, main, markdown, rows, stored
+from uniprune.benchmarks.mini.report import CURVES, METHODS, Page, main, markdown, stored
+from uniprune.benchmarks.mini.rows import ABILITIES, rows
 from uniprune.errors import UserError
 from uniprune.utils.tables import to_csv
 
@@ -93,3 +95,47 @@ def test_rows_of_other_models_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.argv", [*words, "tiny-internvl"])
     with pytest.raises(UserError, match="runs has no complete run of tiny-internvl"):
         main()
+
+
+def methods_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: list[Any]) -> tuple[Page, list[str]]:
+    """Write a page of one model and ratio with `RUNS`, and let the script read `runs`; return its arguments, too."""
+    page = replace(METHODS, name="page", models=("tiny-llava",), ratios=(0.222,))
+    table = rows(page, [*RUNS, record("random-intra", 0.222, 0.5)])
+    (tmp_path / "page.csv").write_text(to_csv(page.columns, table), encoding="utf-8")
+    (tmp_path / "page.md").write_text(markdown(page, table), encoding="utf-8")
+    module = "uniprune.benchmarks.mini.report"
+    monkeypatch.setattr(f"{module}.METHODS", page)
+    monkeypatch.setattr(f"{module}.Store", lambda folder: SimpleNamespace(records=lambda: runs))
+    monkeypatch.setattr(f"{module}.row_notes", lambda entries: [])
+    return page, ["report", "--methods", "--docs", str(tmp_path), "--results", "runs", "--method"]
+
+
+BASIS = [run for run in RUNS if run.setup.method.name in ("none", "random-pre")] + [record("random-intra", 0.222, 0.5)]
+
+
+def test_rows_of_other_methods_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, words = methods_page(tmp_path, monkeypatch, [*BASIS, record("gprune", 0.222, 0.75)])
+    before = stored(page, tmp_path, page.models)[0]
+    monkeypatch.setattr("sys.argv", [*words, "gprune"])
+    main()
+    after = stored(page, tmp_path, page.models)[0]
+    assert [row["method"] for row in after] == ["none", "random-pre", "random-intra", "divprune", "fastv", "gprune"]
+    assert [row for row in after if row["method"] != "gprune"] == before
+    assert after[-1]["random"] == "+37.5"
+    monkeypatch.setattr("sys.argv", words)
+    main()
+    assert stored(page, tmp_path, page.models)[0] == after, "no method: only the text is written again"
+
+
+def test_rows_that_cannot_be_compared_are_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, changed = record("gprune", 0.222, 0.75), record("random-pre", 0.222, 0.75, seed=2)
+    for runs, method, says in (
+        ([*BASIS, own], "fopru", "no complete run of tiny-llava fopru 0.222; run them first"),
+        ([*BASIS[1:], own], "gprune", "no complete run of tiny-llava random-pre 0.222|other numbers of"),
+        ([*BASIS, own, changed], "gprune", "other numbers of tiny-llava random-pre 0.222 than page.csv"),
+        ([*BASIS, own], "unlisted", "unlisted: not among the methods of page"),
+    ):
+        _, words = methods_page(tmp_path, monkeypatch, runs)
+        monkeypatch.setattr("sys.argv", [*words, method])
+        with pytest.raises(UserError, match=says):
+            main()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.paths import ROOT
+from tests.helpers.programs import Program
 from uniprune.cli.main import main
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
@@ -80,13 +78,7 @@ def test_an_interrupted_search_goes_on(method: str, tmp_path: Path, capsys: pyte
     one_go, kept = tmp_path / "one go", tmp_path / "kept"
     assert main([*words, str(one_go)]) == 0
     whole = capsys.readouterr().out
-    stopped = subprocess.Popen(
-        [sys.executable, "-u", "run.py", *words, str(kept)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    stopped = Program([*words, str(kept)])
     deadline = time.monotonic() + 200
     while len(list(kept.glob("*/*.safetensors"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 
 from tests.helpers.paths import TESTS
+from uniprune.cli.check import arguments, families_of
 from uniprune.cli.main import main
 from uniprune.conformance import CHECKS, rule, title
 from uniprune.registry import MODELS
@@ -17,12 +19,12 @@ FAULTY = TESTS / "conformance" / "faulty"
 
 
 def test_a_fault_is_reported_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", str(FAULTY / "duplicates.py"), "--family", "llava", "qwen*"]) == 1
+    assert main(["check", str(FAULTY / "duplicates.py"), "--family", "llava", "qwen2*"]) == 1
     shown = capsys.readouterr().out
     printed = [line for line in shown.splitlines() if line.startswith("FAIL")]
     assert all(line.startswith("FAIL      unique (") and "repeat a token" in line for line in printed)
     assert printed
-    assert f"{1 + len(MODELS.names('qwen*'))} of " in shown.splitlines()[-1]
+    assert f"{1 + len(MODELS.names('qwen2*'))} of " in shown.splitlines()[-1]
 
 
 def test_an_unknown_family_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,12 +32,24 @@ def test_an_unknown_family_suggests_a_near_one(capsys: pytest.CaptureFixture[str
     assert "unknown model family 'lava'; did you mean 'llava'" in capsys.readouterr().err
 
 
-def test_json_holds_every_check_of_every_family(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "none", "--json"]) == 0
+@pytest.mark.parametrize("families", [pytest.param((), marks=pytest.mark.exhaustive), ("gemma3", "llava_next")])
+def test_json_holds_every_check_of_every_family(families: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "none", "--json", *["--family"] * bool(families), *families]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {(row["family"], row["check"]) for row in rows} == {(f, title(c)) for f in MODELS.names() for c in CHECKS}
+    wanted = families or MODELS.names()
+    assert {(row["family"], row["check"]) for row in rows} == {(name, title(c)) for name in wanted for c in CHECKS}
     assert {row["outcome"] for row in rows} <= {"pass", "n.a."}
     assert all(row["method"] == "none" and row["rule"] for row in rows)
+
+
+def test_families_are_all_unless_some_are_given() -> None:
+    parser = argparse.ArgumentParser()
+    arguments(parser)
+    assert families_of(parser.parse_args(["none"]).family) == MODELS.names()
+    assert families_of(parser.parse_args(["none", "--family", "llava", "qwen*"]).family) == [
+        "llava",
+        *MODELS.names("qwen*"),
+    ]
 
 
 @pytest.mark.parametrize(

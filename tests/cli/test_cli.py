@@ -1,4 +1,4 @@
-"""The command line: real processes where signals and limits matter, calls of `main` elsewhere."""
+"""The command line: processes where signals and limits matter, calls of `main` elsewhere."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import pytest
 from filelock import FileLock
 
 from tests.helpers.paths import PLUGINS, ROOT
+from tests.helpers.programs import Program
 from uniprune.cli.main import main
 from uniprune.results.comparison import RunComparison
 
@@ -219,7 +220,7 @@ def test_interrupted_runs_resume_without_loss_or_repetition(
 ) -> None:
     model = checkpoint("llava")
     arguments = ["--method", "slow", "--set", "seconds=0.1", "--ratio", "0.25", "--batch-size", "2"]
-    stopped = start(words(model, tmp_path / "a", *arguments))
+    stopped = Program(words(model, tmp_path / "a", *arguments))
     wait_for_rows(tmp_path / "a", 4)
     stopped.send_signal(how)
     _, printed = stopped.communicate(timeout=200)
@@ -244,7 +245,7 @@ def test_a_worker_that_dies_is_reported_and_nothing_stored_is_lost(checkpoint: C
     gate, output = tmp_path / "gate", tmp_path / "out"
     arguments = ["--plugin", str(PLUGINS / "gated.py"), "--method", "gated", "--set", f"gate={gate}", "--ratio", "0.25"]
     arguments = words(checkpoint("llava"), output, *arguments, "--batch-size", "1", "--workers", "1")
-    process = start(arguments)
+    process = Program(arguments)
     wait_for_rows(output, 3)  # the fourth row waits at the gate, so that the worker cannot be done before it dies
     [worker] = psutil.Process(process.pid).children()
     worker.kill()
@@ -302,11 +303,11 @@ def test_two_processes_on_one_run_share_the_work(checkpoint: Checkpoint, tmp_pat
     path = next(tmp_path.glob("*/small.jsonl"))
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
     with FileLock(path.with_suffix(".lock")):
-        pair = [start(arguments) for _ in range(2)]
+        pair = [Program(arguments) for _ in range(2)]
         for process in pair:
-            assert process.stderr is not None
-            while "another process" not in (line := process.stderr.readline()):
-                assert line, "ended without waiting"
+            while "another process" not in process.printed[1]:
+                assert process.returncode is None, "ended without waiting"
+                time.sleep(0.02)
     for process in pair:
         process.communicate(timeout=200)
         assert process.returncode == 0

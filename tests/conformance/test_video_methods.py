@@ -13,7 +13,10 @@ from tests.helpers.video_models import FAMILIES
 from uniprune.conformance import MethodUnderTest, Models, examine, title
 from uniprune.evaluation.method_spec import MethodSpec
 
-METHODS = (("evs", ""), ("vidcom2", ""), ("vidcom2", "release"), ("priortr", "qwen"))
+METHODS = (
+    *(("evs", ""), ("vidcom2", ""), ("vidcom2", "release"), ("fastvid", ""), ("fastvid", "release")),
+    *(("flashvid", ""), ("flashvid", "release"), ("priortr", "qwen")),
+)
 """Names, with a value of `counts` or `rows`."""
 KEPT = [one for one in JUDGING if title(one) != "one token"]
 """Checks of videos, whose frames are larger: LLaVA-NeXT-Video pools four patches to a token."""

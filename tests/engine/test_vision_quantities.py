@@ -19,7 +19,7 @@ Layer = int | None
 
 def seen(family: str, look: Callable[[View], Any], layers: tuple[Layer, ...], x: dict[str, Tensor], **more: Any) -> Any:
     """Return the result of `look` for every image of x."""
-    probe = Probe(look=look, layers=layers, plan={0: 0.5}, **more)  # type: ignore[arg-type]
+    probe = Probe(look=look, layers=layers, **{"plan": {0: 0.5}, **more})  # type: ignore[arg-type]
     with prune(build(family), probe):
         generate(build(family), x, 1)
     return list(probe.seen.values())
@@ -30,6 +30,11 @@ def pooled(family: str, patches: Tensor) -> Tensor:
     if family == "llava":
         return patches
     return patches.view(len(patches), 4, 2, 4, 2, -1).mean((2, 4)).flatten(1, 2)
+
+
+def from_others(among: Tensor) -> Tensor:
+    """Return the means of the columns of `among` [..., S, S], without the diagonal."""
+    return (among.sum(-2) - among.diagonal(dim1=-2, dim2=-1)) / (among.shape[-1] - 1)
 
 
 def eager_tower(family: str, layer: int, x: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -64,6 +69,7 @@ def test_clip_like_towers(family: str, layer: Layer, monkeypatch: pytest.MonkeyP
     heads = key.unflatten(-1, (weights.shape[1], -1)).mean(-2)[:, 1:]
     want = {
         "exchanged": torch.stack((among.mean(2), among.mean(1)), dim=-1),
+        "from_others": from_others(among)[..., None],
         "importance": weights[:, :, 0, 1:].mean(1)[..., None],
         "joint": joint[..., None],
         "keys": heads,
@@ -72,6 +78,7 @@ def test_clip_like_towers(family: str, layer: Layer, monkeypatch: pytest.MonkeyP
         family,
         lambda view: {
             "exchanged": view.vision.exchanged(layer).T,
+            "from_others": view.vision.from_others(layer)[:, None],
             "importance": view.vision.importance(layer)[:, None],
             "joint": view.vision.importance(layer, joint=True)[:, None],
             "keys": view.vision.keys(layer, head_mean=True),
@@ -94,6 +101,7 @@ def test_qwen_tower(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
     x = inputs("qwen2_5_vl", (1, 2))
     look = {
         "exchanged": lambda view: view.vision.exchanged(layer).T,
+        "from_others": lambda view: view.vision.from_others(layer)[:, None],
         "importance": lambda view: view.vision.importance(layer)[:, None],
         "keys": lambda view: view.vision.keys(layer, head_mean=True),
     }
@@ -107,6 +115,7 @@ def test_qwen_tower(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
         if module is tower.blocks[3 if layer is None else layer].attn:
             among = out[1][0].mean(0)
             parts["exchanged"].append(torch.stack((among.mean(1), among.mean(0)), dim=-1))
+            parts["from_others"].append(from_others(among)[:, None])
             parts["importance"].append(among.mean(0)[:, None])
             parts["keys"].append(key[0].mean(0))
         return out

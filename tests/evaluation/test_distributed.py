@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +14,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.cli.test_cli import PLUGINS, ROOT, predictions, start, wait_for_rows, words
+from tests.cli.test_cli import PLUGINS, ROOT, predictions, wait_for_rows, words
+from tests.helpers.programs import Program, places
 from uniprune.cli.main import main
 from uniprune.errors import Failure, UserError
 from uniprune.evaluation.distributed import ALONE, ProcessGroup
@@ -32,15 +31,6 @@ def launch(arguments: list[str]) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command = [*launcher, "--main_process_port", "0", str(ROOT / "run.py"), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def places(number: int) -> list[dict[str, str]]:
-    """Environment variables of a launcher, by process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    return [{"RANK": str(rank), "LOCAL_RANK": str(rank), **shared} for rank in range(number)]
 
 
 def rows(output: Path) -> dict[str, str]:
@@ -85,7 +75,7 @@ def test_a_process_that_dies_loses_no_stored_row(checkpoint: Checkpoint, tmp_pat
     gate = tmp_path / "gate"
     arguments = ["--plugin", plugin, "--method", "gated", "--set", f"gate={gate}", "--ratio", "0.25"]
     arguments = words(checkpoint("llava"), tmp_path, *arguments, "--batch-size", "1")
-    first, second = pair = [start(arguments, env=os.environ | place) for place in places(2)]
+    first, second = pair = [Program(arguments, environment=place) for place in places(2)]
     wait_for_rows(tmp_path, 1, "small.part1.jsonl")  # of its six rows the second one is held back
     wait_for_rows(tmp_path, 6)
     second.kill()

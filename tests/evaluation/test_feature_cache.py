@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -57,11 +58,12 @@ REQUESTS = rows()
 
 
 def answers(
-    loaded: LoadedModel, method: str, shared: FeatureCache | None = None, workers: int = 0
+    loaded: LoadedModel, method: str, shared: FeatureCache | None = None, workers: int = 0, tokens: int = 3
 ) -> dict[str, Prediction]:
     pruner = MethodSpec(method, ratio=1.0 if method == "none" else 0.25).pruner()
+    requests = [replace(one, max_new_tokens=tokens) for one in REQUESTS]
     with Runner(loaded, pruner, batch_size=2, workers=workers, shared=shared) as runner:
-        found = [answer for batch in runner.predictions(REQUESTS, "data") for answer in batch]
+        found = [answer for batch in runner.predictions(requests, "data") for answer in batch]
     assert len(found) == len(REQUESTS)
     return {answer.index: answer for answer in found}
 
@@ -104,8 +106,8 @@ def test_what_does_not_fit_is_encoded_again(loaded: LoadedModel, looks: list[int
 def test_the_limit_covers_everything_that_is_kept(loaded: LoadedModel) -> None:
     def kept(limit: int) -> int:
         shared = FeatureCache(limit)
-        for method in METHODS:
-            answers(loaded, method, shared)
+        for method in ("divprune", "visionzip", "mustdrop"):  # of those that keep the same, one
+            answers(loaded, method, shared, tokens=1)
         values = [*shared._calls.values(), *shared._rows.values()]
         assert limit - shared._free == sum(value.memory for value in values)
         return limit - shared._free

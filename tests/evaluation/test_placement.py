@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from accelerate import cpu_offload
 
 from tests.helpers.devices import ONE, TWO, Places, split
@@ -24,6 +25,7 @@ from uniprune.results.predictions import Prediction
 
 pytestmark = pytest.mark.end_to_end
 
+FAMILIES = ("llava", "internvl", "qwen2.5-vl", "qwen3-vl")
 METHODS = ("none", "divprune", "fastv", "sparsevlm", "visionzip+random-intra")
 Checkpoint = Callable[[str], Path]
 
@@ -49,7 +51,7 @@ def texts(answers: list[Prediction]) -> list[tuple[str, str, list[int] | None]]:
     return [(one.index, one.prediction, one.visual_tokens) for one in answers]
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl", "qwen3-vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_layers_whose_weights_are_fetched_for_each_call_give_the_same(family: str, checkpoint: Checkpoint) -> None:
     """Offloaded layers, as with `device_map` when no GPU has room: accelerate's hooks load weights and move data."""
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
@@ -94,18 +96,21 @@ def test_memory_that_runs_out_after_a_pruning_point_costs_nothing_but_time(
     assert all(one.spans and one.spans["total"] > 0 for one in answers)
 
 
-@pytest.mark.parametrize(
-    "family",
-    ["llava", *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("internvl", "qwen3-vl")), "qwen2.5-vl"],
-)
-def test_layers_on_two_devices_give_the_same(family: str, checkpoint: Checkpoint) -> None:
+def on_two_devices() -> Iterator[ParameterSet]:
+    """Yield every family with every method; in `make test` every method on the family that is next."""
+    for j, family in enumerate(FAMILIES):
+        for i, method in enumerate((*METHODS, "mustdrop", "pyramiddrop", "zspaprune", "fitprune")):
+            yield pytest.param(family, method, marks=() if i % len(FAMILIES) == j else pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize(("family", "method"), on_two_devices())
+def test_layers_on_two_devices_give_the_same(family: str, method: str, checkpoint: Checkpoint) -> None:
     whole, spread = (open_model(checkpoint(family)) for _ in range(2))
     places = Places()
     split(places, spread.model, spread.adapter.layers, at=2)
-    for method in (*METHODS, "mustdrop", "pyramiddrop", "zspaprune", "fitprune"):
-        with places:
-            answers = answer(spread, method, 2, 2)
-        assert texts(answers) == texts(answer(whole, method, 2, 2)), method
+    with places:
+        answers = answer(spread, method, 2, 2)
+    assert texts(answers) == texts(answer(whole, method, 2, 2))
 
 
 def test_the_pretended_devices_do_refuse_to_be_mixed() -> None:

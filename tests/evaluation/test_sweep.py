@@ -14,7 +14,8 @@ import yaml
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from tests.cli.test_cli import PLUGINS, predictions, start, wait_for_rows
+from tests.cli.test_cli import PLUGINS, predictions, wait_for_rows
+from tests.helpers.programs import Program
 from uniprune.cli.main import main
 from uniprune.evaluation.config import Block
 from uniprune.registry import METHODS
@@ -189,7 +190,7 @@ def test_an_interrupted_sweep_resumes(checkpoint: Checkpoint, tmp_path: Path) ->
     method = {"name": "slow", "set": {"seconds": 0.1}}
     grid = {"model": str(checkpoint("llava")), "method": ["none", method], "ratio": [0.25, 0.5], "data": "small"}
     arguments = words(sweep_file(tmp_path, grid), tmp_path / "out", "--batch-size", "2")
-    stopped = start(arguments)
+    stopped = Program(arguments)
     wait_for_rows(tmp_path / "out", 16)
     stopped.send_signal(signal.SIGINT)
     _, printed = stopped.communicate(timeout=200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import sys
 
@@ -15,14 +16,16 @@ from uniprune.utils.torchvision_compat import ensure_torchvision
 os.environ.update(OMP_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
 FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl", "qwen3_vl")
 NAMES = (
-    *("matplotlib.pyplot", "pandas", "pydantic", "rich.console", "scipy.stats"),
-    *("statsmodels.stats.multitest", "torch", "transformers"),
+    *("latex2sympy2_extended", "matplotlib.pyplot", "pandas", "peft", "pydantic.main", "rich.console"),
+    *("scipy.stats", "statsmodels.stats.multitest", "torch", "torch._dynamo", "transformers", "validators"),
     *(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES),
 )
 
+logging.disable(logging.WARNING)  # bitsandbytes misses an optional package
 ensure_torchvision()
 for name in NAMES:
     importlib.import_module(name)
+logging.disable(logging.NOTSET)
 for name in [name for name in sys.modules if name.partition(".")[0] == "uniprune"]:
     del sys.modules[name]
 if psutil.Process().num_threads() > 1:

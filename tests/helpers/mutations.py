@@ -77,12 +77,12 @@ def copy_sources(folder: Path) -> Path:
     return folder
 
 
-def passes(sources: Path, caught_by: str, mutation: Mutation | None = None) -> bool:
+def passes(sources: Path, *caught_by: str, mutation: Mutation | None = None) -> bool:
     """Check whether tests pass on a copy of the sources, with one fault if a mutation is given.
 
     Args:
         sources: a folder made by `copy_sources`; it is not changed.
-        caught_by: a test file, or one of its tests.
+        caught_by: test files, or single tests of them.
         mutation: the fault.
 
     Raises:
@@ -93,15 +93,15 @@ def passes(sources: Path, caught_by: str, mutation: Mutation | None = None) -> b
         copy = shutil.copytree(sources, Path(folder) / "copy")
         if mutation is not None:
             mutation.apply(copy)
-        status, printed = pytest_in(copy, "-x", "-q", "-p", "no:cacheprovider", caught_by)
+        status, printed = pytest_in(copy, "-x", "-q", "-p", "no:cacheprovider", *caught_by)
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            raise RuntimeError(f"pytest could not run {caught_by}:\n{printed}")
+            raise RuntimeError(f"pytest could not run {' '.join(caught_by)}:\n{printed}")
         return status == pytest.ExitCode.OK
 
 
 def survives(sources: Path, mutation: Mutation) -> bool:
     """Check whether the tests still pass with a fault; raises as `passes` does."""
-    return passes(sources, mutation.caught_by, mutation)
+    return passes(sources, mutation.caught_by, mutation=mutation)
 
 
 def main() -> int:

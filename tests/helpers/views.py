@@ -118,6 +118,7 @@ class Tower:
     """
 
     patches = 1
+    has_cls = True
 
     def __init__(self, **given: Tensor | tuple[Tensor, dict[str, Any]]) -> None:
         self._given = given

@@ -22,8 +22,10 @@ from uniprune.registry import METHODS
 BATCHED = {name for name in SETTINGS if METHODS.get(name).select_batch is not Pruner.select_batch}
 DTYPES = (torch.float32, torch.bfloat16)
 KINDS = ("random", "tied", "equal", "zero")
-WAITING = {"sparsevlm"}
-"""Methods that wait: how many text tokens rate a view is read from the device."""
+WAITING = {"sparsevlm", "holov"}
+"""Methods that wait: how many text tokens rate a view, or what runs of tokens share, is read from the device."""
+ONE_BY_ONE = ("cls=true", "overflow=zeros")
+"""Settings with which no batch is decided."""
 WIDTH = 33
 """An odd number of numbers per token: those of a later view are not aligned to anything."""
 
@@ -34,7 +36,10 @@ def method(name: str, setting: str) -> Any:
 
 
 CASES = [
-    (name, one) for name in sorted(BATCHED) for one in SETTINGS[name] if method(name, one).exact and one != "cls=true"
+    (name, one)
+    for name in sorted(BATCHED)
+    for one in SETTINGS[name]
+    if method(name, one).exact and one not in ONE_BY_ONE
 ]
 
 
@@ -59,6 +64,7 @@ def drawn(count: int, kind: str, dtype: torch.dtype, seed: int) -> View:
         vision=Vision(values(count, WIDTH)),
         embedded=SimpleNamespace(tokens=tokens, text=text),
         norm=lambda x: torch.nn.functional.rms_norm(x, x.shape[-1:]),
+        seen=[values(count), values(count)],
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -89,6 +95,7 @@ def check(pruner: Pruner, count: int, keep: int, kind: str, dtype: torch.dtype, 
 def test_the_methods_used_most_have_a_second_form() -> None:
     most = {"random-pre", "random-intra", "divprune", "cdpruner", "fastv", "visionzip", "prumerge", "dart", "zspaprune"}
     assert most | {"vispruner", "sparsevlm", "gprune"} <= BATCHED
+    assert {"scope", "hiprune", "holov", "mmtok", "priortr"} <= BATCHED
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,6 +134,19 @@ def test_hundreds_of_views(name: str, setting: str, kind: str, dtype: torch.dtyp
         check(method(name, setting), 64 + first, 9 + first // 8, kind, dtype, range(first, first + 16))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["evs", "vidcom2"])
+def test_several_videos_are_decided_as_each_alone(name: str, kind: str) -> None:
+    pruner = METHODS.get(name)(ratio=0.5, counts="exact")
+    for frames, size, keep in ((1, 9, 9), (2, 1, 1), (5, 6, 15), (8, 12, 40)):
+        views = [drawn(frames * size, kind, torch.float32, seed) for seed in range(3)]
+        views = [replace(view, grids=[(frames, 1, size)]) for view in views]
+        want = [one.indices.tolist() for one in alone(pruner, views, keep)]
+        assert together(pruner, views, keep).indices.tolist() == want
+    other = replace(views[0], grids=[(4, 2, 12)])
+    assert pruner.select_batch(ViewBatch([views[0], other]), 48) is None
+
+
 def test_one_view_is_a_batch_too() -> None:
     for name, setting in CASES:
         check(method(name, setting), 24, 5, "random", torch.float32, range(1))
@@ -135,6 +155,7 @@ def test_one_view_is_a_batch_too() -> None:
 def test_what_no_batch_can_decide_is_left_to_single_views() -> None:
     views = [drawn(24, "random", torch.float32, seed) for seed in range(2)]
     assert method("visionzip", "cls=true").select_batch(ViewBatch(views), 5) is None
+    assert method("holov", "overflow=zeros").select_batch(ViewBatch(views), 5) is None
     short = [views[0], replace(views[1], after=torch.arange(2))]
     assert method("dart", "").select_batch(ViewBatch(short), 9) is None
 

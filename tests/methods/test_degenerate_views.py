@@ -12,43 +12,66 @@ from torch import Tensor
 
 from tests.helpers.views import decide, make_view
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.pruning.view import Grid, TowerLayer, View
+from uniprune.pruning.view import Grid, TextTower, TowerLayer, View
 from uniprune.registry import METHODS
 
 WIDTH, TEXT = 12, 5
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cdpruner": ("", "invert=true"),
+    "cdpruner-blocks": ("", "split=0", "kernel=exponential", "weight=0"),
     "dart": ("", "text_pivots=0", "visual_pivots=50"),
+    "dart-embeddings": ("", "text_pivots=0", "visual_pivots=0"),
     "divprune": ("",),
     "fastv": ("", "order=release"),
     "fitprune": ("",),
     "fopru": ("", "strategy=row", "significance=low-variance", "order=release"),
     "gprune": ("", "similarity=-1"),
     "hiprune": ("", "alpha=1", "object_layer=0"),
+    "hired": ("", "counts=release"),
     "holov": ("", "overflow=zeros", "crops=1", "crops=5"),
     "mmtok": ("", "alpha=0"),
     "pooling": ("", "space=vision"),
     "prumerge": ("", "adaptive=true", "order=release"),
     "prumerge+": ("", "adaptive=true", "order=release"),
     "priortr": ("", "rows=internvl", "rows=qwen", "query=last", "heads=max"),
+    "prunesid": ("", "reading=qwen", "cls=true", "order=release"),
     "pyramiddrop": ("",),
     "random-intra": ("",),
     "random-pre": ("", "order=release"),
+    "random-tower": ("", "block=2"),
     "scope": ("", "alpha=0", "combine=sum"),
     "sparsevlm": ("", "order=release"),
     "sparsevlm-v1": ("", "scale=0.1"),
     "sparsevlm-v2": ("",),
+    "transprune": ("",),
+    "v2drop": ("",),
     "visionzip": ("", "contextual=0", "contextual=1", "order=release", "cls=true"),
     "vispruner": ("", "important=0", "important=1"),
+    "trim": ("", "text=llm", "adaptive=true", "order=release"),
+    "visiontrim": ("", "text=tower", "complement=0", "complement=1", "order=release"),
+    "vscan": ("", "reading=qwen", "counts=release"),
     "zspaprune": ("", "k=0", "k=1", "pooling=none", "pooling=max"),
 }
 GRIDS: tuple[list[Grid], ...] = (
     *([(1, 1, 1)], [(1, 1, 2)], [(1, 5, 1)], [(1, 3, 4)]),
     *([(2, 3, 3)], [(1, 2, 8), (1, 4, 2)]),
 )
-ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2"}
-"""Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video."""
+ELSEWHERE = {"none", "vtw", "mustdrop", "evs", "vidcom2", "fastvid", "flashvid", "pixelprune", "tome", "resize"}
+"""Keep everything, nothing, or what an earlier stage noted: tested end to end. Those for video: test_methods_video;
+PixelPrune has no views of several grids; ToMe has those of a tower's block: test_tower_merging; those that choose no
+tokens: test_resize."""
 KINDS = ("random", "equal", "zero")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text tower in the space of features."""
+
+    words: Tensor
+    summary: Tensor
+
+    def project(self, features: Tensor, normed: bool = False) -> Tensor:
+        return features
 
 
 @dataclass(frozen=True)
@@ -57,8 +80,9 @@ class Vision:
 
     values: Tensor
     patches: int = 1
+    has_cls: bool = True
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         return self.values[:, 0].abs()
 
     def cls(self, layer: int | None = None) -> Tensor:
@@ -66,6 +90,12 @@ class Vision:
 
     def received(self, layer: TowerLayer = None) -> Tensor:
         return self.values[:, 0 if layer is None else 1].abs()
+
+    def from_others(self, layer: TowerLayer = None) -> Tensor:
+        return self.values[:, 0].abs()
+
+    def text_tower(self) -> TextTower:
+        return Texts(self.values[:2], self.values[0])
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         return self.values[:, :2].T.abs()
@@ -129,6 +159,7 @@ def degenerate(grids: list[Grid], kind: str) -> View:
         vision=Vision(values(count, WIDTH)),
         embedded=SimpleNamespace(tokens=tokens, text=text),
         norm=lambda x: x,
+        seen=[values(count).abs(), values(count).abs()],
     )
 
 

@@ -29,14 +29,34 @@ def view_of(case: Case) -> View:
 
 
 def released(methods: Methods, case: Case) -> torch.Tensor:
-    pruner = methods("priortr")(rows=ROWS[case.model], query=case.query, heads=case.head)
-    return decide(pruner, view_of(case), case.k).indices
+    """By a threshold on scores where the case has one, however many tokens are asked for."""
+    threshold = getattr(case, "score_threshold", None)
+    keep = case.k if threshold is None else case.N - 1
+    pruner = methods("priortr")(rows=ROWS[case.model], query=case.query, heads=case.head, score_threshold=threshold)
+    return decide(pruner, view_of(case), keep).indices
 
 
 @golden("llm_priortr")
 def test_priortr(case: Case, methods: Methods) -> None:
     picked(released(methods, case), case.keep)
     assert len(case.keep) == case.k
+
+
+@golden("llm_priortr")
+def test_a_threshold_decides_how_many_stay(case: Case, methods: Methods) -> None:
+    """As many as have a higher score, or one; the rest of the cache goes, too, at any ratio."""
+    falling = case.score.sort(descending=True).values
+    free = {"rows": ROWS[case.model], "query": case.query, "heads": case.head}
+    for threshold, want in (
+        (falling[case.k - 1 : case.k + 1].mean().item(), case.keep),
+        (1e9, case.score.argmax()[None]),
+    ):
+        pruner = methods("priortr")(score_threshold=threshold, **free)
+        picked(decide(pruner, view_of(case), case.N).indices, want)
+        assert not pruner.exact
+        assert pruner.evict_from(32) == 0
+    equal = llm_view(torch.zeros(4, 1), Rows(torch.full((2, 5, 4), 0.1)))
+    assert decide(methods("priortr")(score_threshold=0.0), equal, 4).indices.tolist() == [0]
 
 
 def test_priortr_defaults(methods: Methods) -> None:

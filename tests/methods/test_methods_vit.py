@@ -20,14 +20,19 @@ from uniprune.methods.fastv import FastV
 from uniprune.methods.fopru import FoPru
 from uniprune.methods.gprune import GPrune, graph_scores
 from uniprune.methods.hiprune import HiPrune
+from uniprune.methods.hired import HiRED
 from uniprune.methods.holov import HoloV
 from uniprune.methods.mmtok import MMTok
 from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.prumerge_plus import PruMergePlus
+from uniprune.methods.prunesid import PruneSID
 from uniprune.methods.scope import SCOPE
+from uniprune.methods.trim import TRIM
+from uniprune.methods.visiontrim import VisionTrim
 from uniprune.methods.visionzip import VisionZip, split_tokens
 from uniprune.methods.vispruner import VisPruner
+from uniprune.methods.vscan import VScan
 from uniprune.methods.zspaprune import ZSPAPrune, pooled
 from uniprune.pruning.base import Compose, PreLLM, Pruner
 from uniprune.pruning.budget import keep_count
@@ -51,6 +56,10 @@ NAMED = {
     "hiprune": HiPrune,
     "mmtok": MMTok,
     "holov": HoloV,
+    "prunesid": PruneSID,
+    "vscan": VScan,
+    "hired": HiRED,
+    "visiontrim": VisionTrim,
 }
 OPTIONS: list[PreLLM] = [
     PruMerge(heads="mean", order="release", space="llm"),
@@ -71,12 +80,21 @@ OPTIONS: list[PreLLM] = [
     MMTok(alpha=0),
     HoloV(crops=3, overflow="zeros", vision_layer=-1),
     HiPrune(alpha=1, object_layer=0, vision_layer=-1),
+    PruneSID(reading="llava", vision_layer=-1),
+    PruneSID(reading="qwen", order="release"),
+    VScan(reading="llava", local_layer=0, vision_layer=-1),
+    VScan(reading="qwen"),
+    HiRED(alpha=0.9, initial_layer=1, vision_layer=-1),
+    VisionTrim(complement=0, vision_layer=-1),
+    VisionTrim(complement=1, order="release"),
+    TRIM(text="llm"),
 ]
 CHOOSING: list[PreLLM] = [
     PruMerge(adaptive=True),
     PruMergePlus(adaptive=True),
     FoPru(strategy="row"),
     FoPru(strategy="row", order="release"),
+    TRIM(text="llm", adaptive=True),
 ]
 family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -140,8 +158,11 @@ def test_extreme_budgets(family: str, name: str, ratio: float) -> None:
     assert entering(report) == [sum(keep_count(n, ratio) for n in row) for row in image_sizes(report)]
 
 
-@pytest.mark.parametrize("name", NAMED)
-@pytest.mark.parametrize("scope", ["image", "prompt"])
+SCOPES = [(name, scope) for name in NAMED for scope in ("image", "prompt") if (name, scope) != ("hired", "prompt")]
+"""HiRED refuses to join images."""
+
+
+@pytest.mark.parametrize(("name", "scope"), SCOPES)
 def test_several_tiles_and_images(name: str, scope: str) -> None:
     x = inputs("internvl", (2,), tiles=3)
     _, report = run(METHODS.get(name)(ratio=RATIO, scope=scope), build("internvl"), x)

@@ -30,16 +30,21 @@ MOST = {
     "fastv": 5,
     "fopru": 10,
     "gprune": 30,
+    "hiprune": 26,
+    "mmtok": 860,
     "prumerge": 38,
     "pyramiddrop": 5,
+    "scope": 655,
     "visionzip": 42,
     "zspaprune": 45,
 }
-"""Kernels of a decision. DART sorts once for each of its eight pivots."""
-MORE = {"gprune": 1, "zspaprune": 2}
-"""More kernels per prompt: ZSPAPrune pools texts of any length, G-Prune bounds the memory of its rows."""
-ELSEWHERE = {"random-pre", "random-intra", "vispruner", "sparsevlm"}
-"""Draws are made on the CPU; VisPruner's rounds are one kernel, SparseVLM's clusters depend on values."""
+"""Kernels of a decision. DART sorts once for each of its eight pivots, SCOPE and MMTok add ten kernels per pick."""
+MORE = {"gprune": 1, "hiprune": 1, "mmtok": 26, "zspaprune": 2}
+"""More kernels per prompt: ZSPAPrune and MMTok read texts of any length, HiPrune grids of any size, G-Prune bounds the
+memory of its rows."""
+ELSEWHERE = {"random-pre", "random-intra", "vispruner", "sparsevlm", "holov", "priortr"}
+"""Draws, and HoloV's shares, are made on the CPU; VisPruner's rounds are one kernel; SparseVLM's clusters depend on
+values, and PriorTR's rows on the length of each question."""
 VIEWS = ("view", "transpose", "unsqueeze", "expand", "slice", "select", "diagonal", "unbind", "split_with_sizes")
 VIEWS = (*VIEWS, "alias", "permute", "detach", "squeeze", "t", "_unsafe_view")
 
@@ -80,7 +85,9 @@ def gathered(prompts: int) -> ViewBatch:
         views.append(replace(view, attention=rows, upcoming=rows, vision=vision, **moved))
     batch = ViewBatch(views)
     stacked: Any = batch.vision
-    quantities = {name: getattr(stacked, name)() for name in ("importance", "exchanged", "keys", "features")}
+    quantities = {
+        name: getattr(stacked, name)() for name in ("importance", "received", "exchanged", "keys", "features")
+    }
     last, keys = batch.attention("last"), batch.attention.keys("visual")
     vision = {name: lambda *_, _value=value, **__: _value for name, value in quantities.items()}
     own: Any = batch

@@ -19,11 +19,9 @@ FAMILIES = ("internvl", "llava", "llava_next", "qwen2_5_vl")
 TEXT = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    """The first block of a language."""
-    found = re.search(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert found
-    return found[1]
+def block(language: str, number: int = 0) -> str:
+    """A block of a language, by default the first."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)[number]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +42,11 @@ def test_the_method_is_fifteen_lines_and_keeps_every_rule(method: Path, capsys: 
     assert main(["check", str(method), "--family", *FAMILIES]) == 0
     shown = capsys.readouterr().out
     assert table(shown) == table(block("text")), "paste what `python run.py check largest.py` prints"
+
+
+def test_the_method_that_looks_keeps_every_rule(tmp_path: Path) -> None:
+    (tmp_path / "turned.py").write_text(block("python", 1), encoding="utf-8")
+    assert main(["check", str(tmp_path / "turned.py"), "--family", "llava"]) == 0
 
 
 def test_the_method_is_evaluated(method: Path, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from uniprune.errors import UserError
 from uniprune.methods.none import NoPruning
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
+from uniprune.methods.random_tower import RandomTower
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.context import reusing_layers
 from uniprune.modeling.families import find_adapter
@@ -44,7 +45,7 @@ def counted(model: torch.nn.Module, pruner: Pruner, batch: dict[str, torch.Tenso
     with prune(model, pruner) as session, FlopCounterMode(display=False) as counter:
         model(**batch, use_cache=True, logits_to_keep=1)
     rows = session.reports[-1].rows
-    ours = [costs.prompt(row.encoded, row.lengths, row.pairs, row.tokens) for row in rows]
+    ours = [costs.prompt(*row.prefill) for row in rows]
     counts = {name: sum(per.values()) for name, per in counter.get_flop_counts().items()}
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
 
@@ -80,6 +81,15 @@ def test_operations_are_those_torch_counts(family: str, pruner: Pruner) -> None:
     assert ours == theirs
 
 
+@pytest.mark.parametrize("block", [0, 2])
+@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_5_vl", "qwen3_vl"])
+def test_a_tower_that_drops_patches_is_counted(name: str, block: int) -> None:
+    pruner = RandomTower(ratio=0.4, block=block) >> RandomIntra(ratio=0.5)
+    ours, theirs = counted(build(name, "eager"), pruner, inputs(name, (2,)))
+    assert ours == theirs
+    assert ours.vision < counted(build(name, "eager"), NoPruning(), inputs(name, (2,)))[0].vision
+
+
 def test_tiles_and_videos_are_counted() -> None:
     tiled = counted(build("internvl", "eager"), RandomPre(ratio=0.5), inputs("internvl", (1,), tiles=3))
     video = counted(build("qwen2_5_vl", "eager"), RandomPre(ratio=0.5), video_inputs())
@@ -94,7 +104,7 @@ def test_rows_of_a_batch_cost_what_they_cost_alone(family: str) -> None:
     with prune(model, RandomPre(ratio=0.5)) as session:
         model(**inputs(family, images))
     costs = CostModel(find_adapter(model))
-    one, two, text = (costs.prompt(row.encoded, row.lengths, row.pairs, row.tokens) for row in session.reports[0].rows)
+    one, two, text = (costs.prompt(*row.prefill) for row in session.reports[0].rows)
     assert text.vision == text.projector == 0
     assert 0 < text.llm < one.llm < two.llm
     assert 0 < one.vision < two.vision

@@ -42,7 +42,7 @@ def test_targets_are_reached(family: str, ability: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fresh_measurement_agrees(family: str) -> None:
     """Other questions than the recorded ones: the counts may differ by chance only (99.9 % for each)."""
-    for ability, (right, asked) in measure(HERE / family, questions=24, seed=1).items():
+    for ability, (right, asked) in measure(HERE / family, questions=12, seed=1).items():
         recorded, of = MEASURED[family]["right"][ability]
         share = min((recorded + 1) / (of + 2), 0.999)
         assert binomtest(right, asked, share).pvalue > 0.001, (ability, right, asked, recorded, of)

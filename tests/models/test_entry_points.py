@@ -1,13 +1,10 @@
-"""Commands of the model card run in a plain interpreter."""
+"""Commands of the model card are programs."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.helpers.paths import ROOT
+from tests.helpers.programs import Program
 
 pytestmark = pytest.mark.end_to_end
 
@@ -16,8 +13,7 @@ pytestmark = pytest.mark.end_to_end
     "module", ["uniprune.models.tiny.measure", "uniprune.models.tiny.train", "uniprune.benchmarks.mini.report"]
 )
 def test_modules_that_are_programs_start(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage:")
+    program = Program(["--help"], module=module)
+    shown, printed = program.communicate(timeout=200)
+    assert program.returncode == 0, printed
+    assert shown.startswith("usage:")

@@ -9,6 +9,7 @@ from uniprune.errors import UserError
 from uniprune.pruning.base import IntraLLM, PreLLM, Pruner, Stage
 from uniprune.pruning.budget import (
     check_ratio,
+    declared,
     floor_count,
     keep_count,
     layer_average,
@@ -85,3 +86,11 @@ def test_stages_of_one_method_count_from_what_arrived_at_its_first() -> None:
 @pytest.mark.parametrize(("items", "ratio", "kept"), [(8, 0.125, 1), (7, 0.5, 3), (100, 0.29, 29), (3, 0.1, 1)])
 def test_samples_and_answer_tokens_are_rounded_down(items: int, ratio: float, kept: int) -> None:
     assert floor_count(items, ratio) == kept
+
+
+def test_a_stage_in_the_tower_rounds_every_tile_apart() -> None:
+    after = IntraLLM(layer=2, ratio=0.5)
+    stages = (Stage(0, 0.3, PreLLM(), 1), Stage(2, 0.5, after))
+    assert declared([(1, 2, 4)] * 3, stages, 4) == [6, 6, 3, 3]
+    assert declared([(1, 2, 4)] * 3, (Stage(0, 0.3, PreLLM()), *stages[1:]), 4) == [7, 7, 4, 4]
+    assert declared([(2, 3, 3)], stages, 3) == [6, 6, 3]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from uniprune.pruning.coverage import most_covering
+from uniprune.pruning import coverage
+from uniprune.pruning.coverage import each_most_covering, most_covering
 
 
 def test_picks_are_those_of_a_direct_reading() -> None:
@@ -23,3 +25,17 @@ def test_picks_are_those_of_a_direct_reading() -> None:
 def test_equal_gains_go_to_the_lowest_index_and_picks_stay_distinct() -> None:
     assert most_covering(torch.ones(4, 3), 4).tolist() == [0, 1, 2, 3]
     assert most_covering(torch.ones(4, 3), 0).tolist() == []
+
+
+def test_prompts_with_any_number_of_elements_are_covered_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the way of a CPU, and by that of a GPU, which fills the shorter ones up."""
+    covers = [torch.randn(20, count, generator=torch.Generator().manual_seed(count)) for count in (31, 40, 33)]
+    want = [most_covering(own, 9).tolist() for own in covers]
+    assert each_most_covering(covers, 9).tolist() == want
+    together = torch.stack([own[:, :31] for own in covers])
+    alone = [most_covering(own, 9, factor=own[:, 0].abs(), bonus=own[:, 1]).tolist() for own in together]
+    for _ in range(2):
+        picks = most_covering(together, 9, factor=together[..., 0].abs(), bonus=together[..., 1])
+        assert picks.tolist() == alone
+        monkeypatch.setattr(coverage, "on_cpu", lambda x: False)
+    assert each_most_covering(covers, 9).tolist() == want

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import records
-from uniprune.benchmarks.mini import report
+from uniprune.benchmarks.mini import report, rows
 from uniprune.cli.main import main
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.results.records import RunRecord
@@ -59,8 +59,8 @@ def test_the_mini_suites_pages_end_with_notes() -> None:
     one = run(spec, **{CUT: 20})
     ten = one.model_copy(update={"datasets": {f"mini-{i}": one.datasets["mini-mme"] for i in range(10)}})
     other = run(MethodSpec("fopru", 0.333), **{CUT: 20})
-    assert report.shown(report.CURVES, [ten, one, other]) == [ten]
-    notes = row_notes((record, name) for record in (ten,) for name in report.scored(record))
+    assert rows.shown(report.CURVES, [ten, one, other]) == [ten]
+    notes = row_notes((record, name) for record in (ten,) for name in rows.scored(record))
     page = report.markdown(report.CURVES, [], notes)
     assert page.rstrip().endswith(notes[-1])
     assert all(page.count(f"\n{note}\n") == 1 for note in notes)

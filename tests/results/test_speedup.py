@@ -48,6 +48,24 @@ def test_benchmarks_count_by_their_rows() -> None:
     assert row["net ceiling"] == pytest.approx((10 * 6 + 30 * 4) / (10 * 1 + 30 * 2))
 
 
+def test_a_tower_that_had_less_to_do_counts() -> None:
+    def counted(vision: float, llm: float, spans: tuple[float, float, float], method: float) -> DatasetRecord:
+        ledger = tokens(4.0, flops=Flops(vision=vision, projector=1e9, llm=llm))
+        made = entry(spans[2], method, ledger=ledger)
+        assert made.timing is not None
+        times = {name: Quantity(median=spans[i], iqr=0, total=1) for i, name in enumerate(("vision", "projector"))}
+        return made.model_copy(update={"timing": made.timing.model_copy(update=times)})
+
+    unpruned = counted(9e9, 10e9, (50, 10, 100), 0.1)
+    row, made = board({"a": counted(4e9, 5e9, (20, 10, 40), 10)}, {"a": unpruned})
+    assert row["net speed-up"] == pytest.approx(160 / 80)
+    assert row["net ceiling"] == pytest.approx(20 / 10)
+    assert any("both include tower and projector" in note for note in made.notes)
+    row, _ = board({"a": counted(9e9, 5e9, (50, 10, 40), 10)}, {"a": unpruned})
+    assert row["net speed-up"] == pytest.approx(100 / 50)
+    assert row["net ceiling"] == pytest.approx(10 / 5)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -1,11 +1,8 @@
-"""Two processes under `accelerate launch` prune their common batch as one and learn what one process learns."""
+"""Two processes, placed as by `accelerate launch`, prune their batch as one and learn what one process learns."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.helpers.paths import ROOT
+from tests.helpers.programs import Program, places
 from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import training_set
 
@@ -23,7 +20,8 @@ pytestmark = pytest.mark.end_to_end
 pytest.importorskip("peft")
 
 
-def tune(folder: Path, launcher: list[str], **fields: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+def tune(folder: Path, by: list[dict[str, str]], **fields: Any) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """Tune in one process per place of `by`: the environment variables that a launcher sets."""
     folder.mkdir()
     data = folder / "data.json"
     data.write_text(json.dumps(training_set(640)[:32]))
@@ -31,11 +29,11 @@ def tune(folder: Path, launcher: list[str], **fields: Any) -> tuple[list[dict[st
     common = {"model": str(FOLDER), "data": [str(data)], "cutoff": 64, "epochs": 1, "sample_ratio": 0.25, "rate": 0.005,
               "probe": 4, "pairs": [{"samples": "q", "tokens": "q"}]}  # fmt: skip
     file.write_text(yaml.safe_dump(common | fields))
-    words = [*launcher, str(ROOT / "run.py"), "tune", str(file), "--output", str(folder / "out")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("report:") == 1
+    words = ["tune", str(file), "--output", str(folder / "out")]
+    programs = [Program(words, environment={"OMP_NUM_THREADS": "1", **place}) for place in by]
+    ends = [program.communicate(timeout=280) for program in programs]
+    assert [program.returncode for program in programs] == [0] * len(by), ends[0][1][-3000:]
+    assert sum(shown.count("report:") for shown, _ in ends) == 1
     (steps,) = (folder / "out").glob("file/*/steps.jsonl")
     lines = [json.loads(line) for line in steps.read_text().splitlines()]
     return [line for line in lines if "batches" in line], load_file(
@@ -45,12 +43,8 @@ def tune(folder: Path, launcher: list[str], **fields: Any) -> tuple[list[dict[st
 
 @pytest.mark.slow
 def test_two_processes_prune_one_batch(tmp_path: Path) -> None:
-    # On one machine without a GPU, accelerate starts several processes by torchrun, which it calls "multi_gpu".
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-              "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    one, alone = tune(tmp_path / "one", [sys.executable], batch=8, accumulation=2)
-    two, together = tune(tmp_path / "two", launch, batch=4, accumulation=2)
+    one, alone = tune(tmp_path / "one", [{}], batch=8, accumulation=2)
+    two, together = tune(tmp_path / "two", places(2), batch=4, accumulation=2)
     assert len(one) == len(two) == 2
     for single, double in zip(one, two, strict=True):
         assert [len(batch["index"]) for batch in double["batches"]] == [8, 8]

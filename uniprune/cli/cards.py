@@ -1,4 +1,4 @@
-"""`python run.py cards`: print docs/methods.md, or write a table of docs/models.md or docs/prompts.md."""
+"""`python run.py cards`: print docs/methods.md or docs/releases.md, or write a table of another page."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ HELP = "print a card per method as Markdown, or update a page's table of model f
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `cards`."""
     table = parser.add_mutually_exclusive_group()
+    table.add_argument(
+        "--releases",
+        action="store_true",
+        help="print what methods' releases do and their papers do not mention (docs/releases.md) instead",
+    )
     table.add_argument(
         "--models",
         type=Path,
@@ -32,8 +37,9 @@ def act(options: argparse.Namespace) -> int:
     page: Path | None = options.models or options.prompts
     if page is None:
         from uniprune.reports.method_cards import cards
+        from uniprune.reports.release_cards import release_cards
 
-        say(cards().rstrip("\n"))
+        say((release_cards if options.releases else cards)().rstrip("\n"))
         return 0
     from uniprune.reports import model_cards, prompt_cards
     from uniprune.utils.torchvision_compat import ensure_torchvision

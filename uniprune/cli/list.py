@@ -54,8 +54,9 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
     for name in METHODS.names(options.pattern):
         entry = METHODS.entry(name)
         method: type[Pruner] = entry.target
-        # The text table has no room for deviations, and fields that every method has would hide a method's own.
-        details = {key: entry.metadata.get(key, "") for key in ("code", "deviations")} if options.json else {}
+        # The text table has no room for sentences, and fields that every method has would hide a method's own.
+        keys = ("code", "deviations", "releases") if options.json else ()
+        details = {key: entry.metadata.get(key, "") for key in keys}
         rows.append(
             {
                 "method": name,
@@ -65,6 +66,20 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
                 "fields": {field.name: field.default for field in parameters(method)},
+                **details,
+            }
+        )
+    for name, published in METHODS.published(options.pattern).items():
+        details = {key: published.metadata.get(key, "") for key in ("code", "deviations")} if options.json else {}
+        rows.append(
+            {
+                "method": name,
+                "kind": f"as {published.means}",
+                "layer": None,
+                "needs": [],
+                "paper": published.metadata.get("paper", ""),
+                "idea": published.summary,
+                "fields": dict(published.settings),
                 **details,
             }
         )

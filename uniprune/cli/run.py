@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
@@ -256,11 +256,11 @@ def method_choices(options: argparse.Namespace) -> list[MethodSpec]:
     methods = [MethodSpec(name) for name in dict.fromkeys(options.method)]
     inside = [method.name for method in methods if method.prunes_inside] or [method.name for method in methods]
     unused = {key for key in settings if not any(method.has(key) for method in methods)}
-    specs: dict[tuple[str, float, int], MethodSpec] = {}
+    specs: dict[tuple[Any, ...], MethodSpec] = {}
     for method in methods:
         layer = options.layer if method.name in inside else None
         own = {key: text for key, text in settings.items() if method.has(key) or key in unused}
         for ratio, seed in product(options.ratio, options.seed):
             spec = MethodSpec(method.name, ratio, layer, seed, own).normalised()
-            specs.setdefault((spec.name, spec.ratio, spec.seed), spec).pruner()
+            specs.setdefault((spec.name, spec.ratio, spec.seed, *sorted(spec.settings.items())), spec).pruner()
     return list(specs.values())

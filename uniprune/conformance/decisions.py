@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -118,6 +119,9 @@ def scale_invariance(method: MethodUnderTest) -> CheckResult:
 def float32_scores(method: MethodUnderTest) -> CheckResult:
     """Scores are computed in float32 or wider even when the tokens arrive in bfloat16."""
     with HalfArithmetic() as seen:
+        for pruner, passage in method.recording().passages:
+            halves = {name: getattr(passage, name).bfloat16() for name in ("entering", "leaving")}
+            pruner.look(dataclasses.replace(passage, **halves))
         for decision in method.recording().decisions:
             view = decision.view
             decision.again(tokens=view.tokens.bfloat16(), prompt=view.prompt.bfloat16(), text=view.text.bfloat16())

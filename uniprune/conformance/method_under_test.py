@@ -16,9 +16,10 @@ from uniprune.conformance.recording import RecordedDecision, RecordingPruner
 from uniprune.conformance.state import State, snapshot
 from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import PruningError
-from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.greedy import Greedy
+from uniprune.modeling.random_images import Size
 from uniprune.modeling.tiny import TinyModel, TinyPrompt, tiny_model
 from uniprune.pruning.base import Compose, Pruner, Stage
 from uniprune.pruning.placement import placed
@@ -34,7 +35,7 @@ Picks = tuple[tuple[tuple[int, ...], ...], ...]
 
 
 class Models:
-    """Tiny models, each built on first use and cached by this object."""
+    """Tiny models, each built and run once on first use and cached by this object."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[Any, ...], tuple[TinyModel, Any]] = {}
@@ -48,9 +49,17 @@ class Models:
         """
         key = (family, attention, dtype, size)
         if key not in self._models:
-            tiny = tiny_model(family, size)
-            self._models[key] = tiny, tiny.model(attention, dtype)
+            tiny = self.tiny(family, size)
+            model = tiny.model(attention, dtype)
+            prompt = tiny.prompt(torch.Generator().manual_seed(0), [size], before=4, question=6)
+            # transformers adds hooks of its own in a model's first forward
+            generate(model, in_precision(dtype, tiny.batch([prompt])), steps=1)
+            self._models[key] = tiny, model
         return self._models[key]
+
+    def tiny(self, family: str, size: Size) -> TinyModel:
+        """Return a prompt factory; raises as `get` does."""
+        return tiny_model(family, size)
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,6 @@ class MethodUnderTest:
     _recordings: dict[float, RecordingPruner] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.unpruned(self.prompts[:1])  # transformers adds hooks of its own in a model's first forward
         self.before = snapshot(self.model, self.at(RATIO))
 
     def variant(self, **changes: Any) -> MethodUnderTest:
@@ -148,10 +156,7 @@ class MethodUnderTest:
 
     def inputs(self, prompts: Sequence[TinyPrompt]) -> dict[str, Tensor]:
         """Return the model's arguments, in its precision."""
-        return {
-            name: value.to(self.dtype) if value.is_floating_point() else value
-            for name, value in self.tiny.batch(prompts).items()
-        }
+        return in_precision(self.dtype, self.tiny.batch(prompts))
 
     # --- runs ---------------------------------------------------------------------------------------------------
     def at(self, ratio: float) -> Pruner:
@@ -216,6 +221,11 @@ class MethodUnderTest:
     def decisions(self) -> list[RecordedDecision]:
         """All decisions at all ratios."""
         return [decision for ratio in RATIOS for decision in self.recording(ratio).decisions]
+
+
+def in_precision(dtype: torch.dtype, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a model's arguments with the floating-point ones in one precision."""
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
 def generate(model: Any, inputs: dict[str, Tensor], steps: int) -> Any:

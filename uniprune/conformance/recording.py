@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uniprune.engine.checks import drawn, process_settings, random_states, restore
 from uniprune.pruning.base import Pruner, Selection, Stage
+from uniprune.pruning.looks import Look, Passage
 from uniprune.pruning.view import TowerLayer, View
 
 WATCHED = ("tokens", "cells", "prompt", "text", "after")
@@ -87,11 +88,13 @@ class RecordingPruner(Pruner):
         inner: the method.
         decisions: calls of `select` so far.
         errors: exceptions of `select` so far.
+        passages: calls of `look` so far, with the method that looked.
     """
 
     inner: Pruner
     decisions: list[RecordedDecision] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
+    passages: list[tuple[Pruner, Passage]] = field(default_factory=list)
     prompt_aware: ClassVar[bool] = True  # copies of views hold text
 
     def __post_init__(self) -> None:
@@ -121,13 +124,23 @@ class RecordingPruner(Pruner):
         recorders: dict[int, RecordingPruner] = {}
         stages = []
         for stage in self.inner.schedule(num_layers):
-            own = RecordingPruner(inner=stage.pruner, decisions=self.decisions, errors=self.errors)
-            stages.append(Stage(stage.layer, stage.ratio, recorders.setdefault(id(stage.pruner), own)))
+            shared = {name: getattr(self, name) for name in ("decisions", "errors", "passages")}
+            own = RecordingPruner(inner=stage.pruner, **shared)
+            stages.append(dataclasses.replace(stage, pruner=recorders.setdefault(id(stage.pruner), own)))
         return tuple(stages)
 
     def evict_from(self, num_layers: int) -> int | None:
         """Return the method's layer."""
         return self.inner.evict_from(num_layers)
+
+    def looks(self, layers: Sequence[int]) -> Sequence[Look]:
+        """Return the method's looks."""
+        return self.inner.looks(layers)
+
+    def look(self, passage: Passage) -> Tensor:
+        """Return the method's rows and record the call."""
+        self.passages.append((self.inner, passage))
+        return self.inner.look(passage)
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Return the method's selection and record the call."""

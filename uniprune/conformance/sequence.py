@@ -13,7 +13,7 @@ from uniprune.engine import PromptInfo, RowReport, prune
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.tiny import IMAGE, VIDEO, TinyPrompt
 from uniprune.pruning.base import Pruner
-from uniprune.pruning.budget import tokens_per_layer
+from uniprune.pruning.budget import declared
 
 STEPS = 3
 
@@ -159,5 +159,5 @@ def _placeholders(method: MethodUnderTest) -> list[int]:
 
 def _declared(method: MethodUnderTest, row: RowReport) -> list[int]:
     """Return the visual tokens that should enter every layer by the schedule, each group of the scope rounded apart."""
-    counts = [tokens_per_layer(len(group.ranks), method.stages(), method.depth) for group in row.groups]
+    counts = [declared(group.grids, method.stages(), method.depth) for group in row.groups]
     return [sum(layer) for layer in zip(*counts, strict=True)]

@@ -11,6 +11,7 @@ from uniprune.engine.token_groups import image_groups, scoped
 from uniprune.engine.token_map import PrefillInputs, Tokens
 from uniprune.modeling.image_grouping import Grouping
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.tower_work import TowerWork
 from uniprune.pruning.base import Scope
 from uniprune.pruning.view import Grid
 
@@ -26,6 +27,7 @@ class Batch:
         grouping: the family's rule for which encoded grids form an image.
         grids: (t, h, w) of the tower's call, None if unknown.
         layouts: the encoded images in prompt order, None if unknown.
+        work: the tower's work on every image or tile; None if it dropped nothing or is unknown.
         fills: in prompts of images and videos the placeholder id of every layout: order is that of prompts for each.
     """
 
@@ -36,6 +38,7 @@ class Batch:
     grids: list[Grid] | None
     layouts: list[ImageLayout] | None
     fills: list[int] | None
+    work: list[TowerWork] | None = None
 
     @property
     def tokens(self) -> Tokens:

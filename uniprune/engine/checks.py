@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,9 @@ from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import placed
 from uniprune.utils.process_state import SETTINGS
 
+BIASED = ("eager", "sdpa")
+"""Attention kernels that take values to add to logits."""
+
 
 # --- at entry ---------------------------------------------------------------------------------------------------
 def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
@@ -30,6 +33,12 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         UserError: a stage is outside the decoder, layers repeat, or a vision layer does not exist.
         UnsupportedError: the model or the combination cannot give right results.
     """
+    if (first := pruner.input_stage) is not None:
+        raise UnsupportedError(
+            f"{type(first).__name__} changes images before they are processed, and a model gets them afterwards: "
+            "evaluate it with run or sweep, or change the images with uniprune.evaluation.resizing.resized and prune "
+            "with the method's after_input()"
+        )
     count = len(adapter.layers)
     scheduled = pruner.schedule(count)
     layers = [stage.layer for stage in scheduled]
@@ -42,12 +51,13 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
     depth = len(adapter.vision_blocks())
     shares = [layer for layer in pruner.vision_layers if isinstance(layer, float)]
-    if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise UserError(f"{name} reads vision layers at {wrong} of the tower's depth; expected shares in (0, 1]")
+    if wrong := [share for share in shares if not 0 <= share <= 1]:
+        raise UserError(f"{name} reads vision layers at {wrong} of the tower's depth; expected shares in [0, 1]")
     numbers = [layer for layer in pruner.vision_layers if isinstance(layer, int)]
     beyond = [layer for layer in numbers if not -depth <= layer < depth]
     if beyond:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
+    _check_tower(adapter, pruner, in_tower(scheduled))
     check_kinds(adapter, pruner)
     check_reused(adapter, layers, name)
     check_deepstack(adapter)
@@ -62,19 +72,77 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     return {stage.layer: stage for stage in stages}
 
 
+def in_tower(stages: Iterable[Stage]) -> Stage | None:
+    """Return the stage inside the vision tower, if there is one that can drop something."""
+    return next((stage for stage in stages if stage.block is not None and not stage.keeps_all), None)
+
+
+def _check_tower(adapter: ModelAdapter, pruner: Pruner, stage: Stage | None) -> None:
+    if stage is None or stage.block is None:
+        return
+    name, reason, last = type(stage.pruner).__name__, adapter.whole_tower(), adapter.last_block()
+    if reason is not None:
+        raise UnsupportedError(
+            f"{name} drops patches inside the vision tower, but this family's tower cannot drop patches: {reason}; use "
+            "a method that acts after the tower"
+        )
+    if stage.plan is not None and adapter.merging_parts(adapter.vision_blocks()[0]) is None:
+        raise UnsupportedError(
+            f"{name} merges patches wherever they are, but this family joins neighbouring patches to tokens after its "
+            "tower; use a method that drops tokens, or a family that projects patches one by one, as LLaVA-1.5"
+        )
+    if stage.plan is not None and (kernel := adapter.vision.config._attn_implementation) not in BIASED:
+        raise UnsupportedError(
+            f"{name} adds the sizes of merged tokens to attention logits, which {kernel} of the vision tower does not "
+            f"take; load the model with one of {', '.join(BIASED)}"
+        )
+    if stage.plan is None and not (stage.pruner.exact or adapter.packed):
+        raise UnsupportedError(
+            f"{name} chooses how many patches stay, but this family's tower encodes tiles side by side, which must be "
+            "as many; use a method that keeps a fixed number, or a family whose tower takes one sequence, as Qwen's do"
+        )
+    if stage.block > last:
+        raise UserError(
+            f"{name} acts before block {stage.block} of the vision tower, but the model uses its blocks 0..{last} only"
+        )
+    if pruner.vision_layers:
+        raise UnsupportedError(
+            f"{type(pruner).__name__} reads blocks of a vision tower inside which patches are dropped; compose "
+            f"{name} with methods that read none"
+        )
+
+
+def check_shareable(stages: Iterable[Stage]) -> None:
+    """Refuse to encode images for several methods with a tower that drops patches.
+
+    Raises:
+        UnsupportedError: naming the method.
+    """
+    if (stage := in_tower(stages)) is not None:
+        raise UnsupportedError(
+            f"{type(stage.pruner).__name__} drops patches inside the vision tower, so its image features cannot be "
+            "shared with other methods; run it without --share-vision"
+        )
+
+
 def _check_positions(adapter: ModelAdapter, pruner: Pruner, layers: list[int]) -> None:
-    if pruner.positions != "compact":
+    if pruner.positions == "original":
         return
     rope = getattr(adapter.decoder.config, "rope_parameters", None) or {}
-    if "mrope_section" in rope:
+    if pruner.positions == "vllm" and not adapter.text_after():
+        raise UnsupportedError(
+            f'positions="vllm" is defined for families whose images vLLM prunes, not for {type(adapter).__name__}; '
+            'use positions="original"'
+        )
+    if pruner.positions == "compact" and "mrope_section" in rope:
         raise UnsupportedError(
             'positions="compact" is defined for one-dimensional rotary positions only, and this model has M-RoPE; '
             'use positions="original"'
         )
     if any(layers):
         raise UnsupportedError(
-            f'positions="compact" needs pruning before layer 0, not at layers {layers}: earlier layers have already '
-            'used the original positions; use positions="original"'
+            f'positions="{pruner.positions}" needs pruning before layer 0, not at layers {layers}: earlier layers have '
+            'already used the original positions; use positions="original"'
         )
 
 
@@ -133,8 +201,8 @@ def drawn(before: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def undisturbed(stage: Stage) -> Iterator[None]:
-    """Restore, after the decisions of a stage in the block, settings of the process that its method changed.
+def undisturbed(stage: Stage, call: str = "select") -> Iterator[None]:
+    """Restore, after calls of a stage's method in the block, settings of the process that they changed.
 
     Raises:
         PruningError: it changed some. Later methods and the model itself would run under them.
@@ -146,7 +214,7 @@ def undisturbed(stage: Stage) -> Iterator[None]:
         changed = restore(before)
     if changed:
         raise PruningError(
-            f"{type(stage.pruner).__name__} at layer {stage.layer}: select() changed the {', the '.join(changed)} of "
+            f"{type(stage.pruner).__name__} at layer {stage.layer}: {call}() changed the {', the '.join(changed)} of "
             "the process; a method leaves the process as it was (pass dtype= and device= to what it computes)"
         )
 

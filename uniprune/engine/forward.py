@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from uniprune.engine.report import PrefillReport
+from uniprune.pruning.looks import Look
 
 
 class Forward:
@@ -20,6 +21,12 @@ class Forward:
 
     def before_attention(self, layer: int, module: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         """Capture the inputs of a decoder layer's self-attention."""
+
+    def before_look(self, look: Look, entering: Tensor) -> None:
+        """Hold what enters a part of a layer that a method looks at."""
+
+    def after_look(self, look: Look, leaving: Tensor) -> None:
+        """Have methods look at what leaves it."""
 
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Return the hidden states [B, n, D] and changed arguments of a decoder layer; None to change nothing."""

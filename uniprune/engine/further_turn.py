@@ -191,8 +191,8 @@ def _check_turn(
         problem = f"{readers[0]} reads the attention of a layer that has not run, which would be that of this turn only"
     elif pruner.evict_from(len(adapter.layers)) is not None:
         problem = f"{name} evicts tokens from the cache"
-    elif pruner.positions == "compact" or (state is not None and state.shift is not None):
-        problem = f"{name} has compact positions"
+    elif pruner.positions != "original" or (state is not None and state.shift is not None):
+        problem = f"{name} has {pruner.positions} positions"
     elif type(cache) is not DynamicCache or cache.offloading:
         problem = f"it is {'an offloaded' if cache.offloading else 'a'} {type(cache).__name__}"
     elif kwargs.get("input_ids") is None:

@@ -287,8 +287,8 @@ def check_kinds(adapter: ModelAdapter, pruner: Pruner) -> None:
             f"the decoder's attention computes with position ids, and attn_implementation={kernel!r} takes gaps in "
             f"them for several sequences; load the model with {' or '.join(MASKED)}"
         )
-    if pruner.positions == "compact" and SLIDING in kinds:
+    if pruner.positions != "original" and SLIDING in kinds:
         raise UnsupportedError(
-            f'positions="compact" is not defined for {SLIDING} layers, whose windows are counted in positions of the '
-            'un-pruned prompt; use positions="original"'
+            f'positions="{pruner.positions}" is not defined for {SLIDING} layers, whose windows are counted in '
+            'positions of the un-pruned prompt; use positions="original"'
         )

@@ -23,14 +23,18 @@ from uniprune.engine.host_copy import sent
 from uniprune.engine.kept_tokens import KeptTokens, renumbered
 from uniprune.engine.last_tokens import for_last
 from uniprune.engine.layer_kinds import check_marked, gathered_arguments
+from uniprune.engine.looks import Looks
 from uniprune.engine.preparation import Preparation
 from uniprune.engine.report import PrefillReport
+from uniprune.engine.served_positions import vllm_positions
 from uniprune.engine.stage_groups import StageInput
 from uniprune.engine.token_map import PrefillInputs, rows_per_prompt
 from uniprune.engine.token_rows import Move, gathered_rows, origins
+from uniprune.engine.tower_stage import decided_in_tower
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
+from uniprune.pruning.looks import Look
 
 
 class Prefill(Forward):
@@ -88,12 +92,15 @@ class Prefill(Forward):
         self._moves: list[Move] = []
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
         self._shift: Tensor | None = None
+        self._position_ids = position_ids
+        self._served: Tensor | None = None  # [3, B, n] position ids, if they are vLLM's
         self._unchecked: list[Choices] = []
         self._left: DeviceTokens | None = None  # None until something was pruned
         self._placed: Tensor | None = None  # see `_origins`
         if prepared is None or prepared.vision is not vision:
             prepared = Preparation.of(adapter, pruner, inputs, vision, rows_per_prompt(inputs, embeds), idle)
         self.batch, self._random, self._counted = prepared.batch, prepared.random, prepared.pairs
+        self._looks = Looks(self._stages.values() if self.has_images else ())
 
     @property
     def has_images(self) -> bool:
@@ -115,15 +122,28 @@ class Prefill(Forward):
         cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
         self._captured = AttentionCapture(module, layer, hidden, cos, sin, cache, mask)
 
+    def before_look(self, look: Look, entering: Tensor) -> None:
+        """Hold what enters a part of a layer that a method looks at."""
+        if look in self._looks:
+            self._looks.before(look, entering)
+
+    def after_look(self, look: Look, leaving: Tensor) -> None:
+        """Have methods look at what leaves it."""
+        if look in self._looks:
+            with self._method_time():
+                self._looks.after(look, leaving, self._current, self._moves)
+
     def before_layer(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
         """Run the layer's stage, if any; return hidden states [B, n, D] and arguments once something was pruned."""
         self._cache, given = kwargs.get("past_key_values"), hidden
         if self._deepstack is not None:
             now, device = self._current, hidden.device
             hidden = self._deepstack.added(layer, hidden, self._origins(device), now.valid(device))
+        self.after_look(Look(layer - 1), hidden)
         if layer in self._stages and self.has_images:
             with self._method_time():
                 hidden = self._run_stage(self._stages[layer], hidden, kwargs)
+        self.before_look(Look(layer), hidden)
         # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
         self.widths.append(self._current.kept.width if layer in self._reusing else hidden.shape[1])
         self._entering = hidden.shape[1]
@@ -156,16 +176,19 @@ class Prefill(Forward):
         """Decide for every prompt; unless all keep everything, compact `hidden` and the layer arguments."""
         now = self._current
         upcoming = self._upcoming(stage.layer, hidden, kwargs) if stage.pruner.upcoming_attention else None
-        arriving = StageInput(stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming)
+        seen = self._looks.seen(stage, self._moves)
+        arriving = StageInput(
+            stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming, seen
+        )
         self._captured = None
         prompts = self.batch.prompts
         try:
             with undisturbed(stage):
-                decided = decide(arriving, prompts)
+                decided = (decide if stage.block is None else decided_in_tower)(arriving, prompts)
         except Exception:
             self._check()  # an earlier impossible choice may be the cause
             raise
-        if stage.pruner.exact:
+        if stage.pruner.exact and stage.block is None:
             drop = dropped_on_device
         else:
             self._check()
@@ -181,6 +204,9 @@ class Prefill(Forward):
         if self._pruner.positions == "compact":
             rows, shift = renumbered(dropped.now.kept, self.batch.tokens.real.numpy())
             self._rotary_rows, self._shift = sent(rows, hidden.device), sent(shift, self._embeds.device)
+        elif self._pruner.positions == "vllm":
+            own = self._position_ids, self._next_position, dropped.now.index(self._embeds.device)
+            self._served, self._shift = vllm_positions(self._adapter.text_after(), self.batch.tokens, *own)
         return take(dropped.hidden, dropped.columns)
 
     def _check(self) -> None:
@@ -213,7 +239,11 @@ class Prefill(Forward):
     def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], now: DeviceTokens) -> dict[str, Any]:
         """Return the arguments of `layer` for the tokens that are left."""
         tokens = self.batch.tokens
-        return gathered_arguments(self._adapter, layer, hidden, kwargs, now, self._rotary_rows, tokens)
+        arguments = gathered_arguments(self._adapter, layer, hidden, kwargs, now, self._rotary_rows, tokens)
+        if self._served is not None:
+            own = self._adapter.decoder.rotary_emb(hidden, self._served.to(hidden.device))
+            arguments["position_embeddings"] = own
+        return arguments
 
     # --- at the end ---------------------------------------------------------------------------------------------
     def after_model(self) -> PrefillReport:

@@ -55,14 +55,15 @@ class Preparation:
             copies: rows per prompt.
             idle: whether nothing can be pruned.
         """
-        grids = layouts = fills = None
+        grids = layouts = fills = work = None
         if inputs.has_visual:
             grids = None if vision is None else vision.grids
             layouts = adapter.image_layouts(None, {}) if vision is None else vision.layouts
+            work = None if vision is None else vision.work
         if vision is not None and inputs.mixed:  # the placeholder id of every layout
             calls = zip(adapter.visual_token_ids, vision.calls, strict=True)
             fills = [number for number, call in calls for _ in call.layouts or ()]
-        batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts, fills)
+        batch = Batch(inputs, copies, pruner.scope, adapter.image_grouping(), grids, layouts, fills, work)
         return cls(vision, batch, *(({}, None) if idle else (random_states(), AttendedPairs.of(adapter, inputs))))
 
     @classmethod

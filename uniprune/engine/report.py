@@ -14,6 +14,7 @@ from uniprune.engine.compaction import CachedLayer, HeldLayer, cached_layers
 from uniprune.engine.kept_tokens import KeptTokens, active
 from uniprune.engine.token_groups import TokenGroup, image_of
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.tower_work import TowerWork
 from uniprune.pruning.view import Grid
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class RowReport:
         markers: placeholders without a token of their own, such as row ends, entering each layer; not in `entering`.
         groups: token groups that were pruned separately, with their placement.
         tower: (t, h, w) of every image or tile in the vision tower's call; None if unknown.
+        tower_work: the tower's work on each of these; None if it dropped nothing or is unknown.
         stages: the pruning points, in layer order.
         text: text tokens, which enter every layer.
         tokens: tokens of the un-pruned prompt.
@@ -63,6 +65,7 @@ class RowReport:
     markers: list[int]
     groups: tuple[TokenGroup, ...]
     tower: tuple[Grid, ...] | None
+    tower_work: tuple[TowerWork, ...] | None
     stages: tuple[StageReport, ...]
     text: int
     tokens: int
@@ -73,15 +76,33 @@ class RowReport:
     @cached_property
     def encoded(self) -> tuple[Grid, ...]:
         """(t, h, w) of every image or tile the vision tower encoded for this prompt, as far as known."""
+        if self.tower is None or not self._sources:
+            return tuple(grid for group in self.groups for grid in group.grids)
+        return tuple(self.tower[i] for i in self._sources)
+
+    @property
+    def work(self) -> tuple[TowerWork, ...] | None:
+        """The tower's work on each of `encoded`; None if it dropped nothing or is unknown."""
+        return None if self.tower_work is None else tuple(self.tower_work[i] for i in self._sources)
+
+    @cached_property
+    def _sources(self) -> list[int]:
+        """Numbers of the images or tiles of the tower's call that this prompt's tokens are made of."""
         origins = [group.origins for group in self.groups if group.origins is not None]
         if self.tower is None or not origins:
-            return tuple(grid for group in self.groups for grid in group.grids)
-        return tuple(self.tower[i] for i in image_of(Origins.joined(origins).index, self.tower).unique().tolist())
+            return []
+        numbers: list[int] = image_of(Origins.joined(origins).index, self.tower).unique().tolist()
+        return numbers
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of any kind entering each decoder layer."""
         return [self.text + sum(visual) for visual in zip(self.entering, self.markers, strict=True)]
+
+    @property
+    def prefill(self) -> tuple[tuple[Grid, ...], list[int], list[float], int, tuple[TowerWork, ...] | None]:
+        """Arguments of `uniprune.modeling.flops.CostModel.prompt`."""
+        return self.encoded, self.lengths, self.pairs, self.tokens, self.work
 
     @property
     def grids(self) -> tuple[tuple[Grid, ...], ...]:
@@ -165,6 +186,7 @@ class PrefillReport:
             markers=markers,
             groups=tuple(prompt.groups),
             tower=None if self.batch.grids is None else tuple(self.batch.grids),
+            tower_work=None if self.batch.work is None else tuple(self.batch.work),
             stages=tuple(prompt.reports) or self._skipped(prompt),
             text=text,
             tokens=tokens.unpruned.lengths[row],

@@ -9,11 +9,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from uniprune.engine.checks import check_arguments, check_mode, checked_stages
+from uniprune.engine.checks import check_arguments, check_mode, check_shareable, checked_stages, in_tower
 from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
@@ -21,22 +21,22 @@ from uniprune.engine.forward import Forward
 from uniprune.engine.further_turn import FurtherTurn, Turn, further_turn
 from uniprune.engine.hooks import Hooks
 from uniprune.engine.last_tokens import cut_output
+from uniprune.engine.looks import attach
 from uniprune.engine.prefill import Prefill
 from uniprune.engine.prefix import Prefix, check_unaware, prefilled
 from uniprune.engine.preparation import Preparation
 from uniprune.engine.question import PromptInfo
 from uniprune.engine.report import PrefillReport
 from uniprune.engine.served import check_cache, check_hooked, check_kernel, check_untraced
+from uniprune.engine.timer import Timer
 from uniprune.engine.token_map import PrefillInputs
+from uniprune.engine.tower_hooks import TowerHooks
 from uniprune.engine.vision import Vision, VisionCapture
 from uniprune.engine.vision_batch import VisionBatch, encode, join, latest
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.families import find_adapter
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import Move, moves
-
-if TYPE_CHECKING:
-    from uniprune.engine.timer import Timer
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -83,6 +83,7 @@ class Session:
         self._adapter, self._pruner, self.timer = find_adapter(model), pruner, timer
         self._stages: dict[int, Stage] = {}
         self._hooks = Hooks(self._adapter.layers, self._before_layer)
+        self._tower = TowerHooks(self._adapter, self._method_time)
         self._given: Mapping[str, Any] = {}  # arguments of the adapter's encoder that is running
         self._reset()
 
@@ -93,9 +94,9 @@ class Session:
         self._turn: Turn | None = None  # a later one with images, until its decoder runs
         self._forward: Forward | None = None
         self._hooked = 0  # decoder layers whose hook ran
-        self._capture: VisionCapture | None = None  # of the tower's latest call, filled by hooks
-        self._calls: list[VisionCapture] = []  # that one and the one before it: of images, and of videos
-        self._vision: Vision | None = None  # for the next prefill: that capture, or what `present` was given
+        self._tower.capture = None
+        self._calls: list[VisionCapture] = []  # the tower's latest and the one before it: of images, and of videos
+        self._vision: Vision | None = None  # for the next prefill: its latest call, or what `present` was given
 
     # --- lifecycle ----------------------------------------------------------------------------------------------
     def __enter__(self) -> Self:
@@ -123,16 +124,12 @@ class Session:
         for layer, stage in self._stages.items():
             if stage.pruner.llm_attention:
                 hooks.before(adapter.layers[layer - 1].self_attn, partial(self._before_attention, layer - 1))
+        attach(hooks, adapter, self._stages.values(), lambda: self._forward)
         hooks.before(adapter.vision, self._before_vision)
         hooks.after(adapter.vision, self._after_vision)
-        hooks.before(adapter.projector, self._before_projector)
         for name in adapter.encoders:
             hooks.add(EncoderArguments(adapter.base, name, self._before_encoder))
-        blocks = adapter.vision_blocks()
-        for number in self.vision_blocks:
-            hooks.before(blocks[number], partial(self._before_vision_block, number))
-            hooks.after(blocks[number], partial(self._after_vision_block, number))
-            hooks.before(adapter.vision_attention(blocks[number]), partial(self._before_vision_attention, number))
+        self._tower.attach(hooks, self.vision_blocks, in_tower(self._stages.values()))
 
     def _detach(self) -> None:
         self._hooks.remove()
@@ -164,9 +161,13 @@ class Session:
 
         The capture holds what this session's method reads of the tower, so it serves any session whose method reads
         the same blocks or fewer.
+
+        Raises:
+            UnsupportedError: the method drops patches inside the tower.
         """
+        check_shareable(self._stages.values())
         features = encode(self._adapter, visual)
-        capture, self._vision, self._capture, self._calls = self._capture, None, None, []
+        capture, self._vision, self._tower.capture, self._calls = self._tower.capture, None, None, []
         assert capture is not None  # the tower has just run
         capture.output = join([features])
         return capture
@@ -271,30 +272,13 @@ class Session:
         self._given = given
 
     def _before_vision(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        grids = self._adapter.grids(args, {**self._given, **kwargs})
-        self._vision = self._capture = VisionCapture(self._adapter, grids, self._given)
-        self._calls = [*self._calls[-1:], self._capture]
+        self._vision = capture = self._tower.begin(args, kwargs, self._given)
+        self._calls = [*self._calls[-1:], capture]
 
     def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
-        if self._capture is not None:
-            self._capture.output = output
+        if self._tower.capture is not None:
+            self._tower.capture.output = output
         if self._inputs is not None and self._inputs.prunable(self._stages.values()):  # a GPU runs the tower meanwhile
             with self._method_time():
                 self._prepared = Preparation.early(self._adapter, self._pruner, self._inputs, self._vision)
                 self._hooks.on_layers(range(len(self._adapter.layers)))
-
-    def _before_vision_block(self, number: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if self._capture is not None:
-            self._capture.blocks[number] = args[0] if args else kwargs["hidden_states"]
-
-    def _after_vision_block(self, number: int, module: nn.Module, args: Args, output: Any) -> None:
-        if self._capture is not None:
-            self._capture.leaving[number] = output[0] if isinstance(output, tuple) else output
-
-    def _before_vision_attention(self, number: int, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if self._capture is not None:
-            self._capture.attentions[number] = (args[0] if args else kwargs["hidden_states"], kwargs)
-
-    def _before_projector(self, module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        if self._capture is not None:
-            self._capture.entered = args[0] if args else next(iter(kwargs.values()))

@@ -14,6 +14,7 @@ from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints
+from uniprune.engine.looks import Seen
 from uniprune.engine.prompt import Prompt, Survivors
 from uniprune.engine.token_groups import TokenGroup
 from uniprune.engine.vision import Vision
@@ -34,6 +35,7 @@ class StageInput:
         vision: the vision-tower call of the images, None if unknown.
         attention: of the layer before, if captured.
         upcoming: attention of the layer about to run, if the method declared it.
+        seen: what the method has looked at.
     """
 
     stage: Stage
@@ -44,6 +46,7 @@ class StageInput:
     vision: Vision | None
     attention: AttentionCapture | None
     upcoming: AttentionCapture | None
+    seen: Sequence[Seen] = ()
 
     @property
     def device(self) -> torch.device:
@@ -160,6 +163,11 @@ class StageGroups:
             return self.columns
         starts = np.array(self.rows)[:, None] * self.arriving.now.kept.width
         return self.columns - sent(starts, self.arriving.device)
+
+    @cached_property
+    def seen(self) -> list[Tensor]:
+        """[P, N, ...] per look."""
+        return [one.of(self) for one in self.arriving.seen]
 
     @property
     def tokens(self) -> Tensor:

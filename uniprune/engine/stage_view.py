@@ -15,10 +15,11 @@ from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.stage_groups import StageGroups
+from uniprune.engine.token_groups import image_tiles
 from uniprune.engine.view_attention import GroupsAttention, ViewAttention, ViewEmbedded
 from uniprune.engine.view_vision import GroupsVision, ViewVision
 from uniprune.errors import PruningError, UserError
-from uniprune.pruning.view import View
+from uniprune.pruning.view import Tiles, View
 from uniprune.pruning.view_batch import ViewBatch
 from uniprune.utils.hashing import seeded_generator
 
@@ -58,6 +59,17 @@ class StageView(View):
         return self._groups.cells[self._number].clone()
 
     @cached_property
+    def tiles(self) -> Tiles | None:
+        """Of the tokens that are left."""
+        vision = self._arriving.vision
+        whole = image_tiles(self._group, vision.grids if vision else (), self._arriving.adapter.overview)
+        if whole is None:
+            return None
+        known = self._groups.known_cells
+        cells = self.cells.cpu() if known is None else torch.from_numpy(known[self._number])
+        return Tiles(whole.of[cells], whole.overview)
+
+    @cached_property
     def prompt(self) -> Tensor:
         """The question's tokens in this prompt, or those of `PromptInfo.question`, which are cut as without context."""
         if self.given is None:
@@ -65,6 +77,11 @@ class StageView(View):
         table = self._arriving.adapter.model.get_input_embeddings()
         embedded: Tensor = table(to_device(self.given, table.weight.device))
         return embedded.to(self._device)
+
+    @cached_property
+    def seen(self) -> list[Tensor]:
+        """[N, ...] per look so far."""
+        return [rows[self._number].clone() for rows in self._groups.seen]
 
     @property
     def sample(self) -> str:
@@ -236,6 +253,11 @@ class StageBatch(ViewBatch):
         places = [row * arriving.now.length + text for row, text in zip(self._groups.rows, own, strict=True)]
         columns = arriving.now.columns(np.concatenate(places), arriving.device)
         return list(arriving.flat[columns].split(list(map(len, own))))
+
+    @cached_property
+    def seen(self) -> list[Tensor]:
+        """[P, N, ...] per look so far."""
+        return [rows.clone() for rows in self._groups.seen]
 
     @cached_property
     def vision(self) -> GroupsVision:

@@ -21,7 +21,7 @@ from uniprune.modeling.image_grouping import EncodedPrompt, Grouping, run_starts
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.origins import Origins
 from uniprune.pruning.base import Scope
-from uniprune.pruning.view import Grid
+from uniprune.pruning.view import Grid, Tiles
 
 
 @dataclass(frozen=True)
@@ -187,15 +187,9 @@ def _tiles_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup
 
     A cell between two tiles is part of the one that has the larger share in it.
     """
-    if image.origins is None:
-        raise UnsupportedError(
-            "the image features were computed outside this session, so their tiles are unknown; pass pixel values, or "
-            'use scope="image"'
-        )
-    frames = [(1, height, width) for frames, height, width in encoded for _ in range(frames)]
+    tile, frames = tile_numbers(image, encoded), _frames(encoded)
     stops = torch.tensor(list(accumulate(map(prod, frames))))
-    main = image.origins.main
-    tile = image_of(main, frames)
+    main = _known(image.origins).main
     numbers = tile.unique().tolist()
     for number in numbers:
         _, height, width = frames[number]
@@ -203,6 +197,50 @@ def _tiles_of(image: TokenGroup, encoded: Sequence[Grid]) -> Iterator[TokenGroup
         inside = main[cells] - (stops[number] - height * width)
         rows, columns = len((inside // width).unique()), len((inside % width).unique())
         yield _part(image, cells, (1, rows, columns), last=number == numbers[-1])
+
+
+def image_tiles(image: TokenGroup, encoded: Sequence[Grid], overview: int | None) -> Tiles | None:
+    """Return the tiles of an image, all of its cells; None if no tile shows the whole of it and others its parts.
+
+    Args:
+        image: it may be a part of an image, or a clip.
+        encoded: grids of the tower's call.
+        overview: place of the family's tile that shows the whole image, 0 or -1; None if images are not cut.
+
+    Raises:
+        UnsupportedError: the tiles are unknown.
+    """
+    if overview is None or any(frames > 1 for frames, _, _ in image.grids):
+        return None
+    numbers = tile_numbers(image, encoded)
+    numbers = numbers - numbers.min()
+    last = int(numbers.max())
+    return Tiles(numbers, last if overview else 0) if last else None
+
+
+def tile_numbers(image: TokenGroup, encoded: Sequence[Grid]) -> Tensor:
+    """Return [N] the number of the tower's tile, or frame, that each cell of an image is from.
+
+    A cell between two tiles is from the one that has the larger share in it.
+
+    Raises:
+        UnsupportedError: the tiles are unknown.
+    """
+    return image_of(_known(image.origins).main, _frames(encoded))
+
+
+def _known(origins: Origins | None) -> Origins:
+    if origins is None:
+        raise UnsupportedError(
+            "the image features were computed outside this session, so their tiles are unknown; pass pixel values, or "
+            'use scope="image" and a method that needs no tiles'
+        )
+    return origins
+
+
+def _frames(encoded: Sequence[Grid]) -> list[Grid]:
+    """Return the grids of a call, frame by frame."""
+    return [(1, height, width) for frames, height, width in encoded for _ in range(frames)]
 
 
 def _part(image: TokenGroup, cells: Tensor, grid: Grid, last: bool) -> TokenGroup:

@@ -45,6 +45,28 @@ def received(query: Tensor, key: Tensor, scale: float, spans: Sequence[Span]) ->
     return _fused(query, key, scale, spans, 0)[1] if fused(query) else _received(query, key, scale, spans)
 
 
+def from_others(query: Tensor, key: Tensor, scale: float, spans: Sequence[Span], skip: int) -> Tensor:
+    """Return [B, S] attention each position receives from the others of its span, mean over heads and these.
+
+    Arguments as in `exchanged`.
+    """
+    sums, own = [query.new_zeros(query.shape[0], skip, dtype=torch.float32)], exchanged(query, key, scale, spans, skip)
+    for start, stop in spans:
+        first = max(start, skip)
+        itself = _to_itself(query[:, :, first:stop], key[:, :, start:stop], scale, first - start)
+        sums.append((own[:, first:stop, 1] * (stop - first) - itself) / max(1, stop - first - 1))
+    return torch.cat(sums, dim=1).clamp(min=0)
+
+
+def _to_itself(query: Tensor, key: Tensor, scale: float, skip: int) -> Tensor:
+    """Return [B, R] attention of `query` [B, heads, R, d] to itself, of keys after the first `skip`; heads averaged."""
+    parts, done = [], skip
+    for block in _attention(query, key, scale):
+        parts.append(block.mean(1).diagonal(done, -2, -1))
+        done += block.shape[2]
+    return torch.cat(parts, dim=-1)
+
+
 def fused(query: Tensor) -> bool:
     """Return whether GPU kernels compute the attention of `query` [B, heads, S, d].
 

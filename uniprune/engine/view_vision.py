@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from math import prod
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -41,15 +41,24 @@ class ViewVision:
         grid = self._call.grids[self._place[0][0]]
         return self._call.adapter.patches(grid) // prod(grid)
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    @property
+    def has_cls(self) -> bool:
+        """Return whether the tower has a CLS token."""
+        return self._call.adapter.has_cls
+
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [N] CLS attention (mean over heads, or one joint head); received attention without a CLS token."""
-        if not self._call.adapter.has_cls:
+        if not self.has_cls:
             return self.received(layer)
         return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
 
     def received(self, layer: TowerLayer = None) -> Tensor:
         """Return [N] attention each token receives, mean over heads and queries."""
         return self._tokens("received", layer)[:, 0]
+
+    def from_others(self, layer: TowerLayer = None) -> Tensor:
+        """Return [N] attention each token receives from other patches, mean over heads and these."""
+        return self._tokens("from_others", layer)[:, 0]
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         """Return [2, N] mean attention each token emits to and receives from patches, mean over heads."""
@@ -87,6 +96,17 @@ class ViewVision:
     def features(self) -> Tensor:
         """Return [N, C] inputs of the projector, the patches of a token side by side."""
         return self._of_view(self._call.features())
+
+    def text_tower(self) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError(
+            f"checkpoints of {type(self._call.adapter).__name__} carry no text tower that belongs to their vision "
+            "tower; compare with the language model's embeddings of the question (text=llm), or use another method"
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D] LLM tokens of features [k, C].
@@ -153,9 +173,9 @@ class GroupsVision(BatchVision):
         super().__init__(parts)
         self._groups, self._own = groups, tuple(parts)
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [P, N]."""
-        if not self._call.adapter.has_cls:
+        if not self.has_cls:
             return self.received(layer)
         return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
 

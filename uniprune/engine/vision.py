@@ -5,20 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from uniprune.engine.tower_attention import exchanged, received
+from uniprune.engine.kept_tokens import Bools, Ints
+from uniprune.engine.tower_attention import exchanged, from_others, received
 from uniprune.errors import PruningError, UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter, Span
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.tower_work import TowerWork
 from uniprune.pruning.view import Grid, TowerLayer
 
 DEEPSTACK = "deepstack_features"
 """Field of a tower's output with the features that a decoder adds after its first layers; most towers have none."""
+
+
+class DroppingStage(Protocol):
+    """A stage in one call of the tower; see `uniprune.engine.tower_stage`."""
+
+    kept: list[Ints] | None
+    """Per image or tile the numbers of its tokens that stay; None before the stage ran."""
+
+    @property
+    def work(self) -> list[TowerWork]:
+        """The work on every image or tile."""
 
 
 class Vision(Protocol):
@@ -44,6 +59,14 @@ class Vision(Protocol):
     def layouts(self) -> list[ImageLayout] | None:
         """The encoded images in prompt order, None if unknown."""
 
+    @property
+    def kept(self) -> Bools | None:
+        """True at tokens that the tower did not drop, of all images; None if it dropped none."""
+
+    @property
+    def work(self) -> list[TowerWork] | None:
+        """The tower's work on every image or tile; None if it dropped nothing."""
+
     def quantity(self, name: str, layer: TowerLayer) -> list[Tensor]:
         """Return [N, C] per image of a quantity of a captured layer."""
 
@@ -65,6 +88,7 @@ class VisionCapture:
         adapter: the model's adapter.
         grids: (t, h, w) per image or tile.
         given: arguments of the adapter's encoder that made the call.
+        stage: the method's stage in the tower, if it drops something there.
         output: the tower's output.
         entered: the projector's input.
         leaving: layer -> hidden states leaving the block.
@@ -75,6 +99,7 @@ class VisionCapture:
     adapter: ModelAdapter
     grids: list[Grid]
     given: Mapping[str, Any] = field(default_factory=dict)
+    stage: DroppingStage | None = None
     output: Any = None
     entered: Tensor | None = None
     leaving: dict[int, Tensor] = field(default_factory=dict)
@@ -100,6 +125,25 @@ class VisionCapture:
     def layouts(self) -> list[ImageLayout] | None:
         """The encoded images in prompt order, None if unknown."""
         return self.adapter.image_layouts(self.grids, self.given)
+
+    @property
+    def kept(self) -> Bools | None:
+        """See `Vision`."""
+        return (
+            None
+            if self.stage is None
+            else np.concatenate(
+                [
+                    np.isin(np.arange(prod(grid)), kept)
+                    for grid, kept in zip(self.grids, self.stage.kept or (), strict=True)
+                ]
+            )
+        )
+
+    @property
+    def work(self) -> list[TowerWork] | None:
+        """See `Vision`."""
+        return None if self.stage is None else self.stage.work
 
     def forget(self) -> None:
         """Drop the computed quantities: they can be computed again."""
@@ -163,6 +207,10 @@ class VisionCapture:
     def _received(self, layer: int) -> Tensor:
         query, key, scale = self._projections(layer)
         return received(query, key, scale, self._spans(layer))[..., None]
+
+    def _from_others(self, layer: int) -> Tensor:
+        query, key, scale = self._projections(layer)
+        return from_others(query, key, scale, self._spans(layer), skip=int(self.adapter.has_cls))[..., None]
 
     def _cls(self, layer: int) -> Tensor:
         self._require_cls("CLS attention")

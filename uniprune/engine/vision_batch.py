@@ -10,13 +10,16 @@ from itertools import chain
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from uniprune.engine.kept_tokens import Bools
 from uniprune.engine.vision import DEEPSTACK, Vision, VisionCapture
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.tower_work import TowerWork
 from uniprune.pruning.view import Grid, TowerLayer
 
 
@@ -58,6 +61,18 @@ class VisionBatch:
             found += [layout.moved(tokens) for layout in call.layouts]
             tokens += sum(map(prod, call.grids))
         return found
+
+    @property
+    def kept(self) -> Bools | None:
+        """See `VisionCapture.kept`; None if a call dropped nothing."""
+        kept = [call.kept for call in self.calls]
+        return None if any(one is None for one in kept) else np.concatenate([one for one in kept if one is not None])
+
+    @property
+    def work(self) -> list[TowerWork] | None:
+        """See `VisionCapture.work`."""
+        work = [call.work for call in self.calls]
+        return None if any(one is None for one in work) else [each for one in work if one is not None for each in one]
 
     def quantity(self, name: str, layer: TowerLayer) -> list[Tensor]:
         """See `VisionCapture.quantity`."""

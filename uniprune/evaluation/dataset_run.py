@@ -41,6 +41,9 @@ class DatasetRun:
         progress: display of the command.
         team: processes that share the rows.
         shares_features: whether image features are shared between methods.
+
+    Attributes:
+        requests: the rows.
     """
 
     def __init__(
@@ -61,16 +64,16 @@ class DatasetRun:
         if self.options.prompts == "family":
             requests = [worded(request, loaded.adapter.prompt, loaded.adapter.system) for request in requests]
         check_videos(loaded, dataset.name, requests, shares_features)
-        self._requests = requests
+        self.requests = requests
         self._context = context_length(loaded.adapter.decoder.config)
         self._beyond = False
         self._blank = DatasetRecord(
             ability=dataset.ability,
             suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
             data=dataset.fingerprint,
-            prompts=prompts_hash(self._requests),
+            prompts=prompts_hash(self.requests),
             images=loaded.entry.image_settings(dataset.name).plain(),
-            rows=len(self._requests),
+            rows=len(self.requests),
         )
 
     def complete(self, runner: Runner, environments: Sequence[Environment]) -> RunRecord:
@@ -109,8 +112,8 @@ class DatasetRun:
 
     def _evaluate(self, runner: Runner, stored: Predictions) -> None:
         """Evaluate this process's share of the rows without a stored prediction, batch by batch."""
-        missing = [request for request in self._requests if request.index not in stored.answers]
-        self.progress.advance(len(self._requests) - len(missing))
+        missing = [request for request in self.requests if request.index not in stored.answers]
+        self.progress.advance(len(self.requests) - len(missing))
         mine, left = self.team.share(missing), len(missing)
         for batch in runner.predictions(mine, self.dataset.fingerprint, self.dataset.name):
             for prediction in batch:
@@ -139,7 +142,7 @@ class DatasetRun:
             )
         self._write(stored.answers)
         if self.record.datasets[self.dataset.name].unscorable:
-            self.progress.say(f"  {self.dataset.name}: no score, all {len(self._requests)} rows are left out")
+            self.progress.say(f"  {self.dataset.name}: no score, all {len(self.requests)} rows are left out")
             return
         score = self._score(stored.answers)
         self._write(stored.answers, score)
@@ -153,8 +156,8 @@ class DatasetRun:
 
     def _left_out(self, stored: Mapping[str, Prediction]) -> dict[str, str]:
         """Return the rows that could not be asked, then those scored together with them, with the reason."""
-        found = (stored[request.index] for request in self._requests if request.index in stored)
-        return with_groups({one.index: one.error for one in found if one.error is not None}, self._requests)
+        found = (stored[request.index] for request in self.requests if request.index in stored)
+        return with_groups({one.index: one.error for one in found if one.error is not None}, self.requests)
 
     def _score(self, stored: Mapping[str, Prediction]) -> ScoreRecord:
         """Score with the benchmark's own rules; nothing of an earlier scoring is reused but a judge model's replies.
@@ -163,7 +166,7 @@ class DatasetRun:
             UserError: the benchmark scored other rows than those with a prediction.
         """
         out = self._left_out(stored)
-        predictions = {r.index: stored[r.index].prediction for r in self._requests if r.index not in out}
+        predictions = {r.index: stored[r.index].prediction for r in self.requests if r.index not in out}
         reasons = {"left_out": out} if out else {}
         workdir = self.store.folder(self.record.identity) / "judge" / self.dataset.name
         score = self.dataset.score(predictions, workdir, limit=self.options.limit, **reasons)
@@ -185,7 +188,7 @@ class DatasetRun:
 
     def _write(self, stored: Mapping[str, Prediction], score: ScoreRecord | None = None) -> None:
         """Write the record of all predictions so far; without a new score, an old one of the same predictions stays."""
-        evaluated = [stored[request.index] for request in self._requests if request.index in stored]
+        evaluated = [stored[request.index] for request in self.requests if request.index in stored]
         predictions = [one for one in evaluated if one.error is None]
         out = self._left_out(stored)
         entry = self._blank.model_copy(

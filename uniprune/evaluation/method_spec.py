@@ -30,7 +30,7 @@ class MethodSpec:
     """A method with its budget, seed and fields, as given by a user.
 
     Attributes:
-        name: a registered name, or several joined by "+" to act one after the other.
+        name: a registered or published name, or several joined by "+" to act one after the other.
         ratio: total keep ratio; a composition spreads it evenly over its parts.
         layer: pruning layer of the parts that act inside the language model; None for their defaults.
         seed: seed of every part.
@@ -54,20 +54,62 @@ class MethodSpec:
         Raises:
             UserError: an unknown or repeated part.
         """
-        names = re.split(r"\+(?=[^+])", self.name)  # a "+" that ends a name belongs to it
+        names = _parts(self._spelled_out[0])
         if len(set(names)) < len(names):
             raise UserError(f"method {self.name!r} names a part twice; a composition needs different methods")
         return {name: METHODS.get(name) for name in names}
 
+    @cached_property
+    def _spelled_out(self) -> tuple[str, dict[str, str]]:
+        """Name and settings, with the meaning of each published name in its place.
+
+        Raises:
+            UserError: a setting differs from the one that is part of a published name.
+        """
+        published, names, own = METHODS.published(), [], dict[str, str]()
+        settings = dict(self.settings)
+        for part in _parts(self.name):
+            found = published.get(part)
+            names.append(part if found is None else found.means)
+            if found is None:
+                continue
+            several = len(_parts(found.means)) > 1
+            for key, value in found.settings.items():
+                own[key if several else f"{found.means}.{key}"] = setting_text(value)
+            if not several:
+                settings = {re.sub(rf"^{re.escape(part)}\.", f"{found.means}.", key): settings[key] for key in settings}
+        for key in settings:
+            if fixed := [one for one in own if one == key or ("." not in key and one.endswith(f".{key}"))]:
+                raise UserError(
+                    f"--set {key}: {fixed[0]}={own[fixed[0]]} is what the name {self.name!r} means; use --method "
+                    f"{'+'.join(names)} to set it otherwise"
+                )
+        return "+".join(names), {**settings, **own}
+
     def normalised(self) -> MethodSpec:
-        """Return the specification that equal runs share: ratio 1 without pruning, seed 0 without random choices.
+        """Return the specification that equal runs share.
+
+        Ratio 1 without pruning, seed 0 without random choices, and the meaning of a published name in its place.
 
         Raises:
             UserError: an unknown method, or a ratio outside (0, 1].
         """
         check_ratio(self.ratio)
         ratio, seed = 1.0 if self.unpruned else self.ratio, self.seed if self.random else 0
-        return self if (ratio, seed) == (self.ratio, self.seed) else dataclasses.replace(self, ratio=ratio, seed=seed)
+        name, settings = self._spelled_out
+        same = (ratio, seed, name, settings) == (self.ratio, self.seed, self.name, self.settings)
+        return self if same else MethodSpec(name, ratio, self.layer, seed, settings)
+
+    @property
+    def known_as(self) -> tuple[str, ...]:
+        """The published names of exactly this method with these fields, other than its own."""
+        meanings = {name: dataclasses.replace(self, name=name, settings={}) for name in METHODS.published()}
+        own = self._spelled_out[0]
+        return tuple(name for name, spec in meanings.items() if name != own and self._equals(spec))
+
+    def _equals(self, published: MethodSpec) -> bool:
+        """Check whether a published name, at this ratio, layer and seed, is this method."""
+        return [*self.classes] == [*published.classes] and self.pruner() == published.pruner()
 
     def pruner(self) -> Pruner:
         """Return the method object; it is constructed once.
@@ -109,6 +151,8 @@ class MethodSpec:
     def has(self, key: str) -> bool:
         """Check whether some part has the field "field" or "part.field"."""
         part, _, name = key.rpartition(".")
+        found = METHODS.published().get(part)
+        part = found.means if found is not None else part
         return any(part in ("", owner) and name in settable(method) for owner, method in self.classes.items())
 
     def fields(self) -> dict[str, dict[str, Any]]:
@@ -118,7 +162,7 @@ class MethodSpec:
             UserError: no part has a field of that name, or its value is of another type.
         """
         chosen: dict[str, dict[str, Any]] = {name: {} for name in self.classes}
-        for key, text in self.settings.items():
+        for key, text in self._spelled_out[1].items():
             part, _, name = key.rpartition(".")
             if part and part not in self.classes:
                 raise unknown(f"part of method {self.name!r}:", part, self.classes)
@@ -145,7 +189,7 @@ class MethodSpec:
         parts = resolved.parts if isinstance(resolved, Compose) else (resolved,)
         passed = {f"{part}.{name}": value for part, fields in self.fields().items() for name, value in fields.items()}
         return MethodRecord(
-            name=self.name,
+            name=self._spelled_out[0],
             kind=resolved.kind,
             passed=plain(passed),
             resolved=[plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)}) for part in parts],
@@ -153,6 +197,11 @@ class MethodSpec:
             moved=moves(scheduled, attends),
             code=code_hash(type(part) for part in parts),
         )
+
+
+def _parts(name: str) -> list[str]:
+    """Return the names of a composition; a "+" that ends a name belongs to it."""
+    return re.split(r"\+(?=[^+])", name)
 
 
 def settable(method: type[Pruner]) -> list[str]:

@@ -26,6 +26,7 @@ from uniprune.evaluation.frame_sampling import USUAL, FrameSampling, sampled, vi
 from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
+from uniprune.evaluation.resizing import Resizing
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part, check_message
 from uniprune.results.remarks import MOVED, QUESTION
@@ -59,6 +60,8 @@ class EncodedRequest:
         inputs: the processor's output for this row alone; sequences are [1, L], visual inputs have their own shapes.
         images: images encoded one by one, in place of the pixels in `inputs`; empty if they are encoded with the row.
         frames: frames of its videos; None without a video.
+        resized: visual tokens before an input stage changed the images, and its budget; None without one.
+        tile: height and width of the pixels that are encoded, where an input stage chose them; () elsewhere.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         error: why the row cannot be processed; everything else is then empty.
     """
@@ -70,6 +73,8 @@ class EncodedRequest:
     inputs: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     images: tuple[EncodedImage, ...] = ()
     frames: int | None = None
+    resized: tuple[int, int] | None = None
+    tile: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
     error: str | None = None
 
@@ -79,13 +84,13 @@ class EncodedRequest:
         return int(self.inputs["input_ids"].shape[1])
 
     @property
-    def video_shape(self) -> tuple[int, ...]:
-        """Key that the rows of a batch share: () without a video, else whether there are images, and a shape.
+    def shape(self) -> tuple[int, ...]:
+        """Key that the rows of a batch share: the tile, or, of a video, whether there are images, and a shape.
 
         Not every family takes images and videos in one forward; and some have a dimension for a video's frames.
         """
         videos = self.inputs.get("pixel_values_videos")
-        return () if videos is None else (int("pixel_values" in self.inputs), *videos.shape[1:])
+        return self.tile if videos is None else (int("pixel_values" in self.inputs), *videos.shape[1:])
 
     @property
     def memory(self) -> int:
@@ -121,6 +126,7 @@ class RequestEncoder:
         question: "hidden" puts the images of a message first.
         sampling: choice of the frames of videos.
         mixes: whether the model takes images and videos in one prompt (`ModelAdapter.mixes`).
+        resizing: the method's input stage; None for images as they are.
     """
 
     def __init__(
@@ -132,10 +138,11 @@ class RequestEncoder:
         question: Question = "seen",
         sampling: FrameSampling = USUAL,
         mixes: bool = False,
+        resizing: Resizing | None = None,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
         self.decoding, self.settings = decoding, settings or ImageSettings()
-        self.question, self.sampling, self.mixes = question, sampling, mixes
+        self.question, self.sampling, self.mixes, self.resizing = question, sampling, mixes, resizing
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
@@ -169,7 +176,10 @@ class RequestEncoder:
         if images and clips and not self.mixes:
             raise ValueError("images and videos in one message are not supported with this family; expected one kind")
         processor = for_images(self.processor, self.settings.image_total, len(images))
-        parts = enlarged(parts, self.settings.enlarge_first)
+        parts, tokens, usual = enlarged(parts, self.settings.enlarge_first), None, processor
+        if self.resizing is not None and images:
+            parts, changed = self.resizing.message(parts, processor)
+            processor, tokens = changed.processor, (changed.initial, changed.budget)
         images = [part for part in parts if part.image is not None]
         inputs = self._processed(processor, parts)
         found = self._questions.find(inputs["input_ids"][0].tolist(), request.question)
@@ -180,6 +190,8 @@ class RequestEncoder:
             asked=np.asarray(found.positions, np.int64),
             inputs=inputs,
             frames=sum(len(clip.places) for clip in clips) if clips else None,
+            resized=tokens,
+            tile=() if processor is usual else tile_of(inputs["pixel_values"]),
             remarks=() if found.exact else (QUESTION,),
         )
         if not self.per_image:
@@ -222,6 +234,11 @@ def visual_inputs(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return those of one row's inputs that are not one value per token of the prompt."""
     tokens = inputs["input_ids"].shape[1]
     return {name: value for name, value in inputs.items() if value.shape != (1, tokens)}
+
+
+def tile_of(pixels: np.ndarray) -> tuple[int, ...]:
+    """Return the height and width of pixels [images, …, channels, H, W]; () for a list of patches."""
+    return pixels.shape[-2:] if pixels.ndim > 3 else ()
 
 
 def hashed(arrays: dict[str, np.ndarray]) -> str:

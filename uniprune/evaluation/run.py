@@ -14,6 +14,7 @@ from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.prompts import check_hidden
+from uniprune.evaluation.resizing import check_no_videos, check_resizable
 from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.shared_prefixes import check_shareable
 from uniprune.modeling.catalog import unused_settings
@@ -75,6 +76,7 @@ class Run:
                 ignored=ignored_settings(loaded.model),
             ),
             setup=setup,
+            known_as=method.known_as,
             random=tuple(part.random for part in method.classes.values()),
         )
 
@@ -108,6 +110,8 @@ class Run:
                     DatasetRun(self.record, self.loaded, options, dataset, store, progress, team, shared is not None)
                     for dataset in datasets
                 ]
+                for one in each:
+                    check_no_videos(self.pruner, one.dataset.name, one.requests)
             environments = team.gather(environment(self.record.setup.device))
             for one in each:
                 progress.begin(f"{self.method.label} · {one.dataset.name}")
@@ -122,11 +126,13 @@ class Run:
         """Return the method at the ratio that the protocol requires.
 
         Raises:
-            UserError: the question is hidden, or rows share prefixes, and the method looks at it.
+            UserError: the question is hidden, or rows share prefixes, and the method looks at it; or it changes images
+                of which the model's sizes are not described.
         """
         pruner = self.method.pruner()
         if self.options.protocol == "average":
             pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers, self.loaded.adapter.attends)
+        check_resizable(pruner, self.loaded.adapter.input_forms, self.loaded.processor)
         if self.options.question == "hidden":
             check_hidden(pruner, self.loaded.num_layers)
         if self.options.share_prefix:

@@ -22,16 +22,17 @@ from uniprune.evaluation.generation import GeneratedText, Generator
 from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
 from uniprune.evaluation.prompts import Question
+from uniprune.evaluation.resizing import Resizing
 from uniprune.evaluation.shared_prefixes import FEWEST_ROWS, common, groups_alike
 from uniprune.evaluation.workers import windows
 from uniprune.modeling.context import context_length
 from uniprune.modeling.flops import CostModel
 from uniprune.modeling.loading import LoadedModel
 from uniprune.pruning.base import Pruner
-from uniprune.pruning.budget import tokens_per_layer
+from uniprune.pruning.budget import declared
 from uniprune.pruning.placement import placed
 from uniprune.results.predictions import Prediction
-from uniprune.results.remarks import CONTEXT, CUT, WINDOWED
+from uniprune.results.remarks import ABOVE, BELOW, CONTEXT, CUT, WINDOWED
 from uniprune.results.spans import SPANS
 from uniprune.utils.memory import is_out_of_memory
 
@@ -69,11 +70,12 @@ class Runner:
         share_prefix: bool = False,
     ) -> None:
         self.batch_size = batch_size
-        self._loaded, self._pruner, self._average = loaded, pruner, average
+        self._loaded, self._average = loaded, average
+        self._input, self._pruner = pruner.input_stage, pruner.after_input()
         self._generator = Generator(loaded)
         self._workers, self._shared, self._decoding = workers, shared, decoding
         self._question, self._sampling, self._share_prefix = question, sampling, share_prefix
-        self._stages = placed(pruner.schedule(loaded.num_layers), loaded.adapter.attends)
+        self._stages = placed(self._pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
         self._window = smallest_window(loaded.adapter.decoder.config, self._stages)
         self._context = context_length(loaded.adapter.decoder.config)
@@ -82,6 +84,8 @@ class Runner:
     def __enter__(self) -> Self:
         """Attach timer and engine."""
         with ExitStack() as stack:
+            if self._input is not None:
+                stack.enter_context(self._loaded.adapter.any_size())
             self._timer = stack.enter_context(Timer(self._loaded.adapter))
             self._session = stack.enter_context(prune(self._loaded.model, self._pruner, timer=self._timer))
             self._stack = stack.pop_all()
@@ -104,12 +108,12 @@ class Runner:
         Raises:
             UserError: one row alone does not fit into memory.
         """
-        # Rows of one file may be processed in another way for another benchmark, and messages have another order.
-        data = f"{benchmark} {self._question} {data}"
+        # Rows of one file may be processed in another way for another benchmark or method, or in another order.
+        data = f"{benchmark} {self._question} {self._input} {data}"
         for rows in self._encoded(requests, data, self._encoder(benchmark)):
             if faulty := [row for row in rows if row.error is not None]:
                 yield [Prediction(index=row.index, prediction="", error=row.error) for row in faulty]
-            waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.video_shape, row.tokens))
+            waiting = sorted((row for row in rows if row.error is None), key=lambda row: (row.shape, row.tokens))
             visual_ids = self._loaded.adapter.visual_token_ids
             for group in groups_alike(waiting, visual_ids) if self._share_prefix else ():
                 if predictions := self._continued(group):
@@ -117,7 +121,7 @@ class Runner:
                     answered = {one.index for one in predictions}
                     waiting = [row for row in waiting if row.index not in answered]
             while waiting:
-                alike = [row for row in waiting if row.video_shape == waiting[0].video_shape]
+                alike = [row for row in waiting if row.shape == waiting[0].shape]
                 batch = alike[: self.batch_size]
                 waiting = waiting[len(batch) :]
                 try:
@@ -131,6 +135,7 @@ class Runner:
     def _encoder(self, benchmark: str) -> RequestEncoder:
         """Return the encoder of the rows of a benchmark."""
         settings = self._loaded.entry.image_settings(benchmark)
+        stage, forms = self._input, self._loaded.adapter.input_forms
         return RequestEncoder(
             self._loaded.processor_for(benchmark),
             self._shared is not None,
@@ -139,6 +144,7 @@ class Runner:
             self._question,
             self._sampling,
             self._loaded.adapter.mixes,
+            None if stage is None else Resizing(stage, forms, settings.one_by_one),
         )
 
     def _encoded(
@@ -201,14 +207,14 @@ class Runner:
             **how,
             new_tokens=text.tokens,
             first=text.first,
-            remarks=[*row.remarks, *self._remarks(text, report)],
+            remarks=[*row.remarks, *self._remarks(text, report), *_budget_remarks(row, report)],
             visual_tokens=list(report.entering),
             requested=self._requested(report),
-            initial=report.initial,
+            initial=row.resized[0] if row.resized else report.initial,
             frames=row.frames,
             text_tokens=report.text,
             positions=report.positions + text.tokens - 1,
-            flops=self._costs.prompt(report.encoded, report.lengths, report.pairs, report.tokens),
+            flops=self._costs.prompt(*report.prefill),
             kv_bytes=report.kv_bytes,
         )
 
@@ -236,12 +242,12 @@ class Runner:
 
     def _requested(self, report: RowReport) -> float | None:
         """Return the mean of `report.entering` that the budget requests; None if the method chooses its own number."""
-        if not all(stage.pruner.exact for stage in self._stages):
+        if self._input is not None or not all(stage.pruner.exact for stage in self._stages):
             return None
         if self._average is not None and self._stages:
             return self._average * report.initial
-        layers, sizes = self._loaded.num_layers, [len(group.ranks) for group in report.groups]
-        return sum(sum(tokens_per_layer(size, self._stages, layers)) for size in sizes) / layers
+        layers = self._loaded.num_layers
+        return sum(sum(declared(grids, self._stages, layers)) for grids in report.grids) / layers
 
     def _shrink(self, batch: list[EncodedRequest], error: RuntimeError) -> None:
         """Halve the batch size if memory ran out; re-raise any other error."""
@@ -255,6 +261,12 @@ class Runner:
         self.batch_size = len(batch) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _budget_remarks(row: EncodedRequest, report: RowReport) -> list[str]:
+    """Return how far the images of a row, as an input stage left them, are from its budget."""
+    budget = row.resized[1] if row.resized else report.initial
+    return [BELOW] * (report.initial < budget) + [ABOVE] * (report.initial > budget)
 
 
 def measured(spans: Spans, rows: int) -> dict[str, Any]:

@@ -275,7 +275,7 @@ class Bench:
         return BenchResult(
             seconds={name: values for name, values in seconds.items() if None not in values},
             layers=np.mean([row.entering for row in rows], axis=0).tolist(),
-            flops=mean_flops([self._costs.prompt(row.encoded, row.lengths, row.pairs, row.tokens) for row in rows]),
+            flops=mean_flops([self._costs.prompt(*row.prefill) for row in rows]),
             kv_bytes=float(np.mean(kept)) if len(kept) == len(rows) else None,
             peak_bytes=max(peaks, default=None),
             context=self._exceeded(rows),

@@ -10,22 +10,24 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from uniprune.errors import UnsupportedError
 from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
+from uniprune.modeling.input_forms import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import RandomImages
+from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
-Size = tuple[int, int]
-"""Height and width of an image in visual tokens."""
+TextAfter = Literal["width", "kept", "unpruned"]
+"""Where text goes on: the grid's width after an image's first id, after the ids that are left of it, or after all."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}
@@ -37,7 +39,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter:
+class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
     """Layout of one loaded model.
 
     Attributes:
@@ -57,6 +59,8 @@ class ModelAdapter:
         videos: whether prompts with videos, as the processor makes them, are described, too.
         mixes: whether a prompt may have both, each with its own placeholder; the tower is called for images first.
         merge: patches per side that form one LLM token (1: a token is a patch).
+        overview: place, 0 or -1, among the tiles of an image of the one that shows the whole image, where others are
+            parts of it; None where images are not cut.
         bare_weights: matrix outside of linear layers -> whether tokens are multiplied with it, or rows of it taken.
         tried: for every part of `variant`, its kinds that the engine's tests run on; by default the usual one.
     """
@@ -64,6 +68,7 @@ class ModelAdapter:
     tried: ClassVar[Tried] = {}
     videos: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    overview: ClassVar[int | None] = None
     encoders: ClassVar[tuple[str, ...]] = ()
     system: ClassVar[str | None] = None
     block_kinds: frozenset[str] = frozenset()
@@ -144,10 +149,6 @@ class ModelAdapter:
         """Project features [N, C] as `features` returns them to [N, D] LLM tokens, without the projector's hooks."""
         raise NotImplementedError
 
-    def token_parts(self) -> Sequence[nn.Module]:
-        """Return modules of the tower that run once per LLM token instead of once per patch, without the projector."""
-        return ()
-
     # --- decoder: where its layers differ ------------------------------------------------------------------------
     @cached_property
     def attends(self) -> tuple[bool, ...]:
@@ -209,39 +210,8 @@ class ModelAdapter:
         """
         return one_run
 
-    # --- random images: for `bench`, `check` and the tests ------------------------------------------------------
-    @property
-    def usual_tokens(self) -> int:
-        """Visual tokens of one image of ordinary size, the default of `bench`."""
-        raise self._no_images()
-
-    def image_of(self, tokens: int) -> tuple[Size, int]:
-        """Return the size of a tile and the number of tiles of an image that becomes `tokens` visual tokens.
-
-        Raises:
-            UserError: the family cannot encode that many.
-        """
-        raise self._no_images()
-
-    def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return random pixel inputs of one image; those of several images are concatenated along dimension 0."""
-        raise self._no_images()
-
-    def _no_images(self) -> UnsupportedError:
-        return UnsupportedError(
-            f"{type(self).__name__} cannot make random images; write its usual_tokens, image_of and random_image"
-        )
-
-    def placeholders(self, size: Size, tiles: int) -> int:
-        """Return the number of placeholders of such an image; by default one per visual token."""
-        return size[0] * size[1] * tiles
-
-    def image_ids(self, size: Size, tiles: int) -> list[int]:
-        """Return the ids of such an image in a prompt: its placeholders, and what a processor writes between them."""
-        return self.visual_token_ids[:1] * self.placeholders(size, tiles)
-
-    def id_arguments(self, ids: Tensor) -> dict[str, Tensor]:
-        """Return further arguments of a forward that follow from its input ids [B, L]."""
+    def text_after(self) -> Mapping[int, TextAfter]:
+        """Return placeholder id -> where vLLM lets text after such an image continue; empty where it prunes none."""
         return {}
 
     # --- variants: other models of the same family ----------------------------------------------------------------

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.context import reusing_layers
+from uniprune.modeling.tower_work import TowerWork, WholeImage
 from uniprune.pruning.view import Grid
 from uniprune.results.measurements import Flops
 
@@ -49,11 +50,15 @@ class CostModel:
         self._reusing = reusing_layers(adapter.decoder.config)
         self._head = products(adapter.model.get_output_embeddings())
         blocks = adapter.vision_blocks()
-        self._blocks = [(products(block), width(adapter.vision_attention(block))) for block in blocks]
+        self._blocks = [
+            (products(block), products(attention), width(attention))
+            for block in blocks
+            for attention in [adapter.vision_attention(block)]
+        ]
         self._projector = products(adapter.projector, bare=bare)
         inside = self._projector * any(module is adapter.projector for module in adapter.vision.modules())
-        self._merging = sum(map(products, adapter.token_parts()))
-        once = sum(block for block, _ in self._blocks) + self._merging + inside
+        self._parts = list(zip(map(products, adapter.token_parts()), adapter.part_blocks(), strict=True))
+        once = sum(block for block, *_ in self._blocks) + sum(part for part, _ in self._parts) + inside
         self._patch = products(adapter.vision, bare=bare) - once
         self._image = cache(self._image_cost)
 
@@ -63,6 +68,7 @@ class CostModel:
         lengths: Sequence[int],
         pairs: Sequence[float] | None = None,
         tokens: int | None = None,
+        work: Sequence[TowerWork] | None = None,
     ) -> Flops:
         """Count the operations of one prompt's prefill.
 
@@ -72,8 +78,11 @@ class CostModel:
             pairs: pairs of them that attend to each other, where a token counts half with itself; half of all by
                 default, as in layers without a window.
             tokens: those of the un-pruned prompt; as many as enter the first layer by default.
+            work: of the tower on every image, where it drops or merges tokens.
         """
-        each = [self._image(grid) for grid in images]
+        grids = list(images)
+        works: Sequence[TowerWork] = work or [WholeImage()] * len(grids)
+        each = [self._image(grid, one) for grid, one in zip(grids, works, strict=True)]
         return Flops(
             vision=sum(tower for tower, _ in each),
             projector=sum(projector for _, projector in each),
@@ -91,14 +100,18 @@ class CostModel:
             count += 2 * linear * (1 if number in self._reusing else n) + round(4 * inner * pair)
         return count
 
-    def _image_cost(self, grid: Grid) -> tuple[int, int]:
-        """Count tower and projector on one image."""
-        t, h, w = grid
-        tower = 2 * (self._patch * self._adapter.patches(grid) + self._merging * t * h * w)
-        for number, (linear, inner) in enumerate(self._blocks):
-            spans = self._adapter.attention_spans(grid, number)
-            tower += 2 * linear * sum(spans) + 4 * inner * sum(span * span for span in spans)
-        return tower, 2 * self._projector * t * h * w
+    def _image_cost(self, grid: Grid, work: TowerWork) -> tuple[int, int]:
+        """Count tower and projector on one image; after the last block all its places are left."""
+        adapter, tokens = self._adapter, math.prod(grid)
+        tower = 2 * self._patch * adapter.patches(grid)
+        for part, block in self._parts:
+            left = work.spans(adapter, grid, block)[1] // adapter.merge**2
+            tower += 2 * part * (left if block < adapter.last_block() else tokens)
+        for number, (linear, attention, inner) in enumerate(self._blocks):
+            spans, after = work.spans(adapter, grid, number)
+            tower += 2 * (attention * sum(spans) + (linear - attention) * after)
+            tower += 4 * inner * sum(span * span for span in spans)
+        return tower, 2 * self._projector * tokens
 
 
 def decoder_layer(layer: Any, routed: int | None = None) -> tuple[int, int]:

@@ -11,8 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniprune.errors import UserError
-from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.adapter import ModelAdapter
+from uniprune.modeling.random_images import Size
 from uniprune.pruning.view import Grid
+
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""Mean and standard deviation of the pixels of CLIP's processor."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""The same of processors that use those of ImageNet."""
 
 
 class PatchGridAdapter(ModelAdapter):
@@ -20,9 +26,11 @@ class PatchGridAdapter(ModelAdapter):
 
     Attributes:
         parts: names of tower and projector in the base model.
+        normalisation: of the processor's pixels, mean and standard deviation of red, green and blue.
     """
 
     parts: ClassVar[tuple[str, str]] = ("vision_tower", "multi_modal_projector")
+    normalisation: tuple[Sequence[float], Sequence[float]] = ((0.5,) * 3, (0.5,) * 3)
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -82,6 +90,22 @@ class PatchGridAdapter(ModelAdapter):
             image = values.transpose(1, 2).reshape(-1, channels, height * self.merge, width * self.merge)
             values = F.avg_pool2d(image, self.merge).flatten(2).transpose(1, 2)
         return list(values)
+
+    def patch_places(self, grids: Sequence[Grid]) -> Tensor:
+        """Blocks of `merge` x `merge` patches of the image's rows; the same for every image."""
+        (_, height, width), merge = grids[0], self.merge
+        patches = torch.arange(height * merge * width * merge).view(height, merge, width, merge)
+        return patches.transpose(1, 2).reshape(height * width, merge**2).repeat(len(grids), 1)
+
+    def token_pixels(self, pixels: Tensor, grids: Sequence[Grid]) -> list[Tensor]:
+        """The rectangle of each token's patches."""
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in self.normalisation)
+        sides = tuple(side * self.merge for side in self._patch)
+        return list(F.unfold(pixels * std + mean, sides, stride=sides).transpose(1, 2))
+
+    def last_block(self) -> int:
+        """The one whose states are projected."""
+        return self.feature_block() % len(self.vision_blocks())
 
     def feature_block(self) -> int:
         """From `vision_feature_layer`, which counts the embeddings as layer 0."""

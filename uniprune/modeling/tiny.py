@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from uniprune.errors import UnsupportedError
-from uniprune.modeling.adapter import ModelAdapter, Size
+from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.families import find_adapter
+from uniprune.modeling.random_images import Size
 from uniprune.registry import MODELS
 
 LAYERS = 5

@@ -1,13 +1,14 @@
 """Base classes of pruning methods: frozen dataclasses with one pure decision, `select`.
 
 Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
-language model (ViT-only methods), larger means inside it. Methods never round, sort, touch a model or keep state: the
+language model (ViT-only methods), larger means inside it; `uniprune.pruning.tower` has methods inside the vision tower. Methods never round, sort, touch a model or keep state: the
 engine requests exactly `keep` indices and does the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -19,10 +20,12 @@ from uniprune.pruning.fields import NonNegative, validate
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from uniprune.pruning.input_stage import InputStage
+    from uniprune.pruning.looks import Look, Passage
     from uniprune.pruning.view import TowerLayer, View
     from uniprune.pruning.view_batch import ViewBatch
 
-Positions = Literal["original", "compact"]
+Positions = Literal["original", "compact", "vllm"]
 Scope = Literal["image", "prompt", "grid", "tile"]
 Order = Literal["raster", "release"]
 
@@ -51,11 +54,16 @@ class Stage:
         ratio: share to keep of the tokens that arrived at the pruner's first stage; 0 drops them all. Counting from the
             first stage keeps the roundings of a long schedule from adding up.
         pruner: the method that decides.
+        block: the first block of the vision tower that receives fewer tokens; None for a choice after the tower.
+        plan: of a method that merges inside blocks, the function that returns how many tokens each block merges, from
+            a tile's tokens, those that shall stay and the number of blocks.
     """
 
     layer: int
     ratio: float
     pruner: Pruner
+    block: int | None = None
+    plan: Callable[[int, int, int], Sequence[int]] | None = None
 
     @property
     def keeps_all(self) -> bool:
@@ -65,7 +73,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruner:
-    """Base of all methods. Subclass `PreLLM` or `IntraLLM` and write `select`.
+    """Base of all methods. Subclass `PreLLM`, `IntraLLM` or `InTower` and write `select`.
 
     The values of all fields are checked against their annotations, see `uniprune.pruning.fields`.
 
@@ -73,7 +81,8 @@ class Pruner:
         ratio: share of the visual tokens to keep at the pruning point, in (0, 1]; 1 leaves the model untouched.
         layer: K, the first decoder layer that receives the pruned sequence.
         seed: seed of `view.generator`, mixed with the sample's id.
-        positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short.
+        positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short;
+            "vllm" lets text continue after a pruned image of M-RoPE where vLLM does.
         scope: tokens that share a ratio and a decision: those of each "image", of all images of a "prompt", of each
             "grid" of an image (frame of a clip), or of each "tile" that the vision tower encodes apart (as much of it
             as the prompt has).
@@ -89,7 +98,7 @@ class Pruner:
     order: Order = "raster"
 
     kind: ClassVar[str] = "pre-llm"
-    """Place in which it acts: "none", "pre-llm", "intra-llm" or "hybrid"."""
+    """Place in which it acts: "none", "input", "tower", "pre-llm", "intra-llm" or "hybrid"."""
     llm_attention: ClassVar[bool] = False
     """True if `select` reads `view.attention`, which needs a layer before K, so K >= 1."""
     upcoming_attention: ClassVar[bool] = False
@@ -138,6 +147,20 @@ class Pruner:
         """
         return (self.vision_layer,) if hasattr(self, "vision_layer") else ()
 
+    @property
+    def input_stage(self) -> InputStage | None:
+        """Return the part that changes images before they are processed, None without any."""
+        return None
+
+    @property
+    def input_ratio(self) -> float:
+        """Return the share of visual tokens that the input stage is to leave."""
+        return 1.0
+
+    def after_input(self) -> Pruner:
+        """Return the method without its input stage, for a model whose images that has changed."""
+        return self
+
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """Return the pruning points, in order, for a decoder of `num_layers` layers.
 
@@ -147,6 +170,17 @@ class Pruner:
         if not 0 <= self.layer < num_layers:
             raise UserError(f"layer {self.layer} is outside the model's decoder layers 0..{num_layers - 1}")
         return (Stage(self.layer, self.ratio, self),)
+
+    def looks(self, layers: Sequence[int]) -> Sequence[Look]:
+        """Return where `look` is called, for a method that prunes before decoder layers `layers`: by default nowhere.
+
+        After the last of them nothing is looked at. See `uniprune.pruning.looks`.
+        """
+        return ()
+
+    def look(self, passage: Passage) -> Tensor:
+        """Return a row per token, [B, n, ...], of what passes one of `looks`; `view.seen` has those of tokens left."""
+        raise NotImplementedError(f"{type(self).__name__} names looks, so it must implement look(passage)")
 
     def evict_from(self, num_layers: int) -> int | None:
         """Return the first decoder layer whose KV cache is cut, after the prefill, to what the last stage leaves.
@@ -202,6 +236,7 @@ class Compose(Pruner):
     """Several methods one after the other; each keeps its ratio of what the one before left.
 
     Positions, scope and seed are those of the whole prompt, so the parts must agree on them; each has its own `order`.
+    A part in the vision tower decides tile by tile, whatever the scope of the others.
     """
 
     parts: tuple[Pruner, ...] = ()
@@ -211,11 +246,14 @@ class Compose(Pruner):
         flat = tuple(p for part in parts for p in (part.parts if isinstance(part, Compose) else (part,)))
         if len(flat) < 2:
             raise UserError(f"a composition needs at least two methods, got {len(flat)}")
-        layers = [p.layer for p in flat]
+        if late := [p for p in flat[1:] if p.input_stage is not None]:
+            raise UserError(f"{type(late[0]).__name__} acts before the model; name it first in a composition")
+        layers = [p.layer for p in flat if p.input_stage is None]
         if layers != sorted(set(layers)):
             raise UserError(f"composed methods must act at increasing layers, got {layers}; reorder them or set layer")
+        after = [p for p in flat if p.kind != "tower"]
         for field in ("positions", "scope", "seed"):
-            values = {getattr(p, field) for p in flat}
+            values = {getattr(p, field) for p in (after if field == "scope" else flat)}
             if len(values) > 1:
                 raise UserError(f"composed methods must agree on {field}, got {', '.join(map(str, sorted(values)))}")
         product = 1.0
@@ -224,13 +262,30 @@ class Compose(Pruner):
         set_ = object.__setattr__
         set_(self, "parts", flat)
         set_(self, "ratio", product)
-        for field in ("layer", "seed", "positions", "scope"):
+        for field in ("layer", "seed", "positions"):
             set_(self, field, getattr(flat[0], field))
+        set_(self, "scope", after[0].scope)
 
     @property
     def vision_layers(self) -> tuple[TowerLayer, ...]:
         """All vision layers that any part reads."""
         return tuple(dict.fromkeys(layer for part in self.parts for layer in part.vision_layers))
+
+    @property
+    def input_stage(self) -> InputStage | None:
+        """Return the first part if it changes images."""
+        return self.parts[0].input_stage
+
+    @property
+    def input_ratio(self) -> float:
+        """Return the ratio of the first part if it changes images."""
+        return self.parts[0].input_ratio
+
+    def after_input(self) -> Pruner:
+        """Return the other parts if the first changes images."""
+        if self.input_stage is None:
+            return self
+        return self.parts[1] if len(self.parts) == 2 else Compose(*self.parts[1:])
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """Return the parts' pruning points in order."""

@@ -69,6 +69,16 @@ def tokens_per_layer(tokens: int, stages: Iterable[Stage], num_layers: int) -> l
     return _entering(tokens, stages, num_layers, keep_count)
 
 
+def declared(grids: Sequence[tuple[int, int, int]], stages: Sequence[Stage], num_layers: int) -> list[int]:
+    """Count the same for a token group of these grids (t, h, w), of which a stage in the tower rounds each apart."""
+    tower = next((stage for stage in stages if stage.block is not None), None)
+    tokens = sum(map(math.prod, grids))
+    if tower is None:
+        return tokens_per_layer(tokens, stages, num_layers)
+    left = sum(t * keep_count(height * width, tower.ratio) for t, height, width in grids)
+    return tokens_per_layer(left, [stage for stage in stages if stage is not tower], num_layers)
+
+
 def layer_average(stages: Iterable[Stage], num_layers: int) -> float:
     """Return the share of visual tokens left, averaged over decoder layers, before any rounding."""
     return sum(_entering(1.0, stages, num_layers, operator.mul)) / num_layers
@@ -99,13 +109,14 @@ def with_average(pruner: Pruner, average: float, num_layers: int, attends: Seque
     """
     check_ratio(average)
 
-    def stages_at(ratio: float) -> tuple[Stage, ...]:
-        return placed(pruner.with_ratio(ratio).schedule(num_layers), attends)
+    def share_at(ratio: float) -> tuple[float, tuple[Stage, ...]]:
+        at = pruner.with_ratio(ratio)
+        stages = placed(at.schedule(num_layers), attends)
+        return at.input_ratio * layer_average(stages, num_layers), stages
 
-    stages = stages_at(1e-9)
+    floor, stages = share_at(1e-9)
     if not stages:
         return pruner
-    floor = layer_average(stages, num_layers)
     if floor >= average:
         raise UserError(
             f"an average keep ratio of {average:g} over {num_layers} layers cannot be reached by "
@@ -113,10 +124,7 @@ def with_average(pruner: Pruner, average: float, num_layers: int, attends: Seque
             "prune earlier or keep more"
         )
 
-    def reached(ratio: float) -> float:
-        return layer_average(stages_at(ratio), num_layers)
-
-    return pruner.with_ratio(inverse(reached, average))
+    return pruner.with_ratio(inverse(lambda ratio: share_at(ratio)[0], average))
 
 
 def inverse(growing: Callable[[float], float], value: float) -> float:

@@ -15,10 +15,12 @@ SIZES = (1024, 4096)
 """GPU kernels are compiled for these many tokens."""
 
 
-def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def density_peaks(
+    tokens: Tensor, clusters: int, noise: Tensor | None = None, neighbours: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Cluster tokens around centres: dense tokens that are far from any denser one (Rodriguez & Laio, Science 2014).
 
-    Density is exp(-mean of the `clusters` smallest squared distances, the token's own 0 included); distances are
+    Density is exp(-mean of the `neighbours` smallest squared distances, the token's own 0 included); distances are
     L2 / sqrt(D). Mutual nearest neighbours have equal densities; the lower index counts as the denser one.
 
     Args:
@@ -26,6 +28,7 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
         clusters: how many clusters, at most N.
         noise: [..., N] added to the densities instead, to reproduce code that breaks ties at random; ties that remain,
             as they do where the noise is rounded away, leave both tokens undominated.
+        neighbours: how many distances make a density, at most N; None for as many as clusters.
 
     Returns:
         [..., clusters] indices of the centres, best first, and [..., N] the cluster of every token. O(N^2 D) time,
@@ -33,20 +36,23 @@ def density_peaks(tokens: Tensor, clusters: int, noise: Tensor | None = None) ->
     """
     x = at_least_float32(tokens)
     x = x - x.mean(-2, keepdim=True)  # the nearer to 0, the fewer digits cancel
-    if noise is None and fused(x):
+    if noise is None and neighbours is None and fused(x):
         from uniprune.pruning import clustering_triton as kernels
 
         pairs = products(x, x).reshape(-1, x.shape[-2], x.shape[-2]).contiguous()
         centres, owner = kernels.density_peaks(pairs, x.shape[-1], clusters)
         return centres.view(*x.shape[:-2], clusters), owner.view(x.shape[:-1])
-    return _density_peaks(x, clusters, noise)
+    return _density_peaks(x, clusters, noise, neighbours)
 
 
-def _density_peaks(x: Tensor, clusters: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+def _density_peaks(
+    x: Tensor, clusters: int, noise: Tensor | None = None, neighbours: int | None = None
+) -> tuple[Tensor, Tensor]:
     """[..., clusters] and [..., N] of the same for centred tokens, by operations of torch."""
     distance = _squared_distances(x)
     # In float64 the sum of a few float32 is exact, so that equal distances make ties in any order of `topk`.
-    spread = distance.topk(clusters, largest=False, sorted=False).values.mean(-1, dtype=torch.float64)
+    nearest = distance.topk(min(neighbours or clusters, x.shape[-2]), largest=False, sorted=False).values
+    spread = nearest.mean(-1, dtype=torch.float64)
     density = (spread / -x.shape[-1]).exp()
     if noise is None:
         order = density.argsort(descending=True, stable=True)

@@ -104,7 +104,7 @@ class MultiStage(Staged):
         if stages < len(layers):
             raise UserError(f"{type(self).__name__} prunes before {stages} layers, got {layers}; leave some out")
         level = self.ratio
-        if self.budget == "site":
+        if self.budget == "site" and self.ratio < 1:  # a level just below 1 may round to an average of 1
             level = inverse(lambda x: site_share(self.shares(x, layers, num_layers), layers, num_layers), self.ratio)
         shares = self.shares(level, layers, num_layers)
         drops = zip(layers, shares, [1.0, *shares], strict=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -19,6 +19,21 @@ TowerLayer = int | float | None
 that attends to the whole image (3 / 8 is the ninth of 24); None, the one that makes the projector's features."""
 
 
+class TextTower(Protocol):
+    """The text tower that a vision tower was trained with, and the question in the space of both."""
+
+    @property
+    def words(self) -> Tensor:
+        """[M, E] last states of the question's tokens, special ones included, projected."""
+
+    @property
+    def summary(self) -> Tensor:
+        """[E] the projected embedding of the question."""
+
+    def project(self, features: Tensor, normed: bool = False) -> Tensor:
+        """Return [..., E] of the tower's features [..., C], through its last norm first if `normed`."""
+
+
 class VisionScores(Protocol):
     """Vision-tower quantities of the tokens in the view, recomputed on demand (any attention kernel).
 
@@ -31,7 +46,11 @@ class VisionScores(Protocol):
     def patches(self) -> int:
         """Vision patches per token."""
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    @property
+    def has_cls(self) -> bool:
+        """Return whether the tower has a CLS token."""
+
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [N] CLS attention, mean over heads; received attention where the tower has no CLS token.
 
         With `joint` the CLS query and the keys of all heads count as one head (scale C ** -0.5 of the full width).
@@ -39,6 +58,12 @@ class VisionScores(Protocol):
 
     def received(self, layer: TowerLayer = None) -> Tensor:
         """Return [N] attention each token receives, mean over heads and queries."""
+
+    def from_others(self, layer: TowerLayer = None) -> Tensor:
+        """Return [N] attention each token receives from patches other than itself, mean over heads and patches.
+
+        The query of a CLS token is left out.
+        """
 
     def exchanged(self, layer: int | None = None) -> Tensor:
         """Return [2, N] attention each token emits to (0) and receives from (1) patches, mean over heads and patches.
@@ -68,6 +93,13 @@ class VisionScores(Protocol):
 
     def features(self) -> Tensor:
         """Return [N, C] inputs of the projector; C covers all patches of a token."""
+
+    def text_tower(self) -> TextTower:
+        """Return the text tower that the checkpoint carries.
+
+        Raises:
+            UnsupportedError: it carries none, as all of the families here.
+        """
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D], the projector applied to features [k, C].
@@ -109,8 +141,39 @@ class Embedded(Protocol):
         """[T, D] at the text tokens, as in `view.text`."""
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of one image: one shows the whole image, the others are parts of a larger version of it.
+
+    Attributes:
+        of: [N] number of the tile that each token of a view is from, of a mean of tokens that with the largest share;
+            on the CPU.
+        overview: number of the tile that shows the whole image.
+    """
+
+    of: Tensor
+    overview: int
+
+
 _ABSENT: Any = None
 """Default of attributes that only some methods read; views of the engine have them all."""
+
+
+@dataclass
+class BlockState:
+    """A block of the vision tower between its attention and its MLP.
+
+    Attributes:
+        keys: [heads, N, d] of its attention.
+        sizes: [N] number of patches that each token is a mean of.
+        protected: number of first tokens that never merge: a CLS token.
+        merged: [keep] set by `select`: sizes of the tokens that it returns.
+    """
+
+    keys: Tensor
+    sizes: Tensor
+    protected: int
+    merged: Tensor | None = None
 
 
 @dataclass
@@ -139,6 +202,12 @@ class View:
         upcoming: attention layer K would have on the arriving tokens, for methods with `upcoming_attention`.
         embedded: embeddings that entered layer 0.
         norm: the decoder's final norm, [..., D] to [..., D].
+        tiles: the tiles that the tower encoded; None if no tile shows the whole image that others are parts of.
+        seen: [N, ...] rows that the method's `look` made of the tokens, one tensor per look so far, in order.
+        pixels: [N, P] in the vision tower only: all pixels of each token, from 0 to 1, in any order that is the same
+            for every token.
+        block: state of the tower's block, for methods that merge inside blocks; then `tokens` are those between its
+            attention and its MLP, a CLS token among them.
     """
 
     tokens: Tensor
@@ -157,6 +226,10 @@ class View:
     upcoming: Attention = _ABSENT
     embedded: Embedded = _ABSENT
     norm: Callable[[Tensor], Tensor] = _ABSENT
+    tiles: Tiles | None = None
+    seen: Sequence[Tensor] = ()
+    pixels: Tensor = _ABSENT
+    block: BlockState = _ABSENT
 
     @property
     def total(self) -> int:

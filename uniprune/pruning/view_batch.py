@@ -93,6 +93,11 @@ class ViewBatch:
         """Attention of layer K."""
         return BatchAttention([view.upcoming for view in self.views])
 
+    @cached_property
+    def seen(self) -> list[Tensor]:
+        """[P, N, ...] per look so far."""
+        return [torch.stack(rows) for rows in zip(*(view.seen for view in self.views), strict=True)]
+
     def features(self, space: Space) -> Tensor:
         """Return the tokens' features [P, N, C]; see `View.features`."""
         return self.vision.features() if space == "vision" else self.tokens
@@ -117,7 +122,12 @@ class BatchVision:
         """Vision patches per token, the same in all views."""
         return self.parts[0].patches
 
-    def importance(self, layer: int | None = None, joint: bool = False) -> Tensor:
+    @property
+    def has_cls(self) -> bool:
+        """Return whether the tower has a CLS token."""
+        return self.parts[0].has_cls
+
+    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
         """Return [P, N]."""
         return self._stacked(lambda one: one.importance(layer, joint))
 

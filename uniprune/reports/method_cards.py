@@ -1,7 +1,8 @@
 """One card per registered method, as Markdown: `python run.py cards > docs/methods.md`.
 
 A card consists of the method's class docstring, its fields and the metadata of its registry entry (`paper`, `code`,
-`deviations`). Docstrings describe the idea and the cost, and end with the section "Args:", one line group per field.
+`deviations`, `releases`). Docstrings describe the idea and the cost, and end with the section "Args:", one line group
+per field.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.fields import Bound, field_types
-from uniprune.registry import METHODS, Entry
+from uniprune.registry import METHODS, Entry, PublishedName
 from uniprune.utils.paths import ROOT
 
 DEPTH, RATIO = 32, 1 / 3
 """Decoder layers and keep ratio of the example in a card."""
 ACTS = {
     "none": "does not prune",
+    "input": "on images, before they are processed",
+    "tower": "inside the vision tower",
     "pre-llm": "before the language model",
     "intra-llm": "inside the language model",
     "hybrid": "hybrid, by what is known before and inside the language model",
@@ -63,17 +66,17 @@ def embedded() -> list[Entry]:
 
 def cards() -> str:
     """Return the page: an index and a card per method."""
-    entries = embedded()
-    links = _anchors([entry.name for entry in entries])
-    index = [
-        f"| [{entry.name}](#{link}) | {ACTS[entry.target.kind]} | {entry.summary} |"
-        for entry, link in zip(entries, links, strict=True)
-    ]
+    entries, published = embedded(), list(METHODS.published().values())
+    lines = [(entry.name, ACTS[entry.target.kind], entry.summary) for entry in entries]
+    lines += [(one.name, f"as `{one.means}`", one.summary) for one in published]
+    links = anchors([name for name, _, _ in lines])
+    index = [f"| [{name}](#{link}) | {acts} | {idea} |" for (name, acts, idea), link in zip(lines, links, strict=True)]
     return "\n".join(
         [
             _INTRO + _parameter_table(shared_parameters()),
             "\n".join(["| method | acts | idea |", "| --- | --- | --- |", *index]) + "\n",
             *map(card, entries),
+            *map(published_card, published),
         ]
     )
 
@@ -82,13 +85,15 @@ def card(entry: Entry) -> str:
     """Return one method's section."""
     method: type[Pruner] = entry.target
     own, deviations = parameters(method), entry.metadata.get("deviations", ())
+    found = len(entry.metadata.get("releases", ()))
     facts = {
-        "Paper": _paper(entry.metadata.get("paper", "")),
-        "Released code": _repository(entry.metadata.get("code", "")),
+        "Paper": link_to_paper(entry.metadata.get("paper", "")),
+        "Released code": link_to_repository(entry.metadata.get("code", "")),
         "Source": f"[{_source(method)}](../{_source(method)})",
         "Acts": _where(method),
         "Tokens": _count(method),
         "Needs beside the tokens": ", ".join(needs(method)) or "nothing",
+        "What its release does and its paper does not mention": f"[{found}](releases.md)" * bool(found),
     }
     listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
     parts = [f"## {entry.name}", description(method), _bullets(listed)]
@@ -97,11 +102,26 @@ def card(entry: Entry) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def published_card(one: PublishedName) -> str:
+    """Return the section of a published name."""
+    settings = " ".join(f"{name}={value}" for name, value in one.settings.items())
+    spelled = f"`--method {one.means}" + f" --set {settings}" * bool(settings) + "`"
+    facts = {
+        "Paper": link_to_paper(one.metadata.get("paper", "")),
+        "Released code": link_to_repository(one.metadata.get("code", "")),
+        "The same as": f"{spelled}, under which it is stored and shown" if one.means != one.name else "",
+    }
+    listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
+    parts = [f"## {one.name}", one.summary, _bullets(listed)]
+    return "\n\n".join([*parts, "**Deviations:**", _bullets(one.metadata["deviations"])]) + "\n"
+
+
 def needs(method: type[Pruner]) -> list[str]:
     """List what a method reads beside the projected tokens."""
     tower = method.vision_layers is not Pruner.vision_layers or "vision_layer" in method.__dataclass_fields__
     return [
         *["LLM attention"] * (method.llm_attention or method.upcoming_attention),
+        *["states inside the language model"] * (method.looks is not Pruner.looks),
         *["vision tower"] * tower,
         *["question"] * method.__new__(method).prompt_aware,  # needs no fields
     ]
@@ -156,6 +176,8 @@ def _where(method: type[Pruner]) -> str:
 
 
 def _count(method: type[Pruner]) -> str:
+    if method.kind == "input":
+        return "as many as the sizes of images allow, at most the ratio's where one is small enough"
     stages = _stages(method)
     if not stages:
         return "all"
@@ -163,13 +185,13 @@ def _count(method: type[Pruner]) -> str:
     return "exactly as many as the ratio gives" if exact else "a number that the method chooses; the ratio is nominal"
 
 
-def _paper(text: str) -> str:
+def link_to_paper(text: str) -> str:
     """Link to arXiv where an id is given."""
     number = text.removeprefix("arXiv ")
     return f"[{text}](https://arxiv.org/abs/{number})" if number != text else text
 
 
-def _repository(name: str) -> str:
+def link_to_repository(name: str) -> str:
     """Link to a repository given as owner/name."""
     return f"[{name}](https://github.com/{name})" if name else ""
 
@@ -208,7 +230,7 @@ def _source(method: type[Pruner]) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
 
 
-def _anchors(names: list[str]) -> list[str]:
+def anchors(names: list[str]) -> list[str]:
     """Return the ids that GitHub gives headings: signs are dropped, and repeated ids are numbered."""
     plain = ["".join(c for c in name if c.isalnum() or c in "-_") for name in names]
     return [f"{name}-{plain[:i].count(name)}" if name in plain[:i] else name for i, name in enumerate(plain)]

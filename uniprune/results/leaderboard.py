@@ -226,9 +226,17 @@ def _notes(
     if any(row["average"] is None for row in rows):
         notes.append("No average: the run lacks a benchmark that another run of the same model has.")
     if any(row["net speed-up"] for row in rows):
-        notes.append("net speed-up: un-pruned prefill / (prefill + method); net ceiling: what FLOPs alone would allow.")
+        notes.append(
+            "net speed-up: un-pruned prefill / (prefill + method); net ceiling: what FLOPs alone would allow. Where the "
+            "vision tower had less to do, too, both include tower and projector."
+        )
     notes += [note for group in groups if (note := untimed(group, comparison.baseline(group)))]
     records = [run for group in groups for run in group.runs]
+    notes += dict.fromkeys(
+        f"{record.setup.method.spelled_out} is known as {' and '.join(record.known_as)}: one run, whichever is named."
+        for record in records
+        if record.known_as
+    )
     notes += left_out_notes(groups)
     baselines = [one for group in groups if (one := comparison.baseline(group)) is not None]
     behind = {run.identity: run for group in (*groups, *baselines) for run in group.runs}

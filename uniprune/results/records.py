@@ -41,7 +41,7 @@ class MethodRecord(Strict):
     name: str
     """Registered name; parts of a composition are joined by "+"."""
     kind: str
-    """Place in which it prunes: "none", "pre-llm", "intra-llm" or "hybrid"."""
+    """Place in which it prunes: "none", "input", "pre-llm", "intra-llm" or "hybrid"."""
     passed: dict[str, Any]
     """Fields given by the user (`--layer`, `--set`), as validated."""
     resolved: list[dict[str, Any]]
@@ -53,6 +53,12 @@ class MethodRecord(Strict):
     method's layer, and the one used."""
     code: str
     """Hash of the source files that determine the decisions, helpers and shared rules included."""
+
+    @property
+    def spelled_out(self) -> str:
+        """Name and fields given by the user, in words."""
+        passed = " ".join(f"{name}={value}" for name, value in self.passed.items())
+        return self.name + f" with {passed}" * bool(passed)
 
     @property
     def move_note(self) -> str | None:
@@ -237,6 +243,8 @@ class RunRecord(Strict):
     """The model."""
     setup: Setup
     """Everything that determines the predictions."""
+    known_as: tuple[str, ...] = ()
+    """Names under which papers published exactly this method with these fields."""
     random: tuple[bool, ...] = ()
     """For every part of the method, whether it chooses at random, so that its seeds are repetitions."""
     datasets: dict[str, DatasetRecord] = Field(default_factory=dict)

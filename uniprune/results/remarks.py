@@ -20,6 +20,7 @@ QUESTION, MOVED = "question not found", "images moved"
 ORIENTATION, DEPTH = "orientation ignored", "depth cut"
 TRANSPARENCY, FRAMES = "transparency dropped", "first frame only"
 REPEATED = "frames repeated"
+BELOW, ABOVE = "below budget", "above budget"
 REMARKS: Mapping[str, str] = {
     CONTEXT: "are longer, un-pruned and with their answer, than the model's context",
     CUT: "have an answer cut at its token limit",
@@ -33,6 +34,8 @@ REMARKS: Mapping[str, str] = {
     DEPTH: "have an image of 16 or 32 bits whose values are cut at 255 (--image-decoding viewer scales them)",
     TRANSPARENCY: "have an image whose transparency is dropped (--image-decoding viewer puts it on white)",
     FRAMES: "have an image of several frames, of which the first is shown",
+    BELOW: "have fewer visual tokens than the ratio gives, as no size of an image has exactly as many",
+    ABOVE: "have more visual tokens than the ratio gives, as no size of an image has so few, or as it is not sought",
     REPEATED: "have a video of fewer frames than are to be shown, so that some are shown several times",
 }
 """Remark as it is stored -> the words that follow the number of its rows.

@@ -16,10 +16,12 @@ class NetSpeedup(NamedTuple):
     Attributes:
         value: un-pruned prefill / (prefill + method).
         ceiling: FLOPs of the un-pruned language model / those left; None if some were not counted.
+        tower: whether both include vision tower and projector, as the tower had less to do, too.
     """
 
     value: float
     ceiling: float | None
+    tower: bool = False
 
     @property
     def share(self) -> float | None:
@@ -36,13 +38,15 @@ def net_speedup(group: SeedGroup, baseline: SeedGroup | None) -> NetSpeedup | No
     pairs = _pairs(group, baseline)
     if not pairs or any(not _alike(*pair) for pair in pairs):
         return None
+    tower = any(_spares_tower(*pair) for pair in pairs)
+    spans = ("vision", "projector", "prefill") if tower else ("prefill",)
     before = after = 0.0
     for ours, base in pairs:
         if ours.timing is None or base.timing is None:
             return None
-        before += ours.rows * base.timing.prefill.median
-        after += ours.rows * (ours.timing.prefill.median + ours.timing.method.median)
-    return NetSpeedup(before / after, _ceiling(pairs))
+        before += ours.rows * sum(getattr(base.timing, span).median for span in spans)
+        after += ours.rows * sum(getattr(ours.timing, span).median for span in (*spans, "method"))
+    return NetSpeedup(before / after, _ceiling(pairs, tower), tower)
 
 
 def untimed(group: SeedGroup, baseline: SeedGroup | None) -> str | None:
@@ -70,13 +74,24 @@ def _alike(ours: DatasetRecord, base: DatasetRecord) -> bool:
     return machines[0] == machines[1] and len(machines[0]) <= 1 and ours.batching == base.batching
 
 
-def _ceiling(pairs: list[Pair]) -> float | None:
-    """Return the quotient of the language model's FLOPs, weighted by answered rows; None if some were not counted."""
+def _spares_tower(ours: DatasetRecord, base: DatasetRecord) -> bool:
+    """Return whether the vision tower had fewer operations than that of the un-pruned model, on the same rows."""
+    flops = [one.ledger.flops if one.ledger else None for one in (ours, base)]
+    if flops[0] is None or flops[1] is None or ours.answered != base.answered:
+        return False
+    return flops[0].vision < flops[1].vision
+
+
+def _ceiling(pairs: list[Pair], tower: bool) -> float | None:
+    """Return the quotient of the FLOPs of the language model, or of all, weighted by answered rows.
+
+    None if some were not counted.
+    """
     before = after = 0.0
     for ours, base in pairs:
         flops = [one.ledger.flops if one.ledger else None for one in (base, ours)]
         if flops[0] is None or flops[1] is None:
             return None
-        before += ours.answered * flops[0].llm
-        after += ours.answered * flops[1].llm
+        before += ours.answered * (flops[0].total if tower else flops[0].llm)
+        after += ours.answered * (flops[1].total if tower else flops[1].llm)
     return before / after if after else None

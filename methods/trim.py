@@ -1,0 +1,65 @@
+"""TRIM: the tokens that a text tower relates to the question, and one token for all others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.functional import at_least_float32, complement, count_outliers, top_k
+from uniprune.pruning.view import View
+from uniprune.registry import register_method
+
+from ._question import Text, relevance
+
+
+@register_method(
+    "trim",
+    paper="arXiv 2409.10994",
+    code="FreedomIntelligence/TRIM",
+    deviations=[
+        "Paper: the number of tokens is the budget, the mean token included, unless `adaptive`.",
+        "Paper: similarities are products, not cosines, and those with the smallest stay, as released: CLIP relates "
+        "patches to text the wrong way round.",
+        "Paper: a checkpoint without the vision tower's text tower is refused. `text=llm` compares projected tokens "
+        "with the mean embedding of the question, and the largest products stay; this is ours.",
+        "Release: the share of `adaptive` is that of an image; there it is one for all tiles and images of a batch. No "
+        "outlier, an error there, means one token.",
+        "Release: the mean token takes the last free place; there it follows the others (`order=release`). Original "
+        "positions are kept (`positions=compact` renumbers as released). It is not rounded to float16.",
+        "Release: one budget per image, not per tile (`scope=tile`).",
+    ],
+)
+@dataclass(frozen=True, kw_only=True)
+class TRIM(PreLLM):
+    """Token reduction by CLIP's metric (Song et al., COLING 2025, arXiv 2409.10994).
+
+    Tokens are ranked by their similarity to the question in the space of vision and text tower; one further token is
+    the mean of those that go. With `adaptive` there are as many as outliers of the interquartile range, as released.
+
+    Cost: O(N E).
+
+    Args:
+        adaptive: let the similarities decide how many tokens stay; the keep ratio is then ignored, `exact` is False.
+        text: space of the question: that of the vision tower's text "tower", or the language model's ("llm").
+    """
+
+    adaptive: bool = False
+    text: Text = "tower"
+    needs_text: ClassVar[bool] = True
+
+    @property
+    def exact(self) -> bool:
+        """False if the similarities decide."""
+        return not self.adaptive
+
+    def select(self, view: View, keep: int) -> Selection:
+        space, products = relevance(view, self.text)
+        features, shares = at_least_float32(view.features(space)), products.softmax(0)
+        count = min(max(1, count_outliers(shares)), len(shares) - 1) if self.adaptive else keep - 1
+        best = top_k(shares, count).sort().values
+        others = complement(len(shares), best)
+        mean = view.project(features[others].mean(0, keepdim=True), space)
+        return Selection(torch.cat((best, others[-1:])), torch.cat((view.tokens[best], mean.to(view.tokens))))

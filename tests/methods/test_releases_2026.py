@@ -1,0 +1,67 @@
+"""Findings about releases of newer methods (docs/releases.md): groups, windows, cuts and images.
+
+A release's rule is written out here, and compared with the method.
+"""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tests.helpers.golden_cases import Methods
+from tests.helpers.views import Tower, decide, make_view
+from tests.methods.test_golden_groups import injected
+from tests.methods.test_golden_resize import sizes
+from tests.methods.test_golden_vit import view_of
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    """Return normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_prunesid_chooses_otherwise_with_every_seed(methods: Methods) -> None:
+    """The release's components are torch's approximation, from random numbers of the global generator."""
+    features, attention, found = drawn(144, 48), drawn(144, seed=1).softmax(0), []
+    view = view_of(features, importance=attention)
+    for seed in (0, 0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            loadings = torch.pca_lowrank(features.sigmoid().T, q=8)[2].abs()
+        groups = torch.nn.functional.one_hot(loadings.argmax(1), 8)
+        found.append(set(injected(methods("prunesid"), groups).select(view, 32).indices.tolist()))
+    assert found[0] == found[1]
+    assert len(found[0] & found[2]) < 28
+    ours = [methods("prunesid")(seed=seed).select(view, 32).indices.tolist() for seed in (0, 1)]
+    assert ours[0] == ours[1]
+
+
+def test_vscan_loses_what_its_windows_cannot_share(methods: Methods) -> None:
+    """Sixteen windows: of 50 tokens by windows each has 3, so 98 stay of 100; of fewer than 32 none is by windows."""
+    features, counts = drawn(576, 8), {}
+    tower = Tower(importance=drawn(576, seed=1).softmax(0))
+    tower.has_cls = True
+    view = make_view(features, grids=[(1, 24, 24)], vision=tower)
+    for asked in (30, 100, 575):
+        counts[asked] = len(methods("vscan")(ratio=0.5, counts="release").select(view, asked).indices)
+        assert len(decide(methods("vscan")(ratio=0.5), view, asked).indices) == asked
+    assert counts == {30: 15, 100: 98, 575: 560}
+
+
+def test_a_ratio_of_nothing_leaves_v2drop_a_token(methods: Methods) -> None:
+    """The release takes the larger of one and the floor of the share."""
+    assert methods("v2drop")().left == (0.5, 0.25, 0.0)
+    stages = methods("v2drop")(ratio=0.5, budget="paper").schedule(32)
+    assert [max(1, int(576 * share)) for share in (0.5, 0.25, 0.0)] == [288, 144, 1]
+    assert [max(1, round(576 * stage.ratio)) for stage in stages] == [288, 144, 1]
+
+
+def test_released_shares_are_far_from_their_names(methods: Methods) -> None:
+    """Sides are rounded to tokens, and only after the shrink is the number of tokens limited."""
+    shares = {}
+    for height, width, k in ((336, 336, 5), (336, 336, 10), (2448, 3264, 2), (4000, 6000, 2)):
+        small = methods("resize")(form="vtc-bench", ratio=1 / k**2).shrunk(Image.new("L", (width, height)))
+        tokens, whole = sizes((small.height, small.width))[2], sizes((height, width))[2]
+        shares[height, k] = round(tokens / whole * k**2, 2)
+    assert shares == {(336, 5): 0.69, (336, 10): 2.78, (2448, 2): 3.39, (4000, 2): 4.06}

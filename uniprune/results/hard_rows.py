@@ -1,0 +1,43 @@
+"""Hard and easy rows of a benchmark: those that a resized image answers wrong, and those that it answers right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Rows by what the model makes of their resized image.
+
+    Attributes:
+        hard: rows answered wrong with it, which need more of the image than its resized version has ("A").
+        easy: rows answered right ("B").
+    """
+
+    hard: tuple[str, ...]
+    easy: tuple[str, ...]
+
+
+def row_groups(resized: Mapping[str, bool], whole: Mapping[str, bool] | None = None) -> RowGroups:
+    """Part rows.
+
+    Args:
+        resized: row -> whether the model is right with the resized image.
+        whole: row -> whether it is with the whole one; rows that it then answers wrong are in neither group, as in
+            VTC-Bench's released code. None leaves all rows in, as its paper says.
+    """
+    known = [row for row in resized if whole is None or whole[row]]
+    return RowGroups(
+        hard=tuple(row for row in known if not resized[row]), easy=tuple(row for row in known if resized[row])
+    )
+
+
+def group_accuracy(group: Collection[str], right: Mapping[str, bool]) -> float:
+    """Return the percentage of a group's rows that a method answers right, 0 for an empty group.
+
+    Args:
+        group: its rows.
+        right: row -> whether the method is right; a row that it has no answer to is wrong.
+    """
+    return 100 * sum(right.get(row, False) for row in group) / len(group) if group else 0.0
