@@ -81,6 +81,8 @@ class InternVL(PatchGridAdapter):
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Options as LLaVA, short answers except where reasoning helps; several images are numbered."""
         match asked.kind:
+            case "own":
+                return None
             case "choice":
                 text = letter(asked)
             case "yes-no":

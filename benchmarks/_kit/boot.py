@@ -54,7 +54,7 @@ class Kit:
 
 
 USED: Mapping[str, tuple[str, ...]] = {
-    "dataset.image_mcq": ("ImageMCQDataset", "MMMUDataset"),
+    "dataset.image_mcq": ("ImageMCQDataset", "MMMUDataset", "MMMUProDataset", "HRBenchDataset"),
     "dataset.image_vqa": ("ImageVQADataset", "MathVista", "MathVision", "OCRBench", "build_judge", "mp"),
     "dataset.image_yorn": ("ImageYORNDataset",),
     "dataset.miabench": ("MIABench", "build_judge", "generate_prompt", "process_rawscore"),

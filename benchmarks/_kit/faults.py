@@ -27,6 +27,11 @@ def pair_fault(rows: Sequence[Row]) -> str | None:
     return None if len(rows) == 2 else f"{len(rows)} rows share this image and category; MME scores pairs"
 
 
+def matched_fault(rows: Sequence[Row]) -> str | None:
+    """MMVP scores pairs of rows with one question."""
+    return f"{len(rows)} rows have this question; MMVP scores pairs" if len(rows) % 2 else None
+
+
 def question_index(row: Row) -> str:
     """Return the index of a rotation's question, by the kit's rule."""
     return str(int(row["g_index"])) if filled(row.get("g_index")) else str(int(row["index"]) % 1_000_000)

@@ -78,6 +78,7 @@ class Task:
         split: the only value of the column `split` that is used; None for all.
         judging: how it is judged; None if exact matching is enough.
         max_new_tokens: longest answer, in tokens.
+        question_shown: whether the question is in the image, so that methods read the prompt's text in its place.
         video: path of a row's video from the folder of the data file; None where rows have images.
     """
 
@@ -104,6 +105,7 @@ class Task:
     split: str | None = None
     judging: Judging | None = None
     max_new_tokens: int = 128
+    question_shown: bool = False
     video: Callable[[Row], str] | None = None
 
     @property
