@@ -267,7 +267,9 @@ def _wording(items: Sequence[Mapping[str, Any]]) -> tuple[str | int, ...]:
 
 
 _KINDS: Mapping[str, Literal["choice", "yes-no", "open", "own"]] = {
-    "MCQ": "choice", "Y/N": "yes-no", "VQA": "open",
+    "MCQ": "choice",
+    "Y/N": "yes-no",
+    "VQA": "open",
     "MCQ_MMMU_Pro": "own",
 }
 """VLMEvalKit's dataset types."""

@@ -146,6 +146,11 @@ def answers_fault(row: Row) -> str | None:
     return texts_fault("answer", row["answer"]) or no_answer_fault(row)
 
 
+def crowd_fault(row: Row) -> str | None:
+    """The answers of people, of VizWiz, are a list of texts; with a single one none has a second that agrees."""
+    return texts_fault("answers", row["answers"])
+
+
 def texts_fault(name: str, text: str) -> str | None:
     """A field that is a list is one of texts."""
     elements = literal(text)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import faults, field_items, golds, items
+from . import faults, field_items, field_rules, golds, items
 from .golds import Gold
-from .task import Grouping, Task
-from .templates import MCQ
+from .task import Grouping, Judging, Task
+from .templates import MCQ, SHORT
 
 FIELD_TASKS: dict[str, Task] = {
     "mmstar": Task(
@@ -71,6 +71,74 @@ FIELD_TASKS: dict[str, Task] = {
         ability="multidisciplinary",
         summary="MMMU-Pro, standard: up to ten options, one or several images (arXiv 2409.02813)",
         images_named=faults.images_named,
+    ),
+    "vizwiz": Task(
+        **{**SHORT, "suite": "field", "cls": "VizWiz", "credits": field_items.crowd}
+        | {"columns": ("index", "image", "question", "answers"), "fault": faults.crowd_fault},
+        kit_name="VizWiz",
+        rows=4_319,
+        rows_known=False,
+        ability="comprehensive",
+        metric="VQA accuracy",
+        summary="VizWiz validation: photographs and questions of blind people (arXiv 1802.08218)",
+        literals=("answers",),
+        gold=Gold(golds.crowd, field_items.crowd_credit),
+    ),
+    "docvqa": Task(
+        **{**SHORT, "suite": "field"},
+        kit_name="DocVQA_VAL",
+        gold=Gold(golds.listed, golds.short("DocVQA", "anls")),
+        rows=5_349,
+        rows_known=False,
+        ability="ocr",
+        metric="ANLS",
+        summary="DocVQA validation: questions about scanned documents (arXiv 2007.00398)",
+    ),
+    "infovqa": Task(
+        **{**SHORT, "suite": "field"},
+        kit_name="InfoVQA_VAL",
+        gold=Gold(golds.listed, golds.short("InfoVQA", "anls")),
+        rows=2_801,
+        rows_known=False,
+        ability="ocr",
+        metric="ANLS",
+        summary="InfographicVQA validation: questions about infographics (arXiv 2104.12756)",
+    ),
+    "mm-vet": Task(
+        kit_name="MMVet",
+        rows=218,
+        module="image_vqa",
+        cls="MMVet",
+        suite="field",
+        ability="comprehensive",
+        metric="judged score",
+        summary="MM-Vet: open questions that join several abilities (arXiv 2308.02490)",
+        columns=("index", "image", "question", "answer", "category"),
+        credits=field_items.graded,
+        # The kit cuts replies after 3 tokens, which a judge of ours reports as an error.
+        judging=Judging(lambda kit: kit.mmvet.build_mmvet_gpt4_prompt, field_rules.share, field_rules.long, 16),
+        max_new_tokens=1024,
+    ),
+    "llava-bench": Task(
+        kit_name="LLaVABench",
+        rows=60,
+        module="image_vqa",
+        cls="LLaVABench",
+        suite="field",
+        ability="comprehensive",
+        metric="score relative to GPT-4's",
+        summary="LLaVA-Bench in the wild: conversation, description, reasoning (arXiv 2304.08485)",
+        columns=("index", "image", "question", "gpt4_ans", "caption", "category"),
+        allowed={"category": frozenset(("conv", "detail", "complex"))},
+        credits=field_items.compared,
+        judging=Judging(
+            lambda kit: kit.llavabench.build_prompt,
+            field_rules.compared,
+            field_rules.long_reference,
+            2048,
+            "You are a helpful and precise assistant for checking the quality of the answer.",
+        ),
+        max_new_tokens=1024,
     ),
 }
 """Registered name -> task, the suite `field`."""

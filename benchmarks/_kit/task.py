@@ -42,12 +42,14 @@ class Judging:
         rule: the rule judge's reply to that prompt.
         refuses: parts of a row that the rule cannot judge.
         max_tokens: longest reply of a judge model, as in the kit.
+        system: message that goes before every prompt to a judge model, as in the kit; empty for none.
     """
 
     prompt: Callable[[Kit], Callable[[Any], str]]
     rule: Callable[[Row], str]
     refuses: Callable[[Row], list[str]] = lambda row: []
     max_tokens: int = 128
+    system: str = ""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ FIELD_EXAMPLES: dict[str, Example] = {
     "blink": Example(
         rows=rows(
             options("B", "left", "right", category="Jigsaw") | {"image": str([png(0), png(1)])},
-            options("A", "yes", "no", category="Visual_Similarity") | {"image": str([png(0), png(1), png(2)])},
+            options("A", "yes", "no", category="Visual_Similarity") | {"image": str([png(5), png(6), png(7)])},
             options("C", "one", "two", "three", category="Counting"),
         ),
         answers={"0": "the right image", "1": "A", "2": "I see no picture at all, so sorry."},
@@ -103,6 +103,62 @@ FIELD_EXAMPLES: dict[str, Example] = {
         value=50.0,
         unparsed=0,
         per_item={"0": 1.0, "1": 0.0},
+    ),
+    "vizwiz": Example(
+        rows=rows(
+            {"question": "What is it?", "answers": str(["soup"] * 4 + ["can of soup"] * 6)},
+            {"question": "What does it show?", "answers": str(["unanswerable"] * 9 + ["blurred"])},
+            {"question": "Which color?", "answers": str(["red"] * 10)},
+        ),
+        answers={"0": "Soup.", "1": "blurred", "2": ""},
+        value=130 / 3,  # 3 of the other nine are full credit; nine times 1 of them is a third
+        unparsed=1,
+        per_item={"0": 1.0, "1": 0.3, "2": 0.0},
+    ),
+    "docvqa": Example(
+        rows=rows(
+            {"question": "Who signed?", "answer": "['J. Smith', 'Smith']"},
+            {"question": "Which date?", "answer": "['12 May 1999']"},
+            {"question": "Which total?", "answer": "['$45.20']"},
+        ),
+        answers={"0": "smith", "1": "12 May 1998", "2": "I cannot read it"},
+        value=100 * (1 + 10 / 11) / 3,  # one of eleven characters differs; below a half is nothing
+        unparsed=0,
+        per_item={"0": 1.0, "1": 10 / 11, "2": 0.0},
+    ),
+    "infovqa": Example(
+        rows=rows(
+            {"question": "How many?", "answer": "['25%']"},
+            {"question": "Which?", "answer": "Facebook"},
+            {"question": "Which?", "answer": "['Twitter']"},
+        ),
+        answers={"0": "25", "1": "facebook ", "2": ""},
+        value=100 * (2 / 3 + 1) / 3,  # one of three characters is missing; neither case nor blanks around count
+        unparsed=1,
+        per_item={"0": 2 / 3, "1": 1.0, "2": 0.0},
+    ),
+    "mm-vet": Example(
+        rows=rows(
+            {"question": "What is x?", "answer": "-1<AND>-5", "category": "ocr,math"},
+            {"question": "Where?", "answer": "on the left<OR>left", "category": "rec,spat"},
+            {"question": "What is it?", "answer": "tomato", "category": "rec,know,gen"},
+            {"question": "What is it?", "answer": "tomato", "category": "rec,know,gen"},
+        ),
+        answers={"0": "x = -1", "1": "It is Left of it.", "2": "tomatoes", "3": ""},
+        value=37.5,
+        unparsed=0,
+        per_item={"0": 0.5, "1": 1.0, "2": 0.0, "3": 0.0},
+    ),
+    "llava-bench": Example(
+        rows=rows(
+            {"question": "What is it?", "gpt4_ans": "A red circle.", "caption": "A circle.", "category": "conv"},
+            {"question": "Describe it.", "gpt4_ans": "blue", "caption": "A circle.", "category": "detail"},
+            {"question": "Why?", "gpt4_ans": "blue", "caption": "A circle.", "category": "complex"},
+        ),
+        answers={"0": "It is a red circle, I think.", "1": "red", "2": ""},
+        value=100 * (10 + 1 + 1) / 30,
+        unparsed=0,
+        per_item={"0": 1.0, "1": 0.1, "2": 0.1},
     ),
 }
 """Every dataset of the suite has one."""
