@@ -24,7 +24,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What papers print, what we measured, and which claims lie inside the spread.
+    """Printed numbers, our own, and claims that lie inside or outside the spread.
 
     Attributes:
         literature: all printed numbers.

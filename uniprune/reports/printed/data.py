@@ -138,6 +138,8 @@ class PrintedTable(_Described):
     place: str
     table: str
     model: str
+    rows: Literal["all", "part"]
+    """Rows of the benchmarks that scores are of; `remark` names a part."""
     budgets: Literal["tokens", "share", "TFLOPs", "other"]
     """What a budget counts: visual tokens, a share of them in %, computation, or several things at once."""
     unpruned_tokens: Literal["", "576", "1024", "1296", "2880"]

@@ -15,6 +15,8 @@ from uniprune.results.table import ScoreCell
 
 SHARE = 0.02
 """Measured shares agree with a printed one within this part of it, as budgets in tokens do."""
+SCALES = {"%": 1.0, "points of 1000": 10.0}
+"""Unit -> printed score for one point of ours, which is in percent; of other units the benchmark's name has it."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,17 @@ class OurRuns:
         self._comparison = RunComparison(list(records))
 
     def find(self, group: Group) -> list[Measured]:
-        """Return our numbers for a group, one per set-up and benchmark; none for means over benchmarks."""
+        """Return our numbers for a group, one per set-up and benchmark: default settings and most rows first.
+
+        Means over benchmarks and scores of a part of the rows have none.
+        """
         value = group.values[0]
+        if self._tables[value.row[:4]].rows == "part":
+            return []
         methods = {name for one in group.values for name in self._names["method", one.method].ours.split()}
         models = self._names["model", value.model].ours.split()
         meaning = self._names["benchmark", value.benchmark]
-        scale = float(meaning.scale or 1) * (10 if value.unit == "points of 1000" else 1)
+        scale = SCALES.get(value.unit) or float(meaning.scale or 1)
         notes = "; ".join(filter(None, (meaning.remark, self._names["model", value.model].remark)))
         found = []
         for runs in self._comparison.groups:
@@ -80,7 +87,7 @@ class OurRuns:
                     score = runs.scores[name].score
                     rows = score.rows if score else 0
                     found.append(Measured(cell, name, runs, rows, visual_tokens(runs, [name]), notes))
-        return found
+        return sorted(found, key=lambda one: (bool(one.group.setup.method.passed), -one.rows))
 
     def _has_budget(self, runs: SeedGroup, name: str, group: Group) -> bool:
         """Return whether measured visual tokens agree with the printed budget; un-pruned runs have all of them."""

@@ -26,8 +26,8 @@ LEGEND = (
     "earlier arXiv number or is the method's own paper.",
 )
 SPREAD = (
-    "Spreads are largest minus smallest, without suspect numbers. They hold also what",
-    "protocols differ in: compare the un-pruned numbers.",
+    "Spreads are largest minus smallest, without suspect numbers. They hold what",
+    "protocols differ in, too: compare the un-pruned numbers.",
 )
 
 
@@ -86,8 +86,7 @@ def summary(group: Group) -> str:
 def _show_group(answer: Answer, group: Group, ours: Sequence[Measured]) -> None:
     """Print all values of a group with their sources, doubts, and our own."""
     say(title(answer.literature, group))
-    for line in wrap(summary(group), WIDTH - 2):
-        say("  " + line)
+    _wrapped("  " + summary(group))
     table = _table(right=("value", "un-pruned", "%"), last=("origin", "source"))
     notes: dict[str, int] = {}
     for value in group.values:
@@ -106,11 +105,9 @@ def _show_group(answer: Answer, group: Group, ours: Sequence[Measured]) -> None:
         )
     _print(table)
     for text, number in notes.items():
-        for line in wrap(f"[{number}] {text}", WIDTH, subsequent_indent="    "):
-            say(line)
+        _wrapped(f"[{number}] {text}")
     for one in ours:
-        say(f"ours: {one.cell.wide()}")
-        say(f"  {one.label}" + f"; {one.note}" * bool(one.note))
+        _wrapped(f"ours: {one.cell.wide()}, {one.label}" + f"; {one.note}" * bool(one.note))
     if not ours:
         say("ours: no stored run of this model, benchmark and measured budget")
     say("")
@@ -136,7 +133,7 @@ def _show_summary(answer: Answer) -> None:
         spread = "–" if group.spread is None else f"{group.spread:.{group.decimals}f}"
         benchmark = first.benchmark + f" {first.split}" * bool(first.split)
         names = [answer.literature.budget(first), benchmark, group.method]
-        numbers = [str(len(group.values)), str(copied), _range(group), spread, str(ours[0].cell) if ours else "–"]
+        numbers = [str(len(group.values)), str(copied), _range(group), spread, _first(ours)]
         sections.setdefault((first.model, first.table), []).append((names, numbers))
     for (model, protocol), lines in sections.items():
         shown = [i for i in range(3) if len({names[i] for names, _ in lines}) > 1 or i == 2]
@@ -165,10 +162,15 @@ def _show_claims(found: Sequence[Claim]) -> None:
 def _say_claims(found: Sequence[Claim]) -> None:
     """Print how many claims lie inside the spread."""
     kinds = Counter(claim.verdict for claim in found)
-    say(
-        f'claims "A beats B by x", A the own method of the paper: {len(found)}; {kinds["inside"]} inside the spread of\n'
-        f"what papers print for A or B, {kinds['outside']} outside, {kinds['single']} with no second source"
+    _wrapped(
+        f'claims "A beats B by x" with A the own method of the paper: {len(found)}; {kinds["inside"]} inside the '
+        f"spread of what papers print for A or B, {kinds['outside']} outside, {kinds['single']} without second source"
     )
+
+
+def _first(ours: Sequence[Measured]) -> str:
+    """Return our first number and how many others there are."""
+    return str(ours[0].cell) + f" (+{len(ours) - 1})" * (len(ours) > 1) if ours else "–"
 
 
 def _range(group: Group) -> str:
@@ -189,6 +191,12 @@ def _table(*left: str, right: Sequence[str] = (), last: Sequence[str] = ()) -> T
     for name in last:
         table.add_column(name)
     return table
+
+
+def _wrapped(text: str) -> None:
+    """Print a text in lines of at most 80 characters."""
+    for line in wrap(text, WIDTH, subsequent_indent="    ", break_long_words=False):
+        say(line)
 
 
 def _print(table: Table) -> None:
