@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
-from uniprune.reports.papers.tables import PaperTable, Printed, read_table, table_names
+from uniprune.reports.papers.line import Printed
+from uniprune.reports.papers.tables import PaperTable, read_table, table_names
 
 TABLES = {"uniprunebench": 7, "zspaprune": 6, "fopru": 5}
 UNRELATED = {"fopru-table3", "uniprunebench-table4", "zspaprune-table2", "zspaprune-table4"}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from uniprune.errors import UserError
 from uniprune.evaluation.config import SweepFile
-from uniprune.reports.papers.tables import Printed
+from uniprune.reports.papers.line import Printed
 from uniprune.utils.paths import ROOT
 from uniprune.utils.yaml_file import read_model
 
