@@ -14,7 +14,19 @@ from uniprune.results.table import ScoreCell
 from uniprune.utils.tables import to_csv
 
 COLUMNS = (
-    *("row", "model", "method", "settings", "ratio", "protocol", "benchmark", "column", "quantity", "printed", "printed spread"),
+    *(
+        "row",
+        "model",
+        "method",
+        "settings",
+        "ratio",
+        "protocol",
+        "benchmark",
+        "column",
+        "quantity",
+        "printed",
+        "printed spread",
+    ),
     *("ours", "low", "high", "spread", "difference", "inside"),
     *("runs", "rows", "left out", "remarks", "erratum", "note", "unlike"),
 )
@@ -72,7 +84,10 @@ class Compared:
     def values(self) -> dict[str, object]:
         """Return column -> value of the CSV file."""
         line, ours = self.line, self.ours
-        theirs = line.model_dump(exclude={"value", "spread", "scale", "averaged"}) | {"printed": line.value, "printed spread": line.spread}
+        theirs = line.model_dump(exclude={"value", "spread", "scale", "averaged"}) | {
+            "printed": line.value,
+            "printed spread": line.spread,
+        }
         low, high = (ours.interval if ours else None) or (None, None)
         mine: dict[str, object] = {"unlike": self.unlike}
         if ours:
@@ -93,11 +108,9 @@ def compare(lines: Sequence[Printed], stored: StoredRuns) -> list[Compared]:
 
 def _compared(line: Printed, row: Sequence[Printed], stored: StoredRuns) -> Compared:
     """Join a printed number of a row with ours."""
-    if not line.method:
-        return Compared(line)
     quantity = MEANS.get(line.quantity, line.quantity)
-    parts = parts_of(line, row) if line.quantity in MEANS else [line]
-    if not all(part.method for part in parts) or (quantity == "score" and any(part.scale != line.scale for part in parts)):
+    parts = made_from(line, row)
+    if not parts:
         return Compared(line)
     found = [stored.find(part.model, part.choice(), part.benchmark, part.protocol) for part in parts]
     sources = tuple(source for source in found if source is not None)
@@ -110,10 +123,20 @@ def _compared(line: Printed, row: Sequence[Printed], stored: StoredRuns) -> Comp
     return Compared(line, ours, sources, "; ".join(text for text in unlike if text))
 
 
-def parts_of(line: Printed, row: Sequence[Printed]) -> list[Printed]:
-    """Return the printed numbers that a mean over the row includes: relative ones if it prints them, else scores."""
-    relative = [part for part in row if part.quantity == MEANS[line.quantity]]
-    return [part for part in relative or row if part.quantity not in MEANS and part.averaged]
+def parts_of(line: Printed, lines: Iterable[Printed]) -> list[Printed]:
+    """Return the printed numbers of its row that a mean includes: relative ones if there are any, else scores."""
+    row = [part for part in lines if part.place == line.place and part.averaged]
+    quantity = MEANS[line.quantity]
+    return [part for part in row if part.quantity == quantity] or [part for part in row if part.quantity == "score"]
+
+
+def made_from(line: Printed, lines: Iterable[Printed]) -> list[Printed]:
+    """Return the printed numbers whose runs make ours: itself, or those of a mean; none if ours cannot be made."""
+    if not line.method or line.quantity not in MEANS:
+        return [line] * bool(line.method)
+    parts = parts_of(line, lines)
+    mixed = line.quantity == "average" and any(part.scale != line.scale for part in parts)
+    return parts if not mixed and all(part.method for part in parts) else []
 
 
 def _scaled(cell: ScoreCell, scale: float) -> ScoreCell:

@@ -24,9 +24,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from uniprune.errors import UserError
 from uniprune.registry import BENCHMARKS
 from uniprune.reports.papers.line import Printed
-from uniprune.reports.printed.data import AGGREGATES, Literature, PrintedTable, Value, read_literature
+from uniprune.reports.printed.data import AGGREGATES, UNPRUNED, Literature, PrintedTable, Value, read_literature
 
-RATIO_UNITS = {"%": 1.0, "mean score": 1.0, "% of vanilla": 1.0, "points of 1000": 10.0}
+UNITS = {"%": 1.0, "mean score": 1.0, "% of vanilla": 1.0, "points of 1000": 10.0}
 """Unit -> printed score for one point of our headline; other units have the scale of their benchmark, or none."""
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
@@ -77,7 +77,9 @@ class TableSource(_Strict):
     methods: dict[str, Annotated[Ours, BeforeValidator(_named)] | None]
     """Row -> our method; null if we have none."""
     columns: dict[str, str | None] = Field(default={})
-    """Column -> our benchmark, where it is not the one of configs/printed/names.csv."""
+    """Column -> our benchmark, where it is not the one of configs/printed/names.csv; null for none."""
+    gaps: bool = False
+    """Whether cells of the text are illegible: means of rows with fewer columns than the un-pruned one are not ours."""
 
 
 @cache
@@ -113,7 +115,11 @@ def printed_lines(block: dict[str, Any], path: Path) -> tuple[Printed, ...]:
                 f"{path}: `{name}` names {', '.join(sorted(known.keys() - printed)) or 'nothing'} that the table does "
                 f"not print, and lacks {', '.join(sorted(printed - known.keys())) or 'nothing'}; name exactly its own"
             )
-    return tuple(_line(source, value, literature().tables[key]) for value in found)
+    full = {value.benchmark for value in found if value.method == UNPRUNED}
+    whole = {row for row in (value.row for value in found) if full <= literature().rows[row].keys()}
+    return tuple(
+        _line(source, value, literature().tables[key], not source.gaps or value.row in whole) for value in found
+    )
 
 
 def our_benchmark(source: TableSource, value: Value) -> str:
@@ -127,21 +133,29 @@ def our_benchmark(source: TableSource, value: Value) -> str:
 def scale(value: Value) -> float | None:
     """Return the printed score for one point of our headline score; None where ours cannot be converted."""
     own = literature().names["benchmark", value.benchmark].scale
-    return float(own) if own else RATIO_UNITS.get(value.unit)
+    return float(own) if own else UNITS.get(value.unit)
 
 
-def _line(source: TableSource, value: Value, table: PrintedTable) -> Printed:
+def _line(source: TableSource, value: Value, table: PrintedTable, whole: bool) -> Printed:
     """Return a printed number with the key of ours."""
     ours = source.methods[value.method]
     if ours and ours.only and value.budget not in ours.only:
         ours = None
     mean = value.benchmark in AGGREGATES
     benchmark, factor = ("", 1.0) if mean else (our_benchmark(source, value), scale(value))
-    compared = ours is not None and (_computable(value, table) if mean else bool(benchmark) and factor is not None)
+    compared = ours is not None and (
+        whole and _computable(value, table) if mean else bool(benchmark) and factor is not None
+    )
     layers = "our ratio is the average over all layers" if ours and ours.protocol == "average" else ""
-    notes = (table.remark, value.remark, f"copied from {value.copy_of}" * bool(value.copy_of), ours.note if ours else "", layers)
+    notes = (
+        table.remark,
+        value.remark,
+        f"copied from {value.copy_of}" * bool(value.copy_of),
+        ours.note if ours else "",
+        layers,
+    )
     return Printed(
-        row=f"{value.method}, {value.budget}",
+        row=f"{value.method} at {value.budget}",
         model=source.model,
         method=ours.method if ours and compared else "",
         settings=ours.settings if ours else "",

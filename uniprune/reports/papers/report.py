@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from uniprune.registry import BENCHMARKS
-from uniprune.reports.papers.compare import Compared, as_csv, compare
+from uniprune.reports.papers.compare import Compared, as_csv, compare, made_from
 from uniprune.reports.papers.cost import Cost, cost, read_assumptions
-from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.reports.papers.line import Printed
+from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
@@ -131,19 +131,18 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
         say(f"({number}) {text}")
 
 
-def without_ours(lines: Iterable[Printed]) -> list[str]:
+def without_ours(lines: Sequence[Printed]) -> list[str]:
     """Return remarks on the printed numbers that no run can be set beside: rows, columns and means that we lack."""
-    alone = [line for line in lines if not line.method]
-    means = sum(line.quantity in MEANS for line in alone)
-    columns = sorted({line.column for line in alone if not line.benchmark and line.quantity not in MEANS})
-    rows = dict.fromkeys(line.row for line in alone if line.benchmark)
+    means = sum(line.quantity in MEANS and not made_from(line, lines) for line in lines)
+    columns = dict.fromkeys(line.column for line in lines if not line.benchmark and line.quantity not in MEANS)
+    rows = dict.fromkeys(line.row for line in lines if line.benchmark and not line.method)
     remarks = []
     if rows:
-        remarks.append(f"rows without a method or setting of ours: {', '.join(rows)}")
+        remarks.append(f"rows without a method or setting of ours: {'; '.join(rows)}")
     if columns:
         remarks.append(f"columns without a benchmark of ours: {', '.join(columns)}")
     if means:
-        remarks.append(f"{means} means over a row are without ours: they include such a column, or mix units")
+        remarks.append(f"{means} means over a row are without ours: they include such a number, or mix units")
     return remarks
 
 

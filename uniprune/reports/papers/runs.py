@@ -84,7 +84,9 @@ class StoredRuns:
 
     def evaluated(self, spec: RunSpec, benchmark: str) -> int:
         """Return the rows of a run as planned, with the paper's prompts and images, that are answered or left out."""
-        groups = [g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice, spec.protocol)]
+        groups = [
+            g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice, spec.protocol)
+        ]
         groups = [group for group in groups if not self.unlike_paper(group, spec.model)]
         runs = [run for group in groups for run in group.runs if run.setup.seed == spec.choice.seed]
         entries = [run.datasets[benchmark] for run in runs if benchmark in run.datasets]
