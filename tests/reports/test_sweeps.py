@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.helpers.paper_tables import tables
 from uniprune.modeling.catalog import catalog
 from uniprune.registry import BENCHMARKS
 from uniprune.reports.papers.cost import read_assumptions
@@ -14,7 +15,7 @@ from uniprune.reports.papers.tables import read_table, table_names
 pytestmark = pytest.mark.end_to_end
 
 
-@pytest.mark.parametrize("name", table_names())
+@tables
 def test_models_methods_and_benchmarks_exist(name: str) -> None:
     cells = read_table(name).sweep.cells()
     assert {cell.model for cell in cells} <= catalog().keys()
@@ -42,7 +43,7 @@ def test_every_printed_number_of_a_method_we_have_is_run(name: str) -> None:
     assert table.sweep.printed or without <= {"Folder"}
 
 
-@pytest.mark.parametrize("name", table_names())
+@tables
 def test_random_choices_have_five_seeds_and_nothing_else_has(name: str) -> None:
     seeds: dict[tuple[object, ...], set[int]] = {}
     for cell in read_table(name).sweep.cells():
@@ -52,7 +53,7 @@ def test_random_choices_have_five_seeds_and_nothing_else_has(name: str) -> None:
         assert chosen == ({0, 1, 2, 3, 4} if "random" in str(key[1]) else {0}), key
 
 
-@pytest.mark.parametrize("name", table_names())
+@tables
 def test_stand_ins_are_embedded_and_sizes_are_known(name: str) -> None:
     table = read_table(name)
     mini = read_stand_ins().sweep(table.sweep)
