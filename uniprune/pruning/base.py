@@ -55,8 +55,7 @@ class Stage:
             first stage keeps the roundings of a long schedule from adding up.
         pruner: the method that decides.
         block: the first block of the vision tower that receives fewer tokens; None for a choice after the tower.
-        plan: of a method that merges inside blocks, the function that returns how many tokens each block merges, from
-            a tile's tokens, those that shall stay and the number of blocks.
+        plan: returns the tokens that each block merges, from a tile's tokens, those to keep and the number of blocks.
     """
 
     layer: int
