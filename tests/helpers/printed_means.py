@@ -40,7 +40,9 @@ def _recomputed(literature: Literature, mean: Value) -> Recomputed | None:
     table, row = literature.tables[mean.row[:4]], literature.rows[mean.row]
     match rule(literature, mean):
         case "mean":
-            parts = [(one.number / _divisor(table, one), half(one) / _divisor(table, one)) for one in _parts(table, row)]
+            parts = [
+                (one.number / _divisor(table, one), half(one) / _divisor(table, one)) for one in _parts(table, row)
+            ]
         case "mean of ratios":
             parts = [ratio for one in _parts(table, row) if (ratio := _ratio(literature, one)) is not None]
         case "ratio of averages" if "average" in row:

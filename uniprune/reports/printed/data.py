@@ -27,12 +27,22 @@ AGGREGATES = ("average", "relative")
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 Unit = Literal[
-    *("%", "% of vanilla", "mean score", "CIDEr"),
-    *("points (perception)", "points (perception + cognition)", "points of 1000"),
+    "%",
+    "% of vanilla",
+    "mean score",
+    "CIDEr",
+    "points (perception)",
+    "points (perception + cognition)",
+    "points of 1000",
 ]
 LARGEST: Mapping[str, float] = {
-    **{"%": 100, "% of vanilla": 125, "mean score": 115, "CIDEr": 200},
-    **{"points (perception)": 2000, "points (perception + cognition)": 2800, "points of 1000": 1000},
+    "%": 100,
+    "% of vanilla": 125,
+    "mean score": 115,
+    "CIDEr": 200,
+    "points (perception)": 2000,
+    "points (perception + cognition)": 2800,
+    "points of 1000": 1000,
 }
 """Unit -> largest value; a mean score counts MME / 20, hence more than 100."""
 
@@ -72,7 +82,9 @@ class Value(_Line):
         if not 0 <= self.number <= LARGEST[self.unit]:
             raise ValueError(f"value {self.value} is outside 0 to {LARGEST[self.unit]:g}, the range of {self.unit!r}")
         if (self.origin == "copy") is not bool(self.copy_of):
-            raise ValueError(f"copy_of is {self.copy_of!r} with origin {self.origin!r}; copies, and only they, name one")
+            raise ValueError(
+                f"copy_of is {self.copy_of!r} with origin {self.origin!r}; copies, and only they, name one"
+            )
         return self
 
     @property
@@ -91,7 +103,19 @@ class Value(_Line):
         return self.source, self.place, self.table, self.model, self.budget, self.method
 
 
-class Source(_Line):
+class _Described(_Line):
+    """Something with a remark."""
+
+    about: str
+    """Printed methods and benchmarks that the remark concerns, separated by "; "; empty for all."""
+    remark: str
+
+    def concerns(self, value: Value) -> bool:
+        """Return whether the remark concerns a number."""
+        return not self.about or bool({value.method, value.benchmark} & {*self.about.split("; ")})
+
+
+class Source(_Described):
     """A text that prints numbers."""
 
     source: str
@@ -100,16 +124,22 @@ class Source(_Line):
     text: Literal["paper", "readme", "second-hand"]
     """The paper itself, its repository's page, or somebody else's quotation."""
     edition: str
-    remark: str
+
+    @property
+    def label(self) -> str:
+        """Paper and arXiv number."""
+        return f"{self.paper} {self.source}" if self.source[:1].isdigit() else self.paper
 
 
-class PrintedTable(_Line):
+class PrintedTable(_Described):
     """A table of a source, and how its means are made."""
 
     source: str
     place: str
     table: str
     model: str
+    rows: Literal["all", "part"]
+    """Rows of the benchmarks that scores are of; `remark` names a part."""
     budgets: Literal["tokens", "share", "TFLOPs", "other"]
     """What a budget counts: visual tokens, a share of them in %, computation, or several things at once."""
     unpruned_tokens: Literal["", "576", "1024", "1296", "2880"]
@@ -122,7 +152,6 @@ class PrintedTable(_Line):
     """What MME is divided by in a mean of scores; empty without MME."""
     baseline: str
     """Budget of the un-pruned row that counts, where a table has several; exceptions follow as "; budget: baseline"."""
-    remark: str
 
     def tokens(self, budget: str) -> float | None:
         """Return a budget in visual tokens; None where it is no such number."""
@@ -182,6 +211,10 @@ class Literature:
             rows.setdefault(value.row, {})[value.benchmark] = value
         return rows
 
+    def budget(self, value: Value) -> str:
+        """Return the budget of a number with its unit."""
+        return value.budget + " tokens" * (self.tables[value.row[:4]].budgets == "tokens")
+
     @cached_property
     def _unpruned(self) -> Mapping[tuple[str, ...], list[Value]]:
         """Values of un-pruned models by source, place, table, model and benchmark."""
@@ -207,27 +240,31 @@ def read_literature(folder: Path = FOLDER) -> Literature:
         UserError: a file is missing or has an unknown column or value, a number stands twice, or a source, table or
             name is not described.
     """
-    values = tuple(line for _, line in _read(folder / "values.csv", Value))
-    sources = {line.source: line for _, line in _read(folder / "sources.csv", Source)}
-    tables = {(line.source, line.place, line.table, line.model): line for _, line in _read(folder / "tables.csv", PrintedTable)}
-    names = {(line.kind, line.printed): line for _, line in _read(folder / "names.csv", Name)}
+    values = tuple(_read(folder / "values.csv", Value))
+    sources = {line.source: line for line in _read(folder / "sources.csv", Source)}
+    tables = {
+        (line.source, line.place, line.table, line.model): line for line in _read(folder / "tables.csv", PrintedTable)
+    }
+    names: dict[tuple[str, str], Name] = {}
+    for name in _read(folder / "names.csv", Name):
+        names[name.kind, name.printed] = name
     literature = Literature(values, sources, tables, names)
     for problem in _problems(literature):
         raise UserError(f"{folder}: {problem}")
     return literature
 
 
-def _read(path: Path, kind: type[Row]) -> list[tuple[int, Row]]:
-    """Return the lines of a file with their numbers."""
+def _read(path: Path, kind: type[Row]) -> list[Row]:
+    """Return the lines of a file."""
     lines = []
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            expected = [*kind.model_fields]
-            if reader.fieldnames != expected:
-                raise UserError(f"{path} has the columns {reader.fieldnames}; expected {expected}")
+            expected, columns = [*kind.model_fields], [*(reader.fieldnames or ())]
+            if sorted(columns) != sorted(expected):
+                raise UserError(f"{path} has the columns {columns}; expected {expected}")
             for line in reader:
-                lines.append((reader.line_num, kind.model_validate(line)))
+                lines.append(kind.model_validate(line))
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"])) or "line"

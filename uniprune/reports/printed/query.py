@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from uniprune.errors import UserError, unknown
+from uniprune.errors import UserError
 from uniprune.reports.printed.data import Literature, Value
 
 RATIO_TOLERANCE = 0.0006
@@ -109,17 +110,18 @@ def groups(literature: Literature, values: Iterable[Value]) -> list[Group]:
 
 def _printed_names(literature: Literature, kind: str, name: str) -> set[str]:
     """Return the printed names that a name of a user means."""
-    asked, known, printed = name.casefold(), set(), set()
+    asked, known, printed = name.casefold(), {}, set()
     for (of, each), meaning in literature.names.items():
         if of == kind:
-            aliases = {each, meaning.like, *meaning.ours.split()} - {""}
-            known |= aliases
-            if asked in {alias.casefold() for alias in aliases}:
-                printed.add(each)
+            for alias in {each, meaning.like, *meaning.ours.split()} - {""}:
+                known[alias.casefold()] = meaning.like or each
+                if alias.casefold() == asked:
+                    printed.add(each)
     if not printed:
-        error = unknown(kind, name, known)
-        raise UserError(f"no paper here prints a {kind} {name!r}: {error}")
-    exact = {each for each in printed if each.casefold() == asked or literature.names[kind, each].like.casefold() == asked}
+        near = dict.fromkeys(known[each] for each in difflib.get_close_matches(asked, known, n=5, cutoff=0.5))
+        offer = f"near: {', '.join(near)}" if near else f"printed are: {', '.join(sorted({*known.values()}))}"
+        raise UserError(f"no paper here prints a {kind} {name!r}; {offer}")
+    exact = {each for each in printed if asked in (each.casefold(), literature.names[kind, each].like.casefold())}
     return exact or printed
 
 
