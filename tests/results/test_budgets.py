@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 from random import Random
 
@@ -54,7 +56,7 @@ def test_budgets_agree_within_a_token_or_two_percent_of_the_larger(
         ((17.8, 16.9, 16.0), [[16.9, 16.0], [17.8]]),  # nor by the order
         ((16.0, 16.9, 17.0, 17.8), [[16.0, 16.9, 17.0], [17.8]]),
         ((15.0, 16.5, 17.0, 17.4), [[16.5, 17.0, 17.4], [15.0]]),  # the most common first
-        ((100.0, None, 101.5, None, 103.2), [[None], [None], [100.0, 101.5], [103.2]]),
+        ((100.0, None, 101.5, None, 103.2), [[100.0, 101.5], [103.2], [None], [None]]),
         ((), []),
     ],
 )
@@ -113,9 +115,34 @@ def test_methods_are_ranked_among_equal_budgets_and_a_note_says_why() -> None:
         "m, ratio 0.5: ranked and tested apart, because their visual tokens per layer differ by more than 1 token or "
         "2 %: divprune, random-pre (16.0 to 16.4 tokens); pdrop, vtw (31.0 to 31.5 tokens); fastv (58.7 tokens); "
         "--protocol average makes equal budgets.",
-        "m: neither ranked nor tested, because no visual tokens were measured (benchmarks without images, or records "
-        "without a ledger): old 0.25.",
+        "m: neither ranked nor tested, because visual tokens were not measured, or not on every benchmark that others "
+        "have them of (benchmarks without images, records without a ledger): old 0.25.",
     ]
+
+
+def test_a_budget_group_is_in_the_csv_and_apart_on_the_page() -> None:
+    board = leaderboard(records())
+    lines = list(csv.DictReader(io.StringIO(board.csv())))
+    found = {
+        (line["method"], line["budget group"], line["budget group low"], line["budget group high"]) for line in lines
+    }
+    assert found == {
+        ("none", "", "", ""), ("old", "", "", ""), ("fastv", "1", "58.7", "58.7"),
+        ("pdrop", "2", "31.0", "31.5"), ("vtw", "2", "31.0", "31.5"),
+        *((name, "3", "16.0", "16.4") for name in ("divprune", "random-pre", "dart")),
+    }  # fmt: skip
+    assert board.apart() == {1, 2, 4, 8}
+    assert board.html().count('class="tied apart"') + board.html().count('class=" apart"') == 4
+
+
+def test_budgets_of_other_benchmarks_do_not_compare() -> None:
+    """A record without the ledger of one benchmark has a mean of other images, though its number agrees."""
+    whole = {"x": dataset(HALF), "y": dataset(HALF)}
+    part = {"x": dataset(HALF), "y": dataset(HALF, ledger=None)}
+    board = leaderboard([run("a", whole), run("b", whole), run("c", part), run("d", part, seed=1), run("d", whole)])
+    ranks = {row["method"]: row["rank"] and row["rank"].rank for row in board.rows}  # type: ignore[union-attr]
+    assert ranks == {"a": 1, "b": 1, "c": None, "d": None}
+    assert any("not on every benchmark" in note and note.endswith(": c 0.5, d 0.5.") for note in board.notes)
 
 
 def test_equal_budgets_need_no_note() -> None:

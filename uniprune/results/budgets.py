@@ -100,17 +100,22 @@ def windows(values: Sequence[float], upper: Callable[[float], float]) -> list[li
 
 
 def equal_budgets(groups: Sequence[SeedGroup], names: Collection[str] | None = None) -> list[BudgetGroup]:
-    """Part groups by their measured budget (see `windows`); one without is a part of its own."""
-    found: dict[frozenset[str], list[SeedGroup]] = defaultdict(list)
-    for group in groups:
-        found[measured(group, names)].append(group)
-    parts = [BudgetGroup((group,), None, None) for group in found.pop(frozenset(), [])]
-    for benchmarks, alike in found.items():
-        tokens = [visual_tokens(group, benchmarks) or 0.0 for group in alike]
-        for part in windows(tokens, most):
-            spent = [tokens[i] for i in part]
-            parts.append(BudgetGroup(tuple(alike[i] for i in part), min(spent), max(spent)))
-    return parts
+    """Part groups by their measured budget (see `windows`); one without is a part of its own.
+
+    So is one that lacks the budget of a benchmark of which another group has it.
+    """
+    benchmarks = [measured(group, names) for group in groups]
+    everywhere = frozenset[str]().union(*benchmarks)
+    known = [
+        (group, visual_tokens(group, own)) for group, own in zip(groups, benchmarks, strict=True) if own == everywhere
+    ]
+    alike = [(group, tokens) for group, tokens in known if tokens is not None]
+    parts = []
+    for part in windows([tokens for _, tokens in alike], most):
+        spent = [alike[i][1] for i in part]
+        parts.append(BudgetGroup(tuple(alike[i][0] for i in part), min(spent), max(spent)))
+    placed = {id(group) for group, _ in alike}
+    return parts + [BudgetGroup((group,), None, None) for group in groups if id(group) not in placed]
 
 
 def budget_groups(
@@ -165,14 +170,14 @@ def budget_notes(parts: Iterable[BudgetGroup]) -> list[str]:
                 unknown[group.runs[0].model.name].append(group)
             else:
                 setup = group.setup
-                place = group.settings, group.questions, measured(group), setup.ratio, setup.protocol
+                place = group.settings, group.questions, setup.ratio, setup.protocol
                 found[place].append((part, group))
     notes = [_apart(alike) for alike in found.values() if len({id(part) for part, _ in alike}) > 1]
     for model, alone in unknown.items():
         names = ", ".join(dict.fromkeys(f"{group.setup.method.name} {group.setup.ratio:g}" for group in alone))
         notes.append(
-            f"{model}: neither ranked nor tested, because no visual tokens were measured (benchmarks without images, "
-            f"or records without a ledger): {names}."
+            f"{model}: neither ranked nor tested, because visual tokens were not measured, or not on every benchmark "
+            f"that others have them of (benchmarks without images, records without a ledger): {names}."
         )
     return notes
 
@@ -184,7 +189,7 @@ def _apart(alike: Sequence[tuple[BudgetGroup, SeedGroup]]) -> str:
     for part, group in alike:
         members[id(part)].append(group)
     each = "; ".join(
-        f"{', '.join(dict.fromkeys(group.setup.method.name for group in some))} ({spans[part]} tokens)"
+        f"{', '.join(sorted({group.setup.method.name for group in some}))} ({spans[part]} tokens)"
         for part, some in members.items()
     )
     group = alike[0][1]

@@ -159,7 +159,7 @@ def _levels(curves: Mapping[str, Sequence[Point]]) -> list[float]:
     """Return the measured costs, those within 2 % as their mean, at which two curves or more can be read off."""
     costs = sorted({point.flops for curve in curves.values() for point in curve})
     means = [sum(costs[i] for i in part) / len(part) for part in windows(costs, _most)]
-    return [cost for cost in means if sum(read_off(curve, cost) is not None for curve in curves.values()) > 1]
+    return [cost for cost in sorted(means) if sum(read_off(curve, cost) is not None for curve in curves.values()) > 1]
 
 
 def _most(flops: float) -> float:
