@@ -66,6 +66,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return build
 
 
+@pytest.fixture(scope="session")
+def mini_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the generated benchmarks, each drawn by the first test that needs it."""
+    return tmp_path_factory.mktemp("mini_data")
+
+
 @pytest.fixture(scope="module")
 def loaded(checkpoint: Callable[[str], Path]) -> LoadedModel:
     """Load an untrained tiny LLaVA on the CPU."""

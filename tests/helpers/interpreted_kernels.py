@@ -114,11 +114,11 @@ def test_dpp_map(tokens: int, count: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("room", list(fused.TILES))
 def test_every_size_of_the_kernels_past_the_rank(room: int) -> None:
     """Picks may differ among rounding noise, but stay distinct."""
-    matrix = kernel(30, torch.float32, rank=12)
-    gain, floor = matrix.diagonal(), matrix.diagonal().max() * 30 * torch.finfo(torch.float32).eps
-    got = fused.dpp_map(matrix, gain.clone(), floor, 30, room)
+    matrix = kernel(20, torch.float32, rank=12)
+    gain, floor = matrix.diagonal(), matrix.diagonal().max() * 20 * torch.finfo(torch.float32).eps
+    got = fused.dpp_map(matrix, gain.clone(), floor, 20, room)
     assert torch.equal(got[:10], greedy._dpp_map(matrix, gain.clone(), floor, 10))
-    assert sorted(got.tolist()) == list(range(30))
+    assert sorted(got.tolist()) == list(range(20))
 
 
 def test_nothing_to_pick() -> None:

@@ -48,7 +48,7 @@ def some_cells() -> Iterator[RunSpec]:
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(tmp_path_factory: pytest.TempPathFactory, mini_data: Path) -> Path:
     """The runs of `some_cells`, asked and scored."""
     root = tmp_path_factory.mktemp("papers")
     store = Store(root / "results")
@@ -56,7 +56,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for cell in some_cells():
         if cell not in todo.setdefault(cell.model, []):
             todo[cell.model].append(cell)
-    options = DataOptions(root / "data", judge="rule")
+    options = DataOptions(mini_data, judge="rule")
     names = {name for cells in todo.values() for cell in cells for name in cell.data or ()}
     datasets = {name: BENCHMARKS.get(name)(options) for name in sorted(names)}
     for model, cells in todo.items():

@@ -33,10 +33,9 @@ def test_every_sweep_can_be_shown_without_its_models(
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """One planner for all tables: its stand-ins are drawn once."""
-    folder = tmp_path_factory.mktemp("plans")
-    return Sweep(RunSettings(output=folder / "results", data_dir=folder / "data"))
+def sweep(tmp_path_factory: pytest.TempPathFactory, mini_data: Path) -> Sweep:
+    """One planner for all tables: its stand-ins are read once."""
+    return Sweep(RunSettings(output=tmp_path_factory.mktemp("plans") / "results", data_dir=mini_data))
 
 
 @tables
@@ -53,11 +52,14 @@ def test_a_plan_has_every_benchmark_of_every_run(name: str, sweep: Sweep) -> Non
         assert len({item.identity for item in planned}) < len(planned)
 
 
-def test_a_whole_sweep_runs_on_stand_ins_and_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name = "zspaprune-table3"
-    assert main(["sweep", str(TABLES / f"{name}.yaml"), "--mini", "--limit", "1", *folders(tmp_path)]) == 0
+def test_a_whole_sweep_runs_on_stand_ins_and_is_compared(
+    tmp_path: Path, mini_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, output = "zspaprune-table3", str(tmp_path / "results")
+    words = ["--mini", "--limit", "1", "--output", output, "--data-dir", str(mini_data)]
+    assert main(["sweep", str(TABLES / f"{name}.yaml"), *words]) == 0
     capsys.readouterr()
-    assert main(["compare", "--paper", name, "--mini", "--output", str(tmp_path / "results")]) == 0
+    assert main(["compare", "--paper", name, "--mini", "--output", output]) == 0
     told = capsys.readouterr().out
     assert "run: 3 of 3" in told
     assert "to run the rest" not in told
