@@ -30,8 +30,8 @@ from ._transprune import RELEASES, SMALL, share
         "`pyramiddrop`).",
         "Release: counts are rounded instead of floored. Transitions are shares of each prompt, not of a batch.",
         "Release: several images and grouped-query attention work.",
-        "Ours: norms after attention and MLP, which some decoders have, are not part of them. Linear attention counts "
-        "as attention.",
+        "Release: it is for LLaVA's decoder; here norms after attention and MLP, which others have, belong to neither, "
+        "and linear attention counts as attention.",
     ],
     releases=RELEASES,
 )

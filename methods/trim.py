@@ -20,8 +20,7 @@ from ._question import Text, relevance
     code="FreedomIntelligence/TRIM",
     deviations=[
         "Paper: the number of tokens is the budget, the mean token included, unless `adaptive`.",
-        "Paper: similarities are products, not cosines, and those with the smallest stay, as released: CLIP relates "
-        "patches to text the wrong way round.",
+        "Paper: similarities are products, and the smallest stay, as released.",
         "Paper: a checkpoint without the vision tower's text tower is refused. `text=llm` compares projected tokens "
         "with the mean embedding of the question, and the largest products stay; this is ours.",
         "Release: the share of `adaptive` is that of an image; there it is one for all tiles and images of a batch. No "
@@ -30,6 +29,10 @@ from ._question import Text, relevance
         "positions are kept (`positions=compact` renumbers as released). It is not rounded to float16.",
         "Release: one budget per image, not per tile (`scope=tile`).",
     ],
+    releases={
+        "test_releases_2026.test_trim_keeps_what_is_least_like_the_question": "Similarities to the question are "
+        "products, not cosines, and the smallest stay: CLIP relates patches to text the wrong way round.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class TRIM(PreLLM):

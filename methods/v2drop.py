@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-from torch.linalg import vector_norm
+from torch import Tensor, pairwise_distance
 
 from uniprune.pruning.fields import NonNegative, Share
 from uniprune.pruning.functional import at_least_float32, top_k
@@ -31,7 +30,7 @@ from ._cuts import Cuts
         "prompt for the image. Differences are taken in float32.",
         "Release: Qwen2-VL's copy cuts before layers 3, 16 and 22 of 28 to 1/4, 1/80 and one token: `layers=[3,16,22] "
         "left=[0.25,0.0125,0]`.",
-        "Ours: where a decoder adds visual features to the output of a layer (deepstack), they count as change.",
+        "Release: it has no copy for decoders that add visual features after layers (deepstack); here they are change.",
     ],
     releases={
         "test_releases_2026.test_a_ratio_of_nothing_leaves_v2drop_a_token": "A ratio of 0 leaves one token: visual "
@@ -59,7 +58,7 @@ class V2Drop(Cuts):
         return [Look(layer - 1) for layer in layers]
 
     def look(self, passage: Passage) -> Tensor:
-        return vector_norm(at_least_float32(passage.leaving) - at_least_float32(passage.entering), dim=-1)
+        return pairwise_distance(at_least_float32(passage.leaving), at_least_float32(passage.entering), eps=0)
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(view.seen[-1], keep)

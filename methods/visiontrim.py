@@ -24,8 +24,7 @@ from ._visiontrim import complemented, dominance
     code="hanxunyu/VisionTrim",
     deviations=[
         "Paper: the half in the tower only, as released: pruning in the language model is commented out there.",
-        "Paper: token affinity and adaptive weights are left out: the release overwrites them by half of the CLS "
-        "attention and half of the attention received.",
+        "Paper: token affinity and adaptive weights are left out, as the release overwrites them.",
         "Paper: the question is compared in the language model's space, projected tokens with input embeddings as in "
         "MMTok, since no checkpoint carries CLIP's text tower; tokens are merged there, too. This is ours "
         "(`text=tower` is the release, refused where there is no text tower).",
@@ -35,6 +34,11 @@ from ._visiontrim import complemented, dominance
         "positions are kept (`positions=compact` renumbers as released).",
         "Release: one budget per image; its code for LLaVA-NeXT's tiles does not work (`scope=tile`).",
     ],
+    releases={
+        "test_releases_2026.test_features_have_no_effect_on_dominant_tokens_of_visiontrim": "Its local half is thrown "
+        "away: affinity to neighbours and adaptive weights are computed, then overwritten by half of the CLS "
+        "attention and half of the attention received.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class VisionTrim(PreLLM):

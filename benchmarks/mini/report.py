@@ -28,7 +28,19 @@ SINGLE = (
     "cdpruner dart divprune fastv fitprune fopru gprune mustdrop pooling prumerge prumerge+ pyramiddrop sparsevlm "
     "sparsevlm-v1 sparsevlm-v2 visionzip vispruner vtw zspaprune"
 )
-UNMEASURED = "dart-embeddings", "evs", "fastvid", "flashvid", "hiprune", "holov", "mmtok", "priortr", "scope", "vidcom2"
+UNMEASURED = (
+    "cdpruner-blocks",
+    "dart-embeddings",
+    "evs",
+    "fastvid",
+    "flashvid",
+    "hiprune",
+    "holov",
+    "mmtok",
+    "priortr",
+    "scope",
+    "vidcom2",
+)
 COMPOSED = (
     "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
 )

@@ -15,7 +15,7 @@ from tests.helpers.golden_cases import Case, golden, same
 from tests.helpers.oracles import deepstack_rows, dropped_by, merged_inputs, physically_short
 from tests.helpers.pruners import generate
 from tests.helpers.tiny import IMAGE, VIDEO, build, inputs, small
-from uniprune.engine import prune
+from uniprune.engine import PromptInfo, prune
 from uniprune.engine.served_positions import vllm_positions
 from uniprune.engine.token_map import Tokens
 from uniprune.errors import UnsupportedError
@@ -148,3 +148,17 @@ def test_other_families_refuse_by_name(family: str) -> None:
         prune(build(family), RandomPre(ratio=0.5, positions="vllm")),
     ):
         pass
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_question_on_a_prefix_gets_the_ids_of_the_whole_prompt(family: str) -> None:
+    model, tiny = build(family), small(family)
+    x = tiny.batch([tiny.prompt(torch.Generator().manual_seed(0), [(7, 2)], question=9)])
+    start = {name: one[:, :-6] if one.shape[:2] == x["input_ids"].shape else one for name, one in x.items()}
+    with prune(model, First(ratio=0.25, positions="vllm")) as session:
+        session.samples = (PromptInfo("a"),)
+        found = generate(model, session.prefix(start).continued(x["input_ids"][:, -6:]), 4)
+        session.samples = (PromptInfo("a"),)
+        want = generate(model, x, 4)
+    assert torch.equal(found[0], want[0])
+    torch.testing.assert_close(found[1], want[1], atol=2e-4, rtol=1e-3)

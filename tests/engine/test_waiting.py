@@ -75,7 +75,7 @@ def engine(files: Sequence[str]) -> bool:
     [
         (NoPruning(), 0),
         (DivPrune(ratio=1.0), 0),
-        (RandomPre(ratio=0.5), 2),
+        (RandomPre(ratio=0.5), 1),
         (DivPrune(ratio=0.5), 2),
         (FastV(ratio=0.5), 2),
         (Merge(ratio=0.5), 2),
@@ -143,7 +143,8 @@ def test_nothing_waits_while_layers_are_queued(
     before, queued, end = marks
     grid = int(family.startswith("qwen"))  # sizes of the images, which the tower itself reads
     assert (before, queued - before - grid) == (1, inside)
-    assert end - queued == (0 if inside else len(pruner.schedule(len(adapter.layers))))
+    on_host = inside or isinstance(pruner, RandomPre)
+    assert end - queued == (0 if on_host else len(pruner.schedule(len(adapter.layers))))
 
 
 def test_reports_wait_when_they_are_read() -> None:

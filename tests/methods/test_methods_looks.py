@@ -20,7 +20,7 @@ def rows(entering: Tensor, leaving: Tensor) -> Tensor:
 
 
 def test_layers_after_a_cut_weigh_more_in_transprune() -> None:
-    """The same tokens, half of which have gone: the others' transitions double."""
+    """The same tokens, half of which have gone: by `TransPrune.look` the others' transitions double."""
     generator = torch.Generator().manual_seed(0)
     entering, leaving = torch.randn(2, 6, 8, generator=generator).repeat(1, 2, 1)
     torch.testing.assert_close(rows(entering[:6], leaving[:6]), 2 * rows(entering, leaving)[:6])

@@ -1,4 +1,4 @@
-"""What merging methods for video do in their exact reading, in runs of frames and in chains."""
+"""Merging methods for video: their exact reading, runs of frames, chains of tokens."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from uniprune.pruning.view_batch import ViewBatch
 N, KEEP, META = 576, 64, torch.device("meta")
 MOST = {
     "cdpruner": 30,
+    "cdpruner-blocks": 60,
     "dart": 65,
     "divprune": 13,
     "fastv": 5,
@@ -42,9 +43,10 @@ MOST = {
 MORE = {"gprune": 1, "hiprune": 1, "mmtok": 26, "zspaprune": 2}
 """More kernels per prompt: ZSPAPrune and MMTok read texts of any length, HiPrune grids of any size, G-Prune bounds the
 memory of its rows."""
-ELSEWHERE = {"random-pre", "random-intra", "vispruner", "sparsevlm", "holov", "priortr"}
+ELSEWHERE = {"random-pre", "random-intra", "vispruner", "sparsevlm", "holov", "priortr", "v2drop", "cdpruner-blocks"}
 """Draws, and HoloV's shares, are made on the CPU; VisPruner's rounds are one kernel; SparseVLM's clusters depend on
-values, and PriorTR's rows on the length of each question."""
+values, and PriorTR's rows on the length of each question; V2Drop ranks what a layer has
+changed, CDPruner's blocks are CDPruners."""
 VIEWS = ("view", "transpose", "unsqueeze", "expand", "slice", "select", "diagonal", "unbind", "split_with_sizes")
 VIEWS = (*VIEWS, "alias", "permute", "detach", "squeeze", "t", "_unsafe_view")
 

@@ -5,6 +5,8 @@ A release's rule is written out here, and compared with the method.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -65,3 +67,24 @@ def test_released_shares_are_far_from_their_names(methods: Methods) -> None:
         tokens, whole = sizes((small.height, small.width))[2], sizes((height, width))[2]
         shares[height, k] = round(tokens / whole * k**2, 2)
     assert shares == {(336, 5): 0.69, (336, 10): 2.78, (2448, 2): 3.39, (4000, 2): 4.06}
+
+
+def test_features_have_no_effect_on_dominant_tokens_of_visiontrim(methods: Methods) -> None:
+    """Affinity to neighbours and adaptive weights are computed, then overwritten by two kinds of attention."""
+    received, cls = drawn(144, seed=1).softmax(0), drawn(144, seed=2).softmax(0)
+    score = 0.5 * cls / cls.norm() + 0.5 * received / received.norm()
+    for seed in range(3):
+        tower = Tower(features=drawn(144, 16, seed=seed), from_others=received, importance=cls)
+        view = make_view(drawn(144, 16, seed=seed + 9), vision=tower, prompt=drawn(5, 16, seed=seed))
+        kept = methods("visiontrim")().select(view, 32).indices[:24]
+        assert kept.tolist() == score.topk(24).indices.sort().values.tolist()
+
+
+def test_trim_keeps_what_is_least_like_the_question(methods: Methods) -> None:
+    """By products: of two patches in one direction away from the question the longer one is first."""
+    projected = torch.tensor([[3.0, 0], [0, 1], [-1, 0], [-2, 1], [1, 1], [0.5, 0]])
+    texts = SimpleNamespace(summary=torch.tensor([1.0, 0]), project=lambda x, normed=False: projected)
+    tower = Tower(features=drawn(6, 4))
+    tower.text_tower = lambda: texts
+    kept = [methods("trim")().select(make_view(drawn(6, 4), vision=tower), keep).indices[:-1] for keep in (2, 3)]
+    assert [one.tolist() for one in kept] == [[3], [2, 3]]

@@ -35,6 +35,11 @@ def test_values_mean_what_they_say(text: str, value: Any) -> None:
     assert repr(parsed) == repr(value), "of the same types"
 
 
+def test_a_value_that_is_changed_is_not_read_again() -> None:
+    parse_yaml("a: [1]")["a"].append(2)
+    assert parse_yaml("a: [1]") == {"a": [1]}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

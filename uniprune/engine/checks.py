@@ -112,7 +112,7 @@ def _check_tower(adapter: ModelAdapter, pruner: Pruner, stage: Stage | None) -> 
         )
 
 
-def check_shareable(stages: Iterable[Stage]) -> None:
+def check_encodable(stages: Iterable[Stage]) -> None:
     """Refuse to encode images for several methods with a tower that drops patches.
 
     Raises:

@@ -129,10 +129,9 @@ def dropped_on_device(arriving: StageInput, decided: Decided, prompts: Sequence[
     chosen = [to_device(answer.indices.long(), device).clamp(0, groups.total - 1) for groups, answer in decided]
     ordered = [own.sort(1).values for own in chosen]
     survivors = [groups.survivors(own) for groups, own in zip(together, ordered, strict=True)]
-    known = KnownColumns.of(together, now, gone, copies)
+    known, counts = KnownColumns.of(together, now, gone, copies), list[Tensor]()
     if known is not None:
-        columns, counts = known.chosen(ordered, together, device), []
-        index = columns
+        columns = index = known.chosen(ordered, together, device)
     else:
         columns, index, counts = found_columns(together, survivors, now, gone, lengths, copies, device)
     choices, (found, *sizes) = sent_to_host([answer for _, answer in decided], index, *counts)

@@ -39,7 +39,10 @@ class Survivors:
     @cached_property
     def positions(self) -> Tensor:
         """Un-pruned positions, counted through the batch."""
-        return self.cells + sent(self.firsts, self.cells.device) if self.listed is None else self.listed
+        if self.listed is None:
+            assert self.firsts is not None
+            return self.cells + sent(self.firsts, self.cells.device)
+        return self.listed
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from uniprune.engine.checks import check_arguments, check_mode, check_shareable, checked_stages, in_tower
+from uniprune.engine.checks import check_arguments, check_encodable, check_mode, checked_stages, in_tower
 from uniprune.engine.compaction import forget, recall
 from uniprune.engine.decode import Decode
 from uniprune.engine.encoder_arguments import EncoderArguments
@@ -165,7 +165,7 @@ class Session:
         Raises:
             UnsupportedError: the method drops patches inside the tower.
         """
-        check_shareable(self._stages.values())
+        check_encodable(self._stages.values())
         features = encode(self._adapter, visual)
         capture, self._vision, self._tower.capture, self._calls = self._tower.capture, None, None, []
         assert capture is not None  # the tower has just run

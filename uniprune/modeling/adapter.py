@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from uniprune.modeling.context import layer_kinds, reusing_layers, rotary_kind, rotary_positions
 from uniprune.modeling.image_grouping import Grouping, one_run
 from uniprune.modeling.image_layout import ImageLayout
-from uniprune.modeling.input_forms import ImageSizes
+from uniprune.modeling.image_sizes import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.random_images import RandomImages
@@ -27,7 +27,7 @@ from uniprune.pruning.view import Grid, TowerLayer
 
 Span = tuple[int, int]
 TextAfter = Literal["width", "kept", "unpruned"]
-"""Where text goes on: the grid's width after an image's first id, after the ids that are left of it, or after all."""
+"""A place where text goes on: the grid's width after an image's first id, after the ids left of it, or after all."""
 Tried = Mapping[str, Sequence[str]]
 """Part of a model -> kinds of it."""
 USUAL: Tried = {"rotary positions": ("default",), "feature layers": ("one",), "feature strategy": ("default",)}

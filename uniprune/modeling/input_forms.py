@@ -8,39 +8,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.image_settings import with_settings
-from uniprune.pruning.input_stage import Form, Forms, Size, largest_grids
+from uniprune.pruning.input_stage import Form, Size, largest_grids
 
 STEPS = 64
 """Sizes of an image, from whole to 1 / STEPS of its sides, that are tried where a processor cuts it up."""
-
-
-class ImageSizes:
-    """The part of a model's adapter that input stages need; by default they are refused."""
-
-    def input_forms(self, processor: Any, images: int) -> Forms:
-        """Return the forms in which images of a prompt can be encoded.
-
-        Args:
-            processor: that of the prompt.
-            images: images of the prompt.
-
-        Raises:
-            UnsupportedError: the family, or this processor, does not describe them.
-        """
-        raise UnsupportedError(
-            f"the sizes in which {type(self).__name__} can encode an image are not described (input_forms), so images "
-            "cannot be resized to a budget; use a method that prunes, or a model of another family"
-        )
-
-    def any_size(self) -> AbstractContextManager[None]:
-        """Return a block inside which the tower takes images of the sizes in `input_forms`."""
-        return nullcontext()
 
 
 def check_processor(processor: Any, *kinds: str) -> None:

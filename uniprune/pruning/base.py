@@ -1,8 +1,8 @@
 """Base classes of pruning methods: frozen dataclasses with one pure decision, `select`.
 
 Every method is the same sentence: *before decoder layer K, keep these visual tokens*. `layer` is K; 0 means before the
-language model (ViT-only methods), larger means inside it; `uniprune.pruning.tower` has methods inside the vision tower. Methods never round, sort, touch a model or keep state: the
-engine requests exactly `keep` indices and does the rest.
+language model. `uniprune.pruning.tower` has methods inside the vision tower, `uniprune.pruning.input_stage` those that
+change images. Methods never round, sort, touch a model or keep state: the engine requests `keep` indices, no more.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ class Stage:
             first stage keeps the roundings of a long schedule from adding up.
         pruner: the method that decides.
         block: the first block of the vision tower that receives fewer tokens; None for a choice after the tower.
-        plan: of a method that merges inside blocks, the function that returns how many tokens each block merges, from
-            a tile's tokens, those that shall stay and the number of blocks.
+        plan: returns the tokens that each block merges, from a tile's tokens, those to keep and the number of blocks.
     """
 
     layer: int
@@ -81,8 +80,7 @@ class Pruner:
         ratio: share of the visual tokens to keep at the pruning point, in (0, 1]; 1 leaves the model untouched.
         layer: K, the first decoder layer that receives the pruned sequence.
         seed: seed of `view.generator`, mixed with the sample's id.
-        positions: "original" keeps every token's position ids; "compact" renumbers as if the prompt had been short;
-            "vllm" lets text continue after a pruned image of M-RoPE where vLLM does.
+        positions: "original" ids of all tokens; "compact", as in a short prompt; "vllm", which moves text after images.
         scope: tokens that share a ratio and a decision: those of each "image", of all images of a "prompt", of each
             "grid" of an image (frame of a clip), or of each "tile" that the vision tower encodes apart (as much of it
             as the prompt has).
@@ -283,9 +281,8 @@ class Compose(Pruner):
 
     def after_input(self) -> Pruner:
         """Return the other parts if the first changes images."""
-        if self.input_stage is None:
-            return self
-        return self.parts[1] if len(self.parts) == 2 else Compose(*self.parts[1:])
+        rest = self.parts if self.input_stage is None else self.parts[1:]
+        return Compose(*rest) if len(rest) > 1 else rest[0]
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """Return the parts' pruning points in order."""

@@ -14,6 +14,7 @@ from uniprune.engine import prune
 from uniprune.errors import UserError
 from uniprune.modeling.adapter import USUAL, ModelAdapter
 from uniprune.modeling.catalog import catalog
+from uniprune.modeling.image_sizes import ImageSizes
 from uniprune.modeling.tiny import tiny_model
 from uniprune.pruning.base import Pruner
 from uniprune.registry import MODELS, Entry
@@ -66,12 +67,20 @@ def model_cards() -> str:
 
 
 def refusals(family: str) -> Iterator[tuple[str, str]]:
-    """Yield what a family's tiny model refuses, with the reason, by a prefill under every method and setting."""
+    """Yield what a family's tiny model refuses, with the reason, by a prefill under every method and setting.
+
+    Input stages have no prefill of their own: they are refused where no sizes of images are described.
+    """
     tiny = tiny_model(family)
     model = tiny.model()
     prompt = tiny.prompt(torch.Generator().manual_seed(0), [tiny.size])
+    described = type(tiny.adapter).input_forms is not ImageSizes.input_forms
     for label, pruner in tries():
+        if pruner.input_stage is not None and described:
+            continue
         try:
+            if pruner.input_stage is not None:
+                tiny.adapter.input_forms(None, 1)
             with prune(model, pruner), torch.no_grad():
                 model(**tiny.batch([prompt]))
         except UserError as error:

@@ -82,8 +82,9 @@ KINDS: dict[str, Callable[[Trial, Pruner], None]] = {
 
 
 def methods() -> dict[str, Pruner]:
-    """Return every method of this repository that prunes, at its defaults."""
-    return {entry.name: entry.target(ratio=RATIO) for entry in embedded() if entry.name != "none"}
+    """Return every method of this repository that prunes in a model, at its defaults."""
+    kinds = ("none", "input")
+    return {entry.name: entry.target(ratio=RATIO) for entry in embedded() if entry.target.kind not in kinds}
 
 
 def refusals(family: str, kind: str) -> Iterator[tuple[str, str]]:

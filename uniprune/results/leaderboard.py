@@ -227,7 +227,7 @@ def _notes(
         notes.append("No average: the run lacks a benchmark that another run of the same model has.")
     if any(row["net speed-up"] for row in rows):
         notes.append(
-            "net speed-up: un-pruned prefill / (prefill + method); net ceiling: what FLOPs alone would allow. Where the "
+            "net speed-up: un-pruned prefill / (prefill + method); net ceiling: what FLOPs alone allow. Where the "
             "vision tower had less to do, too, both include tower and projector."
         )
     notes += [note for group in groups if (note := untimed(group, comparison.baseline(group)))]

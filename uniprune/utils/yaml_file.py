@@ -12,8 +12,10 @@ file are strict.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,6 +119,12 @@ _Loader.add_constructor(PREFIX + "bool", lambda loader, node: node.value == "tru
 _Loader.add_constructor(PREFIX + "null", lambda loader, node: None)
 
 
+@lru_cache(maxsize=8)
+def _value(text: str) -> Any:
+    """Parse a text; every run reads the file of models several times, which takes 25 ms."""
+    return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+
+
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
@@ -124,7 +132,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: it is no YAML, or a part of it is not allowed; the message gives the line.
     """
     try:
-        return yaml.load(text, _Loader)  # _Loader is a SafeLoader
+        return copy.deepcopy(_value(text))
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         raise ValueError(f"{line}{error.problem or error.context}") from error
