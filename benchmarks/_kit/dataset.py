@@ -266,12 +266,8 @@ def _wording(items: Sequence[Mapping[str, Any]]) -> tuple[str | int, ...]:
     return tuple(str(item["value"]) if item["type"] == "text" else next(number) for item in items)
 
 
-_KINDS: Mapping[str, Literal["choice", "yes-no", "open", "own"]] = {
-    "MCQ": "choice",
-    "Y/N": "yes-no",
-    "VQA": "open",
-    "MCQ_MMMU_Pro": "own",
-}
+_KINDS: dict[str, Literal["choice", "yes-no", "open", "own"]]
+_KINDS = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open", "MCQ_MMMU_Pro": "own"}
 """VLMEvalKit's dataset types."""
 
 
