@@ -128,7 +128,7 @@ def test_ours_is_of_the_same_model_benchmark_method_and_measured_budget(
         assert ours[0][0].cell.value == 50
         low, high = ours[0][0].cell.interval or (0, 0)
         assert 30 < low < 50 < high < 70
-        assert "fastv on pope, 64.4 visual tokens, 60 rows, prompts=family" in ours[0][0].label
+        assert "fastv on pope, 64.4 visual tokens, 60 rows, protocol=site prompts=family " in ours[0][0].label
 
 
 def test_ours_is_in_the_printed_unit_and_of_shares(literature: Literature) -> None:
