@@ -12,7 +12,8 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from tests.helpers.records import dataset, run, tokens
-from uniprune.cli.main import main
+from uniprune.cli import discover
+from uniprune.cli.main import build_parser, main
 from uniprune.errors import UserError
 from uniprune.reports.printed.answer import Answer, answer
 from uniprune.reports.printed.data import Literature, read_literature
@@ -127,7 +128,7 @@ def test_ours_is_of_the_same_model_benchmark_method_and_measured_budget(
         assert ours[0][0].cell.value == 50
         low, high = ours[0][0].cell.interval or (0, 0)
         assert 30 < low < 50 < high < 70
-        assert "fastv on pope, 64.4 visual tokens, 60 rows, prompts=family" in ours[0][0].label
+        assert "fastv on pope, 64.4 visual tokens, 60 rows, protocol=site prompts=family " in ours[0][0].label
 
 
 def test_ours_is_in_the_printed_unit_and_of_shares(literature: Literature) -> None:
@@ -193,6 +194,13 @@ def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixtu
     assert "--method is about printed numbers; add --printed" in capsys.readouterr().err
     assert main(["compare", "--printed", "--paper", "fopru-table1"]) == 2
     assert "leave out --paper and --mini" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["cards"], ["cards", "--models", "page.md"], ["list", "models"], ["leaderboard"], ["compare"], []]
+)
+def test_other_commands_prepare_torch(words: list[str]) -> None:
+    assert build_parser(discover()).parse_args(words or ["run"]).imports_torch
 
 
 @pytest.mark.end_to_end

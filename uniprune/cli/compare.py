@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write every number as CSV")
     parser.add_argument("--mini", action="store_true", help="use the runs of `sweep --mini`, on embedded stand-ins")
     parser.add_argument(
-        "--printed", dest="models", action="store_false", help="numbers that papers print, side by side"
+        "--printed", dest="imports_torch", action="store_false", help="numbers that papers print, side by side"
     )
     printed = parser.add_argument_group("--printed")
     for name in ("method", "benchmark", "model"):
@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """List the tables, print one with our numbers, or answer what papers print."""
     asked = [f"--{name}" for name in (*FILTERS, "html") if getattr(options, name) is not None]
-    if not options.models:
+    if not options.imports_torch:
         if options.paper is not None or options.mini:
             raise UserError("--printed sets all papers side by side; leave out --paper and --mini")
         return _printed(options)

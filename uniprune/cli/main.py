@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _exit(f"error: the package {error.name} is missing; {NEEDED}", USER)
     options = build_parser(commands).parse_args(words)
     try:
-        if options.models or options.plugin:
+        if options.imports_torch or options.plugin:
             prepare(options.plugin, debug=options.debug)
         return int(commands[options.command].act(options))
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def build_parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
         metavar="FILE",
         help="Python file that registers methods, models or benchmarks",
     )
-    shared.set_defaults(models=True)  # False, as set by options that read data only, spares the import of torch
+    shared.set_defaults(imports_torch=True)  # False, as set by options that read data only, spares the import of torch
     shared.add_argument("--debug", action="store_true", help="show tracebacks and library messages")
 
     parser = argparse.ArgumentParser(

@@ -11,6 +11,7 @@ from uniprune.reports.printed.query import Group
 from uniprune.results.budgets import agree, visual_tokens
 from uniprune.results.comparison import RunComparison, SeedGroup
 from uniprune.results.records import RunRecord
+from uniprune.results.settings import all_settings
 from uniprune.results.table import ScoreCell
 
 SHARE = 0.02
@@ -43,12 +44,9 @@ class Measured:
     def label(self) -> str:
         """Method, benchmark, measured tokens, rows, and the settings that runs of one method differ in."""
         setup = self.group.setup
-        passed = [f"{name}={value}" for name, value in setup.method.passed.items()]
-        settings = [f"prompts={setup.prompts}", f"images={setup.images}", f"protocol={setup.protocol}", setup.dtype]
         tokens = "no visual tokens" if self.tokens is None else f"{self.tokens:.1f} visual tokens"
-        return ", ".join(
-            [f"{setup.method.name} on {self.benchmark}", tokens, f"{self.rows:,} rows", " ".join([*passed, *settings])]
-        )
+        named = f"{setup.method.name} on {self.benchmark}"
+        return f"{named}, {tokens}, {self.rows:,} rows, protocol={setup.protocol} {all_settings(self.group)}"
 
 
 class OurRuns:
