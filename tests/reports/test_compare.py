@@ -57,7 +57,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if cell not in todo.setdefault(cell.model, []):
             todo[cell.model].append(cell)
     options = DataOptions(root / "data", judge="rule")
-    datasets = {name: BENCHMARKS.get(name)(options) for cells in todo.values() for c in cells for name in c.data or ()}
+    names = {name for cells in todo.values() for cell in cells for name in cell.data or ()}
+    datasets = {name: BENCHMARKS.get(name)(options) for name in sorted(names)}
     for model, cells in todo.items():
         loaded = load(find_model(model), place("auto", "auto", "cpu"))
         for cell in cells:

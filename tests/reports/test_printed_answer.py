@@ -179,9 +179,18 @@ def test_the_command_fits_80_columns(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "ours: no stored run" in text
 
 
+def test_the_docs_have_the_figures_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--printed"]) == 0
+    shown = capsys.readouterr().out.partition("10,160 numbers")
+    figures = re.findall(r"\d[\d,]*(?= suspect|; | inside| outside| without)", " ".join(shown[2].split()))
+    assert len(figures) == 5
+    docs = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert [figure for figure in ["10,160", *figures] if figure not in docs] == []
+
+
 def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--method", "fastv"]) == 2
-    assert "--method chooses among printed numbers; add --printed" in capsys.readouterr().err
+    assert "--method is about printed numbers; add --printed" in capsys.readouterr().err
     assert main(["compare", "--printed", "--paper", "fopru-table1"]) == 2
     assert "leave out --paper and --mini" in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """Print each finding with its verdict and tests, the surest first, or with the command that adds its runs."""
     from uniprune.reports.findings import FINDINGS, Study, pairs_csv
-    from uniprune.results.budgets import budget_notes
+    from uniprune.results.budgets import budget_groups, budget_notes
     from uniprune.results.few import few_notes
     from uniprune.results.left_out import left_out_notes
 
@@ -50,7 +50,7 @@ def act(options: argparse.Namespace) -> int:
         say(note)
     say("Differences of average scores (0-100) with 95 % intervals; p is Holm-corrected within a finding, * below 5 %.")
     groups = study.comparison.groups
-    for note in (*budget_notes(groups), *few_notes(groups, study.comparison), *left_out_notes(groups)):
+    for note in (*budget_notes(budget_groups(groups)), *few_notes(groups, study.comparison), *left_out_notes(groups)):
         say(note)
     if options.pairs is not None:
         write(options.pairs, pairs_csv(study))

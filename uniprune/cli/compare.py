@@ -9,8 +9,8 @@ from uniprune.errors import UserError
 from uniprune.utils.console import say, write
 
 HELP = "compare stored runs with the tables of papers"
-PRINTED = ("method", "benchmark", "model", "tokens", "ratio", "html")
-"""Options that only `--printed` has."""
+FILTERS = ("method", "benchmark", "model", "tokens", "ratio")
+"""Options that choose among printed numbers."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +32,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """List the tables, print one with our numbers, or answer what papers print."""
-    asked = [f"--{name}" for name in PRINTED if getattr(options, name) is not None]
+    asked = [f"--{name}" for name in (*FILTERS, "html") if getattr(options, name) is not None]
     if not options.models:
         if options.paper is not None or options.mini:
             raise UserError("--printed sets all papers side by side; leave out --paper and --mini")
-        return _printed(options, bool(asked))
+        return _printed(options)
     if asked:
-        raise UserError(f"{', '.join(asked)} chooses among printed numbers; add --printed")
+        raise UserError(f"{', '.join(asked)} is about printed numbers; add --printed")
     return _paper(options)
 
 
@@ -55,7 +55,7 @@ def _paper(options: argparse.Namespace) -> int:
     return 0
 
 
-def _printed(options: argparse.Namespace, asked: bool) -> int:
+def _printed(options: argparse.Namespace) -> int:
     """Print what papers print, and write the requested files."""
     from uniprune.reports.printed.answer import answer
     from uniprune.reports.printed.data import read_literature
@@ -65,12 +65,15 @@ def _printed(options: argparse.Namespace, asked: bool) -> int:
     from uniprune.results.store import Store
 
     literature = read_literature()
-    if not asked and options.csv is None:
+    filters = {name: getattr(options, name) for name in FILTERS}
+    chosen = any(value is not None for value in filters.values())
+    if not chosen:
         show_sources(literature)
-        return 0
-    question = Question(options.method, options.benchmark, options.model, options.tokens, options.ratio)
-    found = answer(question, list(Store(options.output).records(say)), literature)
-    show_answer(found)
+        if options.csv is options.html is None:
+            return 0
+    found = answer(Question(**filters), list(Store(options.output).records(say)), literature)
+    if chosen:
+        show_answer(found)
     for path, content in ((options.csv, found.csv), (options.html, lambda: page(found))):
         if path is not None:
             write(path, content())

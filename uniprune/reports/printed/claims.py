@@ -32,7 +32,7 @@ class Claim:
 
     @property
     def verdict(self) -> Literal["inside", "outside", "single"]:
-        """Where the lead lies: inside the spread, outside, or with no other source to set it against."""
+        """The place of the lead: inside the spread, outside, or with no second source to set it against."""
         if self.spread is None:
             return "single"
         return "inside" if self.lead <= self.spread + 1e-9 else "outside"

@@ -141,7 +141,7 @@ class PrintedTable(_Described):
     rows: Literal["all", "part"]
     """Rows of the benchmarks that scores are of; `remark` names a part."""
     budgets: Literal["tokens", "share", "TFLOPs", "other"]
-    """What a budget counts: visual tokens, a share of them in %, computation, or several things at once."""
+    """Unit of budgets: visual tokens, a share of them in %, computation, or several things at once."""
     unpruned_tokens: Literal["", "576", "1024", "1296", "2880"]
     """Visual tokens of the un-pruned model, where budgets are tokens."""
     average: Literal["", "mean", "mean of ratios", "unknown"]
@@ -149,7 +149,7 @@ class PrintedTable(_Described):
     over: str
     """Benchmarks of the means, separated by blanks; empty for all of the row."""
     mme_divisor: str
-    """What MME is divided by in a mean of scores; empty without MME."""
+    """Divisor of MME in a mean of scores; empty without MME."""
     baseline: str
     """Budget of the un-pruned row that counts, where a table has several; exceptions follow as "; budget: baseline"."""
 

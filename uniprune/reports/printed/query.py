@@ -15,7 +15,7 @@ RATIO_TOLERANCE = 0.0006
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of the literature; None asks for all.
+    """A question to the literature; None asks for all.
 
     Attributes:
         method: a printed name or one of ours.

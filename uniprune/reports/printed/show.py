@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from uniprune.reports.printed.answer import Answer
-from uniprune.reports.printed.claims import Claim
+from uniprune.reports.printed.claims import Claim, claims
 from uniprune.reports.printed.data import Literature, Value
 from uniprune.reports.printed.query import Group
 from uniprune.utils.console import say, stdout
@@ -41,6 +41,7 @@ def show_sources(literature: Literature) -> None:
         table.add_row(source.paper, name, source.text, f"{numbers[name]}", f"{copies[name]}", f"{doubted[name]}")
     _print(table)
     say(f"{numbers.total():,} numbers; {copies.total():,} copied, {doubted.total():,} suspect")
+    _say_claims(claims(literature, literature.values))
     say(f"ask, for example:\n  {PROGRAM} compare --printed --method NAME --benchmark NAME --tokens 64")
 
 
@@ -162,9 +163,10 @@ def _show_claims(found: Sequence[Claim]) -> None:
 def _say_claims(found: Sequence[Claim]) -> None:
     """Print how many claims lie inside the spread."""
     kinds = Counter(claim.verdict for claim in found)
+    inside, outside, single = (f"{kinds[kind]:,}" for kind in ("inside", "outside", "single"))
     _wrapped(
-        f'claims "A beats B by x" with A the own method of the paper: {len(found)}; {kinds["inside"]} inside the '
-        f"spread of what papers print for A or B, {kinds['outside']} outside, {kinds['single']} without second source"
+        f'claims "A beats B by x" with A the own method of the paper: {len(found):,}; {inside} inside the spread of '
+        f"what papers print for A or B, {outside} outside, {single} without second source"
     )
 
 
