@@ -40,7 +40,8 @@ DIFFERENCES: dict[str, dict[str, str]] = {
     "ocrbench": dict.fromkeys(("{right}", "{text}", "{lower}", "{upper}"), NUMBER),
     "textvqa": {"007": NUMBER},
     "mia-bench": {"1e3": NUMBER},  # as "1000.0", which begins like a list
-    **dict.fromkeys(("mathvision", "mathvision-mini"), {"{wrong}": NAME}),
+    "mathvision": {"{wrong}": NAME},
+    "mathvision-mini": {"{wrong}": NAME},
     "realworldqa": {"None": MISSING},  # it finds the options "No" and "one" in that word
 }
 """Benchmark -> form of reply -> why the two scores differ."""
