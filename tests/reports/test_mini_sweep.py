@@ -43,6 +43,9 @@ def test_a_plan_has_every_benchmark_of_every_run(name: str, sweep: Sweep) -> Non
     """Rows of a table that differ in their benchmark only are one run with all of them."""
     cells = [dataclasses.replace(cell, limit=1) for cell in read_stand_ins().sweep(read_table(name).sweep).cells()]
     planned = [item for cell in cells for item in sweep.plan([cell])]
+    if name == "vidcom2-qwen3-vl":  # the tiny model of its family shows images only
+        assert all(item.failure and "no placeholder for a video" in item.failure.message for item in planned)
+        return
     assert all(item.failure is None for item in planned)
     expected = {(item.identity, benchmark) for item in planned for benchmark in item.rows}
     found = [(item.identity, benchmark) for item in sweep.plan(cells) for benchmark in item.rows]
