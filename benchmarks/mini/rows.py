@@ -90,7 +90,7 @@ def among_equal_budgets(table: Sequence[dict[str, str]]) -> list[dict[str, str]]
     for row in table:
         random = rival(row, table)
         apart = random is not None and not of_equal_budget(row, random)
-        found.append({**row, **{name: "" for name in ("random", "low", "high") if apart and name in row}})
+        found.append(row | dict.fromkeys([name for name in ("random", "low", "high") if apart and name in row], ""))
     return found
 
 
