@@ -86,11 +86,12 @@ def of_equal_budget(row: Mapping[str, str], random: Mapping[str, str]) -> bool:
 
 def among_equal_budgets(table: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the rows, without the difference to random pruning where it kept another number of visual tokens."""
-    found = []
+    found: list[dict[str, str]] = []
     for row in table:
         random = rival(row, table)
         apart = random is not None and not of_equal_budget(row, random)
-        found.append(row | dict.fromkeys([name for name in ("random", "low", "high") if apart and name in row], ""))
+        gone = [name for name in ("random", "low", "high") if apart and name in row]
+        found.append({**row, **dict.fromkeys(gone, "")})
     return found
 
 
