@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from uniprune.results.budgets import budget_notes, fields, site, visual_tokens
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
 from uniprune.results.few import few_notes
+from uniprune.results.hard_accuracy import HardRows
+from uniprune.results.hard_columns import hard_cells, hard_columns, hard_notes
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import USUAL_FRAMES, RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
@@ -33,9 +35,11 @@ class Leaderboard(ResultTable):
     Attributes:
         comparison: the estimates in it, which `only` uses again.
         doubts: notes on stored files that are left out or in doubt.
+        hard: the scores on hard and easy rows.
     """
 
     comparison: RunComparison = field(kw_only=True, repr=False, compare=False)
+    hard: HardRows = field(kw_only=True, repr=False, compare=False)
     doubts: Sequence[str] = field(default=(), kw_only=True, repr=False, compare=False)
 
     def only(self, identities: Collection[str | None]) -> Leaderboard:
@@ -47,7 +51,7 @@ class Leaderboard(ResultTable):
             identities: of runs; None, the identity of a planned run that failed, is that of none.
         """
         groups = [group for group in self.comparison.groups if any(run.identity in identities for run in group.runs)]
-        return _leaderboard(self.comparison, groups, self.doubts)
+        return _leaderboard(self.hard, groups, self.doubts)
 
 
 def leaderboard(
@@ -68,21 +72,29 @@ def leaderboard(
             the table's notes.
     """
     comparison = RunComparison(records, fidelity)
-    return _leaderboard(comparison, comparison.groups, doubts)
+    return _leaderboard(HardRows(comparison), comparison.groups, doubts)
 
 
-def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup], doubts: Sequence[str]) -> Leaderboard:
+def _leaderboard(hard: HardRows, groups: Sequence[SeedGroup], doubts: Sequence[str]) -> Leaderboard:
     """Return the table of some groups of a comparison."""
+    comparison = hard.comparison
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.datasets))
     names.sort(key=lambda name: (_suite(groups, name), name))
     covered: dict[str, set[str]] = defaultdict(set)
     for group in groups:
         covered[group.setup.weights].update(group.scores)
     ranks = _ranks(comparison, [group for group in groups if covered[group.setup.weights] == set(group.scores)])
-    rows = [_row(group, comparison, covered[group.setup.weights], ranks.get(id(group))) for group in groups]
+    rows = [
+        _row(group, comparison, covered[group.setup.weights], ranks.get(id(group))) | hard_cells(hard, group)
+        for group in groups
+    ]
     rows.sort(key=lambda row: (str(row["model"]), -_number(row["ratio"]), str(row["method"]), str(row["seed"])))
-    notes = (*_notes(groups, comparison, rows), *dict.fromkeys(doubts))  # after the rows, which may add doubts
-    return Leaderboard((*LEAD, *names, *TAIL), rows, notes, names, comparison=comparison, doubts=doubts)
+    parts = hard_columns(hard, groups)
+    # after the rows, which may add doubts
+    notes = (*_notes(groups, comparison, rows), *hard_notes(hard, groups), *dict.fromkeys(doubts))
+    shown = (*LEAD, *names, *TAIL, *parts)
+    known = [part for part in parts if part.endswith("known")]
+    return Leaderboard(shown, rows, notes, names, known, comparison=comparison, hard=hard, doubts=doubts)
 
 
 def _suite(groups: Sequence[SeedGroup], name: str) -> str:
