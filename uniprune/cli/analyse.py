@@ -60,13 +60,13 @@ def act(options: argparse.Namespace) -> int:
         return print_power(options, records)
     if options.discordance is not None:
         raise UserError("--discordance is of --power; add --power ROWS")
-    if options.margin <= 0:
+    if options.margin is not None and options.margin <= 0:
         raise UserError(f"--margin {options.margin:g} must be above 0: points within which two scores count as equal")
     if not records:
         raise UserError(
             f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
         )
-    study = Study(records, options.margin)
+    study = Study(records) if options.margin is None else Study(records, options.margin)
     for examine in FINDINGS:
         finding = examine(study)
         say(finding.claim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -21,14 +20,12 @@ class Pair:
     """Two methods of equal budget on one benchmark.
 
     Attributes:
-        model: its name.
         weights: those of the model.
         difference: of their scores.
         rows: scored.
         differ: share of items on which their credits differ, of their first seeds.
     """
 
-    model: str
     weights: str
     difference: Estimate
     rows: int
@@ -54,7 +51,7 @@ class Power:
     basis: str
 
     def __str__(self) -> str:
-        """Return `9000 rows show 1.1 points between two methods, 1.6 between any two of 8 pairs (…)`."""
+        """Return `9000 rows show 1.1 points between two methods, 1.6 as one of 28 pairs (…)`."""
         if self.one is None:
             return f"{self.rows} rows show no difference between two methods ({self.basis})"
         shown = f"{self.rows} rows show {self.one:.1f} points between two methods"
@@ -73,17 +70,15 @@ class PowerAnalysis:
 
     def __init__(self, study: Study | None, assumed: float | None = None) -> None:
         self._study, self._assumed = study, assumed
-        self._pairs: dict[str, list[Pair]] | None = None
+        self._pairs: dict[str, list[Pair]] = {}
 
-    @property
-    def measured(self) -> dict[str, list[Pair]]:
-        """Benchmark -> pairs of stored methods."""
-        if self._pairs is None:
-            self._pairs = defaultdict(list)
-            if self._study is not None and self._assumed is None:
-                for one, other, name in self._study.duels():
-                    self._pairs[name].append(_pair(self._study, one, other, name))
-        return self._pairs
+    def pairs(self, name: str) -> list[Pair]:
+        """Return the pairs of stored methods on a benchmark, none where the discordance is assumed."""
+        if name not in self._pairs:
+            study = self._study if self._assumed is None else None
+            duels = study.duels([name]) if study else []
+            self._pairs[name] = [_pair(study, one, other, name) for one, other, _ in duels if study]
+        return self._pairs[name]
 
     def on(self, name: str, rows: int, pairs: int, weights: str | None = None) -> Power:
         """Return the power of some rows of a benchmark.
@@ -94,7 +89,7 @@ class PowerAnalysis:
             pairs: comparisons that p values will be corrected for.
             weights: of the model; pairs of other models are used only if none of it is stored.
         """
-        found = self.measured.get(name, [])
+        found = self.pairs(name)
         own = [pair for pair in found if pair.weights == weights]
         level = LEVEL / max(1, pairs)
         if not found:
@@ -117,14 +112,15 @@ def _pair(study: Study, one: SeedGroup, other: SeedGroup, name: str) -> Pair:
     items = list(credits[0])
     differ = sum(credits[0][item] != credits[1].get(item) for item in items) / max(1, len(items))
     rows = max(score.rows for score in scores if score)
-    return Pair(one.runs[0].model.name, one.setup.weights, study.difference(one, other, name), rows, differ)
+    return Pair(one.setup.weights, study.difference(one, other, name), rows, differ)
 
 
 def _middle(pairs: Sequence[Pair], rows: int, level: float) -> float | None:
-    """Return the median over pairs; None if none of them can show a difference."""
+    """Return the median over pairs that can be tested; None if there is none, or if it is off the scale."""
     each = [detectable_on(pair.difference, rows / pair.rows, level) for pair in pairs]
-    known = [value for value in each if value is not None and value <= 100]
-    return median(known) if known else None
+    known = [value for value in each if value is not None]
+    found = median(known) if known else None
+    return found if found is not None and found <= 100 else None
 
 
 def _span(values: Sequence[float]) -> str:
@@ -149,6 +145,6 @@ def power_lines(study: Study | None, rows: Sequence[int], assumed: float | None 
         scored = {
             group.scores[name].rows - group.scores[name].left_out for group in study.pruned if name in group.scores
         }
-        pairs = len(analysis.measured.get(name, ())) or 1
+        pairs = len(analysis.pairs(name)) or 1
         lines += [f"{name}: {analysis.on(name, count, pairs)}" for count in sorted({*scored, *rows})]
     return lines

@@ -98,11 +98,11 @@ class Study:
         """Benchmarks that some group has scored."""
         return list(dict.fromkeys(name for group in self.pruned for name in group.scores))
 
-    def duels(self) -> list[tuple[SeedGroup, SeedGroup, str]]:
-        """Return every pair of comparable groups on every benchmark."""
+    def duels(self, names: Sequence[str] | None = None) -> list[tuple[SeedGroup, SeedGroup, str]]:
+        """Return every pair of comparable groups on every benchmark, or on some."""
         pairs = (
             (one, other, name)
-            for name in self.benchmarks
+            for name in (self.benchmarks if names is None else names)
             for f in self.fields(name)
             for one, other in combinations(f, 2)
         )
