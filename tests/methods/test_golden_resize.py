@@ -20,7 +20,7 @@ from uniprune.modeling.input_forms import GridForms
 from uniprune.pruning.input_stage import Size
 from uniprune.results.comparison import RunComparison
 from uniprune.results.hard_accuracy import HardRows
-from uniprune.results.hard_rows import group_accuracy, row_groups
+from uniprune.results.hard_rows import row_groups
 from uniprune.results.records import MethodRecord
 
 SIDE, LEAST, MOST = 28, 3136, 16384 * 784
@@ -87,8 +87,6 @@ def groups(case: Case, methods: Methods) -> None:
         (paper.easy, case.paper_group_b),
     ):
         assert torch.tensor([int(row) for row in rows], dtype=torch.long).equal(want)
-    assert abs(group_accuracy(released.hard, answers) - case.accuracy_a) < 1e-9
-    assert abs(group_accuracy(released.easy, answers) - case.accuracy_b) < 1e-9
     of = {"none": whole, "input": resized, "pre-llm": answers}
     kinds = {kind: MethodRecord(name=kind, kind=kind, passed={}, resolved=[], stages=[], code="") for kind in of}
     hard = HardRows(RunComparison([run(kinds[kind], {"x": dataset(score(credits))}) for kind, credits in of.items()]))

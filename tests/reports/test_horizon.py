@@ -30,7 +30,7 @@ def at(layer: int, method: str, right: NDArray[np.bool_], average: float = 16.0,
 
 
 def ladder(gaps: dict[int, float], rows: int = ROWS, seed: int = 0, average: float = 16.0) -> list[RunRecord]:
-    """A method that is better than random choice by so many points at each layer; on a tenth of the rows it has its own luck."""
+    """A method that is better than random choice by so many points at each layer, with its own luck on some rows."""
     rng, found = np.random.default_rng(seed), []
     for layer, gap in gaps.items():
         base = rng.random(rows) < 0.7

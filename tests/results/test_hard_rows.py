@@ -15,7 +15,8 @@ from uniprune.results.comparison import RunComparison
 from uniprune.results.hard_accuracy import HardRows, NoReference, PartScore
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import MethodRecord, RunRecord
-from uniprune.results.statistics import paired
+from uniprune.results.statistics import normal_means, paired, resampled_means
+from uniprune.results.statistics.estimate import SHARE
 from uniprune.results.table import PartCell
 
 Credits = Sequence[float] | dict[str, float] | NDArray[np.float64]
@@ -150,8 +151,23 @@ def test_the_paired_test_on_hard_rows_is_mcnemars() -> None:
     exact = mcnemar(table, exact=True).pvalue
     assert test is not None
     assert test.difference == pytest.approx(100 * (other[hard].mean() - one[hard].mean()))
-    assert 0.5 < np.log(test.p) / np.log(exact) < 2
+    assert 0.7 < np.log(test.p) / np.log(exact) < 1.4
     assert test.p < 0.05
+
+
+def test_normal_draws_have_the_spread_of_the_bootstrap() -> None:
+    rng = np.random.default_rng(4)
+    rows, clusters = [str(n) for n in range(300)], {str(n): str(n // 3) for n in range(200)}
+    values = 100.0 * (rng.random((3, 300)) < 0.6)
+    values[2] = values[1]
+    normal, resampled = (make(rows, clusters, values, "x", SHARE) for make in (normal_means, resampled_means))
+    for one, other in zip(normal, resampled, strict=True):
+        assert (one.value, one.clusters) == (pytest.approx(other.value), other.clusters)
+        assert one.error == pytest.approx(other.error, rel=0.06)
+    assert (normal[0] - normal[1]).error == pytest.approx((resampled[0] - resampled[1]).error, rel=0.06)
+    assert (normal[2] - normal[1]).error == 0, "the same answers"
+    sure = normal_means(rows, clusters, np.full((1, 300), 100.0), "x", SHARE)[0]
+    assert (sure.error, sure.interval()) == (0, pytest.approx(sure.alike()))
 
 
 TRIALS = 150

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,9 +10,9 @@ import numpy as np
 
 from uniprune.results.budgets import agree, visual_tokens
 from uniprune.results.comparison import RunComparison, SeedGroup, comparable, over_seeds
-from uniprune.results.hard_rows import RIGHT, group_accuracy, row_groups
+from uniprune.results.hard_rows import RIGHT, row_groups
 from uniprune.results.records import ScoreRecord
-from uniprune.results.statistics import Estimate, resampled_means
+from uniprune.results.statistics import Estimate, normal_means
 from uniprune.results.statistics.estimate import SHARE
 
 PARTS = ("hard", "easy", "hard known", "easy known")
@@ -54,19 +55,22 @@ class HardRows:
 
     Args:
         comparison: of all runs.
+
+    Attributes:
+        benchmarks: those that a resized run has scored.
     """
 
     def __init__(self, comparison: RunComparison) -> None:
         self.comparison = comparison
-        self._resized = [group for group in comparison.groups if group.setup.method.kind == "input"]
+        self._alike: dict[str, list[SeedGroup]] = defaultdict(list)  # by settings; empty if nothing is resized
+        resized = [group for group in comparison.groups if _resizes(group)]
+        for group in comparison.groups if resized else ():
+            self._alike[group.settings].append(group)
+        self.benchmarks = list(dict.fromkeys(name for group in resized for name in group.scores))
+        self._resized = {key: [one for one in alike if _resizes(one)] for key, alike in self._alike.items()}
         self._references: dict[tuple[str, str], SeedGroup | NoReference | None] = {}
         self._parts: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
         self._estimates: dict[tuple[str, str, str], dict[str, Estimate]] = {}
-
-    @property
-    def benchmarks(self) -> list[str]:
-        """Benchmarks that a resized run has scored."""
-        return list(dict.fromkeys(name for group in self._resized for name in group.scores))
 
     def reference(self, group: SeedGroup, name: str) -> SeedGroup | NoReference | None:
         """Return the resized run that parts the rows for a group; None for groups that have none by their nature.
@@ -83,12 +87,12 @@ class HardRows:
         if group.setup.method.kind in ("none", "input") or name not in group.scores:
             return None
         tokens = visual_tokens(group, [name])
-        same = [one for one in self._resized if one.settings == group.settings and comparable(group, one, name)]
-        budgets = {id(one): visual_tokens(one, [name]) for one in same}
-        equal = [one for one in same if agree(tokens, budgets[id(one)])]
+        same = [one for one in self._resized[group.settings] if comparable(group, one, name)]
+        budgets = [visual_tokens(one, [name]) for one in same]
+        equal = [(abs((spent or 0.0) - (tokens or 0.0)), n) for n, spent in enumerate(budgets) if agree(tokens, spent)]
         if not equal:
-            return NoReference(tokens, tuple(sorted(found for found in budgets.values() if found is not None)))
-        return min(equal, key=lambda one: abs((budgets[id(one)] or 0.0) - (tokens or 0.0)))
+            return NoReference(tokens, tuple(sorted(spent for spent in budgets if spent is not None)))
+        return same[min(equal)[1]]
 
     def parts(self, reference: SeedGroup, name: str) -> Mapping[str, tuple[str, ...]]:
         """Return part -> rows; without an un-pruned run on the same questions there are no known ones."""
@@ -120,19 +124,23 @@ class HardRows:
         return found
 
     def _estimated(self, reference: SeedGroup, name: str, part: str) -> dict[str, Estimate]:
-        """Map the identity of every run with this reference to its accuracy; all are resampled together."""
+        """Map the identity of every run with this reference to its accuracy; all are estimated together."""
         identity = reference.runs[0].identity
         if (identity, name, part) not in self._estimates:
             rows, score = self.parts(reference, name)[part], _score(reference, name)
-            members = [group for group in self.comparison.groups if self.reference(group, name) is reference]
+            members = [group for group in self._alike[reference.settings] if self.reference(group, name) is reference]
             runs = {run.identity: run.datasets[name].score for group in members for run in group.runs}
             credits = {run: one.per_item for run, one in runs.items() if one}
             values = np.array([[100 * each.get(row, 0.0) for row in rows] for each in credits.values()])
             key = f"{name}: {part} rows by {identity}"
-            found = resampled_means(rows, score.clusters, values, key, SHARE)
-            exact = (one.moved(group_accuracy(rows, each)) for one, each in zip(found, credits.values(), strict=True))
-            self._estimates[identity, name, part] = dict(zip(credits, exact, strict=True))
+            found = normal_means(rows, score.clusters, values, key, SHARE)
+            self._estimates[identity, name, part] = dict(zip(credits, found, strict=True))
         return self._estimates[identity, name, part]
+
+
+def _resizes(group: SeedGroup) -> bool:
+    """Return whether a group resizes images in place of pruning."""
+    return group.setup.method.kind == "input"
 
 
 def _score(group: SeedGroup, name: str) -> ScoreRecord:

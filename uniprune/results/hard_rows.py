@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 RIGHT = 0.5
@@ -34,13 +34,3 @@ def row_groups(resized: Mapping[str, bool], whole: Mapping[str, bool] | None = N
     return RowGroups(
         hard=tuple(row for row in known if not resized[row]), easy=tuple(row for row in known if resized[row])
     )
-
-
-def group_accuracy(group: Collection[str], credits: Mapping[str, float]) -> float:
-    """Return the percentage of a group's rows that a method answers right, 0 for an empty group.
-
-    Args:
-        group: its rows.
-        credits: row -> the method's credit, 0-1; a row that it has no answer to is wrong.
-    """
-    return 100 * sum(credits.get(row, 0.0) for row in group) / len(group) if group else 0.0

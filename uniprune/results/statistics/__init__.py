@@ -3,6 +3,7 @@
 from uniprune.results.statistics.bootstrap import resample, resampled_means
 from uniprune.results.statistics.comparisons import Comparison, RankInterval, holm, paired, standings
 from uniprune.results.statistics.estimate import FEWEST, Estimate, jointly, mean
+from uniprune.results.statistics.linear import normal_means
 from uniprune.results.statistics.power import Equivalence, detectable_by, detectable_on, equivalence
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "holm",
     "jointly",
     "mean",
+    "normal_means",
     "paired",
     "resample",
     "resampled_means",
