@@ -87,7 +87,7 @@ class HardRows:
         if group.setup.method.kind in ("none", "input") or name not in group.scores:
             return None
         tokens = visual_tokens(group, [name])
-        same = [one for one in self._resized[group.settings] if comparable(group, one, name)]
+        same = [one for one in self._resized.get(group.settings, ()) if comparable(group, one, name)]
         budgets = [visual_tokens(one, [name]) for one in same]
         equal = [(abs((spent or 0.0) - (tokens or 0.0)), n) for n, spent in enumerate(budgets) if agree(tokens, spent)]
         if not equal:
