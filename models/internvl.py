@@ -23,8 +23,10 @@ PATCH, MERGE = 14, 2
 
 YES_NO = {"MME": f" {SHORT}", "HallusionBench": f" Please answer yes or no. {SHORT}"}
 """Dataset -> ending that VLMEvalKit's wrapper adds to its questions; none for other yes/no datasets."""
-UNCHANGED = ("MathVista", "MathVision", "MIA-Bench")
+UNCHANGED = ("MathVista", "MathVision", "MIA-Bench", "MMVet")
 """Datasets whose open questions get no ending."""
+DETAIL = "Answer this question in detail."
+"""Ending of LLaVA-Bench's."""
 
 
 class TinyInternVL(TinyModel):
@@ -81,12 +83,15 @@ class InternVL(PatchGridAdapter):
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """Options as LLaVA, short answers except where reasoning helps; several images are numbered."""
         match asked.kind:
+            case "own":
+                return None
             case "choice":
                 text = letter(asked)
             case "yes-no":
                 text = asked.text + next((end for name, end in YES_NO.items() if name in asked.benchmark), "")
             case "open":
-                text = asked.text if any(name in asked.benchmark for name in UNCHANGED) else f"{asked.text}\n{SHORT}"
+                ending = DETAIL if asked.benchmark == "LLaVABench" else SHORT
+                text = asked.text if any(name in asked.benchmark for name in UNCHANGED) else f"{asked.text}\n{ending}"
         count = len(asked.images)
         numbered = [piece for i in range(count) for piece in (f"Image-{i + 1}: ", i)]
         return [0, text] if count == 1 else [*numbered, text]

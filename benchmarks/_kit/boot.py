@@ -44,6 +44,8 @@ class Kit:
     mathv: Any
     mathvista: Any
     vqa_eval: Any
+    mmvet: Any
+    llavabench: Any
     mp_util: Any
     file: Any
     load: Any
@@ -54,8 +56,11 @@ class Kit:
 
 
 USED: Mapping[str, tuple[str, ...]] = {
-    "dataset.image_mcq": ("ImageMCQDataset", "MMMUDataset"),
-    "dataset.image_vqa": ("ImageVQADataset", "MathVista", "MathVision", "OCRBench", "build_judge", "mp"),
+    "dataset.image_mcq": ("ImageMCQDataset", "MMMUDataset", "MMMUProDataset", "HRBenchDataset"),
+    "dataset.image_vqa": (
+        *("ImageVQADataset", "MathVista", "MathVision", "OCRBench", "VizWiz", "MMVet", "LLaVABench"),
+        *("build_judge", "mp"),
+    ),
     "dataset.image_yorn": ("ImageYORNDataset",),
     "dataset.miabench": ("MIABench", "build_judge", "generate_prompt", "process_rawscore"),
     "dataset.utils.multiple_choice": (
@@ -64,7 +69,10 @@ USED: Mapping[str, tuple[str, ...]] = {
     "dataset.utils.mathv": ("is_equal", "post_check", "build_mathv_gpt4_prompt"),
     "dataset.utils.mathvista": ("post_check", "build_mathvista_gpt4_prompt"),
     "dataset.utils.vqa_eval": ("istype", "hit_calculate", "process_answer", "process_line"),
+    "dataset.utils.mmvet": ("build_mmvet_gpt4_prompt", "MMVet_auxeval", "MMVet_acc"),
+    "dataset.utils.llavabench": ("build_prompt", "parse_score", "LLaVABench_score"),
     "dataset.utils.yorn": ("YOrN_Extraction",),
+    "dataset.utils.hrbench": ("report_acc_hrbench",),
     "utils.mp_util": ("dump",),
     "smp.file": ("get_pred_file_format", "load"),
 }
@@ -96,7 +104,8 @@ def boot() -> Kit:
     for (path, names), found in zip(USED.items(), module.values(), strict=True):
         if lacking := [name for name in names if not hasattr(found, name)]:
             raise UserError(f"{version} in {root} has no {', '.join(lacking)} in vlmeval.{path}; {TESTED}")
-    del module["yorn"]  # imported here, because the kit does it when the stand-ins are gone
+    for name in ("yorn", "hrbench"):  # imported here, because the kit does it when the stand-ins are gone
+        del module[name]
     return Kit(version, load=module["file"].load, **module)
 
 
@@ -165,6 +174,8 @@ def stand_ins(root: Path) -> Iterator[None]:
         "vlmeval.config": {"supported_VLM": {}},
         "vlmeval.vlm": {"__path__": [str(root / "vlm")]},
         "vlmeval.dataset": {"__path__": [str(root / "dataset")]},
+        # The kit's rules of LLaVA-Bench import `..smp.log`, one level too low, so it cannot score that itself.
+        "vlmeval.dataset.smp": {"__path__": [str(root / "smp")]},
     }
     added = [name for name in contents if name not in sys.modules]
     for name in added:

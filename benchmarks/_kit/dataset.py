@@ -198,7 +198,7 @@ class KitDataset:
         return Request(
             index=self._indices[position],
             load=partial(self._load, position),
-            question=bare_question(str(row["question"])),
+            question=_texts(items) if self.task.question_shown else bare_question(str(row["question"])),
             max_new_tokens=self.task.max_new_tokens,
             raw=self._raw_question(row, items),
             wording=_wording(items),
@@ -255,13 +255,23 @@ class KitDataset:
         )
 
 
+def _texts(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return the texts of the kit's message for a row."""
+    return "".join(str(item["value"]) for item in items if item["type"] == "text").strip()
+
+
 def _wording(items: Sequence[Mapping[str, Any]]) -> tuple[str | int, ...]:
     """Return the texts of the kit's message for a row, and its images or videos by number, none of them opened."""
     number = count()
     return tuple(str(item["value"]) if item["type"] == "text" else next(number) for item in items)
 
 
-_KINDS: Mapping[str, Literal["choice", "yes-no", "open"]] = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open"}
+_KINDS: Mapping[str, Literal["choice", "yes-no", "open", "own"]] = {
+    "MCQ": "choice",
+    "Y/N": "yes-no",
+    "VQA": "open",
+    "MCQ_MMMU_Pro": "own",
+}
 """VLMEvalKit's dataset types."""
 
 
@@ -288,4 +298,4 @@ def _in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
             return line["image"] if isinstance(line["image"], list) else [line["image"]]
 
     with session():
-        return InMemory(task.kit_name)
+        return InMemory(dataset=task.kit_name)

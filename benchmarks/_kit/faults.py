@@ -27,6 +27,11 @@ def pair_fault(rows: Sequence[Row]) -> str | None:
     return None if len(rows) == 2 else f"{len(rows)} rows share this image and category; MME scores pairs"
 
 
+def matched_fault(rows: Sequence[Row]) -> str | None:
+    """MMVP scores pairs of rows with one question."""
+    return f"{len(rows)} rows have this question; MMVP scores pairs" if len(rows) % 2 else None
+
+
 def question_index(row: Row) -> str:
     """Return the index of a rotation's question, by the kit's rule."""
     return str(int(row["g_index"])) if filled(row.get("g_index")) else str(int(row["index"]) % 1_000_000)
@@ -139,6 +144,11 @@ def mia_fault(row: Row) -> str | None:
 def answers_fault(row: Row) -> str | None:
     """The correct answer is plain text, or a list of texts that are all correct."""
     return texts_fault("answer", row["answer"]) or no_answer_fault(row)
+
+
+def crowd_fault(row: Row) -> str | None:
+    """The answers of people, of VizWiz, are a list of texts; with a single one none has a second that agrees."""
+    return texts_fault("answers", row["answers"])
 
 
 def texts_fault(name: str, text: str) -> str | None:

@@ -6,6 +6,7 @@ others by trying the right answers of the data file, word for word.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -39,15 +40,16 @@ class Gold:
 
 def gold_fault(kit: Kit, row: Row, gold: Gold) -> str | None:
     """Some right answer earns more than one that cannot be read."""
+    right = row.get("answer", row.get("answers"))
     try:
         nothing = max(gold.credit(kit, row, answer) for answer in gold.unread)
         if any(gold.credit(kit, row, answer) > nothing for answer in dict.fromkeys(gold.answers(row))):
             return None
     except Exception as error:  # the kit's rules raise whatever they stumble over
-        return f"VLMEvalKit cannot score the right answer {row['answer']!r} ({type(error).__name__}: {error})"
+        return f"VLMEvalKit cannot score the right answer {right!r} ({type(error).__name__}: {error})"
     if nothing:
-        return f"with the right answer {row['answer']!r}, VLMEvalKit counts answers that it cannot read as right"
-    return f"VLMEvalKit counts no answer as right, not even the right answer {row['answer']!r}"
+        return f"with the right answer {right!r}, VLMEvalKit counts answers that it cannot read as right"
+    return f"VLMEvalKit counts no answer as right, not even the right answer {right!r}"
 
 
 def text(row: Row) -> list[str]:
@@ -59,6 +61,11 @@ def listed(row: Row) -> list[str]:
     """Return all right answers: the answer, or the elements of a list."""
     answers = literal(row["answer"])
     return [str(answer) for answer in answers] if isinstance(answers, list) else text(row)
+
+
+def crowd(row: Row) -> list[str]:
+    """Return what people answered, for VizWiz."""
+    return [str(answer) for answer in ast.literal_eval(row["answers"])]
 
 
 def letter_or_text(row: Row) -> list[str]:

@@ -74,7 +74,7 @@ def choose_judge(name: str, judging: Judging | None, options: DataOptions) -> Ju
         raise UserError(f"judge {options.judge!r} is neither 'rule' nor the URL of an OpenAI-compatible server")
     if not options.judge_model:
         raise UserError(f"judge {options.judge!r} needs the name of a model there: --judge-model NAME")
-    return ModelJudge(options.judge, options.judge_model, judging.max_tokens, api_key())
+    return ModelJudge(options.judge, options.judge_model, judging.max_tokens, api_key(), judging.system)
 
 
 def check_judge(name: str, judging: Judging | None, options: DataOptions) -> None:

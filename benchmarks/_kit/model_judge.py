@@ -56,6 +56,7 @@ class ModelJudge:
         model: model name sent to it; also the label of the scores.
         max_tokens: longest reply.
         key: bearer token. It is sent to that server, and never logged, stored or shown.
+        system: message that goes before every request, as in the kit; empty for none.
         threads: requests at a time.
         retries: attempts at one request.
         wait: seconds before the second attempt, doubled before each further one.
@@ -66,6 +67,7 @@ class ModelJudge:
     model: str
     max_tokens: int
     key: str | None = field(default=None, repr=False)
+    system: str = ""
     threads: int = 4
     retries: int = 3
     wait: float = 2.0
@@ -96,7 +98,10 @@ class ModelJudge:
         """Build the body of a request with one message."""
         return {
             "model": self.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": [
+                *([{"role": "system", "content": self.system}] if self.system else []),
+                {"role": "user", "content": content},
+            ],
             "temperature": temperature,
             "max_tokens": self.max_tokens,
         }

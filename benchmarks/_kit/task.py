@@ -42,12 +42,14 @@ class Judging:
         rule: the rule judge's reply to that prompt.
         refuses: parts of a row that the rule cannot judge.
         max_tokens: longest reply of a judge model, as in the kit.
+        system: message that goes before every prompt to a judge model, as in the kit; empty for none.
     """
 
     prompt: Callable[[Kit], Callable[[Any], str]]
     rule: Callable[[Row], str]
     refuses: Callable[[Row], list[str]] = lambda row: []
     max_tokens: int = 128
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Task:
         split: the only value of the column `split` that is used; None for all.
         judging: how it is judged; None if exact matching is enough.
         max_new_tokens: longest answer, in tokens.
+        question_shown: whether the question is in the image, so that methods read the prompt's text in its place.
         video: path of a row's video from the folder of the data file; None where rows have images.
     """
 
@@ -104,6 +107,7 @@ class Task:
     split: str | None = None
     judging: Judging | None = None
     max_new_tokens: int = 128
+    question_shown: bool = False
     video: Callable[[Row], str] | None = None
 
     @property

@@ -4,51 +4,16 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
-from typing import Any
 
 from . import faults, golds, headline, items, rules
+from .field_tasks import FIELD_TASKS
 from .golds import Gold
 from .task import Grouping, Judging, Task
-
-_MCQ: dict[str, Any] = {
-    "module": "image_mcq",
-    "cls": "ImageMCQDataset",
-    "metric": "accuracy",
-    "columns": ("index", "image", "question", "answer"),
-    "all_or_none": ("category", "l2-category", "split"),
-    "fault": faults.choice_fault,
-    "gold": Gold(golds.text, golds.choice),
-    "credits": items.choices,
-}
-_MMBENCH: dict[str, Any] = {
-    **_MCQ,
-    "ability": "comprehensive",
-    "metric": "circular accuracy",
-    "fault": faults.rotated_fault,
-    "grouping": Grouping(faults.question_index, faults.rotation_fault, faults.unrotated),
-    "optional": ("g_index",),
-    "labels": lambda row, place, head: {"index": place, "g_index": head},
-    "credits": items.rotations,
-}
-_YES_NO: dict[str, Any] = {
-    "module": "image_yorn",
-    "cls": "ImageYORNDataset",
-    "columns": ("index", "image", "question", "answer", "category"),
-}
-_SHORT: dict[str, Any] = {
-    "module": "image_vqa",
-    "cls": "ImageVQADataset",
-    "suite": "zspaprune",
-    "columns": ("index", "image", "question", "answer"),
-    "all_or_none": ("category", "split"),
-    "fault": faults.answers_fault,
-    "credits": items.short_answers,
-}
-_YES_OR_NO = {"answer": frozenset({"Yes", "No"})}
+from .templates import MCQ, MMBENCH, SHORT, YES_NO, YES_OR_NO
 
 TASKS: dict[str, Task] = {
     "mme": Task(
-        **{**_YES_NO, "columns": (*_YES_NO["columns"], "image_path")},
+        **{**YES_NO, "columns": (*YES_NO["columns"], "image_path")},
         kit_name="MME",
         rows=2_374,
         rows_known=False,
@@ -56,20 +21,20 @@ TASKS: dict[str, Task] = {
         metric="score / 28",
         summary="MME: perception and cognition, yes/no pairs (arXiv 2306.13394)",
         credits=items.pairs,
-        allowed={**_YES_OR_NO, "category": frozenset(headline.MME_CATEGORIES)},
+        allowed={**YES_OR_NO, "category": frozenset(headline.MME_CATEGORIES)},
         grouping=Grouping(lambda row: f"{row['category']}/{row['image_path']}", faults.pair_fault),
         labels=lambda row, place, head: {"index": place, "image_path": f"pair {head}"},
     ),
     # Rows of V1.1: those of V1.0 in the proportion of the questions (1 155 of 1 164).
     "mmbench-en": Task(
-        **_MMBENCH,
+        **MMBENCH,
         kit_name="MMBench_DEV_EN_V11",
         rows=4_300,
         rows_known=False,
         summary="MMBench dev V1.1: English, circular (arXiv 2307.06281)",
     ),
     "mmbench-cn": Task(
-        **_MMBENCH,
+        **MMBENCH,
         kit_name="MMBench_DEV_CN_V11",
         rows=4_300,
         rows_known=False,
@@ -110,7 +75,7 @@ TASKS: dict[str, Task] = {
         max_new_tokens=1024,
     ),
     "seedbench2-plus": Task(
-        **_MCQ,
+        **MCQ,
         kit_name="SEEDBench2_Plus",
         rows=2_277,
         ability="ocr",
@@ -151,14 +116,14 @@ TASKS: dict[str, Task] = {
         max_new_tokens=1024,
     ),
     "scienceqa": Task(
-        **_MCQ,
+        **MCQ,
         kit_name="ScienceQA_TEST",
         rows=2_017,
         ability="multidisciplinary",
         summary="ScienceQA test: questions with an image (arXiv 2209.09513)",
     ),
     "pope": Task(
-        **_YES_NO,
+        **YES_NO,
         kit_name="POPE",
         rows=5_127,
         rows_known=False,
@@ -166,10 +131,10 @@ TASKS: dict[str, Task] = {
         metric="F1",
         summary="POPE: object hallucination (arXiv 2305.10355)",
         credits=items.f1,
-        allowed=_YES_OR_NO,
+        allowed=YES_OR_NO,
     ),
     "hallusionbench": Task(
-        **{**_YES_NO, "columns": (*_YES_NO["columns"], "l2-category")},
+        **{**YES_NO, "columns": (*YES_NO["columns"], "l2-category")},
         kit_name="HallusionBench",
         rows=951,
         ability="hallucination",
@@ -179,7 +144,7 @@ TASKS: dict[str, Task] = {
         labels=lambda row, place, head: {"index": faults.figure_label(row, place)},
         credits=items.three_accuracies,
         grouping=Grouping(faults.figure_set),
-        allowed=_YES_OR_NO,
+        allowed=YES_OR_NO,
     ),
 }
 """Registered name -> task: first the ten of UniPruneBench in the order of its tables, MMBench in two languages."""
@@ -209,9 +174,9 @@ TASKS |= {
         summary="Math-Vision testmini: a tenth of it (arXiv 2402.14804)",
     ),
     "mmmu": Task(
-        **{**_MCQ, "cls": "MMMUDataset", "fault": faults.open_fault, "credits": items.open_choices}
+        **{**MCQ, "cls": "MMMUDataset", "fault": faults.open_fault, "credits": items.open_choices}
         | {"gold": Gold(golds.text, golds.open_choice), "optional": ("A", "B")}
-        | {"columns": (*_MCQ["columns"], "split")},
+        | {"columns": (*MCQ["columns"], "split")},
         kit_name="MMMU_DEV_VAL",
         rows=900,
         suite="zspaprune",
@@ -221,7 +186,7 @@ TASKS |= {
         split="validation",
     ),
     "gqa": Task(
-        **_SHORT,
+        **SHORT,
         kit_name="GQA_TestDev_Balanced",
         gold=Gold(golds.listed, golds.short("GQA", "accuracy")),
         rows=12_578,
@@ -231,7 +196,7 @@ TASKS |= {
         summary="GQA test-dev balanced: composed questions about scenes (arXiv 1902.09506)",
     ),
     "ai2d": Task(
-        **_MCQ,
+        **MCQ,
         kit_name="AI2D_TEST",
         rows=3_088,
         suite="zspaprune",
@@ -239,7 +204,7 @@ TASKS |= {
         summary="AI2D test: science diagrams (arXiv 1603.07396)",
     ),
     "textvqa": Task(
-        **_SHORT,
+        **SHORT,
         kit_name="TextVQA_VAL",
         gold=Gold(golds.listed, golds.short("TextVQA", "vqa_score")),
         rows=5_000,
@@ -250,7 +215,7 @@ TASKS |= {
         literals=("answer",),
     ),
     "chartqa": Task(
-        **{**_SHORT, "fault": faults.no_answer_fault},  # lists of numbers are compared as texts
+        **{**SHORT, "fault": faults.no_answer_fault},  # lists of numbers are compared as texts
         kit_name="ChartQA_TEST",
         gold=Gold(golds.listed, golds.short("ChartQA", "relaxed_accuracy")),
         rows=2_500,
@@ -259,3 +224,5 @@ TASKS |= {
         summary="ChartQA test: human and generated questions (arXiv 2203.10244)",
     ),
 }
+
+TASKS |= FIELD_TASKS

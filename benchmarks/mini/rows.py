@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uniprune.errors import UserError
+from uniprune.registry import METHODS
+from uniprune.results.budgets import agree
 from uniprune.results.records import DatasetRecord, RunRecord
 
 if TYPE_CHECKING:
@@ -65,6 +67,32 @@ def rows(page: Page, records: Iterable[RunRecord]) -> list[dict[str, str]]:
         out.append(row)
     out.sort(key=lambda row: (page.models.index(row["model"]), order.index(row["method"]), -float(row["ratio"])))
     return out
+
+
+def rival(row: Mapping[str, str], table: Iterable[Mapping[str, str]]) -> Mapping[str, str] | None:
+    """Return the row of random pruning at the place and ratio of a method's row; None without any, or for itself."""
+    method = row["method"]
+    if method in ("none", PRE, INTRA):
+        return None
+    name = PRE if method in METHODS.names() and METHODS.get(method).kind == "pre-llm" else INTRA
+    place = (row["model"], name, row["ratio"])
+    return next((one for one in table if (one["model"], one["method"], one["ratio"]) == place), None)
+
+
+def of_equal_budget(row: Mapping[str, str], random: Mapping[str, str]) -> bool:
+    """Return whether a method and random pruning measured as many visual tokens per layer."""
+    return agree(float(row["visual tokens"]), float(random["visual tokens"]))
+
+
+def among_equal_budgets(table: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows, without the difference to random pruning where it kept another number of visual tokens."""
+    found: list[dict[str, str]] = []
+    for row in table:
+        random = rival(row, table)
+        apart = random is not None and not of_equal_budget(row, random)
+        gone = [name for name in ("random", "low", "high") if apart and name in row]
+        found.append({**row, **dict.fromkeys(gone, "")})
+    return found
 
 
 def _scores(page: Page, runs: Sequence[Scored], several: bool) -> dict[str, str]:

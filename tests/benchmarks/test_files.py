@@ -192,7 +192,7 @@ def test_what_is_registered():
     }
     assert suites["zspaprune"] == {"mmmu", "gqa", "ai2d", "textvqa", "chartqa"}
     assert all(entry.summary == TASKS[name].summary for name, entry in entries.items())
-    judged = {"mathvista", "mathvision", "mathvision-mini", "mia-bench"}
+    judged = {"mathvista", "mathvision", "mathvision-mini", "mia-bench", "mm-vet", "llava-bench"}
     assert {name for name, entry in entries.items() if entry.metadata["judge"]} == judged
     assert EXAMPLES.keys() == TASKS.keys()
 

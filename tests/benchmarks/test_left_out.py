@@ -33,6 +33,7 @@ def example(name: str) -> Example:
 
 GROUPS = {
     "mme": {"1": ["0", "1"], "2": ["2", "3"]},
+    "mmvp": {"2": ["2", "3"], "5": ["0", "1", "4", "5"]},
     "mmbench-en": {"2000001": ["1", "1000001", "2000001", "3000001"], "0": ["0", "1000000", "2000000", "3000000"]},
     "hallusionbench": {
         f"VD_figure_1_{number}_1_0": [
@@ -45,7 +46,7 @@ GROUPS = {
 CASES = [
     (name, row, group)
     for name in EXAMPLES
-    if TASKS[name].kit_name in {"MME", "MMBench_DEV_EN_V11", "HallusionBench"} or TASKS[name].grouping is None
+    if TASKS[name].kit_name in {"MME", "MMBench_DEV_EN_V11", "HallusionBench", "MMVP"} or TASKS[name].grouping is None
     for row, group in GROUPS.get(name, {index: [index] for index in list(EXAMPLES[name].answers)[:2]}).items()
 ]
 
@@ -81,7 +82,7 @@ def test_a_score_without_rows_is_that_of_a_file_without_them(
 
 def test_every_dataset_whose_headline_joins_rows_leaves_them_out_together() -> None:
     grouped = {name for name, task in TASKS.items() if task.grouping is not None}
-    assert grouped == {"mme", "hallusionbench", *(name for name in TASKS if name.startswith("mmbench"))}
+    assert grouped == {"mme", "hallusionbench", "mmvp", *(name for name in TASKS if name.startswith("mmbench"))}
 
 
 def test_a_set_of_figures_with_a_faulty_row_is_faulty_and_a_limit_takes_whole_sets(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from uniprune.benchmarks.mini.report import CURVES, METHODS, Page, main, markdown, stored
-from uniprune.benchmarks.mini.rows import ABILITIES, rows
+from uniprune.benchmarks.mini.rows import ABILITIES, among_equal_budgets, rows
 from uniprune.errors import UserError
 from uniprune.utils.tables import to_csv
 
@@ -65,6 +65,21 @@ def test_methods_are_compared_with_the_mean_of_random_pruning_of_their_kind() ->
     assert "**-12.5** (-12.5 to -12.5) |" in markdown(METHODS, rows(METHODS, RUNS))
 
 
+def test_a_method_is_compared_with_random_pruning_of_equal_budget_only() -> None:
+    runs = [*RUNS, record("random-intra", 0.222, 0.5, seed=1), record("random-intra", 0.222, 0.5)]
+    for run in runs[-2:]:
+        for entry in run.datasets.values():
+            entry.ledger.average = 58.7
+    table = rows(METHODS, runs)
+    kept = {row["method"]: row.get("random") for row in among_equal_budgets(table)}
+    assert {row["method"]: row.get("random") for row in table}["fastv"] == "+25.0"
+    assert (kept["fastv"], kept["divprune"], kept["random-intra"]) == ("", "-12.5", None)
+    lines = {line.split(" | ")[0]: line for line in markdown(METHODS, table).splitlines() if " | 0.222 | " in line}
+    assert lines["| fastv"].endswith("| other budget: 58.7 |")
+    assert lines["| divprune"].endswith("**-12.5** (-12.5 to -12.5) |")
+    assert markdown(METHODS, table) == markdown(METHODS, among_equal_budgets(table))
+
+
 def test_runs_that_left_rows_out_are_refused_by_name() -> None:
     run = record("divprune", 0.222, 0.25)
     run.identity, run.datasets["table 3"].faulty = "abc", {"7": "refused"}
@@ -76,6 +91,7 @@ def test_runs_that_left_rows_out_are_refused_by_name() -> None:
 def test_the_committed_pages_are_those_of_the_script(page: Page) -> None:
     kept, notes = stored(page, DOCS, page.models)
     assert {row["model"] for row in kept} == set(page.models)
+    assert kept == among_equal_budgets(kept)
     assert markdown(page, kept, notes) == (DOCS / f"{page.name}.md").read_text(encoding="utf-8")
     assert to_csv(page.columns, kept) == (DOCS / f"{page.name}.csv").read_text(encoding="utf-8")
 

@@ -118,6 +118,9 @@ def test_prompts_are_those_of_the_wrapper(name, family, wrappers, tmp_path):
         if not wrapper.use_custom_prompt(kit_name):
             assert pieces is None and worded(request, prompt) is request
             continue
+        if request.raw.kind == "own":  # a named difference: this wrapper asks without the options
+            assert pieces is None and worded(request, prompt) is request
+            continue
         row = dataset._data.data.iloc[position]
         message = wrapper.build_prompt(row, dataset=kit_name)
         if family == "internvl":  # how its `generate` joins the message
@@ -162,7 +165,7 @@ def test_the_rules_were_not_all_the_same(tmp_path):
     endings = set()
     for name in TASKS:
         for request in asked(name, tmp_path)[1]:
-            pieces = MODELS.get("internvl").prompt(None, request.raw)
+            pieces = MODELS.get("internvl").prompt(None, request.raw) or [""]
             endings.add(str(pieces[-1]).removeprefix(request.raw.text)[-20:])
             if name == "mmmu" and request.index == "0":
                 assert pieces[:4] == ["Image-1: ", 0, "Image-2: ", 1]

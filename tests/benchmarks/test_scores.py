@@ -66,7 +66,7 @@ def test_prompts_are_those_of_the_official_class(name, tmp_path, monkeypatch):
     with session() as folder:
         write(folder / f"{task.kit_name}.tsv", EXAMPLES[name].rows)
         monkeypatch.delitem(stock.DATASET_MD5, task.kit_name)  # it accepts no other file under the official name
-        reference = stock(task.kit_name)
+        reference = stock(dataset=task.kit_name)
         place = {str(index): i for i, index in enumerate(reference.data["index"])}
         for request in dataset.requests():
             wanted = reference.build_prompt(place[request.index])

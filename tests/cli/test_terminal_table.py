@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.helpers.paths import ROOT
 from uniprune.cli import terminal_table
-from uniprune.results.table import ResultTable
+from uniprune.results.table import BudgetCell, ResultTable
 
 BENCHMARKS = [f"benchmark-{i}" for i in range(10)]
 COLUMNS = ("model", "method", "ratio", *BENCHMARKS, "average", "rows", "identity")
@@ -44,6 +44,18 @@ def test_terminals_show_what_fits(
     if dropped:
         assert lines[0].split() == ["model", "method", "ratio", "average"]
         assert len(lines) >= runs
+
+
+def test_an_empty_line_parts_budget_groups(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [None, BudgetCell(1, 58.7, 58.7), BudgetCell(2, 16.0, 16.4), BudgetCell(2, 16.0, 16.4)]
+    rows = [{"model": "tiny", "method": f"m{n}", "budget group": group} for n, group in enumerate(groups)]
+    monkeypatch.setattr(terminal_table, "stdout", lambda needed: Console(width=needed))
+    terminal_table.show(ResultTable(("model", "method", "budget group"), rows))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        ["tiny", "m0", "–"], [], ["tiny", "m1", "1:", "58.7"], [],
+        ["tiny", "m2", "2:", "16.0–16.4"], ["tiny", "m3", "2:", "16.0–16.4"],
+    ]  # fmt: skip
 
 
 def test_files_get_every_column_whole() -> None:

@@ -60,7 +60,7 @@ def test_all_that_a_rule_imports_is_a_rule_or_carries_out() -> None:
     for rule in sources.RULES:
         file = sources._file(rule)
         assert file is not None
-        modules = {name for name in sources._imported(file, rule) if find_spec_of(name)}
+        modules = {name for name in sources._imported(file.read_bytes(), rule) if find_spec_of(name)}
         assert {name for name in modules if name.startswith("uniprune")} <= {*sources.RULES, *plain}
 
 

@@ -53,6 +53,11 @@ _READ: dict[str, Callable[[Row], str]] = {
     "ocrbench": lambda row: {"['0012']": "0012", "['7']": "7", "['nan']": "nan"}.get(str(row["answer"]), "y"),
     "chartqa": lambda row: str(row["answer"]).strip("[]").split(",")[0],
     "textvqa": lambda row: "7" if "7" in str(row["answer"]) else str(row["answer"]).split("'")[-2],
+    "vizwiz": lambda row: str(row["answers"]).split("'")[1],
+    "docvqa": lambda row: str(row["answer"]).split("'")[1],
+    "infovqa": lambda row: str(row["answer"]).strip("[]'"),
+    "mm-vet": lambda row: str(row["answer"]).replace("<AND>", " or ").split("<OR>")[0],
+    "llava-bench": lambda row: str(row["gpt4_ans"]),
     "mia-bench": lambda row: {2: "red red", 3: "", 1: "It is red."}[int(str(row["num_of_component"]))],
 }
 

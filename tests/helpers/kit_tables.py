@@ -2,46 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-from dataclasses import dataclass
-from pathlib import Path
+from tests.helpers.field_tables import FIELD_EXAMPLES
+from tests.helpers.kit_rows import Example, Row, options, png, rows, write
 
-from PIL import Image
-
-Row = dict[str, object]
-
-
-def png(shade: int) -> str:
-    """Encode a real PNG in base64."""
-    stream = io.BytesIO()
-    Image.new("RGB", (16, 12), (shade, 40, 200)).save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode()
-
-
-def write(path: Path, rows: list[Row]) -> Path:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, delimiter="\t", lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-@dataclass(frozen=True)
-class Example:
-    """Rows with half-right predictions, their headline, and the number of predictions that no rule can read."""
-
-    rows: list[Row]
-    answers: dict[str, str]
-    value: float
-    unparsed: int
-    per_item: dict[str, float]
-
-
-def _rows(*rows: Row) -> list[Row]:
-    return [{"index": i, "image": png(i)} | row for i, row in enumerate(rows)]
+__all__ = ["EXAMPLES", "Example", "Row", "png", "write"]
 
 
 def _yes_no(category: str, image: str, *answers: str) -> list[Row]:
@@ -52,16 +16,12 @@ def _yes_no(category: str, image: str, *answers: str) -> list[Row]:
     ]
 
 
-def _options(answer: str, *options: str, **extra: object) -> Row:
-    return {"question": "Which?", **dict(zip("ABCDE", options, strict=False)), "answer": answer, **extra}
-
-
-def _rotated(number: int, options: list[str], right: int) -> list[Row]:
+def _rotated(number: int, texts: list[str], right: int) -> list[Row]:
     return [
         {
             "index": number + turn * 1_000_000,
             "image": png(number) if turn == 0 else str(number),
-            **_options("ABCD"[(right - turn) % 4], *(options[turn:] + options[:turn])),
+            **options("ABCD"[(right - turn) % 4], *(texts[turn:] + texts[:turn])),
             "category": "attribute_recognition",
             "l2-category": "finegrained_perception (instance-level)",
             "split": "dev",
@@ -103,7 +63,7 @@ _MMBENCH = Example(
 
 EXAMPLES: dict[str, Example] = {
     "mme": Example(
-        rows=_rows(
+        rows=rows(
             *_yes_no("existence", "a.png", "Yes", "No"),
             *_yes_no("existence", "bb.png", "Yes", "No"),
             *_yes_no("code_reasoning", "a.png", "Yes", "No"),
@@ -116,7 +76,7 @@ EXAMPLES: dict[str, Example] = {
     "mmbench-en": _MMBENCH,
     "mmbench-cn": _MMBENCH,
     "mathvista": Example(
-        rows=_rows(
+        rows=rows(
             _vista("14"),
             _vista("3"),
             _vista("blue", **_CHOICE, answer_option="B"),
@@ -129,7 +89,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0, "4": 0.0},
     ),
     "mathvision": Example(
-        rows=_rows(
+        rows=rows(
             {"question": "How much?", "choices": "[]", "answer": r"\frac{1}{2}", "category": "algebra"},
             {"question": "How many?", "choices": "[]", "answer": "7", "category": "counting"},
             {"question": "Which?", "choices": "['3', '4']", "answer": "B", "category": "counting"},
@@ -142,11 +102,11 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 1.0, "2": 0.0, "3": 0.0, "4": 0.0},
     ),
     "seedbench2-plus": Example(
-        rows=_rows(
-            _options("A", "red", "blue", category="Chart"),
-            _options("B", "red", "blue", category="Map"),
-            _options("B", "circle", "square", category="Map"),
-            _options("A", "circle", "square", category="Web"),
+        rows=rows(
+            options("A", "red", "blue", category="Chart"),
+            options("B", "red", "blue", category="Map"),
+            options("B", "circle", "square", category="Map"),
+            options("A", "circle", "square", category="Web"),
         ),
         answers={"0": "A", "1": "it is blue", "2": "A circle", "3": "A or B"},
         value=50.0,
@@ -154,7 +114,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 1.0, "2": 0.0, "3": 0.0},
     ),
     "ocrbench": Example(
-        rows=_rows(
+        rows=rows(
             {"question": "Read.", "answer": "['0012']", "category": "Digit String Recognition"},
             {"question": "Read.", "answer": "['7']", "category": "Digit String Recognition"},
             {"question": "Read.", "answer": "['x + 1', 'y']", "category": _FORMULA},
@@ -166,7 +126,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0},
     ),
     "mia-bench": Example(
-        rows=_rows(
+        rows=rows(
             _instruct(["mention the color red", "answer twice"], [5, 5]),
             _instruct(["mention the color blue", "answer in brackets", "answer as a list"], [3, 2, 5]),
             _instruct(["answer in a sentence"], [10]),
@@ -177,9 +137,9 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.2, "2": 0.0},
     ),
     "scienceqa": Example(
-        rows=_rows(
-            _options("C", "one", "two", "three", hint="Count.", category="natural science", split="test"),
-            _options("A", "red", "blue", hint="", category="language science", split="test"),
+        rows=rows(
+            options("C", "one", "two", "three", hint="Count.", category="natural science", split="test"),
+            options("A", "red", "blue", hint="", category="language science", split="test"),
         ),
         answers={"0": "C.", "1": "blue"},
         value=50.0,
@@ -187,7 +147,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.0},
     ),
     "pope": Example(
-        rows=_rows(
+        rows=rows(
             {"question": "A cat?", "answer": "Yes", "category": "random,popular,adversarial"},
             {"question": "A dog?", "answer": "No", "category": "random"},
             {"question": "A cup?", "answer": "Yes", "category": "popular"},
@@ -199,7 +159,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.0, "2": 0.0, "3": 1.0},
     ),
     "hallusionbench": Example(
-        rows=_rows(
+        rows=rows(
             {"index": "VD_figure_1_0_0_0", "question": "Red?", "answer": "Yes", **_VD},
             {"index": "VD_figure_1_0_0_1", "question": "Blue?", "answer": "No", **_VD},
             {"index": "VD_figure_1_0_1_0", "question": "Red?", "answer": "No", **_VD},
@@ -221,11 +181,11 @@ EXAMPLES: dict[str, Example] = {
         },
     ),
     "mmmu": Example(
-        rows=_rows(
-            _options("A", "red", "<image 2>", **_ART)
+        rows=rows(
+            options("A", "red", "<image 2>", **_ART)
             | {"question": "Which of <image 1>?", "image": str([png(0), png(1)])},
-            _options("B", "red", "blue", **_ART) | {"split": "dev"},
-            _options("B", "red", "blue", **_ART),
+            options("B", "red", "blue", **_ART) | {"split": "dev"},
+            options("B", "red", "blue", **_ART),
             {**_ART, "question": "How many in <image 1>?", "answer": "24"},
             {**_ART, "question": "How many?", "answer": "7"},
         ),
@@ -235,7 +195,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "2": 0.0, "3": 1.0, "4": 0.0},
     ),
     "gqa": Example(
-        rows=_rows(
+        rows=rows(
             {"question": "Is it red?", "answer": "yes"},
             {"question": "What is it?", "answer": "cat"},
             {"question": "What color?", "answer": "red"},
@@ -246,8 +206,8 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.0, "2": 0.0},
     ),
     "ai2d": Example(
-        rows=_rows(
-            _options("C", "leaf", "root", "stem", category="plants"), _options("A", "leaf", "root", category="plants")
+        rows=rows(
+            options("C", "leaf", "root", "stem", category="plants"), options("A", "leaf", "root", category="plants")
         ),
         answers={"0": "C. stem", "1": "root"},
         value=50.0,
@@ -255,7 +215,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.0},
     ),
     "textvqa": Example(
-        rows=_rows(
+        rows=rows(
             {"question": "Brand?", "answer": str(["acme"] * 10)},
             {"question": "Brand?", "answer": str(["acme"] * 2 + ["acme inc"] * 8)},
             {"question": "Number?", "answer": str(["7"] * 9 + ["seven"])},
@@ -268,7 +228,7 @@ EXAMPLES: dict[str, Example] = {
         per_item={"0": 1.0, "1": 0.6, "2": 1.0, "3": 0.0},
     ),
     "chartqa": Example(
-        rows=_rows(
+        rows=rows(
             {"question": "How much?", "answer": "100", "split": "test_human"},
             {"question": "How much?", "answer": "100", "split": "test_human"},
             {"question": "Which?", "answer": "France", "split": "test_augmented"},
@@ -285,5 +245,6 @@ EXAMPLES |= {
     "mmbench-en-v1.0": EXAMPLES["mmbench-en"],
     "mmbench-cn-v1.0": EXAMPLES["mmbench-cn"],
     "mathvision-mini": EXAMPLES["mathvision"],
+    **FIELD_EXAMPLES,
 }
 """Every registered dataset has one."""

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 import pytest
 from rich.console import Console
 
+from tests.helpers.paper_tables import TRANSCRIBED
 from uniprune.cli.main import main
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.dataset import DataOptions
@@ -24,7 +25,7 @@ from uniprune.reports.papers.compare import Compared, compare
 from uniprune.reports.papers.cost import cost, read_assumptions
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
-from uniprune.reports.papers.tables import read_table, table_names
+from uniprune.reports.papers.tables import read_table
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
@@ -37,7 +38,7 @@ ROWS = 2
 
 def some_cells() -> Iterator[RunSpec]:
     """First and last run of every block of every table, two seeds, on the first and last of its benchmarks."""
-    for name in table_names():
+    for name in TRANSCRIBED:
         for block in read_stand_ins().sweep(read_table(name).sweep).runs:
             cells = list(block.cells())
             assert block.data is not None
@@ -56,7 +57,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if cell not in todo.setdefault(cell.model, []):
             todo[cell.model].append(cell)
     options = DataOptions(root / "data", judge="rule")
-    datasets = {name: BENCHMARKS.get(name)(options) for cells in todo.values() for c in cells for name in c.data or ()}
+    names = {name for cells in todo.values() for cell in cells for name in cell.data or ()}
+    datasets = {name: BENCHMARKS.get(name)(options) for name in sorted(names)}
     for model, cells in todo.items():
         loaded = load(find_model(model), place("auto", "auto", "cpu"))
         for cell in cells:
@@ -75,7 +77,7 @@ def on_stand_ins(name: str, records: list[RunRecord]) -> list[Compared]:
     return compare([read_stand_ins().line(line) for line in read_table(name).lines], StoredRuns(records))
 
 
-@pytest.mark.parametrize("name", table_names())
+@pytest.mark.parametrize("name", TRANSCRIBED)
 def test_every_table_is_printed_beside_ours(name: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--paper", name, "--mini", "--output", str(output), "--csv", str(output / "c.csv")]) == 0
     told = capsys.readouterr().out
@@ -223,7 +225,7 @@ def test_stored_runs_lower_what_is_left_and_give_measured_times(records: list[Ru
 def test_without_a_table_all_are_listed(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--mini", "--output", str(output)]) == 0
     told = capsys.readouterr().out
-    for name in table_names():
+    for name in TRANSCRIBED:
         line = next(line for line in told.splitlines() if line.startswith(name))
         assert re.search(r" [1-9]\d* of \d+ ", line), line
 

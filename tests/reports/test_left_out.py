@@ -12,8 +12,8 @@ from tests.helpers import records
 from uniprune.cli.main import main
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.reports.papers.compare import compare
+from uniprune.reports.papers.line import Printed
 from uniprune.reports.papers.runs import StoredRuns
-from uniprune.reports.papers.tables import Printed
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
 

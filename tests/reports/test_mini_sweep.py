@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paper_tables import tables
 from uniprune.cli.main import main
 from uniprune.evaluation.plan import RunSettings
 from uniprune.evaluation.sweep import Sweep
 from uniprune.reports.papers.mini import read_stand_ins
-from uniprune.reports.papers.tables import TABLES, read_table, table_names
+from uniprune.reports.papers.tables import TABLES, read_table
 
 pytestmark = pytest.mark.end_to_end
 
@@ -21,7 +22,7 @@ def folders(root: Path) -> list[str]:
     return ["--output", str(root / "results"), "--data-dir", str(root / "data")]
 
 
-@pytest.mark.parametrize("name", table_names())
+@tables
 def test_every_sweep_can_be_shown_without_its_models(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,7 +39,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return Sweep(RunSettings(output=folder / "results", data_dir=folder / "data"))
 
 
-@pytest.mark.parametrize("name", table_names())
+@tables
 def test_a_plan_has_every_benchmark_of_every_run(name: str, sweep: Sweep) -> None:
     """Rows of a table that differ in their benchmark only are one run with all of them."""
     cells = [dataclasses.replace(cell, limit=1) for cell in read_stand_ins().sweep(read_table(name).sweep).cells()]

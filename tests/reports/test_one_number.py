@@ -17,8 +17,8 @@ from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.sweep import RunSettings, Sweep, forecast
 from uniprune.reports.papers.compare import Compared, compare
 from uniprune.reports.papers.cost import cost, read_assumptions
+from uniprune.reports.papers.line import Printed
 from uniprune.reports.papers.runs import StoredRuns
-from uniprune.reports.papers.tables import Printed
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store

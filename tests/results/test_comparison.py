@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.helpers.records import dataset, run, score
+from tests.helpers.records import dataset, run, score, tokens
 from uniprune.results.comparison import RunComparison, SeedGroup, comparable
 from uniprune.results.fidelity import Fidelity
 from uniprune.results.leaderboard import leaderboard
@@ -81,11 +81,13 @@ def test_runs_of_other_settings_are_no_baseline_and_no_rivals(change: dict[str, 
 
 @pytest.mark.parametrize("change", [{"ratio": 0.2}, {"protocol": "average"}], ids=["ratio", "protocol"])
 def test_runs_of_other_budgets_have_the_same_baseline_but_are_no_rivals(change: dict[str, object]) -> None:
-    records = [run("none", {"x": dataset(GOOD)}), run("a", {"x": dataset(BAD)})]
-    records.append(run("b", {"x": dataset(GOOD)}, **change))  # type: ignore[arg-type]
-    comparison = RunComparison(records)
-    assert comparison.baseline(one(comparison, "b")) == one(comparison, "none")
-    assert row(records, "a")["rank"] is row(records, "b")["rank"] is None
+    for budget, ranks in ((16, [2, 1]), (18, [None, None])):
+        records = [run("none", {"x": dataset(GOOD)}), run("a", {"x": dataset(BAD)})]
+        records.append(run("b", {"x": dataset(GOOD, ledger=tokens(budget))}, **change))  # type: ignore[arg-type]
+        comparison = RunComparison(records)
+        assert comparison.baseline(one(comparison, "b")) == one(comparison, "none")
+        found = [row(records, name)["rank"] for name in "ab"]
+        assert [rank and rank.rank for rank in found] == ranks  # type: ignore[union-attr]
 
 
 def test_a_run_that_lacks_a_benchmark_has_neither_average_nor_rank() -> None:

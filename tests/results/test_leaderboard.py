@@ -125,10 +125,16 @@ def test_ranks_are_among_pruned_runs_with_ties_marked(records: list[RunRecord]) 
     assert any("Holm" in note for note in board.notes)
 
 
-def test_other_ratios_and_protocols_are_not_rivals(records: list[RunRecord]) -> None:
+def test_a_rival_is_who_spent_as_much_whatever_the_ratio(records: list[RunRecord]) -> None:
     other = next(r for r in records if r.setup.method.name == "fastv")
-    moved = other.model_copy(update={"identity": "x", "setup": other.setup.model_copy(update={"ratio": 0.2})})
+    passed = other.setup.method.model_copy(update={"passed": {"fastv.layer": 1}})
+    setup = other.setup.model_copy(update={"ratio": 0.2, "method": passed})
+    moved = other.model_copy(update={"identity": "x", "setup": setup})
     board = leaderboard([*records, moved])
+    assert [r["rank"].low for r in board.rows if r["identity"] == "x"] == [1]  # type: ignore[union-attr]
+    assert row(board, "random-pre")["rank"].rank == 4  # type: ignore[attr-defined]
+    more = with_credits(moved, moved.datasets["small"].score.per_item)  # type: ignore[union-attr]
+    board = leaderboard([*records, more])
     assert [r["rank"] for r in board.rows if r["identity"] == "x"] == [None]
     assert row(board, "random-pre")["rank"] == RankInterval(3, 3, 3, tied=False)
 

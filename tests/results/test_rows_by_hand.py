@@ -84,14 +84,15 @@ def test_the_interval_of_a_mean_credit_is_moved_to_the_headline() -> None:
 def rivals() -> list[RunRecord]:
     return [
         run(BASELINE, small(RIGHT)), run("a", small(RIGHT), ratio=0.5), run("b", small(WORSE), ratio=0.5),
-        run("c", small(WORSE), ratio=0.25), run("d", small(WORSE), ratio=0.5, protocol="average"),
+        run("c", {"small": dataset(score(WORSE), ledger=tokens(8))}, ratio=0.5),
+        run("d", small(WORSE), ratio=0.25, protocol="average"), run("e", small(RIGHT), dtype="float16"),
     ]  # fmt: skip
 
 
-def test_ranks_are_among_equal_ratios_protocols_and_settings() -> None:
+def test_ranks_are_among_equal_budgets_and_settings() -> None:
     board = leaderboard(rivals())
     ranks = {row["method"]: row["rank"] and (row["rank"].rank, row["rank"].low, row["rank"].high) for row in board.rows}  # type: ignore[union-attr]
-    assert ranks == {BASELINE: None, "a": (1, 1, 1), "b": (2, 2, 2), "c": None, "d": None}
+    assert ranks == {BASELINE: None, "a": (1, 1, 1), "b": (2, 2, 3), "c": None, "d": (2, 2, 3), "e": None}
 
 
 def test_what_no_test_tells_from_the_first_is_tied_with_it() -> None:

@@ -47,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> int:
     """Print each finding with its verdict and tests, the surest first, or with the command that adds its runs."""
     from uniprune.reports.findings import FINDINGS, Study, pairs_csv
-    from uniprune.results.budgets import budget_notes
+    from uniprune.results.budgets import budget_groups, budget_notes
     from uniprune.results.few import few_notes
     from uniprune.results.hard_columns import hard_notes
     from uniprune.results.left_out import left_out_notes
@@ -86,7 +86,7 @@ def act(options: argparse.Namespace) -> int:
     groups = study.comparison.groups
     for note in (
         *hard_notes(study.hard, study.pruned),
-        *budget_notes(groups),
+        *budget_notes(budget_groups(groups)),
         *few_notes(groups, study.comparison),
         *left_out_notes(groups),
     ):

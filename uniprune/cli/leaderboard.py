@@ -17,6 +17,11 @@ HELP = "print the table of the stored runs"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `leaderboard`."""
     parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    parser.add_argument(
+        "--equal-flops",
+        action="store_true",
+        help="print average scores at equal FLOPs instead, also into --csv and --md; the page of --html has both",
+    )
     for kind in ("csv", "md", "html"):
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"also write it as {kind.upper()}")
 
@@ -36,8 +41,9 @@ def act(options: argparse.Namespace) -> int:
             f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
         )
     board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
-    show(board)
-    for path, content in ((options.csv, board.csv), (options.md, board.markdown), (options.html, board.html)):
+    table = board.equal_flops() if options.equal_flops else board
+    show(table, "the file of --csv")
+    for path, content in ((options.csv, table.csv), (options.md, table.markdown), (options.html, board.html)):
         if path is not None:
             write(path, content())
             say(f"written: {path}")

@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _exit(f"error: the package {error.name} is missing; {NEEDED}", USER)
     options = build_parser(commands).parse_args(words)
     try:
-        prepare(options.plugin, debug=options.debug)
+        if options.models or options.plugin:
+            prepare(options.plugin, debug=options.debug)
         return int(commands[options.command].act(options))
     except KeyboardInterrupt:
         return _exit("interrupted; every finished batch is stored: run the same command again to resume", INTERRUPTED)
@@ -73,6 +74,7 @@ def build_parser(commands: Mapping[str, ModuleType]) -> argparse.ArgumentParser:
         metavar="FILE",
         help="Python file that registers methods, models or benchmarks",
     )
+    shared.set_defaults(models=True)  # False, as set by options that read data only, spares the import of torch
     shared.add_argument("--debug", action="store_true", help="show tracebacks and library messages")
 
     parser = argparse.ArgumentParser(

@@ -13,7 +13,9 @@ PRIORITY = (
     "ratio",
     "average",
     "rank",
+    "budget group",
     "relative %",
+    "from",
     "visual tokens",
     "net speed-up",
     "net ceiling",
@@ -31,30 +33,40 @@ PRIORITY = (
 Lines = list[list[str]]
 
 
-def show(board: ResultTable) -> None:
-    """Print a leaderboard; if the terminal is too narrow, transposed, or else without its least important columns."""
+def show(board: ResultTable, whole: str = "leaderboard.csv") -> None:
+    """Print a leaderboard; if the terminal is too narrow, transposed, or else without its least important columns.
+
+    An empty line parts budget groups.
+
+    Args:
+        board: the table.
+        whole: file or option that has all columns.
+    """
     texts = board.texts()
     # These columns are not shown where all rows agree; files keep them, and notes give the rows left out.
     same = {"seed", "settings", "protocol", "question", "layer", "judge", "left out"}
     offered = [(i, column) for i, column in enumerate(board.columns) if column not in (*FILES, *board.details)]
     keep = [i for i, column in offered if column not in same or len({line[i] for line in texts}) > 1]
     lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
+    apart = board.apart()
     console = stdout(_width(lines))
     room = console.width
     if _width(lines) > room:
         turned = [list(column) for column in zip(*lines, strict=True)]
         if _width(turned) <= room:
-            lines, left = turned, 1
+            lines, left, apart = turned, 1, set()
         else:
             lines, dropped = _narrowed(lines, room)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, column in enumerate(lines[0]):
         table.add_column(column, justify="left" if i < left else "right")
-    for line in lines[1:]:
+    for i, line in enumerate(lines[1:]):
+        if i in apart:
+            table.add_row()
         table.add_row(*line)
     console.print(table)
     if dropped:
-        hint = f"{dropped} columns do not fit here; leaderboard.csv has them, and a wider terminal shows them."
+        hint = f"{dropped} columns do not fit here; {whole} has them, and a wider terminal shows them."
         console.print(hint, highlight=False)
     for note in board.notes:
         console.print(note, highlight=False, markup=False)

@@ -100,7 +100,7 @@ class Prefill(Forward):
         if prepared is None or prepared.vision is not vision:
             prepared = Preparation.of(adapter, pruner, inputs, vision, rows_per_prompt(inputs, embeds), idle)
         self.batch, self._random, self._counted = prepared.batch, prepared.random, prepared.pairs
-        self._looks = Looks(self._stages.values() if self.has_images else ())
+        self._looks = Looks(self._stages.values() if self._stages and self.has_images else ())
 
     @property
     def has_images(self) -> bool:

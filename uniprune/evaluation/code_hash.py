@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,13 +46,21 @@ def sources(kind: type) -> set[Path]:
         package = name.startswith(f"{METHODS.package}.")
         if name == kind.__module__ or package or name in RULES or (own and file.parent == own.parent):
             found[name] = file
-            waiting += _imported(file, name)
+            waiting += _imported(file.read_bytes(), name)
     return set(found.values())
 
 
-def _imported(file: Path, name: str) -> Iterator[str]:
-    """Yield the names in all import statements of a file; some may be no modules."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+@lru_cache(maxsize=1024)
+def _imported(source: bytes, name: str) -> tuple[str, ...]:
+    """Return the names in all import statements of a module; some may be no modules.
+
+    Remembered by the text: a run hashes a hundred files, and a plan of a hundred runs hashes the same ones.
+    """
+    return tuple(_import_statements(source, name))
+
+
+def _import_statements(source: bytes, name: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)

@@ -154,6 +154,8 @@ class SweepFile(_Strict):
     """Source, if the grid is a paper's."""
     runs: Annotated[list[Block], Field(min_length=1)]
     """The blocks."""
+    printed: dict[str, Any] | None = None
+    """Numbers that the paper prints, for `compare`; uniprune/reports/papers/literature.py has the form."""
 
     def cells(self) -> list[RunSpec]:
         """Return all runs in file order, each once.

@@ -82,7 +82,7 @@ class RawQuestion:
 
     Attributes:
         benchmark: the dataset's name in VLMEvalKit; some families word some datasets in their own way.
-        kind: "choice" (one of `options`), "yes-no" or "open".
+        kind: "choice" (one of `options`), "yes-no", "open", or "own": worded by the benchmark alone.
         text: the question as in the data file.
         hint: text before it.
         options: letter -> text.
@@ -91,7 +91,7 @@ class RawQuestion:
     """
 
     benchmark: str
-    kind: Literal["choice", "yes-no", "open"]
+    kind: Literal["choice", "yes-no", "open", "own"]
     text: str
     hint: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)

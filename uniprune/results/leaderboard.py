@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from uniprune.results.budgets import budget_notes, fields, site, visual_tokens
+from uniprune.results.budgets import BudgetGroup, budget_groups, budget_notes, decisions, distinct, visual_tokens
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
+from uniprune.results.equal_flops import equal_flops
 from uniprune.results.few import few_notes
 from uniprune.results.hard_accuracy import HardRows
 from uniprune.results.hard_columns import hard_cells, hard_columns, hard_notes
 from uniprune.results.left_out import left_out_notes
-from uniprune.results.records import USUAL_FRAMES, RunRecord
+from uniprune.results.records import RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
+from uniprune.results.settings import all_settings
 from uniprune.results.speedup import net_speedup, untimed
-from uniprune.results.statistics import Estimate, RankInterval, standings
+from uniprune.results.statistics import Estimate, standings
 from uniprune.results.store import AGAIN
-from uniprune.results.table import CellValue, MarkedCell, ResultTable, ScoreCell
+from uniprune.results.table import BudgetCell, CellValue, MarkedCell, ResultTable, ScoreCell
 
 LEAD = ("model", "method", "ratio", "layer", "protocol", "question", "seed", "settings")
 TAIL = (
-    *("average", "rank", "relative %", "agreement %", "first-token KL"),
+    *("average", "rank", "budget group", "relative %", "agreement %", "first-token KL"),
     *("net speed-up", "net ceiling", "of ceiling %"),
     *("total ms", "TTFT ms", "prefill ms", "method ms"),
     *("visual tokens", "TFLOPs", "KV MB", "rows", "left out", "judge", "remarks", "identity"),
@@ -34,12 +36,14 @@ class Leaderboard(ResultTable):
 
     Attributes:
         comparison: the estimates in it, which `only` uses again.
+        groups: those shown.
         doubts: notes on stored files that are left out or in doubt.
         hard: the scores on hard and easy rows.
     """
 
     comparison: RunComparison = field(kw_only=True, repr=False, compare=False)
     hard: HardRows = field(kw_only=True, repr=False, compare=False)
+    groups: Sequence[SeedGroup] = field(kw_only=True, repr=False, compare=False)
     doubts: Sequence[str] = field(default=(), kw_only=True, repr=False, compare=False)
 
     def only(self, identities: Collection[str | None]) -> Leaderboard:
@@ -53,6 +57,14 @@ class Leaderboard(ResultTable):
         groups = [group for group in self.comparison.groups if any(run.identity in identities for run in group.runs)]
         return _leaderboard(self.hard, groups, self.doubts)
 
+    def equal_flops(self) -> ResultTable:
+        """Return the average scores of the groups shown at equal FLOPs (`uniprune.results.equal_flops`)."""
+        return equal_flops(self.groups, self.comparison)
+
+    def further(self) -> dict[str, ResultTable]:
+        """Return the tables that the page has below this one, by heading."""
+        return {"Accuracy at equal FLOPs": self.equal_flops()}
+
 
 def leaderboard(
     records: Sequence[RunRecord], fidelity: CompareRuns | None = None, doubts: Sequence[str] = ()
@@ -62,8 +74,8 @@ def leaderboard(
     Runs that differ in their seed only are one row. The average is left out for a run that lacks benchmarks another run
     of its model has: means over different benchmarks must not be compared. "relative %" is the mean of score / baseline
     score over the run's benchmarks; the baseline is the un-pruned run of the same weights, settings, rows and judge.
-    Ranks are among the pruned runs of the same model, settings, ratio and protocol, scored on the same rows, whose
-    measured visual tokens per layer agree (`uniprune.results.budgets`).
+    Ranks are among the pruned runs of the same model and settings, scored on the same rows, whose measured visual
+    tokens per layer agree (`uniprune.results.budgets`): a budget group. Rows of one group are together.
 
     Args:
         records: the stored runs.
@@ -83,18 +95,20 @@ def _leaderboard(hard: HardRows, groups: Sequence[SeedGroup], doubts: Sequence[s
     covered: dict[str, set[str]] = defaultdict(set)
     for group in groups:
         covered[group.setup.weights].update(group.scores)
-    ranks = _ranks(comparison, [group for group in groups if covered[group.setup.weights] == set(group.scores)])
+    parts = budget_groups(groups)
+    ranks = _ranks(comparison, parts, covered)
     rows = [
-        _row(group, comparison, covered[group.setup.weights], ranks.get(id(group))) | hard_cells(hard, group)
+        _row(group, comparison, covered[group.setup.weights]) | ranks.get(id(group), {}) | hard_cells(hard, group)
         for group in groups
     ]
-    rows.sort(key=lambda row: (str(row["model"]), -_number(row["ratio"]), str(row["method"]), str(row["seed"])))
-    parts = hard_columns(hard, groups)
+    rows.sort(key=_order)
     # after the rows, which may add doubts
-    notes = (*_notes(groups, comparison, rows), *hard_notes(hard, groups), *dict.fromkeys(doubts))
-    shown = (*LEAD, *names, *TAIL, *parts)
-    known = [part for part in parts if part.endswith("known")]
-    return Leaderboard(shown, rows, notes, names, known, comparison=comparison, hard=hard, doubts=doubts)
+    notes = (*_notes(groups, comparison, rows, parts), *hard_notes(hard, groups), *dict.fromkeys(doubts))
+    own = hard_columns(hard, groups)
+    columns, known = (*LEAD, *names, *TAIL, *own), [name for name in own if name.endswith("known")]
+    return Leaderboard(
+        columns, rows, notes, names, known, comparison=comparison, hard=hard, groups=groups, doubts=doubts
+    )
 
 
 def _suite(groups: Sequence[SeedGroup], name: str) -> str:
@@ -102,24 +116,42 @@ def _suite(groups: Sequence[SeedGroup], name: str) -> str:
     return next(run.datasets[name].suite for group in groups for run in group.runs if name in run.datasets)
 
 
-def _ranks(comparison: RunComparison, complete: Sequence[SeedGroup]) -> dict[int, RankInterval]:
-    """Return the rank of every pruned group, by its id, among those of the same settings, budget and questions.
+def _ranks(
+    comparison: RunComparison, parts: Sequence[BudgetGroup], covered: Mapping[str, set[str]]
+) -> dict[int, dict[str, CellValue]]:
+    """Return the id of every pruned group -> its budget group, and its rank in it if it has an average and a rival.
 
-    A group without any rival has no rank.
+    Groups that must have the same predictions, as of both protocols before layer 0, count once and share a rank.
     """
-    ranked = [group for group in complete if group.scores and group.setup.method.kind != "none"]
-    ranks: dict[int, RankInterval] = {}
-    for rivals in fields(ranked, lambda group: (site(group), group.questions)):
-        if len(rivals) > 1:
+    cells: dict[int, dict[str, CellValue]] = {}
+    for number, part in enumerate(sorted(parts, key=_place), 1):
+        if part.low is None or part.high is None:
+            continue
+        first, rivals, ranks = part.members[0], distinct(part.members), {}
+        if len(rivals) > 1 and covered[first.setup.weights] == set(first.scores):
             intervals = standings([comparison.average(group, group.scores) for group in rivals])
-            ranks |= {id(group): interval for group, interval in zip(rivals, intervals, strict=True)}
-    return ranks
+            ranks = dict(zip(map(decisions, rivals), intervals, strict=True))
+        budget = BudgetCell(number, part.low, part.high)
+        cells |= {id(group): {"rank": ranks.get(decisions(group)), "budget group": budget} for group in part.members}
+    return cells
 
 
-def _row(
-    group: SeedGroup, comparison: RunComparison, covered: set[str], rank: RankInterval | None
-) -> dict[str, CellValue]:
-    """Return the values of one group."""
+def _place(part: BudgetGroup) -> tuple[object, ...]:
+    """Return a key that numbers budget groups: model by model, the largest budgets first, those without one last."""
+    first = min(part.members, key=lambda group: group.runs[0].identity)
+    high = float("-inf") if part.high is None else part.high
+    return first.runs[0].model.name, -high, all_settings(first), first.runs[0].identity
+
+
+def _order(row: Mapping[str, CellValue]) -> tuple[object, ...]:
+    """Return a key that keeps budget groups together, after the un-pruned model and before what is in none."""
+    group = row.get("budget group")
+    number = group.number if isinstance(group, BudgetCell) else 0 if row["protocol"] is None else float("inf")
+    return str(row["model"]), number, -_number(row["ratio"]), str(row["method"]), str(row["seed"])
+
+
+def _row(group: SeedGroup, comparison: RunComparison, covered: set[str]) -> dict[str, CellValue]:
+    """Return the values of one group, but for its rank."""
     setup, entries, scores = group.setup, group.entries, group.scores
     complete = bool(scores) and covered == set(scores)
     ledgers = [(entry.ledger, entry.answered) for entry in entries if entry.ledger]
@@ -134,10 +166,10 @@ def _row(
         "protocol": None if setup.method.kind == "none" else setup.protocol,
         "question": setup.question,
         "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
-        "settings": _settings(group),
+        "settings": all_settings(group),
         **{name: _cell(comparison.score(group, name), group.spread([name])) for name in scores},
         "average": _cell(comparison.average(group, scores), group.spread(scores)) if complete else None,
-        "rank": rank,
+        "rank": None,
         "relative %": _cell(comparison.relative(group, scores)) if scores else None,
         "agreement %": _cell(fidelity.agreement) if fidelity else None,
         "first-token KL": _kl_cell(fidelity.kl) if fidelity and fidelity.kl else None,
@@ -176,23 +208,6 @@ def _layers(layers: list[int]) -> str | None:
     return (f"{layers[0]}…{layers[-1]}" if len(layers) > 3 else "+".join(map(str, layers))) or None
 
 
-def _settings(group: SeedGroup) -> str:
-    """Return what else runs differ in: fields the user set, prompts, images, limits, precision, kernel, device."""
-    setup = group.setup
-    passed = [f"{name}={value}" for name, value in setup.method.passed.items() if not name.endswith(".layer")]
-    prompts = [f"prompts={setup.prompts}"] * (setup.prompts != "benchmark")
-    prompts += [f"images={setup.images}"] * (setup.images != "checkpoint")
-    prompts += [f"like={group.runs[0].model.like}"] * (group.runs[0].model.like is not None)
-    images = [f"image-decoding={setup.image_decoding}"] * (setup.image_decoding != "kit")
-    has_videos = any(entry.ledger is not None and entry.ledger.frames for entry in group.entries)
-    if has_videos or (setup.frames, setup.fps) != (USUAL_FRAMES, None):
-        images.append(f"frames={setup.frames}" if setup.fps is None else f"fps={setup.fps:g}")
-    limits = [f"limit={setup.limit}"] * (setup.limit is not None)
-    limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
-    kernels = [setup.attention, *[f"tower-attention={setup.tower_attention}"] * (setup.tower_attention is not None)]
-    return " ".join([*passed, *prompts, *images, *limits, setup.dtype, *kernels, setup.device])
-
-
 def _mean(values: Iterable[tuple[float, int]]) -> float | None:
     """Return the weighted mean, None without any weight."""
     pairs = [(value, weight) for value, weight in values if weight]
@@ -213,7 +228,10 @@ def _number(value: CellValue) -> float:
 
 
 def _notes(
-    groups: Sequence[SeedGroup], comparison: RunComparison, rows: Sequence[dict[str, CellValue]]
+    groups: Sequence[SeedGroup],
+    comparison: RunComparison,
+    rows: Sequence[dict[str, CellValue]],
+    parts: Sequence[BudgetGroup],
 ) -> tuple[str, ...]:
     """Return the remarks that a reader of this table needs."""
     notes = []
@@ -221,10 +239,10 @@ def _notes(
         notes.append("[low, high]: 95 % bootstrap interval over images and seeds; docs/statistics.md explains it.")
     if any(row["rank"] for row in rows):
         notes.append(
-            "rank [best–worst that paired tests leave possible] among methods of one model, ratio, protocol and "
-            "measured budget; = not significantly worse than the first (5 %, Holm-corrected)."
+            "rank [best–worst that paired tests leave possible] within one budget group: methods of one model whose "
+            "measured visual tokens per layer agree; = not significantly worse than the first (5 %, Holm-corrected)."
         )
-    notes += budget_notes(groups)
+    notes += budget_notes(parts)
     notes += few_notes(groups, comparison)
     if any(len(group.runs) > 1 for group in groups):
         notes.append("±: standard deviation over seeds.")

@@ -83,10 +83,36 @@ class MarkedCell:
         return {"": self.value, " mark": self.mark}
 
 
-WideCell = ScoreCell | MarkedCell | RankInterval
+@dataclass(frozen=True)
+class BudgetCell:
+    """The group of runs that a run is ranked in.
+
+    Attributes:
+        number: of the group, from 1.
+        low: fewest visual tokens per layer of its members.
+        high: most such.
+    """
+
+    number: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return `2: 31.0–31.5`."""
+        ends = dict.fromkeys(f"{end:.1f}" for end in (self.low, self.high))
+        return f"{self.number}: {'–'.join(ends)}"
+
+    def columns(self) -> dict[str, float]:
+        """Map the suffix of a CSV column to its number."""
+        return {"": self.number, " low": self.low, " high": self.high}
+
+
+WideCell = ScoreCell | MarkedCell | RankInterval | BudgetCell
 """Cells that take several columns of a CSV file, the number itself in the first."""
 CellValue = str | float | int | WideCell | None
 
+GROUP = "budget group"
+"""Column with the `BudgetCell` of a row; rows that differ in it are shown apart."""
 ROOMY = ("average", "relative %")
 """Columns that show their interval."""
 PRECISE = ("ratio", "net speed-up", "net ceiling", "TFLOPs", "KV MB")
@@ -119,6 +145,15 @@ class ResultTable:
         """Return the rows as readable text, numbers rounded."""
         return [[text(column, row.get(column)) for column in self.columns] for row in self.rows]
 
+    def further(self) -> Mapping[str, ResultTable]:
+        """Return the tables that the page has below this one, by heading."""
+        return {}
+
+    def apart(self) -> set[int]:
+        """Return the places of rows that begin another budget group, or model, than the row before them."""
+        groups = [(row.get("model"), text(GROUP, row.get(GROUP))) for row in self.rows]
+        return {i for i in range(1, len(groups)) if groups[i] != groups[i - 1] and GROUP in self.columns}
+
     def csv(self) -> str:
         """Return comma-separated values, numbers unrounded; a number with an interval takes several columns."""
         columns = [column + suffix for column in self.columns for suffix in self._suffixes(column)]
@@ -137,6 +172,8 @@ class ResultTable:
             board=self,
             columns=columns,
             rows=[[PageCell.of(name, row.get(name)) for name in columns] for row in self.rows],
+            apart=self.apart(),
+            further={heading: table for heading, table in self.further().items() if table.rows or table.notes},
             tied={i for i, rank in enumerate(ranks) if isinstance(rank, RankInterval) and rank.tied},
             details=(*DETAILS, *self.details),
         )

@@ -43,7 +43,7 @@ def random_baseline(study: Study) -> Finding:
             alike = [one for one in baselines if one.setup.method.kind == group.setup.method.kind] or baselines
             for one in alike:
                 seeds = f"{len(one.runs)} seed" + "s" * (len(one.runs) > 1)
-                label = f"{one.setup.method.name} ({seeds}) − {group.setup.method.name}, {place(group)}"
+                label = f"{one.setup.method.name} ({seeds}) − {group.setup.method.name}, {place(one, group)}"
                 differences.append((label, study.mean_difference(one, group)))
     lines = tested(differences)
     if not lines:
@@ -58,7 +58,7 @@ def no_winner(study: Study) -> Finding:
     duels: list[tuple[str, str, str, Estimate]] = []
     for one, other, name in study.duels():
         difference = study.difference(one, other, name)
-        duels.append((one.setup.method.name, other.setup.method.name, f"{name}, {place(one)}", difference))
+        duels.append((one.setup.method.name, other.setup.method.name, f"{name}, {place(one, other)}", difference))
     if not duels:
         return Finding(claim, missing=study.command(*named(lambda m: m.kind != "none", 3), rivals=True))
     family = tested((f"{one} − {other}, {where}", difference) for one, other, where, difference in duels)
@@ -89,7 +89,7 @@ def kinds(study: Study) -> Finding:
             if members and names:
                 means[kind] = mean([study.comparison.average(group, names) for group in members])
         for one, other in combinations(means, 2):
-            differences.append((f"{one} − {other}, {place(designed[0])}", means[one] - means[other]))
+            differences.append((f"{one} − {other}, {place(*designed)}", means[one] - means[other]))
     lines = tested(differences)
     if not lines:
         words = [name for kind in order for name in _designed(kind, 2)]
@@ -172,12 +172,12 @@ def stages(study: Study) -> Finding:
     claim = "7. One stage beats two: a composition does worse than its parts alone (section 4.3)"
     differences = []
     for field in study.fields():
-        alone = {group.setup.method.name: group for group in field}
         for group in field:
-            for part in parts(group) if len(parts(group)) > 1 else []:
-                if part in alone:
-                    label = f"{part} − {group.setup.method.name}, {place(group)}"
-                    differences.append((label, study.mean_difference(alone[part], group)))
+            members = parts(group)
+            for alone in field if len(members) > 1 else []:
+                if alone.setup.method.name in members:
+                    label = f"{alone.setup.method.name} − {group.setup.method.name}, {place(alone, group)}"
+                    differences.append((label, study.mean_difference(alone, group)))
     lines = tested(differences)
     if not lines:
         before, inside = (_designed(kind, 1) for kind in ("pre-llm", "intra-llm"))
@@ -205,11 +205,9 @@ def sizes(study: Study) -> Finding:
                 if agree(*tokens):
                     differences.append((label, kept[0] - kept[1]))
                 else:
-                    unequal.append(
-                        f"{label} ({' and '.join(f'{one or 0:.1f}' for one in tokens)} visual tokens per layer)"
-                    )
+                    unequal.append(f"{label} ({' and '.join(map(_tokens, tokens))} visual tokens per layer)")
     lines = tested(differences)
-    apart = f"; not tested, as budgets differ: {', '.join(unequal)}" * bool(unequal)
+    apart = f"; not tested, as budgets differ or are unknown: {', '.join(unequal)}" * bool(unequal)
     if not lines:
         missing = study.command("none", *named(lambda m: m.kind != "none")) + ", and with a larger model of its family"
         return Finding(claim, missing=missing + apart)
@@ -226,6 +224,11 @@ FINDINGS: tuple[Callable[[Study], Finding], ...] = (
 def _designed(kind: str, count: int) -> list[str]:
     """Return some registered methods of a kind that do not choose at random."""
     return named(lambda method: method.kind == kind and not method.random, count)
+
+
+def _tokens(budget: float | None) -> str:
+    """Return a budget in words."""
+    return "unknown" if budget is None else f"{budget:.1f}"
 
 
 def _method(group: SeedGroup) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from uniprune.reports.findings.study import Finding, Line, Study, by_chance, common, named, place, tested, untested
-from uniprune.results.budgets import fields, site, visual_tokens
+from uniprune.results.budgets import agree, visual_tokens
 from uniprune.results.comparison import SeedGroup
 from uniprune.results.statistics import detectable_on, equivalence
 from uniprune.results.statistics.comparisons import LEVEL
@@ -58,15 +58,10 @@ def horizon(study: Study) -> Finding:
 def _ladders(study: Study) -> list[Ladder]:
     """Return every method inside the language model that prunes once, with every random baseline of this kind."""
     single = [group for group in study.pruned if group.setup.method.kind == "intra-llm" and _layer(group) is not None]
-    equal = {
-        id(group): number
-        for number, part in enumerate(fields(single, lambda group: (site(group), _layer(group))))
-        for group in part
-    }
     found: dict[object, Ladder] = {}
     places: dict[object, list[SeedGroup]] = defaultdict(list)
     for group in single:
-        places[site(group), _layer(group)].append(group)
+        places[_site(group), _layer(group)].append(group)
     for alike in places.values():
         for one in alike:
             for other in alike:
@@ -75,12 +70,17 @@ def _ladders(study: Study) -> list[Ladder]:
                     continue
                 seeds = f"{len(other.runs)} seed" + "s" * (len(other.runs) > 1)
                 title = f"{one.setup.method.name} − {other.setup.method.name} ({seeds}), {place(one)}"
-                ladder = found.setdefault((site(one), _but_for_layer(one), _but_for_layer(other)), Ladder(title))
-                if equal[id(one)] == equal[id(other)]:
+                ladder = found.setdefault((_site(one), _but_for_layer(one), _but_for_layer(other)), Ladder(title))
+                if agree(visual_tokens(one), visual_tokens(other)):
                     ladder.steps[layer] = (one, other)
                 else:
                     ladder.unequal.add(layer)
     return list(found.values())
+
+
+def _site(group: SeedGroup) -> object:
+    """Return what a method and its baseline have in common: settings, ratio and protocol."""
+    return group.settings, group.setup.ratio, group.setup.protocol
 
 
 def _layer(group: SeedGroup) -> int | None:
@@ -140,7 +140,7 @@ def _summary(
         said += f"; layer {deepest}, the deepest, still differs"
     found = [f"{ladder.title}: {said}"]
     tokens = [visual_tokens(one) or 0.0 for one, _ in ladder.steps.values()]
-    if len(fields([one for one, _ in ladder.steps.values()], lambda group: None)) > 1:
+    if not agree(min(tokens), max(tokens)):
         found.append(
             f"{ladder.title}: budgets differ between layers ({min(tokens):.1f} to {max(tokens):.1f} visual tokens per "
             "layer); --protocol average makes them equal"

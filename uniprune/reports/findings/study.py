@@ -11,7 +11,7 @@ from typing import Any
 
 from uniprune.registry import METHODS
 from uniprune.results import budgets
-from uniprune.results.comparison import RunComparison, SeedGroup, comparable
+from uniprune.results.comparison import RunComparison, SeedGroup, comparable, rows_key
 from uniprune.results.few import too_few
 from uniprune.results.hard_accuracy import HardRows
 from uniprune.results.records import RunRecord
@@ -85,13 +85,17 @@ class Study:
         self.pruned = [group for group in self.comparison.groups if group.setup.method.kind != "none" and group.scores]
 
     def fields(self, name: str | None = None) -> list[list[SeedGroup]]:
-        """Return the groups that differ in the method only: same model, settings, ratio, protocol and measured budget.
+        """Return the groups that are compared as methods: same model, settings, questions and measured budget.
 
         Args:
             name: a benchmark, which the groups then have scored and on which their budgets are equal.
         """
-        groups = [group for group in self.pruned if name is None or name in group.scores]
-        return budgets.fields(groups, budgets.site, None if name is None else [name])
+        if name is None:
+            parts = budgets.budget_groups(self.pruned)
+        else:
+            groups = [group for group in self.pruned if name in group.scores]
+            parts = budgets.budget_groups(groups, [name], lambda one: (one.settings, rows_key(one.scores[name])))
+        return [budgets.distinct(part.members) for part in parts]
 
     @property
     def benchmarks(self) -> list[str]:
@@ -137,7 +141,7 @@ class Study:
         model = max(models, key=models.count) if models else "MODEL"
         ratios = ratios or " ".join(f"{ratio:g}" for ratio in known)
         command = f"{PROGRAM} --model {model} --method {' '.join(words)} --ratio {ratios}"
-        if rivals and budgets.budget_notes(self.pruned):
+        if rivals and budgets.budget_notes(budgets.budget_groups(self.pruned)):
             return f"no methods of equal budget to compare (see below): run `{command} --protocol average`"
         return f"not enough data: run `{command}`"
 
@@ -159,12 +163,15 @@ def parts(group: SeedGroup) -> list[str]:
     return re.split(r"\+(?=[^+])", group.setup.method.name)  # a "+" that ends a name belongs to it
 
 
-def place(group: SeedGroup, method: bool = False) -> str:
-    """Return the model, the ratio, and the protocol if it is not the usual one."""
-    setup = group.setup
-    words = [group.runs[0].model.name, *[setup.method.name] * method, f"ratio {setup.ratio:g}"]
-    words += ["average protocol"] * (setup.protocol == "average") + [f"limit {setup.limit}"] * bool(setup.limit)
-    return ", ".join(words)
+def place(*groups: SeedGroup, method: bool = False) -> str:
+    """Return what groups of one model have in common: model, ratios, and protocols if not the usual one alone."""
+    setup = groups[0].setup
+    ratios = list(dict.fromkeys(f"{group.setup.ratio:g}" for group in groups))
+    protocols = sorted({group.setup.protocol for group in groups}, reverse=True)
+    words = [groups[0].runs[0].model.name, *[setup.method.name] * method]
+    words.append("ratio" + "s" * (len(ratios) > 1) + " " + " and ".join(ratios))
+    words += [" and ".join(protocols) + " protocol"] * (protocols != ["site"])
+    return ", ".join([*words, *[f"limit {setup.limit}"] * bool(setup.limit)])
 
 
 def equal_methods(sides: Sequence[Mapping[object, SeedGroup]]) -> list[object]:
@@ -174,7 +181,7 @@ def equal_methods(sides: Sequence[Mapping[object, SeedGroup]]) -> list[object]:
     for side in sides:
         parts = budgets.equal_budgets([side[method] for method in methods])
         for method in methods:
-            places[method].append(next(n for n, part in enumerate(parts) if side[method] in part))
+            places[method].append(next(n for n, part in enumerate(parts) if side[method] in part.members))
     alike: dict[tuple[int, ...], list[object]] = defaultdict(list)
     for method, place_of in places.items():
         alike[tuple(place_of)].append(method)

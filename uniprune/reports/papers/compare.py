@@ -6,15 +6,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from uniprune.reports.papers.line import Printed
 from uniprune.reports.papers.measures import MEANS, measured
 from uniprune.reports.papers.runs import Source, StoredRuns
-from uniprune.reports.papers.tables import Printed
 from uniprune.results.remarks import all_remarks
 from uniprune.results.table import ScoreCell
 from uniprune.utils.tables import to_csv
 
 COLUMNS = (
-    *("row", "model", "method", "settings", "ratio", "benchmark", "column", "quantity", "printed", "printed spread"),
+    *(
+        "row",
+        "model",
+        "method",
+        "settings",
+        "ratio",
+        "protocol",
+        "benchmark",
+        "column",
+        "quantity",
+        "printed",
+        "printed spread",
+    ),
     *("ours", "low", "high", "spread", "difference", "inside"),
     *("runs", "rows", "left out", "remarks", "erratum", "note", "unlike"),
 )
@@ -72,7 +84,10 @@ class Compared:
     def values(self) -> dict[str, object]:
         """Return column -> value of the CSV file."""
         line, ours = self.line, self.ours
-        theirs = line.model_dump(exclude={"value", "spread"}) | {"printed": line.value, "printed spread": line.spread}
+        theirs = line.model_dump(exclude={"value", "spread", "scale", "averaged"}) | {
+            "printed": line.value,
+            "printed spread": line.spread,
+        }
         low, high = (ours.interval if ours else None) or (None, None)
         mine: dict[str, object] = {"unlike": self.unlike}
         if ours:
@@ -93,17 +108,42 @@ def compare(lines: Sequence[Printed], stored: StoredRuns) -> list[Compared]:
 
 def _compared(line: Printed, row: Sequence[Printed], stored: StoredRuns) -> Compared:
     """Join a printed number of a row with ours."""
-    if not line.method:
-        return Compared(line)
     quantity = MEANS.get(line.quantity, line.quantity)
-    parts = [part for part in row if part.quantity == quantity] if line.quantity in MEANS else [line]
-    found = [stored.find(part.model, part.choice(), part.benchmark) for part in parts]
+    parts = made_from(line, row)
+    if not parts:
+        return Compared(line)
+    found = [stored.find(part.model, part.choice(), part.benchmark, part.protocol) for part in parts]
     sources = tuple(source for source in found if source is not None)
     ours = measured(sources, quantity, stored) if len(sources) == len(parts) else None
     if ours is None:
         return Compared(line)
     unlike = dict.fromkeys(stored.unlike_paper(source.group, line.model) for source in sources)
+    if quantity == "score":
+        ours = _scaled(ours, line.scale)
     return Compared(line, ours, sources, "; ".join(text for text in unlike if text))
+
+
+def parts_of(line: Printed, lines: Iterable[Printed]) -> list[Printed]:
+    """Return the printed numbers of its row that a mean includes: relative ones if there are any, else scores."""
+    row = [part for part in lines if part.place == line.place and part.averaged]
+    quantity = MEANS[line.quantity]
+    return [part for part in row if part.quantity == quantity] or [part for part in row if part.quantity == "score"]
+
+
+def made_from(line: Printed, lines: Iterable[Printed]) -> list[Printed]:
+    """Return the printed numbers whose runs make ours: itself, or those of a mean; none if ours cannot be made."""
+    if not line.method or line.quantity not in MEANS:
+        return [line] * bool(line.method)
+    parts = parts_of(line, lines)
+    mixed = line.quantity == "average" and any(part.scale != line.scale for part in parts)
+    return parts if not mixed and all(part.method for part in parts) else []
+
+
+def _scaled(cell: ScoreCell, scale: float) -> ScoreCell:
+    """Return our score in the paper's unit."""
+    low, high = cell.interval or (0.0, 0.0)
+    interval = (scale * low, scale * high) if cell.interval else None
+    return ScoreCell(scale * cell.value, interval, None if cell.spread is None else scale * cell.spread, cell.form)
 
 
 def as_csv(compared: Iterable[Compared]) -> str:

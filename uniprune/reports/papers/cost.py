@@ -107,7 +107,7 @@ def cost(specs: Iterable[RunSpec], stored: StoredRuns, assumptions: Assumptions)
 
 def _scored(spec: RunSpec, benchmark: str, stored: StoredRuns) -> bool:
     """Return whether a benchmark of a run is scored, with any row limit."""
-    source = stored.find(spec.model, spec.choice, benchmark)
+    source = stored.find(spec.model, spec.choice, benchmark, spec.protocol)
     runs = zip(source.group.runs, source.entries, strict=True) if source else ()
     return any(run.setup.seed == spec.choice.seed and entry.score for run, entry in runs)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from uniprune.errors import UserError
 from uniprune.evaluation.config import SweepFile
-from uniprune.reports.papers.tables import Printed
+from uniprune.reports.papers.line import Printed
 from uniprune.utils.paths import ROOT
 from uniprune.utils.yaml_file import read_model
 
@@ -27,7 +27,7 @@ class StandIns(BaseModel):
     """Benchmark -> generated benchmark of its kind."""
 
     def sweep(self, sweep: SweepFile) -> SweepFile:
-        """Return the same grid on stand-ins.
+        """Return the same grid on stand-ins, under the protocol "site": they have too few layers for low averages.
 
         Raises:
             UserError: a stand-in is missing.
@@ -38,6 +38,7 @@ class StandIns(BaseModel):
                     "model": self._all("model", block.model, self.models),
                     "data": None if block.data is None else self._all("benchmark", block.data, self.data),
                     "suite": None if block.suite is None else "mini",
+                    "protocol": "site",
                 }
             )
             for block in sweep.runs
@@ -48,7 +49,7 @@ class StandIns(BaseModel):
         """Return a printed number to be joined with runs on stand-ins."""
         model = self._all("model", [line.model], self.models)[0]
         data = self._all("benchmark", [line.benchmark], self.data)[0] if line.benchmark else ""
-        return line.model_copy(update={"model": model, "benchmark": data})
+        return line.model_copy(update={"model": model, "benchmark": data, "protocol": "site"})
 
     def _all(self, kind: str, names: Sequence[str], table: Mapping[str, str]) -> list[str]:
         """Return the stand-ins of names, each once."""

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from uniprune.registry import BENCHMARKS
-from uniprune.reports.papers.compare import Compared, as_csv, compare
+from uniprune.reports.papers.compare import Compared, as_csv, compare, made_from
 from uniprune.reports.papers.cost import Cost, cost, read_assumptions
+from uniprune.reports.papers.line import Printed
 from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
@@ -62,6 +63,8 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
         _print_numbers(shown, reasons, stored)
         for note in row_notes(runs_behind(shown, stored)):
             say(note)
+    for note in without_ours(table.lines):
+        say(note)
     if reasons:
         doubted = Counter(line.erratum for line in table.lines if line.erratum)
         say(f"errata and doubts: {doubted.total()} of {len(table.lines)} printed numbers")
@@ -126,6 +129,21 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
         say(note)
     for text, number in notes.items():
         say(f"({number}) {text}")
+
+
+def without_ours(lines: Sequence[Printed]) -> list[str]:
+    """Return remarks on the printed numbers that no run can be set beside: rows, columns and means that we lack."""
+    means = sum(line.quantity in MEANS and not made_from(line, lines) for line in lines)
+    columns = dict.fromkeys(line.column for line in lines if not line.benchmark and line.quantity not in MEANS)
+    rows = dict.fromkeys(line.row for line in lines if line.benchmark and not line.method)
+    remarks = []
+    if rows:
+        remarks.append(f"rows without a method or setting of ours: {'; '.join(rows)}")
+    if columns:
+        remarks.append(f"columns without a benchmark of ours: {', '.join(columns)}")
+    if means:
+        remarks.append(f"{means} means over a row are without ours: they include such a number, or mix units")
+    return remarks
 
 
 def runs_behind(shown: Sequence[tuple[Compared, ScoreCell]], stored: StoredRuns) -> list[tuple[RunRecord, str]]:

@@ -34,8 +34,6 @@ class Source(NamedTuple):
 class StoredRuns:
     """Stored runs, found by model, method and benchmark.
 
-    Runs under the "average" protocol are left out: papers mean the ratio at the layer that prunes.
-
     Args:
         records: all stored runs.
 
@@ -49,19 +47,15 @@ class StoredRuns:
         self.comparison = RunComparison(self.records)
         self._catalog = catalog()
         self._usual: dict[str, list[RunRecord]] = {}
-        self._groups = [
-            group
-            for group in self.comparison.groups
-            if group.setup.protocol == "site" or group.setup.method.kind == "none"
-        ]
+        self._groups = self.comparison.groups
 
-    def find(self, model: str, choice: MethodSpec, benchmark: str) -> Source | None:
-        """Return the runs of a method on a benchmark, one per seed; None without any.
+    def find(self, model: str, choice: MethodSpec, benchmark: str, protocol: str = "site") -> Source | None:
+        """Return the runs of a method under a protocol on a benchmark, one per seed; None without any.
 
         Of several set-ups (row limits, precisions, devices) the one with the most rows scored is taken, of these one
         with the prompts and images of the paper's harness, and then the one with the most seeds.
         """
-        groups = (_on(group, benchmark) for group in self._groups if is_of(group, model, choice))
+        groups = (_on(group, benchmark) for group in self._groups if is_of(group, model, choice, protocol))
         found = [Source(group, benchmark) for group in groups if group is not None]
         return max(found, key=lambda one: self._preference(one, model), default=None)
 
@@ -90,7 +84,9 @@ class StoredRuns:
 
     def evaluated(self, spec: RunSpec, benchmark: str) -> int:
         """Return the rows of a run as planned, with the paper's prompts and images, that are answered or left out."""
-        groups = [g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice)]
+        groups = [
+            g for g in self._groups if g.setup.limit == spec.limit and is_of(g, spec.model, spec.choice, spec.protocol)
+        ]
         groups = [group for group in groups if not self.unlike_paper(group, spec.model)]
         runs = [run for group in groups for run in group.runs if run.setup.seed == spec.choice.seed]
         entries = [run.datasets[benchmark] for run in runs if benchmark in run.datasets]
@@ -105,11 +101,15 @@ class StoredRuns:
         return self._usual[model]
 
 
-def is_of(group: SeedGroup, model: str, choice: MethodSpec) -> bool:
-    """Return whether runs are of this model and method, with all fields and the ratio equal, whatever their seeds."""
+def is_of(group: SeedGroup, model: str, choice: MethodSpec, protocol: str = "site") -> bool:
+    """Return whether runs are of this model, method and protocol, with all fields and the ratio equal.
+
+    Seeds may differ, and without pruning the protocol means nothing.
+    """
     setup = group.setup
     return (
         any(run.model.name == model for run in group.runs)
+        and (setup.protocol == protocol or setup.method.kind == "none")
         and setup.method.name == choice.name
         and abs(setup.ratio - choice.pruner().ratio) < RATIO_TOLERANCE
         and [_without_budget(part) for part in setup.method.resolved] == fields(choice)

@@ -1,4 +1,7 @@
-"""Tables of papers as data: `<name>.yaml` holds the runs of a table, `<name>.csv` its printed numbers."""
+"""Tables of papers as data: `<name>.yaml` holds the runs of a table.
+
+Its printed numbers are in `<name>.csv`, or its block `printed` names them in configs/printed/.
+"""
 
 from __future__ import annotations
 
@@ -6,63 +9,15 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from uniprune.errors import UserError, unknown
 from uniprune.evaluation.config import SweepFile, read_sweep
-from uniprune.evaluation.method_spec import MethodSpec, parse_settings
+from uniprune.reports.papers.line import Printed
+from uniprune.reports.papers.literature import printed_lines
 from uniprune.utils.paths import ROOT
 
 TABLES = ROOT / "configs" / "papers"
-
-
-class Printed(BaseModel):
-    """One number of a table, and the key of our number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    row: str
-    """The row's label, as printed."""
-    model: str
-    """Our name of the model."""
-    method: str
-    """Our name of the method; empty if we have none."""
-    settings: str
-    """Fields of the method as `--set` takes them, separated by blanks."""
-    ratio: float
-    """Keep ratio of our run."""
-    benchmark: str
-    """Our name of the benchmark; empty for a mean over the row."""
-    column: str
-    """The column's heading, as printed."""
-    quantity: str
-    """Quantity: "score", "average", "TTFT ms", …; see uniprune/reports/papers/measures.py."""
-    value: str
-    """The number as printed; empty if the source prints none or it is illegible."""
-    spread: str
-    """The number after its ±, if any."""
-    erratum: str
-    """Reason why it cannot be right, or "suspect: " and a reason for doubt; else empty. The value stays as printed."""
-    note: str
-    """Remark for the reader."""
-
-    @property
-    def place(self) -> tuple[str, str, float]:
-        """Key of its row: label, model and ratio."""
-        return self.row, self.model, self.ratio
-
-    @property
-    def number(self) -> float | None:
-        """The printed number."""
-        return float(self.value) if self.value else None
-
-    def choice(self) -> MethodSpec:
-        """Return our method with its fields.
-
-        Raises:
-            UserError: there is no such method or field.
-        """
-        return MethodSpec(self.method, self.ratio, settings=parse_settings(self.settings.split())).normalised()
 
 
 @dataclass(frozen=True)
@@ -84,21 +39,30 @@ class PaperTable:
 
 def table_names(folder: Path = TABLES) -> list[str]:
     """Return the names of all tables."""
-    return sorted(path.stem for path in folder.glob("*.csv"))
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def read_table(name: str, folder: Path = TABLES) -> PaperTable:
     """Read a table by its name.
 
     Raises:
-        UserError: there is no such table, or its files have another form.
+        UserError: there is no such table, its files have another form, or it has no printed numbers.
     """
     if name not in table_names(folder):
         raise unknown("paper table", name, table_names(folder))
-    path = folder / f"{name}.csv"
+    path = folder / f"{name}.yaml"
+    sweep = read_sweep(path)
+    transcribed = folder / f"{name}.csv"
+    if transcribed.exists() == (sweep.printed is not None):
+        raise UserError(f"{path}: the printed numbers are in {transcribed.name} or named by `printed`, one of the two")
+    lines = printed_lines(sweep.printed, path) if sweep.printed else _transcribed(transcribed)
+    return PaperTable(name, path, sweep, lines)
+
+
+def _transcribed(path: Path) -> tuple[Printed, ...]:
+    """Read a table's own file of printed numbers."""
     with path.open(encoding="utf-8", newline="") as file:
         try:
-            lines = tuple(Printed.model_validate(line) for line in csv.DictReader(file, strict=True))
+            return tuple(Printed.model_validate(line) for line in csv.DictReader(file, strict=True))
         except (ValidationError, csv.Error) as error:
             raise UserError(f"{path} is not a table of printed numbers: {error}") from error
-    return PaperTable(name, folder / f"{name}.yaml", read_sweep(folder / f"{name}.yaml"), lines)
