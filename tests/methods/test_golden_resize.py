@@ -15,9 +15,13 @@ import torch
 from PIL import Image
 
 from tests.helpers.golden_cases import Case, Methods, golden
+from tests.helpers.records import dataset, run, score
 from uniprune.modeling.input_forms import GridForms
 from uniprune.pruning.input_stage import Size
-from uniprune.results.hard_rows import group_accuracy, row_groups
+from uniprune.results.comparison import RunComparison
+from uniprune.results.hard_accuracy import HardRows
+from uniprune.results.hard_rows import row_groups
+from uniprune.results.records import MethodRecord
 
 SIDE, LEAST, MOST = 28, 3136, 16384 * 784
 """The rule of the toolkit that opens images for the release: pixels per side of a token, and limits of pixels."""
@@ -83,8 +87,16 @@ def groups(case: Case, methods: Methods) -> None:
         (paper.easy, case.paper_group_b),
     ):
         assert torch.tensor([int(row) for row in rows], dtype=torch.long).equal(want)
-    assert abs(group_accuracy(released.hard, answers) - case.accuracy_a) < 1e-9
-    assert abs(group_accuracy(released.easy, answers) - case.accuracy_b) < 1e-9
+    of = {"none": whole, "input": resized, "pre-llm": answers}
+    kinds = {kind: MethodRecord(name=kind, kind=kind, passed={}, resolved=[], stages=[], code="") for kind in of}
+    hard = HardRows(RunComparison([run(kinds[kind], {"x": dataset(score(credits))}) for kind, credits in of.items()]))
+    parts = hard.scores(hard.comparison.groups[-1], "x")
+    for part, rows, accuracy in (("hard", case.group_a, case.accuracy_a), ("easy", case.group_b, case.accuracy_b)):
+        assert parts[f"{part} known"].rows == len(rows)
+        found = parts[f"{part} known"].accuracy
+        assert abs((found.value if found else 0.0) - accuracy) < 1e-9, "no rows are 0 % there, and nothing here"
+    assert [parts[part].rows for part in ("hard", "easy")] == [len(case.paper_group_a), len(case.paper_group_b)]
+    assert parts["hard known"].unanswered == sum(not known[int(row)] for row in released.hard)
 
 
 def test_resize_meets_budgets_with_the_nearest_aspect(methods: Methods) -> None:

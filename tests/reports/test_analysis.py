@@ -217,7 +217,7 @@ def test_the_command_prints_every_finding_and_writes_the_pairs(
     output = ["--output", str(store.root)]
     assert main(["analyse", *output, "--lines", "2", "--pairs", str(tmp_path / "pairs.csv")]) == 0
     out = capsys.readouterr().out
-    assert [line[:2] for line in out.splitlines() if line[:1].isdigit()] == [f"{n}." for n in range(1, 9)]
+    assert [line[:2] for line in out.splitlines() if line[:1].isdigit()] == [f"{n}." for n in range(1, 10)] + ["10"]
     assert "more (--lines)" in out
     assert (tmp_path / "pairs.csv").read_text().startswith("model,ratio,protocol,benchmark,method,other,")
     assert main(["analyse", "--output", str(tmp_path / "none")]) == 2

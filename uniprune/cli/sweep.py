@@ -108,6 +108,7 @@ def execute_plan(items: Sequence[PlannedRun], execute: Execute, options: argpars
 
 def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None:
     """Print every run with its rows, those stored, and the time the others will take."""
+    from uniprune.cli.planned_power import planned_power
     from uniprune.evaluation.sweep import forecast
 
     times = [forecast(item, records) for item in items]
@@ -135,6 +136,8 @@ def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None
         say(f"evaluation takes about {duration(sum(known))}")
     if len(known) < len(open_):
         say(f"{len(open_) - len(known)} runs without an estimate: no run of their model is stored, or rows are unknown")
+    for line in planned_power(items, records):
+        say(line)
     for remark in dict.fromkeys(remark for item in items for remark in item.remarks):
         say(remark)
     failures = [(item, failure) for item in items if (failure := item.failure or item.stuck)]

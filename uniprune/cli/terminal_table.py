@@ -45,7 +45,7 @@ def show(board: ResultTable, whole: str = "leaderboard.csv") -> None:
     texts = board.texts()
     # These columns are not shown where all rows agree; files keep them, and notes give the rows left out.
     same = {"seed", "settings", "protocol", "question", "layer", "judge", "left out"}
-    offered = [(i, column) for i, column in enumerate(board.columns) if column not in FILES]
+    offered = [(i, column) for i, column in enumerate(board.columns) if column not in (*FILES, *board.details)]
     keep = [i for i, column in offered if column not in same or len({line[i] for line in texts}) > 1]
     lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
     apart = board.apart()

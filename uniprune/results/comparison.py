@@ -143,7 +143,7 @@ class RunComparison:
 
     def score(self, group: SeedGroup, name: str) -> Estimate:
         """Return a group's score on a benchmark: the mean over its seeds, whose chance is added to the items'."""
-        return _over_seeds({run.identity: self._run_score(run, name) for run in group.runs})
+        return over_seeds({run.identity: self._run_score(run, name) for run in group.runs})
 
     def average(self, group: SeedGroup, names: Iterable[str]) -> Estimate:
         """Return the plain mean of a group's scores over some benchmarks."""
@@ -181,8 +181,8 @@ class RunComparison:
         kls = [{run: one.kl for run, one in runs.items() if one.kl is not None} for runs in found]
         complete = list(map(len, kls)) == list(map(len, found))
         return FidelityEstimate(
-            agreement=mean([_over_seeds({run: one.agreement for run, one in runs.items()}) for runs in found]),
-            kl=mean([_over_seeds(runs) for runs in kls]) if complete else None,
+            agreement=mean([over_seeds({run: one.agreement for run, one in runs.items()}) for runs in found]),
+            kl=mean([over_seeds(runs) for runs in kls]) if complete else None,
         )
 
     def _run_fidelities(self, baseline: SeedGroup, name: str) -> dict[str, FidelityEstimate]:
@@ -212,7 +212,7 @@ class RunComparison:
         return self._estimates[questions][run.identity].moved(_score(run, name).value)
 
 
-def _over_seeds(runs: Mapping[str, Estimate]) -> Estimate:
+def over_seeds(runs: Mapping[str, Estimate]) -> Estimate:
     """Return the mean over the runs of a group, one per seed: the chance of the seeds is added to that of the rows."""
     estimates = list(runs.values())
     if len(estimates) == 1:

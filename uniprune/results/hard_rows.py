@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+RIGHT = 0.5
+"""Least credit of a row that counts as right where rows are parted; its accuracy is its credit."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +27,10 @@ def row_groups(resized: Mapping[str, bool], whole: Mapping[str, bool] | None = N
 
     Args:
         resized: row -> whether the model is right with the resized image.
-        whole: row -> whether it is with the whole one; rows that it then answers wrong are in neither group, as in
-            VTC-Bench's released code. None leaves all rows in, as its paper says.
+        whole: row -> whether it is with the whole one; rows that it then answers wrong, or not at all, are in neither
+            group, as in VTC-Bench's released code. None leaves all rows in, as its paper says.
     """
-    known = [row for row in resized if whole is None or whole[row]]
+    known = [row for row in resized if whole is None or whole.get(row, False)]
     return RowGroups(
         hard=tuple(row for row in known if not resized[row]), easy=tuple(row for row in known if resized[row])
     )
-
-
-def group_accuracy(group: Collection[str], right: Mapping[str, bool]) -> float:
-    """Return the percentage of a group's rows that a method answers right, 0 for an empty group.
-
-    Args:
-        group: its rows.
-        right: row -> whether the method is right; a row that it has no answer to is wrong.
-    """
-    return 100 * sum(right.get(row, False) for row in group) / len(group) if group else 0.0

@@ -10,6 +10,8 @@ from uniprune.results.budgets import BudgetGroup, budget_groups, budget_notes, d
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
 from uniprune.results.equal_flops import equal_flops
 from uniprune.results.few import few_notes
+from uniprune.results.hard_accuracy import HardRows
+from uniprune.results.hard_columns import hard_cells, hard_columns, hard_notes
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
@@ -36,9 +38,11 @@ class Leaderboard(ResultTable):
         comparison: the estimates in it, which `only` uses again.
         groups: those shown.
         doubts: notes on stored files that are left out or in doubt.
+        hard: the scores on hard and easy rows.
     """
 
     comparison: RunComparison = field(kw_only=True, repr=False, compare=False)
+    hard: HardRows = field(kw_only=True, repr=False, compare=False)
     groups: Sequence[SeedGroup] = field(kw_only=True, repr=False, compare=False)
     doubts: Sequence[str] = field(default=(), kw_only=True, repr=False, compare=False)
 
@@ -51,7 +55,7 @@ class Leaderboard(ResultTable):
             identities: of runs; None, the identity of a planned run that failed, is that of none.
         """
         groups = [group for group in self.comparison.groups if any(run.identity in identities for run in group.runs)]
-        return _leaderboard(self.comparison, groups, self.doubts)
+        return _leaderboard(self.hard, groups, self.doubts)
 
     def equal_flops(self) -> ResultTable:
         """Return the average scores of the groups shown at equal FLOPs (`uniprune.results.equal_flops`)."""
@@ -80,11 +84,12 @@ def leaderboard(
             the table's notes.
     """
     comparison = RunComparison(records, fidelity)
-    return _leaderboard(comparison, comparison.groups, doubts)
+    return _leaderboard(HardRows(comparison), comparison.groups, doubts)
 
 
-def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup], doubts: Sequence[str]) -> Leaderboard:
+def _leaderboard(hard: HardRows, groups: Sequence[SeedGroup], doubts: Sequence[str]) -> Leaderboard:
     """Return the table of some groups of a comparison."""
+    comparison = hard.comparison
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.datasets))
     names.sort(key=lambda name: (_suite(groups, name), name))
     covered: dict[str, set[str]] = defaultdict(set)
@@ -92,11 +97,18 @@ def _leaderboard(comparison: RunComparison, groups: Sequence[SeedGroup], doubts:
         covered[group.setup.weights].update(group.scores)
     parts = budget_groups(groups)
     ranks = _ranks(comparison, parts, covered)
-    rows = [_row(group, comparison, covered[group.setup.weights]) | ranks.get(id(group), {}) for group in groups]
+    rows = [
+        _row(group, comparison, covered[group.setup.weights]) | ranks.get(id(group), {}) | hard_cells(hard, group)
+        for group in groups
+    ]
     rows.sort(key=_order)
-    notes = (*_notes(groups, comparison, rows, parts), *dict.fromkeys(doubts))  # after the rows, which may add doubts
-    columns = (*LEAD, *names, *TAIL)
-    return Leaderboard(columns, rows, notes, names, comparison=comparison, groups=groups, doubts=doubts)
+    # after the rows, which may add doubts
+    notes = (*_notes(groups, comparison, rows, parts), *hard_notes(hard, groups), *dict.fromkeys(doubts))
+    own = hard_columns(hard, groups)
+    columns, known = (*LEAD, *names, *TAIL, *own), [name for name in own if name.endswith("known")]
+    return Leaderboard(
+        columns, rows, notes, names, known, comparison=comparison, hard=hard, groups=groups, doubts=doubts
+    )
 
 
 def _suite(groups: Sequence[SeedGroup], name: str) -> str:

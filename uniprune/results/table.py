@@ -47,6 +47,27 @@ class ScoreCell:
 
 
 @dataclass(frozen=True)
+class PartCell(ScoreCell):
+    """A number that is measured on a part of a benchmark's rows.
+
+    Attributes:
+        rows: of the part.
+        unanswered: of these, rows without an answer, which count as wrong.
+    """
+
+    rows: int = 0
+    unanswered: int = 0
+
+    def __str__(self) -> str:
+        """Return `41.2 (120)`."""
+        return f"{super().__str__()} ({self.rows})"
+
+    def columns(self) -> dict[str, float | None]:
+        """Map the suffix of a CSV column to its number."""
+        return super().columns() | {" rows": self.rows, " unanswered": self.unanswered}
+
+
+@dataclass(frozen=True)
 class MarkedCell:
     """A number with marks that the notes explain."""
 
@@ -111,12 +132,14 @@ class ResultTable:
         rows: column -> value.
         notes: remarks for the reader, one sentence each.
         benchmarks: the columns that are benchmarks.
+        details: columns that terminals leave out and the page shows on request.
     """
 
     columns: Sequence[str]
     rows: Sequence[dict[str, CellValue]]
     notes: Sequence[str] = field(default_factory=tuple)
     benchmarks: Sequence[str] = field(default_factory=tuple)
+    details: Sequence[str] = field(default_factory=tuple)
 
     def texts(self) -> list[list[str]]:
         """Return the rows as readable text, numbers rounded."""
@@ -152,7 +175,7 @@ class ResultTable:
             apart=self.apart(),
             further={heading: table for heading, table in self.further().items() if table.rows or table.notes},
             tied={i for i, rank in enumerate(ranks) if isinstance(rank, RankInterval) and rank.tied},
-            details=DETAILS,
+            details=(*DETAILS, *self.details),
         )
 
     def _suffixes(self, column: str) -> list[str]:

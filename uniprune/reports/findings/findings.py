@@ -11,6 +11,8 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+from uniprune.reports.findings.hard import hard_rows
+from uniprune.reports.findings.horizon import horizon
 from uniprune.reports.findings.study import (
     Finding,
     Line,
@@ -214,8 +216,9 @@ def sizes(study: Study) -> Finding:
 
 FINDINGS: tuple[Callable[[Study], Finding], ...] = (
     *(random_baseline, no_winner, kinds, abilities, ratios, across_models, stages, sizes),
+    *(horizon, hard_rows),
 )
-"""In the order of section 4.2 of the paper, then those of 4.3."""
+"""In the order of section 4.2 of the paper, those of 4.3, and claims of others."""
 
 
 def _designed(kind: str, count: int) -> list[str]:

@@ -13,10 +13,14 @@ from uniprune.registry import METHODS
 from uniprune.results import budgets
 from uniprune.results.comparison import RunComparison, SeedGroup, comparable, rows_key
 from uniprune.results.few import too_few
+from uniprune.results.hard_accuracy import HardRows
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Comparison, Estimate, holm, paired
 from uniprune.results.statistics.comparisons import LEVEL
 from uniprune.utils.paths import PROGRAM
+
+MARGIN = 2.0
+"""Points within which two scores count as equal unless the user gives another margin."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class Finding:
         verdict: one sentence.
         lines: the tests behind the verdict.
         missing: the command to run, if there is not enough data.
+        details: sentences that the verdict rests on, beside the lines.
     """
 
     claim: str
     verdict: str = ""
     lines: Sequence[Line] = ()
     missing: str = ""
+    details: Sequence[str] = ()
 
 
 class Study:
@@ -70,10 +76,12 @@ class Study:
 
     Args:
         records: all stored runs.
+        margin: points within which two scores count as equal.
     """
 
-    def __init__(self, records: Sequence[RunRecord]) -> None:
-        self.comparison = RunComparison(records)
+    def __init__(self, records: Sequence[RunRecord], margin: float = MARGIN) -> None:
+        self.comparison, self.margin = RunComparison(records), margin
+        self.hard = HardRows(self.comparison)
         self.pruned = [group for group in self.comparison.groups if group.setup.method.kind != "none" and group.scores]
 
     def fields(self, name: str | None = None) -> list[list[SeedGroup]]:
@@ -94,11 +102,11 @@ class Study:
         """Benchmarks that some group has scored."""
         return list(dict.fromkeys(name for group in self.pruned for name in group.scores))
 
-    def duels(self) -> list[tuple[SeedGroup, SeedGroup, str]]:
-        """Return every pair of comparable groups on every benchmark."""
+    def duels(self, names: Sequence[str] | None = None) -> list[tuple[SeedGroup, SeedGroup, str]]:
+        """Return every pair of comparable groups on every benchmark, or on some."""
         pairs = (
             (one, other, name)
-            for name in self.benchmarks
+            for name in (self.benchmarks if names is None else names)
             for f in self.fields(name)
             for one, other in combinations(f, 2)
         )
