@@ -158,7 +158,7 @@ class Dataset(Protocol):
 
     Attributes:
         name: registered name, e.g. "mini-pope" or "pope".
-        ability: one of the six ability groups.
+        ability: ability group; six are UniPruneBench's.
         fingerprint: md5 of the data file; part of a run's identity.
         faulty: index -> reason of rows that cannot be evaluated (corrupt image, missing field); counted, never dropped
             silently.
