@@ -40,6 +40,7 @@ class Kit:
     image_vqa: Any
     image_yorn: Any
     miabench: Any
+    refcoco: Any
     multiple_choice: Any
     mathv: Any
     mathvista: Any
@@ -63,6 +64,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     ),
     "dataset.image_yorn": ("ImageYORNDataset",),
     "dataset.miabench": ("MIABench", "build_judge", "generate_prompt", "process_rawscore"),
+    "dataset.refcoco": ("RefCOCODataset", "LMUDataRoot", "load"),
     "dataset.utils.multiple_choice": (
         *("timestr", "prefetch_answer", "MMMU_preproc", "can_infer", "get_pred_file_format"),
     ),

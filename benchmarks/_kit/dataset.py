@@ -23,6 +23,7 @@ from . import images
 from .boot import Kit, boot, session
 from .clusters import clusters, shared
 from .headline import headline
+from .in_memory import in_memory
 from .items import TABLES, Evaluation
 from .judges import choose_judge, injected
 from .official import remedy
@@ -139,7 +140,7 @@ class KitDataset:
             parts=credits.parts,
             details={**evaluation.details(), "faulty": {**self.faulty, **out}},
             judge=self._judge.label if self._judge else "exact",
-            judge_note=self._judge.note if self._judge else "",
+            judge_note=self._judge.note if self._judge else self.task.note,
             scorer=self.scorer,
         )
 
@@ -224,7 +225,7 @@ class KitDataset:
 
     def _opened(self, table: KitTable) -> Any:
         """Return the kit's dataset object over a table."""
-        return _in_memory(self._kit, self.task, table)
+        return in_memory(self._kit, self.task, table)
 
     def _rows(self, positions: Sequence[int]) -> Any:
         """Return rows as the kit scores them."""
@@ -267,31 +268,10 @@ def _wording(items: Sequence[Mapping[str, Any]]) -> tuple[str | int, ...]:
 
 
 _KINDS: dict[str, Literal["choice", "yes-no", "open", "own"]]
-_KINDS = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open", "MCQ_MMMU_Pro": "own"}
+_KINDS = {"MCQ": "choice", "Y/N": "yes-no", "VQA": "open", "MCQ_MMMU_Pro": "own", "GROUNDING": "own"}
 """VLMEvalKit's dataset types."""
 
 
 def bare_question(text: str) -> str:
     """Strip the formatting hints, option lists and image markers that some TSV files put around a question."""
     return _YES_NO_HINT.sub("", _BARE.sub("", text)).strip() or text
-
-
-def _in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
-    """Return the kit's dataset object over a table in memory, by the three methods that its subclasses may override."""
-    base = kit.dataset_class(task.module, task.cls)
-
-    class InMemory(base):  # type: ignore[misc, valid-type]
-        def load_data(self, dataset: str) -> Any:
-            """Return the rows, with an image that is none: the kit runs lists and follows references by `eval`."""
-            return table.frame.assign(image="x" * (images.REFERENCE + 1))
-
-        def post_build(self, dataset: str) -> None:
-            shown = [found[0] if len(found) == 1 else found for found in table.visuals]
-            self.data["image"] = pd.Series(shown, index=self.data.index, dtype=object)
-
-        def dump_image(self, line: Any) -> list[str]:
-            """Return the base64 texts themselves: the kit's cache of PNG files goes stale when a TSV changes."""
-            return line["image"] if isinstance(line["image"], list) else [line["image"]]
-
-    with session():
-        return InMemory(dataset=task.kit_name)

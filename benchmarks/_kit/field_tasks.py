@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import faults, field_items, field_rules, golds, items
+from . import boxes, faults, field_items, field_rules, golds, items
 from .golds import Gold
 from .task import Grouping, Judging, Task
 from .templates import MCQ, SHORT
@@ -103,6 +103,25 @@ FIELD_TASKS: dict[str, Task] = {
         ability="ocr",
         metric="ANLS",
         summary="InfographicVQA validation: questions about infographics (arXiv 2104.12756)",
+    ),
+    "refcoco": Task(
+        kit_name="RefCOCO",
+        rows=57_457,
+        rows_known=False,
+        module="refcoco",
+        cls="RefCOCODataset",
+        suite="field",
+        ability="grounding",
+        metric="boxes of IoU 0.5",
+        summary="RefCOCO, RefCOCO+, RefCOCOg: a box around what a phrase describes (arXiv 1608.00272)",
+        columns=("index", "image", "question", "answer"),
+        optional=(*boxes.CORNERS, *boxes.SIZE),
+        name=boxes.name,
+        loaded=boxes.loaded,
+        fault=boxes.box_fault,
+        gold=Gold(boxes.right_boxes, boxes.hit),
+        credits=boxes.hits,
+        note=boxes.NOTE,
     ),
     "mm-vet": Task(
         kit_name="MMVet",

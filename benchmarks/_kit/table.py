@@ -77,7 +77,7 @@ def read_table(path: Path, task: Task, kit: Kit, *, official: bool = False) -> K
     kept = [name for name in text if name in task.cells]
     text = text.reindex(columns=[*kept, *(name for name in task.optional if name not in text)], fill_value="")
     rows = text.to_dict("records")
-    names = _names([row["index"] for row in rows])
+    names = _names(rows, task)
     required = [name for name in task.columns if name != "image"]
     # The kit sorts the names of the groups it reports on, and fails on a column that is filled in some rows only.
     required += [name for name in task.all_or_none if name in text and text[name].map(filled).any()]
@@ -125,13 +125,14 @@ def _read(path: Path) -> tuple[Any, dict[str, str]]:
     return text, {f"line {line}": f"{reason} (a stray tab?)" for line, reason in broken}
 
 
-def _names(indices: Sequence[Any]) -> list[str]:
-    """Name each row: its index, or "row N" if that is missing, no plain text, or was used before."""
+def _names(rows: Sequence[Row], task: Task) -> list[str]:
+    """Name each row: by its index, or "row N" if that is missing, no plain text, or was used before."""
     names: list[str] = []
     taken: set[str] = set()
-    for i, index in enumerate(indices, 1):
-        own = filled(index) and _PLAIN_INDEX.fullmatch(index) and index not in taken
-        names.append(index if own else f"row {i}")
+    for i, row in enumerate(rows, 1):
+        index, name = row["index"], task.name(row)
+        own = filled(index) and _PLAIN_INDEX.fullmatch(index) and name not in taken
+        names.append(name if own else f"row {i}")
         taken.add(names[-1])
     return names
 
@@ -143,7 +144,7 @@ def _row_faults(
     faults: dict[int, str] = {}
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
         reason = _fault(row, task, kit, required)
-        if reason is None and name != row["index"]:
+        if reason is None and name != task.name(row):
             reason = f"index {row['index']!r} occurs more than once"
         if reason is not None:
             faults[i] = reason

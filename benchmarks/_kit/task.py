@@ -75,10 +75,13 @@ class Task:
         gold: the right answers, and what an answer is worth; None if a row has none.
         optional: further columns the kit reads, empty where a file has none; all others it might take for its own.
         labels: cells that the kit tells rows apart by, from a row, its position, and that of its group's head.
+        name: name of a row: its index, unless the kit renames rows while it reads them.
+        loaded: the rows as the kit reads them, from those of the file and the class's own function, which reads a file.
         grouping: rows scored together.
         images_named: number of images that a row's text names.
         split: the only value of the column `split` that is used; None for all.
         judging: how it is judged; None if exact matching is enough.
+        note: what is shown with every score of exact matching.
         max_new_tokens: longest answer, in tokens.
         question_shown: whether the question is in the image, so that methods read the prompt's text in its place.
         video: path of a row's video from the folder of the data file; None where rows have images.
@@ -102,10 +105,13 @@ class Task:
     gold: Gold | None = None
     optional: tuple[str, ...] = ()
     labels: Callable[[Row, int, int], Mapping[str, object]] = lambda row, place, head: {"index": place}
+    name: Callable[[Row], str] = lambda row: str(row["index"])
+    loaded: Callable[[Kit, Any, Callable[[str], Any]], Any] = lambda kit, rows, read: rows
     grouping: Grouping | None = None
     images_named: Callable[[Row], int] = lambda row: 0
     split: str | None = None
     judging: Judging | None = None
+    note: str = ""
     max_new_tokens: int = 128
     question_shown: bool = False
     video: Callable[[Row], str] | None = None

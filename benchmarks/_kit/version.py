@@ -14,7 +14,7 @@ DISTRIBUTIONS = ("ms-vlmeval", "vlmeval")
 """Names under which the package `vlmeval` is published."""
 CODE = (
     *("dataset/image_base.py", "dataset/image_mcq.py", "dataset/image_vqa.py", "dataset/image_yorn.py"),
-    *("dataset/miabench.py", "dataset/utils/*.py", "utils/*.py", "smp/*.py"),
+    *("dataset/miabench.py", "dataset/refcoco.py", "dataset/utils/*.py", "utils/*.py", "smp/*.py"),
 )
 """Files that make its prompts and scores here."""
 

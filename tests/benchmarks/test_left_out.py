@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.kit_agreement import row_name
 from tests.helpers.kit_tables import EXAMPLES, Example, Row, write
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
@@ -65,7 +66,7 @@ def test_a_score_without_rows_is_that_of_a_file_without_them(
 ) -> None:
     table = example(name)
     whole = opened(name, tmp_path, table.rows)
-    short = opened(name, tmp_path, [one for one in table.rows if str(one["index"]) not in group])
+    short = opened(name, tmp_path, [one for one in table.rows if row_name(name, one) not in group])
     answers = {index: text for index, text in table.answers.items() if index not in group}
     expected = short.score(answers, tmp_path / "short")
     refused = {index: text for index, text in table.answers.items() if index != row}

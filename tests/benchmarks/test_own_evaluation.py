@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.kit_agreement import named
 from tests.helpers.kit_ratings import own_unit
 from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.made_up_replies import FORMS, replies
@@ -93,7 +94,7 @@ def rated(name: str, data: Any, indices: list[str], texts: dict[str, str], folde
     "name", [pytest.param(n, marks=[] if n in SAMPLE else [pytest.mark.exhaustive]) for n in by_the_kit()]
 )
 def test_made_up_replies_are_credited_as_by_the_kit_itself(name: str, tmp_path: Path) -> None:
-    rows = {str(row["index"]): row for row in EXAMPLES[name].rows}
+    rows = named(name)
     ours = KitDataset(
         name, TASKS[name], write(tmp_path / "t.tsv", list(rows.values())), DataOptions(tmp_path, judge="rule")
     )

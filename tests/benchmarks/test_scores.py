@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.kit_agreement import right_answer
+from tests.helpers.kit_agreement import right_answer, row_name
 from tests.helpers.kit_tables import EXAMPLES, write
 from uniprune.benchmarks._kit import images
 from uniprune.benchmarks._kit.boot import boot, session
@@ -54,7 +54,7 @@ def test_every_right_answer_is_worth_a_hundred(name, tmp_path):
     rows = [row for row in EXAMPLES[name].rows if row.get("num_of_component") != 3]  # its parts exclude each other
     rows = [row for row in rows if row.get("split") != "dev" or TASKS[name].split is None]
     dataset = opened(name, tmp_path, rows)
-    score = dataset.score({str(row["index"]): right_answer(name, row) for row in rows}, tmp_path)
+    score = dataset.score({row_name(name, row): right_answer(name, row) for row in rows}, tmp_path)
     assert (score.value, score.unparsed, set(score.per_item.values())) == (100, 0, {1.0})
 
 

@@ -15,6 +15,11 @@ def _pair(question: str, *answers: str) -> list[Row]:
     return [options(answer, "left", "right") | {"question": question} for answer in answers]
 
 
+def _boxed(category: str, index: int, box: list[float]) -> Row:
+    phrase = "Please provide the bounding box coordinate of the region this sentence describes: <ref>man</ref>"
+    return {"index": index, "category": category, "question": phrase, "answer": str(box), "width": 16, "height": 12}
+
+
 _HRBENCH = Example(
     rows=rows(
         _cycled(0, "A", "red", "blue"),
@@ -136,6 +141,24 @@ FIELD_EXAMPLES: dict[str, Example] = {
         value=100 * (2 / 3 + 1) / 3,  # one of three characters is missing; neither case nor blanks around count
         unparsed=1,
         per_item={"0": 2 / 3, "1": 1.0, "2": 0.0},
+    ),
+    "refcoco": Example(
+        rows=rows(
+            _boxed("RefCOCO val", 0, [0.0, 0.0, 0.5, 0.5]),
+            _boxed("RefCOCO val", 1, [0.5, 0.5, 1.0, 1.0]),
+            _boxed("RefCOCO+ testA", 0, [0.25, 0.25, 0.75, 0.75])
+            | {"bbox_x1": 4, "bbox_y1": 3, "bbox_x2": 12, "bbox_y2": 9},
+            _boxed("RefCOCOg test", 0, [0.0, 0.0, 0.5, 0.5]),
+        ),
+        answers={
+            "RefCOCO_val_0": "The box is [0, 0, 500, 490].",  # thousandths
+            "RefCOCO_val_1": "<box>(500,500),(1000,700)</box>",  # two fifths of the box
+            "RefCOCO+_testA_0": '{"bbox_2d": [0.25, 0.25, 0.75, 0.8]}',
+            "RefCOCOg_test_0": "I see no man in 2 of 3.",
+        },
+        value=100 * (1 / 2 + 1 + 0) / 3,  # per split, then their mean
+        unparsed=1,
+        per_item={"RefCOCO_val_0": 1.0, "RefCOCO_val_1": 0.0, "RefCOCO+_testA_0": 1.0, "RefCOCOg_test_0": 0.0},
     ),
     "mm-vet": Example(
         rows=rows(

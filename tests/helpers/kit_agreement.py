@@ -62,6 +62,16 @@ _READ: dict[str, Callable[[Row], str]] = {
 }
 
 
+def row_name(name: str, row: Row) -> str:
+    """Return a row's name in a dataset: its index, but for RefCOCO."""
+    return TASKS[name].name({key: str(cell) for key, cell in row.items()})
+
+
+def named(name: str) -> dict[str, Row]:
+    """Return name -> row of a dataset's example."""
+    return {row_name(name, row): row for row in EXAMPLES[name].rows}
+
+
 def right_answer(name: str, row: Row) -> str:
     """Return a prediction of full credit."""
     return _READ.get(name, lambda row: str(row["answer"]))(row)
@@ -69,7 +79,7 @@ def right_answer(name: str, row: Row) -> str:
 
 def answers(name: str) -> dict[str, dict[str, str]]:
     """Return phrase -> predictions of a dataset's example; in multiple choice, of the right letters and their texts."""
-    rows = {str(row["index"]): row for row in EXAMPLES[name].rows}
+    rows = named(name)
     right = {index: right_answer(name, row) for index, row in rows.items()}
     found = {
         phrase: {index: phrase.format(answer) for index, answer in right.items()}

@@ -44,6 +44,7 @@ RATINGS: dict[str, Callable[[Table, int], float]] = {
     "mathvision-mini": lambda table, rows: _overall(table, rows)["acc"],
     "ocrbench": lambda table, rows: 100 * table[0]["Final Score"] / rows,
     "mia-bench": lambda table, rows: 100 * table[0]["total_score"],
+    "refcoco": lambda table, rows: next(row["Precision@1"] for row in table if row["Split"] == "Average"),
     "mm-vet": lambda table, rows: next(row["acc"] for row in table if row["Category"] == "Overall"),
     "llava-bench": lambda table, rows: next(row["Relative Score (main)"] for row in table if row["split"] == "overall"),
     **dict.fromkeys(

@@ -72,7 +72,7 @@ class Score:
         per_item: index -> 0..1 credit, for intervals and paired tests (per question group where scoring is per group).
         details: the kit's own table, as plain JSON values.
         judge: "exact" | "rule" | the judge model's name.
-        judge_note: what is known about this judge's verdicts, shown with the score; may be empty.
+        judge_note: what is known about these verdicts, shown with the score; may be empty.
         scorer: software that holds the matching rules, with its version; empty for the benchmark's own code.
         clusters: index -> key shared by rows that depend on each other, such as an image; of all rows, also of those
             that are no item of their own. A row that is not named is a cluster of one. Intervals and tests resample
@@ -158,7 +158,7 @@ class Dataset(Protocol):
 
     Attributes:
         name: registered name, e.g. "mini-pope" or "pope".
-        ability: one of the six ability groups.
+        ability: ability group; six are UniPruneBench's.
         fingerprint: md5 of the data file; part of a run's identity.
         faulty: index -> reason of rows that cannot be evaluated (corrupt image, missing field); counted, never dropped
             silently.
