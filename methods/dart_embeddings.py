@@ -36,7 +36,7 @@ NO_PIVOT = "DART on embeddings compares tokens with pivots, but there is none; s
 )
 @dataclass(frozen=True, kw_only=True)
 class DARTEmbeddings(PreLLM):
-    """DART (`dart`) before the language model: pivots, and what is least like each (TensorRT-Edge-LLM 0.11).
+    """DART (arXiv 2502.11494) before the language model, as in TensorRT-Edge-LLM 0.11: what is least like pivots.
 
     Pivots are the visual tokens of a span and the text tokens of the prompt with the largest L1 norm; for each in turn,
     visual ones first, the tokens of the span with the lowest cosine stay.

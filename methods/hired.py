@@ -44,7 +44,7 @@ Regions = Literal["strips", "tiles"]
 )
 @dataclass(frozen=True, kw_only=True)
 class HiRED(OfTiles):
-    """High-resolution early dropping: a budget for every tile, and its most attended tokens (AAAI 2025, 2408.10945).
+    """High-resolution early dropping: a budget for every tile, and its most attended tokens (arXiv 2408.10945).
 
     The tile with the whole image gets a share of the budget. The others divide the rest by how many of its tokens with
     most CLS attention in the first layer are in their regions. Each keeps its tokens of most CLS attention late on.

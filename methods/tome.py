@@ -21,12 +21,12 @@ from ._tome import constant, matched, merged, spread
     "tome",
     paper="arXiv 2210.09461",
     deviations=[
-        "Ours: written from the paper; the release (CC BY-NC 4.0) was not used, but for the rounding of `r`.",
-        "Ours: the blocks together merge as many tokens as the budget requests, in shares that `inflection` gives. "
-        "Where a block would merge more than half of its tokens, it merges in rounds, by the mean keys.",
+        "Release: not used (CC BY-NC 4.0), but for the rounding of `r`; written from the paper.",
+        "Paper: r tokens per block; here the blocks together merge as many as the budget requests, in shares by "
+        "`inflection`. Where a block would merge more than half of its tokens, it merges in rounds, by the mean keys.",
         "Paper: unmerged even tokens are followed by the odd ones; here every survivor stays in its place.",
         "Paper: an image classifier; here the last block whose states the model projects is the last to merge.",
-        "Ours: equal similarities go to the lower odd, then the lower even token.",
+        "Paper: silent on equal similarities; here they go to the lower odd, then the lower even token.",
     ],
 )
 @dataclass(frozen=True, kw_only=True)

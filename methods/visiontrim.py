@@ -42,7 +42,7 @@ from ._visiontrim import complemented, dominance
 )
 @dataclass(frozen=True, kw_only=True)
 class VisionTrim(PreLLM):
-    """Dominant tokens by two kinds of attention, complement tokens by the question (VisionTrim, ICLR 2026, 2601.22674).
+    """Dominant tokens by two kinds of attention, complement tokens by the question (ICLR 2026, arXiv 2601.22674).
 
     Dominant tokens have most attention of the CLS token and of other patches. Of the rest, those nearest to the
     question's tokens are anchors, to which the mean of the tokens that are near the same words is added three times.

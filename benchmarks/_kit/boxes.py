@@ -26,7 +26,7 @@ NOTE = (
     "boxes are read as shares or thousandths of the image; scores of families that answer otherwise (Qwen2.5-VL: "
     "pixels; LLaVA-1.5: shares of a padded square) say nothing about their boxes"
 )
-"""What is shown with every score."""
+"""Shown with every score."""
 _ENDS = {end.lower(): end for end in ("val", "test", "testA", "testB")}
 
 

@@ -35,11 +35,22 @@ UNMEASURED = (
     "fastvid",
     "flashvid",
     "hiprune",
+    "hired",
     "holov",
     "mmtok",
+    "pixelprune",
     "priortr",
+    "prunesid",
+    "random-tower",
+    "resize",
     "scope",
+    "tome",
+    "transprune",
+    "trim",
+    "v2drop",
     "vidcom2",
+    "visiontrim",
+    "vscan",
 )
 COMPOSED = (
     "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"

@@ -31,6 +31,13 @@ def test_pooling_averages_blocks(methods: Methods) -> None:
         torch.testing.assert_close(answer.tokens, means)
 
 
+def test_a_random_choice_in_the_tower_is_that_of_its_generator(methods: Methods) -> None:
+    view = make_view(noise(12, 4), generator=torch.Generator().manual_seed(3), initial=20)
+    method = methods("random-tower")()
+    assert method.random
+    same(method.select(view, 5), torch.randperm(12, generator=torch.Generator().manual_seed(3))[:5])
+
+
 def test_hybrid_methods_are_those_of_the_taxonomy() -> None:
     hybrid = {name for name in METHODS.names() if METHODS.get(name).kind == "hybrid"}
     assert hybrid == {"mustdrop", "sparsevlm", "sparsevlm-v1", "sparsevlm-v2"}

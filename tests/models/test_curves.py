@@ -65,4 +65,6 @@ def test_every_method_is_in_the_table_on_every_model_at_every_ratio_or_named_bes
         for method in [*(embedded - {"none"} - set(UNMEASURED)), *grid]:
             assert {(model, method, ratio) for ratio in ("0.333", "0.222", "0.111")} <= found
     compared = [row for row in rows if row["method"] not in ("none", "random-pre", "random-intra")]
-    assert all(float(row["low"]) <= float(row["random"]) <= float(row["high"]) for row in compared)
+    equal = [row for row in compared if row["random"]]  # the others kept another number of tokens than random pruning
+    assert len(equal) > len(compared) / 2
+    assert all(float(row["low"]) <= float(row["random"]) <= float(row["high"]) for row in equal)

@@ -74,7 +74,7 @@ def half(value: str) -> float:
 
 
 def test_means_that_we_set_ours_beside_follow_from_their_rows_or_are_marked() -> None:
-    """What `compare` averages is what the paper did: the same columns, against the same un-pruned row."""
+    """`compare` averages what the paper did: the same columns, against the same un-pruned row."""
     checked = 0
     for table, _ in sources():
         unpruned = {line.column: line for line in table.lines if line.method == "none" and line.quantity == "score"}

@@ -46,7 +46,7 @@ def test_every_family_and_kind_is_on_the_page() -> None:
 
 
 def test_refusals_are_those_of_a_prompt() -> None:
-    assert list(refusals("qwen2_vl", "video")) == []
+    assert [label for label, _ in refusals("qwen2_vl", "video")] == ["tome", "trim"]
     found = dict(refusals("llava", "video"))
     assert set(found) == set(methods())
     assert set(found.values()) == {"videos of this family are not supported"}

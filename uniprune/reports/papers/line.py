@@ -43,7 +43,7 @@ class Printed(BaseModel):
     scale: float = 1.0
     """Printed score for one point of our headline score; ours is shown in the paper's unit."""
     averaged: bool = True
-    """Whether the printed mean over the row includes it."""
+    """True if the printed mean over the row includes it."""
 
     @property
     def place(self) -> tuple[str, str, float]:

@@ -79,7 +79,7 @@ class TableSource(_Strict):
     columns: dict[str, str | None] = Field(default={})
     """Column -> our benchmark, where it is not the one of configs/printed/names.csv; null for none."""
     gaps: bool = False
-    """Whether cells of the text are illegible: means of rows with fewer columns than the un-pruned one are not ours."""
+    """True if cells of the text are illegible: means of rows with fewer columns than the un-pruned one are not ours."""
 
 
 @cache
