@@ -14,7 +14,6 @@ from tests.helpers.oracles import dropped_by, gathered_layers
 from tests.helpers.pruners import Plan, generate
 from tests.helpers.tiny import IMAGE, LAYERS, build, fresh_model, inputs, row, video_inputs
 from uniprune.engine import PromptInfo, Session, next_turn, prune
-from uniprune.engine.vision_batch import supports_sharing
 from uniprune.methods.cdpruner import CDPruner
 from uniprune.methods.divprune import DivPrune
 from uniprune.methods.fastv import FastV
@@ -133,8 +132,6 @@ def cases() -> list[Any]:
 def test_turns_equal_a_loop_over_the_layers(family: str, name: str) -> None:
     """Images, text, an image: the end of every turn, and the steps after it."""
     model = build(family)
-    if family.startswith("qwen3_vl") and not supports_sharing(model):
-        pytest.skip("the hand-written loop takes deepstack features as transformers since 5.23 returns them")
     with prune(model, Plan(plan=PLANS.get(name, {0: 1.0}))) as session:
         talk = begun(session, model, inputs(family))
         for seed, images in ((1, 2), (2, 0), (3, 1)):

@@ -57,9 +57,10 @@ def deepstack_rows(model: Any, x: dict[str, Tensor]) -> list[Tensor]:
     found: list[Tensor] = []
     for places, output in encoded(model, x):
         for number, images in enumerate(getattr(output, "deepstack_features", None) or []):
+            rows = images if isinstance(images, Tensor) else torch.cat(list(images))  # of all images before 5.23
             if number == len(found):
-                found.append(torch.zeros(x["input_ids"].shape[1], images[0].shape[1]))
-            found[number][places[0]] = torch.cat(list(images))
+                found.append(torch.zeros(x["input_ids"].shape[1], rows.shape[1]))
+            found[number][places[0]] = rows
     return found
 
 
