@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+MAYBE_NOT_FINITE = re.compile(r"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{200}")
+"""What a text has if one of its numbers is NaN, infinite or above 1e299: 199 digits with an exponent of two."""
 
 
 def to_json(value: Any, **layout: Any) -> str:
@@ -34,11 +38,14 @@ def from_json(text: str | bytes) -> Any:
         ValueError: it is not JSON, has one key twice, or a number that is NaN, infinite or too large; the message names
             the field.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")  # as json.loads does
     try:
         value = json.loads(text, object_pairs_hook=_once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    for name, number in not_finite(value):
+    # Looking through all values takes longer than reading them, and hardly any text needs it.
+    for name, number in not_finite(value) if MAYBE_NOT_FINITE.search(text) else ():
         raise ValueError(f"{name or 'the value'} is {number}; only finite numbers are allowed")
     return value
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from statsmodels.stats.multitest import multipletests
+import numpy as np
 
 from uniprune.results.statistics.estimate import SPREADLESS, Estimate
 
@@ -80,8 +80,15 @@ def paired(difference: Estimate) -> Comparison | None:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Correct a family of p values by Holm's step-down procedure."""
-    return [float(p) for p in multipletests(values, method="holm")[1]] if values else []
+    """Correct a family of p values by Holm's step-down procedure.
+
+    statsmodels has it too, but collects garbage in every call, which takes long with many records in memory.
+    """
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(np.take(values, order) * np.arange(len(values), 0, -1)) if len(values) else values
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(stepped, 1)
+    return [float(p) for p in corrected]
 
 
 def standings(estimates: Sequence[Estimate]) -> list[RankInterval]:
