@@ -66,9 +66,14 @@ class SeedGroup:
         return [entry for run in self.runs for entry in scored(run).values()]
 
     @cached_property
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """Benchmark -> key of its scored questions and judge."""
+        return {name: _questions(name, entry) for name, entry in self.scores.items()}
+
+    @cached_property
     def questions(self) -> frozenset[tuple[str, ...]]:
         """Keys of the scored questions and judges, one per benchmark: equal in groups that are ranked together."""
-        return frozenset(_questions(name, entry) for name, entry in self.scores.items())
+        return frozenset(self.keys.values())
 
     @property
     def label(self) -> str:
@@ -227,8 +232,7 @@ def over_seeds(runs: Mapping[str, Estimate]) -> Estimate:
 
 def comparable(one: SeedGroup, other: SeedGroup, name: str) -> bool:
     """Return whether both groups have a score on the same questions by the same judge and version of the scorer."""
-    entries = [group.scores.get(name) for group in (one, other)]
-    return all(entries) and len({_questions(name, entry) for entry in entries if entry}) == 1
+    return name in one.keys and one.keys.get(name) == other.keys.get(name)
 
 
 def same_machine(one: Setup, other: Setup) -> bool:

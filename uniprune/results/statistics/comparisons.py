@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
+from uniprune.results.statistics.differences import differences
 from uniprune.results.statistics.estimate import SPREADLESS, Estimate
 
 LEVEL = 0.05
@@ -100,7 +101,7 @@ def standings(estimates: Sequence[Estimate]) -> list[RankInterval]:
     """
     pairs = list(combinations(range(len(estimates)), 2))
     places = [1 + sum(other.value > one.value for other in estimates) for one in estimates]
-    tests = [test for i, j in pairs if (test := paired(estimates[i] - estimates[j])) is not None]
+    tests = [test for difference in differences(estimates) if (test := paired(difference)) is not None]
     if len(tests) < len(pairs):
         return [RankInterval(place) for place in places]
     better = {(i, j): 0 for i in range(len(estimates)) for j in range(len(estimates))}
