@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAYBE_NOT_FINITE = re.compile(r"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{200}")
-"""What a text has if one of its numbers is NaN, infinite or above 1e299: 199 digits with an exponent of two."""
+CONSTANTS = ("NaN", "Infinity")
+LARGE = re.compile(r"[eE]\+?[0-9]{3,}(?=[\s,\]}]|\Z)"), re.compile("[0-9]{200}")
+"""What a number too large for floating point has: an exponent of three digits, or as many digits before it."""
 
 
 def to_json(value: Any, **layout: Any) -> str:
@@ -45,9 +46,14 @@ def from_json(text: str | bytes) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     # Looking through all values takes longer than reading them, and hardly any text needs it.
-    for name, number in not_finite(value) if MAYBE_NOT_FINITE.search(text) else ():
+    for name, number in not_finite(value) if _suspect(text) else ():
         raise ValueError(f"{name or 'the value'} is {number}; only finite numbers are allowed")
     return value
+
+
+def _suspect(text: str) -> bool:
+    """Return whether a text may hold a number that is not finite; False only if it holds none."""
+    return any(name in text for name in CONSTANTS) or any(large.search(text) for large in LARGE)
 
 
 def not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
