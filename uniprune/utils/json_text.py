@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,7 +70,7 @@ def not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's fields; raise ValueError if one is given twice."""
-    fields = dict(pairs)
+    fields = {sys.intern(name): value for name, value in pairs}  # records of one benchmark have the same keys
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
