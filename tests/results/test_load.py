@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,6 @@ from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Estimate, comparisons, holm, mean, resample
 from uniprune.results.statistics.differences import differences
-from uniprune.utils import hashing
 
 
 def made_up(models: int) -> list[RunRecord]:
@@ -70,12 +71,17 @@ def test_holm_is_that_of_statsmodels(count: int) -> None:
 
 def test_the_work_of_a_leaderboard_grows_with_its_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashes of settings and rows were made for every pair of runs."""
+    dumps = json.dumps
 
     def hashed(models: int) -> int:
         records, calls = made_up(models), []
+
+        def counted(value: object, **layout: Any) -> str:
+            calls.append(value)
+            return dumps(value, **layout)
+
         with monkeypatch.context() as patch:
-            dumps = hashing.json.dumps
-            patch.setattr(hashing.json, "dumps", lambda *given, **layout: calls.append(1) or dumps(*given, **layout))
+            patch.setattr("uniprune.utils.hashing.json.dumps", counted)
             leaderboard(records)
         return len(calls)
 

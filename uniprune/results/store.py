@@ -216,14 +216,13 @@ def _read_fields(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    problem: Exception | None = None
     try:
         fields: dict[str, Any] = {**from_json(content)}
         if "format" not in fields or (fields["format"] == FORMAT and "datasets" in fields):
             raise ValueError("it has other fields")
     except (ValueError, TypeError) as error:
         fields, problem = {"format": _format(content)}, error
-    else:
-        problem = None
     if (found := fields["format"]) != FORMAT:
         raise UserError(
             f"{path} is a record of format {found!r}, written by another version of UniPrune; this one reads format "

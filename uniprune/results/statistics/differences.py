@@ -26,7 +26,7 @@ def differences(estimates: Sequence[Estimate]) -> Iterator[Estimate]:
             yield replace(seeds, rows=own)
 
 
-def _rows(one: Estimate, others: Sequence[Estimate], values: Array) -> list[Sources]:
+def _rows(one: Estimate, others: Sequence[Estimate], values: Array) -> Sequence[Sources]:
     """Return the sources of rows of the differences with others, which have the same ones."""
     found: list[dict[str, Source]] = [{} for _ in others]
     for name, source in one.rows.items():
