@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -165,15 +164,6 @@ def estimates(rng: np.random.Generator, chances: list[float], name: str) -> list
     return resample([credits((rng.random(100) < chance) * 1.0) for chance in chances], name, resamples=300)
 
 
-@pytest.fixture
-def frozen() -> Iterator[None]:
-    """statsmodels collects garbage in every correction; what earlier tests left would cost it a quarter second each."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("frozen")
 def test_rank_intervals_hold_all_true_ranks_at_once() -> None:
     """Of six equal methods every rank is true: an interval short of 1 to 6 is false, allowed 5 % of the time."""
     false, trials = 0, 200

@@ -35,7 +35,9 @@ def test_the_field_of_a_number_that_is_not_finite_is_named(value: Any, place: st
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [('{"a": 1e400}', "a is inf"), ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is given twice"),
+    [('{"a": 1e400}', "a is inf"), ("1E+0309", "the value is inf"), ("[-1.5e999 ]", "0 is -inf"),
+     ('{"a": [%s.0]}' % ("9" * 309), "a.0 is inf"), ("[%se99]" % ("9" * 211), "0 is inf"),
+     ('{"a": -Infinity}', "a is -inf"), ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is given twice"),
      ("[" * 200_000, "nested too deeply"), ("nan", "Expecting value")],
 )  # fmt: skip
 def test_other_texts_that_are_refused(text: str, reason: str) -> None:

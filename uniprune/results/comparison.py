@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import stdev
 
 import numpy as np
@@ -48,27 +49,31 @@ class SeedGroup:
         """The setup of the runs, with the first one's seed."""
         return self.runs[0].setup
 
-    @property
+    @cached_property
     def settings(self) -> str:
         """A hash that two groups share if they can be compared as methods."""
         return stable_hash(self.setup.model_dump(mode="json", include=set(SETTINGS)))
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, DatasetRecord]:
         """Benchmarks that every run has scored, as the first run has them."""
-        return {
-            name: entry for name, entry in scored(self.runs[0]).items() if all(name in scored(run) for run in self.runs)
-        }
+        first, *others = map(scored, self.runs)
+        return {name: entry for name, entry in first.items() if all(name in other for other in others)}
 
-    @property
+    @cached_property
     def entries(self) -> list[DatasetRecord]:
         """Scored benchmarks of all runs."""
         return [entry for run in self.runs for entry in scored(run).values()]
 
-    @property
+    @cached_property
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """Benchmark -> key of its scored questions and judge."""
+        return {name: _questions(name, entry) for name, entry in self.scores.items()}
+
+    @cached_property
     def questions(self) -> frozenset[tuple[str, ...]]:
         """Keys of the scored questions and judges, one per benchmark: equal in groups that are ranked together."""
-        return frozenset(_questions(name, entry) for name, entry in self.scores.items())
+        return frozenset(self.keys.values())
 
     @property
     def label(self) -> str:
@@ -132,6 +137,8 @@ class RunComparison:
 
     def __init__(self, records: Sequence[RunRecord], fidelity: CompareRuns | None = None) -> None:
         self.groups = groups(records)
+        unpruned = [group for group in self.groups if group.setup.method.kind == "none"]
+        self._baselines = {group.settings: group for group in reversed(unpruned)}  # the first of several
         self._compare_runs = fidelity
         self._scores: dict[tuple[str, ...], dict[str, ScoreRecord]] = defaultdict(dict)
         for record in records:
@@ -139,11 +146,15 @@ class RunComparison:
                 if entry.score is not None:
                     self._scores[_questions(name, entry)][record.identity] = entry.score
         self._estimates: dict[tuple[str, ...], dict[str, Estimate]] = {}
+        self._means: dict[tuple[str, ...], Estimate] = {}
         self._fidelities: dict[tuple[str, str], dict[str, FidelityEstimate]] = {}
 
     def score(self, group: SeedGroup, name: str) -> Estimate:
         """Return a group's score on a benchmark: the mean over its seeds, whose chance is added to the items'."""
-        return over_seeds({run.identity: self._run_score(run, name) for run in group.runs})
+        key = (*(run.identity for run in group.runs), name)
+        if key not in self._means:
+            self._means[key] = over_seeds({run.identity: self._run_score(run, name) for run in group.runs})
+        return self._means[key]
 
     def average(self, group: SeedGroup, names: Iterable[str]) -> Estimate:
         """Return the plain mean of a group's scores over some benchmarks."""
@@ -151,8 +162,7 @@ class RunComparison:
 
     def baseline(self, group: SeedGroup) -> SeedGroup | None:
         """Return the un-pruned runs of the same weights, processor, settings and rows, if there are any."""
-        unpruned = (one for one in self.groups if one.setup.method.kind == "none")
-        return next((one for one in unpruned if one.settings == group.settings), None)
+        return self._baselines.get(group.settings)
 
     def relative(self, group: SeedGroup, names: Iterable[str]) -> Estimate | None:
         """Return the mean over benchmarks of score / baseline score, in percent.
@@ -222,8 +232,7 @@ def over_seeds(runs: Mapping[str, Estimate]) -> Estimate:
 
 def comparable(one: SeedGroup, other: SeedGroup, name: str) -> bool:
     """Return whether both groups have a score on the same questions by the same judge and version of the scorer."""
-    entries = [group.scores.get(name) for group in (one, other)]
-    return all(entries) and len({_questions(name, entry) for entry in entries if entry}) == 1
+    return name in one.keys and one.keys.get(name) == other.keys.get(name)
 
 
 def same_machine(one: Setup, other: Setup) -> bool:

@@ -216,22 +216,29 @@ def _read_fields(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    problem: Exception | None = None
     try:
-        found = json.loads(content)["format"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        found = FORMAT
-    if found != FORMAT:
+        fields: dict[str, Any] = {**from_json(content)}
+        if "format" not in fields or (fields["format"] == FORMAT and "datasets" in fields):
+            raise ValueError("it has other fields")
+    except (ValueError, TypeError) as error:
+        fields, problem = {"format": _format(content)}, error
+    if (found := fields["format"]) != FORMAT:
         raise UserError(
             f"{path} is a record of format {found!r}, written by another version of UniPrune; this one reads format "
             f"{FORMAT}. Run again into another --output, or move that file away"
         )
-    try:
-        fields: dict[str, Any] = {**from_json(content)}
-        if "datasets" in fields or "format" not in fields:
-            raise ValueError("it has other fields")
-    except (ValueError, TypeError) as error:
-        raise _unreadable(path, error) from error
+    if problem is not None:
+        raise _unreadable(path, problem) from problem
     return fields
+
+
+def _format(content: bytes) -> object:
+    """Return the format of a record that cannot be read; this one's if it has none."""
+    try:
+        return json.loads(content)["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return FORMAT
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

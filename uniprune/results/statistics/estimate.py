@@ -42,11 +42,13 @@ class Source:
         draws: [B] deviations that it causes; their variance is without bias, whatever the number of units.
         units: clusters of rows, or seeds.
         freedom: degrees of freedom of the variance.
+        computed: the variance where it is known already, else None.
     """
 
     draws: Array
     units: int
     freedom: float
+    computed: float | None = None
 
     @classmethod
     def of(cls, draws: Array, units: int) -> Source:
@@ -56,7 +58,7 @@ class Source:
     @cached_property
     def variance(self) -> float:
         """Variance that it causes."""
-        return float(self.draws.var(ddof=1))
+        return float(self.draws.var(ddof=1)) if self.computed is None else self.computed
 
 
 Sources = Mapping[str, Source]
@@ -122,10 +124,15 @@ class Estimate:
         """True with enough clusters for an interval or a test."""
         return self.clusters >= FEWEST
 
+    @cached_property
+    def spreads(self) -> tuple[Spread, Spread]:
+        """Spread by the rows, and by the seeds."""
+        return spread(self.rows), spread(self.seeds)
+
     @property
     def error(self) -> float:
         """Standard error; 0 if no source causes more than rounding."""
-        return hypot(spread(self.rows).error, spread(self.seeds).error)
+        return hypot(*(one.error for one in self.spreads))
 
     @property
     def deviations(self) -> Array:
@@ -144,8 +151,8 @@ class Estimate:
             return (low, high) if isfinite(low) and isfinite(high) else None
         tail = (1 - confidence) / 2
         rows, seeds = (
-            together(some) * student(tail, spread(some).freedom) / student(tail, inf)
-            for some in (self.rows, self.seeds)
+            together(some) * student(tail, one.freedom) / student(tail, inf)
+            for some, one in zip((self.rows, self.seeds), self.spreads, strict=True)
         )
         low, high = self.value + np.quantile(rows + seeds, (tail, 1 - tail))
         return self.inside(float(low), float(high))
@@ -156,13 +163,12 @@ class Estimate:
         That of the rows and that of the seeds are each Student's, and added as squares. One number of degrees of
         freedom for both would be estimated itself, too high where two seeds happen to agree.
         """
-        each = [spread(some) for some in (self.rows, self.seeds)]
-        return hypot(*(student(tail, one.freedom) * one.error for one in each if one.error))
+        return hypot(*(student(tail, one.freedom) * one.error for one in self.spreads if one.error))
 
     def p(self) -> float:
         """Return the two-sided p of no difference: twice the tail of the interval that ends at 0."""
-        size, rows = abs(self.value), spread(self.rows)
-        if not spread(self.seeds).error:
+        size, (rows, seeds) = abs(self.value), self.spreads
+        if not seeds.error:
             return 2 * float(special.stdtr(rows.freedom, -size / rows.error))
         if self.margin(LEAST_TAIL) <= size:
             return 2 * LEAST_TAIL

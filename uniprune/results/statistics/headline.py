@@ -15,6 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 Array = NDArray[np.float64]
+CREDIT = "credit"
+"""Part of a headline that is the mean credit."""
 
 
 class Itemised(Protocol):
@@ -35,7 +37,7 @@ class Itemised(Protocol):
 
 def contributions(score: Itemised) -> Mapping[str, Mapping[str, tuple[float, float]]]:
     """Return part -> item -> (numerator, denominator)."""
-    return score.parts or {"credit": {item: (credit, 1.0) for item, credit in score.per_item.items()}}
+    return score.parts or {CREDIT: {item: (credit, 1.0) for item, credit in score.per_item.items()}}
 
 
 class Clustered(NamedTuple):
@@ -70,23 +72,26 @@ class Stratum(NamedTuple):
 
 def cluster_sums(scores: Sequence[Itemised]) -> Clustered:
     """Return the sums of R scores of the same questions over clusters, which have the same names in all scores."""
-    tables = [contributions(score) for score in scores]
-    parts = sorted({part for table in tables for part in table})
-    owner = {
-        item: ("shared", score.clusters[item]) if item in score.clusters else ("own", item)
-        for score, table in zip(scores, tables, strict=True)
-        for added in table.values()
-        for item in added
-    }
+    parts = sorted({part for score in scores for part in score.parts or (CREDIT,)})
+    owner: dict[str, tuple[str, str]] = {}
+    for score in reversed(scores):  # of an item in several clusters, the last score's counts
+        for added in score.parts.values() or (score.per_item,):
+            for item in added.keys() - owner.keys():
+                owner[item] = ("shared", score.clusters[item]) if item in score.clusters else ("own", item)
     place = {name: c for c, name in enumerate(sorted(set(owner.values())))}
     sums = np.zeros((len(scores), len(place), len(parts), 2))
     holds = np.zeros(sums.shape[1:3], bool)
-    for r, table in enumerate(tables):
+    numbers: dict[tuple[str, ...], NDArray[np.int64]] = {}  # most scores have the same items in the same order
+    for r, score in enumerate(scores):
+        table = contributions(score)
         for p, part in enumerate(parts):
-            added = table.get(part, {})
-            if added:
-                clusters = [place[owner[item]] for item in added]
-                np.add.at(sums[r, :, p], clusters, list(added.values()))
+            if added := table.get(part, {}):
+                items, values = tuple(added), np.array(list(added.values()))
+                if items not in numbers:
+                    numbers[items] = np.array([place[owner[item]] for item in items])
+                clusters = numbers[items]
+                for end in (0, 1):
+                    sums[r, :, p, end] = np.bincount(clusters, weights=values[:, end], minlength=len(place))
                 holds[clusters, p] = True
     return Clustered(sums, holds, parts)
 
