@@ -11,7 +11,7 @@ from typing import Any
 
 CONSTANTS = ("NaN", "Infinity")
 LARGE = re.compile(r"[eE]\+?[0-9]{3,}(?=[\s,\]}]|\Z)"), re.compile("[0-9]{200}")
-"""What a number too large for floating point has: an exponent of three digits, or as many digits before it."""
+"""Signs of a number too large for floating point: an exponent of three digits, or as many digits before it."""
 
 
 def to_json(value: Any, **layout: Any) -> str:
