@@ -156,19 +156,6 @@ def untouched() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replaced(target: Any, **attributes: Any) -> Iterator[None]:
-    """Replace attributes of a module or object inside a block."""
-    before = {name: getattr(target, name) for name in attributes}
-    try:
-        for name, value in attributes.items():
-            setattr(target, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(target, name, value)
-
-
-@contextlib.contextmanager
 def stand_ins(root: Path) -> Iterator[None]:
     """Replace the packages whose import has side effects by empty modules, unless the real ones are imported."""
     contents: dict[str, dict[str, Any]] = {

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .boot import replaced
 from .faults import Row, filled, literal
 from .items import Credits, Evaluation
+from .replacing import replaced
 
 if TYPE_CHECKING:
     from .boot import Kit

@@ -12,8 +12,9 @@ from uniprune.errors import UserError
 from uniprune.evaluation.dataset import DataOptions
 
 from .agreement import agreement_note
-from .boot import Kit, replaced
+from .boot import Kit
 from .model_judge import ModelJudge, api_key
+from .replacing import replaced
 from .task import Judging
 
 Message = str | list[dict[str, str]]

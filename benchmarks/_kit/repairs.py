@@ -10,10 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .boot import Kit, replaced
+from .boot import Kit
 from .equality import is_equal
 from .faults import is_literal
 from .items import TABLES
+from .replacing import replaced
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from typing import Any
 from uniprune.errors import UserError
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
-from .boot import TESTED, Kit, boot, replaced, stand_ins, untouched
+from .boot import TESTED, Kit, boot, stand_ins, untouched
 from .repairs import repaired
+from .replacing import replaced
 from .version import CODE, kit_version
 
 MODULES = ("videomme", "mvbench", "mlvu", "longvideobench")

@@ -10,7 +10,8 @@ import pytest
 
 from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
-from uniprune.benchmarks._kit.boot import replaced, session, untouched
+from uniprune.benchmarks._kit.boot import session, untouched
+from uniprune.benchmarks._kit.replacing import replaced
 
 pytestmark = pytest.mark.end_to_end
 

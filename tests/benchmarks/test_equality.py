@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from uniprune.benchmarks._kit.boot import boot, replaced
+from uniprune.benchmarks._kit.boot import boot
 from uniprune.benchmarks._kit.equality import LONGEST, is_equal
+from uniprune.benchmarks._kit.replacing import replaced
 
 NUMBERS = ("2", "12", "0.5", "-5")
 AROUND = (

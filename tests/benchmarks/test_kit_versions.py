@@ -18,11 +18,12 @@ from tests.helpers.kit_agreement import TESTED, differences, measured, same_vers
 from tests.helpers.kit_ratings import own_rating
 from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.paths import ROOT
-from uniprune.benchmarks._kit.boot import USED, boot, replaced
+from uniprune.benchmarks._kit.boot import USED, boot
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.headline import MME_CATEGORIES
 from uniprune.benchmarks._kit.judges import RuleJudge
 from uniprune.benchmarks._kit.official import OfficialFile
+from uniprune.benchmarks._kit.replacing import replaced
 from uniprune.benchmarks._kit.tasks import TASKS
 from uniprune.benchmarks._kit.version import kit_version
 from uniprune.errors import UserError

@@ -20,11 +20,12 @@ from tests.helpers.kit_agreement import named
 from tests.helpers.kit_ratings import own_unit
 from tests.helpers.kit_tables import EXAMPLES, write
 from tests.helpers.made_up_replies import FORMS, replies
-from uniprune.benchmarks._kit.boot import boot, replaced, session
+from uniprune.benchmarks._kit.boot import boot, session
 from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.judges import RuleJudge, injected
 from uniprune.benchmarks._kit.official import OfficialFile
 from uniprune.benchmarks._kit.repairs import _Here
+from uniprune.benchmarks._kit.replacing import replaced
 from uniprune.benchmarks._kit.tasks import TASKS
 from uniprune.evaluation.dataset import DataOptions
 from uniprune.registry import BENCHMARKS
