@@ -35,7 +35,7 @@ STEP = 1e-6
         "Release: original positions are kept (`positions=compact` renumbers as released).",
     ],
     releases={
-        "test_methods_vit.test_inverted_relevance_starts_at_the_least_similar_token": "Relevance to the question is "
+        "test_vit_rules.test_inverted_relevance_starts_at_the_least_similar_token": "Relevance to the question is "
         "negated (`invert=true`): in CLIP's space patches are least similar to what they show.",
         "test_releases_vit.test_cdpruner_repeats_itself_beyond_the_rank_of_its_kernel": "Beyond the rank of its "
         "kernel it picks one token again and again: of 32 asked for, fewer than 24 are distinct at rank 8.",

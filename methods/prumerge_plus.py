@@ -27,7 +27,7 @@ from ._prumerge import DEVIATIONS, Merging
         "test_releases_vit.test_the_count_of_prumerge_plus_jumps": "How many tokens stay jumps with the number of "
         "outliers (`adaptive=true`): 31 % of 576 with 48 of them, 39 % with 49, all with 97, since distances between "
         "anchors are rounded down twice.",
-        "test_methods_vit.test_released_anchors_stop_before_the_last_token": "The last token of an image is no anchor "
+        "test_vit_rules.test_released_anchors_stop_before_the_last_token": "The last token of an image is no anchor "
         "unless it is an outlier, as 575 is written into the release.",
     },
 )
