@@ -23,6 +23,7 @@ from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
 from uniprune.evaluation.prompts import Question
 from uniprune.evaluation.resizing import Resizing
+from uniprune.evaluation.selections import areas_of, selections
 from uniprune.evaluation.shared_prefixes import FEWEST_ROWS, common, groups_alike
 from uniprune.evaluation.workers import windows
 from uniprune.modeling.context import context_length
@@ -54,6 +55,7 @@ class Runner:
         question: as in `RunOptions`.
         sampling: choice of the frames of videos.
         share_prefix: as in `RunOptions`. Predictions carry no times then, either.
+        keep_selections: as in `RunOptions`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Runner:
         question: Question = "seen",
         sampling: FrameSampling = USUAL,
         share_prefix: bool = False,
+        keep_selections: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._average = loaded, average
@@ -75,6 +78,7 @@ class Runner:
         self._generator = Generator(loaded)
         self._workers, self._shared, self._decoding = workers, shared, decoding
         self._question, self._sampling, self._share_prefix = question, sampling, share_prefix
+        self._areas = areas_of(loaded.adapter) if keep_selections else None
         self._stages = placed(self._pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
         self._window = smallest_window(loaded.adapter.decoder.config, self._stages)
@@ -145,6 +149,7 @@ class Runner:
             self._sampling,
             self._loaded.adapter.mixes,
             None if stage is None else Resizing(stage, forms, settings.one_by_one),
+            self._areas,
         )
 
     def _encoded(
@@ -180,7 +185,7 @@ class Runner:
         batching = f"{self.batch_size}" + " with --share-vision" * (self._shared is not None)
         how: dict[str, Any] = {"batch": len(rows), "batching": batching}
         how |= measured(spans, len(rows)) if timed else {}
-        return [self._prediction(*each, **how) for each in zip(rows, texts, reports, strict=True)]
+        return self._predictions(rows, texts, reports, how)
 
     def _continued(self, rows: Sequence[EncodedRequest]) -> list[Prediction]:
         """Prefill once what rows begin with, and generate for one after the other; none if it cannot be continued."""
@@ -197,7 +202,25 @@ class Runner:
             raise
         reports = [prefix.row(row.tokens - length) for row in rows]
         how: dict[str, Any] = {"batch": 1, "batching": "1 with --share-prefix"}
-        return [self._prediction(*each, **how) for each in zip(rows, texts, reports, strict=True)]
+        return self._predictions(rows, texts, reports, how, together=False)
+
+    def _predictions(
+        self,
+        rows: Sequence[EncodedRequest],
+        texts: Sequence[GeneratedText],
+        reports: Sequence[RowReport],
+        how: dict[str, Any],
+        together: bool = True,
+    ) -> list[Prediction]:
+        """Return what is stored of rows, whose images the tower got `together` or once for all of them."""
+        kept: list[dict[str, Any]] = [{} for _ in rows]
+        if self._areas is not None:
+            shown = [row.shown for row in rows]
+            alone = zip(reports, shown, strict=True)
+            calls = [(reports, shown)] if together else [([one], [row]) for one, row in alone]
+            kept = [{"selections": found} for call in calls for found in selections(*call)]
+        each = zip(rows, texts, reports, kept, strict=True)
+        return [self._prediction(row, text, report, **how, **more) for row, text, report, more in each]
 
     def _prediction(self, row: EncodedRequest, text: GeneratedText, report: RowReport, **how: Any) -> Prediction:
         """Return what is stored of a row; `how` are the fields on its batch and its times."""
