@@ -56,6 +56,7 @@ class Runner:
         sampling: choice of the frames of videos.
         share_prefix: as in `RunOptions`. Predictions carry no times then, either.
         keep_selections: as in `RunOptions`.
+        timed: False answers without measuring times: the first batch is then generated once.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Runner:
         sampling: FrameSampling = USUAL,
         share_prefix: bool = False,
         keep_selections: bool = False,
+        timed: bool = True,
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._average = loaded, average
@@ -83,7 +85,8 @@ class Runner:
         self._costs = CostModel(loaded.adapter)
         self._window = smallest_window(loaded.adapter.decoder.config, self._stages)
         self._context = context_length(loaded.adapter.decoder.config)
-        self._warm = shared is not None or share_prefix  # no times are stored then
+        self._timed = timed and shared is None and not share_prefix
+        self._warm = not self._timed
 
     def __enter__(self) -> Self:
         """Attach timer and engine."""
@@ -181,10 +184,9 @@ class Runner:
         if self._shared is not None:
             self._shared.keep(data, rows, calls)
         reports = self._session.reports[-1].rows
-        timed = self._shared is None and not self._share_prefix
         batching = f"{self.batch_size}" + " with --share-vision" * (self._shared is not None)
         how: dict[str, Any] = {"batch": len(rows), "batching": batching}
-        how |= measured(spans, len(rows)) if timed else {}
+        how |= measured(spans, len(rows)) if self._timed else {}
         return self._predictions(rows, texts, reports, how)
 
     def _continued(self, rows: Sequence[EncodedRequest]) -> list[Prediction]:

@@ -119,8 +119,7 @@ def _parts(group: TokenGroup) -> Iterator[tuple[tuple[int, int, int], Tensor]]:
             "the image features were computed outside this session, so it is unknown what their tokens show"
         )
     index = group.origins.index.where(group.origins.shares > 0, -1)
-    for size, part in zip(group.grids, index.split(list(map(prod, group.grids))), strict=True):
-        yield size, part
+    yield from zip(group.grids, index.split(list(map(prod, group.grids))), strict=True)
 
 
 def _grid(
