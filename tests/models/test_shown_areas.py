@@ -189,5 +189,5 @@ def test_what_is_painted_in_a_tokens_area_changes_that_token(name: str) -> None:
 
 def test_every_family_describes_its_areas_or_is_refused() -> None:
     """No family has a default that would draw tokens in the wrong place."""
-    with pytest.raises(UnsupportedError, match="areas of a picture .* are not described"):
+    with pytest.raises(UnsupportedError, match=r"areas of a picture .* are not described"):
         ModelAdapter.image_areas(find_adapter(build("llava")), None, (1, 1), 1)

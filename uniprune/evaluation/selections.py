@@ -97,7 +97,7 @@ def _row(report: RowReport, row: int, areas: Sequence[Any], owners: Sequence[_Me
         grids=grids,
         stages=[
             KeptCells.of(stage.layer, joined([_mask(kept, n) for kept, n in zip(stage.kept, counts, strict=True)]))
-            for stage in report.stages
+            for stage in (report.stages if grids else ())  # of text there is no choice, whatever the batch has
         ],
     )
 

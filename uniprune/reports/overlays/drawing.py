@@ -135,7 +135,7 @@ def _mark(marks: Bools, merged: Bools, x: Ints, y: Ints) -> None:
     """Put a square into the middle of every merged cell; `x` and `y` are the edges of columns and rows."""
     for row, column in np.argwhere(merged).tolist():
         height, width = y[row + 1] - y[row], x[column + 1] - x[column]
-        side = max(2, min(height, width) // 4)
+        side = min(max(2, min(height, width) // 4), 9)
         top, left = y[row] + (height - side) // 2, x[column] + (width - side) // 2
         marks[top : top + side, left : left + side] = True
 

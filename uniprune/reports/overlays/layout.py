@@ -42,7 +42,10 @@ def panels(choice: Choice, maps: bool, several: bool) -> list[Panel]:
                 merged = answer.merged(layer)
                 before = f"before layer {layer}: " * (layer > 0 or len(stages) > 1)
                 answered = [f"→ {short(answer.prediction.prediction) or '(empty answer)'}"] * (where == stages[-1][0])
-                lines = (label, f"{before}{int(kept.sum())} of {len(kept)} tokens", *answered)
+                changed = f" ({answer.prediction.initial} before the image was changed)" * (
+                    answer.prediction.initial != len(kept)
+                )
+                lines = (label, f"{before}{int(kept.sum())} of {len(kept)} tokens{changed}", *answered)
                 made.append(Panel(lines, selections, kept, None if merged is None else merged & kept))
     return made
 

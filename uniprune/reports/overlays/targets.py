@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from uniprune.errors import UserError
+from uniprune.errors import UserError, unknown
 from uniprune.evaluation.collection import DatasetCollection
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.video_files import opened
@@ -46,8 +46,11 @@ def shown_rows(target: str, question: str | None, collection: DatasetCollection,
         return [_file(path, question)]
     name, colon, index = target.partition(":")
     if name not in BENCHMARKS.names():
-        near = "" if not colon and path.suffix else f" nor a benchmark (list benchmarks), with a row as in {name}:ROW"
-        raise UserError(f"{target!r} is no file or folder{near}")
+        if path.suffix or len(path.parts) > 1:
+            raise UserError(
+                f"{target} does not exist; give an image or video file, a folder of images, or BENCHMARK:ROW"
+            )
+        raise UserError(f"{unknown('benchmark', name, BENCHMARKS.names())} No file or folder has that name, either")
     if question is not None:
         raise UserError(f"--question is for images of your own; {target} has the benchmark's question")
     requests = collection.get(name).requests(None)
