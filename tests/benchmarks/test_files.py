@@ -221,8 +221,9 @@ def test_no_evaluation_starts_a_process_or_runs_an_answer(tmp_path, monkeypatch)
     run = builtins.eval
 
     def spy(text, *scopes):
-        evaluated.append(str(text))
         frame = sys._getframe(1)
+        if not str(frame.f_globals["__name__"]).startswith("collections"):  # named tuples of libraries
+            evaluated.append(str(text))
         return run(text, *(scopes or (frame.f_globals, frame.f_locals)))
 
     def refuse(self):
