@@ -222,7 +222,7 @@ def test_no_evaluation_starts_a_process_or_runs_an_answer(tmp_path, monkeypatch)
 
     def spy(text, *scopes):
         frame = sys._getframe(1)
-        if not str(frame.f_globals["__name__"]).startswith("collections"):  # named tuples of libraries
+        if str(frame.f_globals["__name__"]).startswith("vlmeval") or "answered" in str(text):
             evaluated.append(str(text))
         return run(text, *(scopes or (frame.f_globals, frame.f_locals)))
 
