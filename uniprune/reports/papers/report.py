@@ -18,10 +18,10 @@ from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
 from uniprune.results.few import few_notes
+from uniprune.results.folders import ResultFolders
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import row_notes
-from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
 from uniprune.utils.console import say, stdout, write
 from uniprune.utils.paths import PROGRAM, ROOT
@@ -32,7 +32,7 @@ DERIVED = {name for name, (base, _) in AGAINST.items() if base == "score"}
 """Quantities that follow from scores; only the CSV file has them."""
 
 
-def list_tables(output: Path, mini: bool) -> None:
+def list_tables(output: ResultFolders, mini: bool) -> None:
     """Print all tables with their status."""
     stored = _stored_runs(output)
     table = Table(
@@ -48,7 +48,7 @@ def list_tables(output: Path, mini: bool) -> None:
     say("run: runs x benchmarks scored. GPU hours are estimates; --paper TABLE says what they assume.")
 
 
-def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
+def show_table(name: str, output: ResultFolders, csv: Path | None, mini: bool) -> None:
     """Print one table: ours and theirs, errata, and the runs that are left."""
     table = _table(name, mini)
     stored = _stored_runs(output)
@@ -76,9 +76,9 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
         say(f"written: {csv}")
 
 
-def _stored_runs(output: Path) -> StoredRuns:
+def _stored_runs(output: ResultFolders) -> StoredRuns:
     """Read all stored runs; print which files are left out or in doubt."""
-    return StoredRuns(Store(output).records(say))
+    return StoredRuns(output.records(say))
 
 
 def _table(name: str, mini: bool) -> PaperTable:
