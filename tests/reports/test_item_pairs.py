@@ -105,12 +105,8 @@ def test_the_command_prints_tests_items_and_writes_all_of_them(
     words = ["compare", "one", "two", "--output", str(tmp_path), "--lines", "2", "--csv", str(file)]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert [line.split() for line in printed.splitlines() if line.startswith("x  ")][0][:4] == [
-        "x",
-        "60.0",
-        "20.0",
-        "+40.0",
-    ]
+    line = next(line for line in printed.splitlines() if line.startswith("x  "))
+    assert line.split()[:4] == ["x", "60.0", "20.0", "+40.0"]
     assert "x 2: A 1, B 0" in printed
     assert "… and 2 more items of x (--lines)" in printed
     assert len(file.read_text().splitlines()) == 11

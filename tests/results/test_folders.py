@@ -62,7 +62,7 @@ def test_of_two_copies_the_scored_one_with_more_rows_counts_and_the_other_is_nam
 
 def test_a_folder_without_runs_beside_others_is_refused(tmp_path: Path) -> None:
     store(tmp_path / "a", ONE)
-    with pytest.raises(UserError, match="no run is stored in '.*nowhere'; name folders of runs"):
+    with pytest.raises(UserError, match=r"no run is stored in '.*nowhere'; name folders of runs"):
         ResultFolders([tmp_path / "a", tmp_path / "nowhere"]).records()
 
 

@@ -18,6 +18,7 @@ HELP = "test the paper's findings on the stored runs"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `analyse`."""
+    parser.set_defaults(imports_torch=False)
     folder_argument(parser)
     parser.add_argument("--lines", type=int, default=12, metavar="N", help="tests shown per finding (default: 12)")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="also write every paired comparison as CSV")

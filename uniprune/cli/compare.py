@@ -17,14 +17,13 @@ FILTERS = ("method", "benchmark", "model", "tokens", "ratio")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
+    parser.set_defaults(imports_torch=False)
     parser.add_argument("--paper", metavar="TABLE", help="a table, e.g. uniprunebench-table3 (default: list them)")
     item_arguments(parser)
     folder_argument(parser)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write every number, or item, as CSV")
     parser.add_argument("--mini", action="store_true", help="use the runs of `sweep --mini`, on embedded stand-ins")
-    parser.add_argument(
-        "--printed", dest="imports_torch", action="store_false", help="numbers that papers print, side by side"
-    )
+    parser.add_argument("--printed", action="store_true", help="numbers that papers print, side by side")
     printed = parser.add_argument_group("--printed")
     for name in ("method", "benchmark", "model"):
         printed.add_argument(f"--{name}", metavar="NAME", help=f"only this {name}, by its printed name or ours")
@@ -39,14 +38,14 @@ def act(options: argparse.Namespace) -> int:
     if options.runs:
         if len(options.runs) != 2:
             raise UserError(f"compare takes two runs or folders, not {len(options.runs)}: {' '.join(options.runs)}")
-        if options.paper is not None or options.mini or not options.imports_torch or asked:
+        if options.paper is not None or options.mini or options.printed or asked:
             raise UserError(
                 "compare A B sets two runs side by side; leave out --paper, --mini, --printed and its filters"
             )
         return compare_items(options)
     if own := [f"--{name}" for name in ("show", "data", "pictures") if getattr(options, name) is not None]:
         raise UserError(f"{', '.join(own)} is about the items of two runs; name them: compare A B")
-    if not options.imports_torch:
+    if options.printed:
         if options.paper is not None or options.mini:
             raise UserError("--printed sets all papers side by side; leave out --paper and --mini")
         return _printed(options)
@@ -57,10 +56,10 @@ def act(options: argparse.Namespace) -> int:
 
 def _paper(options: argparse.Namespace) -> int:
     """List the tables, or print one with our numbers, the runs that are missing and their cost."""
-    from uniprune.reports.papers.report import list_tables, show_table
+    from uniprune.reports.papers.report import list_tables, show_paper
 
     if options.paper is not None:
-        show_table(options.paper, folders_of(options), options.csv, options.mini)
+        show_paper(options.paper, folders_of(options), options.csv, options.mini)
     elif options.csv is not None:
         raise UserError("--csv writes one table; name it with --paper (without options, compare lists them)")
     else:

@@ -14,6 +14,7 @@ HELP = "print the table of the stored runs"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `leaderboard`."""
+    parser.set_defaults(imports_torch=False)
     folder_argument(parser)
     parser.add_argument(
         "--equal-flops",

@@ -90,7 +90,7 @@ FILTERS: Mapping[str, Callable[[ItemPair], bool]] = {
     "answers": lambda pair: pair.texts_differ,
     "all": lambda pair: True,
 }
-"""Names of the items that can be shown: other credits, a higher credit of one run, no credit for both, other answers."""
+"""Items that can be shown: of other credits, with a higher credit of one run, without credit, of other answers."""
 
 
 @dataclass(frozen=True)

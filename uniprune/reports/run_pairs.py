@@ -43,7 +43,7 @@ def find_side(word: str, folders: ResultFolders, doubts: list[str]) -> list[Stor
             names = dict.fromkeys(_named(one) for one in every)
             known = ", ".join([*names][:LISTED]) + f" and {len(names) - LISTED} more" * (len(names) > LISTED)
             raise UserError(
-                f"{word!r} is no folder, and no run in {folders.names} has such an identity or method; there are {known}"
+                f"{word!r} is no folder, and no run in {folders.names} has this identity or method; there are {known}"
             )
     return [StoredRun(one, stored, f"{one.model.name} {_named(one)} ({one.identity})") for one in records]
 

@@ -44,7 +44,7 @@ class Copy:
 
     @property
     def source(self) -> object:
-        """What the rows were made from: data file and prompts; None without results."""
+        """Data file and prompts that the rows were made from; None without results."""
         path = self.files[1]
         fields = from_json(path.read_bytes()) if path.is_file() else {}
         return (fields["data"], fields["prompts"]) if fields else None
@@ -77,7 +77,7 @@ def merge(roots: Sequence[Path], into: Path) -> list[str]:
     if problems := [problem for same in copies.values() for problem in _conflicts(same)]:
         more = f"\nand {len(problems) - SHOWN} more" * (len(problems) > SHOWN)
         raise UserError("nothing is merged:\n" + "\n".join(problems[:SHOWN]) + more)
-    notes = []
+    notes: list[str] = []
     for identity, root in homes.items():
         _copy(root / identity / RUN, into / identity / RUN)
     for same in copies.values():
