@@ -87,7 +87,7 @@ def clip(frames: Sequence[Image.Image]) -> list[Part]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cells_of_a_clip_show_their_frame(family: str) -> None:
-    """What is painted in one frame, where a token is, changes that token most, in every family with videos."""
+    """Paint in one frame, where a token is, changes that token most, in every family with videos."""
     loaded, plain = faint_video_model(family), [photo(*SIZE, seed) for seed in range(8)]
     [prediction], method = answered(loaded, [clip(plain)])
     selections, chosen = kept(prediction)

@@ -31,7 +31,7 @@ WHOLE = Area(0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Shown:
-    """What the vision tower's grids of one image or clip show.
+    """Areas that the vision tower's grids of one image or clip show.
 
     Attributes:
         areas: one per grid (image, tile or frames) of the tower's call, in its order.

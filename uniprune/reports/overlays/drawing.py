@@ -170,10 +170,10 @@ def _heated(pixels: Pixels, heat: Pixels, values: npt.NDArray[np.float64]) -> Pi
 
 def _unseen(pixels: Pixels) -> Pixels:
     """Hatch what no token shows."""
-    rows, columns = np.indices(pixels.shape[:2])
-    stripes = ((rows + columns) % 12 < 3)[..., None]
-    pale = 0.35 * pixels.mean(-1, keepdims=True) + 0.65 * np.array(PAPER)
-    return np.where(stripes, np.array(FAINT) * 0.5 + pale * 0.5, pale)
+    height, width, _ = pixels.shape
+    diagonals = np.arange(height)[:, None, None] + np.arange(width)[None, :, None]
+    pale: Pixels = 0.35 * pixels.mean(-1, keepdims=True) + 0.65 * np.array(PAPER)
+    return np.where(diagonals % 12 < 3, np.array(FAINT) * 0.5 + pale * 0.5, pale)
 
 
 def _legend(sheet: Sheet, width: int) -> Image.Image:
