@@ -158,8 +158,8 @@ def check_questions(variants: Mapping[str, Sequence[MethodSpec]], options: argpa
     asking = [text for text, specs in variants.items() if any(one.needs_text for one in specs[0].classes.values())]
     if options.question is None and asking and any(Path(one).expanduser().exists() for one in options.target):
         raise UserError(
-            f"{', '.join(asking)} choose tokens by the question, and an image of your own has none; give --question "
-            'TEXT, for example --question "What does the sign say?"'
+            f"the question decides which tokens {' and '.join(asking)} would keep, and an image of your own has none; "
+            'give --question TEXT, for example --question "What does the sign say?"'
         )
 
 
