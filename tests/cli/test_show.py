@@ -85,3 +85,36 @@ def test_files_of_one_name_do_not_overwrite_each_other(
     ):
         assert show(checkpoint("llava"), *words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_stored_selections_are_drawn_without_the_model(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = ["--plugin", str(PLUGINS / "small_benchmark.py")]
+    model, runs = ["--model", str(checkpoint("llava"))], ["--output", str(tmp_path / "runs")]
+    common = [*model, "--data", "small", "--limit", "3", "--max-new-tokens", "2", *runs, *plugin]
+    assert main(["run", "--method", "none", "divprune", "fastv", "--ratio", "0.25", "--keep-selections", *common]) == 0
+    assert main(["run", "--method", "divprune", "--ratio", "0.5", *common]) == 0
+    drawn = ["--output", str(tmp_path / "stored"), "--format", "html", "png"]
+    assert main(["show", "small:1", "--stored", str(tmp_path / "runs"), *drawn, *plugin]) == 0
+    live = ["--output", str(tmp_path / "live"), "--format", "html"]
+    assert show(checkpoint("llava"), "small:1", "--method", "divprune", "fastv", "--ratio", "0.25", *live) == 0
+    [stored], [fresh] = (page_data(tmp_path / name / "show.html") for name in ("stored", "live"))
+    assert stored["layouts"] == fresh["layouts"]
+    assert len(stored["lines"]) == 1  # the answers at 0.5 have no selections
+    kept = [{one["method"]: one["stages"] for one in row["lines"][0]} for row in (stored, fresh)]
+    assert next(iter(kept[0])) == next(iter(kept[1])) == "un-pruned"
+    assert all(kept[0][name] == kept[1][name] for name in ("divprune", "fastv"))
+    capsys.readouterr()
+
+    for words, message in (
+        (
+            ["small:7"],
+            "stored which tokens it kept of small:7 (0 answered it without that); run with --keep-sel",
+        ),
+        (["small:1", "--method", "divprune"], "--method has no meaning with --stored"),
+        (["small:1", "--stored", str(tmp_path / "none")], "is no folder; expected the --output folder of runs"),
+        ([str(tmp_path / "stored" / "small-1.png")], "--stored draws rows of benchmarks; small-1.png is a file"),
+    ):
+        assert main(["show", words[0], "--stored", str(tmp_path / "runs"), *words[1:], *plugin]) == 2
+        assert message in capsys.readouterr().err

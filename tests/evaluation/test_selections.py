@@ -30,7 +30,7 @@ from uniprune.modeling.messages import Part
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.view import View
 from uniprune.results.predictions import Prediction, prediction_lines
-from uniprune.results.selections import KeptCells, Selections
+from uniprune.results.selections import KeptCells, Selections, ShownGrid
 from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
@@ -196,3 +196,12 @@ def test_masks_survive_packing() -> None:
     with pytest.raises(ValueError, match="1 bytes for 9 visual tokens"):
         KeptCells.of(0, np.ones(8, bool)).mask(9)
     assert torch.tensor(KeptCells.of(0, np.zeros(0, bool)).mask(0)).numel() == 0
+
+
+@pytest.mark.parametrize(("tiles", "side", "stages", "size"), [(1, 24, 1, 213), (1, 24, 3, 449), (13, 16, 1, 1498)])
+def test_stored_lines_grow_by_as_much_as_documented(tiles: int, side: int, stages: int, size: int) -> None:
+    grid = ShownGrid(size=(1, side, side), area=(0.33333, 0.25, 0.66667, 0.5), pictures=[0])
+    whole = grid.model_copy(update={"area": (0.0, 0.0, 1.0, 1.0)})
+    mask = np.arange(tiles * side**2) % 9 == 0
+    found = Selections(grids=[whole if tiles == 1 else grid] * tiles, stages=[KeptCells.of(0, mask)] * stages)
+    assert len(',"selections":' + found.model_dump_json(exclude_none=True)) == size
