@@ -106,7 +106,7 @@ def test_cells_of_a_clip_show_their_frame(family: str) -> None:
 
 
 def test_rows_of_a_batch_have_their_own_pictures() -> None:
-    """Two images, none, a clip, one image: as alone, and as the engine's report has it."""
+    """Two images, none, a clip, one image, twice both: as alone, and as the engine's report has it."""
     loaded = faint_video_model("qwen2_5_vl")
     images = [photo(120, 80, 1), photo(60, 140, 2), photo(90, 90, 3)]
     messages = [
@@ -114,6 +114,8 @@ def test_rows_of_a_batch_have_their_own_pictures() -> None:
         [Part(text="What?")],
         clip([photo(*SIZE, seed) for seed in range(8)]),
         [Part(image=images[2]), Part(text="What?")],
+        [*clip([photo(*SIZE, seed) for seed in range(8)]), Part(image=images[0]), Part(text="Which?")],
+        [Part(image=images[1]), *clip([photo(*SIZE, seed) for seed in range(8)]), Part(text="Which?")],
     ]
     together, _ = answered(loaded, messages, batch=4)
     alone = [answered(loaded, [message]) for message in messages]
@@ -126,7 +128,7 @@ def test_rows_of_a_batch_have_their_own_pictures() -> None:
             int(start) + cell for start, cells in zip(starts, method.chosen, strict=False) for cell in cells
         ]
         assert selections.tokens == sum(counts) == single.initial
-    assert [one.selections.pictures for one in together if one.selections] == [2, 0, 7, 1]
+    assert [one.selections.pictures for one in together if one.selections] == [2, 0, 7, 1, 8, 8]
 
 
 @pytest.mark.parametrize("scope", ["prompt", "tile"])
