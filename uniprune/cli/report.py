@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from uniprune.cli.folders import folder_argument, folders_of
 from uniprune.errors import UserError
 from uniprune.utils.console import say
-from uniprune.utils.paths import PROGRAM
 
 HELP = "write the stored runs as one page: leaderboard, curves, methods, provenance, items"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `report`."""
-    parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    folder_argument(parser)
     parser.add_argument("--html", type=Path, required=True, metavar="FILE", help="page to write")
     parser.add_argument(
         "--items",
@@ -35,20 +35,13 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.reports.page.page import write_page
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
-    from uniprune.results.store import Store
 
     if options.items < 0:
         raise UserError(f"--items {options.items} must be 0 or more items per benchmark")
-    store, doubts = Store(options.output), list[str]()
-    records = list(store.records(doubts.append))
-    if not records:
-        for doubt in doubts:
-            say(doubt)
-        raise UserError(
-            f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
-        )
-    board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
-    items = ItemOptions(options.items, options.data_dir, lambda run, name: store.root / run / f"{name}.jsonl")
+    folders, doubts = folders_of(options), list[str]()
+    records = folders.required(doubts.append)
+    board = leaderboard(records, FidelityCache(folders, doubts.append), doubts)
+    items = ItemOptions(options.items, options.data_dir, folders.answers)
     write_page(board, items, options.html)
     say(f"written: {options.html} ({options.html.stat().st_size / 1e6:.1f} MB)")
     return 0

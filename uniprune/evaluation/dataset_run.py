@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from uniprune.errors import UserError
+from uniprune.evaluation.backend import Predictor
 from uniprune.evaluation.dataset import Dataset, Request, Score, with_groups
 from uniprune.evaluation.distributed import ProcessGroup
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.prompts import prompts_hash, worded
-from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.evaluation.video_support import check_videos
 from uniprune.evaluation.workers import explain_worker_failure
@@ -80,7 +80,7 @@ class DatasetRun:
             whole=self._whole,
         )
 
-    def complete(self, runner: Runner, environments: Sequence[Environment]) -> RunRecord:
+    def complete(self, predictor: Predictor, environments: Sequence[Environment]) -> RunRecord:
         """Evaluate the rows without a stored prediction, then score. An interrupt leaves a record of what is stored.
 
         Of several processes, the first opens the file, scores and writes; each evaluates its share of the rows.
@@ -100,7 +100,7 @@ class DatasetRun:
                     stored.know(path)
             try:
                 with self.team.step(), explain_worker_failure():
-                    self._evaluate(runner, stored)
+                    self._evaluate(predictor, stored)
                     if not self.team.main:
                         files.close()
             except BaseException:
@@ -114,12 +114,12 @@ class DatasetRun:
                     self._finish(stored)
         return self.record
 
-    def _evaluate(self, runner: Runner, stored: Predictions) -> None:
+    def _evaluate(self, predictor: Predictor, stored: Predictions) -> None:
         """Evaluate this process's share of the rows without a stored prediction, batch by batch."""
         missing = [request for request in self.requests if request.index not in stored.answers]
         self.progress.advance(len(self.requests) - len(missing))
         mine, left = self.team.share(missing), len(missing)
-        for batch in runner.predictions(mine, self.dataset.fingerprint, self.dataset.name):
+        for batch in predictor.predictions(mine, self.dataset.fingerprint, self.dataset.name):
             for prediction in batch:
                 if prediction.error:
                     self.progress.say(f"  {self.dataset.name}: row {prediction.index} is left out: {prediction.error}")

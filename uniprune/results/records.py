@@ -69,6 +69,15 @@ class MethodRecord(Strict):
         return f"prunes before {pairs}, because it reads attention, which other layers of this model do not have"
 
 
+class ServingRecord(Strict):
+    """A serving engine that answers in place of a model in the process of the run."""
+
+    engine: str
+    """Its name, e.g. "vllm"."""
+    version: str
+    """Its version. Position ids follow the method's field `positions`, as the engine itself names them."""
+
+
 class Setup(Strict):
     """Everything that determines the predictions; its hash is the run's identity."""
 
@@ -110,6 +119,8 @@ class Setup(Strict):
     """Attention kernel of the vision tower, e.g. "varlen"; null for the same."""
     device: str
     """Kind of device, "cpu" or "cuda"."""
+    serving: ServingRecord | None = None
+    """Serving engine of the predictions; null for a model of transformers in the process of the run."""
 
     def identity(self) -> str:
         """Return the hash of all fields: 16 hex digits."""

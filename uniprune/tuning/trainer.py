@@ -1,8 +1,8 @@
 """Hugging Face's Trainer with a training step that scores, prunes and packs before it learns.
 
-The data loader yields row numbers only. One step takes `accumulation` batches of every process; each batch, gathered
-over all processes, is pruned as one, and the kept samples are distributed evenly again. Every process makes the same
-decision from the same gathered scores, so only scores are exchanged.
+The data loader yields row numbers only. One step takes `accumulation` batches of every process, gathered from
+all of them; each batch, or those of all processes together, is pruned as one, and the kept samples are distributed
+evenly again. Every process makes the same decision from the same gathered scores, so only scores are exchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ class Plan:
         samples: the data, by place.
         pair: strategies.
         physical: whether removed tokens leave the sequence.
-        batch: samples per process that are pruned together.
+        batch: samples of a process that are pruned together.
+        joined: True if those of all processes are one batch.
         row_tokens: tokens per packed row.
         seed: of random choices.
         scorer: of the model in training.
@@ -59,6 +60,7 @@ class Plan:
     pair: Pair
     physical: bool
     batch: int
+    joined: bool
     row_tokens: int
     seed: int
     scorer: Scorer
@@ -72,6 +74,21 @@ class Plan:
 def collate(places: Sequence[int]) -> dict[str, Tensor]:
     """Collate places in the data into a batch."""
     return {"place": torch.tensor(places)}
+
+
+def units(count: int, batch: int, world: int, *, joined: bool) -> Iterator[range]:
+    """Yield what is pruned together of `count` gathered places, those of one process after those of another.
+
+    Args:
+        count: as many of every process.
+        batch: samples of a process that are pruned together.
+        world: number of processes.
+        joined: True if those of all processes are one batch.
+    """
+    parts, size = (1, batch * world) if joined else (world, batch)
+    each = count // parts
+    for first in range(0, count, each):
+        yield from (range(start, min(start + size, first + each)) for start in range(first, first + each, size))
 
 
 class PruningTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed, so its classes are Any
@@ -94,11 +111,10 @@ class PruningTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
         self.timer = StepTimer(self.args.device)
         places = self.accelerator.gather(inputs["place"].to(self.args.device)).tolist()
         scores = self._score(places)
-        size = self.plan.batch * self.args.world_size
         lines, kept = [], []
-        for start in range(0, len(places), size):
-            group = places[start : start + size]
-            line, chosen = self._prune(group, scores[start : start + size], f"{self.state.global_step}.{start}")
+        for unit in units(len(places), self.plan.batch, self.args.world_size, joined=self.plan.joined):
+            group = places[unit.start : unit.stop]
+            line, chosen = self._prune(group, scores[unit.start : unit.stop], f"{self.state.global_step}.{unit.start}")
             lines.append(line)
             kept += chosen
         with self.timer.span("train"):

@@ -110,7 +110,7 @@ def test_items_are_those_that_differ_most_with_question_image_and_predictions(
 
 def test_items_without_their_file_say_so(data: dict[str, Any]) -> None:
     charts = data["items"]["charts"]
-    assert charts["notes"] == ["No questions: a plugin registers this benchmark (--plugin FILE)."]
+    assert charts["notes"] == ["charts: no questions, it is registered by a plugin (--plugin FILE)"]
     assert "question" not in charts["items"][0]
 
 

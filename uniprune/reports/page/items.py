@@ -14,11 +14,10 @@ from typing import Any
 
 from PIL import Image
 
-from uniprune.errors import UserError
 from uniprune.evaluation.collection import DatasetCollection
 from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.image_decoding import as_rgb
-from uniprune.registry import BENCHMARKS
+from uniprune.reports.item_pairs import read_requests
 from uniprune.results.records import RunRecord
 
 Answers = Callable[[str, str], Path]
@@ -65,7 +64,7 @@ def _benchmark(
     runs = [run for run in scored if run.datasets[name].data == file]
     credits = [score.per_item for run in runs if (score := run.datasets[name].score)]
     chosen = _most_different(credits)[: options.count]
-    requests, missing = _requests(name, file, data)
+    requests, missing = read_requests(data, name, file)
     notes = [missing] * bool(missing)
     if others := len(scored) - count:
         notes.append(f"{others} runs have answered another data file and are not shown.")
@@ -96,19 +95,6 @@ def _most_different(credits: Sequence[Any]) -> list[str]:
         return sum((value - mean) ** 2 for value in values) / len(values)
 
     return sorted(order, key=lambda index: -round(spread(index), 9))
-
-
-def _requests(name: str, file: str, data: DatasetCollection) -> tuple[dict[str, Request], str]:
-    """Return the rows of a benchmark by index, or the reason why they are not at hand."""
-    if name not in BENCHMARKS.names():
-        return {}, "No questions: a plugin registers this benchmark (--plugin FILE)."
-    try:
-        dataset = data.get(name)
-    except UserError as error:
-        return {}, f"No questions: {error}"
-    if dataset.fingerprint != file:
-        return {}, "No questions: the file in --data-dir is not the one that was answered."
-    return {request.index: request for request in dataset.requests()}, ""
 
 
 def shown(request: Request) -> dict[str, Any]:
