@@ -21,6 +21,11 @@ RATIOS = (0.111, 0.222, 0.333)
 MACHINE = Environment(versions={"uniprune": "1.2.3"}, git="abc123", device="NVIDIA H100", threads=8)
 ABILITIES = {"small": "perception", "charts": "ocr", "sums": "mathematical"}
 MORE = {f"more-{i}": ("perception", "ocr", "mathematical", "instruction", "hallucination")[i % 5] for i in range(7)}
+KEPT = {
+    "grids": [{"size": [1, 2, 2], "area": [0, 0, 1, 1], "pictures": [0]}],
+    "stages": [{"layer": 0, "bits": "4A=="}, {"layer": 2, "bits": "gA=="}],
+}
+"""Of 2 x 2 tokens three are kept before layer 0, and the first one before layer 2."""
 
 
 def entry(name: str, ability: str, share: float, ratio: float, rows: int = 12, batch: str = "8") -> DatasetRecord:
@@ -54,7 +59,8 @@ def stored(runs: list[RunRecord], folder: Path) -> Store:
         sized = {}
         for name, one in run.datasets.items():
             credits = one.score.per_item if one.score else {}
-            lines = [{"index": index, "prediction": f"<i>{credit:g}</i>"} for index, credit in credits.items()]
+            kept = {"selections": KEPT} if name == "small" and run.setup.method.kind != "none" else {}
+            lines = [{"index": index, "prediction": f"<i>{credit:g}</i>", **kept} for index, credit in credits.items()]
             path = store.predictions(run.identity, name)
             path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
             sized[name] = one.model_copy(update={"size": store.size(run.identity, name)})

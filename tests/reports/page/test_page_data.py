@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.page_runs import made_up, stored
+from tests.helpers.page_runs import KEPT, made_up, stored
 from tests.helpers.paths import PLUGINS
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
@@ -105,6 +105,7 @@ def test_items_are_those_that_differ_most_with_question_image_and_predictions(
     assert "circle" in item["question"]
     assert item["images"][0].startswith("data:image/jpeg;base64,")
     assert item["predictions"] == [f"<i>{credit:g}</i>" for credit in item["credits"]]
+    assert item["kept"] == {str(i): KEPT for i in range(1, 13)}
     assert small["runs"] == [run.identity for run in leaderboard(runs).comparison.groups[0].runs] + small["runs"][1:]
 
 

@@ -229,6 +229,15 @@ def test_methods_abilities_and_items_are_shown(js: Script) -> None:
     wait(lambda: js("return document.querySelector('#item img').naturalWidth") == 96)
     text = js("return document.querySelector('#item').innerText")
     assert "<i>1</i>" in text, "predictions are text, not markup"
+    light = "const c = document.querySelector('#kept canvas'), p = c.getContext('2d');"
+    light += "return [.25, .75].map(x => Math.max(...p.getImageData(x * c.width, c.height / 4, 1, 1).data.slice(0, 3)))"
+    wait(lambda: "from layer 2 on" in js("return document.querySelector('#kept').innerText"))
+    first, second = js(light)
+    assert first > 120 > 80 > second
+    assert "1 of 4 tokens" in js("return document.querySelector('#kept').innerText")
+    js("const s = document.querySelector('#item [type=range]'); s.value = 0; s.dispatchEvent(new Event('input'))")
+    wait(lambda: "3 of 4 tokens from layer 0 on" in js("return document.querySelector('#kept').innerText"))
+    assert min(js(light)) > 120
     choose(js, "[data-choice=show]", "both wrong")
     assert js("return [...document.querySelectorAll('#items-list .right')].length") == 0
 

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from uniprune.evaluation.dataset import Request
 from uniprune.evaluation.image_decoding import as_rgb
 from uniprune.reports.item_pairs import read_requests
 from uniprune.results.records import RunRecord
+from uniprune.utils.json_text import from_json
 
 Answers = Callable[[str, str], Path]
 """Returns the file of a run's predictions on a benchmark, by identity and name."""
-Overlay = Callable[[RunRecord, str, Request], str | None]
-"""Returns an image of a row that shows which visual tokens a run kept, as a data URI; None if that is not stored."""
 
 SIDE, QUALITY = 360, 72
 """Longest side of an image on the page in pixels, and its quality as JPEG."""
@@ -38,13 +37,11 @@ class ItemOptions:
         count: most items per benchmark, those on which runs differ most first; 0 for none.
         data_dir: folder of the benchmarks' files, which have questions and images.
         answers: finds the predictions.
-        overlay: draws what a run kept; None without such drawings.
     """
 
     count: int
     data_dir: Path
     answers: Answers
-    overlay: Overlay | None = None
 
 
 def items(records: Sequence[RunRecord], options: ItemOptions) -> dict[str, Any]:
@@ -74,12 +71,13 @@ def _benchmark(
         item = {
             "index": index,
             "credits": [known.get(index) for known in credits],
-            "predictions": [texts.get(index) for texts in predictions],
+            "predictions": [_text(lines.get(index)) for lines in predictions],
+            "kept": {
+                str(i): kept for i, lines in enumerate(predictions) if (kept := lines.get(index, {}).get("selections"))
+            },
         }
         if request := requests.get(index):
             item |= shown(request)
-            drawn = [options.overlay(run, name, request) for run in runs] if options.overlay else []
-            item["overlays"] = {str(i): image for i, image in enumerate(drawn) if image}
         found.append(item)
     total = len(set().union(*credits))
     return {"runs": [run.identity for run in runs], "total": total, "items": found, "notes": notes}
@@ -119,14 +117,20 @@ def encoded(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _predictions(path: Path, wanted: Collection[str]) -> dict[str, str]:
-    """Return row -> text of some rows; other lines, of which there may be thousands, are not decoded."""
-    found: dict[str, str] = {}
+def _text(line: Mapping[str, Any] | None) -> str | None:
+    """Return a prediction, or why there is none."""
+    if line is None:
+        return None
+    return line["prediction"] if line.get("error") is None else f"(left out: {line['error']})"
+
+
+def _predictions(path: Path, wanted: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return row -> line of some rows; other lines, of which there may be thousands, are not decoded."""
+    found: dict[str, dict[str, Any]] = {}
     for line in _lines(path):
         match = _INDEX.match(line)
         if match and (index := json.loads(match[1])) in wanted and line.endswith(b"\n"):
-            fields = json.loads(line)
-            found[index] = fields["prediction"] if fields.get("error") is None else f"(left out: {fields['error']})"
+            found[index] = from_json(line)
     return found
 
 

@@ -26,7 +26,7 @@ from uniprune.utils.console import write
 from uniprune.utils.json_text import to_json
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("core", "table", "legend", "plot", "curves", "radar", "method", "run", "items", "start")
+SCRIPTS = ("core", "table", "legend", "plot", "curves", "radar", "method", "run", "kept", "items", "start")
 """Parts of the page's script, in order."""
 
 

@@ -43,7 +43,7 @@ function itemOf(item, data) {
   return el("article", { id: "item" }, el("h3", {}, item.question || `row ${item.index}`),
     facts([["row", item.index], ["expected", item.answer], ["right", `${item.credits.filter(credit => credit >= 0.5).length} of ${item.credits.filter(credit => credit !== null).length} runs`],
       ["image", item.problem], ["video", item.videos ? "its first frame is shown" : ""]]),
-    el("div", { class: "pictures" }, (item.images ?? []).map((source, i) => el("figure", {}, el("img", { src: source, alt: `image ${i + 1} of the question` }))),
-      Object.entries(item.overlays ?? {}).map(([run, source]) => el("figure", {}, el("img", { src: source, alt: `tokens kept by ${runName(data.runs[run])}` }), el("figcaption", {}, runName(data.runs[run]))))),
+    el("div", { class: "pictures" }, (item.images ?? []).map((source, i) => el("figure", {}, el("img", { src: source, alt: `image ${i + 1} of the question` })))),
+    ...keptFigures(item, data, [+browser.first, +browser.second]),
     grid(["run", "credit", "prediction"], inOrder(data).map(i => [el("a", { href: runLink([data.runs[i]], browser.benchmark) }, runName(data.runs[i])), mark(item.credits[i]), item.predictions[i] ?? "–"]), [2]));
 }
