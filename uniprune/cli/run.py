@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from uniprune.cli.backend_options import backend_arguments, chosen_backend
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
@@ -42,6 +43,7 @@ class Defaults(BaseModel):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
+    parser.set_defaults(resumes=True)
     what = parser.add_argument_group("what to run")
     what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
     what.add_argument(
@@ -108,6 +110,7 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="prefill and prune images once for all questions about them, where rows begin alike; no times are stored",
     )
+    backend_arguments(parser)
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
@@ -197,6 +200,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         images=options.images,
         judge=options.judge,
         judge_model=options.judge_model,
+        backend=chosen_backend(options),
     )
 
 

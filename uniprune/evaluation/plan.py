@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniprune.errors import Failure, UserError
+from uniprune.evaluation.backend import IN_PROCESS, Backend
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
@@ -37,6 +38,7 @@ class RunSettings:
         judge: as in `DataOptions`.
         judge_model: as in `DataOptions`.
         local: use only checkpoints that need no download.
+        backend: what answers the rows.
     """
 
     output: Path
@@ -56,6 +58,7 @@ class RunSettings:
     judge: str | None = None
     judge_model: str | None = None
     local: bool = False
+    backend: Backend = IN_PROCESS
 
     def __post_init__(self) -> None:
         if self.share_vision and self.share_prefix:

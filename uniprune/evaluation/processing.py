@@ -63,6 +63,7 @@ class EncodedRequest:
         resized: visual tokens before an input stage changed the images, and its budget; None without one.
         tile: height and width of the pixels that are encoded, where an input stage chose them; () elsewhere.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
+        chat: the row as a chat request of a serving engine, images in it; None where this process runs the model.
         error: why the row cannot be processed; everything else is then empty.
     """
 
@@ -76,6 +77,7 @@ class EncodedRequest:
     resized: tuple[int, int] | None = None
     tile: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
+    chat: dict[str, Any] | None = None
     error: str | None = None
 
     @property
@@ -219,12 +221,12 @@ class RequestEncoder:
             text=prompt,
             images=(images if self.settings.one_by_one else [images]) if images else None,
             **video_arguments([part.clip for part in parts if part.clip is not None]),
-            add_special_tokens=self._needs_start(prompt[0]),
+            add_special_tokens=self.needs_start(prompt),
             return_tensors="pt",
         )
         return {name: value.numpy() for name, value in inputs.items()}
 
-    def _needs_start(self, prompt: str) -> bool:
+    def needs_start(self, prompt: str) -> bool:
         """Check whether the tokenizer must add its start token: templates that write it would double it."""
         start = self.tokenizer.bos_token
         return not (start and prompt.startswith(start))

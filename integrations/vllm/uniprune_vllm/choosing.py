@@ -19,7 +19,7 @@ from uniprune.utils.hashing import seeded_generator
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left of an image.
+    """The part of an image that is left.
 
     Attributes:
         cells: [k] ascending places of the tokens in the image.
