@@ -17,7 +17,7 @@ from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters, served
+from uniprune.reports.method_cards import needs, parameters, served, served_as
 from uniprune.utils.console import say
 from uniprune.utils.json_text import to_json
 from uniprune.utils.terminal import Column, say_wrapped, show_table
@@ -128,7 +128,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "kind": "published",
                 "layer": None,
                 "needs": [],
-                "servable": "",
+                "servable": served_as(published),
                 "paper": published.metadata.get("paper", ""),
                 "idea": f"{published.means}: {published.summary}",
                 "fields": dict(published.settings),
