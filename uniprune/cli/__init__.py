@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 COMMANDS = (
-    *("run", "sweep", "list", "download", "leaderboard", "compare", "merge", "analyse"),
+    *("run", "sweep", "list", "download", "leaderboard", "compare", "merge", "export", "analyse"),
     *("check", "cards", "calibrate", "bench", "tune"),
 )
 """In the order of the help text: evaluation, then methods, then speed and fine-tuning."""
