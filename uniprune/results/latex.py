@@ -117,7 +117,7 @@ def _marks(rows: Sequence[Row], numbers: Sequence[str]) -> dict[tuple[int, str],
     for row in rows:
         if isinstance(budget := row.get("budget group"), BudgetCell):
             groups.setdefault((str(row["model"]), budget.number), []).append(row)
-    found = {}
+    found: dict[tuple[int, str], str] = {}
     for members in groups.values():
         for name in numbers:
             printed = {id(row): _printed(row[name]) for row in members if row.get(name) is not None}
