@@ -192,6 +192,27 @@ def slow(number: int, body: dict[str, Any]) -> Reply | None:
     return None
 
 
+def ended(number: int, body: dict[str, Any]) -> Reply | None:
+    """End an answer at a token that only the server calls an end."""
+    if number < 3:
+        return None
+    top = [{"token": "token_id:7", "logprob": -0.1}]
+    choice = {"token_ids": [7], "finish_reason": "stop", "logprobs": {"content": [{"top_logprobs": top}]}}
+    return 200, {"choices": [choice], "prompt_token_ids": []}
+
+
+def broken(number: int, body: dict[str, Any]) -> Reply | None:
+    """Send what vLLM makes of logits that are NaN."""
+    top = [{"token": f"token_id:{token}", "logprob": -9999.0} for token in range(20)]
+    choice = {"token_ids": [7], "finish_reason": "length", "logprobs": {"content": [{"top_logprobs": top}]}}
+    return (200, {"choices": [choice], "prompt_token_ids": []}) if number == 3 else None
+
+
+def plain(number: int, body: dict[str, Any]) -> Reply | None:
+    """Answer as a server without vLLM's additions."""
+    return 200, {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
+
+
 def dead(number: int, body: dict[str, Any]) -> Reply | None:
     if number > 4:
         raise Broken
@@ -222,6 +243,23 @@ def test_a_request_has_a_total_time_limit(loaded: LoadedModel, small: Dataset, t
         bare, backend = served(loaded, server.address)
         with pytest.raises(UserError, match=r"did not answer within 0\.5 s; give more with --timeout"):
             evaluate(bare, MethodSpec("none"), tmp_path, small, Served(backend.addresses, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (ended, r"ended row \d with token \[7\] \(stop\), which ends no sequence .*these do: \[3\]"),
+        (broken, r"logits are NaN or infinite for row \d"),
+        (plain, r"reply to row \d lacks token ids .*needs a server of vLLM"),
+    ],
+)
+def test_replies_that_make_no_prediction_stop_the_run(
+    loaded: LoadedModel, small: Dataset, tmp_path: Path, trouble: Trouble, reason: str
+) -> None:
+    with serving(troubled(loaded, trouble)) as server:
+        bare, backend = served(loaded, server.address)
+        with pytest.raises(UserError, match=reason):
+            evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
 
 
 def test_a_server_that_dies_loses_no_answer(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:

@@ -119,8 +119,15 @@ class ServedTiny:
         ids = output.sequences[0, len(own) :].tolist()
         logs, tokens = output.logits[0][0].log_softmax(-1).topk(body.get("top_logprobs") or 1)
         top = [{"token": f"token_id:{t}", "logprob": p} for t, p in zip(tokens.tolist(), logs.tolist(), strict=True)]
+        ended = ids[-1] in body.get("stop_token_ids", [])
+        choice = {
+            "index": 0,
+            "token_ids": ids,
+            "finish_reason": "stop" if ended else "length",
+            "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
+        }
         return {
-            "choices": [{"index": 0, "token_ids": ids, "logprobs": {"content": [{**top[0], "top_logprobs": top}]}}],
+            "choices": [choice],
             "prompt_token_ids": list(self._shorter(own)),
             "usage": {"prompt_tokens": len(own), "completion_tokens": len(ids)},
         }

@@ -93,11 +93,13 @@ def generated(reply: Mapping[str, Any], row: EncodedRequest, tokenizer: Any, end
     """Return the text of a reply, decoded as a model in this process decodes it.
 
     Raises:
-        UserError: the reply lacks ids or probabilities, or the logits are not finite.
+        UserError: the reply lacks ids or probabilities, the logits are not finite, or another token ended it than one
+            that ends a sequence in this process.
     """
     try:
         [choice] = reply["choices"]
         ids = [int(token) for token in choice["token_ids"]]
+        reason = choice["finish_reason"]
         first = choice["logprobs"]["content"][0]["top_logprobs"]
         logs = {int(one["token"].removeprefix("token_id:")): float(one["logprob"]) for one in first}
     except (LookupError, TypeError, ValueError) as error:
@@ -112,6 +114,11 @@ def generated(reply: Mapping[str, Any], row: EncodedRequest, tokenizer: Any, end
         )
     text = list(takewhile(lambda token: token not in ends, ids))
     cut = len(text) == len(ids)
+    if cut and reason != "length":
+        raise UserError(
+            f"the server ended row {row.index} with token {ids[-1:]} ({reason}), which ends no "
+            f"sequence of this checkpoint (these do: {list(ends)}); start it without stop words, on the same files"
+        )
     length = len(text) + (not cut)
     return GeneratedText(tokenizer.decode(text, skip_special_tokens=True).strip(), length, first_token(logs), cut)
 
