@@ -75,7 +75,9 @@ class ServedTiny:
             **self.labels,
         }
         text = ",".join(f'{name}="{escaped(value)}"' for name, value in labels.items())
-        asked = f"vllm:request_queue_time_seconds_sum {len(self.bodies) / 4}"
+        count = len(self.bodies)
+        name = "vllm:request_queue_time_seconds"
+        asked = f"{name}_sum {count / 4}\n{name}_count {count}"
         return f"# HELP x y\nuniprune_served_info{{{text}}} 1.0\n{asked}\n"
 
     def answer(self, body: dict[str, Any]) -> Reply:
@@ -126,10 +128,11 @@ class ServedTiny:
             "finish_reason": "stop" if ended else "length",
             "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
         }
+        shorter = list(self._shorter(own))
         return {
             "choices": [choice],
-            "prompt_token_ids": list(self._shorter(own)),
-            "usage": {"prompt_tokens": len(own), "completion_tokens": len(ids)},
+            "prompt_token_ids": shorter,
+            "usage": {"prompt_tokens": len(shorter), "completion_tokens": len(ids)},
         }
 
     def _shorter(self, own: list[int]) -> Iterator[int]:

@@ -15,6 +15,7 @@ from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.view import Grid, View
 from uniprune.utils.hashing import seeded_generator
+from uniprune_vllm.telemetry import Spans
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,13 @@ class Chooser:
     Args:
         pruner: the method.
         num_layers: decoder layers.
+
+    Attributes:
+        spans: times of tower and selection.
     """
 
     def __init__(self, pruner: Pruner, num_layers: int) -> None:
-        self.pruner, self._layers = pruner, num_layers
+        self.pruner, self._layers, self.spans = pruner, num_layers, Spans()
         self._stage = next(iter(pruner.schedule(num_layers)), None)
 
     def keep(self, tokens: Tensor, grids: Sequence[Grid], vision: Any = None) -> Kept:
@@ -53,6 +57,10 @@ class Chooser:
         Raises:
             PruningError: the method broke its contract.
         """
+        with self.spans.measure("selection", images=1):
+            return self._kept(tokens, grids, vision)
+
+    def _kept(self, tokens: Tensor, grids: Sequence[Grid], vision: Any) -> Kept:
         total, stage = len(tokens), self._stage
         whole = torch.arange(total, device=tokens.device)
         if stage is None or stage.keeps_all:

@@ -11,6 +11,7 @@ from vllm.platforms import current_platform
 from uniprune.errors import UnsupportedError
 from uniprune.pruning.base import Pruner
 from uniprune_vllm.settings import KEY, has_axes, method_of
+from uniprune_vllm.telemetry import announce
 
 SWITCH = 0.5
 """A `video_pruning_rate` above 0 makes vLLM call `recompute_mrope_positions`; for images its value does nothing."""
@@ -35,6 +36,7 @@ class PrunedModelConfig(VerifyAndUpdateConfig):  # type: ignore[misc]  # vLLM is
             _add_axes(config, model_config.get_head_size())
         if pruner.positions != "compact":
             model_config.multimodal_config.video_pruning_rate = SWITCH
+        announce(model_config, pruner)
         logger.info("Images are pruned by %s", described(pruner))
 
     @staticmethod

@@ -111,7 +111,7 @@ class ServeBench:
             return [row for n in self._options.concurrency for row in await self._group(series, n)]
 
     async def _short(self, series: Sequence[Series]) -> list[Series]:
-        """Warm all servers up; return the series of short prompts, if there is a server without and one with pruning."""
+        """Warm all servers up; return the series of short prompts, if servers with and without pruning are there."""
         options, lengths = self._options, {}
         for one in series:
             bodies = one.bodies(options.rounds, 0)  # of no measured round
