@@ -21,6 +21,7 @@ from uniprune.evaluation.run import Run
 from uniprune.evaluation.serving.backend import Served
 from uniprune.modeling.catalog import ModelEntry
 from uniprune.modeling.loading import LoadedModel, Placement, load, outline
+from uniprune.results.backends import agreements
 from uniprune.results.predictions import Prediction, prediction_lines
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
@@ -79,6 +80,16 @@ def test_answers_scores_and_tokens_are_those_of_the_usual_backend(
         assert other.first.ids[:3] == one.first.ids[:3]  # type: ignore[union-attr]
         assert other.first.logs == pytest.approx(one.first.logs, abs=2e-4)  # type: ignore[union-attr]
         assert other.first.rest == pytest.approx(one.first.rest, abs=1e-3)  # type: ignore[union-attr]
+    store = Store(tmp_path)
+    [line] = map(str, agreements(store, list(store.records()), [record.identity, own.identity]))
+    assert line.startswith(f"tiny {method.name}")
+    assert f"vllm 0.32.0 against transformers ({own.identity}): 6 of 6 answers equal, 6 of 6 numbers of" in line
+    changed = {**found["0"].model_dump(), "prediction": "other", "visual_tokens": [1]}
+    rewritten = [json.dumps(changed)] + [found[str(i)].model_dump_json(exclude_none=True) for i in range(1, 6)]
+    store.predictions(record.identity, "small").write_text("\n".join(rewritten) + "\n")
+    [line] = map(str, agreements(store, list(store.records(lambda note: None)), [record.identity]))
+    assert "5 of 6 answers equal, 5 of 6 numbers of visual tokens" in line
+    assert line.endswith("other answers: small 0")
 
 
 def test_a_request_is_greedy_whatever_the_checkpoint_ships(model: LoadedModel, small: Dataset, tmp_path: Path) -> None:
