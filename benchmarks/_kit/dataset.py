@@ -22,6 +22,7 @@ from uniprune.modeling.messages import Part, RawQuestion
 from . import images
 from .boot import Kit, boot, session
 from .clusters import clusters, shared
+from .evaluators import literals_only
 from .headline import headline
 from .in_memory import in_memory
 from .items import TABLES, Evaluation
@@ -233,7 +234,8 @@ class KitDataset:
 
     def _message(self, position: int) -> Any:
         """Return the kit's message for a row: parts of `type` "text", "image" or "video" with a `value`."""
-        return self._data.build_prompt(position)
+        with literals_only():
+            return self._data.build_prompt(position)
 
     def _shown(self, value: str) -> Part:
         """Return the part of a message that shows an image or a video."""

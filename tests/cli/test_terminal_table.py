@@ -42,7 +42,7 @@ def test_terminals_show_what_fits(
     assert "…" not in "".join(lines)
     assert any("do not fit" in line for line in lines) is dropped
     if dropped:
-        assert lines[0].split() == ["model", "method", "ratio", "average"]
+        assert lines[0].split() == ["model", "method", "ratio", "average", "rows"]
         assert len(lines) >= runs
 
 

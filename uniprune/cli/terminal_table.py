@@ -12,6 +12,7 @@ PRIORITY = (
     "method",
     "ratio",
     "average",
+    "rows",
     "rank",
     "budget group",
     "relative %",
@@ -19,13 +20,14 @@ PRIORITY = (
     "visual tokens",
     "net speed-up",
     "net ceiling",
+    "batch",
     "prefill ms",
     "method ms",
     "total ms",
     "TFLOPs",
     "agreement %",
     "first-token KL",
-    "TTFT ms",
+    "batch TTFT ms",
     "KV MB",
 )
 """Columns of a leaderboard that are dropped last where there is no room for all."""
@@ -44,7 +46,7 @@ def show(board: ResultTable, whole: str = "leaderboard.csv") -> None:
     """
     texts = board.texts()
     # These columns are not shown where all rows agree; files keep them, and notes give the rows left out.
-    same = {"seed", "settings", "protocol", "question", "layer", "judge", "left out"}
+    same = {"seed", "settings", "protocol", "question", "layer", "judge", "left out", "batch", "device"}
     offered = [(i, column) for i, column in enumerate(board.columns) if column not in (*FILES, *board.details)]
     keep = [i for i, column in offered if column not in same or len({line[i] for line in texts}) > 1]
     lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0

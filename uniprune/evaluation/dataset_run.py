@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 from uniprune.errors import UserError
@@ -26,6 +27,7 @@ from uniprune.results.records import DatasetRecord, Environment, RunRecord, Scor
 from uniprune.results.remarks import CONTEXT, count_remarks, score_notes
 from uniprune.results.statistics import resample
 from uniprune.results.store import Store
+from uniprune.results.table import RowsCell
 from uniprune.utils.console import RunProgress
 
 
@@ -67,6 +69,7 @@ class DatasetRun:
         self.requests = requests
         self._context = context_length(loaded.adapter.decoder.config)
         self._beyond = False
+        self._whole = len(dataset) - len(dataset.faulty)
         self._blank = DatasetRecord(
             ability=dataset.ability,
             suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
@@ -74,6 +77,7 @@ class DatasetRun:
             prompts=prompts_hash(self.requests),
             images=loaded.entry.image_settings(dataset.name).plain(),
             rows=len(self.requests),
+            whole=self._whole,
         )
 
     def complete(self, predictor: Predictor, environments: Sequence[Environment]) -> RunRecord:
@@ -146,9 +150,11 @@ class DatasetRun:
             return
         score = self._score(stored.answers)
         self._write(stored.answers, score)
-        out = len(self.record.datasets[self.dataset.name].faulty)
+        entry = self.record.datasets[self.dataset.name]
+        out = len(entry.faulty)
+        scored = RowsCell(score.rows, self._whole, limited=entry.rows < self._whole)
         self.progress.say(
-            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
+            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {scored} rows"
             + f", {out} of {score.rows + out} rows left out ({self.dataset.name}.record.json names them)" * bool(out)
         )
         for note in score_notes(self.record, self.dataset.name):
@@ -191,6 +197,7 @@ class DatasetRun:
         evaluated = [stored[request.index] for request in self.requests if request.index in stored]
         predictions = [one for one in evaluated if one.error is None]
         out = self._left_out(stored)
+        old = self.store.read_dataset(self.record.identity, self.dataset.name)
         entry = self._blank.model_copy(
             update={
                 "answered": len(predictions),
@@ -203,9 +210,9 @@ class DatasetRun:
                 "timing": timing(predictions),
                 "ledger": ledger(predictions),
                 "score": score,
+                "days": _days(old, len(evaluated)),
             }
         )
-        old = self.store.read_dataset(self.record.identity, self.dataset.name)
         if score is None and old is not None:
             same = entry.model_copy(update={"score": old.score, "environments": old.environments})
             entry = old if same == old else entry
@@ -232,6 +239,12 @@ class DatasetRun:
     def _waiting(self, path: object) -> None:
         """Print that another process holds the file."""
         self.progress.say(f"  another process is writing {path}; waiting for it (Ctrl-C stops waiting)")
+
+
+def _days(old: DatasetRecord | None, evaluated: int) -> list[str]:
+    """Return the days of a benchmark's predictions: those stored, and today if there are more predictions now."""
+    days, before = (old.days, old.answered + old.refused) if old else ([], 0)
+    return list(dict.fromkeys([*days, datetime.now(UTC).date().isoformat()])) if evaluated > before else days
 
 
 def uncertainty(score: Score, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which methods a serving engine can run: those whose work is done before the language model gets a prompt."""
+"""Methods that a serving engine can run: those whose work is done before the language model gets a prompt."""
 
 from __future__ import annotations
 

@@ -214,6 +214,8 @@ class DatasetRecord(Strict):
     """Image settings of these rows that differ from the checkpoint's own."""
     rows: NonNegativeInt
     """Rows of this run."""
+    whole: NonNegativeInt | None = None
+    """Rows of a run without a limit; null where that was not stored."""
     answered: NonNegativeInt = 0
     """Of these, rows with a prediction."""
     refused: NonNegativeInt = 0
@@ -228,6 +230,8 @@ class DatasetRecord(Strict):
     """Bytes of the file of predictions that this is about."""
     environments: list[Environment] = Field(default_factory=list)
     """Software and machines that made the predictions, in order of appearance."""
+    days: list[str] = Field(default_factory=list)
+    """Days on which predictions were stored, UTC, as "2026-03-31"."""
     batching: dict[str, int] = Field(default_factory=dict)
     """Batch size, with or without `--share-vision` -> rows answered so, last and smaller batches included."""
     timing: Timing | None = None

@@ -107,7 +107,31 @@ class BudgetCell:
         return {"": self.number, " low": self.low, " high": self.high}
 
 
-WideCell = ScoreCell | MarkedCell | RankInterval | BudgetCell
+@dataclass(frozen=True)
+class RowsCell:
+    """Rows that the scores of a run are about.
+
+    Attributes:
+        rows: rows scored.
+        whole: rows of the same benchmarks without a limit; None if that is unknown.
+        limited: whether a limit left out the others.
+    """
+
+    rows: int
+    whole: int | None
+    limited: bool
+
+    def __str__(self) -> str:
+        """Return `10 of 100` for a limited run, `100` for one of all rows."""
+        whole = "an unknown number" if self.whole is None else str(self.whole)
+        return f"{self.rows} of {whole}" if self.limited else str(self.rows)
+
+    def columns(self) -> dict[str, int | None]:
+        """Map the suffix of a CSV column to its number."""
+        return {"": self.rows, " of": self.whole}
+
+
+WideCell = ScoreCell | MarkedCell | RankInterval | BudgetCell | RowsCell
 """Cells that take several columns of a CSV file, the number itself in the first."""
 CellValue = str | float | int | WideCell | None
 

@@ -20,7 +20,7 @@ from uniprune_vllm.telemetry import Spans
 
 @dataclass(frozen=True)
 class Kept:
-    """What is left of an image.
+    """The part of an image that is left.
 
     Attributes:
         cells: [k] ascending places of the tokens in the image.

@@ -1,4 +1,4 @@
-"""What an engine is set to when it serves one of the architectures, before anything is loaded."""
+"""Settings of an engine that serves one of the architectures, before anything is loaded."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Served:
 
     @cached_property
     def servers(self) -> list[ServerInfo]:
-        """What every server serves, read once.
+        """Descriptions of all servers, read once.
 
         Raises:
             UserError: one does not answer, or does not describe itself.

@@ -30,7 +30,7 @@ FIELDS = ("method", "resolved", "code", "weights", "dtype", "device", "machine",
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server serves.
+    """Description of what a server serves.
 
     Attributes:
         address: of the server.
