@@ -64,6 +64,10 @@ class Served:
         """Read the checkpoint's generation settings, which name the ends of a sequence; weights stay unread."""
         return with_generation_config(outlined)
 
+    def described(self, model: LoadedModel) -> str:
+        """Return the servers and their methods."""
+        return ", ".join(f"{server.label} at {server.address}" for server in self.servers)
+
     def setup(self, model: LoadedModel, method: MethodRecord) -> dict[str, Any]:
         """Return what the server says of itself.
 

@@ -123,9 +123,8 @@ class ServeBench:
         few, many = [await plain.prompt(next(text_requests(options, 0, 0, words))) for words in PROBES]
         per_word = (many - few) / (PROBES[1] - PROBES[0])
         words = max(1, PROBES[0] + round((min(pruned) - few) / per_word))
-        fields = {"side": 0, "words": words}
-        bodies = partial(_texts, options, words)
-        return [Series(SHORT, plain.server, plain.client, bodies, fields)]
+        texts = partial(_texts, options, words)
+        return [Series(SHORT, plain.server, plain.client, texts, {"side": 0, "words": words})]
 
     async def _group(self, series: Sequence[Series], concurrency: int) -> list[ServeRow]:
         """Measure all series at one concurrency, unless they are stored."""
