@@ -16,7 +16,7 @@ from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters
+from uniprune.reports.method_cards import needs, parameters, served
 from uniprune.utils.console import say, stdout
 from uniprune.utils.json_text import to_json
 
@@ -63,6 +63,8 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "kind": method.kind,
                 "layer": method.layer,
                 "needs": needs(method),
+                # The text table has room for one word.
+                "servable": served(method) if options.json else served(method).partition(":")[0],
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
                 "fields": {field.name: field.default for field in parameters(method)},
@@ -77,6 +79,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "kind": f"as {published.means}",
                 "layer": None,
                 "needs": [],
+                "servable": "",
                 "paper": published.metadata.get("paper", ""),
                 "idea": published.summary,
                 "fields": dict(published.settings),

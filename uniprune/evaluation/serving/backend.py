@@ -179,6 +179,7 @@ class ServedPredictor:
         options = self._options
         return ChatEncoder(
             self._model.processor_for(benchmark),
+            any(stage.pruner.prompt_aware for stage in self._pruner.schedule(self._model.num_layers)),
             decoding=options.image_decoding,
             question=options.question,
             sampling=options.sampling,

@@ -36,14 +36,30 @@ NOT_A_NUMBER = -9999.0
 """The log-probability that vLLM sends for NaN and minus infinity."""
 
 
+QUESTION = "uniprune_question"
+"""Argument of the served processor that has the bare question, for methods that read it."""
+
+
 class ChatEncoder(RequestEncoder):
-    """Encodes rows as requests to a server, beside the un-pruned prompt that it must make of them."""
+    """Encodes rows as requests to a server, beside the un-pruned prompt that it must make of them.
+
+    Args:
+        processor: as in `RequestEncoder`.
+        names_question: send the bare question, too.
+        settings: the other arguments of `RequestEncoder`.
+    """
+
+    def __init__(self, processor: Any, names_question: bool = False, **settings: Any) -> None:
+        super().__init__(processor, **settings)
+        self.names_question = names_question
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row, of which the pixels are sent as images."""
         row = super()._encode(request, parts)
         starts = self.needs_start(self._template.render(parts))
-        chat = {"messages": messages(parts), "add_special_tokens": starts}
+        chat: dict[str, Any] = {"messages": messages(parts), "add_special_tokens": starts}
+        if self.names_question:
+            chat["mm_processor_kwargs"] = {QUESTION: request.question}
         return dataclasses.replace(row.without_pixels(), chat=chat)
 
 
