@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from uniprune.cli import discover
-from uniprune.cli.main import build_parser
+from uniprune.cli.parser import build_parser
 
 PAGES = sorted(
     file for glob in ("*.md", "docs/**/*.md", "models/**/*.md", ".github/**/*.md") for file in ROOT.glob(glob)

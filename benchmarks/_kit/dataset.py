@@ -206,6 +206,7 @@ class KitDataset:
             wording=_wording(items),
             group=self._indices[group[0]] if len(group) > 1 else "",
             videos=int(self.task.video is not None),
+            answer="" if "answer" not in row or pd.isna(row["answer"]) else str(row["answer"]),
         )
 
     def _load(self, position: int) -> list[Part]:

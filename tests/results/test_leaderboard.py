@@ -327,7 +327,7 @@ def test_the_page_sorts_filters_and_draws(records: list[RunRecord], browse: Call
 
 def test_seeds_are_runs_of_methods_that_choose_by_chance_only() -> None:
     from uniprune.cli import discover
-    from uniprune.cli.main import build_parser
+    from uniprune.cli.parser import build_parser
 
     words = "run --method none random-pre divprune divprune+random-intra --ratio 0.1 0.2 --seed 0 1 2"
     choices = method_choices(build_parser(discover()).parse_args(words.split()))

@@ -1,147 +1,139 @@
-"""`--backend vllm` and `serve-bench` with a real server: answers, pixels, a server that is killed, times."""
+"""vLLM's OpenAI server with the plug-in: requests over HTTP, a server killed between them, and refused starts."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-from collections.abc import Iterator
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import Request as Post
-from urllib.request import urlopen
 
-import numpy as np
 import pytest
-from rich.console import Console
+from PIL import Image
 
-from tests.helpers.serving import RATIO, questions
-from tests.helpers.vllm_server import VllmServer, vllm_server
-from uniprune.errors import UserError
-from uniprune.evaluation.dataset import Request
-from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.evaluation.options import RunOptions
-from uniprune.evaluation.runner import Runner
-from uniprune.evaluation.serving.backend import Served, ServedPredictor
-from uniprune.evaluation.serving.chat import ChatEncoder, data_url
-from uniprune.modeling.catalog import find_model
-from uniprune.modeling.loading import LoadedModel, Placement, load
-from uniprune.modeling.messages import Part
+from tests.helpers.paths import ROOT
+from tests.helpers.serving import ANSWER, OFFLINE, Asked, arguments, method, questions
 
 pytest.importorskip("vllm", reason="make serving")
-pytestmark = [pytest.mark.serving, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.serving, pytest.mark.timeout(1200)]
 
-FAMILY = "qwen2.5-vl"
-METHOD = MethodSpec("divprune", RATIO)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    with vllm_server(FAMILY, {"method": "divprune", "ratio": RATIO}, tmp_path_factory.mktemp("server")) as running:
-        yield running
+FLAGS = {"enforce_eager", "disable_log_stats"}
+CDPRUNER = {"method": "cdpruner", "ratio": 1 / 9, "positions": "original"}
 
 
-@pytest.fixture(scope="module")
-def model() -> LoadedModel:
-    return load(find_model(f"tiny-{FAMILY}"), Placement("float32", "sdpa", "cpu"))
+def command(family: str, given: Mapping[str, Any] | None, port: int, **options: Any) -> list[str]:
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+    for name, value in {**arguments(family, given, options), "served_model_name": "tiny"}.items():
+        option = "--" + name.replace("_", "-")
+        if name in FLAGS:
+            words += [option] * bool(value)
+        else:
+            words += [option, json.dumps(value) if isinstance(value, dict) else str(value)]
+    return words
 
 
-def requests(count: int, seed: int = 0) -> list[Request]:
-    asked = questions(count, seed)
-    parts = [[*(Part(image=image) for image in one.images), Part(text=one.text)] for one in asked]
-    return [
-        Request(str(i), lambda content=content: content, one.text, max_new_tokens=8)
-        for i, (one, content) in enumerate(zip(asked, parts, strict=True))
-    ]
+def environment() -> dict[str, str]:
+    return {**os.environ, **OFFLINE, "PYTHONPATH": str(ROOT)}
 
 
-def predictor(model: LoadedModel, server: VllmServer, **options: Any) -> ServedPredictor:
-    backend = Served((server.address,), timeout=60, **options)
-    return ServedPredictor(model, METHOD.pruner(), RunOptions(batch_size=4), backend.servers[0], backend)
-
-
-def test_a_server_describes_itself_as_runs_do(model: LoadedModel, server: VllmServer) -> None:
-    [info] = Served((server.address,)).servers
-    assert info.differences(METHOD.record(METHOD.pruner(), model.adapter.attends), model.weights) == []
-    assert (info.version, info.dtype, info.device, info.longest) == ("0.32.0", "float32", "cpu", 512)
-
-
-def test_answers_tokens_and_first_tokens_are_equal(model: LoadedModel, server: VllmServer) -> None:
-    rows = requests(10)
-    with Runner(model, METHOD.pruner(), 4) as runner:
-        own = {one.index: one for batch in runner.predictions(rows) for one in batch}
-    served = {one.index: one for batch in predictor(model, server).predictions(rows) for one in batch}
-    assert served.keys() == own.keys()
-    for index, one in own.items():
-        other = served[index]
-        assert one.first is not None
-        assert other.first is not None
-        assert (other.prediction, other.visual_tokens, other.text_tokens, other.new_tokens, other.initial) == (
-            *(one.prediction, one.visual_tokens, one.text_tokens, one.new_tokens, one.initial),
+@contextmanager
+def server(given: Mapping[str, Any], log: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Run a server of the tiny LLaVA; its group of processes ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command("llava", given, port), env=environment(), stdout=file, stderr=file, start_new_session=True
         )
-        assert other.first.ids[0] == one.first.ids[0]
-        assert other.first.logs[0] == pytest.approx(one.first.logs[0], abs=1e-3)
+        try:
+            while True:
+                assert process.poll() is None, log.read_text(errors="replace")[-3000:]
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                    break
+                except OSError:
+                    time.sleep(1)
+            yield port, process
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
-def test_the_same_pixels_reach_the_engine(model: LoadedModel, server: VllmServer) -> None:
-    """The processor's output on the server, bit by bit, is that of this process."""
-    from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import decode_mm_kwargs_item
-
-    for row, request in zip(map(ChatEncoder(model.processor).encode, requests(4)), requests(4), strict=True):
-        assert row.chat is not None
-        body = json.dumps({**row.chat, "model": "tiny"}).encode()
-        post = Post(f"{server.address}/v1/chat/completions/render", body, {"Content-Type": "application/json"})
-        with urlopen(post, timeout=60) as reply:
-            [item] = json.load(reply)["features"]["kwargs_data"]["image"]
-        [image] = [part.image for part in request.load() if part.image is not None]
-        own = model.processor.image_processor(images=[image], return_tensors="np")["pixel_values"]
-        found = decode_mm_kwargs_item(item)["pixel_values"].data.float().numpy()
-        assert np.array_equal(found, own)
+def image_part(image: Image.Image) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
-def test_png_keeps_every_pixel() -> None:
-    from PIL import Image
-
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (31, 17, 3), dtype=np.uint8))
-    found = Image.open(io.BytesIO(base64.b64decode(data_url(image).partition(",")[2])))
-    assert np.array_equal(np.asarray(found), np.asarray(image))
-
-
-def test_load_shows_where_the_time_goes(server: VllmServer, tmp_path: Path) -> None:
-    from uniprune.latency.serving.bench import ServeBench
-    from uniprune.latency.serving.options import LoadOptions
-    from uniprune.latency.serving.rows import ServeFile
-    from uniprune.utils.console import RunProgress
-
-    options = LoadOptions(concurrency=(1, 4), requests=4, rounds=1, warmup=1, side=96, words=6, new_tokens=3)
-    progress = RunProgress(1, Console(quiet=True))
-    servers = Served((server.address,)).servers
-    for row in ServeBench(servers, options, ServeFile(tmp_path / "rows.jsonl"), progress, 60).run():
-        measured = row.measured
-        assert measured.spent["images"] == measured.spent["requests"] == 4
-        assert (measured.spans["tower"] > 0, measured.spans["selection"] > 0) == (True, True)
-        assert sum(measured.spans.values()) < sum(measured.seconds)
-        assert min(measured.ttft) > 0
-        assert measured.each("prefill") is not None
-
-
-def test_a_killed_server_loses_no_answer(model: LoadedModel, server: VllmServer) -> None:
-    """Last: the server is another process afterwards."""
-    rows = requests(8, seed=5)
-    whole = {one.index: one for batch in predictor(model, server).predictions(rows) for one in batch}
-    before = {}
-    answers = predictor(model, server, retries=1).predictions(rows)
-    for batch in answers:
-        before.update({one.index: one for one in batch})
-        server.kill()
-        break
-    with pytest.raises(UserError, match=r"cannot be reached|cannot be read"):
-        for batch in answers:
-            before.update({one.index: one for one in batch})
-    assert 0 < len(before) < 8
-    server.start()
-    left = [row for row in rows if row.index not in before]
-    after = {one.index: one for batch in predictor(model, server).predictions(left) for one in batch}
-    assert {index: one.prediction for index, one in {**before, **after}.items()} == {
-        index: one.prediction for index, one in whole.items()
+def answer(port: int, asked: Asked, question: str | None) -> str:
+    body: dict[str, Any] = {
+        "model": "tiny",
+        "temperature": 0,
+        "max_tokens": ANSWER,
+        "messages": [{"role": "user", "content": asked.content(image_part)}],
     }
+    if question is not None:
+        body["mm_processor_kwargs"] = {"uniprune_question": question}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=300) as response:
+        text: str = json.load(response)["choices"][0]["message"]["content"]
+    return text.strip()
+
+
+def test_a_server_that_is_killed_and_started_again_goes_on(tmp_path: Path, reference) -> None:
+    asked = questions(6, seed=9)
+    found = []
+    for number, part in enumerate((asked[:3], asked[3:])):
+        with server(CDPRUNER, tmp_path / f"{number}.log") as (port, _):
+            found += [answer(port, one, one.text) for one in part]
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                answer(port, part[0], None)  # a question is missing, and the server goes on
+            assert answer(port, part[0], part[0].text) == found[-3]
+        with pytest.raises(OSError, match="refused"):
+            answer(port, part[0], part[0].text)
+    expected = reference("llava").answer(method("cdpruner", positions="original"), asked)
+    assert found == [one.text for one in expected]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"method": "fastv", "ratio": 0.111},
+            "uniprune.errors.UnsupportedError: method 'fastv' cannot be served: it prunes before decoder layer 2, but "
+            "all layers of a serving engine share one sequence",
+        ),
+        ({"method": "divprune", "ratio": 0.0}, "uniprune.errors.UserError: keep ratio 0.0 is outside (0, 1]"),
+    ],
+)
+def test_a_start_that_cannot_succeed_ends_with_one_line(given: Mapping[str, Any], line: str) -> None:
+    done = subprocess.run(
+        command("llava", given, 1), env=environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode
+    assert done.stderr.strip().splitlines()[-1].startswith(line)
+
+
+def test_a_checkpoint_without_image_processor_is_refused(tmp_path: Path) -> None:
+    for file in (ROOT / "models/tiny/llava").iterdir():
+        if file.name != "processor_config.json":
+            (tmp_path / file.name).symlink_to(file)
+    words = command("llava", {"method": "none"}, 1)
+    words[words.index("--model") + 1] = str(tmp_path)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode
+    assert f"model folder {tmp_path} has no image processor" in done.stderr.strip().splitlines()[-1]

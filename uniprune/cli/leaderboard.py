@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from uniprune.cli.folders import folder_argument, folders_of
 from uniprune.cli.terminal_table import show
-from uniprune.errors import UserError
-from uniprune.results.store import Store
 from uniprune.utils.console import say, write
-from uniprune.utils.paths import PROGRAM
 
 HELP = "print the table of the stored runs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `leaderboard`."""
-    parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    parser.set_defaults(imports_torch=False)
+    folder_argument(parser)
     parser.add_argument(
         "--equal-flops",
         action="store_true",
@@ -31,16 +30,10 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
 
-    store = Store(options.output)
+    folders = folders_of(options)
     doubts: list[str] = []
-    records = list(store.records(doubts.append))
-    if not records:
-        for doubt in doubts:
-            say(doubt)
-        raise UserError(
-            f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
-        )
-    board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
+    records = folders.required(doubts.append)
+    board = leaderboard(records, FidelityCache(folders, doubts.append), doubts)
     table = board.equal_flops() if options.equal_flops else board
     show(table, "the file of --csv")
     for path, content in ((options.csv, table.csv), (options.md, table.markdown), (options.html, board.html)):

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
-from rich.table import Table
 
+from uniprune.cli.parser import nearest
 from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
 from uniprune.reports.method_cards import needs, parameters, served
-from uniprune.utils.console import say, stdout
+from uniprune.utils.console import say
 from uniprune.utils.json_text import to_json
+from uniprune.utils.terminal import Column, say_wrapped, show_table
 
 HELP = "list registered methods, models, benchmarks and strategies"
+SHOWN = {
+    "methods": ("method", "kind", "layer", "servable", "idea"),
+    "models": ("model", "source", "suite", "prompts", "images"),
+    "benchmarks": ("benchmark", "suite", "ability", "rows", "state", "size"),
+    "strategies": ("strategy", "of", "paper", "idea"),
+}
+"""Columns of the tables; entries by name and --long have everything."""
+PROSE = ("idea", "ability", "source")
+"""Columns that may be wrapped between words."""
+NUMBERS = ("layer", "rows", "size")
+"""Columns that end at the same place."""
+CITATION = re.compile(r"\s*\([^()]*\b(?:20\d\d|arXiv)\b[^()]*\)")
+"""The place of publication in an idea, which tables have no room for."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
+    parser.add_argument("--long", action="store_true", help="print everything known of each, as for a single name")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -37,15 +53,49 @@ def act(options: argparse.Namespace) -> int:
     """Print the registered entries of a kind."""
     rows = LISTINGS[options.what](options)
     if not rows:
-        raise UserError(f"no {options.what} match {options.pattern!r}")
+        known = [str(next(iter(row.values()))) for row in LISTINGS[options.what](_every(options))]
+        raise UserError(f"no {options.what} match {options.pattern!r}{nearest(options.pattern, known)}")
     if options.json:
         say(to_json(rows, indent=1))
-        return 0
-    table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(decimal(value) if key == "size" and value else _cell(value) for key, value in row.items()))
-    stdout().print(table)
+    elif options.long or (len(rows) == 1 and options.pattern != "*"):
+        show_cards(rows)
+    else:
+        names = SHOWN[options.what]
+        heads = [Column(name, right=name in NUMBERS, prose=name in PROSE) for name in names]
+        show_table(heads, [[_in_table(name, row) for name in names] for row in rows])
+        say(f"{len(rows)} {options.what}; --long, or a name, shows everything known, --json for programs")
     return 0
+
+
+def show_cards(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print every entry as lines of name and value."""
+    for number, row in enumerate(rows):
+        if number:
+            say("")
+        for key in row:
+            if text := _shown(key, row):
+                say_wrapped(f"{key}: {text}", indent="  " * (key != next(iter(row))))
+
+
+def _every(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options with a pattern that everything matches."""
+    return argparse.Namespace(**{**vars(options), "pattern": "*"})
+
+
+def _shown(key: str, row: Mapping[str, Any]) -> str:
+    """Return the value of a row as text."""
+    value = row[key]
+    if key == "size" and value:
+        return decimal(value)
+    if key == "rows" and row["estimated"]:
+        return f"~{value}"
+    return _cell(value)
+
+
+def _in_table(key: str, row: Mapping[str, Any]) -> str:
+    """Return the same for a table, which has room for a yes or no, but not for the reason."""
+    text = CITATION.sub("", _shown(key, row))
+    return text.partition(":")[0] if key == "servable" else text
 
 
 def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -63,8 +113,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "kind": method.kind,
                 "layer": method.layer,
                 "needs": needs(method),
-                # The text table has room for one word.
-                "servable": served(method) if options.json else served(method).partition(":")[0],
+                "servable": served(method),
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
                 "fields": {field.name: field.default for field in parameters(method)},
@@ -76,12 +125,12 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append(
             {
                 "method": name,
-                "kind": f"as {published.means}",
+                "kind": "published",
                 "layer": None,
                 "needs": [],
                 "servable": "",
                 "paper": published.metadata.get("paper", ""),
-                "idea": published.summary,
+                "idea": f"{published.means}: {published.summary}",
                 "fields": dict(published.settings),
                 **details,
             }

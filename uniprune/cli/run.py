@@ -43,6 +43,7 @@ class Defaults(BaseModel):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
+    parser.set_defaults(resumes=True)
     what = parser.add_argument_group("what to run")
     what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
     what.add_argument(

@@ -25,6 +25,10 @@ QUESTION_IDS = "uniprune_question_ids"
 """Name of its tokens among what a processor makes of an image."""
 
 
+class Anything(str):
+    """The question of a prompt that vLLM makes to measure memory, whose layout is not checked: no request has one."""
+
+
 class PrunedProcessor:
     """Part of a processor of vLLM: as many placeholders as the method leaves of an image."""
 
@@ -42,7 +46,8 @@ class PrunedProcessor:
                 exceed those of the model.
         """
         found = super().apply(inputs, timing_ctx)  # type: ignore[misc]  # a part of a processor
-        if found["mm_placeholders"].get("image") and self._pruner.positions != "compact":
+        measuring = isinstance(inputs.hf_processor_mm_kwargs.get(QUESTION), Anything)
+        if found["mm_placeholders"].get("image") and self._pruner.positions != "compact" and not measuring:
             self._check_layout(found["prompt_token_ids"], inputs)
         return found
 
@@ -51,9 +56,10 @@ class PrunedProcessor:
         return []
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        """Return inputs for profiling, with a question where one is needed."""
+        """Return inputs to measure memory with, and a question to them."""
         inputs = super().get_dummy_inputs(*args, **kwargs)  # type: ignore[misc]
-        return dataclasses.replace(inputs, hf_processor_mm_kwargs={**inputs.hf_processor_mm_kwargs, QUESTION: "?"})
+        given = {**inputs.hf_processor_mm_kwargs, QUESTION: Anything("?")}
+        return dataclasses.replace(inputs, hf_processor_mm_kwargs=given)
 
     def _check_layout(self, ids: Sequence[int], inputs: Any) -> None:
         """Refuse prompts whose positions, those of the un-pruned prompt, vLLM or the model does not have."""

@@ -35,7 +35,7 @@ class PrunedImages(MovedPositions):
     get_language_model: Callable[[], Any]
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]  # vLLM's model
         self.placeholder = self.config.image_token_id
         self.tower, self.spans = Tower(), Spans()
         self.use(method_of(self.config))

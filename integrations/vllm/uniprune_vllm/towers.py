@@ -35,7 +35,7 @@ def _as_transformers(config: Any, **parts: Any) -> Any:
     )
 
 
-class ClipTower(Llava):
+class ClipTower(Llava):  # type: ignore[misc]  # typed where it is defined
     """vLLM's CLIP tower: one projection to queries, keys and values; no blocks after the one that makes features."""
 
     def __init__(self, model: Any) -> None:
@@ -53,7 +53,8 @@ class ClipTower(Llava):
         Raises:
             UnsupportedError: vLLM does not build this block.
         """
-        index, built = super().block_index(layer), len(self.vision_blocks())
+        index: int = super().block_index(layer)
+        built = len(self.vision_blocks())
         if index >= built:
             raise UnsupportedError(
                 f"vision_layer={layer} is block {index} of the vision tower, but vLLM builds blocks 0..{built - 1} only"
@@ -67,7 +68,7 @@ class ClipTower(Llava):
         return query.reshape(shape).transpose(1, 2), key.reshape(shape).transpose(1, 2), attention.scale
 
 
-class InternTower(InternVL):
+class InternTower(InternVL):  # type: ignore[misc]
     """vLLM's InternViT, whose projections are those of transformers."""
 
     def __init__(self, model: Any) -> None:
@@ -83,7 +84,7 @@ class InternTower(InternVL):
         return query.view(shape).transpose(1, 2), key.view(shape).transpose(1, 2), attention.scale
 
 
-class QwenTower(Qwen2_5_VL):
+class QwenTower(Qwen2_5_VL):  # type: ignore[misc]
     """vLLM's tower of Qwen2.5-VL: states [S, 1, C], and one half of each rotary table, whose halves are alike."""
 
     def __init__(self, model: Any) -> None:
@@ -91,11 +92,12 @@ class QwenTower(Qwen2_5_VL):
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """From a list of grids of patches."""
-        return super().grids((), {"grid_thw": torch.tensor(kwargs["grid_thw"])})
+        found: list[Grid] = super().grids((), {"grid_thw": torch.tensor(kwargs["grid_thw"])})
+        return found
 
     def feature_block(self) -> int:
         """The last block that attends to the whole image."""
-        return max(self.vision.fullatt_block_indexes)
+        return int(max(self.vision.fullatt_block_indexes))
 
     def vision_qk(self, attention: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
         """As of transformers' tower, for which the fused projection and the rotary tables have the same content."""
@@ -106,7 +108,10 @@ class QwenTower(Qwen2_5_VL):
             num_heads=attention.num_attention_heads_per_partition,
             scaling=size**-0.5,
         )
-        return super().vision_qk(as_there, hidden[:, 0], {"position_embeddings": tuple(tables)})
+        found: tuple[Tensor, Tensor, float] = super().vision_qk(
+            as_there, hidden[:, 0], {"position_embeddings": tuple(tables)}
+        )
+        return found
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ class ImageQuantities(TowerQuantities):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.work.adapter.projector.parameters()).device
+        device: torch.device = next(self.work.adapter.projector.parameters()).device
+        return device
 
     def _of_view(self, values: list[Tensor]) -> Tensor:
         return torch.cat([values[i] for i in self.tiles])
