@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console
 
-from tests.helpers.served_tiny import Broken, Reply, ServedTiny, Trouble, serving
+from tests.helpers.served_runs import CPU, evaluate, served
+from tests.helpers.served_tiny import ServedTiny, serving
 from uniprune.errors import UserError
-from uniprune.evaluation.backend import IN_PROCESS, Backend
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.run import Run
 from uniprune.evaluation.serving.backend import Served
 from uniprune.modeling.catalog import ModelEntry
-from uniprune.modeling.loading import LoadedModel, Placement, load, outline
+from uniprune.modeling.loading import LoadedModel, load
 from uniprune.results.backends import agreements
-from uniprune.results.predictions import Prediction, prediction_lines
-from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
-from uniprune.utils.console import RunProgress
 
 pytestmark = pytest.mark.end_to_end
 
-CPU = Placement("float32", "sdpa", "cpu")
 DIVPRUNE = MethodSpec("divprune", 0.25)
-
-
-def evaluate(
-    model: LoadedModel, method: MethodSpec, output: Path, dataset: Dataset, backend: Backend = IN_PROCESS
-) -> tuple[RunRecord, dict[str, Prediction]]:
-    run = Run(model, method, RunOptions(limit=6, batch_size=3), backend)
-    record = run.evaluate([dataset], Store(output), RunProgress(6, Console(quiet=True)))
-    return record, stored(output, record)
-
-
-def stored(output: Path, record: RunRecord) -> dict[str, Prediction]:
-    return {one.index: one for one in prediction_lines(output / record.identity / "small.jsonl").read()}
-
-
-def served(model: LoadedModel, *addresses: str) -> tuple[LoadedModel, Served]:
-    """Return the backend, and the model as it needs it: without weights."""
-    backend = Served(addresses, timeout=20, retries=1)
-    return backend.load(outline(model.entry, CPU)), backend
 
 
 @pytest.fixture(scope="module", params=["llava", "qwen2.5-vl"])
@@ -104,6 +79,18 @@ def test_a_request_is_greedy_whatever_the_checkpoint_ships(model: LoadedModel, s
         assert {name: body[name] for name in neutral} == neutral
         assert (body["presence_penalty"], body["frequency_penalty"], body["max_tokens"]) == (0, 0, 4)
         assert body["stop_token_ids"] == [model.processor.tokenizer.eos_token_id]
+        assert "mm_processor_kwargs" not in body
+
+
+def test_a_method_that_reads_the_question_gets_it_with_the_request(
+    loaded: LoadedModel, small: Dataset, tmp_path: Path
+) -> None:
+    method = MethodSpec("cdpruner", 0.25)
+    with serving(ServedTiny(loaded, method)) as server:
+        bare, backend = served(loaded, server.address)
+        evaluate(bare, method, tmp_path, small, backend)
+    asked = {str(body.get("mm_processor_kwargs")) for body in server.bodies[1:]}
+    assert asked == {f"{{'uniprune_question': 'is there a {color} circle ?'}}" for color in ("red", "green", "blue")}
 
 
 def other_method(server: ServedTiny) -> None:
@@ -184,109 +171,3 @@ def test_another_chat_template_is_refused(checkpoint: Callable[[str], Path], sma
         bare, backend = served(model, server.address)
         with pytest.raises(UserError, match=r"from token 1 on .* instead of .*the checkpoint's own chat template"):
             evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-
-
-def troubled(loaded: LoadedModel, trouble: Trouble) -> ServedTiny:
-    return ServedTiny(loaded, MethodSpec("none"), trouble)
-
-
-def refusing(number: int, body: dict[str, Any]) -> Reply | None:
-    return (400, {"error": {"message": "the image exceeds\nthe encoder budget"}}) if number == 3 else None
-
-
-def busy(number: int, body: dict[str, Any]) -> Reply | None:
-    return (503, {"error": {"message": "loading"}}) if number == 3 else None
-
-
-def slow(number: int, body: dict[str, Any]) -> Reply | None:
-    time.sleep(1.0 if number == 3 else 0)
-    return None
-
-
-def ended(number: int, body: dict[str, Any]) -> Reply | None:
-    """End an answer at a token that only the server calls an end."""
-    if number < 3:
-        return None
-    top = [{"token": "token_id:7", "logprob": -0.1}]
-    choice = {"token_ids": [7], "finish_reason": "stop", "logprobs": {"content": [{"top_logprobs": top}]}}
-    return 200, {"choices": [choice], "prompt_token_ids": []}
-
-
-def broken(number: int, body: dict[str, Any]) -> Reply | None:
-    """Send what vLLM makes of logits that are NaN."""
-    top = [{"token": f"token_id:{token}", "logprob": -9999.0} for token in range(20)]
-    choice = {"token_ids": [7], "finish_reason": "length", "logprobs": {"content": [{"top_logprobs": top}]}}
-    return (200, {"choices": [choice], "prompt_token_ids": []}) if number == 3 else None
-
-
-def plain(number: int, body: dict[str, Any]) -> Reply | None:
-    """Answer as a server without vLLM's additions."""
-    return 200, {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
-
-
-def dead(number: int, body: dict[str, Any]) -> Reply | None:
-    if number > 4:
-        raise Broken
-    return None
-
-
-def test_a_row_that_the_server_refuses_is_left_out_with_its_reason(
-    loaded: LoadedModel, small: Dataset, tmp_path: Path
-) -> None:
-    with serving(troubled(loaded, refusing)) as server:
-        bare, backend = served(loaded, server.address)
-        record, found = evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    [reason] = [one.error for one in found.values() if one.error]
-    assert reason == "the server refuses it: the image exceeds the encoder budget"
-    entry = record.datasets["small"]
-    assert (entry.answered, entry.refused, entry.left_out, entry.score.rows) == (5, 1, 1, 5)  # type: ignore[union-attr]
-
-
-def test_a_busy_server_is_tried_again(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:
-    with serving(troubled(loaded, busy)) as server:
-        bare, backend = served(loaded, server.address)
-        record, _ = evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    assert (record.datasets["small"].answered, len(server.bodies)) == (6, 8)
-
-
-def test_a_request_has_a_total_time_limit(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:
-    with serving(troubled(loaded, slow)) as server:
-        bare, backend = served(loaded, server.address)
-        with pytest.raises(UserError, match=r"did not answer within 0\.5 s; give more with --timeout"):
-            evaluate(bare, MethodSpec("none"), tmp_path, small, Served(backend.addresses, 0.5))
-
-
-@pytest.mark.parametrize(
-    ("trouble", "reason"),
-    [
-        (ended, r"ended row \d with token \[7\] \(stop\), which ends no sequence .*these do: \[3\]"),
-        (broken, r"logits are NaN or infinite for row \d"),
-        (plain, r"reply to row \d lacks token ids .*needs a server of vLLM"),
-    ],
-)
-def test_replies_that_make_no_prediction_stop_the_run(
-    loaded: LoadedModel, small: Dataset, tmp_path: Path, trouble: Trouble, reason: str
-) -> None:
-    with serving(troubled(loaded, trouble)) as server:
-        bare, backend = served(loaded, server.address)
-        with pytest.raises(UserError, match=reason):
-            evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-
-
-def test_a_server_that_dies_loses_no_answer(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:
-    server = troubled(loaded, dead)
-    with serving(server):
-        bare, backend = served(loaded, server.address)
-        with pytest.raises(UserError, match=r"cannot be reached .*every answer so far is stored, and the same command"):
-            evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    [record] = Store(tmp_path).records(lambda note: None)
-    before = stored(tmp_path, record)
-    assert 1 <= len(before) <= 3
-    server.trouble, server.bodies = (lambda number, body: None), []
-    with serving(server):  # on the same port
-        record, after = evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    assert len(server.bodies) == 1 + 6 - len(before)
-    assert {index: after[index] for index in before} == before
-    assert record.datasets["small"].score is not None
-    with pytest.raises(UserError, match=r"cannot be reached .*start it, or correct --server"):
-        _ = Served((server.address,)).servers

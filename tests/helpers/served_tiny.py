@@ -145,10 +145,15 @@ def escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *words: Any) -> None:
+        """Print nothing: clients hang up in the middle of a reply."""
+
+
 @contextmanager
 def serving(state: ServedTiny) -> Iterator[ServedTiny]:
     """Serve on a free port of this machine, or on the one of before."""
-    server = ThreadingHTTPServer(("127.0.0.1", state.port), _handler(state))
+    server = _Server(("127.0.0.1", state.port), _handler(state))
     state.port = server.server_port
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

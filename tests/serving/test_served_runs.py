@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.serving.backend import Served, ServedPredictor
-from uniprune.evaluation.serving.chat import ChatEncoder, data_url
+from uniprune.evaluation.serving.chat import ChatEncoder
 from uniprune.modeling.catalog import find_model
 from uniprune.modeling.loading import LoadedModel, Placement, load
 from uniprune.modeling.messages import Part
@@ -97,14 +95,6 @@ def test_the_same_pixels_reach_the_engine(model: LoadedModel, server: VllmServer
         own = model.processor.image_processor(images=[image], return_tensors="np")["pixel_values"]
         found = decode_mm_kwargs_item(item)["pixel_values"].data.float().numpy()
         assert np.array_equal(found, own)
-
-
-def test_png_keeps_every_pixel() -> None:
-    from PIL import Image
-
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (31, 17, 3), dtype=np.uint8))
-    found = Image.open(io.BytesIO(base64.b64decode(data_url(image).partition(",")[2])))
-    assert np.array_equal(np.asarray(found), np.asarray(image))
 
 
 def test_load_shows_where_the_time_goes(server: VllmServer, tmp_path: Path) -> None:
