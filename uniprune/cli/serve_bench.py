@@ -21,8 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="URL",
-        help="servers of vLLM with the plug-in uniprune-vllm, one per method and ratio: method none, the pruned ones, "
-        "random-pre",
+        help="servers of vLLM with the plug-in uniprune-vllm, one per method and ratio: the un-pruned "
+        "model, the pruned ones, and random pruning",
     )
     what.add_argument(
         "--concurrency", nargs="+", type=int, default=[1, 2, 4, 8, 16], metavar="N", help="requests in flight"

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from uniprune.results.fidelity import DIGITS
 from uniprune.results.predictions import Prediction, prediction_lines
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
 
 OF_THE_BACKEND = {"serving", "attention", "tower_attention", "device"}
 """Fields of `Setup` in which a run may differ from its twin on the other backend."""
+STEP = 10**-DIGITS
+"""Distance of stored log-probabilities, which are rounded."""
 NAMED = 3
 """Rows that differ, named at most."""
 
@@ -42,7 +45,7 @@ class Agreement:
         setup = self.served.setup
         method = setup.method.name if setup.method.kind == "none" else f"{setup.method.name} {setup.ratio:g}"
         engine = f"{setup.serving.engine} {setup.serving.version}" if setup.serving else ""
-        logs = "" if self.log is None else f", first tokens' log-probabilities within {self.log:.1g}"
+        logs = "" if self.log is None else f", first tokens' log-probabilities within {max(self.log, STEP):.1g}"
         named = ", ".join(self.different[:NAMED]) + f" and {len(self.different) - NAMED} more" * (
             len(self.different) > NAMED
         )

@@ -35,7 +35,7 @@ SHOWN = {
 NOTES = (
     "TTFT: from sending a request to its first token; TPOT: per further token; x: requests/s against the un-pruned "
     f"server at the same concurrency. {SHORT}: no image, as many tokens as the pruned prompt: what no pruning before "
-    "the language model can beat. random-pre: selection for free.",
+    "the language model can beat. A random method: selection for free.",
     "queue, prefill, decode: per request, by the engine's own counters: waiting for the scheduler, from there to the "
     "first token (tower and selection included, and waiting for others in the same steps), and after it.",
     "tower (with projector), selection: per image, while the engine does nothing else, so their shares of the time "
