@@ -25,8 +25,8 @@ OUTSIDE = {
     "benchmarks": {"errors", "evaluation", "modeling", "registry", "results", "utils", ALONE},
 }
 """Exactly what the folders beside `uniprune/` import from it."""
-OTHER_TESTS = {"golden", "helpers", "packaging", "perf", "plugins"}
-"""Folders of `tests/` that mirror no package."""
+OTHER_TESTS = {"golden", "helpers", "packaging", "perf", "plugins", "serving"}
+"""Folders of `tests/` that mirror no package of `uniprune/`; `serving` tests `integrations/vllm`."""
 
 
 def modules(package: str) -> list[Path]:

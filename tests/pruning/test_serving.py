@@ -1,4 +1,4 @@
-"""Which methods a serving engine can run, by what their classes declare."""
+"""Methods that a serving engine can run, by what their classes declare."""
 
 from __future__ import annotations
 

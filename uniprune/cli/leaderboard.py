@@ -19,9 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--equal-flops",
         action="store_true",
-        help="print average scores at equal FLOPs instead, also into --csv and --md; the page of --html has both",
+        help="print average scores at equal FLOPs instead, also into --csv and --md",
     )
-    for kind in ("csv", "md", "html"):
+    for kind in ("csv", "md"):
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"also write it as {kind.upper()}")
 
 
@@ -36,7 +36,7 @@ def act(options: argparse.Namespace) -> int:
     board = leaderboard(records, FidelityCache(folders, doubts.append), doubts)
     table = board.equal_flops() if options.equal_flops else board
     show(table, "the file of --csv")
-    for path, content in ((options.csv, table.csv), (options.md, table.markdown), (options.html, board.html)):
+    for path, content in ((options.csv, table.csv), (options.md, table.markdown)):
         if path is not None:
             write(path, content())
             say(f"written: {path}")

@@ -1,4 +1,4 @@
-"""What methods read of a vision tower, from the quantities of the tower's work on some images."""
+"""Quantities of a vision tower that methods read, made from its work on some images."""
 
 from __future__ import annotations
 
