@@ -218,6 +218,7 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
     from uniprune.cli.terminal_table import USUAL, show
+    from uniprune.results.backends import agreements
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
     from uniprune.results.selection import Selection
@@ -231,6 +232,8 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
         return
     board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
     show(Selection().table(board.only(mine), [*USUAL, *board.benchmarks]))
+    for agreement in agreements(store, records, filter(None, mine)):
+        say(str(agreement))
     path = store.root / "leaderboard.csv"
     write(path, board.csv())
     say(f"leaderboard of all runs: {path}")
