@@ -241,9 +241,14 @@ class ModelAdapter(RandomImages, ImageSizes, TowerPatches, ShownAreas):
         )
 
     # --- shared -------------------------------------------------------------------------------------------------
+    @property
+    def tower_depth(self) -> int:
+        """Blocks of the tower that its checkpoint has, from the last of which negative numbers count."""
+        return len(self.vision_blocks())
+
     def block_index(self, layer: TowerLayer) -> int:
         """Return the number of a tower block from 0; see `TowerLayer`."""
-        depth = len(self.vision_blocks())
+        depth = self.tower_depth
         if isinstance(layer, float):
             first = max(round(layer * depth) - 1, 0)
             whole = self.whole_image_blocks()
