@@ -12,7 +12,7 @@ from tests.helpers.serving import RATIO, Asked, InVllm, method, questions
 pytest.importorskip("vllm", reason="make serving")
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
 
-SMALL = {"max_model_len": 192, "max_num_batched_tokens": 20, "block_size": 16, "num_gpu_blocks_override": 14}
+SMALL = {"max_model_len": 192, "max_num_batched_tokens": 20, "block_size": 32, "num_gpu_blocks_override": 9}
 """Images are cut in two, and eight prompts with their answers do not fit the KV cache."""
 DIVPRUNE = {"method": "divprune", "ratio": RATIO, "positions": "original"}
 
@@ -45,7 +45,7 @@ def test_preempted_requests_give_the_same_answers(small: InVllm) -> None:
 
 def test_hits_in_the_prefix_cache_give_the_same_answers(small: InVllm) -> None:
     """A second question to an image finds its pruned tokens in the caches."""
-    first, *others = questions(4, seed=4)
+    first, *others = questions(4, seed=4, images=2)  # more tokens than a block of the cache
     asked = [first, *(Asked(first.images, one.text) for one in others)]
     cold = []
     for one in asked:
@@ -70,7 +70,7 @@ def test_two_images_and_none(small: InVllm, reference) -> None:
 
 def test_two_questions_to_an_image_have_a_choice_each(small: InVllm, reference) -> None:
     """With both caches on, as the question is a part of the image's key."""
-    first, *others = questions(4, seed=5)
+    first, *others = questions(4, seed=5, images=2)
     asked = [first, *(Asked(first.images, one.text) for one in others)]
     small.use({**DIVPRUNE, "method": "cdpruner"})
     expected = reference(small.family).answer(method("cdpruner", positions="original"), asked)
