@@ -68,7 +68,7 @@ class DatasetRun:
         check_videos(loaded, dataset.name, requests, shares_features)
         self.requests = requests
         self._context = context_length(loaded.adapter.decoder.config)
-        self._beyond = False
+        self._beyond, self._before = False, 0
         self._whole = len(dataset) - len(dataset.faulty)
         self._blank = DatasetRecord(
             ability=dataset.ability,
@@ -93,6 +93,7 @@ class DatasetRun:
                     stored = files.enter_context(Predictions(path, self._waiting))
                     stored.take_in()
                     self._refuse_other_data()
+                    self._note_unkept(stored)
                     self._write(stored.answers)
             with self.team.step():
                 if not self.team.main:
@@ -117,6 +118,7 @@ class DatasetRun:
     def _evaluate(self, predictor: Predictor, stored: Predictions) -> None:
         """Evaluate this process's share of the rows without a stored prediction, batch by batch."""
         missing = [request for request in self.requests if request.index not in stored.answers]
+        self._before = len(self.requests) - len(missing)
         self.progress.advance(len(self.requests) - len(missing))
         mine, left = self.team.share(missing), len(missing)
         for batch in predictor.predictions(mine, self.dataset.fingerprint, self.dataset.name):
@@ -156,9 +158,16 @@ class DatasetRun:
         self.progress.say(
             f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {scored} rows"
             + f", {out} of {score.rows + out} rows left out ({self.dataset.name}.record.json names them)" * bool(out)
+            + self._stored_before()
         )
         for note in score_notes(self.record, self.dataset.name):
             self.progress.say(f"    {note}")
+
+    def _stored_before(self) -> str:
+        """Return how many rows were stored before this command, as the end of a line; nothing if none were."""
+        if self._before < len(self.requests):
+            return f"; {self._before} of {len(self.requests)} answers were stored" * bool(self._before)
+        return "; answers were stored"
 
     def _left_out(self, stored: Mapping[str, Prediction]) -> dict[str, str]:
         """Return the rows that could not be asked, then those scored together with them, with the reason."""
@@ -230,6 +239,16 @@ class DatasetRun:
                     f"{now} now); choose another --output, or delete that file and {path.stem}.record.json to start "
                     "again"
                 )
+
+    def _note_unkept(self, stored: Predictions) -> None:
+        """Print how many stored predictions lack the kept tokens that this run is to store."""
+        found = (stored.answers.get(request.index) for request in self.requests)
+        missing = sum(one is not None and one.error is None and one.selections is None for one in found)
+        if self.options.keep_selections and missing:
+            self.progress.say(
+                f"  {self.dataset.name}: {missing} answers were stored without --keep-selections and stay so; choose "
+                f"another --output, or delete {stored.path} to run them again"
+            )
 
     def _shortened(self, request: Request) -> Request:
         """Return the request with the run's own `max_new_tokens`, if it has one."""

@@ -91,8 +91,8 @@ def card(entry: Entry) -> str:
         "Paper": link_to_paper(entry.metadata.get("paper", "")),
         "Released code": link_to_repository(entry.metadata.get("code", "")),
         "Source": f"[{_source(method)}](../{_source(method)})",
-        "Acts": _where(method),
-        "Tokens": _count(method),
+        "Acts": describe_place(method),
+        "Tokens": describe_count(method),
         "Needs beside the tokens": ", ".join(needs(method)) or "nothing",
         "[Can be served](serving.md)": served(method),
         "What its release does and its paper does not mention": f"[{found}](releases.md)" * bool(found),
@@ -181,7 +181,7 @@ def _parameters(method: type) -> list[Parameter]:
     ]
 
 
-def _where(method: type[Pruner]) -> str:
+def describe_place(method: type[Pruner]) -> str:
     """Describe where a method acts, with the layers of an example."""
     layers = [stage.layer for stage in _stages(method)]
     if layers in ([], [0]):
@@ -191,7 +191,8 @@ def _where(method: type[Pruner]) -> str:
     return f"{ACTS[method.kind]}, at ratio 1/3 before {named} of {DEPTH}"
 
 
-def _count(method: type[Pruner]) -> str:
+def describe_count(method: type[Pruner]) -> str:
+    """Describe how many tokens a method keeps."""
     if method.kind == "input":
         return "as many as the sizes of images allow, at most the ratio's where one is small enough"
     stages = _stages(method)

@@ -62,10 +62,6 @@ class Leaderboard(ResultTable):
         """Return the average scores of the groups shown at equal FLOPs (`uniprune.results.equal_flops`)."""
         return equal_flops(self.groups, self.comparison)
 
-    def further(self) -> dict[str, ResultTable]:
-        """Return the tables that the page has below this one, by heading."""
-        return {"Accuracy at equal FLOPs": self.equal_flops()}
-
 
 def leaderboard(
     records: Sequence[RunRecord], fidelity: CompareRuns | None = None, doubts: Sequence[str] = ()
