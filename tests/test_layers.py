@@ -26,7 +26,7 @@ OUTSIDE = {
 }
 """Exactly what the folders beside `uniprune/` import from it."""
 OTHER_TESTS = {"golden", "helpers", "packaging", "perf", "plugins", "serving"}
-"""Folders of `tests/` that mirror no package of `uniprune/`; `serving` tests `integrations/vllm`."""
+"""Folders of `tests/` that mirror no package."""
 
 
 def modules(package: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Quantities of a vision tower that methods read, made from its work on some images."""
+"""Quantities of a vision tower that methods read, for the images of one view, wherever the tower ran."""
 
 from __future__ import annotations
 
