@@ -82,7 +82,7 @@ def test_answers_tokens_and_first_tokens_are_equal(model: LoadedModel, server: V
 
 
 def test_the_same_pixels_reach_the_engine(model: LoadedModel, server: VllmServer) -> None:
-    """The processor's output on the server is that of this process; vLLM leaves its last step to the engine's device."""
+    """The processor's output is the same on the server, which leaves its last step to the engine's device."""
     from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import decode_mm_kwargs_item
 
     for row, request in zip(map(ChatEncoder(model.processor).encode, requests(4)), requests(4), strict=True):

@@ -103,15 +103,21 @@ def to_json(rows: Sequence[ServeRow]) -> str:
     return strict_json({"rows": table}, indent=1) + "\n"
 
 
-def to_table(rows: Sequence[ServeRow]) -> Table:
-    """Build the table for a wide terminal; columns without any value are left out."""
+def texts(rows: Sequence[ServeRow]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and lines for people; columns without any value are left out."""
     lines = cells(rows)
     shown = [name for name in SHOWN if any(line[name] is not None for line in lines)]
+    return shown, [["" if line[name] is None else format(line[name], SHOWN[name]) for name in shown] for line in lines]
+
+
+def to_table(rows: Sequence[ServeRow]) -> Table:
+    """Build the table for a wide terminal."""
+    columns, lines = texts(rows)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in shown:
+    for name in columns:
         table.add_column(name, justify="left" if name == "series" else "right")
     for line in lines:
-        table.add_row(*("" if line[name] is None else format(line[name], SHOWN[name]) for name in shown))
+        table.add_row(*line)
     return table
 
 
