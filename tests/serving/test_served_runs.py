@@ -61,7 +61,7 @@ def predictor(model: LoadedModel, server: VllmServer, **options: Any) -> ServedP
 def test_a_server_describes_itself_as_runs_do(model: LoadedModel, server: VllmServer) -> None:
     [info] = Served((server.address,)).servers
     assert info.differences(METHOD.record(METHOD.pruner(), model.adapter.attends), model.weights) == []
-    assert (info.version, info.dtype, info.device, info.longest) == ("0.32.0", "float32", "cpu", 512)
+    assert (info.version, info.dtype, info.device) == ("0.32.0", "float32", "cpu")
 
 
 def test_answers_tokens_and_first_tokens_are_equal(model: LoadedModel, server: VllmServer) -> None:
@@ -79,6 +79,16 @@ def test_answers_tokens_and_first_tokens_are_equal(model: LoadedModel, server: V
         )
         assert other.first.ids[0] == one.first.ids[0]
         assert other.first.logs[0] == pytest.approx(one.first.logs[0], abs=1e-3)
+
+
+def test_a_prompt_beyond_the_context_is_a_row_with_the_servers_reason(model: LoadedModel, server: VllmServer) -> None:
+    fine, long = requests(2)
+    text = " ".join(["red circle"] * 400)
+    long = Request(long.index, lambda: [*fine.load()[:1], Part(text=text)], text, max_new_tokens=8)
+    found = {one.index: one for batch in predictor(model, server).predictions([fine, long]) for one in batch}
+    assert found[fine.index].error is None
+    assert str(found[long.index].error).startswith("the server refuses it: ")
+    assert "512" in str(found[long.index].error)
 
 
 def test_the_same_pixels_reach_the_engine(model: LoadedModel, server: VllmServer) -> None:
