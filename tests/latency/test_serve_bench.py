@@ -23,7 +23,7 @@ from uniprune.latency.serving.load import Answered, Load, apply_load
 from uniprune.latency.serving.options import LoadOptions
 from uniprune.latency.serving.requests import image_requests, text_requests
 from uniprune.latency.serving.rows import SHORT, ServeFile, ServeResult, ServeRow
-from uniprune.latency.serving.tables import notes, to_csv, to_table
+from uniprune.latency.serving.tables import notes, texts, to_csv, to_table
 from uniprune.modeling.loading import LoadedModel
 from uniprune.reports.page.served import FILE, served
 from uniprune.utils.console import RunProgress
@@ -71,6 +71,11 @@ def test_series_rows_and_tables(servers: list[ServedTiny], tmp_path: Path) -> No
     assert {line["series"] for line in table} == {"none", "divprune 0.25 original", "random-pre 0.25 original", SHORT}
     assert {"in flight", "TTFT p99 ms", "queue ms"} <= {str(column.header) for column in to_table(rows).columns}
     assert "tower ms" not in {column.header for column in to_table(rows).columns}
+    other = rows[0].setup.model_copy(update={"model": "larger", "weights": "w"})
+    alone = ServeRow(identity="x", setup=other, measured=rows[1].measured)
+    several = list(csv.DictReader(io.StringIO(to_csv([*rows, alone]))))
+    assert [line["x"] for line in several if line["series"] == "none"] == ["1.0", "1.0"]  # of its own model
+    assert texts([*rows, alone])[0][:3] == ["model", "weights", "in flight"]
     shown = served([tmp_path, tmp_path / "none"])  # the section of the page
     assert len(shown["rows"]) == 4
     assert shown["rows"][0][shown["columns"].index("series")] == "none"
