@@ -31,6 +31,7 @@ async function start() {
   startCurves();
   startRadar();
   drawEqual();
+  drawServed();
   addEventListener("hashchange", route);
   route();
   update();
