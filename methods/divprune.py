@@ -19,6 +19,7 @@ from uniprune.registry import register_method
     "divprune",
     paper="arXiv 2503.02175",
     code="vbdi/divprune",
+    licence="CC BY-NC",
     deviations=[
         "Release: distances are computed in float32, and a chosen token is never chosen again.",
         "Release: every image is one problem of its own; the release prunes the first image only.",

@@ -18,6 +18,7 @@ from uniprune.registry import register_method
     "random-pre",
     paper="arXiv 2511.02650",
     code="TianfanPeng/VLMUniPruneBench",
+    licence="none",
     deviations=[
         "Release: kept tokens stay in raster order in every family.",
         "Release: the draw is seeded per sample, so it depends on neither batch nor order.",

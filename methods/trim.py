@@ -18,6 +18,7 @@ from ._question import Text, relevance
     "trim",
     paper="arXiv 2409.10994",
     code="FreedomIntelligence/TRIM",
+    licence="Apache-2.0",
     deviations=[
         "Paper: the number of tokens is the budget, the mean token included, unless `adaptive`.",
         "Paper: similarities are products, and the smallest stay, as released.",

@@ -22,6 +22,7 @@ from ._visiontrim import complemented, dominance
     "visiontrim",
     paper="arXiv 2601.22674",
     code="hanxunyu/VisionTrim",
+    licence="Apache-2.0",
     deviations=[
         "Paper: the half in the tower only, as released: pruning in the language model is commented out there.",
         "Paper: token affinity and adaptive weights are left out, as the release overwrites them.",

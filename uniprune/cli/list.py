@@ -16,7 +16,7 @@ from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters
+from uniprune.reports.method_cards import licence, needs, parameters
 from uniprune.utils.console import say, stdout
 from uniprune.utils.json_text import to_json
 
@@ -56,7 +56,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
         method: type[Pruner] = entry.target
         # The text table has no room for sentences, and fields that every method has would hide a method's own.
         keys = ("code", "deviations", "releases") if options.json else ()
-        details = {key: entry.metadata.get(key, "") for key in keys}
+        details = {key: entry.metadata.get(key, "") for key in keys} | _licence(options, entry.metadata)
         rows.append(
             {
                 "method": name,
@@ -70,7 +70,8 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
     for name, published in METHODS.published(options.pattern).items():
-        details = {key: published.metadata.get(key, "") for key in ("code", "deviations")} if options.json else {}
+        keys = ("code", "deviations") if options.json else ()
+        details = {key: published.metadata.get(key, "") for key in keys} | _licence(options, published.metadata)
         rows.append(
             {
                 "method": name,
@@ -84,6 +85,11 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _licence(options: argparse.Namespace, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return the licence of a method's released code, for machines."""
+    return {"licence": licence(metadata)} if options.json else {}
 
 
 def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
