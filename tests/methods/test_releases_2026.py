@@ -102,7 +102,7 @@ def test_tome_merges_fewer_than_r_per_block(methods: Methods) -> None:
     assert sum(methods("tome")(r=8).plan(10**6, 1, 24)) == 192
 
 
-def test_survivors_of_tome_are_not_in_their_order(methods: Methods) -> None:
+def test_tome_reorders_tokens(methods: Methods) -> None:
     """Without a class token, even tokens that do not merge follow by falling similarity, then the odd ones."""
     keys = drawn(2, 24, 8)
     units = torch.nn.functional.normalize(keys.mean(0), dim=-1)
