@@ -26,7 +26,7 @@ def in_space(view: View, text: Text) -> tuple[Space, Tensor, Callable[[Tensor], 
 
 
 def relevance(view: View, text: Text) -> tuple[Space, Tensor]:
-    """Return the space of features that are compared, and [N] their products with the whole question.
+    """Return the space of features that are compared, and [N] softmax of their products with the whole question.
 
     CLIP relates patches to text the wrong way round: its products are negated.
 
@@ -34,6 +34,7 @@ def relevance(view: View, text: Text) -> tuple[Space, Tensor]:
         UnsupportedError: the checkpoint carries no text tower.
     """
     if text == "llm":
-        return "llm", at_least_float32(view.tokens) @ at_least_float32(view.prompt).mean(0)
+        return "llm", (at_least_float32(view.tokens) @ at_least_float32(view.prompt).mean(0)).softmax(0)
     tower = view.vision.text_tower()
-    return "vision", -(tower.project(at_least_float32(view.features("vision")), normed=True) @ tower.summary)
+    products = tower.project(at_least_float32(view.features("vision")), normed=True) @ tower.summary
+    return "vision", (-products).softmax(0)

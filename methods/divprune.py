@@ -45,6 +45,7 @@ class DivPrune(PreLLM):
     """
 
     scale_invariant: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return farthest_points(cosine_distance(view.tokens), keep)

@@ -38,6 +38,7 @@ class RandomPre(PreLLM):
     """
 
     random: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
         return random_subset(view.total, keep, view.generator)

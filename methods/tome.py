@@ -33,7 +33,7 @@ from ._tome import constant, matched, merged, spread
     releases={
         "test_releases_2026.test_tome_merges_fewer_than_r_per_block": "Every block's number is rounded down: 24 blocks "
         "merge 181 tokens instead of 192 for r = 8 and the decreasing schedule (`inflection=-1`).",
-        "test_releases_2026.test_tome_reorders_tokens": "Without a class token, unmerged tokens are sorted by similarity.",
+        "test_releases_2026.test_tome_reorders_tokens": "Without a class token it sorts unmerged tokens by similarity.",
     },
 )
 @dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,7 @@ class TRIM(PreLLM):
     adaptive: bool = False
     text: Text = "tower"
     needs_text: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
 
     @property
     def exact(self) -> bool:
@@ -59,7 +60,6 @@ class TRIM(PreLLM):
         return not self.adaptive
 
     def select(self, view: View, keep: int) -> Selection:
-        space, products = relevance(view, self.text)
-        shares = products.softmax(0)
+        space, shares = relevance(view, self.text)
         count = min(max(1, count_outliers(shares)), len(shares) - 1) if self.adaptive else keep - 1
         return with_mean(view, top_k(shares, count), space)
