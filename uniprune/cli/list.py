@@ -55,8 +55,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
         entry = METHODS.entry(name)
         method: type[Pruner] = entry.target
         # The text table has no room for sentences, and fields that every method has would hide a method's own.
-        keys = ("code", "deviations", "releases") if options.json else ()
-        details = {key: entry.metadata.get(key, "") for key in keys} | _licence(options, entry.metadata)
+        details = _details(options, entry.metadata, "code", "deviations", "releases")
         rows.append(
             {
                 "method": name,
@@ -70,8 +69,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
     for name, published in METHODS.published(options.pattern).items():
-        keys = ("code", "deviations") if options.json else ()
-        details = {key: published.metadata.get(key, "") for key in keys} | _licence(options, published.metadata)
+        details = _details(options, published.metadata, "code", "deviations")
         rows.append(
             {
                 "method": name,
@@ -87,9 +85,9 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _licence(options: argparse.Namespace, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the licence of a method's released code, for machines."""
-    return {"licence": licence(metadata)} if options.json else {}
+def _details(options: argparse.Namespace, metadata: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return what the text table has no room for, and the licence of a method's released code."""
+    return {key: metadata.get(key, "") for key in keys} | {"licence": licence(metadata)} if options.json else {}
 
 
 def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:

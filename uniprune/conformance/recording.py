@@ -103,6 +103,7 @@ class RecordingPruner(Pruner):
             object.__setattr__(self, name, getattr(self.inner, name))
         for name in ("llm_attention", "upcoming_attention", "needs_text", "takes_gaps"):
             object.__setattr__(self, name, getattr(self.inner, name))
+        object.__setattr__(self, "text_checkpoint", getattr(self.inner, "text_checkpoint", None))
 
     @property
     def exact(self) -> bool:

@@ -30,7 +30,8 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> tuple[Stage, ...]:
     """Return the pruner's stages, in the order in which they act.
 
     Raises:
-        UserError: a stage is outside the decoder, layers repeat, or a vision layer does not exist.
+        UserError: a stage is outside the decoder, layers repeat, a vision layer does not exist, or a text tower is not
+            that of the vision tower.
         UnsupportedError: the model or the combination cannot give right results.
     """
     if (first := pruner.input_stage) is not None:
@@ -67,6 +68,8 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> tuple[Stage, ...]:
     check_not_compiled(adapter.model)
     check_kernel(adapter)
     _check_positions(adapter, pruner, layers)
+    for folder in filter(None, map(text_checkpoint, (stage.pruner for stage in scheduled))):
+        adapter.text_tower(folder)  # loaded before any forward is timed
     stages = placed(scheduled, adapter.attends)
     for stage in stages:
         read = ((stage.layer - 1, stage.pruner.llm_attention), (stage.layer, stage.pruner.upcoming_attention))
@@ -78,6 +81,12 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> tuple[Stage, ...]:
 def in_tower(stages: Iterable[Stage]) -> Stage | None:
     """Return the stage inside the vision tower, if there is one that can drop something."""
     return next((stage for stage in stages if stage.block is not None and not stage.keeps_all), None)
+
+
+def text_checkpoint(pruner: Pruner) -> str | None:
+    """Return the folder of the CLIP model whose text tower a method reads, from its field of this name."""
+    folder: str | None = getattr(pruner, "text_checkpoint", None)
+    return folder
 
 
 def _check_tower(adapter: ModelAdapter, pruner: Pruner, stages: Sequence[Stage]) -> None:

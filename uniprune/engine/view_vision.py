@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from math import prod
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from uniprune.engine.checks import text_checkpoint
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.stage_groups import StageGroups
 from uniprune.engine.vision import Vision
-from uniprune.errors import UnsupportedError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.text_tower import QuestionText
 from uniprune.pruning.view import TowerLayer
 from uniprune.pruning.view_batch import BatchVision
 
@@ -97,16 +99,26 @@ class ViewVision:
         """Return [N, C] inputs of the projector, the patches of a token side by side."""
         return self._of_view(self._call.features())
 
-    def text_tower(self) -> NoReturn:
-        """Refuse.
+    def text_tower(self) -> QuestionText:
+        """Return the question in the space of the tower and of the method's `text_checkpoint`.
 
         Raises:
-            UnsupportedError: always.
+            UnsupportedError: the method has none.
+            UserError: the question is known by its tokens only.
         """
-        raise UnsupportedError(
-            f"checkpoints of {type(self._call.adapter).__name__} carry no text tower that belongs to their vision "
-            "tower; compare with the language model's embeddings of the question (text=llm), or use another method"
-        )
+        adapter, folder = self._call.adapter, text_checkpoint(self._groups.arriving.stage.pruner)
+        if folder is None:
+            given = "give the CLIP model that the tower is from (text_checkpoint=FOLDER), or " * adapter.has_texts
+            raise UnsupportedError(
+                f"checkpoints of {type(adapter).__name__} carry no text tower that belongs to their vision tower; "
+                f"{given}compare with the language model's embeddings of the question (text=llm), or use another method"
+            )
+        info = self._groups.members[self._number][0].info
+        if info.text is None:
+            raise UserError(
+                f"a text tower reads the question as text, but sample {info.id!r} has none; set PromptInfo.text"
+            )
+        return adapter.text_tower(folder).read(info.text)
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D] LLM tokens of features [k, C].

@@ -64,6 +64,7 @@ class EncodedRequest:
         tile: height and width of the pixels that are encoded, where an input stage chose them; () elsewhere.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         error: why the row cannot be processed; everything else is then empty.
+        text: the question.
     """
 
     index: str
@@ -77,6 +78,7 @@ class EncodedRequest:
     tile: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
     error: str | None = None
+    text: str = ""
 
     @property
     def tokens(self) -> int:
@@ -101,7 +103,7 @@ class EncodedRequest:
     @property
     def info(self) -> PromptInfo:
         """Identity and question of the prompt, for the engine."""
-        return PromptInfo(self.index, torch.from_numpy(self.question), torch.from_numpy(self.asked))
+        return PromptInfo(self.index, torch.from_numpy(self.question), torch.from_numpy(self.asked), self.text)
 
     @property
     def visual(self) -> dict[str, np.ndarray]:
@@ -193,6 +195,7 @@ class RequestEncoder:
             resized=tokens,
             tile=() if processor is usual else tile_of(inputs["pixel_values"]),
             remarks=() if found.exact else (QUESTION,),
+            text=request.question,
         )
         if not self.per_image:
             return row

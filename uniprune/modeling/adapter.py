@@ -22,6 +22,7 @@ from uniprune.modeling.image_sizes import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.random_images import RandomImages
+from uniprune.modeling.text_tower import TextTowers
 from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
@@ -39,7 +40,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
+class ModelAdapter(RandomImages, ImageSizes, TowerPatches, TextTowers):
     """Layout of one loaded model.
 
     Attributes:

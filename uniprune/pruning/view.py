@@ -95,10 +95,11 @@ class VisionScores(Protocol):
         """Return [N, C] inputs of the projector; C covers all patches of a token."""
 
     def text_tower(self) -> TextTower:
-        """Return the text tower that the checkpoint carries.
+        """Return the text tower of the CLIP model that the method's field `text_checkpoint` names.
 
         Raises:
-            UnsupportedError: it carries none, as all of the families here.
+            UnsupportedError: it names none; the checkpoints of the families here carry none.
+            UserError: the question is known by its tokens only.
         """
 
     def project(self, features: Tensor) -> Tensor:
