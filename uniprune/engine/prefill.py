@@ -178,9 +178,8 @@ class Prefill(Forward):
         now = self._current
         upcoming = self._upcoming(stage.layer, hidden, kwargs) if stage.pruner.upcoming_attention else None
         seen = self._looks.seen(stage, self._moves)
-        arriving = StageInput(
-            stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming, seen
-        )
+        given = (stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming, seen)
+        arriving = StageInput(*given, tuple(self._moves))
         self._captured = None
         prompts = self.batch.prompts
         try:

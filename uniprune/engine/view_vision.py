@@ -148,7 +148,7 @@ class ViewVision:
         """Return [N, C] at the tokens of the view."""
         images, places = self._place
         every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
-        known, share = self._groups.known_cells, _known(self._origins).share
+        known, share = self._groups.source_cells, _known(self._origins).share
         if known is not None:
             own = places[known[self._number]]
             first = own[0, 0] if len(own) else 0
@@ -242,7 +242,7 @@ class GroupsVision(BatchVision):
     @cached_property
     def _at(self) -> Ints | None:
         """[P, N] each token's index in the images of the call; None if not every one is one known token."""
-        origins, known = [_known(group.origins) for _, group in self._groups.members], self._groups.known_cells
+        origins, known = [_known(group.origins) for _, group in self._groups.members], self._groups.source_cells
         if any(one.share is not None for one in origins) or known is None:
             return None
         return np.stack([one.index.numpy()[cells, 0] for one, cells in zip(origins, known, strict=True)])

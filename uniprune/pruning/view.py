@@ -192,7 +192,8 @@ class View:
         num_layers: decoder layers in all.
         initial: tokens of the view before any pruning.
         vision: vision-tower quantities on demand.
-        cells: [N] index of each token in the concatenated grids (`arange(N)` until something was pruned).
+        cells: [N] index of each token's place in the concatenated grids (`arange(N)` until something was pruned). After
+            `order=release` it may come from another one; `vision`, `tiles` and `embedded` are always its own.
         prompt: [M, D] input embeddings of the question, encoded by itself (in the prompt, if it was given by its
             positions only; else of all non-special text after the first image).
         text: [T, D] hidden states entering layer K of every text token of the prompt.
