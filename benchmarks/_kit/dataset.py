@@ -22,6 +22,7 @@ from uniprune.modeling.messages import Part, RawQuestion
 from . import images
 from .boot import Kit, boot, session
 from .clusters import clusters, shared
+from .evaluators import literals_only
 from .headline import headline
 from .in_memory import in_memory
 from .items import TABLES, Evaluation
@@ -205,6 +206,7 @@ class KitDataset:
             wording=_wording(items),
             group=self._indices[group[0]] if len(group) > 1 else "",
             videos=int(self.task.video is not None),
+            answer="" if "answer" not in row or pd.isna(row["answer"]) else str(row["answer"]),
         )
 
     def _load(self, position: int) -> list[Part]:
@@ -233,7 +235,8 @@ class KitDataset:
 
     def _message(self, position: int) -> Any:
         """Return the kit's message for a row: parts of `type` "text", "image" or "video" with a `value`."""
-        return self._data.build_prompt(position)
+        with literals_only():
+            return self._data.build_prompt(position)
 
     def _shown(self, value: str) -> Part:
         """Return the part of a message that shows an image or a video."""

@@ -176,7 +176,7 @@ def test_a_half_precision_model_has_the_tower_of_the_checkpoint(folder: str) -> 
 
 
 def test_without_a_checkpoint_the_remedy_is_named() -> None:
-    with pytest.raises(UnsupportedError, match=r"CLIP model that the tower is from \(text_checkpoint=FOLDER\)"):
+    with pytest.raises(UnsupportedError, match=r"the CLIP model that the tower is from \(text_checkpoint=FOLDER\)"):
         kept(TRIM(ratio=0.5), "is there a circle ?")
     with pytest.raises(UserError, match="text_checkpoint is read with text=tower only, not with text=llm"):
         TRIM(text="llm", text_checkpoint="somewhere")

@@ -77,6 +77,7 @@ def on_stand_ins(name: str, records: list[RunRecord]) -> list[Compared]:
     return compare([read_stand_ins().line(line) for line in read_table(name).lines], StoredRuns(records))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", TRANSCRIBED)
 def test_every_table_is_printed_beside_ours(name: str, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--paper", name, "--mini", "--output", str(output), "--csv", str(output / "c.csv")]) == 0

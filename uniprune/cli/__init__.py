@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from types import ModuleType
 
 COMMANDS = (
-    *("run", "sweep", "list", "download", "leaderboard", "compare", "analyse"),
+    *("run", "sweep", "list", "download", "show", "leaderboard", "report", "compare", "merge", "export", "analyse"),
     *("check", "cards", "calibrate", "bench", "tune"),
+    *("status", "doctor", "completion"),
 )
-"""In the order of the help text: evaluation, then methods, then speed and fine-tuning."""
+"""In the order of the help text: evaluation, then methods, then speed and fine-tuning, then the installation."""
 
 
 def discover(names: Sequence[str] = COMMANDS) -> dict[str, ModuleType]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from uniprune.cli.backend_options import backend_arguments, chosen_backend
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
@@ -42,6 +43,7 @@ class Defaults(BaseModel):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
+    parser.set_defaults(resumes=True)
     what = parser.add_argument_group("what to run")
     what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
     what.add_argument(
@@ -108,6 +110,7 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="prefill and prune images once for all questions about them, where rows begin alike; no times are stored",
     )
+    backend_arguments(parser)
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
@@ -122,6 +125,11 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: see configs/models.yaml)",
     )
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    files.add_argument(
+        "--keep-selections",
+        action="store_true",
+        help="store with every answer which tokens were kept, and where they are in the picture, for `show --stored`",
+    )
     files.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
@@ -191,12 +199,14 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         workers=options.workers,
         share_vision=options.share_vision,
         share_prefix=options.share_prefix,
+        keep_selections=options.keep_selections,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
         sampling=FrameSampling.of(options.frames, options.fps),
         images=options.images,
         judge=options.judge,
         judge_model=options.judge_model,
+        backend=chosen_backend(options),
     )
 
 
@@ -207,9 +217,10 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
-    from uniprune.cli.terminal_table import show
+    from uniprune.cli.terminal_table import USUAL, show
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
+    from uniprune.results.selection import Selection
 
     mine = {item.identity for item in items}
     doubts: list[str] = []
@@ -219,7 +230,7 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
             say(doubt)
         return
     board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
-    show(board.only(mine))
+    show(Selection().table(board.only(mine), [*USUAL, *board.benchmarks]))
     path = store.root / "leaderboard.csv"
     write(path, board.csv())
     say(f"leaderboard of all runs: {path}")

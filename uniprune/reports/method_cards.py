@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.fields import Bound, field_types
+from uniprune.pruning.serving import servable
 from uniprune.registry import METHODS, Entry, PublishedName
 from uniprune.utils.paths import ROOT
 
@@ -96,9 +97,10 @@ def card(entry: Entry) -> str:
         "Released code": link_to_repository(entry.metadata.get("code", "")),
         "Its licence": licence(entry.metadata),
         "Source": f"[{_source(method)}](../{_source(method)})",
-        "Acts": _where(method),
-        "Tokens": _count(method),
+        "Acts": describe_place(method),
+        "Tokens": describe_count(method),
         "Needs beside the tokens": ", ".join(needs(method)) or "nothing",
+        "[Can be served](serving.md)": served(method),
         "What its release does and its paper does not mention": f"[{found}](releases.md)" * bool(found),
     }
     listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
@@ -132,6 +134,20 @@ def needs(method: type[Pruner]) -> list[str]:
         *["vision tower"] * tower,
         *["question"] * method.__new__(method).prompt_aware,  # needs no fields
     ]
+
+
+def served(method: type[Pruner]) -> str:
+    """Return whether a serving engine can run a method, with the default of its fields, and why, or what it needs."""
+    if any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(method) if f.init):
+        return "depends on its fields"
+    return str(servable(method().with_ratio(RATIO), DEPTH))
+
+
+def served_as(one: PublishedName) -> str:
+    """Return the same for what a published name means."""
+    if "+" in one.means:
+        return "no: of several methods the later ones prune inside the language model"
+    return served(METHODS.get(one.means))
 
 
 def description(method: type) -> str:
@@ -172,7 +188,7 @@ def _parameters(method: type) -> list[Parameter]:
     ]
 
 
-def _where(method: type[Pruner]) -> str:
+def describe_place(method: type[Pruner]) -> str:
     """Describe where a method acts, with the layers of an example."""
     layers = [stage.layer for stage in _stages(method)]
     if layers in ([], [0]):
@@ -182,7 +198,8 @@ def _where(method: type[Pruner]) -> str:
     return f"{ACTS[method.kind]}, at ratio 1/3 before {named} of {DEPTH}"
 
 
-def _count(method: type[Pruner]) -> str:
+def describe_count(method: type[Pruner]) -> str:
+    """Describe how many tokens a method keeps."""
     if method.kind == "input":
         return "as many as the sizes of images allow, at most the ratio's where one is small enough"
     stages = _stages(method)
