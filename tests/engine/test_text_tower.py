@@ -60,7 +60,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> CLIPModel:
 
 @pytest.fixture(scope="module")
 def folder(clip: CLIPModel, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where it is saved, with its tokenizer."""
+    """Folder in which it is saved, with its tokenizer."""
     path = tmp_path_factory.mktemp("clip")
     clip.save_pretrained(path)
     tokenizer().save_pretrained(path)

@@ -19,6 +19,7 @@ from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.placement import place, placed
+from uniprune.pruning.text_checkpoint import text_checkpoint
 from uniprune.utils.process_state import SETTINGS
 
 BIASED = ("eager", "sdpa")
@@ -81,12 +82,6 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> tuple[Stage, ...]:
 def in_tower(stages: Iterable[Stage]) -> Stage | None:
     """Return the stage inside the vision tower, if there is one that can drop something."""
     return next((stage for stage in stages if stage.block is not None and not stage.keeps_all), None)
-
-
-def text_checkpoint(pruner: Pruner) -> str | None:
-    """Return the folder of the CLIP model whose text tower a method reads, from its field of this name."""
-    folder: str | None = getattr(pruner, "text_checkpoint", None)
-    return folder
 
 
 def _check_tower(adapter: ModelAdapter, pruner: Pruner, stages: Sequence[Stage]) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniprune.engine.checks import text_checkpoint
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.stage_groups import StageGroups
@@ -20,6 +19,7 @@ from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.origins import Origins
+from uniprune.pruning.text_checkpoint import text_checkpoint
 from uniprune.pruning.view import TextTower, TowerLayer
 from uniprune.pruning.view_batch import BatchVision
 

@@ -12,10 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from uniprune.engine.checks import text_checkpoint
 from uniprune.errors import UserError, unknown
-from uniprune.evaluation.code_hash import code_hash
-from uniprune.modeling.checkpoints import fingerprint
+from uniprune.evaluation.code_hash import code_hash, identity_fields
 from uniprune.pruning.base import Compose, Pruner
 from uniprune.pruning.budget import check_ratio
 from uniprune.pruning.fields import field_types
@@ -194,18 +192,11 @@ class MethodSpec:
             name=self._spelled_out[0],
             kind=resolved.kind,
             passed=plain(passed),
-            resolved=[plain(_resolved(part)) for part in parts],
+            resolved=[plain(identity_fields(part)) for part in parts],
             stages=[(stage.layer, stage.ratio) for stage in placed(scheduled, attends)],
             moved=moves(scheduled, attends),
             code=code_hash(type(part) for part in parts),
         )
-
-
-def _resolved(part: Pruner) -> dict[str, Any]:
-    """Return the fields of a part; of a checkpoint that it reads the content counts, not the folder."""
-    fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-    folder = text_checkpoint(part)
-    return fields if folder is None else fields | {"text_checkpoint": fingerprint(Path(folder).expanduser())}
 
 
 def _parts(name: str) -> list[str]:
