@@ -159,7 +159,7 @@ def _row(group: SeedGroup, comparison: RunComparison, covered: set[str]) -> dict
         "model": group.runs[0].model.name,
         "method": setup.method.name,
         "ratio": setup.ratio,
-        "layer": _layers([layer for layer, _ in setup.method.stages]),
+        "layer": _layers(list(dict.fromkeys(layer for layer, _ in setup.method.stages))),
         "protocol": None if setup.method.kind == "none" else setup.protocol,
         "question": setup.question,
         "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
