@@ -53,7 +53,7 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.results.left_out import left_out_notes
 
     doubts: list[str] = []
-    records = list(Store(options.output).records(doubts.append))
+    records = Store(options.output).read_all(doubts.append)
     for doubt in doubts:
         say(doubt)
     if options.power is not None:

@@ -71,7 +71,7 @@ def _printed(options: argparse.Namespace) -> int:
         show_sources(literature)
         if options.csv is options.html is None:
             return 0
-    found = answer(Question(**filters), list(Store(options.output).records(say)), literature)
+    found = answer(Question(**filters), Store(options.output).read_all(say), literature)
     if chosen:
         show_answer(found)
     for path, content in ((options.csv, found.csv), (options.html, lambda: page(found))):

@@ -33,7 +33,7 @@ def act(options: argparse.Namespace) -> int:
 
     store = Store(options.output)
     doubts: list[str] = []
-    records = list(store.records(doubts.append))
+    records = store.read_all(doubts.append)
     if not records:
         for doubt in doubts:
             say(doubt)

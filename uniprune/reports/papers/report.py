@@ -78,7 +78,7 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
 
 def _stored_runs(output: Path) -> StoredRuns:
     """Read all stored runs; print which files are left out or in doubt."""
-    return StoredRuns(Store(output).records(say))
+    return StoredRuns(Store(output).read_all(say))
 
 
 def _table(name: str, mini: bool) -> PaperTable:
