@@ -225,7 +225,7 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
 
     mine = {item.identity for item in items}
     doubts: list[str] = []
-    records = list(store.records(doubts.append))
+    records = store.read_all(doubts.append)
     if not any(record.identity in mine for record in records):
         for doubt in doubts:
             say(doubt)
