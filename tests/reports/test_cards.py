@@ -16,12 +16,14 @@ from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Share
 from uniprune.registry import METHODS
 from uniprune.reports.method_cards import (
+    card,
     cards,
     description,
     embedded,
     meanings,
     needs,
     parameters,
+    served,
     shared_parameters,
 )
 
@@ -68,6 +70,22 @@ def test_needs_follow_from_what_a_method_declares() -> None:
         "mustdrop": ["LLM attention", "vision tower", "question"],
         "cdpruner": ["question"],
     }
+
+
+def test_cards_say_whether_a_method_can_be_served() -> None:
+    assert "* [Can be served](serving.md): yes\n" in card(METHODS.entry("divprune"))
+    assert "* [Can be served](serving.md): no: it prunes before decoder layer 2" in card(METHODS.entry("fastv"))
+    assert served(METHODS.get("visionzip")) == "yes: with quantities of the vision tower"
+
+
+def test_a_method_with_required_fields_is_described_without_them() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Needy(PreLLM):
+        """Needs a field."""
+
+        width: int
+
+    assert served(Needy) == "depends on its fields"
 
 
 def test_listings_show_deviations_to_machines_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.helpers.programs import Program, places
 from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import training_set
-from uniprune.tuning.trainer import units
+from uniprune.tuning.pruning import units
 
 pytestmark = pytest.mark.end_to_end
 

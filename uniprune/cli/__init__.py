@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 COMMANDS = (
-    *("run", "sweep", "list", "download", "leaderboard", "report", "compare", "merge", "analyse"),
+    *("run", "sweep", "list", "download", "show", "leaderboard", "report", "compare", "merge", "analyse"),
     *("check", "cards", "calibrate", "bench", "tune"),
 )
 """In the order of the help text: evaluation, then methods, then speed and fine-tuning."""

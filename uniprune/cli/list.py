@@ -17,14 +17,14 @@ from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters
+from uniprune.reports.method_cards import needs, parameters, served
 from uniprune.utils.console import say
 from uniprune.utils.json_text import to_json
 from uniprune.utils.terminal import Column, say_wrapped, show_table
 
 HELP = "list registered methods, models, benchmarks and strategies"
 SHOWN = {
-    "methods": ("method", "kind", "layer", "idea"),
+    "methods": ("method", "kind", "layer", "servable", "idea"),
     "models": ("model", "source", "suite", "prompts", "images"),
     "benchmarks": ("benchmark", "suite", "ability", "rows", "state", "size"),
     "strategies": ("strategy", "of", "paper", "idea"),
@@ -62,7 +62,7 @@ def act(options: argparse.Namespace) -> int:
     else:
         names = SHOWN[options.what]
         heads = [Column(name, right=name in NUMBERS, prose=name in PROSE) for name in names]
-        show_table(heads, [[CITATION.sub("", _shown(name, row)) for name in names] for row in rows])
+        show_table(heads, [[_in_table(name, row) for name in names] for row in rows])
         say(f"{len(rows)} {options.what}; --long, or a name, shows everything known, --json for programs")
     return 0
 
@@ -92,6 +92,12 @@ def _shown(key: str, row: Mapping[str, Any]) -> str:
     return _cell(value)
 
 
+def _in_table(key: str, row: Mapping[str, Any]) -> str:
+    """Return the same for a table, which has room for a yes or no, but not for the reason."""
+    text = CITATION.sub("", _shown(key, row))
+    return text.partition(":")[0] if key == "servable" else text
+
+
 def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
     """List methods: where they act, what they need, paper and fields."""
     rows = []
@@ -107,6 +113,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "kind": method.kind,
                 "layer": method.layer,
                 "needs": needs(method),
+                "servable": served(method),
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
                 "fields": {field.name: field.default for field in parameters(method)},
@@ -121,6 +128,7 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "kind": "published",
                 "layer": None,
                 "needs": [],
+                "servable": "",
                 "paper": published.metadata.get("paper", ""),
                 "idea": f"{published.means}: {published.summary}",
                 "fields": dict(published.settings),

@@ -126,6 +126,11 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     files.add_argument(
+        "--keep-selections",
+        action="store_true",
+        help="store with every answer which tokens were kept, and where they are in the picture, for `show --stored`",
+    )
+    files.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
     files.add_argument("--judge", help="'rule', or the URL of an OpenAI-compatible endpoint (mini suite: rule)")
@@ -194,6 +199,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         workers=options.workers,
         share_vision=options.share_vision,
         share_prefix=options.share_prefix,
+        keep_selections=options.keep_selections,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
         sampling=FrameSampling.of(options.frames, options.fps),

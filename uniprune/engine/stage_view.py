@@ -89,6 +89,11 @@ class StageView(View):
         return self._prompt.info.id
 
     @property
+    def offset(self) -> int:
+        """Number of the prompt's visual tokens, before any pruning, in groups before this one."""
+        return sum(len(group.ranks) for group in self._prompt.groups[: self._group.ordinal])
+
+    @property
     def asks(self) -> bool:
         """Return whether there is a question, without reading its embeddings."""
         return self.given is not None or len(self.asked) > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from math import prod
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.stage_groups import StageGroups
+from uniprune.engine.tower_quantities import TowerQuantities
 from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
@@ -24,7 +25,7 @@ from uniprune.pruning.view_batch import BatchVision
 T = TypeVar("T")
 
 
-class ViewVision:
+class ViewVision(TowerQuantities):
     """`view.vision`: the quantities of the tower's work at the tokens of one view.
 
     Args:
@@ -34,79 +35,6 @@ class ViewVision:
 
     def __init__(self, groups: StageGroups, number: int) -> None:
         self._groups, self._number = groups, number
-
-    @property
-    def patches(self) -> int:
-        """Vision patches per token."""
-        grid = self._call.grids[self._place[0][0]]
-        return self._call.adapter.patches(grid) // prod(grid)
-
-    @property
-    def has_cls(self) -> bool:
-        """Return whether the tower has a CLS token."""
-        return self._call.adapter.has_cls
-
-    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
-        """Return [N] CLS attention (mean over heads, or one joint head); received attention without a CLS token."""
-        if not self.has_cls:
-            return self.received(layer)
-        return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
-
-    def received(self, layer: TowerLayer = None) -> Tensor:
-        """Return [N] attention each token receives, mean over heads and queries."""
-        return self._tokens("received", layer)[:, 0]
-
-    def from_others(self, layer: TowerLayer = None) -> Tensor:
-        """Return [N] attention each token receives from other patches, mean over heads and these."""
-        return self._tokens("from_others", layer)[:, 0]
-
-    def exchanged(self, layer: int | None = None) -> Tensor:
-        """Return [2, N] mean attention each token emits to and receives from patches, mean over heads."""
-        return self._tokens("exchanged", layer).T
-
-    def cls(self, layer: int | None = None) -> Tensor:
-        """Return [heads, N] attention of the CLS query.
-
-        Raises:
-            UnsupportedError: the tower has no CLS token.
-        """
-        return self._tokens("cls", layer).T
-
-    def cls_tokens(self, layer: int | None = None) -> Tensor:
-        """Return [images, C] CLS states leaving the layer.
-
-        Raises:
-            UnsupportedError: the tower has no CLS token, or it cannot be projected.
-        """
-        if self.patches > 1:
-            raise UnsupportedError(
-                f"the projector of {type(self._call.adapter).__name__} takes {self.patches} patches at a time, so a "
-                "single CLS token cannot be projected; leave it out"
-            )
-        return self._call.cls_tokens(layer)[self._place[0]].to(self._device)
-
-    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
-        """Return [N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
-        return self._tokens("head_mean_keys" if head_mean else "keys", layer)
-
-    def hidden(self, layer: int | None = None) -> Tensor:
-        """Return [N, C] hidden states entering the layer."""
-        return self._tokens("hidden", layer)
-
-    def features(self) -> Tensor:
-        """Return [N, C] inputs of the projector, the patches of a token side by side."""
-        return self._of_view(self._call.features())
-
-    def text_tower(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        raise UnsupportedError(
-            f"checkpoints of {type(self._call.adapter).__name__} carry no text tower that belongs to their vision "
-            "tower; compare with the language model's embeddings of the question (text=llm), or use another method"
-        )
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D] LLM tokens of features [k, C].
@@ -122,15 +50,16 @@ class ViewVision:
         return _known(self._groups.arriving.vision)
 
     @property
+    def _images(self) -> list[int]:
+        return self._place[0]
+
+    @property
     def _origins(self) -> Origins | None:
         return self._groups.members[self._number][1].origins
 
     @property
     def _device(self) -> torch.device:
         return self._groups.arriving.device
-
-    def _tokens(self, name: str, layer: TowerLayer) -> Tensor:
-        return self._of_view(self._call.quantity(name, layer))
 
     def _of_view(self, values: list[Tensor]) -> Tensor:
         """Return [N, C] at the tokens of the view."""

@@ -83,7 +83,8 @@ class Transformers:
     ) -> AbstractContextManager[Predictor]:
         """Return a runner."""
         settings = (options.batch_size, average, options.workers, shared, options.image_decoding)
-        return Runner(model, pruner, *settings, options.question, options.sampling, options.share_prefix)
+        more = (options.question, options.sampling, options.share_prefix, options.keep_selections)
+        return Runner(model, pruner, *settings, *more)
 
     def environment(self, setup: Setup) -> Environment:
         """Return this process's."""

@@ -186,6 +186,7 @@ class Sweep:
             image_decoding=self.settings.image_decoding,
             sampling=self.settings.sampling,
             share_prefix=self.settings.share_prefix,
+            keep_selections=self.settings.keep_selections,
         )
 
     def _entry(self, name: str, like: str | None) -> ModelEntry:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.fields import Bound, field_types
+from uniprune.pruning.serving import servable
 from uniprune.registry import METHODS, Entry, PublishedName
 from uniprune.utils.paths import ROOT
 
@@ -93,6 +94,7 @@ def card(entry: Entry) -> str:
         "Acts": describe_place(method),
         "Tokens": describe_count(method),
         "Needs beside the tokens": ", ".join(needs(method)) or "nothing",
+        "[Can be served](serving.md)": served(method),
         "What its release does and its paper does not mention": f"[{found}](releases.md)" * bool(found),
     }
     listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
@@ -125,6 +127,13 @@ def needs(method: type[Pruner]) -> list[str]:
         *["vision tower"] * tower,
         *["question"] * method.__new__(method).prompt_aware,  # needs no fields
     ]
+
+
+def served(method: type[Pruner]) -> str:
+    """Return whether a serving engine can run a method, with the default of its fields, and why, or what it needs."""
+    if any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(method) if f.init):
+        return "depends on its fields"
+    return str(servable(method().with_ratio(RATIO), DEPTH))
 
 
 def description(method: type) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,16 @@ from transformers import Trainer, TrainerCallback
 from uniprune.errors import UserError
 from uniprune.tuning.instruction_data import Sample
 from uniprune.tuning.packing import pack, row_loss
-from uniprune.tuning.pruning import Candidate, Pair, PrunedBatch, choose_samples, choose_tokens, plane_axes, stored_axes
+from uniprune.tuning.pruning import (
+    Candidate,
+    Pair,
+    PrunedBatch,
+    choose_samples,
+    choose_tokens,
+    plane_axes,
+    stored_axes,
+    units,
+)
 from uniprune.tuning.scoring import Scorer, Scores
 from uniprune.tuning.step_log import BatchLine, ProbeLine, StepLine, StepLog
 from uniprune.tuning.step_timer import StepTimer
@@ -74,21 +83,6 @@ class Plan:
 def collate(places: Sequence[int]) -> dict[str, Tensor]:
     """Collate places in the data into a batch."""
     return {"place": torch.tensor(places)}
-
-
-def units(count: int, batch: int, world: int, *, joined: bool) -> Iterator[range]:
-    """Yield what is pruned together of `count` gathered places, those of one process after those of another.
-
-    Args:
-        count: as many of every process.
-        batch: samples of a process that are pruned together.
-        world: number of processes.
-        joined: True if those of all processes are one batch.
-    """
-    parts, size = (1, batch * world) if joined else (world, batch)
-    each = count // parts
-    for first in range(0, count, each):
-        yield from (range(start, min(start + size, first + each)) for start in range(first, first + each, size))
 
 
 class PruningTrainer(Trainer):  # type: ignore[misc]  # transformers is not followed, so its classes are Any
