@@ -18,18 +18,21 @@ const accuracyOf = (row, name) => {
 function linesOf(list, x, y) {
   const parts = ["model", "layer", "protocol", "question", "settings", ...(TIMES.includes(x) ? ["batch", "device"] : [])];
   const methods = unique(rows.map(row => textOf(row, "method"))).sort(byName), models = unique(rows.map(row => textOf(row, "model"))).sort(byName);
-  const varying = parts.filter(part => unique(list.filter(row => !row.whole).map(row => textOf(row, part))).length > 1);
-  const found = new Map();
+  const found = new Map(), values = new Map(), kind = row => `${textOf(row, "method")}|${textOf(row, "model")}`;
+  for (const row of list) { // what a method was run with, to name only that in which its lines differ
+    if (!values.has(kind(row))) values.set(kind(row), parts.map(() => new Set()));
+    parts.forEach((part, i) => values.get(kind(row))[i].add(textOf(row, part)));
+  }
   for (const row of list) {
     const cost = costOf(row, x), cell = accuracyOf(row, y), method = textOf(row, "method");
     if (cost === null || !cell) continue;
     const key = [method, ...parts.map(part => textOf(row, part))].join("|");
     if (!found.has(key)) {
-      const differing = varying.filter(part => part === "model" || unique(list.filter(other => textOf(other, "method") === method
-        && textOf(other, "model") === textOf(row, "model")).map(other => textOf(other, part))).length > 1);
-      const more = differing.map(part => (part === "layer" ? `layer ${textOf(row, part)}` : textOf(row, part)));
+      const differing = parts.filter((part, i) => (part === "model" ? models.length > 1 : values.get(kind(row))[i].size > 1));
+      const more = differing.map(part => (part === "layer" ? `layer ${textOf(row, part)}`
+        : part === "settings" ? ownWords(textOf(row, part), values.get(kind(row))[parts.indexOf(part)]) : textOf(row, part))).filter(Boolean);
       found.set(key, { key, method, model: textOf(row, "model"), whole: row.whole, points: [],
-        name: [row.whole ? "un-pruned" : method, ...(row.whole && models.length > 1 ? [textOf(row, "model")] : row.whole ? [] : more)].join(" · "),
+        name: [row.whole ? "un-pruned" : method, ...more].join(" · "),
         ...markOf(method, methods), dash: DASHES[models.indexOf(textOf(row, "model")) % DASHES.length] });
     }
     found.get(key).points.push({ row, x: cost, y: cell[1], low: cell[2] ?? null, high: cell[3] ?? null });
@@ -42,6 +45,9 @@ function linesOf(list, x, y) {
   });
   return lines;
 }
+
+/* words of a text that some other one lacks */
+const ownWords = (text, all) => text.split(" ").filter(word => [...all].some(other => !other.split(" ").includes(word))).join(" ");
 
 function traceOf(line, x, y, bars) {
   const points = line.points;

@@ -53,17 +53,22 @@ function meanOf(row, get) {
   return weight ? sum.map(value => value / weight) : null;
 }
 
+const ledger = { hidden: new Set(), key: "" };
+
 function drawMethodPlots(list) {
   const members = list.filter(row => textOf(row, "model") === $("method-model").value);
-  const name = row => (row.whole ? "un-pruned" : [`ratio ${textOf(row, "ratio")}`, `layer ${textOf(row, "layer")}`, textOf(row, "settings").split(" ").filter(word => word.includes("=")).join(" ")].filter(Boolean).join(" · "));
+  const settings = new Set(members.filter(row => !row.whole).map(row => textOf(row, "settings")));
+  const name = row => (row.whole ? "un-pruned" : [`ratio ${textOf(row, "ratio")}`, `layer ${textOf(row, "layer")}`, ownWords(textOf(row, "settings"), settings)].filter(Boolean).join(" · "));
   const lines = members.map((row, i) => ({ row, key: String(i), name: name(row), ...(row.whole ? { colour: colour("--text"), symbol: "star", dash: "dash" } : markOf(String(i), members.map((_, k) => String(k)))) }));
   const counted = lines.map(line => ({ ...line, values: meanOf(line.row, entry => entry.ledger?.layers) })).filter(line => line.values);
-  plot($("ledger"), counted.map(line => {
+  const key = location.hash + $("method-model").value;
+  if (ledger.key !== key) Object.assign(ledger, { key, hidden: new Set() });
+  plot($("ledger"), counted.filter(line => !ledger.hidden.has(line.key)).map(line => {
     const texts = line.values.map((tokens, layer) => `${line.name} · layer ${layer} · ${short(tokens)} visual tokens`);
     return { type: "scatter", mode: "lines+markers", x: line.values.map((_, layer) => layer), y: line.values, line: { color: line.colour, shape: "hv", dash: line.dash }, marker: { color: line.colour, symbol: line.symbol, size: 6 },
       customdata: texts.map(text => ({ text, href: runLink(line.row.runs) })), hovertemplate: texts.map(text => plotText(text).replaceAll(" · ", "<br>") + "<extra></extra>") };
   }), { xaxis: axis("decoder layer", { dtick: counted[0]?.values.length > 16 ? undefined : 1 }), yaxis: axis("visual tokens entering", { rangemode: "tozero" }), label: "visual tokens per layer" }, () => drawMethodPlots(list), $("ledger-point"));
-  legend($("ledger-legend"), counted, new Set(), () => drawMethodPlots(list));
+  legend($("ledger-legend"), counted, ledger.hidden, () => drawMethodPlots(list));
   const timed = lines.map(line => ({ ...line, values: meanOf(line.row, entry => entry.timing && SPANS.map(span => entry.timing.spans[span][0])) })).filter(line => line.values).reverse();
   const label = line => `${line.name} · batch ${textOf(line.row, "batch")}`;
   plot($("spans"), timed.length ? SPANS.map((span, i) => {

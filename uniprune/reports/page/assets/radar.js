@@ -34,7 +34,7 @@ function drawRadar() {
       line: { color: line.colour, dash: line.dash, width: 1.8 }, marker: { color: line.colour, symbol: line.symbol, size: 7 },
       customdata: texts.map(text => ({ text, href: runLink(line.row.runs) })), hovertemplate: texts.map(text => plotText(text).replaceAll(" · ", "<br>") + "<extra></extra>") };
   });
-  plot($("radar"), traces, { label: `${unit} per ability`, margin: { l: 40, r: 40, t: 30, b: 30 }, polar: { bgcolor: "transparent", angularaxis: { gridcolor: colour("--line"), linecolor: colour("--line") },
+  plot($("radar"), traces, { label: `${unit} per ability`, margin: { l: 84, r: 84, t: 30, b: 30 }, polar: { bgcolor: "transparent", angularaxis: { gridcolor: colour("--line"), linecolor: colour("--line") },
     radialaxis: { rangemode: "tozero", gridcolor: colour("--line"), linecolor: colour("--line"), angle: 90, tickangle: 90 } } }, drawRadar, $("radar-point"));
   legend($("radar-legend"), lines, radar.hidden, drawRadar);
   $("radar-note").textContent = [names.length < 3 ? `A radar takes three abilities; these runs have ${names.join(", ") || "none"}.` : "",
