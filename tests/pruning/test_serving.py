@@ -1,4 +1,4 @@
-"""Which methods a serving engine can run, by what their classes declare."""
+"""A serving engine can run a method or not, by what its class declares."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.helpers.serving import RATIO, Asked, InVllm, method, questions
 pytest.importorskip("vllm", reason="make serving")
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
 
-SMALL = {"max_num_batched_tokens": 20, "block_size": 16, "num_gpu_blocks_override": 14}
+SMALL = {"max_model_len": 192, "max_num_batched_tokens": 20, "block_size": 16, "num_gpu_blocks_override": 14}
 """Images are cut in two, and eight prompts with their answers do not fit the KV cache."""
 DIVPRUNE = {"method": "divprune", "ratio": RATIO, "positions": "original"}
 

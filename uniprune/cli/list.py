@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters, served
+from uniprune.reports.method_cards import needs, parameters, served, served_as
 from uniprune.utils.console import say
 from uniprune.utils.json_text import to_json
+from uniprune.utils.paths import PACKAGE, ROOT
+from uniprune.utils.remembered import remembered
 from uniprune.utils.terminal import Column, say_wrapped, show_table
 
 HELP = "list registered methods, models, benchmarks and strategies"
@@ -40,6 +42,7 @@ CITATION = re.compile(r"\s*\([^()]*\b(?:20\d\d|arXiv)\b[^()]*\)")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `list`."""
+    parser.set_defaults(imports_torch=False)
     parser.add_argument("what", choices=tuple(LISTINGS))
     parser.add_argument("pattern", nargs="?", default="*", help="only matching names, e.g. 'random*'")
     parser.add_argument(
@@ -100,13 +103,36 @@ def _in_table(key: str, row: Mapping[str, Any]) -> str:
 
 def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
     """List methods: where they act, what they need, paper and fields."""
-    rows = []
-    for name in METHODS.names(options.pattern):
+    rows = _kept("methods", _every_method, options)
+    # Cards have no room for sentences.
+    hidden = () if options.json else ("code", "deviations", "releases")
+    return [
+        {key: value for key, value in row.items() if key not in hidden}
+        for row in rows
+        if fnmatch(row["method"], options.pattern)
+    ]
+
+
+def _kept(kind: str, make: Callable[[], list[Any]], options: argparse.Namespace) -> list[Any]:
+    """Return the entries of a kind without importing them again; those of plugins are never kept."""
+    if options.plugin:
+        return make()
+    packages = [ROOT / "methods", ROOT / "models", PACKAGE / "pruning", PACKAGE / "modeling", PACKAGE / "reports"]
+    rows: list[Any] = remembered(kind, [*packages, PACKAGE / "cli"], make)
+    return rows
+
+
+def _every_method() -> list[dict[str, Any]]:
+    """List all methods."""
+    from uniprune.utils.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    rows: list[dict[str, Any]] = []
+    for name in METHODS.names():
         entry = METHODS.entry(name)
         method: type[Pruner] = entry.target
-        # The text table has no room for sentences, and fields that every method has would hide a method's own.
-        keys = ("code", "deviations", "releases") if options.json else ()
-        details = {key: entry.metadata.get(key, "") for key in keys}
+        # Fields that every method has would hide a method's own.
+        details = {key: entry.metadata.get(key, "") for key in ("code", "deviations", "releases")}
         rows.append(
             {
                 "method": name,
@@ -120,15 +146,15 @@ def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
                 **details,
             }
         )
-    for name, published in METHODS.published(options.pattern).items():
-        details = {key: published.metadata.get(key, "") for key in ("code", "deviations")} if options.json else {}
+    for name, published in METHODS.published().items():
+        details = {key: published.metadata.get(key, "") for key in ("code", "deviations")}
         rows.append(
             {
                 "method": name,
                 "kind": "published",
                 "layer": None,
                 "needs": [],
-                "servable": "",
+                "servable": served_as(published),
                 "paper": published.metadata.get("paper", ""),
                 "idea": f"{published.means}: {published.summary}",
                 "fields": dict(published.settings),
@@ -147,7 +173,9 @@ def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
         | ({"image settings": _image_settings(e)} if options.json else {})
         for e in named
     ]
-    for name in MODELS.names(options.pattern):
+    for name, idea in _kept("families", _every_family, options):
+        if not fnmatch(name, options.pattern):
+            continue
         rows.append(
             {
                 "model": f"family {name}",
@@ -155,11 +183,19 @@ def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "suite": "",
                 "prompts": "",
                 "images": "",
-                "idea": MODELS.entry(name).summary,
+                "idea": idea,
                 **({"image settings": {}} if options.json else {}),
             }
         )
     return rows
+
+
+def _every_family() -> list[tuple[str, str]]:
+    """List all families with their ideas."""
+    from uniprune.utils.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    return [(name, MODELS.entry(name).summary) for name in MODELS.names()]
 
 
 def _image_settings(entry: ModelEntry) -> dict[str, Any]:

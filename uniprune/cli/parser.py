@@ -55,9 +55,20 @@ def build_parser(commands: Mapping[str, ModuleType]) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"uniprune {__version__}")
-    named = parser.add_subparsers(dest="command", required=True)
+    _add_commands(parser, commands, shared)
+    return parser
+
+
+def subparsers(commands: Mapping[str, ModuleType]) -> dict[str, Parser]:
+    """Return the parser of each command."""
+    return _add_commands(Parser(prog=PROGRAM), commands, Parser(add_help=False))
+
+
+def _add_commands(parser: Parser, commands: Mapping[str, ModuleType], shared: Parser) -> dict[str, Parser]:
+    """Add commands, which have the options of `shared`, and return their parsers."""
+    named, found = parser.add_subparsers(dest="command", required=True), {}
     for name, command in commands.items():
-        subparser = named.add_parser(
+        subparser = found[name] = named.add_parser(
             name,
             parents=[shared],
             help=command.HELP,
@@ -69,7 +80,7 @@ def build_parser(commands: Mapping[str, ModuleType]) -> Parser:
         # Commands that only read spare the import of torch; those that store as they go can be continued.
         subparser.set_defaults(imports_torch=True, resumes=False, parser=subparser)
         command.arguments(subparser)
-    return parser
+    return found
 
 
 def parse(commands: Mapping[str, ModuleType], words: Sequence[str]) -> argparse.Namespace:

@@ -217,9 +217,11 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
-    from uniprune.cli.terminal_table import show
+    from uniprune.cli.terminal_table import USUAL, show
+    from uniprune.results.backends import agreements
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
+    from uniprune.results.selection import Selection
 
     mine = {item.identity for item in items}
     doubts: list[str] = []
@@ -229,7 +231,9 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
             say(doubt)
         return
     board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
-    show(board.only(mine))
+    show(Selection().table(board.only(mine), [*USUAL, *board.benchmarks]))
+    for agreement in agreements(store, records, filter(None, mine)):
+        say(str(agreement))
     path = store.root / "leaderboard.csv"
     write(path, board.csv())
     say(f"leaderboard of all runs: {path}")

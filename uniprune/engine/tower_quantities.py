@@ -1,4 +1,4 @@
-"""What methods read of a vision tower, from the quantities of the tower's work on some images."""
+"""Quantities of a vision tower that methods read, for the images of one view, wherever the tower ran."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class DatasetRun:
         check_videos(loaded, dataset.name, requests, shares_features)
         self.requests = requests
         self._context = context_length(loaded.adapter.decoder.config)
-        self._beyond = False
+        self._beyond, self._before = False, 0
         self._whole = len(dataset) - len(dataset.faulty)
         self._blank = DatasetRecord(
             ability=dataset.ability,
@@ -118,6 +118,7 @@ class DatasetRun:
     def _evaluate(self, predictor: Predictor, stored: Predictions) -> None:
         """Evaluate this process's share of the rows without a stored prediction, batch by batch."""
         missing = [request for request in self.requests if request.index not in stored.answers]
+        self._before = len(self.requests) - len(missing)
         self.progress.advance(len(self.requests) - len(missing))
         mine, left = self.team.share(missing), len(missing)
         for batch in predictor.predictions(mine, self.dataset.fingerprint, self.dataset.name):
@@ -157,9 +158,16 @@ class DatasetRun:
         self.progress.say(
             f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {scored} rows"
             + f", {out} of {score.rows + out} rows left out ({self.dataset.name}.record.json names them)" * bool(out)
+            + self._stored_before()
         )
         for note in score_notes(self.record, self.dataset.name):
             self.progress.say(f"    {note}")
+
+    def _stored_before(self) -> str:
+        """Return how many rows were stored before this command, as the end of a line; nothing if none were."""
+        if self._before < len(self.requests):
+            return f"; {self._before} of {len(self.requests)} answers were stored" * bool(self._before)
+        return "; answers were stored"
 
     def _left_out(self, stored: Mapping[str, Prediction]) -> dict[str, str]:
         """Return the rows that could not be asked, then those scored together with them, with the reason."""

@@ -136,6 +136,13 @@ def served(method: type[Pruner]) -> str:
     return str(servable(method().with_ratio(RATIO), DEPTH))
 
 
+def served_as(one: PublishedName) -> str:
+    """Return the same for what a published name means."""
+    if "+" in one.means:
+        return "no: of several methods the later ones prune inside the language model"
+    return served(METHODS.get(one.means))
+
+
 def description(method: type) -> str:
     """Return a class docstring without its section "Args:", each paragraph in one line."""
     text = inspect.cleandoc(method.__doc__ or "").partition("\n\nArgs:\n")[0]

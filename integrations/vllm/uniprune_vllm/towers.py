@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniprune.engine.hooks import Hooks
 from uniprune.engine.tower_hooks import TowerHooks
@@ -85,10 +85,29 @@ class InternTower(InternVL):  # type: ignore[misc]
 
 
 class QwenTower(Qwen2_5_VL):  # type: ignore[misc]
-    """vLLM's tower of Qwen2.5-VL: states [S, 1, C], and one half of each rotary table, whose halves are alike."""
+    """vLLM's tower of Qwen2.5-VL: states [S, 1, C], and one half of each rotary table, whose halves are alike.
+
+    vLLM runs the forwards of blocks and merger, which it may compile, past their hooks. Each begins with a norm, which
+    is watched in its place: it receives the same states.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__(_as_transformers(model.config, visual=model.visual))
+        self.projector = self.vision.merger.ln_q
+
+    def vision_blocks(self) -> Sequence[nn.Module]:
+        """First norms of the blocks."""
+        return [block.norm1 for block in self.vision.blocks]
+
+    def vision_attention(self, block: Any) -> nn.Module:
+        """The attention after a block's first norm."""
+        attention: nn.Module = next(own.attn for own in self.vision.blocks if own.norm1 is block)
+        return attention
+
+    def project(self, features: Tensor) -> Tensor:
+        """The merger, of the patches of a token."""
+        tokens: Tensor = self.vision.merger.forward(features.reshape(-1, features.shape[-1] // self.merge**2))
+        return tokens
 
     def grids(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Grid]:
         """From a list of grids of patches."""

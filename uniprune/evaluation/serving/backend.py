@@ -23,10 +23,9 @@ from uniprune.evaluation.serving.client import LIMIT, RETRIES, Client, RefusedEr
 from uniprune.evaluation.serving.info import ENGINE, ServerInfo, read_info
 from uniprune.evaluation.serving.prompt_check import kept_tokens
 from uniprune.evaluation.workers import windows
-from uniprune.modeling.checkpoints import fetch
 from uniprune.modeling.context import context_length, rotary_positions
 from uniprune.modeling.greedy import Greedy
-from uniprune.modeling.loading import LoadedModel
+from uniprune.modeling.loading import LoadedModel, with_generation_config
 from uniprune.pruning.base import Pruner
 from uniprune.results.predictions import Prediction
 from uniprune.results.records import Environment, MethodRecord, ServingRecord, Setup
@@ -63,14 +62,11 @@ class Served:
 
     def load(self, outlined: LoadedModel) -> LoadedModel:
         """Read the checkpoint's generation settings, which name the ends of a sequence; weights stay unread."""
-        from transformers import GenerationConfig
+        return with_generation_config(outlined)
 
-        try:
-            config = fetch(GenerationConfig.from_pretrained, outlined.entry, outlined.source)
-        except OSError:  # it has none: its configuration names them
-            return outlined
-        outlined.model.generation_config = config
-        return outlined
+    def described(self, model: LoadedModel) -> str:
+        """Return the servers and their methods."""
+        return ", ".join(f"{server.label} at {server.address}" for server in self.servers)
 
     def setup(self, model: LoadedModel, method: MethodRecord) -> dict[str, Any]:
         """Return what the server says of itself.
@@ -183,6 +179,7 @@ class ServedPredictor:
         options = self._options
         return ChatEncoder(
             self._model.processor_for(benchmark),
+            any(stage.pruner.prompt_aware for stage in self._pruner.schedule(self._model.num_layers)),
             decoding=options.image_decoding,
             question=options.question,
             sampling=options.sampling,

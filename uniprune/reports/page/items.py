@@ -90,7 +90,7 @@ def _most_different(credits: Sequence[Mapping[str, float]]) -> list[str]:
     def spread(index: str) -> float:
         values = [known[index] for known in credits if index in known]
         mean = sum(values) / len(values)
-        return sum((value - mean) ** 2 for value in values) / len(values)
+        return float(sum((value - mean) ** 2 for value in values) / len(values))
 
     return sorted(order, key=lambda index: -round(spread(index), 9))
 
