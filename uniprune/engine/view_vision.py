@@ -161,7 +161,7 @@ class GroupsVision(BatchVision):
         for _, group in self._groups.members:
             check_unmixed(self._call.adapter, group.origins)
         projected: Tensor = self._call.project(features.flatten(0, 1)).to(self._groups.arriving.device)
-        return projected.view(*features.shape[:2], -1)
+        return projected.view(*features.shape[:2], projected.shape[-1])
 
     @property
     def _call(self) -> Vision:

@@ -33,6 +33,9 @@ class Backend(Protocol):
     def load(self, outlined: LoadedModel) -> LoadedModel:
         """Return a model with what its runs need beside the outline."""
 
+    def described(self, model: LoadedModel) -> str:
+        """Return where rows of a model are answered, for a terminal."""
+
     def setup(self, model: LoadedModel, method: MethodRecord) -> dict[str, Any]:
         """Return the fields of `Setup` about the machine that answers, for a run of a method.
 
@@ -62,6 +65,10 @@ class Transformers:
     def load(self, outlined: LoadedModel) -> LoadedModel:
         """Load the weights."""
         return with_weights(outlined)
+
+    def described(self, model: LoadedModel) -> str:
+        """Return precision, kernels and device."""
+        return str(model.placement)
 
     def setup(self, model: LoadedModel, method: MethodRecord) -> dict[str, Any]:
         """Return precision, kernels and device of this process."""

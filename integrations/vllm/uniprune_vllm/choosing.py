@@ -19,7 +19,7 @@ from uniprune.utils.hashing import seeded_generator
 
 @dataclass(frozen=True)
 class Kept:
-    """The part of an image that is left.
+    """What is left of an image.
 
     Attributes:
         cells: [k] ascending places of the tokens in the image.

@@ -13,6 +13,7 @@ from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.checkpoints import PARTS
 from uniprune.pruning.base import Pruner
 from uniprune_vllm.settings import KEY, has_axes, method_of
+from uniprune_vllm.telemetry import announce
 
 SWITCH = 0.5
 """A `video_pruning_rate` above 0 makes vLLM call `recompute_mrope_positions`; for images its value does nothing."""
@@ -38,6 +39,7 @@ class PrunedModelConfig(VerifyAndUpdateConfig):  # type: ignore[misc]  # vLLM is
             _add_axes(config, model_config.get_head_size())
         if pruner.positions != "compact":
             images.video_pruning_rate = SWITCH
+        announce(model_config, pruner)
         logger.info("Images are pruned by %s", described(pruner))
 
     @staticmethod

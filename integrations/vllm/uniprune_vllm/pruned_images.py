@@ -14,6 +14,7 @@ from uniprune.pruning.view import Grid
 from uniprune_vllm.choosing import Chooser
 from uniprune_vllm.positions import MovedPositions, with_offsets
 from uniprune_vllm.settings import has_axes, method_of
+from uniprune_vllm.telemetry import Spans
 from uniprune_vllm.towers import Tower
 
 
@@ -24,19 +25,21 @@ class PrunedImages(MovedPositions):
         adapter: makes the adapter of the model's vision tower.
         chooser: the method.
         tower: the vision tower, watched where the method reads it.
+        spans: times of tower and selection.
     """
 
     adapter: ClassVar[type[ModelAdapter]]
     supported_video_pruning_methods = ("evs",)
     chooser: Chooser
     tower: Tower
+    spans: Spans
     config: Any
     get_language_model: Callable[[], Any]
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]  # vLLM's model
         self.placeholder = self.config.image_token_id
-        self.tower = Tower()
+        self.tower, self.spans = Tower(), Spans()
         self.use(method_of(self.config))
 
     def use(self, pruner: Pruner) -> None:
@@ -55,6 +58,12 @@ class PrunedImages(MovedPositions):
             grids: (t, h, w) of the tiles of each.
             questions: tokens of the question to each, for a method that reads it.
         """
+        with self.spans.measure("selection", images=len(images)):
+            return self._pruned(images, grids, questions)
+
+    def _pruned(
+        self, images: Sequence[Tensor], grids: Sequence[Sequence[Grid]], questions: Sequence[Tensor] | None
+    ) -> tuple[Tensor, ...]:
         first, found = 0, []
         for number, (tokens, tiles) in enumerate(zip(images, grids, strict=True)):
             prompt = None if questions is None else self._embedded(questions[number].to(tokens.device))

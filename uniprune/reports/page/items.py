@@ -83,7 +83,7 @@ def _benchmark(
     return {"runs": [run.identity for run in runs], "total": total, "items": found, "notes": notes}
 
 
-def _most_different(credits: Sequence[Any]) -> list[str]:
+def _most_different(credits: Sequence[Mapping[str, float]]) -> list[str]:
     """Return all items, those on which the runs' credits differ most first, else in the order of the file."""
     order = dict.fromkeys(index for known in credits for index in known)
 

@@ -10,9 +10,9 @@ async function unpack(id) {
 
 let plotlyLoaded;
 function loadPlotly() {
-  return plotlyLoaded ??= unpack("plotly").then(code => {
+  return (plotlyLoaded ??= unpack("plotly").then(code => {
     document.head.append(Object.assign(document.createElement("script"), { textContent: code }));
-  });
+  }));
 }
 
 function el(tag, attributes = {}, ...children) {
@@ -29,15 +29,24 @@ function el(tag, attributes = {}, ...children) {
 const rich = text => text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
 
 const cellOf = (row, name) => row.cells[at[name]] ?? null;
-const textOf = (row, name) => { const cell = cellOf(row, name); return cell === null ? "–" : Array.isArray(cell) ? cell[0] : cell; };
-const numberOf = (row, name) => { const cell = cellOf(row, name); return Array.isArray(cell) ? cell[1] : null; };
+const textOf = (row, name) => {
+  const cell = cellOf(row, name);
+  return cell === null ? "–" : Array.isArray(cell) ? cell[0] : cell;
+};
+const numberOf = (row, name) => {
+  const cell = cellOf(row, name);
+  return Array.isArray(cell) ? cell[1] : null;
+};
 const unique = values => [...new Set(values)];
 const byName = (a, b) => a.localeCompare(b, undefined, { numeric: true });
-const short = number => Math.abs(number) >= 100 ? number.toFixed(1) : String(+number.toPrecision(3));
+const short = number => (Math.abs(number) >= 100 ? number.toFixed(1) : String(+number.toPrecision(3)));
 const runLink = (ids, benchmark) => `#runs/${ids.join("+")}` + (benchmark ? `/${encodeURIComponent(benchmark)}` : "");
 const methodLink = name => `#methods/${encodeURIComponent(name)}`;
-const options = (select, values, first) => select.replaceChildren(
-  ...(first === undefined ? [] : [new Option(first, "")]), ...values.map(value => new Option(value, value)));
+const options = (select, values, first) =>
+  select.replaceChildren(
+    ...(first === undefined ? [] : [new Option(first, "")]),
+    ...values.map(value => new Option(value, value)),
+  );
 
 function read(data) {
   page = data;
@@ -45,19 +54,49 @@ function read(data) {
   rows = page.rows;
   rows.forEach((row, i) => {
     row.place = i;
-    row.search = row.cells.map(cell => (Array.isArray(cell) ? cell[0] : cell ?? "")).join(" ").toLowerCase();
+    row.search = row.cells
+      .map(cell => (Array.isArray(cell) ? cell[0] : (cell ?? "")))
+      .join(" ")
+      .toLowerCase();
   });
 }
 
 /* a table of texts, or of elements */
 function grid(heads, lines, long = []) {
-  const textual = heads.map((_, i) => i === 0 || long.includes(i) || lines.some(line => !/^[–\d[]/.test(line[i].textContent ?? line[i])));
+  const textual = heads.map(
+    (_, i) => i === 0 || long.includes(i) || lines.some(line => !/^[–\d[]/.test(line[i].textContent ?? line[i])),
+  );
   const kind = i => (long.includes(i) ? "long" : textual[i] ? "text" : null);
   const cells = line => line.map((value, i) => el("td", { class: kind(i) }, value));
-  return el("div", { class: "scroll" }, el("table", {},
-    el("thead", {}, el("tr", {}, heads.map((head, i) => el("th", { scope: "col", class: textual[i] ? "text" : null }, head)))),
-    el("tbody", {}, lines.map(line => el("tr", {}, cells(line))))));
+  return el(
+    "div",
+    { class: "scroll" },
+    el(
+      "table",
+      {},
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          heads.map((head, i) => el("th", { scope: "col", class: textual[i] ? "text" : null }, head)),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        lines.map(line => el("tr", {}, cells(line))),
+      ),
+    ),
+  );
 }
 
-const facts = pairs => el("dl", {}, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
-  .flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+const facts = pairs =>
+  el(
+    "dl",
+    {},
+    pairs
+      .filter(([, value]) => value !== null && value !== undefined && value !== "")
+      .flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+  );

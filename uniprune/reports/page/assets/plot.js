@@ -1,12 +1,18 @@
 /* A plot: theme, pointing by mouse, finger and keyboard. Points have `customdata` of {text, href}. */
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const coarse = matchMedia("(pointer: coarse)"), dark = matchMedia("(prefers-color-scheme: dark)");
+const coarse = matchMedia("(pointer: coarse)"),
+  dark = matchMedia("(prefers-color-scheme: dark)");
 const plotText = text => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 const redraws = new Map();
 dark.addEventListener("change", () => redraws.forEach(redraw => redraw()));
 
 const axis = (title, more = {}) => ({
-  title: { text: plotText(title) }, gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), automargin: true, ...more,
+  title: { text: plotText(title) },
+  gridcolor: colour("--line"),
+  zerolinecolor: colour("--line"),
+  linecolor: colour("--line"),
+  automargin: true,
+  ...more,
 });
 
 async function plot(host, traces, layout, redraw, readout) {
@@ -23,12 +29,34 @@ async function plot(host, traces, layout, redraw, readout) {
   host.setAttribute("role", "application");
   host.setAttribute("aria-label", `${layout.label}. Arrow keys move from point to point, Enter opens the run.`);
   const { label, ...rest } = layout;
-  await Plotly.react(host, traces, {
-    paper_bgcolor: "transparent", plot_bgcolor: "transparent", showlegend: false, hovermode: "closest", dragmode: coarse.matches ? false : "zoom",
-    font: { color: colour("--text"), family: "system-ui, sans-serif", size: 12 }, margin: { l: 56, r: 16, t: 12, b: 48 },
-    hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--soft"), font: { color: colour("--text") }, align: "left", namelength: -1 },
-    modebar: { bgcolor: "transparent", color: colour("--soft"), activecolor: colour("--accent") }, ...rest,
-  }, { responsive: true, displaylogo: false, modeBarButtons: [["toImage", host.id === "radar" ? "resetViews" : "resetScale2d"]], displayModeBar: coarse.matches ? false : "hover" });
+  await Plotly.react(
+    host,
+    traces,
+    {
+      paper_bgcolor: "transparent",
+      plot_bgcolor: "transparent",
+      showlegend: false,
+      hovermode: "closest",
+      dragmode: coarse.matches ? false : "zoom",
+      font: { color: colour("--text"), family: "system-ui, sans-serif", size: 12 },
+      margin: { l: 56, r: 16, t: 12, b: 48 },
+      hoverlabel: {
+        bgcolor: colour("--panel"),
+        bordercolor: colour("--soft"),
+        font: { color: colour("--text") },
+        align: "left",
+        namelength: -1,
+      },
+      modebar: { bgcolor: "transparent", color: colour("--soft"), activecolor: colour("--accent") },
+      ...rest,
+    },
+    {
+      responsive: true,
+      displaylogo: false,
+      modeBarButtons: [["toImage", host.id === "radar" ? "resetViews" : "resetScale2d"]],
+      displayModeBar: coarse.matches ? false : "hover",
+    },
+  );
   host.cursor = null;
   if (host.pointing) return;
   host.pointing = true;
@@ -62,5 +90,9 @@ function movePoint(event, host, readout) {
   const count = host.data[curve].customdata.length;
   point = line ? Math.min(point, count - 1) : Math.max(0, Math.min(count - 1, point + along));
   show(host, readout, curve, point);
-  Plotly.Fx.hover(host, [{ curveNumber: curve, pointNumber: point }], host.data[curve].type === "scatterpolar" ? "polar" : "xy");
+  Plotly.Fx.hover(
+    host,
+    [{ curveNumber: curve, pointNumber: point }],
+    host.data[curve].type === "scatterpolar" ? "polar" : "xy",
+  );
 }
