@@ -57,7 +57,7 @@ clean: ## remove environments, caches and what was built
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install $(TORCH)
-	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,docs,dev]'
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,serving,docs,dev]'
 	touch $@
 
 $(MIN)/.installed: pyproject.toml constraints.txt

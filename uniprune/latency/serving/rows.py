@@ -82,7 +82,7 @@ class ServeSetup(Strict):
 
     @property
     def load(self) -> str:
-        """What series share that are compared with each other."""
+        """Settings that series share which are compared with each other."""
         return self.model_dump_json(exclude={"series", "resolved", "code", "short"})
 
 
