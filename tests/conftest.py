@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from tests.helpers import golden_cases
+from tests.helpers import golden_cases, samples
 from tests.helpers.paths import PLUGINS
 from uniprune.utils.torchvision_compat import ensure_torchvision
 
@@ -33,6 +33,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise the tests marked by `golden_cases.golden`."""
     for marker in metafunc.definition.iter_markers("golden"):
         metafunc.parametrize("case", golden_cases.cases(metafunc.config.getoption("--golden"), *marker.args))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave most cases of a test marked `sample` to `make test-all`."""
+    samples.leave_out(item)
 
 
 @pytest.hookimpl(trylast=True)

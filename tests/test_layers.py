@@ -25,7 +25,7 @@ OUTSIDE = {
     "benchmarks": {"errors", "evaluation", "modeling", "registry", "results", "utils", ALONE},
 }
 """Exactly what the folders beside `uniprune/` import from it."""
-OTHER_TESTS = {"golden", "helpers", "packaging", "perf", "plugins"}
+OTHER_TESTS = {"golden", "helpers", "packaging", "perf", "plugins", "serving"}
 """Folders of `tests/` that mirror no package."""
 
 
@@ -120,7 +120,7 @@ def test_tests_mirror_the_packages() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "from uniprune.cli import discover; from uniprune.cli.main import build_parser; build_parser(discover())",
+        "from uniprune.cli import discover; from uniprune.cli.parser import build_parser; build_parser(discover())",
         "import pkgutil, importlib, uniprune.results as r\n"
         "names = [m.name for m in pkgutil.walk_packages(r.__path__, 'uniprune.results.')]\n"
         "assert names\nfor name in names: importlib.import_module(name)",

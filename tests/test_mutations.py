@@ -21,7 +21,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_sources(tmp_path_factory.mktemp("sources"))
 
 
-TAKEN = MUTATIONS[::4]
+TAKEN = MUTATIONS[::8]
 """Faults that `make test` makes; `make test-all` makes all."""
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from uniprune.errors import UserError
 
+from .evaluators import literals_only
 from .version import kit_version
 
 
@@ -98,7 +99,7 @@ def boot() -> Kit:
         raise UserError("VLMEvalKit is not installed; it makes the prompts and scores: pip install 'uniprune[vlmeval]'")
     root = Path(spec.submodule_search_locations[0])
     version = kit_version(root)
-    with untouched(), stand_ins(root):
+    with untouched(), stand_ins(root), literals_only():
         try:
             module = {path.rpartition(".")[2]: importlib.import_module(f"vlmeval.{path}") for path in USED}
         except ImportError as error:
@@ -113,12 +114,12 @@ def boot() -> Kit:
 
 @contextlib.contextmanager
 def session() -> Iterator[Path]:
-    """Make a temporary folder for one use of the kit, after which the process is as before.
+    """Make a temporary folder for one use of the kit, which runs no text as code, and after which all is as before.
 
     LMUData (where the kit keeps data) and PRED_FORMAT (its tables' format; the default, xlsx, evaluates "=1+1" and cuts
     long answers) are switches the kit reads from the environment only, so they are set there and restored.
     """
-    with tempfile.TemporaryDirectory(prefix="uniprune-kit-") as folder, untouched():
+    with tempfile.TemporaryDirectory(prefix="uniprune-kit-") as folder, untouched(), literals_only():
         for switch in ("EVAL_FORMAT", "PRINT_VANILLA", "VERBOSE"):  # a user's shell must not change a score
             os.environ.pop(switch, None)
         os.environ.update(LMUData=folder, PRED_FORMAT="tsv")

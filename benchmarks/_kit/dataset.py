@@ -22,6 +22,7 @@ from uniprune.modeling.messages import Part, RawQuestion
 from . import images
 from .boot import Kit, boot, session
 from .clusters import clusters, shared
+from .evaluators import literals_only
 from .headline import headline
 from .in_memory import in_memory
 from .items import TABLES, Evaluation
@@ -90,9 +91,10 @@ class KitDataset:
     def requests(self, limit: int | None = None) -> list[Request]:
         """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""
         chosen = self._chosen(limit)
-        for position in chosen:
-            if position not in self._requests:  # a command plans, then evaluates
-                self._requests[position] = self._request(position)
+        with literals_only():  # once, as exchanging names takes longer than a row
+            for position in chosen:
+                if position not in self._requests:  # a command plans, then evaluates
+                    self._requests[position] = self._request(position)
         return [self._requests[position] for position in chosen]
 
     def score(
@@ -205,6 +207,7 @@ class KitDataset:
             wording=_wording(items),
             group=self._indices[group[0]] if len(group) > 1 else "",
             videos=int(self.task.video is not None),
+            answer="" if "answer" not in row or pd.isna(row["answer"]) else str(row["answer"]),
         )
 
     def _load(self, position: int) -> list[Part]:
@@ -233,7 +236,8 @@ class KitDataset:
 
     def _message(self, position: int) -> Any:
         """Return the kit's message for a row: parts of `type` "text", "image" or "video" with a `value`."""
-        return self._data.build_prompt(position)
+        with literals_only():
+            return self._data.build_prompt(position)
 
     def _shown(self, value: str) -> Part:
         """Return the part of a message that shows an image or a video."""

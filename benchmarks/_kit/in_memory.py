@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from .task import Task
 
 
+PATHS = "image_path"
+
+
 def in_memory(kit: Kit, task: Task, table: KitTable) -> Any:
     """Return the kit's dataset object over a table, by methods that its subclasses may override."""
     base = kit.dataset_class(task.module, task.cls)
+    paths = [] if PATHS in task.columns else [PATHS]  # images are here; where they once were is of no use
+    rows = table.frame.drop(columns=paths, errors="ignore")
 
     class InMemory(base):  # type: ignore[misc, valid-type]
         def load_data(self, dataset: str) -> Any:
-            """Return the rows, with an image that is none: the kit runs lists and follows references by `eval`."""
-            return task.loaded(kit, table.frame.assign(image="x" * (images.REFERENCE + 1)), super().load_data)
+            """Return the rows, with an image that is none: the kit would read lists and follow references itself."""
+            return task.loaded(kit, rows.assign(image="x" * (images.REFERENCE + 1)), super().load_data)
 
         def post_build(self, dataset: str) -> None:
             shown = [found[0] if len(found) == 1 else found for found in table.visuals]

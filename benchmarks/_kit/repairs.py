@@ -12,21 +12,20 @@ from typing import Any
 
 from .boot import Kit
 from .equality import is_equal
-from .faults import is_literal
 from .items import TABLES
 from .replacing import replaced
 
 
 @contextlib.contextmanager
 def repaired(kit: Kit, rows: int) -> Iterator[None]:
-    """Replace seven of the kit's functions while it scores.
+    """Replace six of the kit's functions while it scores.
 
-    `is_equal` evaluates the prediction as Python code; ours parses arithmetic. `istype` evaluates plain answers of the
-    data file; ours parses literals. `Pool` forks sixteen copies of this process for a second of work; ours uses this
-    process. `timestr` names a file in the temporary folder by the second, which two scorings can share; ours never
-    repeats, and the file is removed. `dump` rewrites all results after every row; ours writes after the last one.
-    `get_pred_file_format` allows text files only, in which "0012" is 12 and "None" is missing; ours is pickles.
-    `process_answer` takes a fifth of a millisecond for each of ten right answers of a row; ours remembers them.
+    `is_equal` evaluates the prediction as Python code; ours parses arithmetic. `Pool` forks sixteen copies of this
+    process for a second of work; ours uses this process. `timestr` names a file in the temporary folder by the second,
+    which two scorings can share; ours never repeats, and the file is removed. `dump` rewrites all results after every
+    row; ours writes after the last one. `get_pred_file_format` allows text files only, in which "0012" is 12 and "None"
+    is missing; ours is pickles. `process_answer` takes a fifth of a millisecond for each of ten right answers of a row;
+    ours remembers them.
     """
     stamp, dump = f"uniprune-{uuid.uuid4().hex}", kit.mp_util.dump
 
@@ -37,7 +36,7 @@ def repaired(kit: Kit, rows: int) -> Iterator[None]:
     try:
         with (
             replaced(kit.mathv, is_equal=is_equal),
-            replaced(kit.vqa_eval, istype=is_literal, process_answer=cache(kit.vqa_eval.process_answer)),
+            replaced(kit.vqa_eval, process_answer=cache(kit.vqa_eval.process_answer)),
             replaced(kit.image_vqa, mp=types.SimpleNamespace(Pool=_Here)),
             replaced(kit.multiple_choice, timestr=lambda: stamp),
             replaced(kit.mp_util, dump=dump_complete),

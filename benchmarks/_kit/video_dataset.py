@@ -14,6 +14,7 @@ from uniprune.utils.hashing import stable_hash
 
 from .boot import session
 from .dataset import KitDataset
+from .evaluators import literals_only
 from .table import KitTable
 from .task import Task
 from .video_kit import VideoKit, boot_videos, repaired_videos
@@ -63,7 +64,8 @@ class VideoDataset(KitDataset):
 
     def _message(self, position: int) -> Any:
         """As for a model that takes videos, without empty texts; of a copy of the row: LongVideoBench changes it."""
-        items = self._data.build_prompt(self._data.data.iloc[position].copy(), True)
+        with literals_only():
+            items = self._data.build_prompt(self._data.data.iloc[position].copy(), True)
         return [item for item in items if item["value"]]
 
     def _shown(self, value: str) -> Part:

@@ -221,8 +221,9 @@ def test_no_evaluation_starts_a_process_or_runs_an_answer(tmp_path, monkeypatch)
     run = builtins.eval
 
     def spy(text, *scopes):
-        evaluated.append(str(text))
         frame = sys._getframe(1)
+        if str(frame.f_globals["__name__"]).startswith("vlmeval") or "answered" in str(text):
+            evaluated.append(str(text))
         return run(text, *(scopes or (frame.f_globals, frame.f_locals)))
 
     def refuse(self):
@@ -238,8 +239,7 @@ def test_no_evaluation_starts_a_process_or_runs_an_answer(tmp_path, monkeypatch)
             rows = [*rows, rows[0] | {"index": "9", "answer": "print('answered')"}]
         dataset = opened(name, tmp_path, rows)
         dataset.score({request.index: said for request in dataset.requests()}, tmp_path / "scores")
-    assert evaluated  # lists of the data file, checked beforehand
-    assert not [text for text in evaluated if "answered" in text] and not started
+    assert not evaluated and not started
 
 
 def test_listing_loads_neither_the_kit_nor_pandas():

@@ -121,6 +121,7 @@ def test_a_failure_before_the_answers_are_matched_is_raised(tmp_path: Path) -> N
         dataset.score(EXAMPLES["pope"].answers, tmp_path / "scores")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if TASKS[name].suite != "variants"])
 def test_the_kit_in_use_asks_and_scores_as_recorded(name: str) -> None:
     """A version that is not recorded is held to the tested one, and so are copies of one whose code differs."""

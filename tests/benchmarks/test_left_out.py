@@ -60,6 +60,7 @@ def partition(score: Score) -> set[frozenset[str]]:
     return set(map(frozenset, rows.values()))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "row", "group"), CASES, ids=[f"{name} {row}" for name, row, _ in CASES])
 def test_a_score_without_rows_is_that_of_a_file_without_them(
     name: str, row: str, group: list[str], tmp_path: Path

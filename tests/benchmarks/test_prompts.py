@@ -104,6 +104,7 @@ def asked(name: str, folder: Path) -> tuple[KitDataset, list[Request]]:
     return dataset, dataset.requests()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "family",
     ["llava", "llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "gemma3", "gemma4"],

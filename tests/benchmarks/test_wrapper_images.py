@@ -90,6 +90,7 @@ def test_pixel_limits_are_the_wrappers(benchmark: str, name: str, least: int, mo
     assert size == {"shortest_edge": item["min_pixels"], "longest_edge": item["max_pixels"]}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("benchmark", ["pope", "chartqa", "mmmu", "ocrbench"])
 @pytest.mark.parametrize("sizes", [[size] for size in SIZES] + [[(200, 150)] * 2, [(70, 10)] * 7, [(40, 10)] * 12])
 def test_tiles_are_those_of_the_wrapper(
@@ -111,6 +112,7 @@ def test_tiles_are_those_of_the_wrapper(
     assert np.abs(pixels - theirs).max() < 0.05  # a step of 1/255, normalised, is 0.018
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("benchmark", ["pope", "ocrbench"])
 @pytest.mark.parametrize("size", SIZES)
 def test_patches_are_those_of_the_wrapper(benchmark: str, size: tuple[int, int], tmp_path: Path) -> None:
@@ -139,6 +141,7 @@ def test_limits_that_a_wrapper_leaves_to_the_checkpoint(benchmark: str, kit: Sim
     assert size.get("longest_edge", 16384 * 32 * 32) == 16384 * 32 * 32
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("benchmark", ["pope", "ocrbench"])
 @pytest.mark.parametrize("size", SIZES)
 def test_patches_of_whole_tokens_are_those_of_the_wrapper(

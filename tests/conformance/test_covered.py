@@ -29,11 +29,15 @@ layers with experts beside their MLP."""
 
 
 def cases() -> Iterator[ParameterSet]:
-    """Yield every method on every family; in `make test` on one, of which fewest methods before it were taken."""
+    """Yield every method on every family; in `make test` every second method on one, of which fewest were taken.
+
+    `test_matrix.py` has every method in `make test`.
+    """
     taken = Counter[str]()
     for i, name in enumerate(OURS):
         families = [one for one in COVERED if accepts(name, one) and name not in REFUSED.get(one, ())]
         chosen = min(families, key=taken.__getitem__, default="")
+        chosen = chosen if i % 2 else ""
         taken[chosen] += 1
         for j, family in enumerate(families):
             yield sampled(name, family, *SETTINGS[(i + i // 2 + j) % len(SETTINGS)], taken=family == chosen)
@@ -75,7 +79,6 @@ def test_no_family_is_left_out() -> None:
 
 
 def test_the_sample_has_everything() -> None:
-    methods, families, *settings = zip(*(case.values for case in cases() if not case.marks), strict=True)
-    assert {*methods} == {name for name in OURS if any(accepts(name, family) for family in COVERED)}
+    _, families, *settings = zip(*(case.values for case in cases() if not case.marks), strict=True)
     assert {*families} == {*COVERED}
     assert {*zip(*settings, strict=True)} == {*SETTINGS}

@@ -68,6 +68,7 @@ def failures(method: Any, models: Models) -> dict[str, str]:
     return {one.check: one.result.detail for one in findings if one.result.outcome == "FAIL"}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("fault", CAUGHT_BY)
 def test_a_fault_is_caught_by_name(fault: str, models: Models) -> None:

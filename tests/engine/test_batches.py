@@ -24,6 +24,7 @@ pytestmark = pytest.mark.end_to_end
 family = pytest.mark.parametrize("family", FAMILIES)
 
 
+@pytest.mark.sample(2)
 @family
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("plan", [{0: 0.25}, {2: 0.25}, {0: 0.5, 2: 0.25, 4: 0.0}, {0: 1.0, 2: 0.1}], ids=str)

@@ -36,6 +36,7 @@ family = pytest.mark.parametrize("family", FAMILIES)
 pruner_name = pytest.mark.parametrize("name", PRUNERS)
 
 
+@pytest.mark.sample(2)
 @family
 @pruner_name
 @pytest.mark.parametrize("mode", MODES)
@@ -96,6 +97,7 @@ def loop(model: Any, x: dict[str, torch.Tensor], style: str) -> torch.Tensor:
     return torch.stack(steps, 1)
 
 
+@pytest.mark.sample(2)
 @family
 @pruner_name
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -160,6 +162,7 @@ def test_prompt_lookup_decoding(family: str, name: str) -> None:
         assert torch.equal(want, model.generate(**x, **GREEDY, prompt_lookup_num_tokens=2))
 
 
+@pytest.mark.sample(2)
 @family
 @pruner_name
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

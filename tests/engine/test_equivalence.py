@@ -89,6 +89,7 @@ def check_masking(model: object, x: dict[str, torch.Tensor], pruner: Pruner) -> 
     torch.testing.assert_close(hidden, prompt[:, ~dropped[max(dropped)]], atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.sample(2)
 @family
 @attention
 @pytest.mark.parametrize("plan", PLANS, ids=str)

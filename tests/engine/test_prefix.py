@@ -59,6 +59,7 @@ def cases() -> list[Any]:
     return [*found, *((family, "both") for family in COVERED)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("family", "name"), cases())
 def test_questions_on_a_prefix_get_the_answers_of_whole_prompts(family: str, name: str) -> None:
     """Also with another prefix prefilled in between: models keep its offset of positions."""

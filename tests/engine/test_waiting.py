@@ -68,6 +68,7 @@ def engine(files: Sequence[str]) -> bool:
     return "/uniprune/engine/" in ours
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("images", [(1,), (2, 1, 1)], ids=["one row", "a padded batch"])
 @pytest.mark.parametrize("family", ["llava", "internvl", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(
@@ -103,6 +104,7 @@ class Own(FixedAnswer):
     exact: ClassVar[bool] = False
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("images", [(1,), (2, 1, 1)], ids=["one row", "a padded batch"])
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_the_limit_covers_everything_that_is_kept(loaded: LoadedModel) -> None:
     assert kept(everything) == everything
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("per_image", [False, True])
 def test_rows_prepared_by_workers_are_the_same(loaded: LoadedModel, per_image: bool) -> None:
     def rows(workers: int) -> list[tuple[object, ...]]:

@@ -70,7 +70,7 @@ def test_a_run_leaves_predictions_record_and_scores(loaded: LoadedModel, tmp_pat
     assert [row["index"] for row in rows] == [str(i) for i in range(12)]
     assert all(row["visual_tokens"] == [16] * 6 for row in rows)
     entry = record.datasets["small"]
-    assert (entry.rows, entry.answered, entry.faulty, entry.suite) == (12, 12, {}, "small")
+    assert (entry.rows, entry.whole, entry.answered, entry.faulty, entry.suite) == (12, 12, 12, {}, "small")
     assert entry.score is not None
     assert entry.score.rows == 12
     assert entry.ledger is not None
@@ -85,6 +85,20 @@ def test_a_run_leaves_predictions_record_and_scores(loaded: LoadedModel, tmp_pat
     assert entry.timing.tpot.median < entry.timing.ttft.median
     assert record.datasets["small"].environments[0].versions["torch"] == torch.__version__
     assert Store(tmp_path).read(record.identity) == record
+
+
+def test_a_record_keeps_the_days_on_which_predictions_were_stored(loaded: LoadedModel, tmp_path: Path) -> None:
+    record = evaluate(loaded, tmp_path, "divprune", ratio=0.111)
+    [today] = record.datasets["small"].days
+    store = Store(tmp_path)
+    old = record.datasets["small"].model_copy(update={"days": ["2020-01-31"]})
+    store.write(record.model_copy(update={"datasets": {"small": old}}))
+    assert evaluate(loaded, tmp_path, "divprune", ratio=0.111).datasets["small"].days == ["2020-01-31"]
+    path = store.predictions(record.identity, "small")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:7]))
+    days = evaluate(loaded, tmp_path, "divprune", ratio=0.111).datasets["small"].days
+    assert days[0] == "2020-01-31"
+    assert today <= days[1]
 
 
 def test_answers_do_not_depend_on_batch_size_or_on_where_a_run_stopped(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -145,7 +159,7 @@ def test_damaged_rows_are_named_and_counted_and_the_run_goes_on(loaded: LoadedMo
     assert (entry.score.rows, set(entry.score.per_item)) == (11, {str(i) for i in range(12)} - {"3"})
     board = leaderboard([record])
     assert any("small-broken 2 of 13 rows" in note for note in board.notes)
-    assert (board.rows[0]["rows"], board.rows[0]["left out"]) == (11, 2)
+    assert (str(board.rows[0]["rows"]), board.rows[0]["left out"]) == ("11", 2)
 
 
 @pytest.mark.parametrize(("method", "average"), [("fastv", 0.5), ("divprune+fastv", 0.3)])
@@ -230,7 +244,7 @@ def test_leaderboard_compares_with_vanilla_of_the_same_rows_only(loaded: LoadedM
     assert relative.value == pytest.approx(100 * scores[pruned.identity] / scores[full.identity])
     assert rows[alone.identity]["relative %"] is None
     assert "limit=6" in str(rows[part.identity]["settings"])
-    assert (rows[full.identity]["rows"], rows[part.identity]["rows"]) == (12, 6)
+    assert (str(rows[full.identity]["rows"]), str(rows[part.identity]["rows"])) == ("12", "6 of 12")
 
 
 def test_leaderboard_gives_no_average_over_fewer_benchmarks(loaded: LoadedModel, tmp_path: Path) -> None:
@@ -245,7 +259,7 @@ def test_leaderboard_gives_no_average_over_fewer_benchmarks(loaded: LoadedModel,
     assert rows[both.identity]["average"] is not None
     assert rows[some.identity]["average"] is None
     assert any(note.startswith("No average") for note in board.notes)
-    for content in (board.csv(), board.markdown(), board.html()):
+    for content in (board.csv(), board.markdown()):
         assert some.identity in content
 
 

@@ -111,6 +111,7 @@ def check(loaded: LoadedModel, rows: Sequence[Request], pruner: Pruner, expected
     assert on_prefix == expected
 
 
+@pytest.mark.sample(2)
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("family", ["llava", "internvl", "qwen2.5-vl", "qwen3-vl"])
 def test_predictions_are_those_of_rows_alone(family: str, checkpoint: Callable[[str], Path]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.perf.gpu import Block, blocks, main, session
 from uniprune.cli import discover
-from uniprune.cli.main import build_parser
+from uniprune.cli.parser import build_parser
 from uniprune.latency.options import BenchOptions
 
 

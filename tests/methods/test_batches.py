@@ -98,6 +98,7 @@ def test_the_methods_used_most_have_a_second_form() -> None:
     assert {"scope", "hiprune", "holov", "mmtok", "priortr"} <= BATCHED
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "setting"), CASES)
 def test_several_views_are_decided_as_each_alone(name: str, setting: str, kind: str) -> None:

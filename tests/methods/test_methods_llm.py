@@ -51,6 +51,7 @@ family = pytest.mark.parametrize("family", FAMILIES)
 every = pytest.mark.parametrize("pruner", DROPPING + MERGING, ids=lambda p: type(p).__name__)
 
 
+@pytest.mark.sample(2)
 @family
 @pytest.mark.parametrize("pruner", DROPPING, ids=lambda p: type(p).__name__)
 def test_dropping_equals_masking(family: str, pruner: Pruner) -> None:
@@ -65,6 +66,7 @@ def test_dropping_equals_masking(family: str, pruner: Pruner) -> None:
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.sample(2)
 @family
 @every
 def test_every_row_of_a_batch_is_what_it_is_alone(family: str, pruner: Pruner) -> None:
@@ -109,6 +111,7 @@ def test_counts_and_caches_are_as_scheduled(family: str, pruner: Pruner) -> None
             assert cells.tolist() == sorted(set(cells.tolist()))
 
 
+@pytest.mark.sample(2)
 @family
 @every
 @pytest.mark.parametrize("scope", ["image", "prompt"])

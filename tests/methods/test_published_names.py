@@ -88,7 +88,7 @@ def test_where_a_class_is_needed_the_meaning_is_named() -> None:
 def test_they_are_listed_and_have_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "methods", "fastervlm", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["kind"], row["fields"], row["paper"]) == ("as vispruner", {"important": 1.0}, "arXiv 2412.01818")
+    assert (row["kind"], row["fields"], row["paper"]) == ("published", {"important": 1.0}, "arXiv 2412.01818")
     page = cards()
     assert "* The same as: `--method vispruner --set important=1.0`, under which it is stored and shown" in page
     for name, one in METHODS.published().items():

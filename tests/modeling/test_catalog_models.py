@@ -21,6 +21,7 @@ NEED_VALUES = ("gemma4", "idefics3", "mistral3", "smolvlm")
 """Families whose towers read values of pixels or sizes, so that they are compared with the processor once loaded."""
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", architectures())
 def test_a_named_model_takes_random_prompts(name: str) -> None:
     adapter = find_adapter(random_model(name, torch.bfloat16, "sdpa", "meta"))

@@ -64,6 +64,7 @@ def test_visual_tokens_are_those_of_the_papers_harness(
     assert visual_tokens(name, benchmark, *sizes) == tokens
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_setting_of_the_catalogue_acts_on_the_published_processor(name: str) -> None:

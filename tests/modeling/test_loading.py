@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 
 from uniprune.errors import UserError
 from uniprune.evaluation.dataset import Request
@@ -73,6 +74,19 @@ def test_text_only_rows_and_start_token(checkpoint: Checkpoint) -> None:
     assert loaded.processor.tokenizer.decode(row.question).strip() == "is there a circle?"
     assert (row.images, row.visual) == ((), {})
     assert Generator(loaded).generate([row])[0].tokens <= 4
+
+
+def test_a_start_token_that_template_and_tokenizer_write_is_there_once(checkpoint: Checkpoint) -> None:
+    """Gemma's, Llama 3's and Mistral's tokenizers add it; so does the template of some of their checkpoints."""
+    processor = load_folder(checkpoint("llava")).processor
+    start = processor.tokenizer.bos_token
+    rule = TemplateProcessing(single=f"{start} $A", special_tokens=[(start, processor.tokenizer.bos_token_id)])
+    processor.tokenizer.backend_tokenizer.post_processor = rule
+    assert processor.tokenizer("circle").input_ids.count(processor.tokenizer.bos_token_id) == 1
+    for template in (processor.chat_template, processor.chat_template.replace("{{ '<bos>' }}", "")):
+        processor.chat_template = template
+        row = RequestEncoder(processor).encode(request("0", "is there a circle ?"))
+        assert row.inputs["input_ids"][0].tolist().count(processor.tokenizer.bos_token_id) == 1
 
 
 def test_answers_stop_at_each_rows_own_length(checkpoint: Checkpoint) -> None:

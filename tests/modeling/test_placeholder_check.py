@@ -88,6 +88,7 @@ def test_a_whole_checkpoint_passes_without_weights(family: str, folder: Folder) 
     assert outline(entry(folder(family)), CPU).compared
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("family", "file", "key", "value", "message"), CASES)
 def test_disagreement_is_found_before_weights_are_read(
     family: str, file: str, key: str, value: Any, message: str, folder: Folder, tmp_path: Path

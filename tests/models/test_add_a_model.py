@@ -71,6 +71,7 @@ def test_the_adapter_leaves_no_trace_and_sees_what_eager_attention_sees(monkeypa
     test_attention.test_decoder_rows_equal_eager(FAMILY, "text", {1: 0.5}, monkeypatch)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("name", ["visionzip+fastv", "prumerge", "cdpruner", "mustdrop"])
 def test_methods_keep_their_rules_on_it(name: str) -> None:

@@ -39,6 +39,7 @@ def test_targets_are_reached(family: str, ability: str) -> None:
     assert right / asked >= SHORT.get(family, TARGETS).get(ability, TARGETS[ability])
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fresh_measurement_agrees(family: str) -> None:
     """Other questions than the recorded ones: the counts may differ by chance only (99.9 % for each)."""

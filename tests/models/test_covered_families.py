@@ -44,6 +44,7 @@ def further(model: Any, x: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
     return deepstack_rows(model, x), x["input_ids"]
 
 
+@pytest.mark.sample(2)
 @family
 @attention
 def test_keeping_everything_is_bit_identical(family: str, attention: str) -> None:
@@ -56,6 +57,7 @@ def test_keeping_everything_is_bit_identical(family: str, attention: str) -> Non
     assert not session.reports[-1].pruned
 
 
+@pytest.mark.sample(2)
 @family
 @attention
 def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str) -> None:
@@ -69,6 +71,7 @@ def test_pre_llm_equals_a_shorter_prompt(family: str, attention: str) -> None:
     assert torch.equal(logits[0], want)
 
 
+@pytest.mark.sample(2)
 @family
 @attention
 @pytest.mark.parametrize("plan", [{0: 0.5, 2: 0.25}, {1: 0.5, 4: 0.0}], ids=str)
@@ -82,6 +85,7 @@ def test_prefill_equals_a_hand_written_loop_over_the_layers(
     assert torch.equal(got, gathered_layers(model, x, keep)[0])
 
 
+@pytest.mark.sample(2)
 @family
 @attention
 def test_decode_steps_equal_masking(family: str, attention: str) -> None:
@@ -99,6 +103,7 @@ def test_decode_steps_equal_masking(family: str, attention: str) -> None:
     torch.testing.assert_close(logits[0], want, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.sample(2)
 @family
 @attention
 def test_rows_of_a_batch_are_rows_alone(family: str, attention: str) -> None:

@@ -61,6 +61,7 @@ def prompt(family: str, order: str, seed: int = 0) -> dict[str, Tensor]:
     return x
 
 
+@pytest.mark.sample(2)
 @family
 @pytest.mark.parametrize("order", ["VI", "IVVIV"])
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])

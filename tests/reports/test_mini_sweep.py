@@ -38,6 +38,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, mini_data: Path) -> Sweep:
     return Sweep(RunSettings(output=tmp_path_factory.mktemp("plans") / "results", data_dir=mini_data))
 
 
+@pytest.mark.sample(2)
 @tables
 def test_a_plan_has_every_benchmark_of_every_run(name: str, sweep: Sweep) -> None:
     """Rows of a table that differ in their benchmark only are one run with all of them."""

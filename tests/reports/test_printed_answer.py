@@ -13,7 +13,8 @@ import pytest
 from tests.helpers.paths import ROOT
 from tests.helpers.records import dataset, run, tokens
 from uniprune.cli import discover
-from uniprune.cli.main import build_parser, main
+from uniprune.cli.main import main
+from uniprune.cli.parser import build_parser
 from uniprune.errors import UserError
 from uniprune.reports.printed.answer import Answer, answer
 from uniprune.reports.printed.data import Literature, read_literature
@@ -196,9 +197,7 @@ def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixtu
     assert "leave out --paper and --mini" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "words", [["cards"], ["cards", "--models", "page.md"], ["list", "models"], ["leaderboard"], ["compare"], []]
-)
+@pytest.mark.parametrize("words", [["cards"], ["cards", "--models", "page.md"], ["list", "models"], []])
 def test_other_commands_prepare_torch(words: list[str]) -> None:
     assert build_parser(discover()).parse_args(words or ["run"]).imports_torch
 

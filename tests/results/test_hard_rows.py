@@ -121,7 +121,7 @@ def test_files_have_intervals_and_sizes_and_without_a_resized_run_there_is_nothi
     header = board.csv().splitlines()[0]
     for suffix in ("", " low", " high", " rows", " unanswered"):
         assert f"x hard known{suffix}," in f"{header},"
-    assert "40.0 (10) [" in board.html()
+    assert "| 40.0 (10) |" in board.markdown()
     [ours] = [row for row in board.rows if row["method"] == "a"]
     assert board.only([str(ours["identity"])]).details == ["x hard known", "x easy known"]
     plain = leaderboard([spent("none", WHOLE, 144), spent("a", OURS)])

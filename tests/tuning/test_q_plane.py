@@ -12,7 +12,17 @@ from uniprune.errors import PruningError, UserError
 from uniprune.methods.tuning.samples.q import QuadrantSamples
 from uniprune.methods.tuning.tokens.q import QuadrantTokens
 from uniprune.pruning.budget import floor_count
-from uniprune.tuning.plane import CALIBRATION, KNOWN, MISCONCEPTION, NOISE, bisect, partition, rank, supplement
+from uniprune.tuning.plane import (
+    CALIBRATION,
+    KNOWN,
+    MISCONCEPTION,
+    NOISE,
+    Bisection,
+    bisect,
+    partition,
+    rank,
+    supplement,
+)
 from uniprune.tuning.pruning import Candidate, Pair, choose_samples, choose_tokens
 from uniprune.tuning.strategy import SAMPLES, TOKENS, SampleView, TokenView, smoothed
 from uniprune.utils.hashing import seeded_generator
@@ -53,14 +63,19 @@ def test_corners_are_the_papers() -> None:
     assert partition(ramp, ramp.flip(0), 0.2).quadrants.tolist() == [4, 4, 0, 0, 0, 0, 0, 2, 2]
 
 
-def plain_bisect(ppl: list[float], ent: list[float], ratio: float, kept: set[int], steps: int) -> list[int]:
-    """Algorithm 1, lines 5-16, in plain Python."""
+def plain_bisect(
+    ppl: list[float], ent: list[float], ratio: float, kept: set[int], steps: int, relaxes_at_equality: bool = False
+) -> list[tuple[float, list[int]]]:
+    """Share and plane of every step of algorithm 1, lines 5-16, in plain Python.
+
+    Equation 6 relaxes where the ratio is met exactly, too.
+    """
 
     def q(values: list[float], share: float) -> float:
         return sorted(values)[max(1, math.ceil(share * len(values) - 1e-9)) - 1]
 
     a_low, a_high, b_low, b_high = 0.0, 0.49, 0.0, 0.49
-    quadrants: list[int] = []
+    planes: list[tuple[float, list[int]]] = []
     for _ in range(steps):
         a, b = (a_low + a_high) / 2, (b_low + b_high) / 2
         ppl_low, ppl_high, ent_low, ent_high = q(ppl, a), q(ppl, 1 - a), q(ent, b), q(ent, 1 - b)
@@ -69,20 +84,56 @@ def plain_bisect(ppl: list[float], ent: list[float], ratio: float, kept: set[int
             side = "l" if p <= ppl_low else "h" if p >= ppl_high else "m"
             side += "l" if e <= ent_low else "h" if e >= ent_high else "m"
             quadrants.append({"hh": 1, "hl": 2, "ll": 3, "lh": 4}.get(side, 0))
-        if sum(x in kept for x in quadrants) / len(ppl) < ratio:
+        planes.append((a, quadrants))
+        held = sum(x in kept for x in quadrants) / len(ppl)
+        if held < ratio or (relaxes_at_equality and held == ratio):
             a_low, b_low = a, b
         else:
             a_high, b_high = a, b
-    return quadrants
+    return planes
+
+
+@pytest.mark.parametrize("returns", ["algorithm 1", "equation 6"])
+@pytest.mark.parametrize("kept", [{2, 4}, {1, 2, 4}, {2, 3, 4}])
+def test_bisection_follows_the_paper_to_the_letter_where_it_is_asked_to(kept: set[int], returns: Bisection) -> None:
+    for ppl, ent in batches(40):
+        for ratio in RATIOS:
+            plane = bisect(ppl, ent, ratio, kept, returns=returns)
+            planes = plain_bisect(ppl.tolist(), ent.tolist(), ratio, kept, 10, returns == "equation 6")
+            assert (plane.share, plane.quadrants.tolist()) == planes[-1]
 
 
 @pytest.mark.parametrize("kept", [{2, 4}, {1, 2, 4}, {2, 3, 4}])
-def test_bisection_follows_algorithm_1(kept: set[int]) -> None:
-    for ppl, ent in batches(80):
+def test_the_tightest_plane_that_holds_enough_is_returned_else_the_widest(kept: set[int]) -> None:
+    for ppl, ent in batches(40):
         for ratio in RATIOS:
+            planes = plain_bisect(ppl.tolist(), ent.tolist(), ratio, kept, 10)
+            enough = [one for one in planes if sum(q in kept for q in one[1]) / len(ppl) >= ratio]
             plane = bisect(ppl, ent, ratio, kept)
-            assert plane.quadrants.tolist() == plain_bisect(ppl.tolist(), ent.tolist(), ratio, kept, 10)
-            assert 0 <= plane.share <= 0.49
+            assert (plane.share, plane.quadrants.tolist()) == (min(enough) if enough else max(planes))
+
+
+def test_samples_come_from_the_kept_quadrants_whenever_these_hold_enough_at_some_share() -> None:
+    """At the paper's setting: one of eight. By algorithm 1 to the letter, more than a third of the choices do not."""
+    outside = {"tightest": 0, "algorithm 1": 0}
+    asked = 0
+    for seed in range(300):
+        torch.manual_seed(seed)
+        ppl, ent = torch.randn(2, 8, dtype=torch.float64).exp()
+        corners = torch.tensor([MISCONCEPTION, CALIBRATION])
+        shares = [i / 16 for i in range(1, 8)] + [0.4895]
+        wide_enough = [torch.isin(partition(ppl, ent, share).quadrants, corners).any() for share in shares]
+        if not any(wide_enough):
+            continue
+        asked += 1
+        for returns in outside:
+            view = SampleView(torch.ones(8), 0.125, torch.stack((ppl, ent)), seeded_generator(0))
+            picks = QuadrantSamples(bisection=returns).select(view, 1)  # type: ignore[arg-type]
+            assert picks.quadrants is not None
+            outside[returns] += int(picks.quadrants[picks.indices]) not in (MISCONCEPTION, CALIBRATION)
+    assert asked > 250
+    assert outside["tightest"] == 0
+    assert outside["algorithm 1"] > asked / 3
 
 
 def test_q_keeps_the_exact_count_and_prefers_its_quadrants() -> None:

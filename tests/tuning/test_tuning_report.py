@@ -14,7 +14,7 @@ from uniprune.tuning.report import removed_tokens, report_page
 from uniprune.tuning.run import TuningRecord
 from uniprune.tuning.settings import PairChoice, Settings
 from uniprune.tuning.step_log import BatchLine, ProbeLine, StepLine, StepLog
-from uniprune.tuning.summary import FinishedRun, SummaryTable, count_problems, task_table
+from uniprune.tuning.summary import FinishedRun, SummaryTable, count_problems, kept_table, task_table
 from uniprune.tuning.tuning_data import TuningData
 
 HOSTILE = "<script>alert(1)</script>"
@@ -72,6 +72,13 @@ def test_text_from_data_is_escaped_everywhere() -> None:
     # the tokens of the case, and in the list of problems.
     assert shown == 9
     assert "a &amp; b" in text
+
+
+def test_kept_samples_are_counted_by_quadrant() -> None:
+    table = kept_table([finished("q+q", "method", step(0), step(1)), finished("full+none", "whole")])
+    assert table is not None
+    assert table.rows == [["q+q", "2", "0.0", "100.0", "0.0", "0.0", "0.0"]]
+    assert kept_table([finished("full+none", "whole")]) is None
 
 
 def test_tokens_are_marked_by_what_became_of_them() -> None:

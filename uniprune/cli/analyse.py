@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from uniprune.cli.folders import folder_argument, folders_of
 from uniprune.errors import UserError
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import row_notes
-from uniprune.results.store import Store
 from uniprune.utils.console import say, write
 from uniprune.utils.paths import PROGRAM
 
@@ -18,7 +18,8 @@ HELP = "test the paper's findings on the stored runs"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `analyse`."""
-    parser.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    parser.set_defaults(imports_torch=False)
+    folder_argument(parser)
     parser.add_argument("--lines", type=int, default=12, metavar="N", help="tests shown per finding (default: 12)")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="also write every paired comparison as CSV")
     parser.add_argument(
@@ -53,7 +54,8 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.results.left_out import left_out_notes
 
     doubts: list[str] = []
-    records = Store(options.output).read_all(doubts.append)
+    folders = folders_of(options)
+    records = folders.records(doubts.append)
     for doubt in doubts:
         say(doubt)
     if options.power is not None:
@@ -63,9 +65,7 @@ def act(options: argparse.Namespace) -> int:
     if options.margin is not None and options.margin <= 0:
         raise UserError(f"--margin {options.margin:g} must be above 0: points within which two scores count as equal")
     if not records:
-        raise UserError(
-            f"no run is stored in {str(options.output)!r}; `{PROGRAM}` makes some, --output names their folder"
-        )
+        raise UserError(f"no run is stored in {folders.names}; `{PROGRAM}` makes some, --output names their folder")
     study = Study(records) if options.margin is None else Study(records, options.margin)
     for examine in FINDINGS:
         finding = examine(study)
@@ -109,7 +109,7 @@ def print_power(options: argparse.Namespace, records: Sequence[RunRecord]) -> in
     lines = power_lines(Study(records) if records else None, options.power, share)
     if not lines:
         raise UserError(
-            f"no pruned run is stored in {str(options.output)!r}; give --power the rows, such as --power 1000"
+            f"no pruned run is stored in {folders_of(options).names}; give --power the rows, such as --power 1000"
         )
     for line in lines:
         say(line)

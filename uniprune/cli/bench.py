@@ -10,14 +10,16 @@ from rich.console import Console
 from uniprune.cli.run import fill_in, method_choices
 from uniprune.errors import UserError
 from uniprune.evaluation.method_spec import MethodSpec
-from uniprune.utils.console import say, stdout, write
+from uniprune.utils.console import say, write
 from uniprune.utils.files import check_writable
+from uniprune.utils.terminal import say_wrapped
 
 HELP = "latency, memory and FLOPs on random prompts, with or without a checkpoint"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bench`."""
+    parser.set_defaults(resumes=True)
     what = parser.add_argument_group("models, methods and prompts")
     what.add_argument("--model", nargs="+", metavar="NAME", help="one or more, as for run")
     what.add_argument(
@@ -74,7 +76,7 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.latency.options import BenchOptions
     from uniprune.latency.plot import check_plot, plot
     from uniprune.latency.rows import BenchFile
-    from uniprune.latency.tables import notes, to_csv, to_json, to_table
+    from uniprune.latency.tables import notes, show, to_csv, to_json
     from uniprune.latency.timed_model import check_models, load_timed
     from uniprune.modeling.loading import place
     from uniprune.utils.console import RunProgress
@@ -111,10 +113,9 @@ def act(options: argparse.Namespace) -> int:
             progress.say(f"{name} ({model.placement}, {'random weights' if options.random_weights else 'checkpoint'})")
             rows += Bench(model, choices, settings, file, progress).run()
             del model  # one at a time on the device
-    console = stdout(320)  # the widest table, with the busy times of a GPU
-    console.print(to_table(rows))
+    show(rows)
     for note in notes(rows):
-        console.print(note, highlight=False, markup=False)
+        say_wrapped(note)
     for path, content in ((options.csv, to_csv), (options.json, to_json)):
         if path is not None:
             write(path, content(rows))

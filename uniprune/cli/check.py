@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from uniprune.errors import UserError
 from uniprune.registry import METHODS, MODELS, load_plugin
+from uniprune.utils.console import say, stdout
 from uniprune.utils.json_text import to_json
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> int:
     """Check a method, or every method that a file registers, on tiny models of families; return 1 on a failure."""
-    from rich.console import Console
-
     from uniprune.conformance.suite import examine_all
-    from uniprune.conformance.table import notes, rows, table
+    from uniprune.conformance.table import notes, rows, show
     from uniprune.evaluation.method_spec import MethodSpec, parse_settings
     from uniprune.modeling.tiny import LAYERS
 
@@ -42,7 +41,7 @@ def act(options: argparse.Namespace) -> int:
     for pruner in pruners.values():
         pruner.schedule(LAYERS)  # raises UserError for a layer that the tiny models do not have
     families = families_of(options.family)
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = stdout(180)
     listed: list[dict[str, Any]] = []
     found: list[CheckedFamily] = []
     for name, pruner in pruners.items():
@@ -51,7 +50,8 @@ def act(options: argparse.Namespace) -> int:
         if options.json:
             listed += rows(name, mine)
         else:
-            console.print(table(name, mine))
+            say(name)
+            show(mine)
             for line in notes(mine):
                 style = "red" if line.startswith("FAIL") else None
                 console.print(line, style=style, highlight=False, markup=False, soft_wrap=not console.is_terminal)

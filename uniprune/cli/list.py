@@ -4,32 +4,51 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
-from rich.table import Table
 
+from uniprune.cli.parser import nearest
 from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters
-from uniprune.utils.console import say, stdout
+from uniprune.reports.method_cards import licence, needs, parameters, served, served_as
+from uniprune.utils.console import say
 from uniprune.utils.json_text import to_json
+from uniprune.utils.paths import PACKAGE, ROOT
+from uniprune.utils.remembered import remembered
+from uniprune.utils.terminal import Column, say_wrapped, show_table
 
 HELP = "list registered methods, models, benchmarks and strategies"
+SHOWN = {
+    "methods": ("method", "kind", "layer", "servable", "idea"),
+    "models": ("model", "source", "suite", "prompts", "images"),
+    "benchmarks": ("benchmark", "suite", "ability", "rows", "state", "size"),
+    "strategies": ("strategy", "of", "paper", "idea"),
+}
+"""Columns of the tables; entries by name and --long have everything."""
+PROSE = ("idea", "ability", "source")
+"""Columns that may be wrapped between words."""
+NUMBERS = ("layer", "rows", "size")
+"""Columns that end at the same place."""
+CITATION = re.compile(r"\s*\([^()]*\b(?:20\d\d|arXiv)\b[^()]*\)")
+"""The place of publication in an idea, which tables have no room for."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `list`."""
+    parser.set_defaults(imports_torch=False)
     parser.add_argument("what", choices=tuple(LISTINGS))
     parser.add_argument("pattern", nargs="?", default="*", help="only matching names, e.g. 'random*'")
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
+    parser.add_argument("--long", action="store_true", help="print everything known of each, as for a single name")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -37,48 +56,109 @@ def act(options: argparse.Namespace) -> int:
     """Print the registered entries of a kind."""
     rows = LISTINGS[options.what](options)
     if not rows:
-        raise UserError(f"no {options.what} match {options.pattern!r}")
+        known = [str(next(iter(row.values()))) for row in LISTINGS[options.what](_every(options))]
+        raise UserError(f"no {options.what} match {options.pattern!r}{nearest(options.pattern, known)}")
     if options.json:
         say(to_json(rows, indent=1))
-        return 0
-    table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(decimal(value) if key == "size" and value else _cell(value) for key, value in row.items()))
-    stdout().print(table)
+    elif options.long or (len(rows) == 1 and options.pattern != "*"):
+        show_cards(rows)
+    else:
+        names = SHOWN[options.what]
+        heads = [Column(name, right=name in NUMBERS, prose=name in PROSE) for name in names]
+        show_table(heads, [[_in_table(name, row) for name in names] for row in rows])
+        say(f"{len(rows)} {options.what}; --long, or a name, shows everything known, --json for programs")
     return 0
+
+
+def show_cards(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print every entry as lines of name and value."""
+    for number, row in enumerate(rows):
+        if number:
+            say("")
+        for key in row:
+            if text := _shown(key, row):
+                say_wrapped(f"{key}: {text}", indent="  " * (key != next(iter(row))))
+
+
+def _every(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options with a pattern that everything matches."""
+    return argparse.Namespace(**{**vars(options), "pattern": "*"})
+
+
+def _shown(key: str, row: Mapping[str, Any]) -> str:
+    """Return the value of a row as text."""
+    value = row[key]
+    if key == "size" and value:
+        return decimal(value)
+    if key == "rows" and row["estimated"]:
+        return f"~{value}"
+    return _cell(value)
+
+
+def _in_table(key: str, row: Mapping[str, Any]) -> str:
+    """Return the same for a table, which has room for a yes or no, but not for the reason."""
+    text = CITATION.sub("", _shown(key, row))
+    return text.partition(":")[0] if key == "servable" else text
 
 
 def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
     """List methods: where they act, what they need, paper and fields."""
-    rows = []
-    for name in METHODS.names(options.pattern):
+    rows = _kept("methods", _every_method, options)
+    # Cards have no room for sentences.
+    hidden = () if options.json else ("code", "deviations", "releases")
+    return [
+        {key: value for key, value in row.items() if key not in hidden}
+        for row in rows
+        if fnmatch(row["method"], options.pattern)
+    ]
+
+
+def _kept(kind: str, make: Callable[[], list[Any]], options: argparse.Namespace) -> list[Any]:
+    """Return the entries of a kind without importing them again; those of plugins are never kept."""
+    if options.plugin:
+        return make()
+    packages = [ROOT / "methods", ROOT / "models", PACKAGE / "pruning", PACKAGE / "modeling", PACKAGE / "reports"]
+    rows: list[Any] = remembered(kind, [*packages, PACKAGE / "cli"], make)
+    return rows
+
+
+def _every_method() -> list[dict[str, Any]]:
+    """List all methods."""
+    from uniprune.utils.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    rows: list[dict[str, Any]] = []
+    for name in METHODS.names():
         entry = METHODS.entry(name)
         method: type[Pruner] = entry.target
-        # The text table has no room for sentences, and fields that every method has would hide a method's own.
-        keys = ("code", "deviations", "releases") if options.json else ()
-        details = {key: entry.metadata.get(key, "") for key in keys}
+        # Fields that every method has would hide a method's own.
+        details = {key: entry.metadata.get(key, "") for key in ("code", "deviations", "releases")}
+        details["licence"] = licence(entry.metadata)
         rows.append(
             {
                 "method": name,
                 "kind": method.kind,
                 "layer": method.layer,
                 "needs": needs(method),
+                "servable": served(method),
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
                 "fields": {field.name: field.default for field in parameters(method)},
                 **details,
             }
         )
-    for name, published in METHODS.published(options.pattern).items():
-        details = {key: published.metadata.get(key, "") for key in ("code", "deviations")} if options.json else {}
+    for name, published in METHODS.published().items():
+        details = {key: published.metadata.get(key, "") for key in ("code", "deviations")}
+        details["licence"] = licence(published.metadata)
         rows.append(
             {
                 "method": name,
-                "kind": f"as {published.means}",
+                "kind": "published",
                 "layer": None,
                 "needs": [],
+                "servable": served_as(published),
                 "paper": published.metadata.get("paper", ""),
-                "idea": published.summary,
+                "idea": f"{published.means}: {published.summary}",
                 "fields": dict(published.settings),
                 **details,
             }
@@ -95,7 +175,9 @@ def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
         | ({"image settings": _image_settings(e)} if options.json else {})
         for e in named
     ]
-    for name in MODELS.names(options.pattern):
+    for name, idea in _kept("families", _every_family, options):
+        if not fnmatch(name, options.pattern):
+            continue
         rows.append(
             {
                 "model": f"family {name}",
@@ -103,11 +185,19 @@ def list_models(options: argparse.Namespace) -> list[dict[str, Any]]:
                 "suite": "",
                 "prompts": "",
                 "images": "",
-                "idea": MODELS.entry(name).summary,
+                "idea": idea,
                 **({"image settings": {}} if options.json else {}),
             }
         )
     return rows
+
+
+def _every_family() -> list[tuple[str, str]]:
+    """List all families with their ideas."""
+    from uniprune.utils.torchvision_compat import ensure_torchvision
+
+    ensure_torchvision()
+    return [(name, MODELS.entry(name).summary) for name in MODELS.names()]
 
 
 def _image_settings(entry: ModelEntry) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from uniprune.cli.backend_options import backend_arguments, chosen_backend
 from uniprune.errors import Failure
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.method_spec import MethodSpec, parse_settings
@@ -42,6 +43,7 @@ class Defaults(BaseModel):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `run`."""
+    parser.set_defaults(resumes=True)
     what = parser.add_argument_group("what to run")
     what.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
     what.add_argument(
@@ -108,6 +110,7 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="prefill and prune images once for all questions about them, where rows begin alike; no times are stored",
     )
+    backend_arguments(parser)
     files = parser.add_argument_group("prompts, files and judges")
     files.add_argument(
         "--prompts",
@@ -122,6 +125,11 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: see configs/models.yaml)",
     )
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
+    files.add_argument(
+        "--keep-selections",
+        action="store_true",
+        help="store with every answer which tokens were kept, and where they are in the picture, for `show --stored`",
+    )
     files.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
@@ -164,8 +172,12 @@ def act(options: argparse.Namespace) -> int:
         failures = [(item, item.failure) for item in items if item.failure]
         planned = not failures
         if planned:
-            with RunProgress(rows_of(items), Console(stderr=True, quiet=not team.main)) as progress:
-                outcomes = sweep.execute(items, progress)
+            open_ = [item for item in items if not item.done]
+            with RunProgress(rows_of(open_), Console(stderr=True, quiet=not team.main)) as progress:
+                for item in items:
+                    if item.done:
+                        progress.say(f"{item.label}: answers were stored  ({sweep.store.root / str(item.identity)})")
+                outcomes = sweep.execute(open_, progress)
             failures = [(outcome.item, outcome.failure) for outcome in outcomes if outcome.failure]
         with team.step():  # a launcher ends all processes once one has failed
             if team.main and planned:
@@ -191,12 +203,14 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         workers=options.workers,
         share_vision=options.share_vision,
         share_prefix=options.share_prefix,
+        keep_selections=options.keep_selections,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
         sampling=FrameSampling.of(options.frames, options.fps),
         images=options.images,
         judge=options.judge,
         judge_model=options.judge_model,
+        backend=chosen_backend(options),
     )
 
 
@@ -207,9 +221,11 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
-    from uniprune.cli.terminal_table import show
+    from uniprune.cli.terminal_table import USUAL, show
+    from uniprune.results.backends import agreements
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
+    from uniprune.results.selection import Selection
 
     mine = {item.identity for item in items}
     doubts: list[str] = []
@@ -219,7 +235,9 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
             say(doubt)
         return
     board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
-    show(board.only(mine))
+    show(Selection().table(board.only(mine), [*USUAL, *board.benchmarks]))
+    for agreement in agreements(store, records, filter(None, mine)):
+        say(str(agreement))
     path = store.root / "leaderboard.csv"
     write(path, board.csv())
     say(f"leaderboard of all runs: {path}")

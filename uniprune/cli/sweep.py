@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from uniprune.cli.run import machine_arguments, print_failures, rows_of, run_settings, show_results
 from uniprune.errors import UserError
@@ -19,7 +18,8 @@ from uniprune.evaluation.config import RunSpec, read_sweep
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
-from uniprune.utils.console import say, stdout
+from uniprune.utils.console import say
+from uniprune.utils.terminal import columns, show_table
 
 if TYPE_CHECKING:  # importing it imports torch
     from uniprune.evaluation.plan import PlannedRun, RunOutcome
@@ -32,6 +32,7 @@ HELP = "evaluate a grid of runs from a file"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `sweep`."""
+    parser.set_defaults(resumes=True)
     parser.add_argument(
         "file", type=Path, metavar="FILE.yaml", help="the grid; uniprune/evaluation/config.py shows the form"
     )
@@ -112,22 +113,16 @@ def show_plan(items: Sequence[PlannedRun], records: Sequence[RunRecord]) -> None
     from uniprune.evaluation.sweep import forecast
 
     times = [forecast(item, records) for item in items]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("run", "settings", "benchmarks", "identity"):
-        table.add_column(column)
-    for column in ("rows", "stored", "left", "time"):
-        table.add_column(column, justify="right")
+    table = []
     for item, seconds in zip(items, times, strict=True):
         names = list(item.rows)
-        table.add_row(
-            item.label,
-            settings(item.cell),
-            ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more",
-            item.identity or "–",
-            *(total(counts) for counts in (item.rows, item.stored, item.left)),
-            "done" if item.done else "no score" if item.stuck else duration(seconds),
-        )
-    stdout().print(table)
+        time = "done" if item.done else "no score" if item.stuck else duration(seconds)
+        benchmarks = ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"
+        counts = [total(counts) for counts in (item.rows, item.stored, item.left)]
+        table.append((item.label, *counts, time, settings(item.cell), benchmarks, item.identity or "–"))
+    show_table(
+        columns("run", right=("rows", "stored", "left", "time"), prose=("settings", "benchmarks", "identity")), table
+    )
     left = sum(rows or 0 for item in items for rows in item.left.values())
     open_ = [seconds for item, seconds in zip(items, times, strict=True) if not item.done]
     known = [seconds for seconds in open_ if seconds is not None]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from rich.cells import cell_len
 
 from uniprune.results.table import FILES, ResultTable
 from uniprune.utils.console import stdout
+from uniprune.utils.terminal import GAP, Column, say_wrapped, show_table
 
 PRIORITY = (
     "model",
     "method",
     "ratio",
     "average",
+    "rows",
     "rank",
     "budget group",
     "relative %",
@@ -19,21 +21,30 @@ PRIORITY = (
     "visual tokens",
     "net speed-up",
     "net ceiling",
+    "batch",
     "prefill ms",
     "method ms",
     "total ms",
     "TFLOPs",
     "agreement %",
     "first-token KL",
-    "TTFT ms",
+    "batch TTFT ms",
     "KV MB",
 )
 """Columns of a leaderboard that are dropped last where there is no room for all."""
 
+USUAL = (
+    *("model", "method", "ratio", "layer", "protocol", "question", "seed", "settings"),
+    *("average", "rank", "budget group", "relative %", "visual tokens", "net speed-up", "rows", "left out"),
+)
+"""Columns shown, with those of the benchmarks, where a reader chooses none."""
+NAMES = ("model", "method", "ratio")
+"""Columns that name a row; every part of a divided table repeats them."""
+
 Lines = list[list[str]]
 
 
-def show(board: ResultTable, whole: str = "leaderboard.csv") -> None:
+def show(board: ResultTable, whole: str = "leaderboard.csv", complete: bool = False) -> None:
     """Print a leaderboard; if the terminal is too narrow, transposed, or else without its least important columns.
 
     An empty line parts budget groups.
@@ -41,40 +52,28 @@ def show(board: ResultTable, whole: str = "leaderboard.csv") -> None:
     Args:
         board: the table.
         whole: file or option that has all columns.
+        complete: leave out no column: a terminal that is too narrow gets parts, one below the other.
     """
     texts = board.texts()
     # These columns are not shown where all rows agree; files keep them, and notes give the rows left out.
-    same = {"seed", "settings", "protocol", "question", "layer", "judge", "left out"}
+    same = {"seed", "settings", "protocol", "question", "layer", "judge", "left out", "batch", "device"}
     offered = [(i, column) for i, column in enumerate(board.columns) if column not in (*FILES, *board.details)]
-    keep = [i for i, column in offered if column not in same or len({line[i] for line in texts}) > 1]
-    lines, left, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 2, 0
-    apart = board.apart()
-    console = stdout(_width(lines))
-    room = console.width
-    if _width(lines) > room:
-        turned = [list(column) for column in zip(*lines, strict=True)]
-        if _width(turned) <= room:
-            lines, left, apart = turned, 1, set()
-        else:
-            lines, dropped = _narrowed(lines, room)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for i, column in enumerate(lines[0]):
-        table.add_column(column, justify="left" if i < left else "right")
-    for i, line in enumerate(lines[1:]):
-        if i in apart:
-            table.add_row()
-        table.add_row(*line)
-    console.print(table)
+    keep = [i for i, column in offered if complete or column not in same or len({line[i] for line in texts}) > 1]
+    lines, dropped = [[line[i] for i in keep] for line in ([*board.columns], *texts)], 0
+    room = stdout(_width(lines)).width
+    if not complete and room < min(_width(lines), _width([list(column) for column in zip(*lines, strict=True)])):
+        lines, dropped = _narrowed(lines, room)
+    heads = [Column(name, right=name not in ("model", "method")) for name in lines[0]]
+    show_table(heads, lines[1:], keys=sum(name in NAMES for name in lines[0]) or 1, apart=board.apart())
     if dropped:
-        hint = f"{dropped} columns do not fit here; {whole} has them, and a wider terminal shows them."
-        console.print(hint, highlight=False)
+        say_wrapped(f"{dropped} columns do not fit here; {whole} has them, and a wider terminal shows them.")
     for note in board.notes:
-        console.print(note, highlight=False, markup=False)
+        say_wrapped(note)
 
 
 def _width(lines: Lines) -> int:
     """Return the characters that a table of these lines takes."""
-    return sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
+    return sum(max(map(cell_len, column)) + GAP for column in zip(*lines, strict=True)) - GAP
 
 
 def _narrowed(lines: Lines, room: int) -> tuple[Lines, int]:

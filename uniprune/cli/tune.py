@@ -18,6 +18,7 @@ DEFAULT = ROOT / "configs" / "qtuning" / "embedded.yaml"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `tune`."""
+    parser.set_defaults(resumes=True)
     parser.add_argument(
         "file", nargs="*", type=Path, default=[DEFAULT], help="tuning files (default: the embedded comparison)"
     )
@@ -52,14 +53,6 @@ def show(comparison: TuningComparison, folder: Path) -> None:
 
 def show_table(table: SummaryTable) -> None:
     """Print a table."""
-    from rich.table import Table
-    from rich.text import Text
+    from uniprune.utils import terminal
 
-    from uniprune.utils.console import stdout
-
-    printed = Table(box=None, header_style="bold", pad_edge=False)
-    for number, column in enumerate(table.columns):
-        printed.add_column(column, justify="left" if number == 0 else "right")
-    for row in table.rows:
-        printed.add_row(*map(Text, row))  # labels have brackets, which rich would read as markup
-    stdout().print(printed)
+    terminal.show_table([terminal.Column(name, right=i > 0) for i, name in enumerate(table.columns)], table.rows)

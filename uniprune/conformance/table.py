@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.table import Table
+from rich.text import Text
 
 from uniprune.conformance.suite import CHECKS, CheckedFamily, rule, title
+from uniprune.utils.terminal import Column, show_table
 
 STYLES = {"pass": "green", "FAIL": "bold red", "reported": "cyan", "n.a.": "dim"}
 
 
-def table(name: str, findings: Sequence[CheckedFamily]) -> Table:
-    """Return a table of checks with their outcomes; `notes` has the families of any but "pass"."""
+def show(findings: Sequence[CheckedFamily]) -> None:
+    """Print a table of checks with their outcomes; `notes` has the families of any but "pass"."""
     outcomes: dict[str, set[str]] = {}
     for finding in findings:
         outcomes.setdefault(finding.check, set()).add(finding.result.outcome)
-    shown = Table("check", "result", "rule", title=name, title_justify="left", box=None, pad_edge=False)
+    rows = []
     for check in CHECKS:
-        results = [f"[{style}]{outcome}[/]" for outcome, style in STYLES.items() if outcome in outcomes[title(check)]]
-        shown.add_row(title(check), ", ".join(results), rule(check))
-    return shown
+        results = [Text(outcome, style) for outcome, style in STYLES.items() if outcome in outcomes[title(check)]]
+        rows.append((title(check), Text(", ").join(results), rule(check)))
+    show_table([Column("check"), Column("result"), Column("rule", prose=True)], rows)
 
 
 def notes(findings: Sequence[CheckedFamily]) -> list[str]:

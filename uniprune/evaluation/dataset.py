@@ -26,6 +26,7 @@ class Request:
         group: label that rows scored together share (a pair, the rotations of a question); empty for a row alone. If
             one of them cannot be asked, none of them is scored.
         videos: number of its videos; a model that takes none is refused before the run starts.
+        answer: expected answer, as the data file has it, for readers; empty if the benchmark does not give it.
     """
 
     index: str
@@ -36,6 +37,7 @@ class Request:
     wording: tuple[str | int, ...] = ()
     group: str = ""
     videos: int = 0
+    answer: str = ""
 
 
 def with_groups(refused: Mapping[str, str], requests: Sequence[Request]) -> dict[str, str]:

@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 from uniprune.errors import UserError
+from uniprune.evaluation.backend import Predictor
 from uniprune.evaluation.dataset import Dataset, Request, Score, with_groups
 from uniprune.evaluation.distributed import ProcessGroup
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.prompts import prompts_hash, worded
-from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.score_checks import check_requests, check_score
 from uniprune.evaluation.video_support import check_videos
 from uniprune.evaluation.workers import explain_worker_failure
@@ -26,6 +27,7 @@ from uniprune.results.records import DatasetRecord, Environment, RunRecord, Scor
 from uniprune.results.remarks import CONTEXT, count_remarks, score_notes
 from uniprune.results.statistics import resample
 from uniprune.results.store import Store
+from uniprune.results.table import RowsCell
 from uniprune.utils.console import RunProgress
 
 
@@ -66,7 +68,8 @@ class DatasetRun:
         check_videos(loaded, dataset.name, requests, shares_features)
         self.requests = requests
         self._context = context_length(loaded.adapter.decoder.config)
-        self._beyond = False
+        self._beyond, self._before = False, 0
+        self._whole = len(dataset) - len(dataset.faulty)
         self._blank = DatasetRecord(
             ability=dataset.ability,
             suite=BENCHMARKS.entry(dataset.name).metadata.get("suite", ""),
@@ -74,9 +77,10 @@ class DatasetRun:
             prompts=prompts_hash(self.requests),
             images=loaded.entry.image_settings(dataset.name).plain(),
             rows=len(self.requests),
+            whole=self._whole,
         )
 
-    def complete(self, runner: Runner, environments: Sequence[Environment]) -> RunRecord:
+    def complete(self, predictor: Predictor, environments: Sequence[Environment]) -> RunRecord:
         """Evaluate the rows without a stored prediction, then score. An interrupt leaves a record of what is stored.
 
         Of several processes, the first opens the file, scores and writes; each evaluates its share of the rows.
@@ -89,6 +93,7 @@ class DatasetRun:
                     stored = files.enter_context(Predictions(path, self._waiting))
                     stored.take_in()
                     self._refuse_other_data()
+                    self._note_unkept(stored)
                     self._write(stored.answers)
             with self.team.step():
                 if not self.team.main:
@@ -96,7 +101,7 @@ class DatasetRun:
                     stored.know(path)
             try:
                 with self.team.step(), explain_worker_failure():
-                    self._evaluate(runner, stored)
+                    self._evaluate(predictor, stored)
                     if not self.team.main:
                         files.close()
             except BaseException:
@@ -110,12 +115,13 @@ class DatasetRun:
                     self._finish(stored)
         return self.record
 
-    def _evaluate(self, runner: Runner, stored: Predictions) -> None:
+    def _evaluate(self, predictor: Predictor, stored: Predictions) -> None:
         """Evaluate this process's share of the rows without a stored prediction, batch by batch."""
         missing = [request for request in self.requests if request.index not in stored.answers]
+        self._before = len(self.requests) - len(missing)
         self.progress.advance(len(self.requests) - len(missing))
         mine, left = self.team.share(missing), len(missing)
-        for batch in runner.predictions(mine, self.dataset.fingerprint, self.dataset.name):
+        for batch in predictor.predictions(mine, self.dataset.fingerprint, self.dataset.name):
             for prediction in batch:
                 if prediction.error:
                     self.progress.say(f"  {self.dataset.name}: row {prediction.index} is left out: {prediction.error}")
@@ -146,13 +152,22 @@ class DatasetRun:
             return
         score = self._score(stored.answers)
         self._write(stored.answers, score)
-        out = len(self.record.datasets[self.dataset.name].faulty)
+        entry = self.record.datasets[self.dataset.name]
+        out = len(entry.faulty)
+        scored = RowsCell(score.rows, self._whole, limited=entry.rows < self._whole)
         self.progress.say(
-            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {score.rows} rows"
+            f"  {self.dataset.name}: {score.value:.1f} {score.metric} on {scored} rows"
             + f", {out} of {score.rows + out} rows left out ({self.dataset.name}.record.json names them)" * bool(out)
+            + self._stored_before()
         )
         for note in score_notes(self.record, self.dataset.name):
             self.progress.say(f"    {note}")
+
+    def _stored_before(self) -> str:
+        """Return how many rows were stored before this command, as the end of a line; nothing if none were."""
+        if self._before < len(self.requests):
+            return f"; {self._before} of {len(self.requests)} answers were stored" * bool(self._before)
+        return "; answers were stored"
 
     def _left_out(self, stored: Mapping[str, Prediction]) -> dict[str, str]:
         """Return the rows that could not be asked, then those scored together with them, with the reason."""
@@ -191,6 +206,7 @@ class DatasetRun:
         evaluated = [stored[request.index] for request in self.requests if request.index in stored]
         predictions = [one for one in evaluated if one.error is None]
         out = self._left_out(stored)
+        old = self.store.read_dataset(self.record.identity, self.dataset.name)
         entry = self._blank.model_copy(
             update={
                 "answered": len(predictions),
@@ -203,9 +219,9 @@ class DatasetRun:
                 "timing": timing(predictions),
                 "ledger": ledger(predictions),
                 "score": score,
+                "days": _days(old, len(evaluated)),
             }
         )
-        old = self.store.read_dataset(self.record.identity, self.dataset.name)
         if score is None and old is not None:
             same = entry.model_copy(update={"score": old.score, "environments": old.environments})
             entry = old if same == old else entry
@@ -224,6 +240,16 @@ class DatasetRun:
                     "again"
                 )
 
+    def _note_unkept(self, stored: Predictions) -> None:
+        """Print how many stored predictions lack the kept tokens that this run is to store."""
+        found = (stored.answers.get(request.index) for request in self.requests)
+        missing = sum(one is not None and one.error is None and one.selections is None for one in found)
+        if self.options.keep_selections and missing:
+            self.progress.say(
+                f"  {self.dataset.name}: {missing} answers were stored without --keep-selections and stay so; choose "
+                f"another --output, or delete {stored.path} to run them again"
+            )
+
     def _shortened(self, request: Request) -> Request:
         """Return the request with the run's own `max_new_tokens`, if it has one."""
         length = self.options.max_new_tokens
@@ -232,6 +258,12 @@ class DatasetRun:
     def _waiting(self, path: object) -> None:
         """Print that another process holds the file."""
         self.progress.say(f"  another process is writing {path}; waiting for it (Ctrl-C stops waiting)")
+
+
+def _days(old: DatasetRecord | None, evaluated: int) -> list[str]:
+    """Return the days of a benchmark's predictions: those stored, and today if there are more predictions now."""
+    days, before = (old.days, old.answered + old.refused) if old else ([], 0)
+    return list(dict.fromkeys([*days, datetime.now(UTC).date().isoformat()])) if evaluated > before else days
 
 
 def uncertainty(score: Score, name: str) -> dict[str, Any]:

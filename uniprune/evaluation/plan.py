@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniprune.errors import Failure, UserError
+from uniprune.evaluation.backend import IN_PROCESS, Backend
 from uniprune.evaluation.config import RunSpec
 from uniprune.evaluation.frame_sampling import USUAL, FrameSampling
 from uniprune.evaluation.image_decoding import ImageDecoding
@@ -30,6 +31,7 @@ class RunSettings:
         workers: processes that prepare rows ahead of the model.
         share_vision: GB of image features kept for all runs of a model.
         share_prefix: as in `RunOptions`.
+        keep_selections: as in `RunOptions`.
         prompts: wording policy, None for the catalogue's default of the model.
         image_decoding: as in `RunOptions`.
         sampling: as in `RunOptions`.
@@ -37,6 +39,7 @@ class RunSettings:
         judge: as in `DataOptions`.
         judge_model: as in `DataOptions`.
         local: use only checkpoints that need no download.
+        backend: what answers the rows.
     """
 
     output: Path
@@ -49,6 +52,7 @@ class RunSettings:
     workers: int = 0
     share_vision: float = 0
     share_prefix: bool = False
+    keep_selections: bool = False
     prompts: Policy | None = None
     image_decoding: ImageDecoding = "kit"
     sampling: FrameSampling = USUAL
@@ -56,6 +60,7 @@ class RunSettings:
     judge: str | None = None
     judge_model: str | None = None
     local: bool = False
+    backend: Backend = IN_PROCESS
 
     def __post_init__(self) -> None:
         if self.share_vision and self.share_prefix:

@@ -124,6 +124,7 @@ class Cluster:
         waiting = groups([item for item in items if not item.failure], self.slots())
         running: dict[Any, list[PlannedRun]] = {}
         ended: list[PlannedRun] = []
+        progress.begin("starting tasks")
         with contextlib.redirect_stdout(sys.stderr):  # Ray reports dead workers on stdout
             while waiting or running:
                 while waiting and len(running) < self.slots():
@@ -133,7 +134,12 @@ class Cluster:
                 for task in ready:
                     group = running.pop(task)
                     ended += group
-                    outcomes += self._outcomes(task, group)
+                    found = self._outcomes(task, group)
+                    for one in found:
+                        ending = f"failed: {one.failure.message}" if one.failure else "scored"
+                        progress.say(f"{one.item.label}: {ending}  ({self._store.root / str(one.item.identity)})")
+                    outcomes += found
+                progress.begin(f"{len(ended)} of {len(items)} runs, {len(running)} tasks")
                 progress.reach(sum(self._stored(item) for group in (ended, *running.values()) for item in group))
         return outcomes
 

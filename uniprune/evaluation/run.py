@@ -6,16 +6,15 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
 from uniprune.errors import NoScoreError
+from uniprune.evaluation.backend import IN_PROCESS, Backend
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.dataset_run import DatasetRun
 from uniprune.evaluation.distributed import ALONE, ProcessGroup
-from uniprune.evaluation.environment import environment
 from uniprune.evaluation.feature_cache import FeatureCache
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.prompts import check_hidden
 from uniprune.evaluation.resizing import check_no_videos, check_resizable
-from uniprune.evaluation.runner import Runner
 from uniprune.evaluation.shared_prefixes import check_shareable
 from uniprune.modeling.catalog import unused_settings
 from uniprune.modeling.greedy import ignored_settings
@@ -34,19 +33,23 @@ class Run:
         loaded: the model.
         method: the method, normalised.
         options: other settings.
+        backend: what answers the rows.
 
     Raises:
-        UserError: an unknown method or field, or a layer that the model does not have.
+        UserError: an unknown method or field, a layer that the model does not have, or a backend without this method.
     """
 
-    def __init__(self, loaded: LoadedModel, method: MethodSpec, options: RunOptions) -> None:
-        self.loaded, self.method, self.options = loaded, method, options
+    def __init__(
+        self, loaded: LoadedModel, method: MethodSpec, options: RunOptions, backend: Backend = IN_PROCESS
+    ) -> None:
+        self.loaded, self.method, self.options, self.backend = loaded, method, options, backend
         self.pruner = self._pruner()
+        described = method.record(self.pruner, loaded.adapter.attends)
         setup = Setup(
             weights=loaded.weights,
             processor=loaded.image_processor,
             images=loaded.entry.images,
-            method=method.record(self.pruner, loaded.adapter.attends),
+            method=described,
             ratio=method.ratio,
             protocol=options.protocol,
             seed=method.seed,
@@ -57,10 +60,7 @@ class Run:
             frames=options.sampling.frames,
             fps=options.sampling.fps,
             limit=options.limit,
-            dtype=loaded.precision,
-            attention=loaded.placement.attention,
-            tower_attention=loaded.placement.tower,
-            device=loaded.placement.kind,
+            **backend.setup(loaded, described),
         )
         self.record = RunRecord(
             identity=setup.identity(),
@@ -97,14 +97,11 @@ class Run:
             NoScoreError: all rows of a benchmark are left out; the other benchmarks are scored.
         """
         average = self.method.ratio if self.options.protocol == "average" else None
-        options = self.options
-        settings = (options.batch_size, average, options.workers, shared, options.image_decoding)
+        options, setup = self.options, self.record.setup
         with ExitStack() as stack:
             with team.step():
-                runner = stack.enter_context(
-                    Runner(
-                        self.loaded, self.pruner, *settings, options.question, options.sampling, options.share_prefix
-                    )
+                predictor = stack.enter_context(
+                    self.backend.predictor(self.loaded, self.pruner, options, average, shared, setup)
                 )
                 each = [
                     DatasetRun(self.record, self.loaded, options, dataset, store, progress, team, shared is not None)
@@ -112,10 +109,10 @@ class Run:
                 ]
                 for one in each:
                     check_no_videos(self.pruner, one.dataset.name, one.requests)
-            environments = team.gather(environment(self.record.setup.device))
+            environments = team.gather(self.backend.environment(setup))
             for one in each:
                 progress.begin(f"{self.method.label} · {one.dataset.name}")
-                entries = {**self.record.datasets, **one.complete(runner, environments).datasets}
+                entries = {**self.record.datasets, **one.complete(predictor, environments).datasets}
                 self.record = self.record.model_copy(update={"datasets": entries})
         with team.step():
             if team.main:
@@ -127,11 +124,14 @@ class Run:
 
         Raises:
             UserError: the question is hidden, or rows share prefixes, and the method looks at it; or it changes images
-                of which the model's sizes are not described.
+                of which the model's sizes are not described; or selections are to be kept, and where tokens are in a
+                picture is not described.
         """
         pruner = self.method.pruner()
         if self.options.protocol == "average":
             pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers, self.loaded.adapter.attends)
+        if self.options.keep_selections:
+            self.loaded.adapter.image_areas(self.loaded.processor, (64, 64), 1)
         check_resizable(pruner, self.loaded.adapter.input_forms, self.loaded.processor)
         if self.options.question == "hidden":
             check_hidden(pruner, self.loaded.num_layers)

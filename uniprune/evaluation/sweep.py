@@ -22,7 +22,7 @@ from uniprune.evaluation.plan import PlannedRun, RunOutcome, RunSettings
 from uniprune.evaluation.run import Run, require_scores
 from uniprune.evaluation.video_support import check_videos
 from uniprune.modeling.catalog import ModelEntry, find_model
-from uniprune.modeling.loading import LoadedModel, outline, place, with_weights
+from uniprune.modeling.loading import LoadedModel, outline, place
 from uniprune.results.comparison import same_machine
 from uniprune.results.predictions import stored_rows
 from uniprune.results.records import RunRecord
@@ -97,13 +97,13 @@ class Sweep:
         progress.begin(f"loading {entry.name}")
         try:
             with self.team.step():
-                loaded = with_weights(self._outline(entry))
+                loaded = self.settings.backend.load(self._outline(entry))
                 shared = sharing(loaded, self.settings.share_vision)
         except LostProcessError:
             raise
         except Exception as error:
             return [RunOutcome(item, Failure.of(error)) for item in items]
-        progress.say(f"{entry.name} ({loaded.placement})")
+        progress.say(f"{entry.name} ({self.settings.backend.described(loaded)})")
         for remark in dict.fromkeys(remark for item in items for remark in item.remarks):
             progress.say(f"  {remark}")
         return [RunOutcome(item, self._run(item, loaded, shared, progress)) for item in items]
@@ -114,7 +114,7 @@ class Sweep:
         """Execute a run; return its failure, if any."""
         progress.say(f"{item.label}  ({self.store.root / str(item.identity)})")
         try:
-            run = Run(loaded, item.cell.choice, self._options(item.cell, loaded.entry))
+            run = Run(loaded, item.cell.choice, self._options(item.cell, loaded.entry), self.settings.backend)
             run.evaluate(self._datasets.all(list(item.rows)), self.store, progress, shared, self.team)
         except LostProcessError:
             raise
@@ -136,7 +136,7 @@ class Sweep:
             for dataset in self._datasets.all(names):
                 requests = dataset.requests(cell.limit)
                 check_videos(outlined, dataset.name, requests, shares_features=bool(self.settings.share_vision))
-            record = Run(outlined, cell.choice, self._options(cell, entry)).record
+            record = Run(outlined, cell.choice, self._options(cell, entry), self.settings.backend).record
             return dataclasses.replace(item, setup=record.setup, remarks=record.model.remarks)
         except Exception as error:
             return dataclasses.replace(item, failure=Failure.of(error))
@@ -186,6 +186,7 @@ class Sweep:
             image_decoding=self.settings.image_decoding,
             sampling=self.settings.sampling,
             share_prefix=self.settings.share_prefix,
+            keep_selections=self.settings.keep_selections,
         )
 
     def _entry(self, name: str, like: str | None) -> ModelEntry:

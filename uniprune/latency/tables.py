@@ -7,13 +7,13 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from uniprune.latency.busy import ELSEWHERE, UNKNOWN
 from uniprune.latency.rows import LAUNCH_BOUND, WATCHED, BenchRow, BenchSetup
 from uniprune.results.spans import TIMES
 from uniprune.utils import tables
 from uniprune.utils.json_text import to_json as strict_json
+from uniprune.utils.terminal import Column, show_table
 
 CellValue = str | float | int | None
 
@@ -24,6 +24,10 @@ SHOWN = (
     *("floor ms", "problem"),
 )
 """Columns of the terminal table; blanks keep equal headings apart."""
+KEYS = range(SHOWN.index("kept"))
+"""Places of the columns that name a row."""
+METHOD = SHOWN.index("method")
+"""Place of the one that always does."""
 NOTES = (
     "Medians [IQR] of whole batches; tokens, KV and TFLOPs of one prompt; kept: mean over layers.",
     "x: speed-up against the un-pruned model, measured in turn with it. net: its prefill / (prefill + method), what "
@@ -113,16 +117,17 @@ def to_json(rows: Sequence[BenchRow]) -> str:
     return strict_json({"environments": stamps, "rows": table}, indent=1) + "\n"
 
 
-def to_table(rows: Sequence[BenchRow]) -> Table:
-    """Build the table for a wide terminal; columns without any value are left out."""
+def show(rows: Sequence[BenchRow]) -> None:
+    """Print the table; columns without any value are left out.
+
+    A terminal too narrow for it gets it in parts, each with the columns that rows differ in by their settings.
+    """
     lines = [_shown(row) for row in rows]
-    keep = [i for i in range(len(SHOWN)) if any(line[i] for line in lines)]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for i in keep:
-        table.add_column(SHOWN[i].strip(), justify="left" if i < 2 or SHOWN[i] == "problem" else "right")
-    for line in lines:
-        table.add_row(*(line[i] for i in keep))
-    return table
+    several = [i for i in KEYS if i == METHOD or len({line[i] for line in lines}) > 1]
+    others = [i for i in range(len(SHOWN)) if i not in several and any(line[i] for line in lines)]
+    order = [*several, *others]
+    heads = [Column(SHOWN[i].strip(), right=i > METHOD and SHOWN[i] != "problem") for i in order]
+    show_table(heads, [[line[i] for i in order] for line in lines], keys=len(several))
 
 
 def notes(rows: Iterable[BenchRow]) -> list[str]:
@@ -132,7 +137,9 @@ def notes(rows: Iterable[BenchRow]) -> list[str]:
     untried = [f"{row.setup.model}: {row.untried}." for row in rows if row.untried]
     moved = [f"{row.setup.method.name} {note}." for row in rows if (note := row.setup.method.move_note)]
     failed = (_problem(row) for row in rows if row.error)
+    machines = dict.fromkeys(row.setup.environment.device for row in rows if row.measured)
     return [
+        *[f"Measured on {', '.join(machines)}."] * bool(machines),
         *NOTES,
         *_busy_notes(rows),
         *_graph_notes(rows),

@@ -23,11 +23,11 @@ from uniprune.utils.hashing import stable_hash
 SETTINGS = (
     *("weights", "processor", "images", "image_decoding", "prompts", "question", "max_new_tokens", "limit"),
     *("frames", "fps"),
-    *("dtype", "attention", "tower_attention", "device"),
+    *("dtype", "attention", "tower_attention", "device", "serving"),
 )
 """Fields of `Setup` that runs must share to be compared as methods."""
 
-MACHINE = ("weights", "processor", "dtype", "attention", "tower_attention", "device")
+MACHINE = ("weights", "processor", "dtype", "attention", "tower_attention", "device", "serving")
 """Fields of `Setup` that runs must share for the time per row of one to be a forecast for the other."""
 
 CompareRuns = Callable[[RunRecord, RunRecord, str], Fidelity | None]

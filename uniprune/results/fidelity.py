@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import exp, isfinite, log
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from uniprune.results.predictions import FirstToken, prediction_lines
 from uniprune.results.records import RunRecord
 from uniprune.results.statistics import Estimate, resampled_means
 from uniprune.results.statistics.estimate import POSITIVE, SHARE
-from uniprune.results.store import Store, refuse
+from uniprune.results.store import refuse
 from uniprune.utils.files import explain_write, write_atomically
 from uniprune.utils.json_text import from_json, to_json
 
@@ -103,6 +103,13 @@ def compare_predictions(reference: FirstPredictions, other: FirstPredictions) ->
     return Fidelity(rows, same, kl if len(kl) == len(rows) else None)
 
 
+class AnswerFiles(Protocol):
+    """A folder of runs, or several."""
+
+    def answers(self, identity: str, dataset: str) -> Path:
+        """Return the file of one benchmark's predictions, which may be missing."""
+
+
 class FidelityCache:
     """Compares the stored predictions of two runs: `cache(reference, run, dataset)`.
 
@@ -112,17 +119,17 @@ class FidelityCache:
     written, nothing is kept.
 
     Args:
-        store: the folder of the runs.
+        stored: the folder or folders of the runs, whose records were read.
         note: called with the reason why stored predictions are not compared. By default it is an error.
     """
 
-    def __init__(self, store: Store, note: Callable[[str], None] = refuse) -> None:
-        self._root, self._note = store.root, note
+    def __init__(self, stored: AnswerFiles, note: Callable[[str], None] = refuse) -> None:
+        self._stored, self._note = stored, note
         self._references: dict[Path, FirstPredictions] = {}
 
     def __call__(self, reference: RunRecord, run: RunRecord, dataset: str) -> Fidelity | None:
         """Compare two runs on one benchmark, on rows that neither left out; None without any or with a damaged line."""
-        base, own = (self._root / one.identity / f"{dataset}.jsonl" for one in (reference, run))
+        base, own = (self._stored.answers(one.identity, dataset) for one in (reference, run))
         if not (base.is_file() and own.is_file()):
             return None
         entries = [entry for one in (reference, run) if (entry := one.datasets.get(dataset)) is not None]

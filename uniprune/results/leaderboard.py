@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from uniprune.results.budgets import BudgetGroup, budget_groups, budget_notes, decisions, distinct, visual_tokens
 from uniprune.results.comparison import CompareRuns, RunComparison, SeedGroup
+from uniprune.results.conditions import condition_cells, condition_notes
 from uniprune.results.equal_flops import equal_flops
 from uniprune.results.few import few_notes
 from uniprune.results.hard_accuracy import HardRows
@@ -26,7 +27,7 @@ LEAD = ("model", "method", "ratio", "layer", "protocol", "question", "seed", "se
 TAIL = (
     *("average", "rank", "budget group", "relative %", "agreement %", "first-token KL"),
     *("net speed-up", "net ceiling", "of ceiling %"),
-    *("total ms", "TTFT ms", "prefill ms", "method ms"),
+    *("total ms", "batch TTFT ms", "prefill ms", "method ms", "batch", "device"),
     *("visual tokens", "TFLOPs", "KV MB", "rows", "left out", "judge", "remarks", "identity"),
 )
 
@@ -61,10 +62,6 @@ class Leaderboard(ResultTable):
     def equal_flops(self) -> ResultTable:
         """Return the average scores of the groups shown at equal FLOPs (`uniprune.results.equal_flops`)."""
         return equal_flops(self.groups, self.comparison)
-
-    def further(self) -> dict[str, ResultTable]:
-        """Return the tables that the page has below this one, by heading."""
-        return {"Accuracy at equal FLOPs": self.equal_flops()}
 
 
 def leaderboard(
@@ -163,7 +160,7 @@ def _row(group: SeedGroup, comparison: RunComparison, cells: Cells) -> dict[str,
         "model": group.runs[0].model.name,
         "method": setup.method.name,
         "ratio": setup.ratio,
-        "layer": _layers([layer for layer, _ in setup.method.stages]),
+        "layer": _layers(list(dict.fromkeys(layer for layer, _ in setup.method.stages))),
         "protocol": None if setup.method.kind == "none" else setup.protocol,
         "question": setup.question,
         "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
@@ -177,7 +174,7 @@ def _row(group: SeedGroup, comparison: RunComparison, cells: Cells) -> dict[str,
         "visual tokens": None if tokens is None else MarkedCell(tokens, mark),
         "TFLOPs": _all((one.flops.total / 1e12 if one.flops else None, weight) for one, weight in ledgers),
         "KV MB": _all((None if one.kv_bytes is None else one.kv_bytes / 1e6, weight) for one, weight in ledgers),
-        "rows": sum(entry.score.rows for entry in scores.values() if entry.score),
+        **condition_cells(group),
         "left out": sum(len(entry.faulty) for entry in scores.values()),
         "judge": ", ".join(sorted({entry.score.judge for entry in entries if entry.score})) or None,
         "remarks": all_remarks(
@@ -190,7 +187,7 @@ def _row(group: SeedGroup, comparison: RunComparison, cells: Cells) -> dict[str,
     timings = [entry.timing for entry in entries if entry.timing]
     for span in ("total", "prefill", "method"):
         row[f"{span} ms"] = _mean((getattr(one, span).median, one.rows) for one in timings)
-    row["TTFT ms"] = _all((one.ttft.median if one.ttft else None, one.rows) for one in timings)
+    row["batch TTFT ms"] = _all((one.ttft.median if one.ttft else None, one.rows) for one in timings)
     return row
 
 
@@ -244,7 +241,7 @@ def _notes(
             "measured visual tokens per layer agree; = not significantly worse than the first (5 %, Holm-corrected)."
         )
     notes += budget_notes(parts)
-    notes += few_notes(groups, comparison)
+    notes = condition_notes(groups, rows) + notes + few_notes(groups, comparison)
     if any(len(group.runs) > 1 for group in groups):
         notes.append("±: standard deviation over seeds.")
     if odd := sorted({name for group in groups for name in group.scores if group.credit_interval(name)}):

@@ -69,6 +69,15 @@ class MethodRecord(Strict):
         return f"prunes before {pairs}, because it reads attention, which other layers of this model do not have"
 
 
+class ServingRecord(Strict):
+    """A serving engine that answers in place of a model in the process of the run."""
+
+    engine: str
+    """Its name, e.g. "vllm"."""
+    version: str
+    """Its version. Position ids follow the method's field `positions`, as the engine itself names them."""
+
+
 class Setup(Strict):
     """Everything that determines the predictions; its hash is the run's identity."""
 
@@ -110,6 +119,8 @@ class Setup(Strict):
     """Attention kernel of the vision tower, e.g. "varlen"; null for the same."""
     device: str
     """Kind of device, "cpu" or "cuda"."""
+    serving: ServingRecord | None = None
+    """Serving engine of the predictions; null for a model of transformers in the process of the run."""
 
     def identity(self) -> str:
         """Return the hash of all fields: 16 hex digits."""
@@ -203,6 +214,8 @@ class DatasetRecord(Strict):
     """Image settings of these rows that differ from the checkpoint's own."""
     rows: NonNegativeInt
     """Rows of this run."""
+    whole: NonNegativeInt | None = None
+    """Rows of a run without a limit; null where that was not stored."""
     answered: NonNegativeInt = 0
     """Of these, rows with a prediction."""
     refused: NonNegativeInt = 0
@@ -217,6 +230,8 @@ class DatasetRecord(Strict):
     """Bytes of the file of predictions that this is about."""
     environments: list[Environment] = Field(default_factory=list)
     """Software and machines that made the predictions, in order of appearance."""
+    days: list[str] = Field(default_factory=list)
+    """Days on which predictions were stored, UTC, as "2026-03-31"."""
     batching: dict[str, int] = Field(default_factory=dict)
     """Batch size, with or without `--share-vision` -> rows answered so, last and smaller batches included."""
     timing: Timing | None = None

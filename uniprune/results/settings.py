@@ -25,4 +25,5 @@ def shared_settings(group: SeedGroup) -> str:
     limits = [f"limit={setup.limit}"] * (setup.limit is not None)
     limits += [f"max-new-tokens={setup.max_new_tokens}"] * (setup.max_new_tokens is not None)
     kernels = [setup.attention, *[f"tower-attention={setup.tower_attention}"] * (setup.tower_attention is not None)]
-    return " ".join([*prompts, *images, *limits, setup.dtype, *kernels, setup.device])
+    served = [f"served={setup.serving.engine}-{setup.serving.version}"] if setup.serving else []
+    return " ".join([*prompts, *images, *limits, setup.dtype, *kernels, setup.device, *served])

@@ -62,9 +62,13 @@ class Store:
         """Return the path of one benchmark's predictions, its folder created."""
         return self.folder(identity) / f"{dataset}.jsonl"
 
+    def answers(self, identity: str, dataset: str) -> Path:
+        """Return the path of one benchmark's predictions, which may be missing; nothing is created."""
+        return self.root / identity / f"{dataset}.jsonl"
+
     def size(self, identity: str, dataset: str) -> int:
         """Return the bytes of one benchmark's predictions, 0 without any."""
-        path = self.root / identity / f"{dataset}.jsonl"
+        path = self.answers(identity, dataset)
         return path.stat().st_size if path.exists() else 0
 
     def read(self, identity: str, datasets: Iterable[str] | None = None) -> RunRecord | None:

@@ -23,6 +23,7 @@ from uniprune.tuning.summary import (
     accuracy_table,
     compare_method,
     count_problems,
+    kept_table,
     quadrant_table,
     task_table,
     time_table,
@@ -57,8 +58,11 @@ class TuningComparison:
         tables["Time"] = time_table(self.runs)
         kind_of = {sample.index: sample.kind for sample in self.data.train if sample.kind}
         methods = [run for run in self.runs if run.record.choice.role == "method"]
-        quadrants = quadrant_table(methods, kind_of) if kind_of else None
-        return tables if quadrants is None else tables | {"Quadrants of the method": quadrants}
+        quadrants = {
+            "Kept samples by quadrant": kept_table(self.runs),
+            "Quadrants of the method": quadrant_table(methods, kind_of) if kind_of else None,
+        }
+        return tables | {title: table for title, table in quadrants.items() if table is not None}
 
     @cached_property
     def lines(self) -> list[str]:

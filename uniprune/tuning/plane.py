@@ -23,6 +23,9 @@ CALIBRATION: Final = 4
 with high entropy; 0 is between the thresholds of an axis."""
 Quadrant = Literal[0, 1, 2, 3, 4]
 Corner = Literal[1, 2, 3, 4]
+Bisection = Literal["tightest", "algorithm 1", "equation 6"]
+"""Plane that a bisection returns: the tightest that holds enough samples, or the last one it looked at, where it widens
+after too few samples (algorithm 1) or after no more than asked for (equation 6 of the paper)."""
 WIDEST = 0.49
 """Largest quantile share of a corner, so that the low and the high side of an axis never meet."""
 
@@ -76,23 +79,39 @@ def bisect(
     ratio: float,
     kept: Collection[int] = (MISCONCEPTION, CALIBRATION),
     iterations: int = 10,
+    returns: Bisection = "tightest",
 ) -> Plane:
     """Return the plane whose quadrants `kept` hold about a share `ratio` of the batch.
 
     The quantile share starts between 0 and 0.49; too few kept samples raise its lower end, enough lower its upper end.
     The paper moves one share per axis, but both by the same rule from the same start, so they are one number.
+
+    Of a small batch the number of kept samples is a step, and the search ends on either side of it: the plane that it
+    looks at last often holds no sample. So the tightest of the planes it has looked at that hold enough is returned, or
+    the widest if none does.
     """
     low, high, count = 0.0, WIDEST, len(perplexity)
-    seen: dict[tuple[int, int], tuple[Plane, bool]] = {}  # shares of one rank give one partition
+    planes: dict[tuple[int, int], tuple[Plane, float]] = {}  # shares of one rank give one partition
+    looked: list[tuple[Plane, float]] = []
     for _ in range(iterations):
         share = (low + high) / 2
         ranks = rank(share, count), rank(1 - share, count)
-        if ranks not in seen:
+        if ranks not in planes:
             plane = partition(perplexity, entropy, share)
-            seen[ranks] = plane, bool(within(plane.quadrants, kept).double().mean() < ratio)
-        plane, few = seen[ranks]
+            planes[ranks] = plane, float(within(plane.quadrants, kept).double().mean())
+        plane, held = planes[ranks]
+        looked.append((replace(plane, share=share), held))
+        few = held <= ratio if returns == "equation 6" else held < ratio
         low, high = (share, high) if few else (low, share)
-    return replace(plane, share=share)
+    if returns != "tightest":
+        return looked[-1][0]
+    enough = [plane for plane, held in looked if held >= ratio]
+    tightest = min(enough, key=_share, default=None)
+    return tightest or max((plane for plane, _ in looked), key=_share)
+
+
+def _share(plane: Plane) -> float:
+    return plane.share
 
 
 def within(quadrants: Tensor, numbers: Collection[int]) -> Tensor:

@@ -187,6 +187,18 @@ def quadrant_table(runs: Sequence[FinishedRun], kind_of: Mapping[int, str]) -> S
     return SummaryTable(("kind", "seen", "Q1 %", "Q2 %", "Q3 %", "Q4 %", "between %", "kept %"), rows)
 
 
+def kept_table(runs: Sequence[FinishedRun]) -> SummaryTable | None:
+    """Tabulate the quadrants that the kept samples of every pair come from, in percent; None if none was measured."""
+    rows = []
+    for label, group in by_pair(runs).items():
+        batches = [batch for run in group for line in run.step_log.steps for batch in line.batches]
+        counts = Counter(batch.quadrant[place] for batch in batches if batch.quadrant for place in batch.kept)
+        if total := counts.total():
+            rows.append([label, str(total), *(f"{100 * counts[q] / total:.1f}" for q in (1, 2, 3, 4, 0))])
+    columns = ("pair", "samples kept", "from Q1 %", "Q2 %", "Q3 %", "Q4 %", "between %")
+    return SummaryTable(columns, rows) if rows else None
+
+
 def compare_method(runs: Sequence[FinishedRun]) -> list[str]:
     """Compare the method with every other pair, seed by seed, in one sentence each."""
     groups = by_pair(runs)

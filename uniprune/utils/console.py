@@ -38,9 +38,17 @@ def say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
+class ResultConsole(Console):
+    """A console on standard output."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave a reader that has exited (`… | head`) to the caller; rich would end the process with code 1."""
+        raise BrokenPipeError
+
+
 def stdout(needed: int = 240) -> Console:
     """Return standard output; if that is no terminal, `needed` characters wide."""
-    return Console(width=None if sys.stdout.isatty() else needed)
+    return ResultConsole(width=None if sys.stdout.isatty() else needed)
 
 
 class RunProgress:

@@ -6,9 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from uniprune.registry import BENCHMARKS
 from uniprune.reports.papers.compare import Compared, as_csv, compare, made_from
 from uniprune.reports.papers.cost import Cost, cost, read_assumptions
@@ -17,14 +14,16 @@ from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
+from uniprune.results.conditions import condition_cells
 from uniprune.results.few import few_notes
+from uniprune.results.folders import ResultFolders
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import row_notes
-from uniprune.results.store import Store
 from uniprune.results.table import ScoreCell
-from uniprune.utils.console import say, stdout, write
+from uniprune.utils.console import say, write
 from uniprune.utils.paths import PROGRAM, ROOT
+from uniprune.utils.terminal import Column, columns, show_table
 
 TIMED = {name for name in (*DIRECT, *AGAINST) if name.endswith((" s", " ms", "ms change", "speed-up"))}
 """Quantities that depend on the machine."""
@@ -32,23 +31,21 @@ DERIVED = {name for name, (base, _) in AGAINST.items() if base == "score"}
 """Quantities that follow from scores; only the CSV file has them."""
 
 
-def list_tables(output: Path, mini: bool) -> None:
+def list_tables(output: ResultFolders, mini: bool) -> None:
     """Print all tables with their status."""
     stored = _stored_runs(output)
-    table = Table(
-        "table", "of", "run", "rows left", "GPU hours", "errata", box=None, header_style="bold", pad_edge=False
-    )
+    rows = []
     for name in table_names():
         one = _table(name, mini)
         left = cost(one.sweep.cells(), stored, read_assumptions())
         doubted = f"{sum(bool(line.erratum) for line in one.lines)} of {len(one.lines)}"
         todo = ("–", "–") if mini else (f"{left.rows:,}", f"~{left.seconds / 3600:.1f}")
-        table.add_row(name, one.sweep.title, f"{left.done} of {left.pairs}", *todo, doubted)
-    stdout().print(table)
+        rows.append((name, f"{left.done} of {left.pairs}", *todo, doubted, one.sweep.title))
+    show_table(columns("table", right=("run", "rows left", "GPU hours", "errata"), prose=["of"]), rows)
     say("run: runs x benchmarks scored. GPU hours are estimates; --paper TABLE says what they assume.")
 
 
-def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
+def show_paper(name: str, output: ResultFolders, csv: Path | None, mini: bool) -> None:
     """Print one table: ours and theirs, errata, and the runs that are left."""
     table = _table(name, mini)
     stored = _stored_runs(output)
@@ -63,6 +60,8 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
         _print_numbers(shown, reasons, stored)
         for note in row_notes(runs_behind(shown, stored)):
             say(note)
+        if timed := [pair for pair in shown if pair[0].line.quantity in TIMED]:
+            say(f"Times compare at --batch-size 1 on the paper's machine only; ours: {conditions(timed)}.")
     for note in without_ours(table.lines):
         say(note)
     if reasons:
@@ -76,9 +75,9 @@ def show_table(name: str, output: Path, csv: Path | None, mini: bool) -> None:
         say(f"written: {csv}")
 
 
-def _stored_runs(output: Path) -> StoredRuns:
+def _stored_runs(output: ResultFolders) -> StoredRuns:
     """Read all stored runs; print which files are left out or in doubt."""
-    return StoredRuns(Store(output).read_all(say))
+    return StoredRuns(output.records(say))
 
 
 def _table(name: str, mini: bool) -> PaperTable:
@@ -96,7 +95,7 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
     notes = _numbered(text for one, _ in shown for text in (one.line.note, one.unlike))
     models = len({one.line.model for one, _ in shown}) > 1
     heads = ("row", "ratio", "column", "quantity", "printed", "ours", "95 %", "difference", "inside", "rows", "see")
-    table = Table(*["model"] * models, *heads, box=None, header_style="bold", pad_edge=False)
+    rows = []
     for one, ours in shown:
         line = one.line
         digits = len(line.value.partition(".")[2]) or 1
@@ -116,8 +115,10 @@ def _print_numbers(shown: Sequence[tuple[Compared, ScoreCell]], reasons: Mapping
             _rows(one.rows, line.benchmark),
             "".join(marks),
         )
-        table.add_row(*(Text(text) for text in texts))
-    stdout().print(table)
+        rows.append(texts)
+    numbers = {"ratio", "printed", "ours", "95 %", "difference", "rows"}
+    lead = ["model"] * models + ["row", "ratio", "column"]
+    show_table([Column(name, right=name in numbers) for name in (*["model"] * models, *heads)], rows, keys=len(lead))
     say("difference: ours minus theirs; inside: whether theirs is in our 95 % interval; ±: over seeds.")
     sources = [source for one, _ in shown if one.line.quantity == "score" for source in one.sources]
     if odd := sorted({benchmark for group, benchmark in sources if group.credit_interval(benchmark)}):
@@ -155,6 +156,12 @@ def runs_behind(shown: Sequence[tuple[Compared, ScoreCell]], stored: StoredRuns)
     return list(runs.values())
 
 
+def conditions(shown: Sequence[tuple[Compared, ScoreCell]]) -> str:
+    """Return the batch sizes and machines of the runs that our numbers come from, in words."""
+    found = (condition_cells(source.group) for one, _ in shown for source in one.sources)
+    return "; ".join(dict.fromkeys(f"batch size {cells['batch']} on {cells['device']}" for cells in found))
+
+
 def _rows(rows: int, benchmark: str) -> str:
     """Return the rows behind a number, and of how many if some are missing."""
     known = BENCHMARKS.entry(benchmark).metadata.get("rows") if benchmark else None
@@ -181,8 +188,6 @@ def _print_left(table: PaperTable, left: Cost, mini: bool) -> None:
     judged = sorted({name for cell in table.sweep.cells() for name in cell.data or () if _judged(name)})
     if judged:
         say(f"  {', '.join(judged)} need a judge: add --judge URL --judge-model NAME")
-    if any(line.quantity in TIMED for line in table.lines):
-        say("  times compare at --batch-size 1 on the paper's kind of machine only")
 
 
 def _assumption(left: Cost) -> str:
