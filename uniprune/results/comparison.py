@@ -149,6 +149,7 @@ class RunComparison:
                     self._scores[_questions(name, entry)][record.identity] = entry.score
         self._estimates: dict[tuple[str, ...], dict[str, Estimate]] = {}
         self._means: dict[tuple[str, ...], Estimate] = {}
+        self._averages: dict[tuple[str, ...], Estimate] = {}
         self._fidelities: dict[tuple[str, str], dict[str, FidelityEstimate]] = {}
 
     def score(self, group: SeedGroup, name: str) -> Estimate:
@@ -160,7 +161,11 @@ class RunComparison:
 
     def average(self, group: SeedGroup, names: Iterable[str]) -> Estimate:
         """Return the plain mean of a group's scores over some benchmarks."""
-        return mean([self.score(group, name) for name in names])
+        names = tuple(names)
+        key = *(run.identity for run in group.runs), *names
+        if key not in self._averages:
+            self._averages[key] = mean([self.score(group, name) for name in names])
+        return self._averages[key]
 
     def baseline(self, group: SeedGroup) -> SeedGroup | None:
         """Return the un-pruned runs of the same weights, processor, settings and rows, if there are any."""
@@ -259,7 +264,8 @@ def same_machine(one: Setup, other: Setup) -> bool:
 
 def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
     """Return whether two runs have the same rows with the same prompts, and left out the same."""
-    return rows_key(one) == rows_key(other)
+    alike = one.data == other.data and one.prompts == other.prompts
+    return alike and one.faulty.keys() == other.faulty.keys()
 
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:

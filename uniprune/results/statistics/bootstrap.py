@@ -58,26 +58,25 @@ def _bootstrap(clustered: Clustered, name: str, resamples: int) -> list[Estimate
     for stratum in layers:
         own = sums[:, stratum.clusters][:, :, stratum.parts]
         share = (own[..., 1].sum(1) > 0).sum(-1) / np.maximum(counted, 1)
-        draws = _draws(own, rng, resamples) - headline(own.sum(1))[:, None]
+        draws = _draws(own, rng, resamples)
         if len(layers) > 1:
             draws = draws + _unseen(draws, headline(own.sum(1)), stratum.fewest, rng)
         key = name if len(layers) == 1 else f"{name}: {stratum.name}"
-        draws = share[:, None] * draws
+        draws *= share[:, None]
         for own_rows, each, variance in zip(rows, draws, draws.var(axis=1, ddof=1).tolist(), strict=True):
             own_rows[key] = Source.of(each, stratum.fewest, variance)
     return [Estimate(float(value), each, scale=SHARE) for value, each in zip(values, rows, strict=True)]
 
 
 def _draws(sums: Array, rng: np.random.Generator, resamples: int) -> Array:
-    """Return [R, B] headlines of resampled [R, C, P, 2] sums over clusters, as far from the headline as C - 1 ask for.
+    """Return [R, B] deviations of the headlines of resampled [R, C, P, 2] sums over clusters.
 
-    The bootstrap's variance is (C - 1) / C of the unbiased one. Resamples are those of `scipy.stats.bootstrap`, which
-    would sort all of them for an interval of its own.
+    Their variance is without bias: that of the bootstrap is (C - 1) / C of it. Resamples are those of
+    `scipy.stats.bootstrap`, which would sort all of them for an interval of its own.
     """
     runs, clusters, parts = sums.shape[:3]
-    values = headline(sums.sum(1))[:, None]
     if clusters < 2:
-        return np.repeat(values, resamples, axis=1)
+        return np.zeros((runs, resamples))
     above, below = np.moveaxis(sums, (3, 2), (0, 2))  # each [R, P, C]
     if (below == below[:1]).all():
         below = below[:1]  # equal items have equal denominators
@@ -89,7 +88,9 @@ def _draws(sums: Array, rng: np.random.Generator, resamples: int) -> Array:
         times = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape).astype(float).T
         tops, bottoms = ((side @ times).reshape(-1, parts, len(rows)) for side in (above, below))
         drawn[:, start : start + len(rows)] = mean_of_parts(tops, bottoms, axis=1)
-    return np.asarray(values + (drawn - values) * (clusters / (clusters - 1)) ** 0.5)
+    drawn -= headline(sums.sum(1))[:, None]
+    drawn *= (clusters / (clusters - 1)) ** 0.5
+    return drawn
 
 
 def _unseen(draws: Array, values: Array, clusters: int, rng: np.random.Generator) -> Array:

@@ -55,10 +55,15 @@ class Source:
             total = total + factor * draws
         return total
 
-    @cached_property
+    @property
     def variance(self) -> float:
         """Variance that it causes."""
-        return float(self.draws.var(ddof=1)) if self.computed is None else self.computed
+        return self._measured if self.computed is None else self.computed
+
+    @cached_property
+    def _measured(self) -> float:
+        """The variance of the deviations."""
+        return float(self.draws.var(ddof=1))
 
 
 Sources = Mapping[str, Source]
