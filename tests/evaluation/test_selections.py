@@ -30,7 +30,7 @@ from uniprune.modeling.messages import Part
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.view import View
 from uniprune.results.predictions import Prediction, prediction_lines
-from uniprune.results.selections import KeptCells, Selections
+from uniprune.results.selections import KeptCells, Selections, ShownGrid
 from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 
@@ -95,7 +95,7 @@ def test_cells_of_a_clip_show_their_frame(family: str) -> None:
     cells, before = list(selections.cells()), method.tokens[0]
     assert len(cells) == len(before)
     assert {cell.picture for cell in cells} == {0, 2, 4, 6} if "llava" not in family else set(range(8))
-    for number in (0, len(cells) // 2 + 1, len(cells) - 1):
+    for number in (len(cells) // 2 + 1, len(cells) - 1):
         cell, frames = cells[number], list(plain)
         pixels = np.array(frames[cell.picture])
         x0, y0, x1, y1 = (round(edge * SIZE[i % 2]) for i, edge in enumerate(cell.area))
@@ -106,7 +106,7 @@ def test_cells_of_a_clip_show_their_frame(family: str) -> None:
 
 
 def test_rows_of_a_batch_have_their_own_pictures() -> None:
-    """Two images, none, a clip, one image: as alone, and as the engine's report has it."""
+    """Two images, none, a clip, one image, twice both: as alone, and as the engine's report has it."""
     loaded = faint_video_model("qwen2_5_vl")
     images = [photo(120, 80, 1), photo(60, 140, 2), photo(90, 90, 3)]
     messages = [
@@ -114,6 +114,8 @@ def test_rows_of_a_batch_have_their_own_pictures() -> None:
         [Part(text="What?")],
         clip([photo(*SIZE, seed) for seed in range(8)]),
         [Part(image=images[2]), Part(text="What?")],
+        [*clip([photo(*SIZE, seed) for seed in range(8)]), Part(image=images[0]), Part(text="Which?")],
+        [Part(image=images[1]), *clip([photo(*SIZE, seed) for seed in range(8)]), Part(text="Which?")],
     ]
     together, _ = answered(loaded, messages, batch=4)
     alone = [answered(loaded, [message]) for message in messages]
@@ -126,7 +128,7 @@ def test_rows_of_a_batch_have_their_own_pictures() -> None:
             int(start) + cell for start, cells in zip(starts, method.chosen, strict=False) for cell in cells
         ]
         assert selections.tokens == sum(counts) == single.initial
-    assert [one.selections.pictures for one in together if one.selections] == [2, 0, 7, 1]
+    assert [one.selections.pictures for one in together if one.selections] == [2, 0, 7, 1, 8, 8]
 
 
 @pytest.mark.parametrize("scope", ["prompt", "tile"])
@@ -196,3 +198,12 @@ def test_masks_survive_packing() -> None:
     with pytest.raises(ValueError, match="1 bytes for 9 visual tokens"):
         KeptCells.of(0, np.ones(8, bool)).mask(9)
     assert torch.tensor(KeptCells.of(0, np.zeros(0, bool)).mask(0)).numel() == 0
+
+
+@pytest.mark.parametrize(("tiles", "side", "stages", "size"), [(1, 24, 1, 213), (1, 24, 3, 449), (13, 16, 1, 1498)])
+def test_stored_lines_grow_by_as_much_as_documented(tiles: int, side: int, stages: int, size: int) -> None:
+    grid = ShownGrid(size=(1, side, side), area=(0.33333, 0.25, 0.66667, 0.5), pictures=[0])
+    whole = grid.model_copy(update={"area": (0.0, 0.0, 1.0, 1.0)})
+    mask = np.arange(tiles * side**2) % 9 == 0
+    found = Selections(grids=[whole if tiles == 1 else grid] * tiles, stages=[KeptCells.of(0, mask)] * stages)
+    assert len(',"selections":' + found.model_dump_json(exclude_none=True)) == size

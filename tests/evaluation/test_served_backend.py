@@ -147,6 +147,11 @@ def test_of_several_servers_the_one_with_the_method_answers(
 def test_a_server_that_does_not_describe_itself_is_refused(loaded: LoadedModel) -> None:
     with serving(ServedTiny(loaded, DIVPRUNE, labels={"method": 'a"b'})) as server:
         assert Served((server.address,)).servers[0].method == 'a"b'
+        other = server.metrics().replace('a\\"b', "gprune")
+        both = server.metrics() + other
+        server.metrics = lambda: both  # type: ignore[method-assign]
+        with pytest.raises(UserError, match=r"says that it serves several methods: .* an empty folder of its own"):
+            _ = Served((server.address,)).servers
         server.metrics = lambda: "vllm:num_requests 1.0\n"  # type: ignore[method-assign]
         with pytest.raises(UserError, match="does not say which method it serves; start vLLM with the plug-in"):
             _ = Served((server.address,)).servers

@@ -82,7 +82,7 @@ def test_addresses() -> None:
 def test_the_positions_that_a_server_assigns_are_a_part_of_what_it_serves() -> None:
     fields = {"ratio": 0.5, "seed": 0, "positions": "original"}
     method = MethodRecord(name="m", kind="pre-llm", passed={}, resolved=[fields], stages=[(0, 0.5)], code="c")
-    places = {"address": "http://a", "model": "t", "longest": 9, "dtype": "float32", "device": "cpu", "machine": "x"}
+    places = {"address": "http://a", "model": "t", "dtype": "float32", "device": "cpu", "machine": "x"}
     info = ServerInfo(method="m", resolved=fields, code="c", weights="w", version="1", **places)  # type: ignore[arg-type]
     assert info.differences(method, "w") == []
     assert info.label == "m 0.5 positions=original"

@@ -23,8 +23,9 @@ from uniprune.latency.serving.load import Answered, Load, apply_load
 from uniprune.latency.serving.options import LoadOptions
 from uniprune.latency.serving.requests import image_requests, text_requests
 from uniprune.latency.serving.rows import SHORT, ServeFile, ServeResult, ServeRow
-from uniprune.latency.serving.tables import notes, to_csv, to_table
+from uniprune.latency.serving.tables import notes, texts, to_csv, to_table
 from uniprune.modeling.loading import LoadedModel
+from uniprune.reports.page.served import FILE, served
 from uniprune.utils.console import RunProgress
 
 OPTIONS = LoadOptions(concurrency=(2,), requests=2, rounds=2, warmup=0, side=96, words=6, new_tokens=3)
@@ -46,7 +47,7 @@ def servers(loaded: LoadedModel) -> Iterator[list[ServedTiny]]:
 @pytest.mark.end_to_end
 def test_series_rows_and_tables(servers: list[ServedTiny], tmp_path: Path) -> None:
     addresses = [server.address for server in servers]
-    output = tmp_path / "serve.jsonl"
+    output = tmp_path / FILE
     rows = bench(output, *addresses)
     names = ["none", "divprune", "random-pre", SHORT]
     assert [(row.setup.concurrency, row.setup.series) for row in rows] == [(2, name) for name in names]
@@ -70,6 +71,15 @@ def test_series_rows_and_tables(servers: list[ServedTiny], tmp_path: Path) -> No
     assert {line["series"] for line in table} == {"none", "divprune 0.25 original", "random-pre 0.25 original", SHORT}
     assert {"in flight", "TTFT p99 ms", "queue ms"} <= {str(column.header) for column in to_table(rows).columns}
     assert "tower ms" not in {column.header for column in to_table(rows).columns}
+    other = rows[0].setup.model_copy(update={"model": "larger", "weights": "w"})
+    alone = ServeRow(identity="x", setup=other, measured=rows[1].measured)
+    several = list(csv.DictReader(io.StringIO(to_csv([*rows, alone]))))
+    assert [line["x"] for line in several if line["series"] == "none"] == ["1.0", "1.0"]  # of its own model
+    assert texts([*rows, alone])[0][:3] == ["model", "weights", "in flight"]
+    shown = served([tmp_path, tmp_path / "none"])  # the section of the page
+    assert len(shown["rows"]) == 4
+    assert shown["rows"][0][shown["columns"].index("series")] == "none"
+    assert served([tmp_path / "none"])["rows"] == []
     printed = " ".join(notes(rows))
     assert "Measured on a CPU" in printed
     assert "p99 of 4 requests is nearly the largest value" in printed

@@ -20,6 +20,7 @@ from uniprune.reports.method_cards import (
     cards,
     description,
     embedded,
+    licence,
     meanings,
     needs,
     parameters,
@@ -61,6 +62,19 @@ def test_links_lead_to_headings_and_files() -> None:
         assert f"[{path}](../{path})" in page
 
 
+def test_every_card_of_released_code_has_its_licence() -> None:
+    known = {"Apache-2.0", "MIT", "CC BY-NC", "CC BY-NC 4.0", "none", "not stated"}
+    exempt = {"prunesid": "Apache-2.0 by its README", "scope": "none of its own; headers of files Apache-2.0"}
+    page = cards()
+    for one in (*embedded(), *METHODS.published().values()):
+        found = licence(one.metadata)
+        assert found == "" if not one.metadata.get("code") else found in {*known, exempt.get(one.name)}, one.name
+        section = page.partition(f"\n## {one.name}\n")[2].partition("\n## ")[0]
+        assert (f"\n* Its licence: {found}\n" in section) == bool(found), one.name
+    assert licence(METHODS.entry("divprune").metadata) == "CC BY-NC"
+    assert licence(METHODS.entry("fastv").metadata) == "not stated"
+
+
 def test_needs_follow_from_what_a_method_declares() -> None:
     told = {name: needs(METHODS.get(name)) for name in ("divprune", "fastv", "visionzip", "mustdrop", "cdpruner")}
     assert told == {
@@ -91,6 +105,7 @@ def test_a_method_with_required_fields_is_described_without_them() -> None:
 def test_listings_show_deviations_to_machines_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "methods", "fastv", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
+    assert row["licence"] == "not stated"
     assert row["deviations"] == METHODS.entry("fastv").metadata["deviations"]
     assert row["fields"] == {}
     assert main(["list", "methods", "fastv"]) == 0

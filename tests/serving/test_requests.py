@@ -12,7 +12,7 @@ from tests.helpers.serving import RATIO, Asked, InVllm, method, questions
 pytest.importorskip("vllm", reason="make serving")
 pytestmark = [pytest.mark.serving, pytest.mark.timeout(900)]
 
-SMALL = {"max_model_len": 192, "max_num_batched_tokens": 20, "block_size": 16, "num_gpu_blocks_override": 14}
+SMALL = {"max_model_len": 192, "max_num_batched_tokens": 20, "block_size": 32, "num_gpu_blocks_override": 9}
 """Images are cut in two, and eight prompts with their answers do not fit the KV cache."""
 DIVPRUNE = {"method": "divprune", "ratio": RATIO, "positions": "original"}
 
@@ -45,7 +45,7 @@ def test_preempted_requests_give_the_same_answers(small: InVllm) -> None:
 
 def test_hits_in_the_prefix_cache_give_the_same_answers(small: InVllm) -> None:
     """A second question to an image finds its pruned tokens in the caches."""
-    first, *others = questions(4, seed=4)
+    first, *others = questions(4, seed=4, images=2)  # more tokens than a block of the cache
     asked = [first, *(Asked(first.images, one.text) for one in others)]
     cold = []
     for one in asked:
@@ -70,7 +70,7 @@ def test_two_images_and_none(small: InVllm, reference) -> None:
 
 def test_two_questions_to_an_image_have_a_choice_each(small: InVllm, reference) -> None:
     """With both caches on, as the question is a part of the image's key."""
-    first, *others = questions(4, seed=5)
+    first, *others = questions(4, seed=5, images=2)
     asked = [first, *(Asked(first.images, one.text) for one in others)]
     small.use({**DIVPRUNE, "method": "cdpruner"})
     expected = reference(small.family).answer(method("cdpruner", positions="original"), asked)
@@ -87,10 +87,12 @@ def test_two_questions_to_an_image_have_a_choice_each(small: InVllm, reference) 
 
 
 def test_an_image_beyond_the_budget_is_refused_and_the_next_request_answered(small: InVllm) -> None:
+    from vllm.exceptions import VLLMValidationError
+
     small.use({"method": "none", "positions": "original"})
     (asked,) = questions(1)
     many = Asked(asked.images * 5, asked.text)
-    with pytest.raises(ValueError, match=r"longer than the maximum model length|exceeds"):
+    with pytest.raises(VLLMValidationError, match=r"\(length 7..\) is longer than the maximum model length of 192"):
         small.answer([many])
     small.use(DIVPRUNE)
     assert small.answer([asked])[0].text
@@ -98,6 +100,7 @@ def test_an_image_beyond_the_budget_is_refused_and_the_next_request_answered(sma
 
 def test_positions_beyond_the_model_are_refused(small: InVllm) -> None:
     """Few tokens are left of five images, but LLaVA's keep the positions of a prompt that it was not made for."""
+    small.use(DIVPRUNE)
     asked = [Asked((Image.new("RGB", (96, 96)),) * 5, "How many?")]
     if small.family == "qwen2.5-vl":  # an image takes the positions of its side
         assert small.answer(asked)

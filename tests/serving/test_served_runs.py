@@ -61,7 +61,7 @@ def predictor(model: LoadedModel, server: VllmServer, **options: Any) -> ServedP
 def test_a_server_describes_itself_as_runs_do(model: LoadedModel, server: VllmServer) -> None:
     [info] = Served((server.address,)).servers
     assert info.differences(METHOD.record(METHOD.pruner(), model.adapter.attends), model.weights) == []
-    assert (info.version, info.dtype, info.device, info.longest) == ("0.32.0", "float32", "cpu", 512)
+    assert (info.version, info.dtype, info.device) == ("0.32.0", "float32", "cpu")
 
 
 def test_answers_tokens_and_first_tokens_are_equal(model: LoadedModel, server: VllmServer) -> None:
@@ -81,8 +81,18 @@ def test_answers_tokens_and_first_tokens_are_equal(model: LoadedModel, server: V
         assert other.first.logs[0] == pytest.approx(one.first.logs[0], abs=1e-3)
 
 
+def test_a_prompt_beyond_the_context_is_a_row_with_the_servers_reason(model: LoadedModel, server: VllmServer) -> None:
+    fine, long = requests(2)
+    text = " ".join(["red circle"] * 400)
+    long = Request(long.index, lambda: [*fine.load()[:1], Part(text=text)], text, max_new_tokens=8)
+    found = {one.index: one for batch in predictor(model, server).predictions([fine, long]) for one in batch}
+    assert found[fine.index].error is None
+    assert str(found[long.index].error).startswith("the server refuses it: ")
+    assert "512" in str(found[long.index].error)
+
+
 def test_the_same_pixels_reach_the_engine(model: LoadedModel, server: VllmServer) -> None:
-    """The processor's output on the server, bit by bit, is that of this process."""
+    """The processor's output is the same on the server, which leaves its last step to the engine's device."""
     from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import decode_mm_kwargs_item
 
     for row, request in zip(map(ChatEncoder(model.processor).encode, requests(4)), requests(4), strict=True):
@@ -92,9 +102,14 @@ def test_the_same_pixels_reach_the_engine(model: LoadedModel, server: VllmServer
         with urlopen(post, timeout=60) as reply:
             [item] = json.load(reply)["features"]["kwargs_data"]["image"]
         [image] = [part.image for part in request.load() if part.image is not None]
-        own = model.processor.image_processor(images=[image], return_tensors="np")["pixel_values"]
+        processor = model.processor.image_processor
+        own = processor(images=[image], return_tensors="np")["pixel_values"]
         found = decode_mm_kwargs_item(item)["pixel_values"].data.float().numpy()
-        assert np.array_equal(found, own)
+        mean, deviation = (np.array(values)[:, None] for values in (processor.image_mean, processor.image_std))
+        levels = (own.reshape(len(own), 3, -1) * deviation + mean) * 255  # not rescaled and normalised
+        assert found.shape == own.shape
+        assert np.array_equal(found.reshape(levels.shape), np.rint(levels))
+        assert np.abs(levels - np.rint(levels)).max() < 1e-3
 
 
 def test_load_shows_where_the_time_goes(server: VllmServer, tmp_path: Path) -> None:

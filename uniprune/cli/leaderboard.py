@@ -83,6 +83,6 @@ def act(options: argparse.Namespace) -> int:
         from uniprune.reports.page.items import ItemOptions
         from uniprune.reports.page.page import write_page
 
-        write_page(board, ItemOptions(0, Path(), folders.answers), options.html)
+        write_page(board, ItemOptions(0, Path(), folders.answers), options.html, folders.roots)
         say(f"written: {options.html}")
     return 0

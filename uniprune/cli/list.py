@@ -17,7 +17,7 @@ from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters, served, served_as
+from uniprune.reports.method_cards import licence, needs, parameters, served, served_as
 from uniprune.utils.console import say
 from uniprune.utils.json_text import to_json
 from uniprune.utils.paths import PACKAGE, ROOT
@@ -133,6 +133,7 @@ def _every_method() -> list[dict[str, Any]]:
         method: type[Pruner] = entry.target
         # Fields that every method has would hide a method's own.
         details = {key: entry.metadata.get(key, "") for key in ("code", "deviations", "releases")}
+        details["licence"] = licence(entry.metadata)
         rows.append(
             {
                 "method": name,
@@ -148,6 +149,7 @@ def _every_method() -> list[dict[str, Any]]:
         )
     for name, published in METHODS.published().items():
         details = {key: published.metadata.get(key, "") for key in ("code", "deviations")}
+        details["licence"] = licence(published.metadata)
         rows.append(
             {
                 "method": name,

@@ -42,6 +42,6 @@ def act(options: argparse.Namespace) -> int:
     records = folders.required(doubts.append)
     board = leaderboard(records, FidelityCache(folders, doubts.append), doubts)
     items = ItemOptions(options.items, options.data_dir, folders.answers)
-    write_page(board, items, options.html)
+    write_page(board, items, options.html, folders.roots)
     say(f"written: {options.html} ({options.html.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -172,8 +172,12 @@ def act(options: argparse.Namespace) -> int:
         failures = [(item, item.failure) for item in items if item.failure]
         planned = not failures
         if planned:
-            with RunProgress(rows_of(items), Console(stderr=True, quiet=not team.main)) as progress:
-                outcomes = sweep.execute(items, progress)
+            open_ = [item for item in items if not item.done]
+            with RunProgress(rows_of(open_), Console(stderr=True, quiet=not team.main)) as progress:
+                for item in items:
+                    if item.done:
+                        progress.say(f"{item.label}: answers were stored  ({sweep.store.root / str(item.identity)})")
+                outcomes = sweep.execute(open_, progress)
             failures = [(outcome.item, outcome.failure) for outcome in outcomes if outcome.failure]
         with team.step():  # a launcher ends all processes once one has failed
             if team.main and planned:
@@ -225,7 +229,7 @@ def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
 
     mine = {item.identity for item in items}
     doubts: list[str] = []
-    records = list(store.records(doubts.append))
+    records = store.read_all(doubts.append)
     if not any(record.identity in mine for record in records):
         for doubt in doubts:
             say(doubt)

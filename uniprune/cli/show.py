@@ -13,8 +13,9 @@ from uniprune.errors import UserError
 if TYPE_CHECKING:  # importing them imports torch
     from collections.abc import Mapping, Sequence
 
+    from uniprune.evaluation.collection import DatasetCollection
     from uniprune.evaluation.method_spec import MethodSpec
-    from uniprune.reports.overlays.answers import Drawn
+    from uniprune.reports.overlays.answers import Drawn, ShownRow
 
 HELP = "draw which visual tokens methods keep, over the picture"
 FORMATS = ("png", "html", "gif", "apng")
@@ -34,6 +35,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--question", metavar="TEXT", help="question about images of your own")
     parser.add_argument("--limit", type=int, default=1, metavar="N", help="rows of a folder or benchmark (default: 1)")
+    parser.add_argument(
+        "--stored",
+        type=Path,
+        metavar="DIR",
+        help="draw what the runs in this --output folder kept (--keep-selections), all of them, without a model",
+    )
     what = parser.add_argument_group("what to draw")
     what.add_argument("--model", nargs="+", help="names in configs/models.yaml, hub ids or folders")
     what.add_argument("--like", metavar="NAME", help="as in `run`")
@@ -88,7 +95,7 @@ def act(options: argparse.Namespace) -> int:
     from uniprune.evaluation.frame_sampling import FrameSampling
     from uniprune.modeling.catalog import find_model
     from uniprune.modeling.loading import load, place
-    from uniprune.reports.overlays.answers import Drawn, Reader, ShownRow, check_blocks
+    from uniprune.reports.overlays.answers import Drawn, Reader, check_blocks
     from uniprune.reports.overlays.targets import shown_rows
     from uniprune.utils.console import RunProgress
 
@@ -96,11 +103,15 @@ def act(options: argparse.Namespace) -> int:
         if getattr(options, name) < least:
             raise UserError(f"--{name} {getattr(options, name)} must be at least {least}")
     models: list[str] | None = options.model
-    fill_in(options)
+    if options.stored is None:
+        fill_in(options)
     collection = DatasetCollection(options.data_dir, judge="rule")  # nothing is scored here
     rows: list[ShownRow] = []
     for target in options.target:
         rows += shown_rows(target, options.question, collection, options.limit)
+    if options.stored is not None:
+        write_drawings(stored_drawings(rows, collection, options), options)
+        return 0
     reader = Reader(options.image_decoding, FrameSampling.of(options.frames, options.fps))
     drawn = [Drawn(row, reader.pictures(row)) for row in rows]
     variants = method_variants(options)
@@ -118,6 +129,27 @@ def act(options: argparse.Namespace) -> int:
                 progress.advance(1)
     write_drawings(drawn, options)
     return 0
+
+
+def stored_drawings(
+    rows: Sequence[ShownRow], collection: DatasetCollection, options: argparse.Namespace
+) -> list[Drawn]:
+    """Return rows with what stored runs kept of them.
+
+    Raises:
+        UserError: options or files that have no meaning then, or nothing stored.
+    """
+    from uniprune.reports.overlays.stored import stored_drawing
+    from uniprune.results.store import Store
+
+    unused = [name for name in ("model", "method", "ratio", "blocks", "maps", "set") if getattr(options, name)]
+    if unused:
+        raise UserError(f"--{unused[0]} has no meaning with --stored, which draws every run of a folder; leave it out")
+    if own := [row.name for row in rows if not row.benchmark]:
+        raise UserError(f"--stored draws rows of benchmarks; {own[0]} is a file. Give BENCHMARK:ROW")
+    if not options.stored.is_dir():
+        raise UserError(f"--stored {options.stored} is no folder; expected the --output folder of runs")
+    return [stored_drawing(Store(options.stored), collection.get(row.benchmark), row) for row in rows]
 
 
 def method_variants(options: argparse.Namespace) -> dict[str, list[MethodSpec]]:
@@ -158,8 +190,8 @@ def check_questions(variants: Mapping[str, Sequence[MethodSpec]], options: argpa
     asking = [text for text, specs in variants.items() if any(one.needs_text for one in specs[0].classes.values())]
     if options.question is None and asking and any(Path(one).expanduser().exists() for one in options.target):
         raise UserError(
-            f"{', '.join(asking)} choose tokens by the question, and an image of your own has none; give --question "
-            'TEXT, for example --question "What does the sign say?"'
+            f"the question decides which tokens {' and '.join(asking)} would keep, and an image of your own has none; "
+            'give --question TEXT, for example --question "What does the sign say?"'
         )
 
 

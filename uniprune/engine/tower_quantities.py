@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import prod
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from uniprune.engine.vision import Vision
 from uniprune.errors import UnsupportedError
-from uniprune.pruning.view import TowerLayer
+from uniprune.pruning.view import TextTower, TowerLayer
 
 
 class TowerQuantities(ABC):
@@ -102,11 +101,11 @@ class TowerQuantities(ABC):
         """Return [N, C] inputs of the projector, the patches of a token side by side."""
         return self._of_view(self._call.features())
 
-    def text_tower(self) -> NoReturn:
+    def text_tower(self) -> TextTower:
         """Refuse.
 
         Raises:
-            UnsupportedError: always.
+            UnsupportedError: always, unless a subclass knows one.
         """
         raise UnsupportedError(
             f"checkpoints of {type(self._call.adapter).__name__} carry no text tower that belongs to their vision "

@@ -16,10 +16,11 @@ from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.stage_groups import StageGroups
 from uniprune.engine.tower_quantities import TowerQuantities
 from uniprune.engine.vision import Vision
-from uniprune.errors import UnsupportedError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.origins import Origins
-from uniprune.pruning.view import TowerLayer
+from uniprune.pruning.text_checkpoint import text_checkpoint
+from uniprune.pruning.view import TextTower, TowerLayer
 from uniprune.pruning.view_batch import BatchVision
 
 T = TypeVar("T")
@@ -35,6 +36,29 @@ class ViewVision(TowerQuantities):
 
     def __init__(self, groups: StageGroups, number: int) -> None:
         self._groups, self._number = groups, number
+
+    def text_tower(self) -> TextTower:
+        """Return the question in the space of the tower and of the method's `text_checkpoint`.
+
+        Raises:
+            UnsupportedError: the method has none.
+            UserError: the question is known by its tokens only.
+        """
+        adapter, folder = self._call.adapter, text_checkpoint(self._groups.arriving.stage.pruner)
+        if folder is None and adapter.has_texts:
+            raise UnsupportedError(
+                f"checkpoints of {type(adapter).__name__} carry no text tower that belongs to their vision tower; give "
+                "the CLIP model that the tower is from (text_checkpoint=FOLDER), compare with the language model's "
+                "embeddings of the question (text=llm), or use another method"
+            )
+        if folder is None:
+            return super().text_tower()
+        info = self._groups.members[self._number][0].info
+        if info.text is None:
+            raise UserError(
+                f"a text tower reads the question as text, but sample {info.id!r} has none; set PromptInfo.text"
+            )
+        return adapter.text_tower(folder).read(info.text)
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D] LLM tokens of features [k, C].
@@ -65,7 +89,7 @@ class ViewVision(TowerQuantities):
         """Return [N, C] at the tokens of the view."""
         images, places = self._place
         every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
-        known, share = self._groups.known_cells, _known(self._origins).share
+        known, share = self._groups.source_cells, _known(self._origins).share
         if known is not None:
             own = places[known[self._number]]
             first = own[0, 0] if len(own) else 0
@@ -137,7 +161,7 @@ class GroupsVision(BatchVision):
         for _, group in self._groups.members:
             check_unmixed(self._call.adapter, group.origins)
         projected: Tensor = self._call.project(features.flatten(0, 1)).to(self._groups.arriving.device)
-        return projected.view(*features.shape[:2], -1)
+        return projected.view(*features.shape[:2], projected.shape[-1])
 
     @property
     def _call(self) -> Vision:
@@ -159,7 +183,7 @@ class GroupsVision(BatchVision):
     @cached_property
     def _at(self) -> Ints | None:
         """[P, N] each token's index in the images of the call; None if not every one is one known token."""
-        origins, known = [_known(group.origins) for _, group in self._groups.members], self._groups.known_cells
+        origins, known = [_known(group.origins) for _, group in self._groups.members], self._groups.source_cells
         if any(one.share is not None for one in origins) or known is None:
             return None
         return np.stack([one.index.numpy()[cells, 0] for one, cells in zip(origins, known, strict=True)])

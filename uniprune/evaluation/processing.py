@@ -68,6 +68,7 @@ class EncodedRequest:
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         chat: the row as a chat request of a serving engine, images in it; None where this process runs the model.
         error: why the row cannot be processed; everything else is then empty.
+        text: the question.
     """
 
     index: str
@@ -83,6 +84,7 @@ class EncodedRequest:
     remarks: tuple[str, ...] = ()
     chat: dict[str, Any] | None = None
     error: str | None = None
+    text: str = ""
 
     @property
     def tokens(self) -> int:
@@ -107,7 +109,7 @@ class EncodedRequest:
     @property
     def info(self) -> PromptInfo:
         """Identity and question of the prompt, for the engine."""
-        return PromptInfo(self.index, torch.from_numpy(self.question), torch.from_numpy(self.asked))
+        return PromptInfo(self.index, torch.from_numpy(self.question), torch.from_numpy(self.asked), self.text)
 
     @property
     def visual(self) -> dict[str, np.ndarray]:
@@ -203,6 +205,7 @@ class RequestEncoder:
             shown=() if self._areas is None else self._areas(processor, parts, self.settings.one_by_one),
             tile=() if processor is usual else tile_of(inputs["pixel_values"]),
             remarks=() if found.exact else (QUESTION,),
+            text=request.question,
         )
         if not self.per_image:
             return row

@@ -23,6 +23,7 @@ from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.random_images import RandomImages
 from uniprune.modeling.shown_areas import ShownAreas
+from uniprune.modeling.text_tower import TextTowers
 from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
@@ -40,7 +41,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter(RandomImages, ImageSizes, TowerPatches, ShownAreas):
+class ModelAdapter(RandomImages, ImageSizes, TowerPatches, TextTowers, ShownAreas):
     """Layout of one loaded model.
 
     Attributes:

@@ -1,14 +1,15 @@
 """One card per registered method, as Markdown: `python run.py cards > docs/methods.md`.
 
 A card consists of the method's class docstring, its fields and the metadata of its registry entry (`paper`, `code`,
-`deviations`, `releases`). Docstrings describe the idea and the cost, and end with the section "Args:", one line group
-per field.
+`licence`, `deviations`, `releases`). Docstrings describe the idea and the cost, and end with the section "Args:", one
+line group per field.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -31,13 +32,17 @@ ACTS = {
     "intra-llm": "inside the language model",
     "hybrid": "hybrid, by what is known before and inside the language model",
 }
+UNSTATED = "not stated"
+"""Licence of a release of which nobody noted it."""
 _INTRO = """\
 # Methods
 
 Generated from the methods' files by `python run.py cards > docs/methods.md`; edit those instead.
 `--set field=value` sets a parameter. All methods round counts in one way, halves up and at least one token; where a
 release floors N r, the ratio floor(N r) / N gives its count. Deviations say what is different here from the paper, from
-the authors' released code, or from another port. Every method also has these parameters:
+the authors' released code, or from another port. Licences are those of the released code, as read when a method's rule
+was written down ("not stated": not noted then, so read it before you use that code); no code here is copied from it.
+Every method also has these parameters:
 
 """
 
@@ -90,6 +95,7 @@ def card(entry: Entry) -> str:
     facts = {
         "Paper": link_to_paper(entry.metadata.get("paper", "")),
         "Released code": link_to_repository(entry.metadata.get("code", "")),
+        "Its licence": licence(entry.metadata),
         "Source": f"[{_source(method)}](../{_source(method)})",
         "Acts": describe_place(method),
         "Tokens": describe_count(method),
@@ -111,6 +117,7 @@ def published_card(one: PublishedName) -> str:
     facts = {
         "Paper": link_to_paper(one.metadata.get("paper", "")),
         "Released code": link_to_repository(one.metadata.get("code", "")),
+        "Its licence": licence(one.metadata),
         "The same as": f"{spelled}, under which it is stored and shown" if one.means != one.name else "",
     }
     listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
@@ -211,6 +218,12 @@ def link_to_paper(text: str) -> str:
 def link_to_repository(name: str) -> str:
     """Link to a repository given as owner/name."""
     return f"[{name}](https://github.com/{name})" if name else ""
+
+
+def licence(metadata: Mapping[str, Any]) -> str:
+    """Return the licence of a method's released code, "" without any code."""
+    found: str = metadata.get("licence", UNSTATED)
+    return found if metadata.get("code") else ""
 
 
 def _bullets(lines: list[str]) -> str:

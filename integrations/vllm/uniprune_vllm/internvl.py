@@ -52,6 +52,7 @@ class UniPruneInternVL(PrunedImages, InternS1ForConditionalGeneration):  # type:
     def embed_multimodal(self, **kwargs: Any) -> tuple[Tensor, ...]:
         """Return per image what is left of it."""
         questions = kwargs.pop(QUESTION_IDS, None)
-        images, side = super().embed_multimodal(**kwargs), round(self.num_image_token**0.5)
+        with self.spans.measure("tower"):
+            images, side = super().embed_multimodal(**kwargs), round(self.num_image_token**0.5)
         grids = [[(1, side, side)] * (len(tokens) // self.num_image_token) for tokens in images]
         return self.pruned(images, grids, questions)

@@ -58,5 +58,6 @@ class UniPruneLlava(PrunedImages, LlavaForConditionalGeneration):  # type: ignor
     def embed_multimodal(self, **kwargs: Any) -> tuple[Tensor, ...]:
         """Return per image what is left of it."""
         questions = kwargs.pop(QUESTION_IDS, None)
-        images = list(super().embed_multimodal(**kwargs))
+        with self.spans.measure("tower"):
+            images = list(super().embed_multimodal(**kwargs))
         return self.pruned(images, [[(1, self._side, self._side)]] * len(images), questions)

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniprune_vllm.telemetry import Spans
-
 BASE = 256
 """Whole numbers up to this are exact in bfloat16, so a larger offset needs two channels: quotient and remainder."""
 CHANNELS = 4
@@ -39,18 +37,11 @@ class MovedPositions:
 
     Attributes:
         placeholder: id of an image's tokens.
-        spans: times of tower and selection.
     """
 
     placeholder: int
-    spans: Spans
     supports_multimodal_pruning = True
     supports_mrope = True
-
-    def embed_multimodal(self, **kwargs: object) -> Any:
-        """Return what the model makes of images; the time is the tower's, but for what a method takes inside."""
-        with self.spans.measure("tower"):
-            return super().embed_multimodal(**kwargs)  # type: ignore[misc]  # a part of a model
 
     def extent(self, feature: Any) -> int:
         """Return by how much an image moves the text after it: a feature of vLLM's request."""

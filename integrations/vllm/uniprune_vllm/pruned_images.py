@@ -25,12 +25,14 @@ class PrunedImages(MovedPositions):
         adapter: makes the adapter of the model's vision tower.
         chooser: the method.
         tower: the vision tower, watched where the method reads it.
+        spans: times of tower and selection.
     """
 
     adapter: ClassVar[type[ModelAdapter]]
     supported_video_pruning_methods = ("evs",)
     chooser: Chooser
     tower: Tower
+    spans: Spans
     config: Any
     get_language_model: Callable[[], Any]
 

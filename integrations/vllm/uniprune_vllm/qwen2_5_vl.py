@@ -45,4 +45,6 @@ class UniPruneQwen2_5_VL(PrunedImages, Qwen2_5_VLForConditionalGeneration):  # t
         if image_input is None:
             return ()
         grids = [[(t, h // merge, w // merge)] for t, h, w in image_input["image_grid_thw"].tolist()]
-        return self.pruned(self._process_image_input(image_input), grids, questions)
+        with self.spans.measure("tower"):
+            images = self._process_image_input(image_input)
+        return self.pruned(images, grids, questions)

@@ -56,7 +56,6 @@ def announce(model_config: Any, pruner: Pruner) -> None:
         "machine": torch.cuda.get_device_name() if on_gpu else processor_name(),
         "version": version.partition("+")[0],
     }
-    SERVED.clear()
     SERVED.labels(**labels).set(1)
 
 

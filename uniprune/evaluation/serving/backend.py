@@ -157,9 +157,9 @@ class ServedPredictor:
         rows = chain.from_iterable(windows(self._encoder(benchmark), requests, flight, self._options.workers))
         with asyncio.Runner() as loop:
             client = Client.open(self._server.address, self._settings.timeout, self._settings.retries)
-            loop.run(self._try(client))
             waiting: set[asyncio.Task[Prediction]] = set()
             try:
+                loop.run(self._try(client))
                 while True:
                     for row in rows:
                         waiting.add(loop.get_loop().create_task(self._answer(client, row)))
@@ -168,11 +168,13 @@ class ServedPredictor:
                     if not waiting:
                         return
                     done, waiting = loop.run(_first(waiting))
-                    yield [task.result() for task in done]
+                    failed = [task for task in done if task.exception() is not None]
+                    if answered := done.difference(failed):
+                        yield [task.result() for task in answered]
+                    for task in failed:
+                        task.result()
             finally:
-                for task in waiting:
-                    task.cancel()
-                loop.run(client.close())
+                loop.run(_end(client, waiting))
 
     def _encoder(self, benchmark: str) -> ChatEncoder:
         """Return the encoder of the rows of a benchmark."""
@@ -233,3 +235,11 @@ async def _first(
 ) -> tuple[set[asyncio.Task[Prediction]], set[asyncio.Task[Prediction]]]:
     """Wait until one or more are done; return those, and the others."""
     return await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _end(client: Client, waiting: set[asyncio.Task[Prediction]]) -> None:
+    """Give up the requests in flight, and close the client."""
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await client.close()

@@ -124,7 +124,7 @@ class ServeBench:
         per_word = (many - few) / (PROBES[1] - PROBES[0])
         words = max(1, PROBES[0] + round((min(pruned) - few) / per_word))
         texts = partial(_texts, options, words)
-        return [Series(SHORT, plain.server, plain.client, texts, {"side": 0, "words": words})]
+        return [Series(SHORT, plain.server, plain.client, texts, {"short": words})]
 
     async def _group(self, series: Sequence[Series], concurrency: int) -> list[ServeRow]:
         """Measure all series at one concurrency, unless they are stored."""

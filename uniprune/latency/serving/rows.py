@@ -59,9 +59,11 @@ class ServeSetup(Strict):
     rounds: int
     """Rounds."""
     side: int
-    """Pixels per side of the image; 0 without one."""
+    """Pixels per side of the image, in series with one."""
     words: int
-    """Words of the text."""
+    """Words of the text beside it."""
+    short: int | None = None
+    """Words of a prompt of `SHORT`; null for other series."""
     new_tokens: int
     """Tokens generated."""
     seed: int
@@ -77,6 +79,11 @@ class ServeSetup(Strict):
     def identity(self) -> str:
         """Hash all fields."""
         return stable_hash(self.model_dump(mode="json"))
+
+    @property
+    def load(self) -> str:
+        """What series share that are compared with each other."""
+        return self.model_dump_json(exclude={"series", "resolved", "code", "short"})
 
 
 class ServeResult(Strict):

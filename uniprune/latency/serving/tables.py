@@ -32,6 +32,8 @@ SHOWN = {
     "tokens per step": ".3g",
 }
 """Column of the terminal table -> its format."""
+VARYING = ("model", "weights", "engine", "dtype", "machine", "image side", "new tokens")
+"""Columns that the terminal table has, too, where rows differ in them."""
 NOTES = (
     "TTFT: from sending a request to its first token; TPOT: per further token; x: requests/s against the un-pruned "
     f"server at the same concurrency. {SHORT}: no image, as many tokens as the pruned prompt: what no pruning before "
@@ -51,7 +53,7 @@ def flat(row: ServeRow, plain: ServeRow | None) -> dict[str, CellValue]:
 
     Args:
         row: the row.
-        plain: that of the un-pruned server at the same concurrency.
+        plain: that of the un-pruned server under the same load.
     """
     setup, measured = row.setup, row.measured
     ttft, tpot = ([float(p) for p in np.percentile(x, [50, 99])] for x in (measured.ttft, measured.tpot))
@@ -74,8 +76,8 @@ def flat(row: ServeRow, plain: ServeRow | None) -> dict[str, CellValue]:
         "preemptions": spent.get("preemptions"),
         "requests": len(measured.ttft),
         "new tokens": setup.new_tokens,
-        "image side": setup.side,
-        "words": setup.words,
+        "image side": setup.side if setup.short is None else None,
+        "words": setup.words if setup.short is None else setup.short,
         "model": setup.model,
         "weights": setup.weights,
         "engine": setup.engine,
@@ -87,8 +89,8 @@ def flat(row: ServeRow, plain: ServeRow | None) -> dict[str, CellValue]:
 
 def cells(rows: Sequence[ServeRow]) -> list[dict[str, CellValue]]:
     """Return all rows of the CSV."""
-    plain = {row.setup.concurrency: row for row in rows if row.setup.series == "none"}
-    return [flat(row, plain.get(row.setup.concurrency)) for row in rows]
+    plain = {row.setup.load: row for row in rows if row.setup.series == "none"}
+    return [flat(row, plain.get(row.setup.load)) for row in rows]
 
 
 def to_csv(rows: Sequence[ServeRow]) -> str:
@@ -103,15 +105,23 @@ def to_json(rows: Sequence[ServeRow]) -> str:
     return strict_json({"rows": table}, indent=1) + "\n"
 
 
-def to_table(rows: Sequence[ServeRow]) -> Table:
-    """Build the table for a wide terminal; columns without any value are left out."""
+def texts(rows: Sequence[ServeRow]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and lines for people; columns without any value are left out."""
     lines = cells(rows)
-    shown = [name for name in SHOWN if any(line[name] is not None for line in lines)]
+    several = [name for name in VARYING if len({line[name] for line in lines} - {None}) > 1]
+    shown = [*several, *(name for name in SHOWN if any(line[name] is not None for line in lines))]
+    forms = [(name, SHOWN.get(name, "")) for name in shown]
+    return shown, [["" if line[name] is None else format(line[name], form) for name, form in forms] for line in lines]
+
+
+def to_table(rows: Sequence[ServeRow]) -> Table:
+    """Build the table for a wide terminal."""
+    columns, lines = texts(rows)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in shown:
+    for name in columns:
         table.add_column(name, justify="left" if name == "series" else "right")
     for line in lines:
-        table.add_row(*("" if line[name] is None else format(line[name], SHOWN[name]) for name in shown))
+        table.add_row(*line)
     return table
 
 

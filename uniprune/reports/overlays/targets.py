@@ -47,9 +47,7 @@ def shown_rows(target: str, question: str | None, collection: DatasetCollection,
     name, colon, index = target.partition(":")
     if name not in BENCHMARKS.names():
         if path.suffix or len(path.parts) > 1:
-            raise UserError(
-                f"{target} does not exist; give an image or video file, a folder of images, or BENCHMARK:ROW"
-            )
+            raise UserError(f"{target} does not exist; expected an image or video file, a folder, or BENCHMARK:ROW")
         raise UserError(f"{unknown('benchmark', name, BENCHMARKS.names())} No file or folder has that name, either")
     if question is not None:
         raise UserError(f"--question is for images of your own; {target} has the benchmark's question")

@@ -6,7 +6,7 @@ import base64
 import gzip
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from uniprune.reports.page.cards import cards
 from uniprune.reports.page.cells import columns, rows
 from uniprune.reports.page.items import ItemOptions, items
 from uniprune.reports.page.provenance import runs
+from uniprune.reports.page.served import served
 from uniprune.results.conditions import limit_notes
 from uniprune.results.leaderboard import Leaderboard
 from uniprune.results.table import ResultTable
@@ -26,17 +27,20 @@ from uniprune.utils.console import write
 from uniprune.utils.json_text import to_json
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("core", "table", "legend", "plot", "curves", "radar", "method", "run", "kept", "items", "start")
+SCRIPTS = ("core", "table", "legend", "plot", "curves", "radar", "method", "run", "kept", "items", "served", "start")
 """Parts of the page's script, in order."""
 
 
-def page_data(board: Leaderboard, options: ItemOptions, links: Mapping[str, str]) -> dict[str, Any]:
+def page_data(
+    board: Leaderboard, options: ItemOptions, links: Mapping[str, str], roots: Iterable[Path] = ()
+) -> dict[str, Any]:
     """Return everything that the page shows, as JSON.
 
     Args:
         board: the leaderboard, whose runs are on the page.
         options: items to show.
         links: identity of a run -> link from the page to its folder.
+        roots: folders of runs, in which the load of served models may be stored.
     """
     records = [run for group in board.groups for run in group.runs]
     provenance, environments = runs(records)
@@ -52,10 +56,11 @@ def page_data(board: Leaderboard, options: ItemOptions, links: Mapping[str, str]
         "links": dict(links),
         "methods": cards(dict.fromkeys(run.setup.method.name for run in records)),
         "items": items(records, options),
+        "served": served(roots),
     }
 
 
-def report_page(board: Leaderboard, options: ItemOptions, links: Mapping[str, str]) -> str:
+def report_page(board: Leaderboard, options: ItemOptions, links: Mapping[str, str], roots: Iterable[Path] = ()) -> str:
     """Return a page that needs no other file and no network; arguments as for `page_data`.
 
     Raises:
@@ -66,18 +71,19 @@ def report_page(board: Leaderboard, options: ItemOptions, links: Mapping[str, st
     return environment.get_template("page.html").render(
         style=_asset("style.css"),
         script="\n".join(_asset(f"{name}.js") for name in SCRIPTS),
-        data=packed(to_json(page_data(board, options, links))),
+        data=packed(to_json(page_data(board, options, links, roots))),
         plotly=library,
     )
 
 
-def write_page(board: Leaderboard, options: ItemOptions, path: Path) -> None:
+def write_page(board: Leaderboard, options: ItemOptions, path: Path, roots: Iterable[Path] = ()) -> None:
     """Write the page, with links to the runs' records relative to its folder.
 
     Args:
         board: the leaderboard.
         options: items to show, and the place of predictions, in whose folders the records are.
         path: file to write.
+        roots: as for `page_data`.
 
     Raises:
         UserError: it cannot be written, or the plotting library is not installed.
@@ -90,7 +96,7 @@ def write_page(board: Leaderboard, options: ItemOptions, path: Path) -> None:
         for name in list(run.datasets)[:1]
     }
     links = {identity: Path(os.path.relpath(folder, start)).as_posix() for identity, folder in folders.items()}
-    write(path, report_page(board, options, links))
+    write(path, report_page(board, options, links, roots))
 
 
 def _asset(name: str) -> str:

@@ -47,6 +47,7 @@ async function start() {
   startCurves();
   startRadar();
   drawEqual();
+  drawServed();
   addEventListener("hashchange", route);
   route();
   update();
