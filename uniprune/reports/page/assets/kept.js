@@ -36,15 +36,12 @@ function drawKept(canvas, image, selections, stage, picture) {
   [canvas.width, canvas.height] = [image.naturalWidth * scale, image.naturalHeight * scale];
   pen.drawImage(image, 0, 0, canvas.width, canvas.height);
   for (const cell of cells) {
-    const [x, y, w, h] = [
-      cell.x * canvas.width,
-      cell.y * canvas.height,
-      cell.width * canvas.width,
-      cell.height * canvas.height,
-    ];
+    const [x, right] = [cell.x, cell.x + cell.width].map(share => Math.round(share * canvas.width));
+    const [y, bottom] = [cell.y, cell.y + cell.height].map(share => Math.round(share * canvas.height));
+    const [w, h] = [right - x, bottom - y]; // whole pixels, so that neighbours leave no seam
     if (!kept(cell.number)) {
       pen.fillStyle = "rgba(8, 10, 16, .72)";
-      pen.fillRect(x, y, w + 0.5, h + 0.5);
+      pen.fillRect(x, y, w, h);
     } else if (merged(cell.number)) {
       pen.fillStyle = "#f59e0b";
       pen.beginPath();

@@ -57,6 +57,7 @@ async function plot(host, traces, layout, redraw, readout) {
       displayModeBar: coarse.matches ? false : "hover",
     },
   );
+  performance.mark(`${host.id} drawn`);
   host.cursor = null;
   if (host.pointing) return;
   host.pointing = true;

@@ -81,7 +81,13 @@ function drawRadar() {
       margin: { l: 84, r: 84, t: 30, b: 30 },
       polar: {
         bgcolor: "transparent",
-        angularaxis: { gridcolor: colour("--line"), linecolor: colour("--line") },
+        angularaxis: {
+          rotation: 90,
+          direction: "clockwise",
+          tickfont: { size: innerWidth < 640 ? 10 : 12 },
+          gridcolor: colour("--line"),
+          linecolor: colour("--line"),
+        },
         radialaxis: {
           rangemode: "tozero",
           gridcolor: colour("--line"),

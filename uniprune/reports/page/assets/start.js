@@ -53,6 +53,7 @@ async function start() {
   update();
   $("loading").remove();
   document.body.dataset.ready = "true";
+  performance.mark("table drawn");
 }
 start().catch(error => {
   $("loading").textContent = `This page could not be drawn: ${error.message}`;
