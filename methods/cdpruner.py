@@ -56,6 +56,7 @@ class CDPruner(PreLLM):
 
     invert: bool = False
     needs_text: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:

@@ -25,6 +25,7 @@ ODD = "counts=even keeps one more than {} of {} tokens; use counts=exact or a lo
     "cdpruner-blocks",
     paper="arXiv 2506.10967",
     code="openvinotoolkit/openvino.genai",
+    licence="Apache-2.0",
     deviations=[
         "Paper: CDPruner (`cdpruner`) multiplies similarity by both tokens' relevance, and decides an image at once.",
         "Release: a block is half a view: of an image, or of a frame with `scope=grid`, which OpenVINO's default is.",

@@ -24,6 +24,7 @@ NO_PIVOT = "DART on embeddings compares tokens with pivots, but there is none; s
     "dart-embeddings",
     paper="arXiv 2502.11494",
     code="NVIDIA/TensorRT-Edge-LLM",
+    licence="Apache-2.0",
     deviations=[
         "Paper: keys and hidden states of layer 2; here, as in NVIDIA's runtime, input embeddings, so that what is "
         "dropped is never in the cache. Pivots of text come from the whole prompt.",

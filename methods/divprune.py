@@ -19,6 +19,7 @@ from uniprune.registry import register_method
     "divprune",
     paper="arXiv 2503.02175",
     code="vbdi/divprune",
+    licence="CC BY-NC",
     deviations=[
         "Release: distances are computed in float32, and a chosen token is never chosen again.",
         "Release: every image is one problem of its own; the release prunes the first image only.",
@@ -44,6 +45,7 @@ class DivPrune(PreLLM):
     """
 
     scale_invariant: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return farthest_points(cosine_distance(view.tokens), keep)

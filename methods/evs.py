@@ -27,6 +27,7 @@ TOO_FEW = (
     "evs",
     paper="arXiv 2510.14624",
     code="vllm-project/vllm",
+    licence="Apache-2.0",
     deviations=[
         "Paper: unknown; the rule is that of vLLM and SGLang, which agree.",
         "Release: cosines are computed in float32.",

@@ -21,11 +21,11 @@ from ._video import frames
     "fastvid",
     paper="arXiv 2503.11187",
     code="LunarShen/FastVID",
+    licence="MIT",
     deviations=[
         "Release: the budget is met: each segment has its frames' share of it, and what its frames cannot hold goes to "
         "the segment's most attended tokens.",
-        "Release: the rule is that of its Qwen2.5-VL code; its LLaVA code keeps tokens in every frame and has "
-        "threshold 0.9.",
+        "Release: the rule is that of its Qwen2.5-VL code; for LLaVA all frames keep tokens and the threshold is 0.9.",
         "Release: attention is what a token receives, mean over queries; the release attends from the mean query of a "
         "frame to the mean keys of merged patches.",
         "Release: ties of densities go to the lower index; the release adds random noise up to 1e-6, which is the same "

@@ -22,6 +22,7 @@ from ._video import frames
     "flashvid",
     paper="arXiv 2602.08024",
     code="Fanziyang-v/FlashVID",
+    licence="MIT",
     deviations=[
         "Release: the budget is met, spread over frames and, in a segment, over what merging leaves. The release "
         "(`counts=release`) rounds up in every frame: 150 tokens instead of 144 of 432 in one stored case.",
@@ -30,8 +31,7 @@ from ._video import frames
         "Release: `counts=release` keeps `expansion` times the ratio; the release cuts that to 0.3 before layer 20. "
         "Such a cut is `flashvid+fastv` with fastv.layer=20, each of the two with the root of the ratio.",
         "Release: ties of densities go to the lower index; `counts=release` adds noise to 1e-6, the same always.",
-        "Release: an image is a video of one frame. A view with several grids is refused: tiles, or GLM's frames. "
-        "Qwen3-VL's marks of frames stay; the release drops them.",
+        "Release: an image is one frame. Several grids (tiles, GLM's frames) are refused. Qwen3-VL's marks stay.",
     ],
     releases=RELEASES,
 )

@@ -26,8 +26,7 @@ exponential is 0 in float64, too, and a zero vector, which has no neighbour at a
     code="jytmelon/G-Prune",
     deviations=[
         "Paper: one graph per image in every family; the paper has one per grid of LLaVA-NeXT (`scope=grid`).",
-        "Release: scores are float32, and counts rounded instead of floored. The row of norms is propagated instead "
-        "of raising the N x N matrix to a power (equal in exact arithmetic).",
+        "Release: scores are float32, counts rounded, not floored. The row of norms is propagated: no matrix power.",
     ],
     releases={
         "test_releases_vit.test_gprune_in_half_precision_counts_too_few_neighbours": "In float16 a neighbour near the "
@@ -53,6 +52,7 @@ class GPrune(PreLLM):
     temperature: Positive = 0.03
     iterations: Count = 5
     scale_invariant: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
 
     def select(self, view: View | ViewBatch, keep: int) -> Tensor:
         return top_k(graph_scores(view.tokens, self.similarity, self.temperature, self.iterations), keep)

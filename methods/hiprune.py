@@ -22,6 +22,7 @@ Depth = Annotated[float, Bound(0, 1, above=True)]
     "hiprune",
     paper="arXiv 2508.00553",
     code="Danielement321/HiPrune",
+    licence="MIT",
     deviations=[
         "Paper, where its code's README says the output layer: the deep layer is the one that makes the features.",
         "Paper, where only code is known: the share of anchors, and neighbours at the edges, are as released.",

@@ -22,6 +22,7 @@ Regions = Literal["strips", "tiles"]
     "hired",
     paper="arXiv 2408.10945",
     code="hasanar1f/HiRED",
+    licence="MIT",
     deviations=[
         "Paper: regions of the whole image are runs of its raster, as released. `regions=tiles` counts in the part "
         "that a tile shows; this is ours, and refused where the arrangement of tiles is unknown (InternVL, SmolVLM).",

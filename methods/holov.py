@@ -24,6 +24,7 @@ Overflow = Literal["refill", "zeros"]
     "holov",
     paper="arXiv 2510.02912",
     code="obananas/HoloV",
+    licence="Apache-2.0",
     deviations=[
         "Paper: crops are runs of the raster, as released, and features are left out: the choice is the released one.",
         "Release: one token is a crop that gets nothing beside longer ones. The same here.",

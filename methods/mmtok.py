@@ -23,15 +23,15 @@ from ._mmtok import shares, tower_features
     "mmtok",
     paper="arXiv 2508.18264",
     code="Ironieser/MMTok",
+    licence="Apache-2.0",
     deviations=[
         "Paper, where only code is known: the tower's features are compared as they are, without CLIP's projection.",
         "Release: the text is the whole question in every family; for LLaVA the release removes two answer-format "
-        "sentences and 47 function words, among them what and where, and its prompts of other templates than Vicuna's "
-        "are replaced by a fixed question; for Qwen it prepends a word.",
+        "sentences and 47 words, among them what and where, prompts of other templates than Vicuna's become a fixed "
+        "question; for Qwen it prepends a word.",
         "Release: patches that are padding of LLaVA-1.5's square images are excluded there; views do not know padding.",
-        "Release: the features of merged patches are averaged, as for Qwen2.5-VL, before its last norm; for other "
-        "towers that merge patches this is ours.",
-        "Release: similarities are float32 throughout; there features are normalised in the model's precision.",
+        "Release: features of merged patches are averaged, as for Qwen2.5-VL before its last norm; elsewhere, ours.",
+        "Release: similarities are float32; there features are normalised in the model's precision.",
         "Release: `text_temperature` is 0.01 for Qwen2.5-VL; LLaVA-NeXT's tiles have a budget each (`scope=tile`).",
         "Release: original positions are kept (`positions=compact` renumbers as released for LLaVA).",
     ],

@@ -19,6 +19,7 @@ from ._pixelprune import Metric, comparison, predicted, walked
 @register_method(
     "pixelprune",
     code="OPPO-Mente-Lab/PixelPrune",
+    licence="Apache-2.0",
     deviations=[
         "Paper: unknown; the rule is that of the release (Apache-2.0).",
         "Ours: the pixels and `tau` give the number of tokens; the ratio is nominal, but at 1 nothing is pruned.",
@@ -26,6 +27,12 @@ from ._pixelprune import Metric, comparison, predicted, walked
         "Release: refuses videos; here each step in time is an image, and a token has the pixels of all its frames.",
         "Release: its random and connected-component baselines are not offered, nor its place after the tower.",
     ],
+    releases={
+        "test_releases_2026.test_pixelprune_without_anchors_may_keep_more": "A docstring promises fewer tokens without "
+        "anchors (`anchored=false`). A slow drift then loses more tokens, whose errors add up; a noisy plane loses "
+        "fewer.",
+        "test_releases_2026.test_tau_has_no_effect_on_exact_pixelprune": "`tau` has no effect on `metric=exact`.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class PixelPrune(InTower):

@@ -22,11 +22,11 @@ from ._priortr import RELEASES, Heads, Query, Rows, best, surplus
     "priortr",
     paper="arXiv 2606.24156",
     code="CodeChildCZJ/PriorTR",
+    licence="Apache-2.0",
     deviations=[
         "Paper: null token, rows and their mean are the release's (`rows`, `query`).",
         "Release: InternVL's copy prunes before layer 2, LLaVA-NeXT's compares the last row.",
-        "Release: a second forward of the prompt cut after the image (`2F`) is not run: in a causal decoder its last "
-        "row is that of the null token.",
+        "Release: no second forward of the prompt cut after the image (`2F`): its last row is that of the null token.",
         "Release: every image of a prompt has its own null token; InternVL's copy prunes the first image only. Of text "
         "before the image the null token has seen the question, which is not noticed.",
         "Release: a prompt with no text after the null token is refused; there all scores are 0.",

@@ -21,6 +21,7 @@ publish_method(
     "Dominant and merged tokens first, then fewer and fewer inside the decoder (CVPR 2026, arXiv 2602.18846).",
     paper="arXiv 2602.18846",
     code="AMD-AGI/DUET-VLM",
+    licence="Apache-2.0",
     deviations=[
         "Paper: contextual tokens are means of a few neighbours (`cluster_width=4`) around peripheral tokens of high "
         "score; here as VisionZip's, evenly spaced and with all that are nearest to them.",

@@ -18,6 +18,7 @@ from uniprune.registry import register_method
     "random-intra",
     paper="arXiv 2511.02650",
     code="TianfanPeng/VLMUniPruneBench",
+    licence="none",
     deviations=[
         "Release: the draw is seeded per sample; the release takes the global generator.",
         "Release: original positions are kept in every family; on InternVL the release renumbers the prefill only.",

@@ -18,6 +18,7 @@ from uniprune.registry import register_method
     "random-pre",
     paper="arXiv 2511.02650",
     code="TianfanPeng/VLMUniPruneBench",
+    licence="none",
     deviations=[
         "Release: kept tokens stay in raster order in every family.",
         "Release: the draw is seeded per sample, so it depends on neither batch nor order.",
@@ -37,6 +38,7 @@ class RandomPre(PreLLM):
     """
 
     random: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:
         return random_subset(view.total, keep, view.generator)

@@ -24,6 +24,7 @@ BICUBIC = 3
     "resize",
     paper="arXiv 2510.07143",
     code="Chenfei-Liao/VTC-Bench",
+    licence="Apache-2.0",
     deviations=[
         "Paper: shrinks by a whole number, whatever tokens that leaves; here the budget is met, or the largest number "
         "below it that the model's sizes allow (`form=vtc-bench` shrinks as released; tokens are counted either way).",

@@ -22,6 +22,7 @@ Combine = Literal["product", "sum"]
     "scope",
     paper="arXiv 2510.24214",
     code="kinredon/SCOPE",
+    licence="none of its own; headers of files Apache-2.0",
     deviations=[
         "Paper: without a CLS token nothing is released; there saliency is the mean attention a token receives, and "
         "features of merged patches are compared side by side. This rule is ours. `combine=sum` is refused there, as "

@@ -20,14 +20,21 @@ from ._tome import constant, matched, merged, spread
 @register_method(
     "tome",
     paper="arXiv 2210.09461",
+    code="facebookresearch/ToMe",
+    licence="CC BY-NC 4.0",
     deviations=[
-        "Release: not used (CC BY-NC 4.0), but for the rounding of `r`; written from the paper.",
-        "Paper: r tokens per block; here the blocks together merge as many as the budget requests, in shares by "
-        "`inflection`. Where a block would merge more than half of its tokens, it merges in rounds, by the mean keys.",
+        "Release: not used, but for the rounding of `r`.",
+        "Paper: r tokens per block; here blocks together merge what the budget requests, in shares by `inflection`. "
+        "Where a block would merge more than half of its tokens, it merges in rounds, by the mean keys.",
         "Paper: unmerged even tokens are followed by the odd ones; here every survivor stays in its place.",
-        "Paper: an image classifier; here the last block whose states the model projects is the last to merge.",
-        "Paper: silent on equal similarities; here they go to the lower odd, then the lower even token.",
+        "Paper: an image classifier; here the last block whose states the model projects merges last. Equal "
+        "similarities, on which it is silent, go to the lower odd, then the lower even token.",
     ],
+    releases={
+        "test_releases_2026.test_tome_merges_fewer_than_r_per_block": "Every block's number is rounded down: 24 blocks "
+        "merge 181 tokens instead of 192 for r = 8 and the decreasing schedule (`inflection=-1`).",
+        "test_releases_2026.test_tome_reorders_tokens": "Without a class token it sorts unmerged tokens by similarity.",
+    },
 )
 @dataclass(frozen=True, kw_only=True)
 class ToMe(MergesInTower):
@@ -40,8 +47,7 @@ class ToMe(MergesInTower):
 
     Args:
         inflection: from -1, early blocks merge most and the last none, over 0, all alike, to 1, late ones merge most.
-        r: tokens merged per block as the paper counts, at most half of a block's; 0 follows the ratio. With any other
-            number the ratio is nominal.
+        r: tokens merged per block as the paper counts, at most half; 0 follows the ratio, which is nominal otherwise.
     """
 
     inflection: Cosine = 0.0

@@ -23,6 +23,7 @@ from ._transprune import RELEASES, SMALL, share
     "transprune",
     paper="arXiv 2507.20630",
     code="liaolea/TransPrune",
+    licence="MIT",
     deviations=[
         "Paper: transition and attention have equal weights, as released; the paper's formula weighs them, and also "
         "ranks by transition alone, for which the release has no switch.",

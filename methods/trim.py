@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from uniprune.pruning.base import PreLLM, Selection
-from uniprune.pruning.functional import count_outliers, top_k
+from uniprune.pruning.base import Selection
+from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
 from ._leading import with_mean
-from ._question import Text, relevance
+from ._question import WithTextTower, outliers, relevance
 
 
 @register_method(
     "trim",
     paper="arXiv 2409.10994",
     code="FreedomIntelligence/TRIM",
+    licence="Apache-2.0",
     deviations=[
         "Paper: the number of tokens is the budget, the mean token included, unless `adaptive`.",
         "Paper: similarities are products, and the smallest stay, as released.",
-        "Paper: a checkpoint without the vision tower's text tower is refused. `text=llm` compares projected tokens "
-        "with the mean embedding of the question, and the largest products stay; this is ours.",
+        "Paper: no checkpoint carries the vision tower's text tower; `text_checkpoint` names the CLIP model that has "
+        "it, and must have the same vision tower. Read is the question, not the whole prompt, up to 77 tokens.",
+        "Paper: `text=llm` compares projected tokens with the mean embedding of the question, and the largest products "
+        "stay; this is ours.",
         "Release: the share of `adaptive` is that of an image; there it is one for all tiles and images of a batch. No "
         "outlier, an error there, means one token.",
         "Release: the mean token takes the last free place; there it follows the others (`order=release`). Original "
@@ -35,7 +38,7 @@ from ._question import Text, relevance
     },
 )
 @dataclass(frozen=True, kw_only=True)
-class TRIM(PreLLM):
+class TRIM(WithTextTower):
     """Token reduction by CLIP's metric (Song et al., COLING 2025, arXiv 2409.10994).
 
     Tokens are ranked by their similarity to the question in the space of vision and text tower; one further token is
@@ -45,12 +48,10 @@ class TRIM(PreLLM):
 
     Args:
         adaptive: let the similarities decide how many tokens stay; the keep ratio is then ignored, `exact` is False.
-        text: space of the question: that of the vision tower's text "tower", or the language model's ("llm").
     """
 
     adaptive: bool = False
-    text: Text = "tower"
-    needs_text: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
 
     @property
     def exact(self) -> bool:
@@ -58,7 +59,6 @@ class TRIM(PreLLM):
         return not self.adaptive
 
     def select(self, view: View, keep: int) -> Selection:
-        space, products = relevance(view, self.text)
-        shares = products.softmax(0)
-        count = min(max(1, count_outliers(shares)), len(shares) - 1) if self.adaptive else keep - 1
-        return with_mean(view, top_k(shares, count), space)
+        space, scores = relevance(view, self.text)
+        count = outliers(scores) if self.adaptive else keep - 1
+        return with_mean(view, top_k(scores, count), space)

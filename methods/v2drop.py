@@ -22,6 +22,7 @@ from ._cuts import Cuts
     "v2drop",
     paper="arXiv 2509.01552",
     code="xuyang-liu16/V2Drop",
+    licence="Apache-2.0",
     deviations=[
         "Paper: the measure is the length of the difference, as released; there a cosine is commented out.",
         "Release: counts are rounded, of the tokens at the first cut, instead of floored at each; other ratios than "

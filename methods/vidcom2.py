@@ -18,6 +18,7 @@ from ._video import OfVideo, alike, frames
     "vidcom2",
     paper="arXiv 2505.14454",
     code="xuyang-liu16/VidCom2",
+    licence="Apache-2.0",
     deviations=[
         "Release: the budget is met as in vLLM's port: what the frames have too many, or too few, is decided by "
         "typicality over all frames.",

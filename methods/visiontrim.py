@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
-from uniprune.pruning.base import PreLLM, Selection
+from uniprune.pruning.base import Selection
 from uniprune.pruning.budget import keep_count
 from uniprune.pruning.fields import Share
 from uniprune.pruning.functional import top_k
 from uniprune.pruning.view import View
 from uniprune.registry import register_method
 
-from ._question import Text, in_space
+from ._question import Text, WithTextTower, in_space
 from ._visiontrim import complemented, dominance
 
 
@@ -22,12 +21,13 @@ from ._visiontrim import complemented, dominance
     "visiontrim",
     paper="arXiv 2601.22674",
     code="hanxunyu/VisionTrim",
+    licence="Apache-2.0",
     deviations=[
         "Paper: the half in the tower only, as released: pruning in the language model is commented out there.",
         "Paper: token affinity and adaptive weights are left out, as the release overwrites them.",
         "Paper: the question is compared in the language model's space, projected tokens with input embeddings as in "
         "MMTok, since no checkpoint carries CLIP's text tower; tokens are merged there, too. This is ours "
-        "(`text=tower` is the release, refused where there is no text tower).",
+        "(`text=tower` with `text_checkpoint`, the CLIP model of the vision tower, is the release).",
         "Paper: without a CLS token nothing is released; scores are then the attention received alone. This is ours.",
         "Release: the split of the budget is a share, a quarter complement: the release's 16 of 64.",
         "Release: complement tokens stay at their places; there they follow the others (`order=release`). Original "
@@ -41,7 +41,7 @@ from ._visiontrim import complemented, dominance
     },
 )
 @dataclass(frozen=True, kw_only=True)
-class VisionTrim(PreLLM):
+class VisionTrim(WithTextTower):
     """Dominant tokens by two kinds of attention, complement tokens by the question (ICLR 2026, arXiv 2601.22674).
 
     Dominant tokens have most attention of the CLS token and of other patches. Of the rest, those nearest to the
@@ -51,14 +51,12 @@ class VisionTrim(PreLLM):
 
     Args:
         complement: share of the budget for complement tokens.
-        text: space of the question: the language model's ("llm") or that of the vision tower's text "tower".
         vision_layer: block whose attention is used; None for the one that makes the features.
     """
 
     complement: Share = 1 / 4
     text: Text = "llm"
     vision_layer: int | None = None
-    needs_text: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Selection:
         count = min(keep - 1, keep_count(keep, self.complement))

@@ -24,6 +24,7 @@ Depth = Annotated[float, Bound(0, 1, above=True)]
     "vscan",
     paper="arXiv 2505.22654",
     code="Tencent/SelfEvolvingAgent",
+    licence="MIT",
     deviations=[
         "Paper: the half in the tower only. The language model prunes again at a middle layer (16 in LLaVA-1.5, from "
         "96 to 32 tokens for 64 on average), so that a row of the paper's tables is not this method at that budget.",

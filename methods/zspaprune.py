@@ -47,6 +47,7 @@ class ZSPAPrune(PreLLM):
     k: Share = 0.2
     pooling: Pooling = "mean"
     needs_text: ClassVar[bool] = True
+    takes_gaps: ClassVar[bool] = True
     scale_invariant: ClassVar[bool] = True
 
     def select(self, view: View, keep: int) -> Tensor:

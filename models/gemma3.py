@@ -7,8 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import Tried
 from uniprune.modeling.patch_grid import PatchGridAdapter
+from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, check_described
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VISION, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -59,6 +62,18 @@ class Gemma3(PatchGridAdapter):
         super().__init__(model)
         self.has_cls = False
         self.merge = self.projector.kernel_size
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """The whole image, stretched to a square.
+
+        Raises:
+            UnsupportedError: crops of pan and scan are images of their own.
+        """
+        own = processor.image_processor
+        check_described(own, "Gemma3ImageProcessor")
+        if own.do_pan_and_scan:
+            raise UnsupportedError("the areas of Gemma 3's pan and scan are not described; use do_pan_and_scan: false")
+        return [WHOLE]
 
     def whole_tower(self) -> str | None:
         """None."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from uniprune.modeling.adapter import ModelAdapter, Span, Tried
 from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, check_described
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel, TinyPrompt
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
@@ -146,6 +147,11 @@ class Gemma4(ModelAdapter):
     def image_of(self, tokens: int) -> tuple[Size, int]:
         """The rectangle nearest to a square; sides at most 1:4 apart."""
         return rectangle(tokens), 1
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """The whole image, stretched to whole tokens."""
+        check_described(processor.image_processor, "Gemma4ImageProcessor")
+        return [WHOLE]
 
     def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
         """[1, patches, pixels of a patch] and the (x, y) of every patch."""

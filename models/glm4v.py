@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_grouping import ClipsOfGrids, Grouping
 from uniprune.modeling.messages import RawQuestion
+from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Shown
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -88,6 +90,11 @@ class Glm4v(Qwen2VL):
         """The tower encodes the frames of a video one by one, and their placeholders are those of images."""
         config = self.model.config
         return ClipsOfGrids(config.video_start_token_id, config.video_end_token_id)
+
+    def clip_areas(self, processor: Any, size: Size, frames: int) -> Shown:
+        """Whole frames, two to a step in time, each of which is a grid."""
+        step = processor.video_processor.temporal_patch_size
+        return Shown((WHOLE,) * -(-frames // step), frames, step)
 
     def token_parts(self) -> Sequence[nn.Module]:
         """The convolution that merges the patches of a token."""

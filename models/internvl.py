@@ -13,6 +13,8 @@ from uniprune.modeling.image_grouping import Grouping, tiles_in_a_run
 from uniprune.modeling.input_forms import TileForms, check_processor
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import IMAGENET, PatchGridAdapter
+from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, check_described, cut
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model
@@ -101,6 +103,16 @@ class InternVL(PatchGridAdapter):
         check_processor(processor, "GotOcr2ImageProcessor")
         own, side = processor.image_processor, self._size_of(self._pixels)[0]
         return TileForms(partial(tiles_of, own), own.max_patches, self._pixels[0] // side, side)
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """Tiles of the image stretched to the canvas of the nearest proportions, and the thumbnail."""
+        from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+        own = processor.image_processor
+        check_described(own, "GotOcr2ImageProcessor")
+        side, most = (own.size["height"], own.size["width"]), own.max_patches
+        columns, rows = get_optimal_tiled_canvas(size, side, min(most, own.min_patches), most)
+        return [WHOLE] if rows == columns == 1 else [*cut(WHOLE, rows, columns), WHOLE]
 
     def whole_tower(self) -> str | None:
         """None."""

@@ -13,6 +13,7 @@ from uniprune.modeling.input_forms import SquareForms, check_processor
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import CLIP, PatchGridAdapter
 from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, check_described, padded_to_square, scaled_and_cropped, within
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.registry import register_model
@@ -89,6 +90,17 @@ class Llava(PatchGridAdapter):
         own = processor.image_processor
         pixels = own.crop_size if own.do_center_crop else own.size
         return SquareForms(self._patch[0], (pixels.get("height") or pixels["shortest_edge"]) // self._patch[0])
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """The square that is cropped, or the image with padding around it, by the processor's settings."""
+        own = processor.image_processor
+        check_described(own, "CLIPImageProcessor", "LlavaImageProcessor", "SiglipImageProcessor")
+        kind = type(own).__name__
+        if kind.startswith("Siglip"):
+            return [WHOLE]
+        if kind.startswith("Llava") and own.do_pad:
+            return [within(padded_to_square(size), scaled_and_cropped(own, (max(size), max(size))))]
+        return [scaled_and_cropped(own, size)]
 
     def any_size(self) -> AbstractContextManager[None]:
         """The tower interpolates its positions for images of another size than its own."""

@@ -17,6 +17,7 @@ from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.input_forms import CutForms, check_processor
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, check_described, cut, framed
 from uniprune.modeling.tiny import IMAGE, TinyModel
 from uniprune.pruning.input_stage import Forms
 from uniprune.pruning.view import Grid
@@ -85,6 +86,18 @@ class LlavaNext(Llava):
         """Fewer tiles, of smaller images; the base tile and some of the larger image are always there."""
         check_processor(processor, "LlavaNextImageProcessor", "LlavaOnevisionImageProcessor")
         return CutForms(lambda size: sum(map(math.prod, self._form(size, images)[0].grids)))
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """The whole image stretched to a tile, then tiles of it scaled and padded at the centre."""
+        from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
+
+        own = processor.image_processor
+        check_described(own, "LlavaNextImageProcessor", "LlavaOnevisionImageProcessor")
+        canvas = select_best_resolution(size, own.image_grid_pinpoints)
+        scaled = get_patch_output_size(torch.empty((3, *size), device="meta"), canvas, "channels_first")
+        corner = [-((outer - inner) // 2) for outer, inner in zip(canvas, scaled, strict=True)]
+        rows, columns = self._shape(list(size))
+        return [WHOLE, *cut(framed(scaled, (corner[0], corner[1]), canvas), rows, columns)]
 
     def _form(self, pixels: Size, images: int) -> tuple[ImageLayout, int]:
         """Return the layout of an image of a prompt, as `_layout` does."""

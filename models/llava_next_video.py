@@ -13,6 +13,8 @@ from uniprune.modeling.adapter import Tried
 from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
+from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import Shown, scaled_and_cropped
 from uniprune.modeling.tiny import IMAGE, VIDEO
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -86,6 +88,10 @@ class LlavaNextVideo(LlavaNext):
         (videos, frames), (_, height, width) = given[VIDEOS][:2], grids[0]
         tokens = torch.arange(videos * frames * height * width).view(videos, -1)
         return [ImageLayout(((frames, height, width),), Origins.single(video)) for video in tokens]
+
+    def clip_areas(self, processor: Any, size: Size, frames: int) -> Shown:
+        """The middle of every frame."""
+        return Shown((scaled_and_cropped(processor.video_processor, size),) * frames, frames, 1)
 
     @property
     def _stride(self) -> int:

@@ -14,6 +14,7 @@ from uniprune.modeling.image_layout import ImageLayout
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, Shown, padded_to_square
 from uniprune.modeling.tiny import IMAGE, VIDEO, VISION
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -86,6 +87,14 @@ class LlavaOnevision(LlavaNext):
         return in_order(
             self._layout(pixels, given) if alone else self._whole() for pixels, alone in zip(sizes, cut, strict=False)
         )
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """As LLaVA-NeXT; images of a prompt with several are padded to a square."""
+        return super().image_areas(processor, size, images) if images == 1 else [padded_to_square(size)]
+
+    def clip_areas(self, processor: Any, size: Size, frames: int) -> Shown:
+        """Every frame stretched to a square."""
+        return Shown((WHOLE,) * frames, frames, 1)
 
     def _form(self, pixels: Size, images: int) -> tuple[ImageLayout, int]:
         """Images of a prompt with several have one tile each."""

@@ -14,6 +14,7 @@ from uniprune.modeling.adapter import Span, Tried, consecutive
 from uniprune.modeling.image_grouping import Grouping, any_runs
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, check_described
 from uniprune.modeling.tiny import IMAGE, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.view import Grid
@@ -144,6 +145,11 @@ class Pixtral(PatchGridAdapter):
     def image_of(self, tokens: int) -> tuple[Size, int]:
         """The rectangle nearest to a square; sides at most 1:4 apart."""
         return rectangle(tokens), 1
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """The whole image, stretched to whole tokens."""
+        check_described(processor.image_processor, "PixtralImageProcessor")
+        return [WHOLE]
 
     def random_image(self, size: Size, tiles: int, generator: torch.Generator) -> dict[str, Tensor]:
         """[1, 3, H, W], and the size without padding."""

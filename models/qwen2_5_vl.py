@@ -15,6 +15,7 @@ from uniprune.modeling.adapter import ModelAdapter, Span, TextAfter, Tried, cons
 from uniprune.modeling.input_forms import GridForms, check_processor
 from uniprune.modeling.patch_grid import CLIP as CLIP_PIXELS
 from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, Shown, check_described
 from uniprune.modeling.tiny import IMAGE, IMAGE_END, IMAGE_START, VIDEO, VISION, TinyModel
 from uniprune.pruning.functional import rotate_half
 from uniprune.pruning.input_stage import Forms
@@ -152,6 +153,15 @@ class Qwen2_5_VL(ModelAdapter):
         """Any rectangle, if the processor is that of Qwen2-VL."""
         check_processor(processor, "Qwen2VLImageProcessor")
         return GridForms.of(processor)
+
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """The whole image, stretched to whole tokens."""
+        check_described(processor.image_processor, "Qwen2VLImageProcessor", "Glm4vImageProcessor")
+        return [WHOLE]
+
+    def clip_areas(self, processor: Any, size: Size, frames: int) -> Shown:
+        """Whole frames, two to a step in time."""
+        return Shown((WHOLE,), frames, processor.video_processor.temporal_patch_size)
 
     def whole_tower(self) -> str | None:
         """None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from uniprune.modeling.image_grouping import EncodedPrompt, Grouping
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.patch_grid import PatchGridAdapter
 from uniprune.modeling.random_images import Size
+from uniprune.modeling.shown_areas import WHOLE, Area, check_described, cut
 from uniprune.modeling.tiny import IMAGE, PAD, VISION, TinyModel
 from uniprune.pruning.view import Grid
 from uniprune.registry import register_model
@@ -91,6 +93,13 @@ class SmolVLM(PatchGridAdapter):
         """The benchmark's message, rewritten by dataset."""
         return smolvlm2(asked)
 
+    def image_areas(self, processor: Any, size: Size, images: int) -> Sequence[Area]:
+        """Tiles of the image stretched to whole tiles, and the global one."""
+        own = processor.image_processor
+        check_described(own, "SmolVLMImageProcessor", "Idefics3ImageProcessor")
+        rows, columns = tiles_of(own, size)
+        return [WHOLE] if rows == columns == 1 else [*cut(WHOLE, rows, columns), WHOLE]
+
     def vision_blocks(self) -> Sequence[nn.Module]:
         """Blocks of the SigLIP encoder."""
         blocks: Sequence[nn.Module] = self.vision.encoder.layers
@@ -159,6 +168,23 @@ class Idefics3(SmolVLM):
     def prompt(self, asked: RawQuestion) -> Sequence[str | int] | None:
         """As the wrapper of Idefics3, which merges 2 x 2 patches; SmolVLM's checkpoints of this type merge more."""
         return idefics3(asked) if self.merge == 2 else smolvlm(asked)
+
+
+def tiles_of(image_processor: Any, size: Size) -> Size:
+    """Return the rows and columns of tiles that an image of `size` pixels is cut into, by the processor's own steps."""
+    from transformers.models.idefics3.image_processing_idefics3 import get_resize_output_image_size
+
+    own, (height, width) = image_processor, size
+    if not own.do_image_splitting:
+        return 1, 1
+    if own.do_resize and (longest := own.size.get("longest_edge")):
+        height, width = get_resize_output_image_size(torch.empty((3, *size), device="meta"), longest)
+    side, ratio = own.max_image_size["longest_edge"], width / height
+    if width >= height:
+        columns = math.ceil(width / side)
+        return math.ceil(int(columns * side / ratio) / side), columns
+    rows = math.ceil(height / side)
+    return rows, math.ceil(int(rows * side * ratio) / side)
 
 
 def tiles_to_global(prompt: EncodedPrompt) -> list[int]:

@@ -84,7 +84,10 @@ def test_names_of_the_package_exist() -> None:
 
 
 def test_modules_that_pages_run_exist() -> None:
-    assert not missing(in_code(MODULE), lambda page, module: find_spec(module) is not None)
+    # vLLM is in the environment of `make serving` only.
+    assert not missing(
+        in_code(MODULE), lambda page, module: module.startswith("vllm.") or find_spec(module) is not None
+    )
 
 
 def test_targets_of_make_exist() -> None:

@@ -25,7 +25,7 @@ OUTSIDE = {
     "benchmarks": {"errors", "evaluation", "modeling", "registry", "results", "utils", ALONE},
 }
 """Exactly what the folders beside `uniprune/` import from it."""
-OTHER_TESTS = {"golden", "helpers", "packaging", "perf", "plugins"}
+OTHER_TESTS = {"golden", "helpers", "packaging", "perf", "plugins", "serving"}
 """Folders of `tests/` that mirror no package."""
 
 

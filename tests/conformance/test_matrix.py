@@ -74,6 +74,8 @@ VARIANTS = [
     ("random-tower+fastv", {}, "qwen2_5_vl"),
     ("random-tower", {"block": "2"}, "internvl"),
     ("tome+fastv", {"inflection": "-1"}, "llava"),
+    ("random-tower+divprune", {}, "internvl"),
+    ("divprune", {"positions": "vllm"}, "qwen2_5_vl"),
 ]
 """Other ways of asking: several images as one, tiles apart, compositions, adaptive counts, merging, schedules."""
 MORE = [
@@ -83,6 +85,9 @@ MORE = [
     ("hired", {"regions": "tiles"}, "llava_next"),
     ("hired", {"counts": "release"}, "internvl"),
     ("vscan", {"counts": "release"}, "llava"),
+    ("tome+random-pre+fastv", {}, "llava"),
+    ("pixelprune+cdpruner", {}, "qwen2_5_vl"),
+    ("random-tower+divprune", {"positions": "vllm"}, "qwen3_vl"),
 ]
 """The same, in `make test-all` only."""
 

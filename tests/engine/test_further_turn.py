@@ -21,7 +21,9 @@ from uniprune.methods.pooling import Pooling
 from uniprune.methods.prumerge import PruMerge
 from uniprune.methods.random_intra import RandomIntra
 from uniprune.methods.random_pre import RandomPre
+from uniprune.methods.random_tower import RandomTower
 from uniprune.methods.visionzip import VisionZip
+from uniprune.pruning.base import Pruner
 
 pytestmark = pytest.mark.end_to_end
 
@@ -160,6 +162,8 @@ MERGING = {
     "by the question": CDPruner(ratio=0.5),
     "by attention": FastV(ratio=0.5, layer=2),
     "by attention, twice": FastV(ratio=0.6, layer=1) >> FastV(ratio=0.3, layer=3),
+    "in the tower": RandomTower(ratio=0.5),
+    "in the tower, before and inside": RandomTower(ratio=0.6) >> DivPrune(ratio=0.6) >> FastV(ratio=0.5, layer=2),
 }
 
 
@@ -184,10 +188,11 @@ def test_a_prompt_in_two_parts_equals_the_prompt_in_one(family: str, name: str) 
     assert (apart.entering, apart.positions) == (whole.entering, whole.positions)
 
 
+@pytest.mark.parametrize("first", [RandomPre(ratio=0.5), RandomTower(ratio=0.5)], ids=["before", "in the tower"])
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
-def test_rows_of_a_padded_batch_are_rows_alone(family: str) -> None:
+def test_rows_of_a_padded_batch_are_rows_alone(family: str, first: Pruner) -> None:
     """Prompts of other lengths, then turns of one length whose images may differ in size, and what is left of them."""
-    model, pruner = build(family), RandomPre(ratio=0.5) >> RandomIntra(ratio=0.3, layer=3)
+    model, pruner = build(family), first >> RandomIntra(ratio=0.3, layer=3)
     x, turn = inputs(family, (1, 2)), inputs(family, (1,), seed=1)
     both = {name: torch.cat([value, value]) for name, value in turn.items() if name != "attention_mask"}
     with prune(model, pruner) as session, torch.no_grad():

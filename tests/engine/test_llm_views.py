@@ -1,9 +1,11 @@
 """Views inside the language model, and cache eviction, against eager references."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import StaticCache
 
 from tests.helpers.oracles import deepstack_rows, dropped_by, layerwise_masked, masked, merged_inputs
@@ -13,6 +15,7 @@ from tests.helpers.tiny import visual as visual_of
 from tests.helpers.views import make_view
 from uniprune.engine import PromptInfo, attention, prune
 from uniprune.errors import PruningError, UnsupportedError, UserError
+from uniprune.pruning.view import View
 
 STEPS = 8
 family = pytest.mark.parametrize("family", FAMILIES)
@@ -106,6 +109,39 @@ def test_embeddings_norm_and_following_text(family: str) -> None:
         assert torch.equal(text[view.following], text[text > mine[-1]])
         torch.testing.assert_close(view.norm(view.tokens), model.get_decoder().norm(view.tokens))
         start += view.initial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moving(Probe):
+    """A probe that notes its picks: layer -> [k] in their order."""
+
+    picks: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def select(self, view: View, keep: int) -> Any:
+        chosen = super().select(view, keep)
+        self.picks.setdefault(view.layer, []).append(chosen)
+        return chosen
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "llava_next"])
+@torch.no_grad()
+def test_a_token_in_another_place_keeps_what_it_is_made_of(family: str) -> None:
+    """Its embedding, what the tower has of it, and its tile; two stages have moved the tokens of the third."""
+
+    def parts(view: View) -> list[Tensor]:
+        tiles = [] if view.tiles is None else [view.tiles.of]
+        return [view.embedded.tokens, view.vision.received(-1)[:, None], view.vision.features(), *tiles]
+
+    model, x = build(family), inputs(family, (2,))
+    moving = Moving(plan={0: 0.6, 1: 0.5, 3: 0.3}, look=parts, layers=(-1,), order="release")
+    with prune(model, moving):
+        model(**x)
+    for image in (0, 1):
+        own = moving.seen[0, image]
+        for layer in (0, 1, 3):
+            for found, expected in zip(moving.seen[layer, image], own, strict=True):
+                assert torch.equal(found, expected), layer
+            own = [one[moving.picks[layer][image]] for one in own]
 
 
 def test_text_that_does_not_follow_is_a_user_error() -> None:

@@ -31,6 +31,7 @@ READ: dict[str, Callable[[Any], Any]] = {
     "hidden": lambda x: x.vision.hidden(),
     "features": lambda x: x.features("vision"),
     "projected": lambda x: x.project(x.features("vision"), "vision"),
+    "projected of none": lambda x: x.project(x.features("vision")[..., :0, :], "vision"),
 }
 INSIDE: dict[str, Callable[[Any], Any]] = {
     "attention": lambda x: x.attention("last"),

@@ -3,51 +3,27 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console
 
-from tests.helpers.served_tiny import Broken, Reply, ServedTiny, Trouble, serving
+from tests.helpers.served_runs import CPU, evaluate, served
+from tests.helpers.served_tiny import ServedTiny, serving
 from uniprune.errors import UserError
-from uniprune.evaluation.backend import IN_PROCESS, Backend
 from uniprune.evaluation.dataset import Dataset
 from uniprune.evaluation.method_spec import MethodSpec
 from uniprune.evaluation.options import RunOptions
 from uniprune.evaluation.run import Run
 from uniprune.evaluation.serving.backend import Served
 from uniprune.modeling.catalog import ModelEntry
-from uniprune.modeling.loading import LoadedModel, Placement, load, outline
-from uniprune.results.predictions import Prediction, prediction_lines
-from uniprune.results.records import RunRecord
+from uniprune.modeling.loading import LoadedModel, load
+from uniprune.results.backends import agreements
 from uniprune.results.store import Store
-from uniprune.utils.console import RunProgress
 
 pytestmark = pytest.mark.end_to_end
 
-CPU = Placement("float32", "sdpa", "cpu")
 DIVPRUNE = MethodSpec("divprune", 0.25)
-
-
-def evaluate(
-    model: LoadedModel, method: MethodSpec, output: Path, dataset: Dataset, backend: Backend = IN_PROCESS
-) -> tuple[RunRecord, dict[str, Prediction]]:
-    run = Run(model, method, RunOptions(limit=6, batch_size=3), backend)
-    record = run.evaluate([dataset], Store(output), RunProgress(6, Console(quiet=True)))
-    return record, stored(output, record)
-
-
-def stored(output: Path, record: RunRecord) -> dict[str, Prediction]:
-    return {one.index: one for one in prediction_lines(output / record.identity / "small.jsonl").read()}
-
-
-def served(model: LoadedModel, *addresses: str) -> tuple[LoadedModel, Served]:
-    """Return the backend, and the model as it needs it: without weights."""
-    backend = Served(addresses, timeout=20, retries=1)
-    return backend.load(outline(model.entry, CPU)), backend
 
 
 @pytest.fixture(scope="module", params=["llava", "qwen2.5-vl"])
@@ -79,6 +55,16 @@ def test_answers_scores_and_tokens_are_those_of_the_usual_backend(
         assert other.first.ids[:3] == one.first.ids[:3]  # type: ignore[union-attr]
         assert other.first.logs == pytest.approx(one.first.logs, abs=2e-4)  # type: ignore[union-attr]
         assert other.first.rest == pytest.approx(one.first.rest, abs=1e-3)  # type: ignore[union-attr]
+    store = Store(tmp_path)
+    [line] = map(str, agreements(store, list(store.records()), [record.identity, own.identity]))
+    assert line.startswith(f"tiny {method.name}")
+    assert f"vllm 0.32.0 against transformers ({own.identity}): 6 of 6 answers equal, 6 of 6 numbers of" in line
+    changed = {**found["0"].model_dump(), "prediction": "other", "visual_tokens": [1]}
+    rewritten = [json.dumps(changed)] + [found[str(i)].model_dump_json(exclude_none=True) for i in range(1, 6)]
+    store.predictions(record.identity, "small").write_text("\n".join(rewritten) + "\n")
+    [line] = map(str, agreements(store, list(store.records(lambda note: None)), [record.identity]))
+    assert "5 of 6 answers equal, 5 of 6 numbers of visual tokens" in line
+    assert line.endswith("other answers: small 0")
 
 
 def test_a_request_is_greedy_whatever_the_checkpoint_ships(model: LoadedModel, small: Dataset, tmp_path: Path) -> None:
@@ -93,6 +79,18 @@ def test_a_request_is_greedy_whatever_the_checkpoint_ships(model: LoadedModel, s
         assert {name: body[name] for name in neutral} == neutral
         assert (body["presence_penalty"], body["frequency_penalty"], body["max_tokens"]) == (0, 0, 4)
         assert body["stop_token_ids"] == [model.processor.tokenizer.eos_token_id]
+        assert "mm_processor_kwargs" not in body
+
+
+def test_a_method_that_reads_the_question_gets_it_with_the_request(
+    loaded: LoadedModel, small: Dataset, tmp_path: Path
+) -> None:
+    method = MethodSpec("cdpruner", 0.25)
+    with serving(ServedTiny(loaded, method)) as server:
+        bare, backend = served(loaded, server.address)
+        evaluate(bare, method, tmp_path, small, backend)
+    asked = {str(body.get("mm_processor_kwargs")) for body in server.bodies[1:]}
+    assert asked == {f"{{'uniprune_question': 'is there a {color} circle ?'}}" for color in ("red", "green", "blue")}
 
 
 def other_method(server: ServedTiny) -> None:
@@ -149,6 +147,11 @@ def test_of_several_servers_the_one_with_the_method_answers(
 def test_a_server_that_does_not_describe_itself_is_refused(loaded: LoadedModel) -> None:
     with serving(ServedTiny(loaded, DIVPRUNE, labels={"method": 'a"b'})) as server:
         assert Served((server.address,)).servers[0].method == 'a"b'
+        other = server.metrics().replace('a\\"b', "gprune")
+        both = server.metrics() + other
+        server.metrics = lambda: both  # type: ignore[method-assign]
+        with pytest.raises(UserError, match=r"says that it serves several methods: .* an empty folder of its own"):
+            _ = Served((server.address,)).servers
         server.metrics = lambda: "vllm:num_requests 1.0\n"  # type: ignore[method-assign]
         with pytest.raises(UserError, match="does not say which method it serves; start vLLM with the plug-in"):
             _ = Served((server.address,)).servers
@@ -173,71 +176,3 @@ def test_another_chat_template_is_refused(checkpoint: Callable[[str], Path], sma
         bare, backend = served(model, server.address)
         with pytest.raises(UserError, match=r"from token 1 on .* instead of .*the checkpoint's own chat template"):
             evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-
-
-def troubled(loaded: LoadedModel, trouble: Trouble) -> ServedTiny:
-    return ServedTiny(loaded, MethodSpec("none"), trouble)
-
-
-def refusing(number: int, body: dict[str, Any]) -> Reply | None:
-    return (400, {"error": {"message": "the image exceeds\nthe encoder budget"}}) if number == 3 else None
-
-
-def busy(number: int, body: dict[str, Any]) -> Reply | None:
-    return (503, {"error": {"message": "loading"}}) if number == 3 else None
-
-
-def slow(number: int, body: dict[str, Any]) -> Reply | None:
-    time.sleep(1.0 if number == 3 else 0)
-    return None
-
-
-def dead(number: int, body: dict[str, Any]) -> Reply | None:
-    if number > 4:
-        raise Broken
-    return None
-
-
-def test_a_row_that_the_server_refuses_is_left_out_with_its_reason(
-    loaded: LoadedModel, small: Dataset, tmp_path: Path
-) -> None:
-    with serving(troubled(loaded, refusing)) as server:
-        bare, backend = served(loaded, server.address)
-        record, found = evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    [reason] = [one.error for one in found.values() if one.error]
-    assert reason == "the server refuses it: the image exceeds the encoder budget"
-    entry = record.datasets["small"]
-    assert (entry.answered, entry.refused, entry.left_out, entry.score.rows) == (5, 1, 1, 5)  # type: ignore[union-attr]
-
-
-def test_a_busy_server_is_tried_again(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:
-    with serving(troubled(loaded, busy)) as server:
-        bare, backend = served(loaded, server.address)
-        record, _ = evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    assert (record.datasets["small"].answered, len(server.bodies)) == (6, 8)
-
-
-def test_a_request_has_a_total_time_limit(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:
-    with serving(troubled(loaded, slow)) as server:
-        bare, backend = served(loaded, server.address)
-        with pytest.raises(UserError, match=r"did not answer within 0\.5 s; give more with --timeout"):
-            evaluate(bare, MethodSpec("none"), tmp_path, small, Served(backend.addresses, 0.5))
-
-
-def test_a_server_that_dies_loses_no_answer(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:
-    server = troubled(loaded, dead)
-    with serving(server):
-        bare, backend = served(loaded, server.address)
-        with pytest.raises(UserError, match=r"cannot be reached .*every answer so far is stored, and the same command"):
-            evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    [record] = Store(tmp_path).records(lambda note: None)
-    before = stored(tmp_path, record)
-    assert 1 <= len(before) <= 3
-    server.trouble, server.bodies = (lambda number, body: None), []
-    with serving(server):  # on the same port
-        record, after = evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
-    assert len(server.bodies) == 1 + 6 - len(before)
-    assert {index: after[index] for index in before} == before
-    assert record.datasets["small"].score is not None
-    with pytest.raises(UserError, match=r"cannot be reached .*start it, or correct --server"):
-        _ = Served((server.address,)).servers

@@ -276,7 +276,7 @@ def dropped_by(
         for grids in row.grids:
             starts.append(starts[-1] + sum(t * h * w for t, h, w in grids))
         image = torch.bucketize(tokens[b].cumsum(0)[others] - 1, torch.tensor(starts[1:]), right=True)
-        for stage in row.stages:
+        for stage in {one.layer: one for one in row.stages}.values():  # of two before one layer, the last
             lost = dropped.setdefault(stage.layer, placeholders.clone())
             for number, (start, cells) in enumerate(zip(starts, stage.kept, strict=False)):
                 lost[b, places[start + cells]] = False

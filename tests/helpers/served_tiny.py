@@ -75,7 +75,9 @@ class ServedTiny:
             **self.labels,
         }
         text = ",".join(f'{name}="{escaped(value)}"' for name, value in labels.items())
-        asked = f"vllm:request_queue_time_seconds_sum {len(self.bodies) / 4}"
+        count = len(self.bodies)
+        name = "vllm:request_queue_time_seconds"
+        asked = f"{name}_sum {count / 4}\n{name}_count {count}"
         return f"# HELP x y\nuniprune_served_info{{{text}}} 1.0\n{asked}\n"
 
     def answer(self, body: dict[str, Any]) -> Reply:
@@ -119,10 +121,18 @@ class ServedTiny:
         ids = output.sequences[0, len(own) :].tolist()
         logs, tokens = output.logits[0][0].log_softmax(-1).topk(body.get("top_logprobs") or 1)
         top = [{"token": f"token_id:{t}", "logprob": p} for t, p in zip(tokens.tolist(), logs.tolist(), strict=True)]
+        ended = ids[-1] in body.get("stop_token_ids", [])
+        choice = {
+            "index": 0,
+            "token_ids": ids,
+            "finish_reason": "stop" if ended else "length",
+            "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
+        }
+        shorter = list(self._shorter(own))
         return {
-            "choices": [{"index": 0, "token_ids": ids, "logprobs": {"content": [{**top[0], "top_logprobs": top}]}}],
-            "prompt_token_ids": list(self._shorter(own)),
-            "usage": {"prompt_tokens": len(own), "completion_tokens": len(ids)},
+            "choices": [choice],
+            "prompt_token_ids": shorter,
+            "usage": {"prompt_tokens": len(shorter), "completion_tokens": len(ids)},
         }
 
     def _shorter(self, own: list[int]) -> Iterator[int]:
@@ -135,10 +145,15 @@ def escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *words: Any) -> None:
+        """Print nothing: clients hang up in the middle of a reply."""
+
+
 @contextmanager
 def serving(state: ServedTiny) -> Iterator[ServedTiny]:
     """Serve on a free port of this machine, or on the one of before."""
-    server = ThreadingHTTPServer(("127.0.0.1", state.port), _handler(state))
+    server = _Server(("127.0.0.1", state.port), _handler(state))
     state.port = server.server_port
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

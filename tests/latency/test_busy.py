@@ -134,6 +134,7 @@ def test_spans_in_which_the_gpu_waits_are_called_launch_bound() -> None:
     assert (cells["vision busy ms"], cells["elsewhere busy ms"]) == (100, 0)
     assert cells["launch-bound"] == "method 7%, prefill 40%"
     assert any("less than 60%" in note for note in notes([none, fastv]))
+    assert notes([none, fastv])[0] == f"Measured on {none.setup.environment.device}."
     assert not measured({"vision": 0.1, "method": 0.0029, "prefill": 0.0345})[1].launch_bound
 
 

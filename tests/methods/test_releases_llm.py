@@ -114,7 +114,7 @@ def test_tokens_of_sparsevlm_are_counted_after_the_layers_that_prune(methods: Me
 
 
 def test_rank_decides_how_many_tokens_of_sparsevlm_stay(methods: Methods) -> None:
-    """Raters of one rank keep 13 tokens, of four ranks 54: with the paper's rule more rank would delete fewer."""
+    """Raters of one rank keep 13 of 400 tokens, of four ranks 54. The paper's rule removes a share of tokens - rank."""
     counts = []
     for ranks in (1, 4):
         rows = attention(2, 4, 400) if ranks == 4 else attention(2, 1, 400).expand(-1, 4, -1)
@@ -125,6 +125,8 @@ def test_rank_decides_how_many_tokens_of_sparsevlm_stay(methods: Methods) -> Non
         assert kept == 400 - dropped + (int(0.3 * dropped) + 1) // 10 + 1
         counts.append(400 - dropped)
     assert counts == [13, 54]
+    share = (400 - 13) / (400 - 1)  # removes as many at one rank
+    assert [400 - round(share * (400 - rank)) for rank in (1, 4)] == [13, 16]
 
 
 def test_the_prior_of_sparsevlm_turns_scores_around(methods: Methods) -> None:

@@ -101,7 +101,7 @@ def test_it_holds_one_package_with_all_its_files(wheel: Path) -> None:
         names = set(archive.namelist())
     inside = {name for name in names if ".dist-info/" not in name}
     assert all(name.startswith("uniprune/") for name in inside)
-    shipped = {"py": 0, "yaml": 0, "csv": 0, "html": 0, "safetensors": 0}
+    shipped = {"py": 0, "yaml": 0, "csv": 0, "html": 0, "js": 0, "css": 0, "safetensors": 0}
     for folder in ("uniprune", *FOLDERS):
         for kind in shipped:
             for path in (ROOT / folder).rglob(f"*.{kind}"):
@@ -145,7 +145,8 @@ def test_it_lists_the_models_it_ships(run: Run) -> None:
 
 def test_the_embedded_default_runs(run: Run) -> None:
     assert "divprune" in run("uniprune", "--limit", "2", "--output", "results")
-    assert "divprune" in run("uniprune", "leaderboard", "--output", "results", "--html", "board.html")
+    assert "divprune" in run("uniprune", "leaderboard", "--output", "results")
+    assert "written: runs.html" in run("uniprune", "report", "--output", "results", "--html", "runs.html")
 
 
 def test_it_checks_a_method_of_the_project(run: Run) -> None:

@@ -71,7 +71,7 @@ def main() -> None:
     if args.profile:
         profile.enable()
     doubts: list[str] = []
-    records = step("read", lambda: list(store.records(doubts.append)))
+    records = step("read", lambda: store.read_all(doubts.append))
     table = step("rank", lambda: leaderboard(records))
     text = step("write", table.csv)
     profile.disable()

@@ -16,12 +16,15 @@ from uniprune.pruning.base import PreLLM
 from uniprune.pruning.fields import Share
 from uniprune.registry import METHODS
 from uniprune.reports.method_cards import (
+    card,
     cards,
     description,
     embedded,
+    licence,
     meanings,
     needs,
     parameters,
+    served,
     shared_parameters,
 )
 
@@ -59,6 +62,19 @@ def test_links_lead_to_headings_and_files() -> None:
         assert f"[{path}](../{path})" in page
 
 
+def test_every_card_of_released_code_has_its_licence() -> None:
+    known = {"Apache-2.0", "MIT", "CC BY-NC", "CC BY-NC 4.0", "none", "not stated"}
+    exempt = {"prunesid": "Apache-2.0 by its README", "scope": "none of its own; headers of files Apache-2.0"}
+    page = cards()
+    for one in (*embedded(), *METHODS.published().values()):
+        found = licence(one.metadata)
+        assert found == "" if not one.metadata.get("code") else found in {*known, exempt.get(one.name)}, one.name
+        section = page.partition(f"\n## {one.name}\n")[2].partition("\n## ")[0]
+        assert (f"\n* Its licence: {found}\n" in section) == bool(found), one.name
+    assert licence(METHODS.entry("divprune").metadata) == "CC BY-NC"
+    assert licence(METHODS.entry("fastv").metadata) == "not stated"
+
+
 def test_needs_follow_from_what_a_method_declares() -> None:
     told = {name: needs(METHODS.get(name)) for name in ("divprune", "fastv", "visionzip", "mustdrop", "cdpruner")}
     assert told == {
@@ -70,9 +86,26 @@ def test_needs_follow_from_what_a_method_declares() -> None:
     }
 
 
+def test_cards_say_whether_a_method_can_be_served() -> None:
+    assert "* [Can be served](serving.md): yes\n" in card(METHODS.entry("divprune"))
+    assert "* [Can be served](serving.md): no: it prunes before decoder layer 2" in card(METHODS.entry("fastv"))
+    assert served(METHODS.get("visionzip")) == "yes: with quantities of the vision tower"
+
+
+def test_a_method_with_required_fields_is_described_without_them() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Needy(PreLLM):
+        """Needs a field."""
+
+        width: int
+
+    assert served(Needy) == "depends on its fields"
+
+
 def test_listings_show_deviations_to_machines_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "methods", "fastv", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
+    assert row["licence"] == "not stated"
     assert row["deviations"] == METHODS.entry("fastv").metadata["deviations"]
     assert row["fields"] == {}
     assert main(["list", "methods", "fastv"]) == 0

@@ -24,6 +24,7 @@ from uniprune.registry import BENCHMARKS
 from uniprune.reports.papers.compare import Compared, compare
 from uniprune.reports.papers.cost import cost, read_assumptions
 from uniprune.reports.papers.mini import read_stand_ins
+from uniprune.reports.papers.report import conditions
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import read_table
 from uniprune.results.records import RunRecord
@@ -142,6 +143,14 @@ def test_times_follow_from_the_stored_spans(records: list[RunRecord]) -> None:
     assert pruned.ours is not None
     assert faster.ours is not None
     assert faster.ours.value == pytest.approx(ttft.ours.value / pruned.ours.value)
+    others = []
+    for record in records:
+        entries = {name: one.model_copy(update={"batching": {"3": one.rows}}) for name, one in record.datasets.items()}
+        batched = record.setup.method.kind != "none"
+        others.append(record.model_copy(update={"datasets": entries if batched else record.datasets}))
+    speedups = [c.ours for c in on_stand_ins("fopru-table5", others) if c.line.quantity == "TTFT speed-up"]
+    assert not any(speedups), "times of several batch sizes do not compare"
+    assert conditions([(ttft, ttft.ours)]).startswith("batch size 8 on ")
     memory = [c for c in compared if c.line.quantity == "GPU GB"]
     assert memory
     assert all(c.ours is None for c in memory)  # nothing of a CPU

@@ -91,7 +91,12 @@ def test_only_pairs_of_equal_budget_are_tested_and_others_are_named() -> None:
 
 def test_too_few_images_and_too_few_layers_have_no_verdict() -> None:
     assert horizon(Study(ladder({2: 0.0, 8: 0.0}, rows=4))).verdict.startswith("no verdict: too few images")
-    assert horizon(Study(ladder({2: 0.0}))).missing.endswith("--layer 2, and again with --layer 8 and with --layer 16")
+    one = ladder({2: 0.0})
+    for layers, proposed in ((28, (2, 8, 16)), (12, (2, 8)), (6, (1, 3, 5)), (2, (1,))):
+        shallow = [each.model_copy(update={"model": each.model.model_copy(update={"layers": layers})}) for each in one]
+        first, *others = (f"--layer {layer}" for layer in proposed)
+        again = ", and again with " + " and with ".join(others) if others else ""
+        assert horizon(Study(shallow)).missing.endswith(f" with {first}{again}")
 
 
 @pytest.mark.exhaustive
@@ -118,7 +123,7 @@ def parted() -> list[RunRecord]:
     resize = MethodRecord(name="resize", kind="input", passed={}, resolved=[{}], stages=[], code="c")
     entries = {name: dataset(list(right * 1.0), ledger=tokens(16)) for name, right in answers.items()}
     return [
-        run("none", {"x": dataset([1.0] * 600, ledger=tokens(144))}),
+        run("none", {"x": dataset([float(i > 9) for i in range(600)], ledger=tokens(144))}),
         run(resize, {"x": dataset(list(small * 1.0), ledger=tokens(16))}),
         *(run(name, {"x": entry}) for name, entry in entries.items()),
     ]
@@ -137,6 +142,10 @@ def test_methods_are_compared_on_hard_rows_and_on_easy_ones() -> None:
     assert [detail.partition(":")[0] for detail in finding.details] == ["x, m, a, ratio 0.5", "x, m, b, ratio 0.5"]
     assert all("] of 600 rows" not in detail and "hard known " in detail for detail in finding.details)
     assert not any("resize −" in line.label or "− resize" in line.label for line in finding.lines)
+    whole = [one for one in parted() if one.setup.method.name != "none"]
+    finding = hard_rows(Study([run("none", {"x": dataset([1.0] * 600, ledger=tokens(144))}), *whole]))
+    assert shown(finding) == {"hard rows of x": 1, "easy rows of x": 0}  # known ones are the same rows
+    assert all(detail.count(" rows (all known)") == 2 for detail in finding.details)
     alone = hard_rows(Study([one for one in parted() if one.setup.method.kind != "input"]))
     assert " none resize " in alone.missing
 

@@ -19,8 +19,9 @@ from uniprune.results.statistics import (
     standings,
 )
 from uniprune.results.statistics.bootstrap import resampled_means
-from uniprune.results.statistics.estimate import POSITIVE, SHARE, Scale, Source, spread
+from uniprune.results.statistics.estimate import POSITIVE, SHARE, Scale
 from uniprune.results.statistics.headline import cluster_sums, headline, strata
+from uniprune.results.statistics.sources import Source, spread
 
 FREE: Scale = (-np.inf, np.inf)
 DRAWN = stats.norm.ppf((np.arange(1000) + 0.5) / 1000)

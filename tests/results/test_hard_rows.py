@@ -100,9 +100,8 @@ def test_only_a_resized_run_of_equal_measured_budget_parts_rows() -> None:
     assert isinstance(shown["c"], PartCell)
     [note] = [note for note in board.notes if note.startswith("No hard and easy rows")]
     assert note == (
-        "No hard and easy rows, as the budget of every resized run differs by more than 1 token or 2 %: m a 0.5 on x "
-        "(16.0 visual tokens per layer; resized 14.0, 32.0); m b 0.5 on x (58.7 visual tokens per layer; resized 14.0, "
-        "32.0)."
+        "No hard and easy rows, as the budget of every resized run, in visual tokens per layer, differs by more than 1 "
+        "token or 2 %: m a 0.5 (16.0), m b 0.5 (58.7) on x; resized 14.0, 32.0."
     )
 
 
@@ -114,7 +113,7 @@ def test_other_rows_or_settings_are_no_reference() -> None:
         for note in leaderboard([other.model_copy(update={"datasets": {"x": entry}}), spent("a", OURS)]).notes
         if note.startswith("No hard and easy rows")
     ]
-    assert note.endswith("(16.0 visual tokens per layer; no resized run with the same settings and rows).")
+    assert note.endswith("m a 0.5 (16.0) on x; no resized run with the same settings and rows.")
 
 
 def test_files_have_intervals_and_sizes_and_without_a_resized_run_there_is_nothing() -> None:
@@ -122,7 +121,7 @@ def test_files_have_intervals_and_sizes_and_without_a_resized_run_there_is_nothi
     header = board.csv().splitlines()[0]
     for suffix in ("", " low", " high", " rows", " unanswered"):
         assert f"x hard known{suffix}," in f"{header},"
-    assert "40.0 (10) [" in board.html()
+    assert "| 40.0 (10) |" in board.markdown()
     [ours] = [row for row in board.rows if row["method"] == "a"]
     assert board.only([str(ours["identity"])]).details == ["x hard known", "x easy known"]
     plain = leaderboard([spent("none", WHOLE, 144), spent("a", OURS)])

@@ -15,8 +15,9 @@ from tests.helpers.records import dataset, run, score
 from uniprune.results.comparison import RunComparison, comparable
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord
-from uniprune.results.statistics import Estimate, comparisons, holm, mean, resample
+from uniprune.results.statistics import Comparison, Estimate, holm, intervals, mean, paired, ratios, resample
 from uniprune.results.statistics.differences import differences
+from uniprune.results.statistics.estimate import combined
 
 
 def made_up(models: int) -> list[RunRecord]:
@@ -27,6 +28,11 @@ def made_up(models: int) -> list[RunRecord]:
         for model in range(models)
         for method in ("none", "x", "y", "z")
     ]
+
+
+def approximately(test: Comparison) -> Comparison:
+    """A test whose numbers agree to the tenth digit."""
+    return replace(test, **{name: pytest.approx(getattr(test, name), rel=1e-10) for name in ("low", "high", "p")})
 
 
 @pytest.fixture
@@ -50,9 +56,64 @@ def test_differences_of_all_pairs_are_those_of_single_pairs(estimates: list[Esti
             assert list(own) == list(wanted)
             for name, source in own.items():
                 assert (source.draws == wanted[name].draws).all()
-                assert source.variance == wanted[name].variance
+                assert source.variance == pytest.approx(wanted[name].variance, rel=1e-12)
                 assert (source.units, source.freedom) == (wanted[name].units, wanted[name].freedom)
-        assert comparisons.paired(found) == comparisons.paired(expected)
+        own_test, wanted_test = paired(found), paired(expected)
+        assert own_test and wanted_test
+        assert own_test == approximately(wanted_test)
+
+
+def test_runs_that_hardly_differ_have_the_variance_of_their_difference() -> None:
+    """In the difference of two covariances, rounding alone would be a standard error of 1e-7."""
+    credits = (np.random.default_rng(0).random(4000) < 0.7).astype(float)
+    other = credits.copy()
+    other[credits.argmax()] -= 1e-4
+    estimates = resample([score(each.tolist()) for each in (credits, credits, other)], "a")
+    same, near, _ = differences(estimates)
+    assert same.error == 0
+    assert near.error == (estimates[0] - estimates[2]).error > 0
+    assert near.error == pytest.approx(1e-2 / 4000, rel=0.1)
+
+
+def test_intervals_of_many_are_those_of_each(estimates: list[Estimate]) -> None:
+    few, certain = resample([score([1.0, 0.0, 1.0])], "few")[0], resample([score([1.0] * 9)], "certain")[0]
+    each = [*estimates, few, certain, estimates[0].certain(), estimates[1] / estimates[2], estimates[1] - estimates[2]]
+    assert intervals(each) == [one.interval() for one in each]
+    assert intervals(each, 0.8) == [one.interval(0.8) for one in each]
+    assert intervals([]) == []
+
+
+def test_ratios_of_many_are_those_of_each(estimates: list[Estimate]) -> None:
+    small = [resample([score([float(i < n) for i in range(8)]) for n in (1, 4)], name) for name in "ab"]
+    for base in (estimates[1], estimates[5], mean([one for one, _ in small])):  # a base of 0 in some resamples
+        others = [*estimates, mean([two for _, two in small]), resample([score([1.0, 0.0] * 5)], "c")[0]]
+        for one, found in zip(others, ratios(others, base), strict=True):
+            expected = one / base
+            assert (found.value, found.scale) == (expected.value, expected.scale)
+            assert list(found.rows) == list(expected.rows)
+            for name, source in found.rows.items():
+                wanted = expected.rows[name]
+                assert (source.draws == wanted.draws).all()
+                assert source.variance == wanted.variance
+                assert (source.units, source.freedom) == (wanted.units, wanted.freedom)
+
+
+def test_variances_of_many_are_those_of_the_deviations(estimates: list[Estimate]) -> None:
+    for one in [*resample([score([1.0, 0.0, 1.0, 1.0, 1.0, 0.0])], "a"), *ratios(estimates[:2], estimates[2])]:
+        for source in one.rows.values():
+            assert source.variance == pytest.approx(float(np.var(source.draws, ddof=1)), rel=1e-12)
+
+
+def test_linear_sums_are_those_of_the_function(estimates: list[Estimate]) -> None:
+    for some in (estimates[:3], estimates[3:], estimates * 2):
+        found = mean(some)
+        expected = combined(lambda x: sum(x[1:], start=x[0]) / len(x), some, (0.0, 100.0))
+        assert found.value == pytest.approx(expected.value, rel=1e-14)
+        for own, wanted in ((found.rows, expected.rows), (found.seeds, expected.seeds)):
+            assert list(own) == list(wanted)
+            for name, source in own.items():
+                assert source.draws == pytest.approx(wanted[name].draws, abs=1e-12)
+                assert source.variance == pytest.approx(wanted[name].variance, rel=1e-12)
 
 
 def test_estimates_of_other_benchmarks_are_subtracted_one_by_one(estimates: list[Estimate]) -> None:

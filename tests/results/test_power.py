@@ -13,8 +13,8 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from tests.helpers.records import score
 from uniprune.results.statistics import Estimate, detectable_by, detectable_on, equivalence, paired, resample
-from uniprune.results.statistics.estimate import student
 from uniprune.results.statistics.power import detectable
+from uniprune.results.statistics.sources import student
 
 Draw = Callable[[np.random.Generator], tuple[NDArray[np.float64], NDArray[np.float64]]]
 

@@ -93,7 +93,7 @@ def test_the_leaderboard_notes_the_baseline_too_and_its_files_have_every_remark(
     lines = {line["method"]: line["remarks"] for line in csv.DictReader(io.StringIO(board.csv()))}
     assert lines["divprune"] == f"pope: 1 of 200 rows (0.5 %) {REMARKS[CUT]}"
     assert "100 of 200 rows (50 %)" in lines["none"]
-    assert lines["divprune"] in board.html()
+    assert lines["divprune"] in board.markdown()
 
 
 def test_terminals_show_notes_in_place_of_the_column(capsys: pytest.CaptureFixture[str]) -> None:

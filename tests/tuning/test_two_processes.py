@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tests.helpers.programs import Program, places
 from uniprune.models.tiny.language import FOLDER
 from uniprune.synthetic.letters import training_set
+from uniprune.tuning.pruning import units
 
 pytestmark = pytest.mark.end_to_end
 
@@ -27,7 +28,7 @@ def tune(folder: Path, by: list[dict[str, str]], **fields: Any) -> tuple[list[di
     data.write_text(json.dumps(training_set(640)[:32]))
     file = folder / "file.yaml"
     common = {"model": str(FOLDER), "data": [str(data)], "cutoff": 64, "epochs": 1, "sample_ratio": 0.25, "rate": 0.005,
-              "probe": 4, "pairs": [{"samples": "q", "tokens": "q"}]}  # fmt: skip
+              "probe": 4, "unit": "global", "pairs": [{"samples": "q", "tokens": "q"}]}  # fmt: skip
     file.write_text(yaml.safe_dump(common | fields))
     words = ["tune", str(file), "--output", str(folder / "out")]
     programs = [Program(words, environment={"OMP_NUM_THREADS": "1", **place}) for place in by]
@@ -39,6 +40,14 @@ def tune(folder: Path, by: list[dict[str, str]], **fields: Any) -> tuple[list[di
     return [line for line in lines if "batches" in line], load_file(
         steps.parent / "model" / "adapter_model.safetensors"
     )
+
+
+def test_units_are_those_of_one_process_or_of_all() -> None:
+    assert [*map(list, units(8, 2, 2, joined=False))] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [*map(list, units(8, 2, 2, joined=True))] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    # At the end of an epoch a process has fewer: what is left of it is not joined with another's.
+    assert [*map(list, units(6, 2, 2, joined=False))] == [[0, 1], [2], [3, 4], [5]]
+    assert [*map(list, units(5, 2, 1, joined=True))] == [[0, 1], [2, 3], [4]]
 
 
 @pytest.mark.slow

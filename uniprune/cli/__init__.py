@@ -1,4 +1,4 @@
-"""The commands of `python run.py`, one module each.
+"""The commands of `python run.py`, one module each; a hyphen in a name is an underscore in its module's.
 
 A command's module defines `HELP` (one line), `arguments(parser)`, which adds its options, and `act(options)`, which
 executes it and returns the exit code. Modules are imported to build the parser, so heavy packages (torch, transformers,
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 COMMANDS = (
-    *("run", "sweep", "list", "download", "leaderboard", "compare", "merge", "export", "analyse"),
-    *("check", "cards", "calibrate", "bench", "tune"),
+    *("run", "sweep", "list", "download", "show", "leaderboard", "report", "compare", "merge", "export", "analyse"),
+    *("check", "cards", "calibrate", "bench", "serve-bench", "tune"),
     *("status", "doctor", "completion"),
 )
 """In the order of the help text: evaluation, then methods, then speed and fine-tuning, then the installation."""
@@ -21,4 +21,4 @@ COMMANDS = (
 
 def discover(names: Sequence[str] = COMMANDS) -> dict[str, ModuleType]:
     """Import commands: name -> module."""
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: importlib.import_module(f"{__name__}.{name.replace('-', '_')}") for name in names}

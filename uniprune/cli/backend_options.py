@@ -58,4 +58,9 @@ def chosen_backend(options: argparse.Namespace) -> Backend:
             f"--{given[0].replace('_', '-')} has no meaning with --backend vllm: the server decides it; leave it out, "
             "and give the server its own option"
         )
+    if options.keep_selections:
+        raise UserError(
+            "--keep-selections needs the model in this process: servers do not report which tokens they keep; leave it "
+            "out, or leave out --backend vllm"
+        )
     return Served(tuple(options.server), LIMIT if options.timeout is None else options.timeout)

@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--equal-flops",
         action="store_true",
-        help="print average scores at equal FLOPs instead, also into --csv and --md; the page of --html has both",
+        help="print average scores at equal FLOPs instead, also into --csv and --md",
     )
     rows = parser.add_argument_group("rows and columns")
     rows.add_argument("--model", nargs="+", default=(), metavar="NAME", help="only these models; * is a wildcard")
@@ -34,8 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--sort", default="", metavar="COLUMN", help="highest first; --sort=-COLUMN for the lowest")
     files = parser.add_argument_group("files")
-    for kind in ("csv", "md", "html", "json"):
+    for kind in ("csv", "md", "json"):
         files.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"also write it as {kind.upper()}")
+    files.add_argument("--html", type=Path, metavar="FILE", help="also write the page of `report`, without items")
     files.add_argument("--latex", type=Path, metavar="FILE", help="also write a table for a paper (booktabs)")
     files.add_argument(
         "--model-index", type=Path, metavar="FILE", help="also write the scores as metadata of a model card (YAML)"
@@ -70,7 +71,6 @@ def act(options: argparse.Namespace) -> int:
     files: tuple[tuple[Path | None, Callable[[], str]], ...] = (
         (options.csv, table.csv),
         (options.md, table.markdown),
-        (options.html, board.html),
         (options.json, lambda: to_json({"rows": plain_rows(table), "notes": [*table.notes]}, indent=1) + "\n"),
         (options.latex, lambda: latex(chosen.sorted(board), table.columns, " ".join([PROGRAM, "leaderboard", *words]))),
         (options.model_index, lambda: model_index(board)),
@@ -79,4 +79,10 @@ def act(options: argparse.Namespace) -> int:
         if path is not None:
             write(path, content())
             say(f"written: {path}")
+    if options.html is not None:
+        from uniprune.reports.page.items import ItemOptions
+        from uniprune.reports.page.page import write_page
+
+        write_page(board, ItemOptions(0, Path(), folders.answers), options.html, folders.roots)
+        say(f"written: {options.html}")
     return 0

@@ -17,7 +17,7 @@ from uniprune.errors import UserError
 from uniprune.modeling.catalog import ModelEntry, catalog
 from uniprune.pruning.base import Pruner
 from uniprune.registry import BENCHMARKS, METHODS, MODELS
-from uniprune.reports.method_cards import needs, parameters
+from uniprune.reports.method_cards import licence, needs, parameters, served, served_as
 from uniprune.utils.console import say
 from uniprune.utils.json_text import to_json
 from uniprune.utils.paths import PACKAGE, ROOT
@@ -26,7 +26,7 @@ from uniprune.utils.terminal import Column, say_wrapped, show_table
 
 HELP = "list registered methods, models, benchmarks and strategies"
 SHOWN = {
-    "methods": ("method", "kind", "layer", "idea"),
+    "methods": ("method", "kind", "layer", "servable", "idea"),
     "models": ("model", "source", "suite", "prompts", "images"),
     "benchmarks": ("benchmark", "suite", "ability", "rows", "state", "size"),
     "strategies": ("strategy", "of", "paper", "idea"),
@@ -65,7 +65,7 @@ def act(options: argparse.Namespace) -> int:
     else:
         names = SHOWN[options.what]
         heads = [Column(name, right=name in NUMBERS, prose=name in PROSE) for name in names]
-        show_table(heads, [[CITATION.sub("", _shown(name, row)) for name in names] for row in rows])
+        show_table(heads, [[_in_table(name, row) for name in names] for row in rows])
         say(f"{len(rows)} {options.what}; --long, or a name, shows everything known, --json for programs")
     return 0
 
@@ -93,6 +93,12 @@ def _shown(key: str, row: Mapping[str, Any]) -> str:
     if key == "rows" and row["estimated"]:
         return f"~{value}"
     return _cell(value)
+
+
+def _in_table(key: str, row: Mapping[str, Any]) -> str:
+    """Return the same for a table, which has room for a yes or no, but not for the reason."""
+    text = CITATION.sub("", _shown(key, row))
+    return text.partition(":")[0] if key == "servable" else text
 
 
 def list_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -127,12 +133,14 @@ def _every_method() -> list[dict[str, Any]]:
         method: type[Pruner] = entry.target
         # Fields that every method has would hide a method's own.
         details = {key: entry.metadata.get(key, "") for key in ("code", "deviations", "releases")}
+        details["licence"] = licence(entry.metadata)
         rows.append(
             {
                 "method": name,
                 "kind": method.kind,
                 "layer": method.layer,
                 "needs": needs(method),
+                "servable": served(method),
                 "paper": entry.metadata.get("paper", ""),
                 "idea": entry.summary,
                 "fields": {field.name: field.default for field in parameters(method)},
@@ -141,12 +149,14 @@ def _every_method() -> list[dict[str, Any]]:
         )
     for name, published in METHODS.published().items():
         details = {key: published.metadata.get(key, "") for key in ("code", "deviations")}
+        details["licence"] = licence(published.metadata)
         rows.append(
             {
                 "method": name,
                 "kind": "published",
                 "layer": None,
                 "needs": [],
+                "servable": served_as(published),
                 "paper": published.metadata.get("paper", ""),
                 "idea": f"{published.means}: {published.summary}",
                 "fields": dict(published.settings),

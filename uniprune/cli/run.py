@@ -126,6 +126,11 @@ def machine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs")
     files.add_argument(
+        "--keep-selections",
+        action="store_true",
+        help="store with every answer which tokens were kept, and where they are in the picture, for `show --stored`",
+    )
+    files.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="folder of the benchmarks' files"
     )
     files.add_argument("--judge", help="'rule', or the URL of an OpenAI-compatible endpoint (mini suite: rule)")
@@ -198,6 +203,7 @@ def run_settings(options: argparse.Namespace) -> RunSettings:
         workers=options.workers,
         share_vision=options.share_vision,
         share_prefix=options.share_prefix,
+        keep_selections=options.keep_selections,
         prompts=options.prompts,
         image_decoding=options.image_decoding,
         sampling=FrameSampling.of(options.frames, options.fps),
@@ -216,19 +222,22 @@ def rows_of(items: Sequence[PlannedRun]) -> int:
 def show_results(store: Store, items: Sequence[PlannedRun]) -> None:
     """Print the leaderboard rows of these runs, write the leaderboard of all runs, print the paths."""
     from uniprune.cli.terminal_table import USUAL, show
+    from uniprune.results.backends import agreements
     from uniprune.results.fidelity import FidelityCache
     from uniprune.results.leaderboard import leaderboard
     from uniprune.results.selection import Selection
 
     mine = {item.identity for item in items}
     doubts: list[str] = []
-    records = list(store.records(doubts.append))
+    records = store.read_all(doubts.append)
     if not any(record.identity in mine for record in records):
         for doubt in doubts:
             say(doubt)
         return
     board = leaderboard(records, FidelityCache(store, doubts.append), doubts)
     show(Selection().table(board.only(mine), [*USUAL, *board.benchmarks]))
+    for agreement in agreements(store, records, filter(None, mine)):
+        say(str(agreement))
     path = store.root / "leaderboard.csv"
     write(path, board.csv())
     say(f"leaderboard of all runs: {path}")

@@ -92,7 +92,7 @@ def execute_plan(items: Sequence[PlannedRun], execute: Execute, options: argpars
     if options.dry_run:
         if main:
             doubts: list[str] = []
-            show_plan(items, list(store.records(doubts.append)))
+            show_plan(items, store.read_all(doubts.append))
             for doubt in doubts:
                 say(doubt)
         return 0

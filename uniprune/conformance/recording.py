@@ -101,8 +101,9 @@ class RecordingPruner(Pruner):
         """Copy the attributes that the engine reads from `inner`, which has validated them."""
         for name in ("ratio", "layer", "seed", "positions", "scope", "order"):
             object.__setattr__(self, name, getattr(self.inner, name))
-        for name in ("llm_attention", "upcoming_attention", "needs_text"):
+        for name in ("llm_attention", "upcoming_attention", "needs_text", "takes_gaps"):
             object.__setattr__(self, name, getattr(self.inner, name))
+        object.__setattr__(self, "text_checkpoint", getattr(self.inner, "text_checkpoint", None))
 
     @property
     def exact(self) -> bool:

@@ -130,11 +130,11 @@ def _survivors(method: MethodUnderTest, row: RowReport, layer: int) -> Tensor:
     """Return the positions of all text and of the visual tokens that enter `layer` by the report."""
     ids = torch.tensor(method.prompts[1].ids)
     kept = ~torch.isin(ids, torch.tensor(_placeholders(method)))
-    stage = max((s for s in row.stages if s.layer <= layer), key=lambda s: s.layer, default=None)
-    if stage is None:
+    stages = [stage for stage in row.stages if stage.layer <= layer]
+    if not stages:
         return torch.arange(len(ids))
     places = (~kept).nonzero()[:, 0]
-    for cells, unit in zip(stage.kept, row.groups, strict=True):
+    for cells, unit in zip(stages[-1].kept, row.groups, strict=True):
         kept[places[unit.ranks[cells]]] = True
         kept[places[unit.markers]] = bool(len(cells))
     return kept.nonzero()[:, 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,8 @@ from uniprune.engine.served import check_kernel, check_not_compiled
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
-from uniprune.pruning.placement import placed
+from uniprune.pruning.placement import place, placed
+from uniprune.pruning.text_checkpoint import text_checkpoint
 from uniprune.utils.process_state import SETTINGS
 
 BIASED = ("eager", "sdpa")
@@ -26,11 +27,12 @@ BIASED = ("eager", "sdpa")
 
 
 # --- at entry ---------------------------------------------------------------------------------------------------
-def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
-    """Return the pruner's stages by layer.
+def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> tuple[Stage, ...]:
+    """Return the pruner's stages, in the order in which they act.
 
     Raises:
-        UserError: a stage is outside the decoder, layers repeat, or a vision layer does not exist.
+        UserError: a stage is outside the decoder, layers repeat, a vision layer does not exist, or a text tower is not
+            that of the vision tower.
         UnsupportedError: the model or the combination cannot give right results.
     """
     if (first := pruner.input_stage) is not None:
@@ -45,8 +47,11 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     name = type(pruner).__name__
     if any(not 0 <= layer < count for layer in layers):
         raise UserError(f"{name} prunes at layers {layers}, but the model's decoder layers are 0..{count - 1}")
-    if layers != sorted(set(layers)):
-        raise UserError(f"{name} prunes at layers {layers}; they must increase")
+    places = list(map(place, scheduled))
+    if places != sorted(set(places)):
+        raise UserError(
+            f"{name} prunes at layers {layers}; they must increase, after at most one stage in the vision tower"
+        )
     if any(stage.layer == 0 and stage.pruner.llm_attention for stage in scheduled):
         raise UnsupportedError(f"{name} ranks by LLM attention, which does not exist before layer 0; use layer >= 1")
     depth = len(adapter.vision_blocks())
@@ -57,19 +62,21 @@ def checked_stages(adapter: ModelAdapter, pruner: Pruner) -> dict[int, Stage]:
     beyond = [layer for layer in numbers if not -depth <= layer < depth]
     if beyond:
         raise UserError(f"{name} reads vision layers {beyond}, but the tower's layers are {-depth}..{depth - 1}")
-    _check_tower(adapter, pruner, in_tower(scheduled))
+    _check_tower(adapter, pruner, scheduled)
     check_kinds(adapter, pruner)
     check_reused(adapter, layers, name)
     check_deepstack(adapter)
     check_not_compiled(adapter.model)
     check_kernel(adapter)
     _check_positions(adapter, pruner, layers)
+    for folder in filter(None, map(text_checkpoint, (stage.pruner for stage in scheduled))):
+        adapter.text_tower(folder)  # loaded before any forward is timed
     stages = placed(scheduled, adapter.attends)
     for stage in stages:
         read = ((stage.layer - 1, stage.pruner.llm_attention), (stage.layer, stage.pruner.upcoming_attention))
         for layer in (layer for layer, reads in read if reads):
             check_recomputable(adapter.layers[layer].self_attn)
-    return {stage.layer: stage for stage in stages}
+    return stages
 
 
 def in_tower(stages: Iterable[Stage]) -> Stage | None:
@@ -77,7 +84,8 @@ def in_tower(stages: Iterable[Stage]) -> Stage | None:
     return next((stage for stage in stages if stage.block is not None and not stage.keeps_all), None)
 
 
-def _check_tower(adapter: ModelAdapter, pruner: Pruner, stage: Stage | None) -> None:
+def _check_tower(adapter: ModelAdapter, pruner: Pruner, stages: Sequence[Stage]) -> None:
+    stage = in_tower(stages)
     if stage is None or stage.block is None:
         return
     name, reason, last = type(stage.pruner).__name__, adapter.whole_tower(), adapter.last_block()
@@ -109,6 +117,12 @@ def _check_tower(adapter: ModelAdapter, pruner: Pruner, stage: Stage | None) -> 
         raise UnsupportedError(
             f"{type(pruner).__name__} reads blocks of a vision tower inside which patches are dropped; compose "
             f"{name} with methods that read none"
+        )
+    whole = [type(one.pruner).__name__ for one in stages if place(one) == 0 and not one.pruner.takes_gaps]
+    if whole:
+        raise UnsupportedError(
+            f"{whole[0]} takes whole grids of tokens, and {name} leaves gaps in them; compose {name} with a method "
+            "that takes grids with gaps (takes_gaps in its class), or with one inside the language model"
         )
 
 

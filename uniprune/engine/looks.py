@@ -15,7 +15,7 @@ from uniprune.engine.device_tokens import DeviceTokens
 from uniprune.engine.forward import Forward
 from uniprune.engine.hooks import Hooks
 from uniprune.engine.host_copy import to_device
-from uniprune.engine.token_rows import Move, origins
+from uniprune.engine.token_rows import Move, came_from
 from uniprune.errors import PruningError, UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Pruner, Stage
@@ -121,17 +121,11 @@ class Seen:
         if self.now is groups.arriving.now:
             columns = groups.columns
         else:
-            columns = self.now.columns_of(self._placed(groups.positions))
+            positions = groups.positions
+            if self.moves:
+                positions = came_from(positions, len(self.rows), self.now.length, self.moves)
+            columns = self.now.columns_of(positions)
         return to_device(self.rows, columns.device).flatten(0, 1)[columns]
-
-    def _placed(self, positions: Tensor) -> Tensor:
-        """Return the positions that the tokens now at `positions` had, both counted through the batch."""
-        if not self.moves:
-            return positions
-        batch, length = len(self.rows), self.now.length
-        every = torch.arange(batch * length, device=positions.device).view(batch, length)
-        before = origins(every - every[:, :1], length, self.moves) + every[:, :1]
-        return before.flatten()[positions]
 
 
 class Looks:

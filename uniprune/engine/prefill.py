@@ -43,7 +43,7 @@ class Prefill(Forward):
     Args:
         adapter: the model's adapter.
         pruner: the method.
-        stages: its pruning points by layer.
+        stages: its pruning points, in order.
         inputs: the forward's prompts, ids and mask.
         embeds: [B, L, D] inputs of the language model.
         position_ids: [..., B or 1, L], None for 0, 1, …
@@ -66,7 +66,7 @@ class Prefill(Forward):
         self,
         adapter: ModelAdapter,
         pruner: Pruner,
-        stages: dict[int, Stage],
+        stages: tuple[Stage, ...],
         inputs: PrefillInputs,
         embeds: Tensor,
         position_ids: Tensor | None,
@@ -74,20 +74,20 @@ class Prefill(Forward):
         method_time: Callable[[], AbstractContextManager[None]],
         prepared: Preparation | None = None,
     ) -> None:
-        idle = not inputs.prunable(stages.values())
+        idle = not inputs.prunable(stages)
         if not idle:
             check_marked(inputs)
         self.layers = range(1 if idle else len(adapter.layers))
         self.widths: list[int] = []
         self.kept: list[KeptTokens] = []
         self._adapter, self._pruner, self._method_time = adapter, pruner, method_time
-        self._scheduled, self._stages = tuple(stages.values()), {} if idle else stages
+        self._scheduled, self._stages = stages, () if idle else stages
         self._embeds, self._vision = embeds, vision
         self._next_position = following(position_ids, embeds)
         self._captured: AttentionCapture | None = None
         self._deepstack: Deepstack | None = None
         self._kinds, self._reusing = adapter.kinds, adapter.reusing
-        self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by stage and kind of layer
+        self._arguments: dict[tuple[int, str], dict[str, Any]] = {}  # by number of stages so far and kind of layer
         self._cache: Any = None
         self._moves: list[Move] = []
         self._rotary_rows: Tensor  # [B, n] rows of the un-pruned rotary tables, from the first stage that prunes on
@@ -100,7 +100,7 @@ class Prefill(Forward):
         if prepared is None or prepared.vision is not vision:
             prepared = Preparation.of(adapter, pruner, inputs, vision, rows_per_prompt(inputs, embeds), idle)
         self.batch, self._random, self._counted = prepared.batch, prepared.random, prepared.pairs
-        self._looks = Looks(self._stages.values() if self._stages and self.has_images else ())
+        self._looks = Looks(self._stages if self.has_images else ())
 
     @property
     def has_images(self) -> bool:
@@ -140,9 +140,10 @@ class Prefill(Forward):
             now, device = self._current, hidden.device
             hidden = self._deepstack.added(layer, hidden, self._origins(device), now.valid(device))
         self.after_look(Look(layer - 1), hidden)
-        if layer in self._stages and self.has_images:
-            with self._method_time():
-                hidden = self._run_stage(self._stages[layer], hidden, kwargs)
+        for stage in self._stages if self.has_images else ():
+            if stage.layer == layer:
+                with self._method_time():
+                    hidden = self._run_stage(stage, hidden, kwargs)
         self.before_look(Look(layer), hidden)
         # A layer that reuses keys attends to all that are left, also if it runs on the last token only.
         self.widths.append(self._current.kept.width if layer in self._reusing else hidden.shape[1])
@@ -177,9 +178,8 @@ class Prefill(Forward):
         now = self._current
         upcoming = self._upcoming(stage.layer, hidden, kwargs) if stage.pruner.upcoming_attention else None
         seen = self._looks.seen(stage, self._moves)
-        arriving = StageInput(
-            stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming, seen
-        )
+        given = (stage, self._adapter, hidden, now, self._embeds, self._vision, self._captured, upcoming, seen)
+        arriving = StageInput(*given, tuple(self._moves))
         self._captured = None
         prompts = self.batch.prompts
         try:
@@ -228,12 +228,11 @@ class Prefill(Forward):
 
         Layers of one kind share theirs from one stage to the next.
         """
-        now, kind = self._current, self._kinds[layer]
-        kept = now.kept
-        if (kept.layer, kind) not in self._arguments:
+        key = len(self.kept), self._kinds[layer]
+        if key not in self._arguments:
             with self._method_time():
-                self._arguments[kept.layer, kind] = self._gathered(layer, hidden, kwargs, now)
-        arguments = self._arguments[kept.layer, kind]
+                self._arguments[key] = self._gathered(layer, hidden, kwargs, self._current)
+        arguments = self._arguments[key]
         return arguments if layer not in self._reusing else for_last(arguments, hidden.shape[1])
 
     def _gathered(self, layer: int, hidden: Tensor, kwargs: dict[str, Any], now: DeviceTokens) -> dict[str, Any]:

@@ -105,6 +105,13 @@ class Prompt:
         positions: Ints = self.placeholders[group.ranks.numpy()[cells]]
         return positions
 
+    def cells_at(self, group: TokenGroup, positions: Ints) -> Ints:
+        """Return the cells [N] of a group that are at positions of the un-pruned prompt."""
+        every = self.placeholders[group.ranks.numpy()]
+        order = every.argsort()
+        cells: Ints = order[np.searchsorted(every, positions, sorter=order)]
+        return cells
+
     def markers_of(self, group: TokenGroup) -> Ints:
         """Return the positions [M] of a group's placeholders that hold no visual token."""
         positions: Ints = self.placeholders[group.markers.numpy()]

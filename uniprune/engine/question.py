@@ -37,11 +37,13 @@ class PromptInfo:
         question: [M] token ids of the bare question, for methods that read `view.prompt`.
         positions: [M] places of the question's tokens in the prompt, counted without padding, for methods that read
             attention from them; `QuestionFinder` finds them. Without them the ids of `question` are searched for.
+        text: the question, for methods that read a text tower, which has a tokenizer of its own.
     """
 
     id: str
     question: Tensor | None = None
     positions: Tensor | None = None
+    text: str | None = None
 
     def checked(self, real: Ints) -> Ints:
         """Return `positions` as columns of a padded batch, given those [L] of the prompt's own tokens.
@@ -128,7 +130,7 @@ class QuestionFinder:
                 f"the prompt of sample {name!r} does not contain the question {question!r}; give its tokens with "
                 "PromptInfo(positions=…)"
             )
-        return PromptInfo(name, torch.tensor(self.ids(question)), torch.tensor(found.positions))
+        return PromptInfo(name, torch.tensor(self.ids(question)), torch.tensor(found.positions), question)
 
     def _normal(self, text: str) -> str:
         """Return a text as it looks after encoding and decoding, special tokens and white space left out."""

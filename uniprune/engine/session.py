@@ -81,7 +81,7 @@ class Session:
         self.reports: list[PrefillReport] = []
         self.moved: list[Move] = []
         self._adapter, self._pruner, self.timer = find_adapter(model), pruner, timer
-        self._stages: dict[int, Stage] = {}
+        self._stages: tuple[Stage, ...] = ()
         self._hooks = Hooks(self._adapter.layers, self._before_layer)
         self._tower = TowerHooks(self._adapter, self._method_time)
         self._given: Mapping[str, Any] = {}  # arguments of the adapter's encoder that is running
@@ -121,15 +121,14 @@ class Session:
         hooks.before(adapter.base, self._before_model)
         hooks.after(adapter.base, self._after_model, always_call=True)
         hooks.before(adapter.decoder, self._before_decoder)
-        for layer, stage in self._stages.items():
-            if stage.pruner.llm_attention:
-                hooks.before(adapter.layers[layer - 1].self_attn, partial(self._before_attention, layer - 1))
-        attach(hooks, adapter, self._stages.values(), lambda: self._forward)
+        for read in [stage.layer - 1 for stage in self._stages if stage.pruner.llm_attention]:
+            hooks.before(adapter.layers[read].self_attn, partial(self._before_attention, read))
+        attach(hooks, adapter, self._stages, lambda: self._forward)
         hooks.before(adapter.vision, self._before_vision)
         hooks.after(adapter.vision, self._after_vision)
         for name in adapter.encoders:
             hooks.add(EncoderArguments(adapter.base, name, self._before_encoder))
-        self._tower.attach(hooks, self.vision_blocks, in_tower(self._stages.values()))
+        self._tower.attach(hooks, self.vision_blocks, in_tower(self._stages))
 
     def _detach(self) -> None:
         self._hooks.remove()
@@ -147,7 +146,7 @@ class Session:
         Raises:
             UnsupportedError: the method looks at the question, or positions in time of a video go beyond the text's.
         """
-        check_unaware(self._stages.values())
+        check_unaware(self._stages)
         mask, cache = prefilled(self._adapter, inputs)
         return Prefix(self.reports[-1], mask, cache)
 
@@ -165,7 +164,7 @@ class Session:
         Raises:
             UnsupportedError: the method drops patches inside the tower.
         """
-        check_encodable(self._stages.values())
+        check_encodable(self._stages)
         features = encode(self._adapter, visual)
         capture, self._vision, self._tower.capture, self._calls = self._tower.capture, None, None, []
         assert capture is not None  # the tower has just run
@@ -200,7 +199,7 @@ class Session:
             return (), kwargs
         state = recall(cache)
         with self._method_time():
-            turn = further_turn(self._adapter, self._stages.values(), self._pruner, state, kwargs)
+            turn = further_turn(self._adapter, self._stages, self._pruner, state, kwargs)
             if turn is not None:
                 self._begin({**kwargs, "attention_mask": None}, turn)
                 return (), turn.arguments
@@ -214,7 +213,7 @@ class Session:
         """Begin a prefill or a further turn; choose the calls of the tower that made features given to it, if any."""
         self._turn, infos, self.samples = turn, tuple(self.samples), ()
         self._inputs = PrefillInputs(self._adapter, infos, kwargs)
-        if self._inputs.prunable(self._stages.values()):
+        if self._inputs.prunable(self._stages):
             self._inputs.fetch()
         features = kwargs.get("mm_encoder_outputs") or {}
         outputs = [features[kind] for kind in ("image", "video") if features.get(kind) is not None]
@@ -278,7 +277,7 @@ class Session:
     def _after_vision(self, module: nn.Module, args: Args, output: Any) -> None:
         if self._tower.capture is not None:
             self._tower.capture.output = output
-        if self._inputs is not None and self._inputs.prunable(self._stages.values()):  # a GPU runs the tower meanwhile
+        if self._inputs is not None and self._inputs.prunable(self._stages):  # a GPU runs the tower meanwhile
             with self._method_time():
                 self._prepared = Preparation.early(self._adapter, self._pruner, self._inputs, self._vision)
                 self._hooks.on_layers(range(len(self._adapter.layers)))

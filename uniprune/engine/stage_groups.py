@@ -12,11 +12,12 @@ from torch import Tensor
 
 from uniprune.engine.attention import AttentionCapture
 from uniprune.engine.device_tokens import DeviceTokens
-from uniprune.engine.host_copy import sent, to_device
+from uniprune.engine.host_copy import sent, to_device, to_host
 from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.looks import Seen
 from uniprune.engine.prompt import Prompt, Survivors
 from uniprune.engine.token_groups import TokenGroup
+from uniprune.engine.token_rows import Move, came_from
 from uniprune.engine.vision import Vision
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.pruning.base import Stage
@@ -36,6 +37,7 @@ class StageInput:
         attention: of the layer before, if captured.
         upcoming: attention of the layer about to run, if the method declared it.
         seen: what the method has looked at.
+        moves: tokens that earlier stages gave other places.
     """
 
     stage: Stage
@@ -47,6 +49,7 @@ class StageInput:
     attention: AttentionCapture | None
     upcoming: AttentionCapture | None
     seen: Sequence[Seen] = ()
+    moves: Sequence[Move] = ()
 
     @property
     def device(self) -> torch.device:
@@ -147,6 +150,21 @@ class StageGroups:
     def positions(self) -> Tensor:
         """[P, N] the same on the device."""
         return self._gathered(self.known_positions, lambda survivors: survivors.positions)
+
+    @cached_property
+    def sources(self) -> Tensor:
+        """[P, N] un-pruned positions that the tokens come from, counted through the batch."""
+        now, moves = self.arriving.now, self.arriving.moves
+        return came_from(self.positions, len(now.kept.lengths), now.length, moves) if moves else self.positions
+
+    @cached_property
+    def source_cells(self) -> Ints | None:
+        """[P, N] cells that the tokens come from; None as for the cells. Waits for the device once some moved."""
+        if not self.arriving.moves:
+            return self.known_cells
+        (positions,), length = to_host([self.sources]), self.arriving.now.length
+        pairs = zip(self.members, positions, strict=True)
+        return np.stack([prompt.cells_at(group, own - prompt.row * length) for (prompt, group), own in pairs])
 
     @cached_property
     def columns(self) -> Tensor:

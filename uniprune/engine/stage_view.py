@@ -65,7 +65,7 @@ class StageView(View):
         whole = image_tiles(self._group, vision.grids if vision else (), self._arriving.adapter.overview)
         if whole is None:
             return None
-        known = self._groups.known_cells
+        known = self._groups.source_cells
         cells = self.cells.cpu() if known is None else torch.from_numpy(known[self._number])
         return Tiles(whole.of[cells], whole.overview)
 
@@ -87,6 +87,11 @@ class StageView(View):
     def sample(self) -> str:
         """Id of the prompt."""
         return self._prompt.info.id
+
+    @property
+    def offset(self) -> int:
+        """Number of the prompt's visual tokens, before any pruning, in groups before this one."""
+        return sum(len(group.ranks) for group in self._prompt.groups[: self._group.ordinal])
 
     @property
     def asks(self) -> bool:
@@ -141,9 +146,9 @@ class StageView(View):
         return ViewEmbedded(self._embedded_tokens, lambda: self._embedded(self._text()))
 
     def _embedded_tokens(self) -> Tensor:
-        """Return [N, D] what entered layer 0 at the view's tokens."""
+        """Return [N, D] what entered layer 0 of the view's tokens, also of those that took other places since."""
         embeds = self._arriving.embeds
-        positions = to_device(self._groups.positions[self._number], embeds.device)
+        positions = to_device(self._groups.sources[self._number], embeds.device)
         return embeds.flatten(0, 1)[positions].to(self._device)
 
     def _embedded(self, positions: Ints) -> Tensor:

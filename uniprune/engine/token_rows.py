@@ -34,6 +34,13 @@ def origins(index: Tensor, length: int, moves: Iterable[Move]) -> Tensor:
     return index if sources is None or starts is None else sources[index + starts] - starts
 
 
+def came_from(positions: Tensor, batch: int, length: int, moves: Iterable[Move]) -> Tensor:
+    """Return the positions that tokens now at `positions` had, both counted through `batch` rows of `length`."""
+    every = torch.arange(batch * length, device=positions.device).view(batch, length)
+    before = origins(every - every[:, :1], length, moves) + every[:, :1]
+    return before.flatten()[positions]
+
+
 def gathered_rows(inputs: tuple[Any, ...], rows: Tensor, length: int, width: int) -> tuple[Any, ...]:
     """Return a layer's positional inputs after its hidden states for the tokens that are left.
 

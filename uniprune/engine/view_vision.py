@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from math import prod
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,17 +14,19 @@ from torch import Tensor
 from uniprune.engine.host_copy import sent, to_device
 from uniprune.engine.kept_tokens import Ints
 from uniprune.engine.stage_groups import StageGroups
+from uniprune.engine.tower_quantities import TowerQuantities
 from uniprune.engine.vision import Vision
-from uniprune.errors import UnsupportedError
+from uniprune.errors import UnsupportedError, UserError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.origins import Origins
-from uniprune.pruning.view import TowerLayer
+from uniprune.pruning.text_checkpoint import text_checkpoint
+from uniprune.pruning.view import TextTower, TowerLayer
 from uniprune.pruning.view_batch import BatchVision
 
 T = TypeVar("T")
 
 
-class ViewVision:
+class ViewVision(TowerQuantities):
     """`view.vision`: the quantities of the tower's work at the tokens of one view.
 
     Args:
@@ -35,78 +37,28 @@ class ViewVision:
     def __init__(self, groups: StageGroups, number: int) -> None:
         self._groups, self._number = groups, number
 
-    @property
-    def patches(self) -> int:
-        """Vision patches per token."""
-        grid = self._call.grids[self._place[0][0]]
-        return self._call.adapter.patches(grid) // prod(grid)
-
-    @property
-    def has_cls(self) -> bool:
-        """Return whether the tower has a CLS token."""
-        return self._call.adapter.has_cls
-
-    def importance(self, layer: TowerLayer = None, joint: bool = False) -> Tensor:
-        """Return [N] CLS attention (mean over heads, or one joint head); received attention without a CLS token."""
-        if not self.has_cls:
-            return self.received(layer)
-        return self._tokens("joint_cls" if joint else "cls", layer).mean(-1)
-
-    def received(self, layer: TowerLayer = None) -> Tensor:
-        """Return [N] attention each token receives, mean over heads and queries."""
-        return self._tokens("received", layer)[:, 0]
-
-    def from_others(self, layer: TowerLayer = None) -> Tensor:
-        """Return [N] attention each token receives from other patches, mean over heads and these."""
-        return self._tokens("from_others", layer)[:, 0]
-
-    def exchanged(self, layer: int | None = None) -> Tensor:
-        """Return [2, N] mean attention each token emits to and receives from patches, mean over heads."""
-        return self._tokens("exchanged", layer).T
-
-    def cls(self, layer: int | None = None) -> Tensor:
-        """Return [heads, N] attention of the CLS query.
+    def text_tower(self) -> TextTower:
+        """Return the question in the space of the tower and of the method's `text_checkpoint`.
 
         Raises:
-            UnsupportedError: the tower has no CLS token.
+            UnsupportedError: the method has none.
+            UserError: the question is known by its tokens only.
         """
-        return self._tokens("cls", layer).T
-
-    def cls_tokens(self, layer: int | None = None) -> Tensor:
-        """Return [images, C] CLS states leaving the layer.
-
-        Raises:
-            UnsupportedError: the tower has no CLS token, or it cannot be projected.
-        """
-        if self.patches > 1:
+        adapter, folder = self._call.adapter, text_checkpoint(self._groups.arriving.stage.pruner)
+        if folder is None and adapter.has_texts:
             raise UnsupportedError(
-                f"the projector of {type(self._call.adapter).__name__} takes {self.patches} patches at a time, so a "
-                "single CLS token cannot be projected; leave it out"
+                f"checkpoints of {type(adapter).__name__} carry no text tower that belongs to their vision tower; give "
+                "the CLIP model that the tower is from (text_checkpoint=FOLDER), compare with the language model's "
+                "embeddings of the question (text=llm), or use another method"
             )
-        return self._call.cls_tokens(layer)[self._place[0]].to(self._device)
-
-    def keys(self, layer: int | None = None, head_mean: bool = False) -> Tensor:
-        """Return [N, C] key vectors, rotated where the tower rotates them; heads side by side or averaged."""
-        return self._tokens("head_mean_keys" if head_mean else "keys", layer)
-
-    def hidden(self, layer: int | None = None) -> Tensor:
-        """Return [N, C] hidden states entering the layer."""
-        return self._tokens("hidden", layer)
-
-    def features(self) -> Tensor:
-        """Return [N, C] inputs of the projector, the patches of a token side by side."""
-        return self._of_view(self._call.features())
-
-    def text_tower(self) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            UnsupportedError: always.
-        """
-        raise UnsupportedError(
-            f"checkpoints of {type(self._call.adapter).__name__} carry no text tower that belongs to their vision "
-            "tower; compare with the language model's embeddings of the question (text=llm), or use another method"
-        )
+        if folder is None:
+            return super().text_tower()
+        info = self._groups.members[self._number][0].info
+        if info.text is None:
+            raise UserError(
+                f"a text tower reads the question as text, but sample {info.id!r} has none; set PromptInfo.text"
+            )
+        return adapter.text_tower(folder).read(info.text)
 
     def project(self, features: Tensor) -> Tensor:
         """Return [k, D] LLM tokens of features [k, C].
@@ -122,6 +74,10 @@ class ViewVision:
         return _known(self._groups.arriving.vision)
 
     @property
+    def _images(self) -> list[int]:
+        return self._place[0]
+
+    @property
     def _origins(self) -> Origins | None:
         return self._groups.members[self._number][1].origins
 
@@ -129,14 +85,11 @@ class ViewVision:
     def _device(self) -> torch.device:
         return self._groups.arriving.device
 
-    def _tokens(self, name: str, layer: TowerLayer) -> Tensor:
-        return self._of_view(self._call.quantity(name, layer))
-
     def _of_view(self, values: list[Tensor]) -> Tensor:
         """Return [N, C] at the tokens of the view."""
         images, places = self._place
         every = values[images[0]] if len(images) == 1 else torch.cat([values[i] for i in images])
-        known, share = self._groups.known_cells, _known(self._origins).share
+        known, share = self._groups.source_cells, _known(self._origins).share
         if known is not None:
             own = places[known[self._number]]
             first = own[0, 0] if len(own) else 0
@@ -208,7 +161,7 @@ class GroupsVision(BatchVision):
         for _, group in self._groups.members:
             check_unmixed(self._call.adapter, group.origins)
         projected: Tensor = self._call.project(features.flatten(0, 1)).to(self._groups.arriving.device)
-        return projected.view(*features.shape[:2], -1)
+        return projected.view(*features.shape[:2], projected.shape[-1])
 
     @property
     def _call(self) -> Vision:
@@ -230,7 +183,7 @@ class GroupsVision(BatchVision):
     @cached_property
     def _at(self) -> Ints | None:
         """[P, N] each token's index in the images of the call; None if not every one is one known token."""
-        origins, known = [_known(group.origins) for _, group in self._groups.members], self._groups.known_cells
+        origins, known = [_known(group.origins) for _, group in self._groups.members], self._groups.source_cells
         if any(one.share is not None for one in origins) or known is None:
             return None
         return np.stack([one.index.numpy()[cells, 0] for one, cells in zip(origins, known, strict=True)])

@@ -33,6 +33,9 @@ class Backend(Protocol):
     def load(self, outlined: LoadedModel) -> LoadedModel:
         """Return a model with what its runs need beside the outline."""
 
+    def described(self, model: LoadedModel) -> str:
+        """Return where rows of a model are answered, for a terminal."""
+
     def setup(self, model: LoadedModel, method: MethodRecord) -> dict[str, Any]:
         """Return the fields of `Setup` about the machine that answers, for a run of a method.
 
@@ -63,6 +66,10 @@ class Transformers:
         """Load the weights."""
         return with_weights(outlined)
 
+    def described(self, model: LoadedModel) -> str:
+        """Return precision, kernels and device."""
+        return str(model.placement)
+
     def setup(self, model: LoadedModel, method: MethodRecord) -> dict[str, Any]:
         """Return precision, kernels and device of this process."""
         return {
@@ -83,7 +90,8 @@ class Transformers:
     ) -> AbstractContextManager[Predictor]:
         """Return a runner."""
         settings = (options.batch_size, average, options.workers, shared, options.image_decoding)
-        return Runner(model, pruner, *settings, options.question, options.sampling, options.share_prefix)
+        more = (options.question, options.sampling, options.share_prefix, options.keep_selections)
+        return Runner(model, pruner, *settings, *more)
 
     def environment(self, setup: Setup) -> Environment:
         """Return this process's."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from uniprune.modeling.checkpoints import fingerprint
+from uniprune.pruning.base import Pruner
+from uniprune.pruning.text_checkpoint import text_checkpoint
 from uniprune.registry import METHODS
 from uniprune.utils.hashing import files_hash
 from uniprune.utils.paths import PACKAGE, ROOT
@@ -69,6 +74,13 @@ def _import_statements(source: bytes, name: str) -> Iterator[str]:
                 start = ".".join([*base, *([module] if module else [])])
                 yield start
                 yield from (f"{start}.{alias.name}" for alias in names)
+
+
+def identity_fields(pruner: Pruner) -> dict[str, Any]:
+    """Return the fields of a method; of a checkpoint that it reads the content, hashed, and not the folder."""
+    fields = {field.name: getattr(pruner, field.name) for field in dataclasses.fields(pruner)}
+    folder = text_checkpoint(pruner)
+    return fields if folder is None else fields | {"text_checkpoint": fingerprint(Path(folder).expanduser())}
 
 
 def package_hash() -> str:

@@ -93,6 +93,7 @@ class DatasetRun:
                     stored = files.enter_context(Predictions(path, self._waiting))
                     stored.take_in()
                     self._refuse_other_data()
+                    self._note_unkept(stored)
                     self._write(stored.answers)
             with self.team.step():
                 if not self.team.main:
@@ -238,6 +239,16 @@ class DatasetRun:
                     f"{now} now); choose another --output, or delete that file and {path.stem}.record.json to start "
                     "again"
                 )
+
+    def _note_unkept(self, stored: Predictions) -> None:
+        """Print how many stored predictions lack the kept tokens that this run is to store."""
+        found = (stored.answers.get(request.index) for request in self.requests)
+        missing = sum(one is not None and one.error is None and one.selections is None for one in found)
+        if self.options.keep_selections and missing:
+            self.progress.say(
+                f"  {self.dataset.name}: {missing} answers were stored without --keep-selections and stay so; choose "
+                f"another --output, or delete {stored.path} to run them again"
+            )
 
     def _shortened(self, request: Request) -> Request:
         """Return the request with the run's own `max_new_tokens`, if it has one."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from uniprune.errors import UserError, unknown
-from uniprune.evaluation.code_hash import code_hash
+from uniprune.evaluation.code_hash import code_hash, identity_fields
 from uniprune.pruning.base import Compose, Pruner
 from uniprune.pruning.budget import check_ratio
 from uniprune.pruning.fields import field_types
@@ -192,7 +192,7 @@ class MethodSpec:
             name=self._spelled_out[0],
             kind=resolved.kind,
             passed=plain(passed),
-            resolved=[plain({f.name: getattr(part, f.name) for f in dataclasses.fields(part)}) for part in parts],
+            resolved=[plain(identity_fields(part)) for part in parts],
             stages=[(stage.layer, stage.ratio) for stage in placed(scheduled, attends)],
             moved=moves(scheduled, attends),
             code=code_hash(type(part) for part in parts),

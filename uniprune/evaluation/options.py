@@ -26,6 +26,7 @@ class RunOptions:
         image_decoding: images as VLMEvalKit converts them to RGB, or as a "viewer" shows them.
         sampling: choice of the frames of videos.
         share_prefix: prefill what rows of one image begin with once for all of them (no times are stored then).
+        keep_selections: store the kept tokens of every row, and the areas of its pictures that they show.
     """
 
     protocol: Literal["site", "average"] = "site"
@@ -38,6 +39,7 @@ class RunOptions:
     image_decoding: ImageDecoding = "kit"
     sampling: FrameSampling = USUAL
     share_prefix: bool = False
+    keep_selections: bool = False
 
     def __post_init__(self) -> None:
         for name in ("limit", "batch_size", "max_new_tokens"):

@@ -31,6 +31,7 @@ class RunSettings:
         workers: processes that prepare rows ahead of the model.
         share_vision: GB of image features kept for all runs of a model.
         share_prefix: as in `RunOptions`.
+        keep_selections: as in `RunOptions`.
         prompts: wording policy, None for the catalogue's default of the model.
         image_decoding: as in `RunOptions`.
         sampling: as in `RunOptions`.
@@ -51,6 +52,7 @@ class RunSettings:
     workers: int = 0
     share_vision: float = 0
     share_prefix: bool = False
+    keep_selections: bool = False
     prompts: Policy | None = None
     image_decoding: ImageDecoding = "kit"
     sampling: FrameSampling = USUAL

@@ -27,8 +27,10 @@ from uniprune.evaluation.image_decoding import ImageDecoding, converted
 from uniprune.evaluation.prompts import Question, images_first
 from uniprune.evaluation.rendering import ChatTemplate
 from uniprune.evaluation.resizing import Resizing
+from uniprune.evaluation.selections import AreasOf
 from uniprune.modeling.image_settings import ImageSettings, enlarged, for_images
 from uniprune.modeling.messages import Part, check_message
+from uniprune.modeling.shown_areas import Shown
 from uniprune.results.remarks import MOVED, QUESTION
 
 TOGETHER = "batch_num_images"
@@ -62,9 +64,11 @@ class EncodedRequest:
         frames: frames of its videos; None without a video.
         resized: visual tokens before an input stage changed the images, and its budget; None without one.
         tile: height and width of the pixels that are encoded, where an input stage chose them; () elsewhere.
+        shown: what its images, then its videos show, where selections are kept; () elsewhere.
         remarks: what a reader should know of this row, by names of `uniprune.results.remarks.REMARKS`.
         chat: the row as a chat request of a serving engine, images in it; None where this process runs the model.
         error: why the row cannot be processed; everything else is then empty.
+        text: the question.
     """
 
     index: str
@@ -76,9 +80,11 @@ class EncodedRequest:
     frames: int | None = None
     resized: tuple[int, int] | None = None
     tile: tuple[int, ...] = ()
+    shown: tuple[Shown, ...] = ()
     remarks: tuple[str, ...] = ()
     chat: dict[str, Any] | None = None
     error: str | None = None
+    text: str = ""
 
     @property
     def tokens(self) -> int:
@@ -103,7 +109,7 @@ class EncodedRequest:
     @property
     def info(self) -> PromptInfo:
         """Identity and question of the prompt, for the engine."""
-        return PromptInfo(self.index, torch.from_numpy(self.question), torch.from_numpy(self.asked))
+        return PromptInfo(self.index, torch.from_numpy(self.question), torch.from_numpy(self.asked), self.text)
 
     @property
     def visual(self) -> dict[str, np.ndarray]:
@@ -129,6 +135,7 @@ class RequestEncoder:
         sampling: choice of the frames of videos.
         mixes: whether the model takes images and videos in one prompt (`ModelAdapter.mixes`).
         resizing: the method's input stage; None for images as they are.
+        areas: function that returns what images show; None if selections are not kept.
     """
 
     def __init__(
@@ -141,10 +148,12 @@ class RequestEncoder:
         sampling: FrameSampling = USUAL,
         mixes: bool = False,
         resizing: Resizing | None = None,
+        areas: AreasOf | None = None,
     ) -> None:
         self.processor, self.tokenizer, self.per_image = processor, processor.tokenizer, per_image
         self.decoding, self.settings = decoding, settings or ImageSettings()
         self.question, self.sampling, self.mixes, self.resizing = question, sampling, mixes, resizing
+        self._areas = areas
         self._template, self._questions = ChatTemplate(processor), QuestionFinder(processor)
 
     def encode(self, request: Request) -> EncodedRequest:
@@ -193,8 +202,10 @@ class RequestEncoder:
             inputs=inputs,
             frames=sum(len(clip.places) for clip in clips) if clips else None,
             resized=tokens,
+            shown=() if self._areas is None else self._areas(processor, parts, self.settings.one_by_one),
             tile=() if processor is usual else tile_of(inputs["pixel_values"]),
             remarks=() if found.exact else (QUESTION,),
+            text=request.question,
         )
         if not self.per_image:
             return row

@@ -124,11 +124,14 @@ class Run:
 
         Raises:
             UserError: the question is hidden, or rows share prefixes, and the method looks at it; or it changes images
-                of which the model's sizes are not described.
+                of which the model's sizes are not described; or selections are to be kept, and where tokens are in a
+                picture is not described.
         """
         pruner = self.method.pruner()
         if self.options.protocol == "average":
             pruner = with_average(pruner, self.method.ratio, self.loaded.num_layers, self.loaded.adapter.attends)
+        if self.options.keep_selections:
+            self.loaded.adapter.image_areas(self.loaded.processor, (64, 64), 1)
         check_resizable(pruner, self.loaded.adapter.input_forms, self.loaded.processor)
         if self.options.question == "hidden":
             check_hidden(pruner, self.loaded.num_layers)

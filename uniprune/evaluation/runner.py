@@ -23,6 +23,7 @@ from uniprune.evaluation.image_decoding import ImageDecoding
 from uniprune.evaluation.processing import EncodedRequest, RequestEncoder
 from uniprune.evaluation.prompts import Question
 from uniprune.evaluation.resizing import Resizing
+from uniprune.evaluation.selections import areas_of, selections
 from uniprune.evaluation.shared_prefixes import FEWEST_ROWS, common, groups_alike
 from uniprune.evaluation.workers import windows
 from uniprune.modeling.context import context_length
@@ -54,6 +55,8 @@ class Runner:
         question: as in `RunOptions`.
         sampling: choice of the frames of videos.
         share_prefix: as in `RunOptions`. Predictions carry no times then, either.
+        keep_selections: as in `RunOptions`.
+        timed: False answers without measuring times: the first batch is then generated once.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class Runner:
         question: Question = "seen",
         sampling: FrameSampling = USUAL,
         share_prefix: bool = False,
+        keep_selections: bool = False,
+        timed: bool = True,
     ) -> None:
         self.batch_size = batch_size
         self._loaded, self._average = loaded, average
@@ -75,11 +80,13 @@ class Runner:
         self._generator = Generator(loaded)
         self._workers, self._shared, self._decoding = workers, shared, decoding
         self._question, self._sampling, self._share_prefix = question, sampling, share_prefix
+        self._areas = areas_of(loaded.adapter) if keep_selections else None
         self._stages = placed(self._pruner.schedule(loaded.num_layers), loaded.adapter.attends)
         self._costs = CostModel(loaded.adapter)
         self._window = smallest_window(loaded.adapter.decoder.config, self._stages)
         self._context = context_length(loaded.adapter.decoder.config)
-        self._warm = shared is not None or share_prefix  # no times are stored then
+        self._timed = timed and shared is None and not share_prefix
+        self._warm = not self._timed
 
     def __enter__(self) -> Self:
         """Attach timer and engine."""
@@ -145,6 +152,7 @@ class Runner:
             self._sampling,
             self._loaded.adapter.mixes,
             None if stage is None else Resizing(stage, forms, settings.one_by_one),
+            self._areas,
         )
 
     def _encoded(
@@ -176,11 +184,10 @@ class Runner:
         if self._shared is not None:
             self._shared.keep(data, rows, calls)
         reports = self._session.reports[-1].rows
-        timed = self._shared is None and not self._share_prefix
         batching = f"{self.batch_size}" + " with --share-vision" * (self._shared is not None)
         how: dict[str, Any] = {"batch": len(rows), "batching": batching}
-        how |= measured(spans, len(rows)) if timed else {}
-        return [self._prediction(*each, **how) for each in zip(rows, texts, reports, strict=True)]
+        how |= measured(spans, len(rows)) if self._timed else {}
+        return self._predictions(rows, texts, reports, how)
 
     def _continued(self, rows: Sequence[EncodedRequest]) -> list[Prediction]:
         """Prefill once what rows begin with, and generate for one after the other; none if it cannot be continued."""
@@ -197,7 +204,25 @@ class Runner:
             raise
         reports = [prefix.row(row.tokens - length) for row in rows]
         how: dict[str, Any] = {"batch": 1, "batching": "1 with --share-prefix"}
-        return [self._prediction(*each, **how) for each in zip(rows, texts, reports, strict=True)]
+        return self._predictions(rows, texts, reports, how, together=False)
+
+    def _predictions(
+        self,
+        rows: Sequence[EncodedRequest],
+        texts: Sequence[GeneratedText],
+        reports: Sequence[RowReport],
+        how: dict[str, Any],
+        together: bool = True,
+    ) -> list[Prediction]:
+        """Return what is stored of rows, whose images the tower got `together` or once for all of them."""
+        kept: list[dict[str, Any]] = [{} for _ in rows]
+        if self._areas is not None:
+            shown = [row.shown for row in rows]
+            alone = zip(reports, shown, strict=True)
+            calls = [(reports, shown)] if together else [([one], [row]) for one, row in alone]
+            kept = [{"selections": found} for call in calls for found in selections(*call)]
+        each = zip(rows, texts, reports, kept, strict=True)
+        return [self._prediction(row, text, report, **how, **more) for row, text, report, more in each]
 
     def _prediction(self, row: EncodedRequest, text: GeneratedText, report: RowReport, **how: Any) -> Prediction:
         """Return what is stored of a row; `how` are the fields on its batch and its times."""

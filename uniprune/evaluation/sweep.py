@@ -103,7 +103,7 @@ class Sweep:
             raise
         except Exception as error:
             return [RunOutcome(item, Failure.of(error)) for item in items]
-        progress.say(f"{entry.name} ({loaded.placement})")
+        progress.say(f"{entry.name} ({self.settings.backend.described(loaded)})")
         for remark in dict.fromkeys(remark for item in items for remark in item.remarks):
             progress.say(f"  {remark}")
         return [RunOutcome(item, self._run(item, loaded, shared, progress)) for item in items]
@@ -186,6 +186,7 @@ class Sweep:
             image_decoding=self.settings.image_decoding,
             sampling=self.settings.sampling,
             share_prefix=self.settings.share_prefix,
+            keep_selections=self.settings.keep_selections,
         )
 
     def _entry(self, name: str, like: str | None) -> ModelEntry:

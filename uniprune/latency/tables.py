@@ -137,7 +137,9 @@ def notes(rows: Iterable[BenchRow]) -> list[str]:
     untried = [f"{row.setup.model}: {row.untried}." for row in rows if row.untried]
     moved = [f"{row.setup.method.name} {note}." for row in rows if (note := row.setup.method.move_note)]
     failed = (_problem(row) for row in rows if row.error)
+    machines = dict.fromkeys(row.setup.environment.device for row in rows if row.measured)
     return [
+        *[f"Measured on {', '.join(machines)}."] * bool(machines),
         *NOTES,
         *_busy_notes(rows),
         *_graph_notes(rows),

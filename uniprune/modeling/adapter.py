@@ -22,6 +22,8 @@ from uniprune.modeling.image_sizes import ImageSizes
 from uniprune.modeling.messages import RawQuestion
 from uniprune.modeling.origins import Origins
 from uniprune.modeling.random_images import RandomImages
+from uniprune.modeling.shown_areas import ShownAreas
+from uniprune.modeling.text_tower import TextTowers
 from uniprune.modeling.tower_patches import TowerPatches
 from uniprune.pruning.view import Grid, TowerLayer
 
@@ -39,7 +41,7 @@ def consecutive(lengths: Iterable[int]) -> list[Span]:
     return list(pairwise(accumulate(lengths, initial=0)))
 
 
-class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
+class ModelAdapter(RandomImages, ImageSizes, TowerPatches, TextTowers, ShownAreas):
     """Layout of one loaded model.
 
     Attributes:
@@ -240,9 +242,14 @@ class ModelAdapter(RandomImages, ImageSizes, TowerPatches):
         )
 
     # --- shared -------------------------------------------------------------------------------------------------
+    @property
+    def tower_depth(self) -> int:
+        """Blocks of the tower that its checkpoint has, from the last of which negative numbers count."""
+        return len(self.vision_blocks())
+
     def block_index(self, layer: TowerLayer) -> int:
         """Return the number of a tower block from 0; see `TowerLayer`."""
-        depth = len(self.vision_blocks())
+        depth = self.tower_depth
         if isinstance(layer, float):
             first = max(round(layer * depth) - 1, 0)
             whole = self.whole_image_blocks()

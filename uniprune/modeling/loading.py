@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,16 @@ def with_weights(outlined: LoadedModel) -> LoadedModel:
         use_tower_attention(model, placement.tower)
     compared = outlined.compared or check_placeholders(entry.source, outlined.processor, adapter)
     return dataclasses.replace(outlined, model=model, adapter=adapter, compared=compared)
+
+
+def with_generation_config(outlined: LoadedModel) -> LoadedModel:
+    """Read the generation settings of an outlined model, which its weights bring otherwise; it may have none."""
+    from transformers import GenerationConfig
+
+    with suppress(OSError):
+        revision = _revision(outlined.source, outlined.weights)
+        outlined.model.generation_config = GenerationConfig.from_pretrained(outlined.source, **revision)
+    return outlined
 
 
 def _revision(source: str, weights: str) -> dict[str, str]:

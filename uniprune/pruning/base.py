@@ -8,6 +8,7 @@ change images. Methods never round, sort, touch a model or keep state: the engin
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -16,6 +17,7 @@ from uniprune.errors import UserError
 from uniprune.pruning.budget import check_ratio
 from uniprune.pruning.calibration import Calibration
 from uniprune.pruning.fields import NonNegative, validate
+from uniprune.pruning.placement import TOWER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,6 +105,8 @@ class Pruner:
     """True if `select` reads `view.upcoming`."""
     needs_text: ClassVar[bool] = False
     """True if `view.prompt` must not be empty."""
+    takes_gaps: ClassVar[bool] = False
+    """True if before layer 0 `select` works on grids with tokens missing, as after a method in the vision tower."""
     calibration: ClassVar[type[Calibration] | None] = None
     """A search for settings on prompts of the un-pruned model; see `uniprune.pruning.calibration`."""
     random: ClassVar[bool] = False
@@ -227,6 +231,7 @@ class IntraLLM(Pruner):
 
     layer: NonNegative = 2
     kind: ClassVar[str] = "intra-llm"
+    takes_gaps: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, init=False, kw_only=True)
@@ -234,7 +239,7 @@ class Compose(Pruner):
     """Several methods one after the other; each keeps its ratio of what the one before left.
 
     Positions, scope and seed are those of the whole prompt, so the parts must agree on them; each has its own `order`.
-    A part in the vision tower decides tile by tile, whatever the scope of the others.
+    A part in the vision tower comes first and decides tile by tile, whatever the scope of the others.
     """
 
     parts: tuple[Pruner, ...] = ()
@@ -246,20 +251,17 @@ class Compose(Pruner):
             raise UserError(f"a composition needs at least two methods, got {len(flat)}")
         if late := [p for p in flat[1:] if p.input_stage is not None]:
             raise UserError(f"{type(late[0]).__name__} acts before the model; name it first in a composition")
-        layers = [p.layer for p in flat if p.input_stage is None]
-        if layers != sorted(set(layers)):
-            raise UserError(f"composed methods must act at increasing layers, got {layers}; reorder them or set layer")
+        at = [TOWER if p.kind == "tower" else p.layer for p in flat if p.input_stage is None]
+        if at != sorted(set(at)):
+            raise UserError(f"composed methods must act at increasing layers ({TOWER}: tower), got {at}; reorder them")
         after = [p for p in flat if p.kind != "tower"]
         for field in ("positions", "scope", "seed"):
             values = {getattr(p, field) for p in (after if field == "scope" else flat)}
             if len(values) > 1:
                 raise UserError(f"composed methods must agree on {field}, got {', '.join(map(str, sorted(values)))}")
-        product = 1.0
-        for p in flat:
-            product *= p.ratio
         set_ = object.__setattr__
         set_(self, "parts", flat)
-        set_(self, "ratio", product)
+        set_(self, "ratio", math.prod(p.ratio for p in flat))
         for field in ("layer", "seed", "positions"):
             set_(self, field, getattr(flat[0], field))
         set_(self, "scope", after[0].scope)

@@ -86,12 +86,13 @@ def layer_average(stages: Iterable[Stage], num_layers: int) -> float:
 
 def _entering(tokens: T, stages: Iterable[Stage], num_layers: int, part: Callable[[T, float], T]) -> list[T]:
     """List what enters each layer if a stage leaves `part(x, ratio)` of the x at its pruner's first stage."""
-    plan = {stage.layer: stage for stage in stages}
+    plan: dict[int, list[Stage]] = {}
+    for stage in stages:
+        plan.setdefault(stage.layer, []).append(stage)
     first: dict[int, T] = {}
     counts = []
     for layer in range(num_layers):
-        if layer in plan:
-            stage = plan[layer]
+        for stage in plan.get(layer, ()):
             tokens = min(tokens, part(first.setdefault(id(stage.pruner), tokens), stage.ratio))
         counts.append(tokens)
     return counts

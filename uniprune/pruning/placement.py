@@ -16,6 +16,8 @@ from uniprune.errors import UnsupportedError
 if TYPE_CHECKING:
     from uniprune.pruning.base import Stage
 
+TOWER = -1
+"""Place of a stage in the vision tower, before all layers of the decoder."""
 Move = tuple[int, int]
 """The layer of a method's pruning point, and the layer at which it is used instead."""
 
@@ -37,7 +39,7 @@ def placed(stages: Sequence[Stage], attends: Sequence[bool]) -> tuple[Stage, ...
         moved = replace(stage, layer=_nearest(stage, attends))
         if found and moved.layer == found[-1].layer and moved.pruner is found[-1].pruner:
             found.pop()
-        if found and moved.layer <= found[-1].layer and not all(attends):
+        if found and place(moved) <= place(found[-1]) and not all(attends):
             raise UnsupportedError(
                 f"with the attention that this decoder has, {type(found[-1].pruner).__name__} prunes at layer "
                 f"{found[-1].layer} and {type(stage.pruner).__name__} at layer {moved.layer}: they would change "
@@ -45,6 +47,11 @@ def placed(stages: Sequence[Stage], attends: Sequence[bool]) -> tuple[Stage, ...
             )
         found.append(moved)
     return tuple(found)
+
+
+def place(stage: Stage) -> int:
+    """Return the decoder layer before which a stage acts, or `TOWER`."""
+    return stage.layer if stage.block is None else TOWER
 
 
 def moves(stages: Sequence[Stage], attends: Sequence[bool]) -> list[Move]:

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from uniprune.pruning.base import Pruner
 
-DEPTH, RATIO = 32, 1 / 3
-"""Decoder layers and keep ratio with which a class of methods is described."""
-
 
 @dataclass(frozen=True)
 class Servable:
@@ -26,7 +23,7 @@ class Servable:
         return f"{'yes' if self.yes else 'no'}{f': {self.why}' * bool(self.why)}"
 
 
-def servable(pruner: Pruner, num_layers: int = DEPTH) -> Servable:
+def servable(pruner: Pruner, num_layers: int = 32) -> Servable:
     """Return whether a serving engine can run a method in a decoder of `num_layers` layers.
 
     Such an engine lays out a prompt before its images are encoded, so the number of tokens must follow from an image's
@@ -49,6 +46,8 @@ def servable(pruner: Pruner, num_layers: int = DEPTH) -> Servable:
         return Servable(False, "it chooses its number of tokens, but a prompt is laid out before images are encoded")
     if pruner.scope == "prompt":
         return Servable(False, "it decides about all images of a prompt together, but images are encoded one by one")
+    if pruner.prompt_aware and not pruner.needs_text:
+        return Servable(False, "it reads the prompt's text beside the question, but an image is encoded without it")
     needs = ["quantities of the vision tower"] * bool(pruner.vision_layers)
-    needs += ["the question with every request, as a part of the image's cache key"] * pruner.prompt_aware
+    needs += ["the question with every request, as a part of the image's cache key"] * pruner.needs_text
     return Servable(True, " and ".join(f"with {need}" for need in needs))

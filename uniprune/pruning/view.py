@@ -95,10 +95,11 @@ class VisionScores(Protocol):
         """Return [N, C] inputs of the projector; C covers all patches of a token."""
 
     def text_tower(self) -> TextTower:
-        """Return the text tower that the checkpoint carries.
+        """Return the text tower of the CLIP model that the method's field `text_checkpoint` names.
 
         Raises:
-            UnsupportedError: it carries none, as all of the families here.
+            UnsupportedError: it names none; the checkpoints of the families here carry none.
+            UserError: the question is known by its tokens only.
         """
 
     def project(self, features: Tensor) -> Tensor:
@@ -191,7 +192,8 @@ class View:
         num_layers: decoder layers in all.
         initial: tokens of the view before any pruning.
         vision: vision-tower quantities on demand.
-        cells: [N] index of each token in the concatenated grids (`arange(N)` until something was pruned).
+        cells: [N] index of each token's place in the concatenated grids (`arange(N)` until something was pruned). After
+            `order=release` it may come from another one; `vision`, `tiles` and `embedded` are always its own.
         prompt: [M, D] input embeddings of the question, encoded by itself (in the prompt, if it was given by its
             positions only; else of all non-special text after the first image).
         text: [T, D] hidden states entering layer K of every text token of the prompt.

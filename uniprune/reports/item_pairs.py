@@ -152,7 +152,7 @@ def compare_runs(
         notes.append("no benchmark is scored in both")
     data, found = DatasetCollection(data_dir), []
     for name in benchmarks or both:
-        requests, missing = _requests(data, name, scored[0][name], first.record.setup.limit)
+        requests, missing = read_requests(data, name, scored[0][name].data, first.record.setup.limit)
         notes += [missing] * bool(missing)
         found.append(_benchmark(name, first, second, requests))
     return found, notes
@@ -179,17 +179,24 @@ def _brief(value: object) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _requests(
-    data: DatasetCollection, name: str, entry: DatasetRecord, limit: int | None
+def read_requests(
+    data: DatasetCollection, name: str, fingerprint: str, limit: int | None = None
 ) -> tuple[dict[str, Request], str]:
-    """Return the rows of a benchmark by index, or the reason why they are not at hand."""
+    """Return the rows of a benchmark by index, or the reason why they are not at hand.
+
+    Args:
+        data: the benchmarks.
+        name: of the benchmark.
+        fingerprint: of the file that was answered.
+        limit: as in `RunOptions`.
+    """
     if name not in BENCHMARKS.names():
         return {}, f"{name}: no questions, it is registered by a plugin (--plugin FILE)"
     try:
         dataset = data.get(name)
     except UserError as error:
         return {}, f"{name}: no questions: {error}"
-    if dataset.fingerprint != entry.data:
+    if dataset.fingerprint != fingerprint:
         return {}, f"{name}: no questions, the file in --data-dir is not the one that was answered"
     return {request.index: request for request in dataset.requests(limit)}, ""
 

@@ -1,14 +1,15 @@
 """One card per registered method, as Markdown: `python run.py cards > docs/methods.md`.
 
 A card consists of the method's class docstring, its fields and the metadata of its registry entry (`paper`, `code`,
-`deviations`, `releases`). Docstrings describe the idea and the cost, and end with the section "Args:", one line group
-per field.
+`licence`, `deviations`, `releases`). Docstrings describe the idea and the cost, and end with the section "Args:", one
+line group per field.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from uniprune.pruning.base import Pruner, Stage
 from uniprune.pruning.fields import Bound, field_types
+from uniprune.pruning.serving import servable
 from uniprune.registry import METHODS, Entry, PublishedName
 from uniprune.utils.paths import ROOT
 
@@ -30,13 +32,17 @@ ACTS = {
     "intra-llm": "inside the language model",
     "hybrid": "hybrid, by what is known before and inside the language model",
 }
+UNSTATED = "not stated"
+"""Licence of a release of which nobody noted it."""
 _INTRO = """\
 # Methods
 
 Generated from the methods' files by `python run.py cards > docs/methods.md`; edit those instead.
 `--set field=value` sets a parameter. All methods round counts in one way, halves up and at least one token; where a
 release floors N r, the ratio floor(N r) / N gives its count. Deviations say what is different here from the paper, from
-the authors' released code, or from another port. Every method also has these parameters:
+the authors' released code, or from another port. Licences are those of the released code, as read when a method's rule
+was written down ("not stated": not noted then, so read it before you use that code); no code here is copied from it.
+Every method also has these parameters:
 
 """
 
@@ -89,10 +95,12 @@ def card(entry: Entry) -> str:
     facts = {
         "Paper": link_to_paper(entry.metadata.get("paper", "")),
         "Released code": link_to_repository(entry.metadata.get("code", "")),
+        "Its licence": licence(entry.metadata),
         "Source": f"[{_source(method)}](../{_source(method)})",
-        "Acts": _where(method),
-        "Tokens": _count(method),
+        "Acts": describe_place(method),
+        "Tokens": describe_count(method),
         "Needs beside the tokens": ", ".join(needs(method)) or "nothing",
+        "[Can be served](serving.md)": served(method),
         "What its release does and its paper does not mention": f"[{found}](releases.md)" * bool(found),
     }
     listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
@@ -109,6 +117,7 @@ def published_card(one: PublishedName) -> str:
     facts = {
         "Paper": link_to_paper(one.metadata.get("paper", "")),
         "Released code": link_to_repository(one.metadata.get("code", "")),
+        "Its licence": licence(one.metadata),
         "The same as": f"{spelled}, under which it is stored and shown" if one.means != one.name else "",
     }
     listed = [f"{name}: {fact}" for name, fact in facts.items() if fact]
@@ -125,6 +134,20 @@ def needs(method: type[Pruner]) -> list[str]:
         *["vision tower"] * tower,
         *["question"] * method.__new__(method).prompt_aware,  # needs no fields
     ]
+
+
+def served(method: type[Pruner]) -> str:
+    """Return whether a serving engine can run a method, with the default of its fields, and why, or what it needs."""
+    if any(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(method) if f.init):
+        return "depends on its fields"
+    return str(servable(method().with_ratio(RATIO), DEPTH))
+
+
+def served_as(one: PublishedName) -> str:
+    """Return the same for what a published name means."""
+    if "+" in one.means:
+        return "no: of several methods the later ones prune inside the language model"
+    return served(METHODS.get(one.means))
 
 
 def description(method: type) -> str:
@@ -165,7 +188,7 @@ def _parameters(method: type) -> list[Parameter]:
     ]
 
 
-def _where(method: type[Pruner]) -> str:
+def describe_place(method: type[Pruner]) -> str:
     """Describe where a method acts, with the layers of an example."""
     layers = [stage.layer for stage in _stages(method)]
     if layers in ([], [0]):
@@ -175,7 +198,8 @@ def _where(method: type[Pruner]) -> str:
     return f"{ACTS[method.kind]}, at ratio 1/3 before {named} of {DEPTH}"
 
 
-def _count(method: type[Pruner]) -> str:
+def describe_count(method: type[Pruner]) -> str:
+    """Describe how many tokens a method keeps."""
     if method.kind == "input":
         return "as many as the sizes of images allow, at most the ratio's where one is small enough"
     stages = _stages(method)
@@ -194,6 +218,12 @@ def link_to_paper(text: str) -> str:
 def link_to_repository(name: str) -> str:
     """Link to a repository given as owner/name."""
     return f"[{name}](https://github.com/{name})" if name else ""
+
+
+def licence(metadata: Mapping[str, Any]) -> str:
+    """Return the licence of a method's released code, "" without any code."""
+    found: str = metadata.get("licence", UNSTATED)
+    return found if metadata.get("code") else ""
 
 
 def _bullets(lines: list[str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from uniprune.results.fidelity import Fidelity, FidelityEstimate, estimate_fidelity
 from uniprune.results.records import DatasetRecord, RunRecord, ScoreRecord, Setup
-from uniprune.results.statistics import Estimate, mean, resample
+from uniprune.results.statistics import Estimate, mean, ratios, resample
 from uniprune.utils.hashing import stable_hash
 
 SETTINGS = (
@@ -89,9 +89,11 @@ class SeedGroup:
 
     def spread(self, names: Iterable[str]) -> float | None:
         """Return the standard deviation over seeds of the mean score on `names`; None for a single run."""
+        if len(self.runs) == 1:
+            return None
         names = list(names)
         means = [float(np.mean([_score(run, name).value for name in names])) for run in self.runs]
-        return stdev(means) if len(means) > 1 else None
+        return stdev(means)
 
 
 def scored(record: RunRecord) -> dict[str, DatasetRecord]:
@@ -170,12 +172,27 @@ class RunComparison:
         A benchmark on which the baseline scores zero is left out. None if any of the benchmarks is not scored, on the
         same questions by the same judge, in both.
         """
-        baseline, names = self.baseline(group), list(names)
-        if baseline is None or any(not comparable(group, baseline, name) for name in names):
-            return None
-        bases = {name: self.score(baseline, name) for name in names}
-        shares = [self.score(group, name) / base for name, base in bases.items() if base.value > 0]
-        return mean(shares) if shares else None
+        return self.relatives([(group, names)])[0]
+
+    def relatives(self, wanted: Iterable[tuple[SeedGroup, Iterable[str]]]) -> list[Estimate | None]:
+        """Return `relative` of each group on some benchmarks, those of one baseline computed together."""
+        asked = [(group, list(names)) for group, names in wanted]
+        parts: dict[tuple[int, str], list[int]] = defaultdict(list)  # baseline and benchmark -> places
+        for i, (group, names) in enumerate(asked):
+            baseline = self.baseline(group)
+            if baseline is not None and all(comparable(group, baseline, name) for name in names):
+                for name in names:
+                    parts[id(baseline), name].append(i)
+        shares: list[dict[str, Estimate]] = [{} for _ in asked]
+        for (_, name), places in parts.items():
+            baseline = self.baseline(asked[places[0]][0])
+            base = self.score(baseline, name) if baseline else None
+            if base is not None and base.value > 0:
+                found = ratios([self.score(asked[i][0], name) for i in places], base)
+                for i, share in zip(places, found, strict=True):
+                    shares[i][name] = share
+        each = [[one[name] for name in names if name in one] for (_, names), one in zip(asked, shares, strict=True)]
+        return [mean(found) if found else None for found in each]
 
     def fidelity(self, group: SeedGroup) -> FidelityEstimate | None:
         """Return agreement and first-token KL with the baseline: means over benchmarks, each counting once."""
@@ -247,12 +264,13 @@ def same_rows(one: DatasetRecord, other: DatasetRecord) -> bool:
 
 def _questions(name: str, entry: DatasetRecord) -> tuple[str, ...]:
     """Return what two runs share if their items are pairs: benchmark, rows, those left out, judge and scorer."""
-    return (name, *rows_key(entry), *((entry.score.judge, entry.score.scorer) if entry.score else ()))
+    scored_by = (entry.score.judge, entry.score.scorer) if entry.score else ("", "")
+    return (name, *scored_by, *rows_key(entry))
 
 
 def rows_key(entry: DatasetRecord) -> tuple[str, ...]:
-    """Return the hashes of the rows, of their prompts, and of those left out."""
-    return entry.data, entry.prompts, stable_hash(sorted(entry.faulty))
+    """Return the hashes of the rows and of their prompts, and the rows left out."""
+    return entry.data, entry.prompts, *sorted(entry.faulty)
 
 
 def _score(run: RunRecord, name: str) -> ScoreRecord:

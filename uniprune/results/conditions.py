@@ -36,7 +36,7 @@ def condition_notes(groups: Sequence[SeedGroup], rows: Iterable[Mapping[str, Cel
         groups: of one table.
         rows: of the table.
     """
-    notes = _limits(groups)
+    notes = limit_notes(groups)
     timed = [row for row in rows if row["total ms"] is not None]
     if not timed:
         return notes
@@ -51,7 +51,7 @@ def condition_notes(groups: Sequence[SeedGroup], rows: Iterable[Mapping[str, Cel
     return notes
 
 
-def _limits(groups: Sequence[SeedGroup]) -> list[str]:
+def limit_notes(groups: Sequence[SeedGroup]) -> list[str]:
     """Return one note per `--limit`: the benchmarks it shortened, and how many lines of the table it concerns."""
     found: dict[int, dict[str, str]] = {}
     lines: dict[int, int] = {}

@@ -43,7 +43,7 @@ class ResultFolders:
         found: dict[str, RunRecord] = {}
         self._homes.clear()
         for root in self.roots:
-            records = list(Store(root).records(note))
+            records = Store(root).read_all(note)
             if not records and len(self.roots) > 1:
                 raise UserError(f"no run is stored in {str(root)!r}; name folders of runs, or leave it out")
             for record in records:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,26 +116,49 @@ class HardRows:
             return {}
         found = {}
         for part, rows in self.parts(reference, name).items():
-            known = [run.datasets[name].score for run in group.runs]
-            missing = sum(row not in score.per_item for score in known if score for row in rows)
             estimates = self._estimated(reference, name, part) if rows else {}
-            each = {run.identity: estimates[run.identity] for run in group.runs if rows}
-            found[part] = PartScore(over_seeds(each) if each else None, len(rows), missing)
+            found[part] = _part_score(group, name, rows, estimates)
         return found
+
+    def score_by(self, group: SeedGroup, reference: SeedGroup, name: str, part: str) -> PartScore | None:
+        """Return the score of a group on a part by any resized run, whatever its budget; it pairs with no other score.
+
+        None if the two were not scored on the same questions, or if there is no un-pruned run for a known part.
+        """
+        rows = self.parts(reference, name).get(part) if comparable(group, reference, name) else None
+        if rows is None:
+            return None
+        key = f"{name}: {part} rows by {reference.runs[0].identity}"
+        estimates = _estimates([group], name, rows, _score(reference, name), key) if rows else {}
+        return _part_score(group, name, rows, estimates)
 
     def _estimated(self, reference: SeedGroup, name: str, part: str) -> dict[str, Estimate]:
         """Map the identity of every run with this reference to its accuracy; all are estimated together."""
         identity = reference.runs[0].identity
         if (identity, name, part) not in self._estimates:
-            rows, score = self.parts(reference, name)[part], _score(reference, name)
             members = [group for group in self._alike[reference.settings] if self.reference(group, name) is reference]
-            runs = {run.identity: run.datasets[name].score for group in members for run in group.runs}
-            credits = {run: one.per_item for run, one in runs.items() if one}
-            values = np.array([[100 * each.get(row, 0.0) for row in rows] for each in credits.values()])
-            key = f"{name}: {part} rows by {identity}"
-            found = normal_means(rows, score.clusters, values, key, SHARE)
-            self._estimates[identity, name, part] = dict(zip(credits, found, strict=True))
+            rows, key = self.parts(reference, name)[part], f"{name}: {part} rows by {identity}"
+            found = _estimates(members, name, rows, _score(reference, name), key)
+            self._estimates[identity, name, part] = found
         return self._estimates[identity, name, part]
+
+
+def _estimates(
+    groups: Sequence[SeedGroup], name: str, rows: Sequence[str], score: ScoreRecord, key: str
+) -> dict[str, Estimate]:
+    """Map the identity of every run of some groups to its accuracy on rows; clusters are those of a score."""
+    runs = {run.identity: run.datasets[name].score for group in groups for run in group.runs}
+    credits = {run: one.per_item for run, one in runs.items() if one}
+    values = np.array([[100 * each.get(row, 0.0) for row in rows] for each in credits.values()])
+    return dict(zip(credits, normal_means(rows, score.clusters, values, key, SHARE), strict=True))
+
+
+def _part_score(group: SeedGroup, name: str, rows: Sequence[str], estimates: Mapping[str, Estimate]) -> PartScore:
+    """Return the score of a group on some rows from the estimates of its runs."""
+    known = [run.datasets[name].score for run in group.runs]
+    missing = sum(row not in score.per_item for score in known if score for row in rows)
+    each = {run.identity: estimates[run.identity] for run in group.runs if rows}
+    return PartScore(over_seeds(each) if each else None, len(rows), missing)
 
 
 def _resizes(group: SeedGroup) -> bool:

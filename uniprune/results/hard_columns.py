@@ -58,25 +58,34 @@ def hard_notes(hard: HardRows, groups: Sequence[SeedGroup]) -> list[str]:
     if unanswered:
         notes.append(f"Rows without an answer count as wrong there: {', '.join(unanswered)}.")
     if empty:
-        each = "; ".join(_reason(label, lacking) for label, lacking in empty.items())
-        notes.append(f"No hard and easy rows, as the budget of every resized run differs by {RULE}: {each}.")
+        reasons: dict[str, list[str]] = {}  # those of the same benchmarks and resized runs together
+        for label, lacking in empty.items():
+            own = _range(one.tokens for _, one in lacking if one.tokens is not None)
+            reasons.setdefault(_where(lacking, hard), []).append(f"{label} ({own or 'none'})")
+        each = "; ".join(f"{', '.join(labels)} {where}" for where, labels in reasons.items())
+        notes.append(
+            "No hard and easy rows, as the budget of every resized run, in visual tokens per layer, differs by "
+            f"{RULE}: {each}."
+        )
     return notes
 
 
 def _sizes(hard: HardRows, reference: SeedGroup, name: str) -> str:
     """Return `pope 40 hard, 110 easy rows (30, 100 known)`."""
     parts = {part: len(rows) for part, rows in hard.parts(reference, name).items()}
-    known = f"{parts['hard known']}, {parts['easy known']} known" if "hard known" in parts else "no un-pruned run"
+    known = "no un-pruned run"
+    if "hard known" in parts:
+        sizes = [(parts[part], parts[f"{part} known"]) for part in PARTS[:2]]
+        known = "all known" if all(all_ == own for all_, own in sizes) else f"{sizes[0][1]}, {sizes[1][1]} known"
     return f"{name} {parts['hard']} hard, {parts['easy']} easy rows ({known})"
 
 
-def _reason(label: str, lacking: Sequence[tuple[str, NoReference]]) -> str:
-    """Return `fastv 0.111 on pope (58.7 visual tokens per layer; resized 16.0)`."""
-    names = ", ".join(name for name, _ in lacking)
-    own = _range(one.tokens for _, one in lacking if one.tokens is not None)
+def _where(lacking: Sequence[tuple[str, NoReference]], hard: HardRows) -> str:
+    """Return `on pope, mme; resized 16.0`: the benchmarks, and the budgets of the resized runs."""
+    names = [name for name, _ in lacking]
+    where = f"all {len(names)} benchmarks" if len(names) > 2 and names == hard.benchmarks else ", ".join(names)
     others = _range(tokens for _, one in lacking for tokens in one.others)
-    resized = f"resized {others}" if others else "no resized run with the same settings and rows"
-    return f"{label} on {names} ({own or 'no'} visual tokens per layer; {resized})"
+    return f"on {where}; " + (f"resized {others}" if others else "no resized run with the same settings and rows")
 
 
 def _range(values: Iterable[float]) -> str:

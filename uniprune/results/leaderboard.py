@@ -16,6 +16,7 @@ from uniprune.results.hard_columns import hard_cells, hard_columns, hard_notes
 from uniprune.results.left_out import left_out_notes
 from uniprune.results.records import RunRecord
 from uniprune.results.remarks import all_remarks, row_notes
+from uniprune.results.score_cells import AVERAGE, RELATIVE, Cells, score_cells
 from uniprune.results.settings import all_settings
 from uniprune.results.speedup import net_speedup, untimed
 from uniprune.results.statistics import Estimate, standings
@@ -62,10 +63,6 @@ class Leaderboard(ResultTable):
         """Return the average scores of the groups shown at equal FLOPs (`uniprune.results.equal_flops`)."""
         return equal_flops(self.groups, self.comparison)
 
-    def further(self) -> dict[str, ResultTable]:
-        """Return the tables that the page has below this one, by heading."""
-        return {"Accuracy at equal FLOPs": self.equal_flops()}
-
 
 def leaderboard(
     records: Sequence[RunRecord], fidelity: CompareRuns | None = None, doubts: Sequence[str] = ()
@@ -98,8 +95,9 @@ def _leaderboard(hard: HardRows, groups: Sequence[SeedGroup], doubts: Sequence[s
         covered[group.setup.weights].update(group.scores)
     parts = budget_groups(groups)
     ranks = _ranks(comparison, parts, covered)
+    cells = score_cells(groups, comparison, covered)
     rows = [
-        _row(group, comparison, covered[group.setup.weights]) | ranks.get(id(group), {}) | hard_cells(hard, group)
+        _row(group, comparison, cells[id(group)]) | ranks.get(id(group), {}) | hard_cells(hard, group)
         for group in groups
     ]
     rows.sort(key=_order)
@@ -151,10 +149,9 @@ def _order(row: Mapping[str, CellValue]) -> tuple[object, ...]:
     return str(row["model"]), number, -_number(row["ratio"]), str(row["method"]), str(row["seed"])
 
 
-def _row(group: SeedGroup, comparison: RunComparison, covered: set[str]) -> dict[str, CellValue]:
-    """Return the values of one group, but for its rank."""
+def _row(group: SeedGroup, comparison: RunComparison, cells: Cells) -> dict[str, CellValue]:
+    """Return the values of one group with the cells of its scores, but for its rank."""
     setup, entries, scores = group.setup, group.entries, group.scores
-    complete = bool(scores) and covered == set(scores)
     ledgers = [(entry.ledger, entry.answered) for entry in entries if entry.ledger]
     mark = "!" * any(one.flagged for one, _ in ledgers) + "~" * any(one.adaptive for one, _ in ledgers)
     tokens = visual_tokens(group)
@@ -163,15 +160,15 @@ def _row(group: SeedGroup, comparison: RunComparison, covered: set[str]) -> dict
         "model": group.runs[0].model.name,
         "method": setup.method.name,
         "ratio": setup.ratio,
-        "layer": _layers([layer for layer, _ in setup.method.stages]),
+        "layer": _layers(list(dict.fromkeys(layer for layer, _ in setup.method.stages))),
         "protocol": None if setup.method.kind == "none" else setup.protocol,
         "question": setup.question,
         "seed": setup.seed if len(group.runs) == 1 else f"{len(group.runs)} seeds",
         "settings": all_settings(group),
-        **{name: _cell(comparison.score(group, name), group.spread([name])) for name in scores},
-        "average": _cell(comparison.average(group, scores), group.spread(scores)) if complete else None,
+        AVERAGE: None,
+        RELATIVE: None,
+        **cells,
         "rank": None,
-        "relative %": _cell(comparison.relative(group, scores)) if scores else None,
         "agreement %": _cell(fidelity.agreement) if fidelity else None,
         "first-token KL": _kl_cell(fidelity.kl) if fidelity and fidelity.kl else None,
         "visual tokens": None if tokens is None else MarkedCell(tokens, mark),
@@ -194,9 +191,9 @@ def _row(group: SeedGroup, comparison: RunComparison, covered: set[str]) -> dict
     return row
 
 
-def _cell(estimate: Estimate | None, spread: float | None = None) -> ScoreCell | None:
+def _cell(estimate: Estimate) -> ScoreCell:
     """Return the cell of an estimate."""
-    return ScoreCell(estimate.value, estimate.interval(), spread) if estimate else None
+    return ScoreCell(estimate.value, estimate.interval())
 
 
 def _kl_cell(estimate: Estimate) -> ScoreCell:

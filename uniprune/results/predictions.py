@@ -20,6 +20,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonPositiveFloat
 
 from uniprune.results.measurements import Flops
+from uniprune.results.selections import Selections
 from uniprune.utils.files import JsonLines, explain_write
 
 
@@ -78,6 +79,8 @@ class Prediction(BaseModel):
     """Seconds per further token of the batch."""
     peak_bytes: int | None = None
     """Most GPU memory in use during the batch."""
+    selections: Selections | None = None
+    """Kept visual tokens; absent without --keep-selections."""
     remarks: list[str] = []
     """Remarks for a reader of this row, by names of `uniprune.results.remarks.REMARKS`."""
     error: str | None = None

@@ -90,6 +90,8 @@ def count_remarks(predictions: Iterable[Prediction]) -> dict[str, int]:
 
 def remark_counts(entries: Sequence[DatasetRecord]) -> list[RemarkCount]:
     """Return the remarks on a benchmark of one or more runs together, with what its scorer could not read."""
+    if not any(entry.remarks or (entry.score and entry.score.unparsed) for entry in entries):
+        return []
     found, rows = Counter[str](), Counter[str]()
     for entry in entries:
         counts = {**entry.remarks, UNREAD: entry.score.unparsed if entry.score else 0}

@@ -36,7 +36,7 @@ def net_speedup(group: SeedGroup, baseline: SeedGroup | None) -> NetSpeedup | No
     See `untimed` for times that do not compare.
     """
     pairs = _pairs(group, baseline)
-    if not pairs or any(not _alike(*pair) for pair in pairs):
+    if not pairs or any(not timed_alike(*pair) for pair in pairs):
         return None
     tower = any(_spares_tower(*pair) for pair in pairs)
     spans = ("vision", "projector", "prefill") if tower else ("prefill",)
@@ -52,7 +52,7 @@ def net_speedup(group: SeedGroup, baseline: SeedGroup | None) -> NetSpeedup | No
 def untimed(group: SeedGroup, baseline: SeedGroup | None) -> str | None:
     """Return a note if the group and its baseline were timed, but on other machines or in other batches."""
     pairs = _pairs(group, baseline)
-    if all(_alike(*pair) for pair in pairs) or any(one.timing is None for pair in pairs for one in pair):
+    if all(timed_alike(*pair) for pair in pairs) or any(one.timing is None for pair in pairs for one in pair):
         return None
     return f"No net speed-up of {group.label}: the un-pruned model was timed on another machine or in other batches."
 
@@ -68,7 +68,7 @@ def _pairs(group: SeedGroup, baseline: SeedGroup | None) -> list[Pair]:
     return [(entry, base[name]) for name, entry in entries]
 
 
-def _alike(ours: DatasetRecord, base: DatasetRecord) -> bool:
+def timed_alike(ours: DatasetRecord, base: DatasetRecord) -> bool:
     """Return whether times compare: one machine, the same batches."""
     machines = [{(one.device, one.threads) for one in entry.environments} for entry in (ours, base)]
     return machines[0] == machines[1] and len(machines[0]) <= 1 and ours.batching == base.batching

@@ -6,17 +6,21 @@ atomically and read without writing; one that cannot be believed is left out by 
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from uniprune.errors import UserError
 from uniprune.results.predictions import stored_rows
+from uniprune.results.quick_json import quick_json
 from uniprune.results.records import FORMAT, DatasetRecord, Environment, RunRecord
 from uniprune.utils.files import explain_write, write_atomically
-from uniprune.utils.json_text import from_json, to_json
+from uniprune.utils.json_text import to_json
 
 RUN = "record.json"
 """File of a run's model and setup."""
@@ -80,7 +84,7 @@ class Store:
         record = self._read_run(identity)
         if record is None:
             return None
-        names = self._recorded(identity) if datasets is None else datasets
+        names = _recorded(_sizes(self.root / identity)) if datasets is None else datasets
         found = {name: entry for name in names if (entry := self.read_dataset(identity, name)) is not None}
         return record.model_copy(update={"datasets": found})
 
@@ -113,8 +117,8 @@ class Store:
                 they are errors.
         """
         for folder in sorted(path for path in self.root.glob("*") if path.is_dir()):
-            identity, names = folder.name, self._recorded(folder.name)
-            answered = self._answered(identity)
+            identity, sizes = folder.name, _sizes(folder)
+            names, answered = _recorded(sizes), _answered(sizes)
             try:
                 record = self._read_run(identity)
             except UserError as error:
@@ -133,11 +137,25 @@ class Store:
                     continue
                 if entry is not None:
                     datasets[name] = entry
-                    if entry.score is not None and entry.size != self.size(identity, name):
+                    alike = entry.size == sizes.get(f"{name}.jsonl", 0)  # or it was written since then
+                    if entry.score is not None and not alike and entry.size != self.size(identity, name):
                         note(self._changed(identity, name, entry))
             for name in sorted(answered - set(names)):
                 note(f"{identity} {name}: answers without a score: {AGAIN.format(name)}scores them.")
             yield record.model_copy(update={"datasets": datasets})
+
+    def read_all(self, note: Callable[[str], None] = refuse) -> list[RunRecord]:
+        """Return all runs, as `records` yields them.
+
+        The garbage collector waits: it would visit the fields of all records again and again, a third of the time.
+        """
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return list(self.records(note))
+        finally:
+            if collecting:
+                gc.enable()
 
     def write(self, record: RunRecord) -> None:
         """Store a run and its benchmarks, each file atomically: readers find the old or the new one, never a part.
@@ -192,20 +210,30 @@ class Store:
             )
         return record
 
-    def _recorded(self, identity: str) -> list[str]:
-        """Return the benchmarks with stored results, sorted."""
-        return sorted(path.name.removesuffix(DATASET) for path in (self.root / identity).glob(f"[!.]*{DATASET}"))
-
-    def _answered(self, identity: str) -> set[str]:
-        """Return the benchmarks with stored predictions."""
-        files = [path for path in (self.root / identity).glob("*.jsonl") if path.stat().st_size]
-        return {found[1] for path in files if (found := PREDICTIONS.fullmatch(path.name))}
-
     def _changed(self, identity: str, name: str, entry: DatasetRecord) -> str:
         """Return the note on a score of other predictions than those stored."""
         scored, rows = entry.answered + entry.refused, stored_rows(self.root / identity / f"{name}.jsonl")
         now = f"holds {rows} rows now" if rows < scored else "changed since then"
         return f"{identity} {name}: scored on {scored} rows, but {name}.jsonl {now}: {AGAIN.format(name)}mends that."
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the names of a folder's files with their bytes."""
+    found = {}
+    for file in os.scandir(folder):
+        with suppress(FileNotFoundError):  # a temporary file that its process has renamed
+            found[file.name] = file.stat().st_size
+    return found
+
+
+def _recorded(files: Iterable[str]) -> list[str]:
+    """Return the benchmarks with stored results among the files of a run, sorted."""
+    return sorted(name.removesuffix(DATASET) for name in files if name.endswith(DATASET) and name[0] != ".")
+
+
+def _answered(sizes: Mapping[str, int]) -> set[str]:
+    """Return the benchmarks with stored predictions among the files of a run with their sizes."""
+    return {found[1] for name, size in sizes.items() if size and (found := PREDICTIONS.fullmatch(name))}
 
 
 def _read_fields(path: Path) -> dict[str, Any] | None:
@@ -222,7 +250,7 @@ def _read_fields(path: Path) -> dict[str, Any] | None:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     problem: Exception | None = None
     try:
-        fields: dict[str, Any] = {**from_json(content)}
+        fields: dict[str, Any] = {**quick_json(content)}
         if "format" not in fields or (fields["format"] == FORMAT and "datasets" in fields):
             raise ValueError("it has other fields")
     except (ValueError, TypeError) as error:

@@ -1,18 +1,12 @@
-"""A table of results, written as CSV, Markdown or a page of its own."""
+"""A table of results, written as CSV or Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
-
-from jinja2 import Environment, FileSystemLoader
 
 from uniprune.results.statistics import RankInterval
 from uniprune.utils.tables import to_csv, to_markdown
-
-PAGES = Path(__file__).parent / "pages"
 
 
 @dataclass(frozen=True)
@@ -141,8 +135,6 @@ ROOMY = ("average", "relative %")
 """Columns that show their interval."""
 PRECISE = ("ratio", "net speed-up", "net ceiling", "TFLOPs", "KV MB")
 """Columns of small numbers, shown with three digits."""
-DETAILS = ("layer", "settings", "rows", "left out", "judge", "remarks", "identity")
-"""Columns that the page shows only on request."""
 FILES = ("remarks",)
 """Columns that terminals leave out: the notes have what matters of them."""
 
@@ -156,7 +148,7 @@ class ResultTable:
         rows: column -> value.
         notes: remarks for the reader, one sentence each.
         benchmarks: the columns that are benchmarks.
-        details: columns that terminals leave out and the page shows on request.
+        details: columns that terminals leave out.
     """
 
     columns: Sequence[str]
@@ -168,10 +160,6 @@ class ResultTable:
     def texts(self) -> list[list[str]]:
         """Return the rows as readable text, numbers rounded."""
         return [[text(column, row.get(column)) for column in self.columns] for row in self.rows]
-
-    def further(self) -> Mapping[str, ResultTable]:
-        """Return the tables that the page has below this one, by heading."""
-        return {}
 
     def apart(self) -> set[int]:
         """Return the places of rows that begin another budget group, or model, than the row before them."""
@@ -186,21 +174,6 @@ class ResultTable:
     def markdown(self) -> str:
         """Return a GitHub table."""
         return to_markdown(self.columns, self.texts()) + "".join(f"\n{note}\n" for note in self.notes)
-
-    def html(self) -> str:
-        """Return a page that needs no other file and no network."""
-        environment = Environment(loader=FileSystemLoader(PAGES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        ranks = [row.get("rank") for row in self.rows]
-        columns = [name for name in self.columns if name not in self.benchmarks] + list(self.benchmarks)
-        return environment.get_template("leaderboard.html").render(
-            board=self,
-            columns=columns,
-            rows=[[PageCell.of(name, row.get(name)) for name in columns] for row in self.rows],
-            apart=self.apart(),
-            further={heading: table for heading, table in self.further().items() if table.rows or table.notes},
-            tied={i for i, rank in enumerate(ranks) if isinstance(rank, RankInterval) and rank.tied},
-            details=(*DETAILS, *self.details),
-        )
 
     def _suffixes(self, column: str) -> list[str]:
         """Return the suffixes of the CSV columns that a column becomes."""
@@ -228,20 +201,3 @@ def text(column: str, value: CellValue) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if column in PRECISE else f"{value:.1f}"
     return str(value)
-
-
-class PageCell(NamedTuple):
-    """A cell of the page: its text, the number it is sorted and drawn by, its interval, its tooltip."""
-
-    text: str
-    number: float | None
-    interval: tuple[float, float] | None
-    hint: str
-
-    @classmethod
-    def of(cls, column: str, value: CellValue) -> PageCell:
-        """Return the cell of a value."""
-        if isinstance(value, ScoreCell):
-            return cls(text(column, value), value.value, value.interval, value.wide())
-        plain = value.columns()[""] if isinstance(value, WideCell) else value
-        return cls(text(column, value), plain if isinstance(plain, float | int) else None, None, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +89,21 @@ class PrunedBatch:
     quadrants: Tensor | None
     axes: Tensor | None
     exact_count: float
+
+
+def units(count: int, batch: int, world: int, *, joined: bool) -> Iterator[range]:
+    """Yield what is pruned together of `count` gathered places, those of one process after those of another.
+
+    Args:
+        count: as many of every process.
+        batch: samples of a process that are pruned together.
+        world: number of processes.
+        joined: True if those of all processes are one batch.
+    """
+    parts, size = (1, batch * world) if joined else (world, batch)
+    each = count // parts
+    for first in range(0, count, each):
+        yield from (range(start, min(start + size, first + each)) for start in range(first, first + each, size))
 
 
 def choose_samples(pair: Pair, batch: Sequence[Candidate], generator: torch.Generator) -> PrunedBatch:

@@ -259,6 +259,7 @@ class TuningRun:
             pair=pair,
             physical=self.removal == "physical",
             batch=settings.batch,
+            joined=settings.unit == "global",
             row_tokens=settings.row_tokens,
             seed=self.seed,
             scorer=scorer,

@@ -83,7 +83,9 @@ class Settings(Strict):
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the steps with a rising learning rate."""
     batch: PositiveInt = 8
-    """Samples per process that are pruned together; over all processes they form one batch."""
+    """Samples per process that are pruned together."""
+    unit: Literal["device", "global"] = "device"
+    """Samples that are pruned together on several processes: those of each ("device", as in the paper), or of all."""
     accumulation: PositiveInt = 4
     """Batches per optimizer step."""
     cutoff: int = Field(2048, ge=2)

@@ -1,8 +1,8 @@
 """Hugging Face's Trainer with a training step that scores, prunes and packs before it learns.
 
-The data loader yields row numbers only. One step takes `accumulation` batches of every process; each batch, gathered
-over all processes, is pruned as one, and the kept samples are distributed evenly again. Every process makes the same
-decision from the same gathered scores, so only scores are exchanged.
+The data loader yields row numbers only. One step takes `accumulation` batches of every process, gathered from
+all of them; each batch, or those of all processes together, is pruned as one, and the kept samples are distributed
+evenly again. Every process makes the same decision from the same gathered scores, so only scores are exchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from transformers import Trainer, TrainerCallback
 from uniprune.errors import UserError
 from uniprune.tuning.instruction_data import Sample
 from uniprune.tuning.packing import pack, row_loss
-from uniprune.tuning.pruning import Candidate, Pair, PrunedBatch, choose_samples, choose_tokens, plane_axes, stored_axes
+from uniprune.tuning.pruning import (
+    Candidate,
+    Pair,
+    PrunedBatch,
+    choose_samples,
+    choose_tokens,
+    plane_axes,
+    stored_axes,
+    units,
+)
 from uniprune.tuning.scoring import Scorer, Scores
 from uniprune.tuning.step_log import BatchLine, ProbeLine, StepLine, StepLog
 from uniprune.tuning.step_timer import StepTimer
@@ -44,7 +53,8 @@ class Plan:
         samples: the data, by place.
         pair: strategies.
         physical: whether removed tokens leave the sequence.
-        batch: samples per process that are pruned together.
+        batch: samples of a process that are pruned together.
+        joined: True if those of all processes are one batch.
         row_tokens: tokens per packed row.
         seed: of random choices.
         scorer: of the model in training.
@@ -59,6 +69,7 @@ class Plan:
     pair: Pair
     physical: bool
     batch: int
+    joined: bool
     row_tokens: int
     seed: int
     scorer: Scorer
@@ -94,11 +105,10 @@ class PruningTrainer(Trainer):  # type: ignore[misc]  # transformers is not foll
         self.timer = StepTimer(self.args.device)
         places = self.accelerator.gather(inputs["place"].to(self.args.device)).tolist()
         scores = self._score(places)
-        size = self.plan.batch * self.args.world_size
         lines, kept = [], []
-        for start in range(0, len(places), size):
-            group = places[start : start + size]
-            line, chosen = self._prune(group, scores[start : start + size], f"{self.state.global_step}.{start}")
+        for unit in units(len(places), self.plan.batch, self.args.world_size, joined=self.plan.joined):
+            group = places[unit.start : unit.stop]
+            line, chosen = self._prune(group, scores[unit.start : unit.stop], f"{self.state.global_step}.{unit.start}")
             lines.append(line)
             kept += chosen
         with self.timer.span("train"):

@@ -1,4 +1,4 @@
-"""What follows from source files alone, kept between commands, so that it needs none of their imports again."""
+"""Facts that follow from source files alone, kept between commands, so that it needs none of their imports again."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +13,13 @@ from torch import Tensor
 from uniprune.engine.decisions import choose, settle
 from uniprune.pruning.base import Pruner
 from uniprune.pruning.budget import keep_count
-from uniprune.pruning.view import Grid, View
+from uniprune.pruning.view import Grid, Tiles, View, VisionScores
 from uniprune.utils.hashing import seeded_generator
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The part of an image that is left.
+    """What is left of an image.
 
     Attributes:
         cells: [k] ascending places of the tokens in the image.
@@ -42,13 +42,16 @@ class Chooser:
         self.pruner, self._layers = pruner, num_layers
         self._stage = next(iter(pruner.schedule(num_layers)), None)
 
-    def keep(self, tokens: Tensor, grids: Sequence[Grid], vision: Any = None) -> Kept:
+    def keep(
+        self, tokens: Tensor, grids: Sequence[Grid], vision: VisionScores | None = None, prompt: Tensor | None = None
+    ) -> Kept:
         """Return what is left of an image.
 
         Args:
             tokens: [N, D] its tokens, as the projector made them.
             grids: (t, h, w) of its tiles.
-            vision: the vision tower's quantities.
+            vision: the vision tower's quantities, for a method that reads them.
+            prompt: [M, D] embeddings of the question, for a method that reads it.
 
         Raises:
             PruningError: the method broke its contract.
@@ -64,10 +67,11 @@ class Chooser:
             layer=0,
             num_layers=self._layers,
             initial=total,
-            vision=vision,
+            vision=vision,  # type: ignore[arg-type]  # there where the method declares that it reads it
+            tiles=_tiles(grids),
             cells=whole,
-            prompt=None,  # type: ignore[arg-type]  # refused: methods that read text
-            text=None,  # type: ignore[arg-type]
+            prompt=prompt,  # type: ignore[arg-type]
+            text=None,  # type: ignore[arg-type]  # of the language model, which did not run yet
             attention=None,  # type: ignore[arg-type]
             generator=seeded_generator(self.pruner.seed, image, 0, 0),
         )
@@ -77,6 +81,12 @@ class Chooser:
         order = chosen.argsort()
         made = tokens[chosen] if answer.tokens is None else answer.tokens[0].to(tokens)
         return Kept(chosen[order], made if answer.released else made[order])
+
+
+def _tiles(grids: Sequence[Grid]) -> Tiles | None:
+    """Return the tiles of an image that was cut up; the last one shows the whole image, as in InternVL."""
+    sizes = torch.tensor([math.prod(grid) for grid in grids])
+    return Tiles(torch.arange(len(sizes)).repeat_interleave(sizes), len(sizes) - 1) if len(sizes) > 1 else None
 
 
 def digest(tokens: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""InternVL3 with pruned images, in the checkpoints' form of transformers (`InternVLForConditionalGeneration`)."""
+"""InternVL3 with pruned images, for checkpoints in the form of transformers (`InternVLForConditionalGeneration`)."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ from vllm.model_executor.models.interns1 import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from uniprune_vllm.choosing import Chooser
-from uniprune_vllm.positions import MovedPositions, with_offsets
-from uniprune_vllm.processing import FewerPlaceholders, OnlyImages
-from uniprune_vllm.settings import method_of
+from uniprune_vllm.processing import QUESTION, QUESTION_IDS, OnlyImages, PrunedProcessor
+from uniprune_vllm.pruned_images import PrunedImages
+from uniprune_vllm.towers import InternTower
 
 
 class ProcessingInfo(OnlyImages, InternS1ProcessingInfo):  # type: ignore[misc]
     """InternVL's, without videos."""
 
 
-class Processor(FewerPlaceholders, InternS1MultiModalProcessor):  # type: ignore[misc]
+class Processor(PrunedProcessor, InternS1MultiModalProcessor):  # type: ignore[misc]
     """InternVL's, with fewer placeholders."""
+
+    def unpruned(self, inputs: Any) -> list[int]:
+        """As many tiles as the processor cuts an image of this size into."""
+        given = {name: value for name, value in inputs.hf_processor_mm_kwargs.items() if name != QUESTION}
+        processor, images = self.info.get_hf_processor(**given), inputs.mm_data_items["image"]
+        sizes = [images.get_image_size(number) for number in range(images.get_count())]
+        return [
+            self.info.get_num_image_tokens(
+                image_width=size.width, image_height=size.height, processor=processor, mm_kwargs=given
+            )
+            for size in sizes
+        ]
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=InternS1DummyInputsBuilder)
-class UniPruneInternVL(MovedPositions, InternS1ForConditionalGeneration):  # type: ignore[misc]
+class UniPruneInternVL(PrunedImages, InternS1ForConditionalGeneration):  # type: ignore[misc]
     """InternVL whose images, all tiles of each together, are pruned after the projector."""
 
-    supported_video_pruning_methods = ("evs",)
-
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.chooser = Chooser(method_of(self.config), self.config.text_config.num_hidden_layers)
-        self.placeholder = self.config.image_token_id
-        self._total: int = self.num_image_token
-        self._side = round(self._total**0.5)
+    adapter = InternTower
+    num_image_token: int
 
     def extent(self, feature: Any) -> int:
         """All tokens of all tiles."""
-        return int(feature.data["image_num_patches"].data) * self._total
+        return int(feature.data["image_num_patches"].data) * self.num_image_token
 
-    def embed_multimodal(self, **kwargs: object) -> list[Tensor]:
-        """Return per image [k, D] the tokens that stay, with their offsets where these are carried."""
-        found = []
-        for tokens in super().embed_multimodal(**kwargs):
-            tiles = [(1, self._side, self._side)] * (len(tokens) // self._total)
-            kept = self.chooser.keep(tokens, tiles)
-            moved = self.chooser.pruner.positions == "original"
-            found.append(with_offsets(kept.tokens, kept.cells[:, None].expand(-1, 2)) if moved else kept.tokens)
-        return found
+    def embed_multimodal(self, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Return per image what is left of it."""
+        questions = kwargs.pop(QUESTION_IDS, None)
+        with self.spans.measure("tower"):
+            images, side = super().embed_multimodal(**kwargs), round(self.num_image_token**0.5)
+        grids = [[(1, side, side)] * (len(tokens) // self.num_image_token) for tokens in images]
+        return self.pruned(images, grids, questions)

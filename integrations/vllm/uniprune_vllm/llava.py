@@ -14,21 +14,24 @@ from vllm.model_executor.models.llava import (
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from uniprune_vllm.choosing import Chooser
-from uniprune_vllm.positions import MovedPositions, with_offsets
-from uniprune_vllm.processing import FewerPlaceholders
-from uniprune_vllm.settings import method_of
+from uniprune_vllm.processing import QUESTION_IDS, PrunedProcessor
+from uniprune_vllm.pruned_images import PrunedImages
+from uniprune_vllm.towers import ClipTower
 
 
-class Processor(FewerPlaceholders, LlavaMultiModalProcessor):  # type: ignore[misc]
+class Processor(PrunedProcessor, LlavaMultiModalProcessor):  # type: ignore[misc]
     """LLaVA's, with fewer placeholders."""
+
+    def unpruned(self, inputs: Any) -> list[int]:
+        """All images have the same size."""
+        return [self.info.get_max_image_tokens()] * inputs.mm_data_items.get_all_counts()["image"]
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=LlavaProcessingInfo, dummy_inputs=LlavaDummyInputsBuilder)
-class UniPruneLlava(MovedPositions, LlavaForConditionalGeneration):  # type: ignore[misc]
+class UniPruneLlava(PrunedImages, LlavaForConditionalGeneration):  # type: ignore[misc]
     """LLaVA-1.5 whose images are pruned after the projector."""
 
-    supported_video_pruning_methods = ("evs",)
+    adapter = ClipTower
     # transformers 5.20 and newer save vision_tower.embeddings, older ones vision_tower.vision_model.embeddings.
     hf_to_vllm_mapper = WeightsMapper(
         orig_to_new_prefix={
@@ -41,22 +44,20 @@ class UniPruneLlava(MovedPositions, LlavaForConditionalGeneration):  # type: ign
         }
     )
 
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.chooser = Chooser(method_of(self.config), self.config.text_config.num_hidden_layers)
-        self.placeholder = self.config.image_token_index
+    @property
+    def _side(self) -> int:
+        """Side of the grid in tokens."""
         tower = self.config.vision_config
-        self._side: int = tower.image_size // tower.patch_size
+        side: int = tower.image_size // tower.patch_size
+        return side
 
     def extent(self, feature: Any) -> int:
         """All tokens of the image."""
         return self._side**2
 
-    def embed_multimodal(self, **kwargs: object) -> list[Tensor]:
-        """Return per image [k, D] the tokens that stay, with their offsets where these are carried."""
-        found = []
-        for tokens in super().embed_multimodal(**kwargs):
-            kept = self.chooser.keep(tokens, [(1, self._side, self._side)])
-            moved = self.chooser.pruner.positions == "original"
-            found.append(with_offsets(kept.tokens, kept.cells[:, None].expand(-1, 2)) if moved else kept.tokens)
-        return found
+    def embed_multimodal(self, **kwargs: Any) -> tuple[Tensor, ...]:
+        """Return per image what is left of it."""
+        questions = kwargs.pop(QUESTION_IDS, None)
+        with self.spans.measure("tower"):
+            images = list(super().embed_multimodal(**kwargs))
+        return self.pruned(images, [[(1, self._side, self._side)]] * len(images), questions)

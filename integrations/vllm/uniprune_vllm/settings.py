@@ -37,13 +37,13 @@ def method_of(config: Any) -> Pruner:
     fields = {"positions": policies[0], **given}
     name = fields.pop("method")
     if (published := METHODS.published().get(name)) is not None:
+        if "+" in published.means:
+            raise UnsupportedError(f"method {name!r} cannot be served: it is several methods, {published.means}")
         name, fields = published.means, {**published.settings, **fields}
     pruner = load_method(name, **fields)
     answer = servable(pruner, text.num_hidden_layers)
     if not answer.yes:
         raise UnsupportedError(f"method {name!r} cannot be served: {answer.why}")
-    if pruner.prompt_aware:
-        raise UnsupportedError(f"method {name!r} cannot be served: vLLM caches images without their questions")
     if pruner.positions not in policies:
         raise UnsupportedError(
             f"positions={pruner.positions!r} cannot be served on {config.model_type}; use one of {', '.join(policies)}"

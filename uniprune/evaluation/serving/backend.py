@@ -23,10 +23,9 @@ from uniprune.evaluation.serving.client import LIMIT, RETRIES, Client, RefusedEr
 from uniprune.evaluation.serving.info import ENGINE, ServerInfo, read_info
 from uniprune.evaluation.serving.prompt_check import kept_tokens
 from uniprune.evaluation.workers import windows
-from uniprune.modeling.checkpoints import fetch
 from uniprune.modeling.context import context_length, rotary_positions
 from uniprune.modeling.greedy import Greedy
-from uniprune.modeling.loading import LoadedModel
+from uniprune.modeling.loading import LoadedModel, with_generation_config
 from uniprune.pruning.base import Pruner
 from uniprune.results.predictions import Prediction
 from uniprune.results.records import Environment, MethodRecord, ServingRecord, Setup
@@ -63,14 +62,11 @@ class Served:
 
     def load(self, outlined: LoadedModel) -> LoadedModel:
         """Read the checkpoint's generation settings, which name the ends of a sequence; weights stay unread."""
-        from transformers import GenerationConfig
+        return with_generation_config(outlined)
 
-        try:
-            config = fetch(GenerationConfig.from_pretrained, outlined.entry, outlined.source)
-        except OSError:  # it has none: its configuration names them
-            return outlined
-        outlined.model.generation_config = config
-        return outlined
+    def described(self, model: LoadedModel) -> str:
+        """Return the servers and their methods."""
+        return ", ".join(f"{server.label} at {server.address}" for server in self.servers)
 
     def setup(self, model: LoadedModel, method: MethodRecord) -> dict[str, Any]:
         """Return what the server says of itself.
@@ -161,9 +157,9 @@ class ServedPredictor:
         rows = chain.from_iterable(windows(self._encoder(benchmark), requests, flight, self._options.workers))
         with asyncio.Runner() as loop:
             client = Client.open(self._server.address, self._settings.timeout, self._settings.retries)
-            loop.run(self._try(client))
             waiting: set[asyncio.Task[Prediction]] = set()
             try:
+                loop.run(self._try(client))
                 while True:
                     for row in rows:
                         waiting.add(loop.get_loop().create_task(self._answer(client, row)))
@@ -172,17 +168,20 @@ class ServedPredictor:
                     if not waiting:
                         return
                     done, waiting = loop.run(_first(waiting))
-                    yield [task.result() for task in done]
+                    failed = [task for task in done if task.exception() is not None]
+                    if answered := done.difference(failed):
+                        yield [task.result() for task in answered]
+                    for task in failed:
+                        task.result()
             finally:
-                for task in waiting:
-                    task.cancel()
-                loop.run(client.close())
+                loop.run(_end(client, waiting))
 
     def _encoder(self, benchmark: str) -> ChatEncoder:
         """Return the encoder of the rows of a benchmark."""
         options = self._options
         return ChatEncoder(
             self._model.processor_for(benchmark),
+            any(stage.pruner.prompt_aware for stage in self._pruner.schedule(self._model.num_layers)),
             decoding=options.image_decoding,
             question=options.question,
             sampling=options.sampling,
@@ -236,3 +235,11 @@ async def _first(
 ) -> tuple[set[asyncio.Task[Prediction]], set[asyncio.Task[Prediction]]]:
     """Wait until one or more are done; return those, and the others."""
     return await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _end(client: Client, waiting: set[asyncio.Task[Prediction]]) -> None:
+    """Give up the requests in flight, and close the client."""
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await client.close()

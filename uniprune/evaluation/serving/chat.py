@@ -36,14 +36,30 @@ NOT_A_NUMBER = -9999.0
 """The log-probability that vLLM sends for NaN and minus infinity."""
 
 
+QUESTION = "uniprune_question"
+"""Argument of the served processor that has the bare question, for methods that read it."""
+
+
 class ChatEncoder(RequestEncoder):
-    """Encodes rows as requests to a server, beside the un-pruned prompt that it must make of them."""
+    """Encodes rows as requests to a server, beside the un-pruned prompt that it must make of them.
+
+    Args:
+        processor: as in `RequestEncoder`.
+        names_question: send the bare question, too.
+        settings: the other arguments of `RequestEncoder`.
+    """
+
+    def __init__(self, processor: Any, names_question: bool = False, **settings: Any) -> None:
+        super().__init__(processor, **settings)
+        self.names_question = names_question
 
     def _encode(self, request: Request, parts: Sequence[Part]) -> EncodedRequest:
         """Process a row, of which the pixels are sent as images."""
         row = super()._encode(request, parts)
         starts = self.needs_start(self._template.render(parts))
-        chat = {"messages": messages(parts), "add_special_tokens": starts}
+        chat: dict[str, Any] = {"messages": messages(parts), "add_special_tokens": starts}
+        if self.names_question:
+            chat["mm_processor_kwargs"] = {QUESTION: request.question}
         return dataclasses.replace(row.without_pixels(), chat=chat)
 
 
@@ -93,11 +109,13 @@ def generated(reply: Mapping[str, Any], row: EncodedRequest, tokenizer: Any, end
     """Return the text of a reply, decoded as a model in this process decodes it.
 
     Raises:
-        UserError: the reply lacks ids or probabilities, or the logits are not finite.
+        UserError: the reply lacks ids or probabilities, the logits are not finite, or another token ended it than one
+            that ends a sequence in this process.
     """
     try:
         [choice] = reply["choices"]
         ids = [int(token) for token in choice["token_ids"]]
+        reason = choice["finish_reason"]
         first = choice["logprobs"]["content"][0]["top_logprobs"]
         logs = {int(one["token"].removeprefix("token_id:")): float(one["logprob"]) for one in first}
     except (LookupError, TypeError, ValueError) as error:
@@ -112,6 +130,11 @@ def generated(reply: Mapping[str, Any], row: EncodedRequest, tokenizer: Any, end
         )
     text = list(takewhile(lambda token: token not in ends, ids))
     cut = len(text) == len(ids)
+    if cut and reason != "length":
+        raise UserError(
+            f"the server ended row {row.index} with token {ids[-1:]} ({reason}), which ends no "
+            f"sequence of this checkpoint (these do: {list(ends)}); start it without stop words, on the same files"
+        )
     length = len(text) + (not cut)
     return GeneratedText(tokenizer.decode(text, skip_special_tokens=True).strip(), length, first_token(logs), cut)
 

@@ -35,7 +35,6 @@ class ServerInfo:
     Attributes:
         address: of the server.
         model: name of the model in requests.
-        longest: tokens of the longest prompt with its answer.
         method: registered name of the method, "none" for the un-pruned model.
         resolved: every field of the method.
         code: hash of the method's source files.
@@ -48,7 +47,6 @@ class ServerInfo:
 
     address: str
     model: str
-    longest: int
     method: str
     resolved: dict[str, Any]
     code: str
@@ -91,7 +89,7 @@ async def _read(address: str, timeout: float) -> ServerInfo:
     client = Client.open(address, timeout, retries=1)
     try:
         models = json.loads(await client.get("/v1/models"))["data"]
-        labels = next((labels for name, labels, _ in samples(await client.get("/metrics")) if name == INFO), None)
+        found = [labels for name, labels, _ in samples(await client.get("/metrics")) if name == INFO]
     except RefusedError as error:
         raise UserError(f"the server at {address} does not describe itself: {error}; expected one of vLLM") from error
     except (ValueError, LookupError, TypeError) as error:
@@ -101,10 +99,17 @@ async def _read(address: str, timeout: float) -> ServerInfo:
         ) from error
     finally:
         await client.close()
-    if labels is None or not set(FIELDS) <= labels.keys():
+    complete = [labels for labels in found if set(FIELDS) <= labels.keys()]
+    if not complete:
         raise UserError(
             f"the server at {address} does not say which method it serves; start vLLM with the plug-in uniprune-vllm "
             "(integrations/vllm) and one of its architectures, for the un-pruned model with method none"
+        )
+    labels = complete[0]
+    if any(other[name] != labels[name] for other in complete for name in FIELDS):
+        raise UserError(
+            f"the server at {address} says that it serves several methods: its metrics hold those of another server; "
+            "start it with PROMETHEUS_MULTIPROC_DIR set to an empty folder of its own"
         )
     if len(models) != 1:
         raise UserError(f"the server at {address} serves {len(models)} models; expected one, without LoRA adapters")
@@ -113,7 +118,6 @@ async def _read(address: str, timeout: float) -> ServerInfo:
     return ServerInfo(
         address=address,
         model=str(model["id"]),
-        longest=int(model.get("max_model_len") or 0),
         **{**fields, "resolved": json.loads(labels["resolved"])},
     )
 

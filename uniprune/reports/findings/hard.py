@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from uniprune.reports.findings.study import Finding, Study, named, place, tested, untested
 from uniprune.results.hard_accuracy import PARTS, PartScore
 from uniprune.results.statistics import Estimate
@@ -16,16 +18,16 @@ def hard_rows(study: Study) -> Finding:
         if hard.reference(one, name) is not hard.reference(other, name):
             continue
         sides = [hard.scores(group, name) for group in (one, other)]
-        for part in (part for part in PARTS if all(part in side for side in sides)):
+        for part in (part for part in PARTS if all(part in side and not _repeats(part, side) for side in sides)):
             first, second = (side[part].accuracy for side in sides)
             if first is not None and second is not None:
                 label = f"{part} rows of {name} ({sides[0][part].rows}): "
                 label += f"{one.setup.method.name} − {other.setup.method.name}, {place(one)}"
                 differences.append((label, first - second))
     details = [
-        f"{name}, {place(group, method=True)}: " + ", ".join(_part(part, one) for part, one in scores.items())
+        f"{name}, {place(group, method=True)}: " + ", ".join(_parts(scores))
         for name in hard.benchmarks
-        for group in study.pruned
+        for group in sorted(study.pruned, key=lambda group: (group.setup.ratio, group.setup.method.name))
         if (scores := hard.scores(group, name))
     ]
     if not details:
@@ -40,6 +42,20 @@ def hard_rows(study: Study) -> Finding:
         f"pairs of methods that differ: {', '.join(counts)}" if counts else "no two methods of equal budget to test"
     )
     return Finding(claim, untested(lines) or summary, lines, details=details)
+
+
+def _repeats(part: str, side: Mapping[str, PartScore]) -> bool:
+    """Return whether a known part has all rows of the part that it is of, so that it would be tested twice."""
+    whole = part.removesuffix(" known")
+    return part != whole and whole in side and side[part].rows == side[whole].rows
+
+
+def _parts(side: Mapping[str, PartScore]) -> Iterator[str]:
+    """Yield the scores in words; a known part that has all rows is only said to."""
+    for part, one in side.items():
+        if not _repeats(part, side):
+            known = f"{part} known" in side and _repeats(f"{part} known", side)
+            yield _part(part, one) + " (all known)" * known
 
 
 def _part(part: str, one: PartScore) -> str:

@@ -42,7 +42,9 @@ def horizon(study: Study) -> Finding:
         chance = named(lambda m: m.random and m.kind == "intra-llm", 1)
         words = [*named(lambda m: not m.random and m.kind == "intra-llm", 1), *chance]
         command = study.command(*words, rivals=True)
-        return Finding(claim, missing=f"{command} with --layer 2, and again with --layer 8 and with --layer 16")
+        options = [f"--layer {layer}" for layer in _proposed(study)]
+        again = " and with ".join(options[1:])
+        return Finding(claim, missing=f"{command} with {options[0]}" + f", and again with {again}" * bool(again))
     lines = tested((f"{ladder.title}, {_before(ladder, layer)}", one) for ladder, layer, one in known)
     tests = sum(line.test is not None for line in lines)
     details, reached = [], 0
@@ -53,6 +55,13 @@ def horizon(study: Study) -> Finding:
         details += _summary(ladder, own, equal, study.margin, tests)
     summary = f"{reached} of {len(ladders)} are equal to random choice, within {study.margin:g} points, from a layer on"
     return Finding(claim, untested(lines) or summary, lines, details=details)
+
+
+def _proposed(study: Study) -> list[int]:
+    """Return layers for a command: those of large models, or of the shallowest that was run."""
+    layers = min((run.model.layers for group in study.comparison.groups for run in group.runs), default=32)
+    usual = [layer for layer in (2, 8, 16) if layer < layers]
+    return usual if len(usual) > 1 else list(dict.fromkeys((1, max(1, layers // 2), max(1, layers - 1))))
 
 
 def _ladders(study: Study) -> list[Ladder]:

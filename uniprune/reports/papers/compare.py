@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from uniprune.reports.papers.line import Printed
 from uniprune.reports.papers.measures import MEANS, measured
 from uniprune.reports.papers.runs import Source, StoredRuns
+from uniprune.results.budgets import agree, visual_tokens
 from uniprune.results.remarks import all_remarks
 from uniprune.results.table import ScoreCell
 from uniprune.utils.tables import to_csv
@@ -41,12 +42,14 @@ class Compared:
         ours: our number; None if no such runs are stored.
         sources: the runs behind it, one source per benchmark.
         unlike: policies of prompts and images in which they differ from the paper's harness; empty for none.
+        part_rows: rows of the part that the number is about; None for all rows.
     """
 
     line: Printed
     ours: ScoreCell | None = None
     sources: tuple[Source, ...] = ()
     unlike: str = ""
+    part_rows: int | None = None
 
     @property
     def runs(self) -> int:
@@ -56,6 +59,8 @@ class Compared:
     @property
     def rows(self) -> int:
         """Rows of a run behind our number: scored, or answered where there is no score yet."""
+        if self.part_rows is not None:
+            return self.part_rows
         return sum(
             min(entry.score.rows if entry.score else entry.answered for entry in source.entries)
             for source in self.sources
@@ -84,7 +89,7 @@ class Compared:
     def values(self) -> dict[str, object]:
         """Return column -> value of the CSV file."""
         line, ours = self.line, self.ours
-        theirs = line.model_dump(exclude={"value", "spread", "scale", "averaged"}) | {
+        theirs = line.model_dump(exclude={"value", "spread", "scale", "averaged", "part", "parted_by"}) | {
             "printed": line.value,
             "printed spread": line.spread,
         }
@@ -112,6 +117,8 @@ def _compared(line: Printed, row: Sequence[Printed], stored: StoredRuns) -> Comp
     parts = made_from(line, row)
     if not parts:
         return Compared(line)
+    if line.part:
+        return on_part(line, stored) if quantity == "score" and line.quantity not in MEANS else Compared(line)
     found = [stored.find(part.model, part.choice(), part.benchmark, part.protocol) for part in parts]
     sources = tuple(source for source in found if source is not None)
     ours = measured(sources, quantity, stored) if len(sources) == len(parts) else None
@@ -121,6 +128,22 @@ def _compared(line: Printed, row: Sequence[Printed], stored: StoredRuns) -> Comp
     if quantity == "score":
         ours = _scaled(ours, line.scale)
     return Compared(line, ours, sources, "; ".join(text for text in unlike if text))
+
+
+def on_part(line: Printed, stored: StoredRuns) -> Compared:
+    """Join a printed number about a part of the rows with ours; parted as in the paper, whatever the budgets are."""
+    source = stored.find(line.model, line.choice(), line.benchmark, line.protocol)
+    parting = stored.find(line.model, line.parting(), line.benchmark)
+    if source is None or parting is None:
+        return Compared(line)
+    found = stored.hard.score_by(source.group, parting.group, line.benchmark, line.part)
+    if found is None or found.accuracy is None:
+        return Compared(line)
+    budgets = [visual_tokens(one.group, [line.benchmark]) for one in (source, parting)]
+    unequal = "the resized run that parts the rows has another measured budget" * (not agree(*budgets))
+    unlike = "; ".join(text for text in (stored.unlike_paper(source.group, line.model), unequal) if text)
+    cell = ScoreCell(found.accuracy.value, found.accuracy.interval())
+    return Compared(line, cell, (source,), unlike, found.rows)
 
 
 def parts_of(line: Printed, lines: Iterable[Printed]) -> list[Printed]:

@@ -45,6 +45,11 @@ class Printed(BaseModel):
     averaged: bool = True
     """True if the printed mean over the row includes it."""
 
+    part: Literal["", "hard", "easy", "hard known", "easy known"] = ""
+    """Rows of the benchmark that it is about, as a run that resizes images parts them; empty for all."""
+    parted_by: str = ""
+    """That run's method and its fields, as `NAME FIELD=VALUE`; its ratio is `ratio`."""
+
     @property
     def place(self) -> tuple[str, str, float]:
         """Key of its row: label, model and ratio."""
@@ -62,3 +67,12 @@ class Printed(BaseModel):
             UserError: there is no such method or field.
         """
         return MethodSpec(self.method, self.ratio, settings=parse_settings(self.settings.split())).normalised()
+
+    def parting(self) -> MethodSpec:
+        """Return the method that parts the rows.
+
+        Raises:
+            UserError: there is no such method or field.
+        """
+        name, *settings = self.parted_by.split()
+        return MethodSpec(name, self.ratio, settings=parse_settings(settings)).normalised()

@@ -54,6 +54,15 @@ class Ours(_Strict):
     """Remark for the reader."""
 
 
+class PartRows(_Strict):
+    """Rows that a resized image answers wrong (hard), or right."""
+
+    rows: Literal["hard", "easy", "hard known", "easy known"]
+    """The part; "known" ones are right with the whole image, too."""
+    by: str
+    """Method of ours that resizes, with its fields, at the ratio of the row: `NAME FIELD=VALUE`."""
+
+
 def _named(value: Any) -> Any:
     """Return a bare method name in its long form."""
     return {"method": value} if isinstance(value, str) else value
@@ -78,6 +87,8 @@ class TableSource(_Strict):
     """Row -> our method; null if we have none."""
     columns: dict[str, str | None] = Field(default={})
     """Column -> our benchmark, where it is not the one of configs/printed/names.csv; null for none."""
+    part: PartRows | None = None
+    """Rows that all numbers of the table are about; none for all rows."""
     gaps: bool = False
     """True if cells of the text are illegible: means of rows with fewer columns than the un-pruned one are not ours."""
 
@@ -142,7 +153,7 @@ def _line(source: TableSource, value: Value, table: PrintedTable, whole: bool) -
     if ours and ours.only and value.budget not in ours.only:
         ours = None
     mean = value.benchmark in AGGREGATES
-    benchmark, factor = ("", 1.0) if mean else (our_benchmark(source, value), scale(value))
+    benchmark, factor = ("", 1.0) if mean else (our_benchmark(source, value), 1.0 if source.part else scale(value))
     compared = ours is not None and (
         whole and _computable(value, table) if mean else bool(benchmark) and factor is not None
     )
@@ -169,6 +180,8 @@ def _line(source: TableSource, value: Value, table: PrintedTable, whole: bool) -
         note="; ".join(note for note in notes if note),
         protocol=ours.protocol if ours else "site",
         scale=factor or 1.0,
+        part=source.part.rows if source.part else "",
+        parted_by=source.part.by if source.part else "",
         averaged=value.benchmark in table.over.split() if table.over else True,
     )
 

@@ -11,7 +11,7 @@
 | TTFT ms, TPOT ms | median over rows |
 | GPU GB, peak MB | most memory in use during any batch, in GiB and MiB |
 | visual tokens, visual tokens before | means of those that enter the last decoder layer, and of all |
-| … change, … speed-up | against the un-pruned run |
+| … change, … speed-up | against the un-pruned run; of times and memory at the same batch sizes on the same machine |
 
 Scores and what follows from them have the intervals of the leaderboard; all others have none.
 """
@@ -24,6 +24,7 @@ from statistics import fmean, stdev
 from uniprune.reports.papers.runs import Source, StoredRuns
 from uniprune.results.measurements import Timing
 from uniprune.results.records import DatasetRecord
+from uniprune.results.speedup import timed_alike
 from uniprune.results.statistics import Estimate, mean
 from uniprune.results.table import ScoreCell
 
@@ -60,6 +61,9 @@ AGAINST: dict[str, tuple[str, Callable[[float, float], float]]] = {
 }
 """Quantity -> quantity of a run, and its comparison with that of the un-pruned run."""
 
+TIMES = ("total ms", "TTFT ms", "TPOT ms", "peak MB")
+"""Quantities of runs that compare at one batch size on one machine only."""
+
 MEANS = {"average": "score", "average relative %": "relative %"}
 """Quantity -> the quantity of which it is the mean over a row."""
 
@@ -91,11 +95,18 @@ def by_seed(source: Source, quantity: str, stored: StoredRuns) -> list[float] | 
     if len(known) < len(values) or against is None:
         return known if len(known) == len(values) else None
     baseline = stored.baseline(source)
+    if base in TIMES and baseline and not _same_conditions(source, baseline):
+        return None
     unpruned = by_seed(baseline, base, stored) if baseline else None
     try:
         return [against(value, fmean(unpruned)) for value in known] if unpruned else None
     except ZeroDivisionError:
         return None
+
+
+def _same_conditions(source: Source, baseline: Source) -> bool:
+    """Return whether runs and baseline had the same batch sizes on the same machine."""
+    return all(timed_alike(entry, base) for entry in source.entries for base in baseline.entries)
 
 
 def estimate(source: Source, quantity: str, stored: StoredRuns) -> Estimate | None:

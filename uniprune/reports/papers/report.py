@@ -14,6 +14,7 @@ from uniprune.reports.papers.measures import AGAINST, DIRECT, MEANS
 from uniprune.reports.papers.mini import read_stand_ins
 from uniprune.reports.papers.runs import StoredRuns
 from uniprune.reports.papers.tables import PaperTable, read_table, table_names
+from uniprune.results.conditions import condition_cells
 from uniprune.results.few import few_notes
 from uniprune.results.folders import ResultFolders
 from uniprune.results.left_out import left_out_notes
@@ -59,6 +60,8 @@ def show_paper(name: str, output: ResultFolders, csv: Path | None, mini: bool) -
         _print_numbers(shown, reasons, stored)
         for note in row_notes(runs_behind(shown, stored)):
             say(note)
+        if timed := [pair for pair in shown if pair[0].line.quantity in TIMED]:
+            say(f"Times compare at --batch-size 1 on the paper's machine only; ours: {conditions(timed)}.")
     for note in without_ours(table.lines):
         say(note)
     if reasons:
@@ -153,6 +156,12 @@ def runs_behind(shown: Sequence[tuple[Compared, ScoreCell]], stored: StoredRuns)
     return list(runs.values())
 
 
+def conditions(shown: Sequence[tuple[Compared, ScoreCell]]) -> str:
+    """Return the batch sizes and machines of the runs that our numbers come from, in words."""
+    found = (condition_cells(source.group) for one, _ in shown for source in one.sources)
+    return "; ".join(dict.fromkeys(f"batch size {cells['batch']} on {cells['device']}" for cells in found))
+
+
 def _rows(rows: int, benchmark: str) -> str:
     """Return the rows behind a number, and of how many if some are missing."""
     known = BENCHMARKS.entry(benchmark).metadata.get("rows") if benchmark else None
@@ -179,8 +188,6 @@ def _print_left(table: PaperTable, left: Cost, mini: bool) -> None:
     judged = sorted({name for cell in table.sweep.cells() for name in cell.data or () if _judged(name)})
     if judged:
         say(f"  {', '.join(judged)} need a judge: add --judge URL --judge-model NAME")
-    if any(line.quantity in TIMED for line in table.lines):
-        say("  times compare at --batch-size 1 on the paper's kind of machine only")
 
 
 def _assumption(left: Cost) -> str:

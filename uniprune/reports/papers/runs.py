@@ -11,6 +11,7 @@ from uniprune.evaluation.method_spec import MethodSpec, plain
 from uniprune.modeling.catalog import catalog
 from uniprune.pruning.base import Compose
 from uniprune.results.comparison import RunComparison, SeedGroup, same_machine, same_rows
+from uniprune.results.hard_accuracy import HardRows
 from uniprune.results.records import DatasetRecord, RunRecord
 
 RATIO_TOLERANCE = 1e-4
@@ -40,11 +41,13 @@ class StoredRuns:
     Attributes:
         records: the same.
         comparison: the estimates that the leaderboard of these runs shows.
+        hard: scores on rows that a resized image answers wrong, or right.
     """
 
     def __init__(self, records: Iterable[RunRecord]) -> None:
         self.records = list(records)
         self.comparison = RunComparison(self.records)
+        self.hard = HardRows(self.comparison)
         self._catalog = catalog()
         self._usual: dict[str, list[RunRecord]] = {}
         self._groups = self.comparison.groups

@@ -7,11 +7,21 @@ from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
-from uniprune.results.statistics.estimate import RESAMPLES, SHARE, SPREADLESS, Estimate, Scale, Source
-from uniprune.results.statistics.headline import Array, Clustered, Itemised, cluster_sums, headline, strata
+from uniprune.results.statistics.estimate import RESAMPLES, SHARE, Estimate, Scale
+from uniprune.results.statistics.headline import (
+    Array,
+    Clustered,
+    Itemised,
+    cluster_sums,
+    headline,
+    mean_of_parts,
+    strata,
+)
+from uniprune.results.statistics.sources import SPREADLESS, Source
+
+BATCH = 200
+"""Resamples of which the clusters are drawn at once."""
 
 
 def resample(scores: Sequence[Itemised], name: str, resamples: int = RESAMPLES) -> list[Estimate]:
@@ -52,38 +62,33 @@ def _bootstrap(clustered: Clustered, name: str, resamples: int) -> list[Estimate
         if len(layers) > 1:
             draws = draws + _unseen(draws, headline(own.sum(1)), stratum.fewest, rng)
         key = name if len(layers) == 1 else f"{name}: {stratum.name}"
-        for r, each in enumerate(share[:, None] * draws):
-            rows[r][key] = Source.of(each, stratum.fewest)
+        draws = share[:, None] * draws
+        for own_rows, each, variance in zip(rows, draws, draws.var(axis=1, ddof=1).tolist(), strict=True):
+            own_rows[key] = Source.of(each, stratum.fewest, variance)
     return [Estimate(float(value), each, scale=SHARE) for value, each in zip(values, rows, strict=True)]
 
 
 def _draws(sums: Array, rng: np.random.Generator, resamples: int) -> Array:
     """Return [R, B] headlines of resampled [R, C, P, 2] sums over clusters, as far from the headline as C - 1 ask for.
 
-    The bootstrap's variance is (C - 1) / C of the unbiased one.
+    The bootstrap's variance is (C - 1) / C of the unbiased one. Resamples are those of `scipy.stats.bootstrap`, which
+    would sort all of them for an interval of its own.
     """
-    runs, clusters = sums.shape[:2]
+    runs, clusters, parts = sums.shape[:3]
     values = headline(sums.sum(1))[:, None]
     if clusters < 2:
         return np.repeat(values, resamples, axis=1)
-    flat = sums.swapaxes(0, 1).reshape(clusters, runs * sums.shape[2] * 2)
-
-    def statistic(drawn: NDArray[np.int64], axis: int = -1) -> Array:
-        rows = drawn.reshape(-1, clusters)
+    above, below = np.moveaxis(sums, (3, 2), (0, 2))  # each [R, P, C]
+    if (below == below[:1]).all():
+        below = below[:1]  # equal items have equal denominators
+    above, below = (each.reshape(-1, clusters) for each in (above, below))
+    drawn = np.empty((runs, resamples))
+    for start in range(0, resamples, BATCH):
+        rows = rng.integers(0, clusters, (min(BATCH, resamples - start), clusters))
         offsets = clusters * np.arange(len(rows))[:, None]
-        times = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape).astype(float)
-        found = headline((times @ flat).reshape(len(rows), runs, -1, 2))  # [resamples, R]
-        return np.moveaxis(found, 0, -1).reshape(runs, *drawn.shape[:-1])
-
-    drawn = stats.bootstrap(
-        (np.arange(clusters),),
-        statistic,
-        n_resamples=resamples,
-        method="percentile",
-        vectorized=True,
-        batch=200,
-        rng=rng,
-    ).bootstrap_distribution
+        times = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape).astype(float).T
+        tops, bottoms = ((side @ times).reshape(-1, parts, len(rows)) for side in (above, below))
+        drawn[:, start : start + len(rows)] = mean_of_parts(tops, bottoms, axis=1)
     return np.asarray(values + (drawn - values) * (clusters / (clusters - 1)) ** 0.5)
 
 

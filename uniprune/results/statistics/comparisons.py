@@ -9,7 +9,8 @@ from itertools import combinations
 import numpy as np
 
 from uniprune.results.statistics.differences import differences
-from uniprune.results.statistics.estimate import SPREADLESS, Estimate
+from uniprune.results.statistics.estimate import Estimate
+from uniprune.results.statistics.sources import SPREADLESS
 
 LEVEL = 0.05
 """Chance of any false "different" within one family of comparisons."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from math import hypot, inf, isfinite, log10
-from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 from scipy import optimize, special
 
 from uniprune.results.statistics.headline import Array
+from uniprune.results.statistics.sources import Source, Sources, Spread, spread, student, summed, together
 
 RESAMPLES = 2000
 """Bootstrap resamples: the ends of a 95 % interval move by a few hundredths of its width with the seed."""
@@ -23,8 +23,6 @@ FEWEST = 5
 One row a benchmark has no variance. Of two to four, most benchmarks show none or one that says little: the interval of
 four rows is the whole scale. docs/statistics.md has the simulations.
 """
-SPREADLESS = 1e-9
-"""Largest standard error that is rounding alone."""
 CONFIDENCE = 0.95
 LEAST_TAIL = 1e-30
 """Probability below which a tail is not computed."""
@@ -32,70 +30,6 @@ LEAST_TAIL = 1e-30
 Scale = tuple[float, float]
 SHARE: Scale = (0.0, 100.0)
 POSITIVE: Scale = (0.0, inf)
-
-
-@dataclass(frozen=True)
-class Source:
-    """An independent source of chance: the rows of a benchmark or category, or the seeds of a method.
-
-    Attributes:
-        draws: [B] deviations that it causes; their variance is without bias, whatever the number of units.
-        units: clusters of rows, or seeds.
-        freedom: degrees of freedom of the variance.
-        computed: the variance where it is known already, else None.
-    """
-
-    draws: Array
-    units: int
-    freedom: float
-    computed: float | None = None
-
-    @classmethod
-    def of(cls, draws: Array, units: int) -> Source:
-        """Return the source of units that are one sample."""
-        return cls(draws, units, units - 1)
-
-    @cached_property
-    def variance(self) -> float:
-        """Variance that it causes."""
-        return float(self.draws.var(ddof=1)) if self.computed is None else self.computed
-
-
-Sources = Mapping[str, Source]
-
-
-def together(sources: Sources) -> Array:
-    """Return [B] deviations by some sources together; [1] for none."""
-    return sum((source.draws for source in sources.values()), start=np.zeros(1))
-
-
-class Spread(NamedTuple):
-    """Spread by some sources together.
-
-    Attributes:
-        error: standard error; 0 if it is rounding alone.
-        freedom: its degrees of freedom.
-    """
-
-    error: float
-    freedom: float
-
-
-def spread(sources: Sources) -> Spread:
-    """Return the spread by independent sources, with Satterthwaite's degrees of freedom.
-
-    A source without spread has no part in them: where two of ten benchmarks have any, it is as sure as these two.
-    """
-    parts = [(source.variance, source.freedom) for source in sources.values()]
-    total = sum(variance for variance, _ in parts)
-    if total**0.5 < SPREADLESS:
-        return Spread(0.0, inf)
-    return Spread(total**0.5, total**2 / sum(variance**2 / max(freedom, 1.0) for variance, freedom in parts))
-
-
-def student(tail: float, freedom: float) -> float:
-    """Return the distance, in standard errors, that Student's t exceeds with this probability."""
-    return -float(special.stdtrit(freedom, tail) if isfinite(freedom) else special.ndtri(tail))
 
 
 @dataclass(frozen=True)
@@ -151,7 +85,7 @@ class Estimate:
             return (low, high) if isfinite(low) and isfinite(high) else None
         tail = (1 - confidence) / 2
         rows, seeds = (
-            together(some) * student(tail, one.freedom) / student(tail, inf)
+            together(some) * (student(tail, one.freedom) / student(tail, inf))
             for some, one in zip((self.rows, self.seeds), self.spreads, strict=True)
         )
         low, high = self.value + np.quantile(rows + seeds, (tail, 1 - tail))
@@ -199,7 +133,7 @@ class Estimate:
     def __sub__(self, other: Estimate) -> Estimate:
         """Return the paired difference."""
         (low, high), (lowest, highest) = self.scale, other.scale
-        return combined(lambda x: x[0] - x[1], [self, other], (low - highest, high - lowest))
+        return linear((1.0, -1.0), [self, other], (low - highest, high - lowest))
 
     def __truediv__(self, other: Estimate) -> Estimate:
         """Return the ratio in percent. A resample in which the other is zero repeats the estimate."""
@@ -236,10 +170,24 @@ class Estimate:
         """
         count = len(values)
         rng = np.random.default_rng(crc32(name.encode()))
-        resamples = max((source.draws.size for source in self.rows.values()), default=1)
+        resamples = max((source.size for source in self.rows.values()), default=1)
         weights = rng.standard_normal((resamples, count)) / (count * (count - 1)) ** 0.5
         draws = weights @ (np.asarray(values) - np.mean(values))
         return replace(self, seeds={**self.seeds, name: Source.of(draws, count)})
+
+
+def linear(factors: Sequence[float], estimates: Sequence[Estimate], scale: Scale) -> Estimate:
+    """Return a sum of estimates, each times a factor: `combined` of a linear function, without new arrays."""
+    value = sum(factor * one.value for factor, one in zip(factors, estimates, strict=True))
+
+    def sources(each: Sequence[Sources]) -> Sources:
+        held: dict[str, list[tuple[float, Source]]] = {}
+        for factor, some in zip(factors, each, strict=True):
+            for name, source in some.items():
+                held.setdefault(name, []).append((factor, source))
+        return {name: summed(parts) for name, parts in held.items()}
+
+    return Estimate(value, sources([one.rows for one in estimates]), sources([one.seeds for one in estimates]), scale)
 
 
 Function = Callable[[Sequence[float | Array]], float | Array]
@@ -259,7 +207,7 @@ def combined(function: Function, estimates: Sequence[Estimate], scale: Scale) ->
             ]
             there = [source for source in held if source]
             units, freedom = min(source.units for source in there), min(source.freedom for source in there)
-            found[name] = Source(np.asarray(function(moved) - value), units, freedom)
+            found[name] = Source(((1.0, np.asarray(function(moved) - value)),), units, freedom)
         return found
 
     return Estimate(value, sources([one.rows for one in estimates]), sources([one.seeds for one in estimates]), scale)
@@ -278,7 +226,8 @@ def jointly(function: Function, estimates: Sequence[Estimate], scale: Scale) -> 
             return {}
         moved = np.broadcast_arrays(*(one.value + together(some) for one, some in zip(estimates, each, strict=True)))
         freedom = min(spread(some).freedom for some in each)
-        return {"jointly": Source(np.asarray(function(moved)) - value, min(one.units for one in there), freedom)}
+        draws = np.asarray(function(moved)) - value
+        return {"jointly": Source(((1.0, draws),), min(one.units for one in there), freedom)}
 
     return Estimate(value, sources([one.rows for one in estimates]), sources([one.seeds for one in estimates]), scale)
 
@@ -287,5 +236,6 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     """Return the plain mean of at least one estimate."""
     if len(estimates) == 1:  # without rounding: a table of one benchmark has the leaderboard's numbers
         return estimates[0]
-    low, high = (float(np.mean([one.scale[end] for one in estimates])) for end in (0, 1))
-    return combined(lambda x: sum(x[1:], start=x[0]) / len(x), estimates, (low, high))
+    count = len(estimates)
+    low, high = (sum(one.scale[end] for one in estimates) / count for end in (0, 1))
+    return linear([1 / count] * count, estimates, (low, high)).moved(sum(one.value for one in estimates) / count)

@@ -6,7 +6,7 @@ divided by the number of items), F1 (2 TP over 2 TP + FP + FN), a mean of catego
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,11 +33,6 @@ class Itemised(Protocol):
     @property
     def parts(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
         """Part -> item -> (numerator, denominator); empty where the headline is the mean credit."""
-
-
-def contributions(score: Itemised) -> Mapping[str, Mapping[str, tuple[float, float]]]:
-    """Return part -> item -> (numerator, denominator)."""
-    return score.parts or {CREDIT: {item: (credit, 1.0) for item, credit in score.per_item.items()}}
 
 
 class Clustered(NamedTuple):
@@ -73,27 +68,58 @@ class Stratum(NamedTuple):
 def cluster_sums(scores: Sequence[Itemised]) -> Clustered:
     """Return the sums of R scores of the same questions over clusters, which have the same names in all scores."""
     parts = sorted({part for score in scores for part in score.parts or (CREDIT,)})
-    owner: dict[str, tuple[str, str]] = {}
-    for score in reversed(scores):  # of an item in several clusters, the last score's counts
-        for added in score.parts.values() or (score.per_item,):
-            for item in added.keys() - owner.keys():
-                owner[item] = ("shared", score.clusters[item]) if item in score.clusters else ("own", item)
-    place = {name: c for c, name in enumerate(sorted(set(owner.values())))}
+    alike: dict[tuple[str, ...], int] = {}  # most scores have the same items in the same order
+    items = [
+        {part: alike.setdefault(tuple(added), len(alike)) for part, added in _tables(score).items() if added}
+        for score in scores
+    ]
+    known = _owners(scores, items, list(alike))
+    place = {name: c for c, name in enumerate(sorted(set(known.values())))}
     sums = np.zeros((len(scores), len(place), len(parts), 2))
     holds = np.zeros(sums.shape[1:3], bool)
-    numbers: dict[tuple[str, ...], NDArray[np.int64]] = {}  # most scores have the same items in the same order
+    numbers = [np.array([place[known[item]] for item in own]) for own in alike]
     for r, score in enumerate(scores):
-        table = contributions(score)
         for p, part in enumerate(parts):
-            if added := table.get(part, {}):
-                items, values = tuple(added), np.array(list(added.values()))
-                if items not in numbers:
-                    numbers[items] = np.array([place[owner[item]] for item in items])
-                clusters = numbers[items]
-                for end in (0, 1):
-                    sums[r, :, p, end] = np.bincount(clusters, weights=values[:, end], minlength=len(place))
+            if part in items[r]:
+                clusters = numbers[items[r][part]]
+                for end, values in enumerate(_values(score, part)):
+                    sums[r, :, p, end] = np.bincount(clusters, weights=values, minlength=len(place))
                 holds[clusters, p] = True
     return Clustered(sums, holds, parts)
+
+
+def _tables(score: Itemised) -> Mapping[str, Mapping[str, object]]:
+    """Return part -> what it has of every item."""
+    return score.parts or {CREDIT: score.per_item}
+
+
+def _values(score: Itemised, part: str) -> Iterator[Array | None]:
+    """Yield the numerators of a part's items and their denominators, None where all of these are 1."""
+    if not score.parts:
+        yield np.fromiter(score.per_item.values(), float, len(score.per_item))
+        yield None
+        return
+    yield from np.array(list(score.parts[part].values())).T
+
+
+def _owners(
+    scores: Sequence[Itemised], items: Sequence[Mapping[str, int]], alike: Sequence[tuple[str, ...]]
+) -> dict[str, tuple[str, str]]:
+    """Return item -> its cluster, or itself. Of an item in several clusters, the last score's counts.
+
+    Args:
+        scores: all scores.
+        items: per score, part -> number of its items.
+        alike: the items of every number.
+    """
+    owner: dict[str, tuple[str, str]] = {}
+    seen = set[int]()
+    for score, parts in zip(reversed(scores), reversed(items), strict=True):
+        for number in parts.values():
+            for item in set(alike[number]) - owner.keys() if number not in seen else ():
+                owner[item] = ("shared", score.clusters[item]) if item in score.clusters else ("own", item)
+            seen.add(number)
+    return owner
 
 
 def strata(clustered: Clustered) -> list[Stratum]:
@@ -114,7 +140,14 @@ def strata(clustered: Clustered) -> list[Stratum]:
 
 def headline(sums: Array) -> Array:
     """Return [...] headlines, 0-100, of [..., P, 2] sums. Parts without items are left out; 0 if all are."""
-    above, below = sums[..., 0], sums[..., 1]
+    return mean_of_parts(sums[..., 0], sums[..., 1], axis=-1)
+
+
+def mean_of_parts(above: Array, below: Array, axis: int) -> Array:
+    """Return headlines, 0-100, of numerators and denominators with the parts along an axis.
+
+    Parts without items are left out; 0 if all are.
+    """
     there = below > 0
     ratios = np.divide(above, below, out=np.zeros_like(above), where=there)
-    return np.asarray(100 * ratios.sum(-1) / np.maximum(there.sum(-1), 1))
+    return np.asarray(100 * ratios.sum(axis) / np.maximum(there.sum(axis), 1))

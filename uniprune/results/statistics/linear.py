@@ -7,8 +7,9 @@ from zlib import crc32
 
 import numpy as np
 
-from uniprune.results.statistics.estimate import RESAMPLES, Estimate, Scale, Source
+from uniprune.results.statistics.estimate import RESAMPLES, Estimate, Scale
 from uniprune.results.statistics.headline import Array
+from uniprune.results.statistics.sources import Source
 
 
 def normal_means(

@@ -8,7 +8,8 @@ from math import isfinite
 from scipy import optimize, special
 
 from uniprune.results.statistics.comparisons import LEVEL
-from uniprune.results.statistics.estimate import FEWEST, Estimate, spread, student
+from uniprune.results.statistics.estimate import FEWEST, Estimate
+from uniprune.results.statistics.sources import spread, student
 
 POWER = 0.8
 """Probability with which a difference is to be shown."""
