@@ -67,7 +67,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.demo
-	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,docs,dev]'
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,serving,docs,dev]'
 	touch $@
 
 $(MIN)/.installed: pyproject.toml constraints.txt

@@ -1,7 +1,8 @@
-"""Measured tables of the mini suite: `python -m uniprune.benchmarks.mini.report [--methods]` after the runs it lists.
+"""Measured tables of the mini suite: `python -m uniprune.benchmarks.mini.report`, after the runs that the page lists.
 
 Writes docs/mini-suite.csv (one line per model, method and ratio) and docs/mini-suite.md (the same, readable); with
---methods docs/mini-suite-methods.csv and .md: every method, compared with random pruning. With --model only the rows of
+--methods docs/mini-suite-methods.csv and .md: every method, compared with random pruning; with --newer those of
+docs/mini-suite-newer. With --model only the rows of
 these models are replaced, with --method only those of these methods.
 """
 
@@ -11,7 +12,6 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from uniprune.errors import UserError
@@ -20,153 +20,10 @@ from uniprune.results.remarks import row_notes
 from uniprune.results.store import Store
 from uniprune.utils.tables import to_csv
 
-from .rows import ABILITIES, INTRA, PRE, among_equal_budgets, of_equal_budget, rival, rows, scored, shown
-
-MODELS = ("tiny-llava", "tiny-internvl", "tiny-qwen2.5-vl", "tiny-qwen3-vl")
-COLUMNS = ("method", "ratio", "visual tokens", *ABILITIES)
-SINGLE = (
-    "cdpruner dart divprune fastv fitprune fopru gprune mustdrop pooling prumerge prumerge+ pyramiddrop sparsevlm "
-    "sparsevlm-v1 sparsevlm-v2 visionzip vispruner vtw zspaprune"
-)
-UNMEASURED = (
-    "cdpruner-blocks",
-    "dart-embeddings",
-    "evs",
-    "fastvid",
-    "flashvid",
-    "hiprune",
-    "hired",
-    "holov",
-    "mmtok",
-    "pixelprune",
-    "priortr",
-    "prunesid",
-    "random-tower",
-    "resize",
-    "scope",
-    "tome",
-    "transprune",
-    "trim",
-    "v2drop",
-    "vidcom2",
-    "visiontrim",
-    "vscan",
-)
-COMPOSED = (
-    "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
-)
+from .pages import COLUMNS, CURVES, METHODS, MODELS, NEWER_PAGE, Page
+from .rows import INTRA, PRE, among_equal_budgets, of_equal_budget, rival, rows, scored, shown
 
 CsvRows = Sequence[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Page:
-    """One table, as a CSV and as a Markdown page.
-
-    Attributes:
-        name: of both files.
-        models: in the order of the page.
-        methods: in table order, after "none".
-        ratios: that the table shows.
-        seeds: of random pruning; if several, each method is compared with their mean.
-        half_width: column of the number after ±.
-        text: Markdown before the tables.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    methods: tuple[str, ...]
-    ratios: tuple[float, ...]
-    seeds: tuple[int, ...]
-    half_width: str
-    text: str
-
-    @property
-    def compared(self) -> bool:
-        """Return whether methods are compared with random pruning."""
-        return len(self.seeds) > 1
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the CSV."""
-        return ["model", *COLUMNS, "average", self.half_width, *["random", "low", "high"] * self.compared]
-
-
-CURVES = Page(
-    name="mini-suite",
-    models=MODELS,
-    methods=(PRE, INTRA, "divprune", "fastv"),
-    ratios=(0.5, 0.333, 0.222, 0.111),
-    seeds=(0,),
-    half_width="half-width",
-    text="""# The mini suite, measured
-
-Scores of four tiny models on the ten generated datasets, un-pruned and pruned. **This shows
-that the harness works, not how methods rank on real models**: images of 96 x 96 pixels with a few shapes and
-characters, models of 1.2 to 1.6 million parameters that were trained with background tokens dropped more often than
-others, so they forgive whatever keeps the foreground. VLMEvalKit makes the prompts and the scores; MathVista,
-Math-Vision and MIA-Bench use the rule judge.
-
-Measured by
-
-```sh
-for model in tiny-llava tiny-internvl tiny-qwen2.5-vl tiny-qwen3-vl; do
-  python run.py --model $model --method none random-pre random-intra divprune fastv \\
-    --ratio 0.5 0.333 0.222 0.111 --batch-size 60 --share-vision 4 \\
-    --output results/mini-suite
-done
-python -m uniprune.benchmarks.mini.report --results results/mini-suite
-```
-
-Columns are the six ability groups (mean headline score of their datasets, 0–100) and the average over the ten datasets.
-± is half the width of the 95 % bootstrap interval of the average credit per item, resampled within each dataset
-(accuracy stands in for POPE's F1 and HallusionBench's three accuracies there). Random methods: one seed.
-""",
-)
-METHODS = Page(
-    name="mini-suite-methods",
-    models=MODELS[:3],
-    methods=(PRE, INTRA, *SINGLE.split(), *COMPOSED.split()),
-    ratios=(0.333, 0.222, 0.111),
-    seeds=(0, 1, 2, 3, 4),
-    half_width="spread",
-    text=f"""# Every method on the mini suite
-
-Registered methods, and every composition of UniPruneBench's two-stage table, on three of the tiny models (not on
-tiny-qwen3-vl). Not measured yet: {", ".join(UNMEASURED)}. Methods for videos never will be: the suite has none.
-As with the [curves](mini-suite.md), **this shows that every method runs end to end and loses accuracy as it prunes, not
-how methods rank on real models**.
-
-Measured by
-
-```sh
-for model in tiny-llava tiny-internvl tiny-qwen2.5-vl; do
-  python run.py --model $model --ratio 0.333 0.222 0.111 --batch-size 60 --share-vision 4 \\
-    --output results/mini-suite --method none random-pre random-intra \\
-    {SINGLE} \\
-    {COMPOSED}
-  for seed in 1 2 3 4; do
-    python run.py --model $model --method random-pre random-intra --ratio 0.333 0.222 0.111 \\
-      --seed $seed --batch-size 60 --share-vision 4 --output results/mini-suite
-  done
-done
-python -m uniprune.benchmarks.mini.report --methods --results results/mini-suite
-```
-
-To add a method, move its name from `UNMEASURED` to `SINGLE` in `benchmarks/mini/report.py`, run `none`, `random-pre`,
-`random-intra` and it by the same commands (what `--output` holds already is not run again), and add
-`--method NAME` to the last one: the other rows stay, if the un-pruned model and random pruning still have theirs.
-
-* *visual tokens*: mean over decoder layers of what entered them, measured. The ratio holds at the pruning point, so
-  methods inside the language model see more tokens than methods before it, and schedules differ again.
-* *average* ± half the width of its 95 % bootstrap interval; for random pruning ± the standard deviation over
-  5 seeds.
-* *minus random*: difference of the mean credit per item to random pruning at the same ratio (5 seeds, `random-pre` for
-  methods before the language model, `random-intra` for all others), items paired, with its 95 % bootstrap interval;
-  **bold** where the interval excludes 0. Where that random pruning kept another number of visual tokens (by more than
-  one token and 2 %), there is no difference but its number. Nothing was tuned for this table.
-""",
-)
 
 
 def markdown(page: Page, table: CsvRows, notes: Sequence[str] = ()) -> str:
@@ -242,7 +99,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=Path("results/mini-suite"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--methods", action="store_true", help="the table of every method instead of the curves")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--methods", action="store_true", help="the table of every method instead of the curves")
+    which.add_argument("--newer", action="store_true", help="the table of methods that were added later")
     parser.add_argument(
         "--method",
         nargs="*",
@@ -252,7 +111,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.model and args.method is not None:
         parser.error("--model and --method replace other rows each; give one of them")
-    page = METHODS if args.methods else CURVES
+    page = METHODS if args.methods else NEWER_PAGE if args.newer else CURVES
     models = args.model or page.models
     records = [record for record in shown(page, Store(args.results).records()) if record.model.name in models]
     notes = row_notes((record, name) for record in records for name in scored(record))

@@ -15,7 +15,7 @@ from uniprune.results.budgets import agree
 from uniprune.results.records import DatasetRecord, RunRecord
 
 if TYPE_CHECKING:
-    from .report import Page
+    from .pages import Page
 
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
 PRE, INTRA = "random-pre", "random-intra"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import ROOT
-from uniprune.benchmarks.mini.report import CURVES, METHODS, Page, main, markdown, stored
+from uniprune.benchmarks.mini.pages import CURVES, METHODS, Page
+from uniprune.benchmarks.mini.report import main, markdown, stored
 from uniprune.benchmarks.mini.rows import ABILITIES, among_equal_budgets, rows
 from uniprune.errors import UserError
 from uniprune.utils.tables import to_csv

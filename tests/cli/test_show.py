@@ -15,7 +15,7 @@ from tests.helpers.image_processors import photo
 from tests.helpers.paths import PLUGINS
 from uniprune.cli.main import main
 from uniprune.cli.show import free_stem
-from uniprune.results.selections import KeptCells
+from uniprune.results.kept_tokens import KeptCells
 
 pytestmark = pytest.mark.end_to_end
 
@@ -40,6 +40,8 @@ def test_a_row_under_methods_of_several_kinds(
     files = ["--output", str(tmp_path), "--format", "png", "gif", "html", "--side", "96"]
     assert show(checkpoint("llava"), *words, *files) == 0
     printed = capsys.readouterr().out
+    assert re.search(r"zspaprune\[k=1\] 0\.5: .* GFLOPs, reads no scores that could be drawn\n", printed)
+    assert re.search(r"fastv 0\.5: .* GFLOPs\n", printed)
     assert re.search(r"zspaprune\[k=1\] 0\.5: '.*', 72\.0 visual tokens per layer on average, [\d.]+ GFLOPs", printed)
     with Image.open(tmp_path / "small-2.png") as image, Image.open(tmp_path / "small-2.gif") as animation:
         assert image.width > 6 * 96

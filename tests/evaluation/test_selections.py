@@ -29,8 +29,8 @@ from uniprune.modeling.loading import LoadedModel
 from uniprune.modeling.messages import Part
 from uniprune.pruning.base import PreLLM
 from uniprune.pruning.view import View
+from uniprune.results.kept_tokens import KeptCells, Selections, ShownGrid
 from uniprune.results.predictions import Prediction, prediction_lines
-from uniprune.results.selections import KeptCells, Selections, ShownGrid
 from uniprune.results.store import Store
 from uniprune.utils.console import RunProgress
 

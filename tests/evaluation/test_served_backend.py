@@ -26,15 +26,11 @@ pytestmark = pytest.mark.end_to_end
 DIVPRUNE = MethodSpec("divprune", 0.25)
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2.5-vl"])
-def model(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> LoadedModel:
-    return load(ModelEntry(name="tiny", source=str(checkpoint(request.param))), CPU)
-
-
-@pytest.mark.parametrize("method", [MethodSpec("none"), DIVPRUNE], ids=["none", "divprune"])
+@pytest.mark.parametrize(("family", "method"), [("llava", MethodSpec("none")), ("qwen2.5-vl", DIVPRUNE)])
 def test_answers_scores_and_tokens_are_those_of_the_usual_backend(
-    model: LoadedModel, small: Dataset, method: MethodSpec, tmp_path: Path
+    checkpoint: Callable[[str], Path], family: str, method: MethodSpec, small: Dataset, tmp_path: Path
 ) -> None:
+    model = load(ModelEntry(name="tiny", source=str(checkpoint(family))), CPU)
     own, expected = evaluate(model, method, tmp_path, small)
     with serving(ServedTiny(model, method)) as server:
         bare, backend = served(model, server.address)
@@ -67,9 +63,9 @@ def test_answers_scores_and_tokens_are_those_of_the_usual_backend(
     assert line.endswith("other answers: small 0")
 
 
-def test_a_request_is_greedy_whatever_the_checkpoint_ships(model: LoadedModel, small: Dataset, tmp_path: Path) -> None:
-    with serving(ServedTiny(model, MethodSpec("none"))) as server:
-        bare, backend = served(model, server.address)
+def test_a_request_is_greedy_whatever_the_checkpoint_ships(loaded: LoadedModel, small: Dataset, tmp_path: Path) -> None:
+    with serving(ServedTiny(loaded, MethodSpec("none"))) as server:
+        bare, backend = served(loaded, server.address)
         evaluate(bare, MethodSpec("none"), tmp_path, small, backend)
     trial, *rows = server.bodies
     assert trial["messages"][0]["content"] == [{"type": "text", "text": "?"}]
@@ -78,7 +74,7 @@ def test_a_request_is_greedy_whatever_the_checkpoint_ships(model: LoadedModel, s
     for body in rows:
         assert {name: body[name] for name in neutral} == neutral
         assert (body["presence_penalty"], body["frequency_penalty"], body["max_tokens"]) == (0, 0, 4)
-        assert body["stop_token_ids"] == [model.processor.tokenizer.eos_token_id]
+        assert body["stop_token_ids"] == [loaded.processor.tokenizer.eos_token_id]
         assert "mm_processor_kwargs" not in body
 
 

@@ -24,7 +24,7 @@ from uniprune.evaluation.selections import areas_of, selections
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.families import find_adapter
 from uniprune.modeling.messages import Part
-from uniprune.results.selections import Cell, Selections
+from uniprune.results.kept_tokens import Cell, Selections
 
 SIDE = 56
 """Pixels of a side of a tile: 4 x 4 patches of 14."""

@@ -23,7 +23,7 @@ from uniprune.reports.overlays.drawing import EDGE, MERGED, PADDING, draw, draw_
 from uniprune.reports.overlays.layout import sheet_of
 from uniprune.reports.overlays.sheet import Panel, Sheet, layers
 from uniprune.reports.overlays.targets import shown_rows
-from uniprune.results.selections import KeptCells, Selections, ShownGrid
+from uniprune.results.kept_tokens import KeptCells, Selections, ShownGrid
 
 WHITE = Image.new("RGB", (100, 50), (255, 255, 255))
 ROW = ShownRow(

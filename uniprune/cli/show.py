@@ -221,6 +221,9 @@ def write_drawings(drawn: Sequence[Drawn], options: argparse.Namespace) -> None:
         shown: dict[tuple[str, str, float], str] = {}
         for choice in (choice for line in one.lines for choice in line if not choice.only_maps):
             line = f"{short(choice.answer.prediction.prediction)!r}, {cost(choice.answer.prediction)}"
+            line += ", reads no scores that could be drawn" * (
+                options.maps and choice.ratio < 1 and not choice.answer.maps
+            )
             shown[choice.model, choice.method, choice.ratio] = f"  {choice.label(several)}: {line}"
         for line in shown.values():
             say(line)

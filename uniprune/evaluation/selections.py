@@ -19,7 +19,7 @@ from uniprune.errors import UnsupportedError
 from uniprune.modeling.adapter import ModelAdapter
 from uniprune.modeling.messages import Part
 from uniprune.modeling.shown_areas import Shown, areas_of_tokens
-from uniprune.results.selections import KeptCells, Selections, ShownGrid, joined
+from uniprune.results.kept_tokens import KeptCells, Selections, ShownGrid, joined
 
 AreasOf = Callable[[Any, Sequence[Part], bool], tuple[Shown, ...]]
 """A function from a processor, a message and whether its images are processed one by one to what its media show."""

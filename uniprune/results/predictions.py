@@ -19,8 +19,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonPositiveFloat
 
+from uniprune.results.kept_tokens import Selections
 from uniprune.results.measurements import Flops
-from uniprune.results.selections import Selections
 from uniprune.utils.files import JsonLines, explain_write
 
 

@@ -80,14 +80,13 @@ def _snapshot(folder: Path) -> str | None:
 
 
 class Spans:
-    """Times of the parts of an image's encoding; the time of an inner part is not in that of the outer one.
+    """Times of the parts of an image's encoding.
 
     Measuring waits for the GPU, so it happens only where /metrics can show the result.
     """
 
     def __init__(self) -> None:
         self._active = bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))  # prometheus_client's own variable
-        self._inner: list[float] = []
 
     @contextmanager
     def measure(self, name: str, images: int = 0) -> Iterator[None]:
@@ -95,21 +94,15 @@ class Spans:
 
         Args:
             name: "tower" or "selection".
-            images: images that the block encodes.
+            images: images that are done after the block.
         """
         if not self._active:
             yield
             return
         start = _now()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            took, inner = _now() - start, self._inner.pop()
-            if self._inner:
-                self._inner[-1] += took
-            SECONDS[name].inc(took - inner)
-            IMAGES.inc(images)
+        yield
+        SECONDS[name].inc(_now() - start)
+        IMAGES.inc(images)
 
 
 def _now() -> float:

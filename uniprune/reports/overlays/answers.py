@@ -23,8 +23,8 @@ from uniprune.modeling.loading import LoadedModel
 from uniprune.modeling.messages import Part
 from uniprune.pruning.base import Pruner
 from uniprune.reports.overlays.watching import Notes, TowerMaps, Watched
+from uniprune.results.kept_tokens import Selections
 from uniprune.results.predictions import Prediction
-from uniprune.results.selections import Selections
 
 UNPRUNED = "un-pruned"
 """Name of the un-pruned model in captions."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from uniprune.reports.overlays.answers import Choice, Drawn
 from uniprune.reports.overlays.sheet import layers
-from uniprune.results.selections import Selections
+from uniprune.results.kept_tokens import Selections
 from uniprune.utils.json_text import to_json
 
 PAGES = Path(__file__).parent / "pages"
@@ -29,7 +29,7 @@ SMALL = 256
 def page(drawn: Sequence[Drawn]) -> str:
     """Render the page; it needs no other file and no network."""
     environment = Environment(loader=FileSystemLoader(PAGES), autoescape=True)
-    data = to_json([_row(one) for one in drawn]).replace("</", "<\\/")
+    data = to_json([_row(one) for one in drawn]).replace("<", "\\u003c")  # no text can end the script
     return environment.get_template("show.html").render(rows=drawn, data=Markup(data))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from uniprune.results.selections import Selections, ShownGrid
+from uniprune.results.kept_tokens import Selections, ShownGrid
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
