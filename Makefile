@@ -13,8 +13,9 @@ PYTEST := $(VENV)/bin/python -m pytest -n auto --dist worksteal
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/.installed ## evaluate three methods on the embedded mini suite
+demo: $(VENV)/.demo ## evaluate three methods on the embedded mini suite
 	$(VENV)/bin/python run.py $(ARGS)
+	@echo 'next: . $(VENV)/bin/activate, then for example: python run.py list methods'
 
 test: $(VENV)/.installed ## run the tests
 	$(PYTEST) -m "not exhaustive" $(ARGS)
@@ -53,14 +54,24 @@ docs: $(VENV)/.installed ## build the documentation in site/; a broken link is a
 clean: ## remove environments, caches and what was built
 	rm -rf $(VENV) $(MIN) $(SERVING) .pytest_cache .mypy_cache .ruff_cache build dist site *.egg-info
 
+# pip names neither Python nor a remedy where a release has no file for an older one.
+CHECK = $(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; \
+	sys.exit(0 if sys.version_info >= (3, 11) else "error: $(PYTHON) is Python " + v + ", and UniPrune needs 3.11 or newer: make PYTHON=python3.11 and the target")'
+
 # torch goes first and by itself: with it in place no other package can pull in a newer release.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@$(CHECK)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install $(TORCH)
+	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval]'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.demo
 	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[vlmeval,ray,tuning,harness,serving,docs,dev]'
 	touch $@
 
 $(MIN)/.installed: pyproject.toml constraints.txt
+	@$(CHECK)
 	$(PYTHON) -m venv $(MIN)
 	grep -vE '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(MIN)/constraints.txt
 	$(MIN)/bin/python -m pip install $(TORCH)

@@ -109,6 +109,7 @@ def test_the_command_prints_tests_items_and_writes_all_of_them(
     assert line.split()[:4] == ["x", "60.0", "20.0", "+40.0"]
     assert "x 2: A 1, B 0" in printed
     assert "… and 2 more items of x (--lines)" in printed
+    assert "run.py show x:2 --model m --method one two --ratio 0.5 --data-dir data\n" in printed
     assert len(file.read_text().splitlines()) == 11
     for wrong, message in (
         (["compare", "one"], "two runs or folders, not 1"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uniprune.cli.folders import folders_of
 from uniprune.utils.console import say, write
+from uniprune.utils.paths import PROGRAM
 from uniprune.utils.terminal import columns, say_wrapped, show_table
 
 if TYPE_CHECKING:
@@ -66,8 +68,9 @@ def compare_items(options: argparse.Namespace) -> int:
         chosen = FILTERS[options.show or "differ"]
         for one in found:
             items = [item for item in one.items if chosen(item)]
-            if len(pairs) == 1 or options.show:
+            if items and (len(pairs) == 1 or options.show):
                 _show_items(items, options)
+                say_wrapped(f"kept tokens: {_drawing(first, second, items[0], options.data_dir)}")
             written = items if options.show else one.items
             lines += [line for item in written for line in _lines(first, second, item)]
         for note in dict.fromkeys(more):
@@ -130,6 +133,20 @@ def _show_items(items: Sequence[ItemPair], options: argparse.Namespace) -> None:
                 say_wrapped(f"picture: {path}", indent="  ")
     if (left := len(items) - options.lines) > 0:
         say(f"… and {left} more items of {items[0].benchmark} (--lines)")
+
+
+def _drawing(first: StoredRun, second: StoredRun, item: ItemPair, data_dir: Path) -> str:
+    """Return the command that draws what both methods keep of an item's image."""
+    setups = [one.record.setup for one in (first, second)]
+    methods = dict.fromkeys(
+        setup.method.name + f"[{','.join(f'{k}={v}' for k, v in fields.items())}]" * bool(fields)
+        for setup in setups
+        if (fields := setup.method.passed) is not None and setup.method.kind != "none"
+    )
+    ratios = dict.fromkeys(f"{setup.ratio:g}" for setup in setups if setup.method.kind != "none")
+    words = [PROGRAM, "show", f"{item.benchmark}:{item.rows[0].index}", "--model", first.record.model.name]
+    words += ["--method", *methods, "--ratio", *ratios] if methods else []
+    return shlex.join([*words, "--data-dir", str(data_dir)]).replace(shlex.quote(PROGRAM), PROGRAM)
 
 
 def _write_pictures(item: ItemPair, index: str, folder: Path | None) -> Iterator[Path]:

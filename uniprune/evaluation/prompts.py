@@ -63,7 +63,7 @@ def check_hidden(pruner: Pruner, num_layers: int) -> None:
     if names:
         raise UserError(
             f"{' and '.join(names)} chooses tokens by the question, or by attention from text behind the image, which "
-            f"--question hidden withholds; `{PROGRAM} list methods` shows which methods need no question"
+            f"--question hidden withholds; `{PROGRAM} list methods --long` shows which methods need no question"
         )
 
 
