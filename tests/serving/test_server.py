@@ -104,7 +104,7 @@ def test_a_server_that_is_killed_and_started_again_goes_on(tmp_path: Path, refer
     for number, part in enumerate((asked[:3], asked[3:])):
         with server(CDPRUNER, tmp_path / f"{number}.log") as (port, _):
             found += [answer(port, one, one.text) for one in part]
-            with pytest.raises(ValueError, match="400: .*CDPruner reads the question"):
+            with pytest.raises(ValueError, match=r"400: .*CDPruner reads the question"):
                 answer(port, part[0], None)  # and the server goes on
             assert answer(port, part[0], part[0].text) == found[-3]
         with pytest.raises(OSError, match="refused"):
