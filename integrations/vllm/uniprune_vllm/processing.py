@@ -98,7 +98,8 @@ class PrunedProcessor:
                 return torch.tensor([ids])
         raise ValueError(
             f"{type(self._pruner).__name__} reads the question, which must be a part of the image's cache key, but "
-            f"the request has {QUESTION}={question!r}; send mm_processor_kwargs={{{QUESTION!r}: 'the bare question'}}"
+            f"the request has {QUESTION}={question!r}; send mm_processor_kwargs={{{QUESTION!r}: 'the bare question'}} "
+            "(to a server started with --trust-request-mm-kwargs)"
         )
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]) -> Any:
