@@ -123,8 +123,12 @@ class Setup(Strict):
     """Serving engine of the predictions; null for a model of transformers in the process of the run."""
 
     def identity(self) -> str:
-        """Return the hash of all fields: 16 hex digits."""
-        return stable_hash(self.model_dump(mode="json"))
+        """Return the hash of all fields: 16 hex digits.
+
+        A run in its own process has the identity it had before serving engines answered: stored ones are used again.
+        """
+        fields = self.model_dump(mode="json")
+        return stable_hash(fields if self.serving else {name: fields[name] for name in fields if name != "serving"})
 
 
 class ModelRecord(Strict):
