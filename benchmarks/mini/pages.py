@@ -13,11 +13,16 @@ SINGLE = (
     "sparsevlm-v1 sparsevlm-v2 visionzip vispruner vtw zspaprune"
 )
 NEWER = (
-    "cdpruner-blocks dart-embeddings evs fastvid flashvid hiprune hired holov mmtok pixelprune priortr prunesid "
-    "random-tower resize scope tome transprune v2drop vidcom2 visiontrim vscan"
+    "cdpruner-blocks dart-embeddings evs fastvid flashvid hiprune hired holov mmtok priortr prunesid resize "
+    "scope transprune v2drop vidcom2 visiontrim vscan"
 )
 """Methods that were added later, and measured on one model."""
-UNMEASURED = {"trim": "needs the text tower of CLIP, which no tiny model has"}
+TOWER = "random-tower tome"
+"""Methods inside the tower, which share no image features."""
+UNMEASURED = {
+    "trim": "needs the text tower of CLIP, which no tiny model has",
+    "pixelprune": "chooses how many patches stay, so that LLaVA's tower cannot encode images side by side",
+}
 """Method -> reason why no page has it."""
 COMPOSED = (
     "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
@@ -94,9 +99,9 @@ READING = """\
 * *average* ± half the width of its 95 % bootstrap interval; for random pruning ± the standard deviation over
   5 seeds.
 * *minus random*: difference of the mean credit per item to random pruning at the same ratio (5 seeds, `random-pre` for
-  methods before the language model, `random-intra` for all others), items paired, with its 95 % bootstrap interval;
-  **bold** where the interval excludes 0. Where that random pruning kept another number of visual tokens (by more than
-  one token and 2 %), there is no difference but its number. Nothing was tuned for this table.
+  methods that act before the language model, `random-intra` for all others), items paired, with its 95 % bootstrap
+  interval; **bold** where the interval excludes 0. Where that random pruning kept another number of visual tokens (by
+  more than one token and 2 %), there is no difference but its number. Nothing was tuned for this table.
 """
 METHODS = Page(
     name="mini-suite-methods",
@@ -139,7 +144,7 @@ To add a method, add its name to `SINGLE` in `benchmarks/mini/pages.py`, run `no
 NEWER_PAGE = Page(
     name="mini-suite-newer",
     models=MODELS[:1],
-    methods=(PRE, INTRA, *NEWER.split()),
+    methods=(PRE, INTRA, *NEWER.split(), *TOWER.split()),
     ratios=(0.333, 0.222, 0.111),
     seeds=(0, 1, 2, 3, 4),
     half_width="spread",
@@ -147,10 +152,10 @@ NEWER_PAGE = Page(
 
 Methods that were added after [the page of every method](mini-suite-methods.md), on tiny-llava, with the un-pruned model
 and random pruning of the same runs. Not here: {"; ".join(f"{name}, which {why}" for name, why in UNMEASURED.items())}.
-Methods for videos (evs, fastvid, flashvid, vidcom2) see one frame here. `resize` shrinks the image, `random-tower`,
-`pixelprune` and `tome` act inside the vision tower: all of these leave fewer tokens to the language model, as methods
-before it do. **This shows that every method runs end to end and what it loses as it prunes, not how methods rank on
-real models**: images are 96 x 96 pixels of plain background with a few shapes.
+Methods for videos (evs, fastvid, flashvid, vidcom2) see one frame here; of a single frame evs keeps everything.
+`resize` shrinks the image, `random-tower` and `tome` act inside the vision tower: they leave fewer tokens to the whole
+language model, as methods before it do. **This shows that every method runs end to end and what it loses as it prunes,
+not how methods rank on real models**: images are 96 x 96 pixels of plain background with a few shapes.
 
 Measured by
 
@@ -158,6 +163,8 @@ Measured by
 python run.py --model tiny-llava --ratio 0.333 0.222 0.111 --batch-size 60 --share-vision 4 \\
   --output results/mini-suite --method none random-pre random-intra \\
   {NEWER}
+python run.py --model tiny-llava --ratio 0.333 0.222 0.111 --batch-size 60 \\
+  --output results/mini-suite --method {TOWER}
 for seed in 1 2 3 4; do
   python run.py --model tiny-llava --method random-pre random-intra --ratio 0.333 0.222 0.111 \\
     --seed $seed --batch-size 60 --share-vision 4 --output results/mini-suite

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ABILITIES = ("comprehensive", "mathematical", "ocr", "instruction", "multidisciplinary", "hallucination")
 PRE, INTRA = "random-pre", "random-intra"
+BEFORE = ("input", "tower", "pre-llm")
+"""Kinds of methods after which the language model gets fewer tokens from its first layer on, as of random-pre."""
 Scored = dict[str, DatasetRecord]
 """The ten scored tables of one run, by name."""
 
@@ -61,7 +63,7 @@ def rows(page: Page, records: Iterable[RunRecord]) -> list[dict[str, str]]:
         seeds = page.seeds if method in (PRE, INTRA) else (0,)
         chosen = [scored(record) for record in same if record.setup.seed in seeds]
         row = {"model": model, "method": method, "ratio": f"{ratio:g}", **_scores(page, chosen, len(seeds) > 1)}
-        random = runs.get((model, PRE if same[0].setup.method.kind == "pre-llm" else INTRA, ratio), [])
+        random = runs.get((model, PRE if same[0].setup.method.kind in BEFORE else INTRA, ratio), [])
         if page.compared and method not in ("none", PRE, INTRA) and random:
             row |= _against(chosen[0], [scored(record) for record in random])
         out.append(row)
@@ -74,7 +76,7 @@ def rival(row: Mapping[str, str], table: Iterable[Mapping[str, str]]) -> Mapping
     method = row["method"]
     if method in ("none", PRE, INTRA):
         return None
-    name = PRE if method in METHODS.names() and METHODS.get(method).kind == "pre-llm" else INTRA
+    name = PRE if method in METHODS.names() and METHODS.get(method).kind in BEFORE else INTRA
     place = (row["model"], name, row["ratio"])
     return next((one for one in table if (one["model"], one["method"], one["ratio"]) == place), None)
 

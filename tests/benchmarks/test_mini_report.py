@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import ROOT
-from uniprune.benchmarks.mini.pages import CURVES, METHODS, Page
+from uniprune.benchmarks.mini.pages import CURVES, METHODS, NEWER_PAGE, Page
 from uniprune.benchmarks.mini.report import main, markdown, stored
 from uniprune.benchmarks.mini.rows import ABILITIES, among_equal_budgets, rows
 from uniprune.errors import UserError
@@ -88,7 +88,7 @@ def test_runs_that_left_rows_out_are_refused_by_name() -> None:
         rows(METHODS, [*RUNS, run])
 
 
-@pytest.mark.parametrize("page", [CURVES, METHODS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [CURVES, METHODS, NEWER_PAGE], ids=lambda page: page.name)
 def test_the_committed_pages_are_those_of_the_script(page: Page) -> None:
     kept, notes = stored(page, DOCS, page.models)
     assert {row["model"] for row in kept} == set(page.models)
