@@ -18,7 +18,7 @@ from uniprune.benchmarks._kit.dataset import KitDataset
 from uniprune.benchmarks._kit.tasks import TASKS
 from uniprune.cli.main import main
 from uniprune.errors import UserError
-from uniprune.evaluation import sweep
+from uniprune.evaluation import backend
 from uniprune.evaluation.dataset import DataOptions
 
 pytestmark = pytest.mark.end_to_end
@@ -212,7 +212,7 @@ def test_a_judge_that_does_not_answer_is_told_before_a_model_is_loaded(
     address = ["--judge", "http://127.0.0.1:9/v1" if fault == "dead" else server.url]
     server.failing_after, server.status = 0, 401 if fault == "wrong key" else 500
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "with_weights", lambda loaded: pytest.fail("the model was loaded"))
+        patch.setattr(backend, "with_weights", lambda loaded: pytest.fail("the model was loaded"))
         patch.setattr(model_judge.time, "sleep", lambda seconds: None)
         assert main([*command, "mini-mathvista", *address]) == 2
     told = capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_evaluation_ends_with_leaderboard_and_paths(
     assert main(["leaderboard", "--output", str(tmp_path), *options]) == 0
     assert files["csv"].read_text() == (tmp_path / "leaderboard.csv").read_text()
     assert files["md"].read_text().startswith("| model | method |")
-    assert ">fastv</td>" in files["html"].read_text()
+    assert "<title>UniPrune report</title>" in files["html"].read_text()
 
 
 def test_the_leaderboard_is_computed_once_and_the_rows_of_this_command_are_printed(

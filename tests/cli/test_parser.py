@@ -102,7 +102,7 @@ def test_interrupts_at_any_moment_are_one_line(times: list[float]) -> None:
         time.sleep(wait)
         process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=100)
-    # Before the first line of ours is run, the interpreter itself is interrupted.
-    assert process.returncode in (130, -signal.SIGINT, 1)
+    # Before the first line of ours is run, the interpreter itself is interrupted; a fast machine is done before.
+    assert process.returncode in (130, -signal.SIGINT, 1, 0)
     if "run.py" in printed or process.returncode == 130:
         assert printed.splitlines() == ["interrupted"]

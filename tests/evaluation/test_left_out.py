@@ -25,6 +25,7 @@ from uniprune.registry import BENCHMARKS, load_plugin
 from uniprune.results.leaderboard import leaderboard
 from uniprune.results.records import RunRecord
 from uniprune.results.store import Store
+from uniprune.results.table import RowsCell
 from uniprune.utils.console import RunProgress
 
 pytestmark = pytest.mark.end_to_end
@@ -86,7 +87,8 @@ def test_a_run_scores_the_rows_of_a_file_without_the_refused_ones(
     assert entry.timing is not None
     assert entry.timing.rows == entry.answered
     board = leaderboard([record])
-    assert (board.rows[0]["rows"], board.rows[0]["left out"]) == (len(short), len(group))
+    assert isinstance(cell := board.rows[0]["rows"], RowsCell)
+    assert (cell.rows, board.rows[0]["left out"]) == (len(short), len(group))
 
 
 def replaced(score: object) -> dict[str, object]:

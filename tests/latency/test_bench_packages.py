@@ -53,5 +53,5 @@ def test_it_needs_no_other_package(tmp_path: Path) -> None:
 def test_a_missing_package_is_named_with_the_remedy(name: str, tmp_path: Path) -> None:
     done = without((name,), *words(tmp_path, "--model", "tiny-llava", "--method", "fastv"))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"error: the package {name} is missing; run `pip install")
+    assert done.stderr.splitlines()[-1].startswith(f"error: the package {name} is missing from {sys.executable}; run `")
     assert "pip install pydantic rich pillow" in done.stderr

@@ -62,7 +62,7 @@ def test_a_share_of_the_depth_is_a_block_that_attends_to_the_whole_image() -> No
     every = [0, 0, 1, 1, 2, 3]
     assert found == {"llava": every, "qwen2_5_vl": [1, 1, 1, 1, 3, 3], "qwen3_vl": every}
     for depth, whole, block in ((24, range(24), 8), (32, [7, 15, 23, 31], 15)):  # LLaVA-1.5, Qwen2.5-VL
-        tower: Any = SimpleNamespace(vision_blocks=lambda n=depth: range(n), whole_image_blocks=lambda w=whole: w)
+        tower: Any = SimpleNamespace(tower_depth=depth, whole_image_blocks=lambda w=whole: w)
         assert ModelAdapter.block_index(tower, HiPrune().object_layer) == block
     with (
         pytest.raises(UserError, match=r"reads vision layers \[9\], but the tower's layers are -4..3"),

@@ -197,7 +197,7 @@ def test_options_that_do_not_go_together_are_refused(capsys: pytest.CaptureFixtu
     assert "leave out --paper and --mini" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["cards"], ["cards", "--models", "page.md"], ["list", "models"], []])
+@pytest.mark.parametrize("words", [["cards"], ["cards", "--models", "page.md"], []])
 def test_other_commands_prepare_torch(words: list[str]) -> None:
     assert build_parser(discover()).parse_args(words or ["run"]).imports_torch
 

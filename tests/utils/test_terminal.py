@@ -64,7 +64,7 @@ def test_row_by_row_where_nothing_else_fits(width: int, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("width", [80], indirect=True)
 def test_wide_characters_markup_and_empty_tables(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     show_table(columns("name", right=["n"]), [["[bold]视觉[/]", "1"], ["b", "20"]], apart={1})
-    assert shown(capsys) == ["name             n", "[bold]视觉[/]   1", "", "b               20"]
+    assert shown(capsys) == ["name            n", "[bold]视觉[/]   1", "", "b              20"]
     show_table(columns("name", right=["n"]), [])
     assert shown(capsys) == ["name  n"]
 

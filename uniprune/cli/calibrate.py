@@ -14,7 +14,8 @@ SAMPLES = 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `calibrate`."""
+    """Add the options of `calibrate`."""
+    parser.set_defaults(resumes=True)
     parser.add_argument("method", metavar="METHOD", help="name of a method with a search")
     parser.add_argument("--model", help="name in configs/models.yaml, hub id or folder")
     parser.add_argument("--like", metavar="NAME", help="as for run")

@@ -100,7 +100,7 @@ class Prefill(Forward):
         if prepared is None or prepared.vision is not vision:
             prepared = Preparation.of(adapter, pruner, inputs, vision, rows_per_prompt(inputs, embeds), idle)
         self.batch, self._random, self._counted = prepared.batch, prepared.random, prepared.pairs
-        self._looks = Looks(self._stages if self.has_images else ())
+        self._looks = Looks(self._stages if self._stages and self.has_images else ())
 
     @property
     def has_images(self) -> bool:
@@ -140,8 +140,8 @@ class Prefill(Forward):
             now, device = self._current, hidden.device
             hidden = self._deepstack.added(layer, hidden, self._origins(device), now.valid(device))
         self.after_look(Look(layer - 1), hidden)
-        for stage in self._stages if self.has_images else ():
-            if stage.layer == layer:
+        for stage in self._stages:
+            if stage.layer == layer and self.has_images:
                 with self._method_time():
                     hidden = self._run_stage(stage, hidden, kwargs)
         self.before_look(Look(layer), hidden)

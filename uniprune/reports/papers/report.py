@@ -60,8 +60,10 @@ def show_paper(name: str, output: ResultFolders, csv: Path | None, mini: bool) -
         _print_numbers(shown, reasons, stored)
         for note in row_notes(runs_behind(shown, stored)):
             say(note)
-        if timed := [pair for pair in shown if pair[0].line.quantity in TIMED]:
-            say(f"Times compare at --batch-size 1 on the paper's machine only; ours: {conditions(timed)}.")
+    if any(one.line.quantity in TIMED for one in compared):
+        timed = [pair for pair in shown if pair[0].line.quantity in TIMED]
+        ours = f"; ours: {conditions(timed)}" if timed else ""
+        say(f"Times compare at --batch-size 1 on the paper's machine only{ours}.")
     for note in without_ours(table.lines):
         say(note)
     if reasons:
