@@ -91,10 +91,11 @@ class KitDataset:
     def requests(self, limit: int | None = None) -> list[Request]:
         """Return rows in file order; with a limit, the first complete questions (rotations, pairs) within it."""
         chosen = self._chosen(limit)
-        with literals_only():  # once, as exchanging names takes longer than a row
-            for position in chosen:
-                if position not in self._requests:  # a command plans, then evaluates
-                    self._requests[position] = self._request(position)
+        if new := [
+            position for position in chosen if position not in self._requests
+        ]:  # a command plans, then evaluates
+            with literals_only():  # once, as exchanging names takes longer than a row
+                self._requests |= {position: self._request(position) for position in new}
         return [self._requests[position] for position in chosen]
 
     def score(

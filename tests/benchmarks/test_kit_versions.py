@@ -60,6 +60,7 @@ def rater(name: str) -> tuple[object, str]:
     )
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_headline_is_the_kits_own_rating_where_that_runs(name: str, tmp_path: Path) -> None:
     example, dataset = EXAMPLES[name], opened(name, tmp_path)
@@ -87,6 +88,7 @@ def test_mme_with_all_categories_is_rated_by_every_kit(tmp_path: Path) -> None:
     assert score.value == pytest.approx(own_rating("mme", score)) == pytest.approx(62.5)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_no_headline_needs_the_kits_rating(name: str, tmp_path: Path) -> None:
     """Only those of OCRBench and VizWiz do: the kit writes no file of their rows, so ours are held to its total."""

@@ -56,6 +56,7 @@ def theirs(wrapper, message, name):
     return caught.value.args
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("wrapper", MERGED)
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_are_those_of_the_wrapper(name, wrapper, wrappers, tmp_path):

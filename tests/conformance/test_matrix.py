@@ -169,6 +169,7 @@ def test_the_sample_has_every_method_family_and_setting() -> None:
     assert {*zip(*settings, strict=True)} == {*OTHER}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("name", "settings", "family"), [*VARIANTS, *(sampled(*one, taken=False) for one in MORE)], ids=str
 )

@@ -66,6 +66,7 @@ def settings(shipped: LoadedModel) -> Iterator[GenerationConfig]:
     shipped.model.generation_config = kept
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "leftover",
     [
