@@ -19,10 +19,9 @@ NEWER = (
 """Methods that were added later, and measured on one model."""
 TOWER = "random-tower tome"
 """Methods inside the tower, which share no image features."""
-UNMEASURED = {
-    "trim": "needs the text tower of CLIP, which no tiny model has",
-    "pixelprune": "chooses how many patches stay, so that LLaVA's tower cannot encode images side by side",
-}
+FREE = "pixelprune"
+"""Method that chooses how many patches stay, as only a tower that takes one sequence allows."""
+UNMEASURED = {"trim": "needs the text tower of CLIP, which no tiny model has"}
 """Method -> reason why no page has it."""
 COMPOSED = (
     "divprune+fastv divprune+random-intra gprune+fastv gprune+random-intra random-pre+fastv random-pre+random-intra"
@@ -143,15 +142,16 @@ To add a method, add its name to `SINGLE` in `benchmarks/mini/pages.py`, run `no
 
 NEWER_PAGE = Page(
     name="mini-suite-newer",
-    models=MODELS[:1],
-    methods=(PRE, INTRA, *NEWER.split(), *TOWER.split()),
+    models=(MODELS[0], MODELS[2]),
+    methods=(PRE, INTRA, *NEWER.split(), *TOWER.split(), FREE),
     ratios=(0.333, 0.222, 0.111),
     seeds=(0, 1, 2, 3, 4),
     half_width="spread",
     text=f"""# Newer methods on the mini suite
 
 Methods that were added after [the page of every method](mini-suite-methods.md), on tiny-llava, with the un-pruned model
-and random pruning of the same runs. Not here: {"; ".join(f"{name}, which {why}" for name, why in UNMEASURED.items())}.
+and random pruning of the same runs; pixelprune, which LLaVA's tower cannot run, on tiny-qwen2.5-vl.
+Not here: {"; ".join(f"{name}, which {why}" for name, why in UNMEASURED.items())}.
 Methods for videos (evs, fastvid, flashvid, vidcom2) see one frame here; of a single frame evs keeps everything.
 `resize` shrinks the image, `random-tower` and `tome` act inside the vision tower: they leave fewer tokens to the whole
 language model, as methods before it do. **This shows that every method runs end to end and what it loses as it prunes,
@@ -167,6 +167,12 @@ python run.py --model tiny-llava --ratio 0.333 0.222 0.111 --batch-size 60 \\
   --output results/mini-suite --method {TOWER}
 for seed in 1 2 3 4; do
   python run.py --model tiny-llava --method random-pre random-intra --ratio 0.333 0.222 0.111 \\
+    --seed $seed --batch-size 60 --share-vision 4 --output results/mini-suite
+done
+python run.py --model tiny-qwen2.5-vl --ratio 0.333 0.222 0.111 --batch-size 60 \\
+  --output results/mini-suite --method none {FREE}
+for seed in 0 1 2 3 4; do
+  python run.py --model tiny-qwen2.5-vl --method random-pre --ratio 0.333 0.222 0.111 \\
     --seed $seed --batch-size 60 --share-vision 4 --output results/mini-suite
 done
 python -m uniprune.benchmarks.mini.report --newer --results results/mini-suite

@@ -81,8 +81,9 @@ class Watched(Pruner):
     def __post_init__(self) -> None:
         """Copy the attributes that the engine reads from `inner`, which has validated them."""
         names = ("ratio", "layer", "seed", "positions", "scope", "order", "llm_attention", "upcoming_attention")
-        for name in (*names, "needs_text", "kind"):
+        for name in (*names, "needs_text", "takes_gaps", "kind"):
             object.__setattr__(self, name, getattr(self.inner, name))
+        object.__setattr__(self, "text_checkpoint", getattr(self.inner, "text_checkpoint", None))
 
     @property
     def exact(self) -> bool:
