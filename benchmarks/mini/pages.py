@@ -150,7 +150,8 @@ NEWER_PAGE = Page(
     text=f"""# Newer methods on the mini suite
 
 Methods that were added after [the page of every method](mini-suite-methods.md), on tiny-llava, with the un-pruned model
-and random pruning of the same runs; pixelprune, which LLaVA's tower cannot run, on tiny-qwen2.5-vl.
+and random pruning of the same runs; pixelprune, which LLaVA's tower cannot run, on tiny-qwen2.5-vl:
+of these textured images, no pixel of which is equal to a prediction, it drops nothing.
 Not here: {"; ".join(f"{name}, which {why}" for name, why in UNMEASURED.items())}.
 Methods for videos (evs, fastvid, flashvid, vidcom2) see one frame here; of a single frame evs keeps everything.
 `resize` shrinks the image, `random-tower` and `tome` act inside the vision tower: they leave fewer tokens to the whole
