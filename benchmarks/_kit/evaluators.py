@@ -81,4 +81,4 @@ def literals_only() -> Iterator[None]:
 
 def _kit_modules() -> list[dict[str, Any]]:
     """Return the names of every imported module of the kit."""
-    return [vars(sys.modules[name]) for name in [name for name in [*sys.modules] if name.startswith(KIT)]]
+    return [vars(sys.modules[name]) for name in [*sys.modules] if name.startswith(KIT)]

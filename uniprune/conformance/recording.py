@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from uniprune.engine.checks import drawn, process_settings, random_states, restore
 from uniprune.pruning.base import Pruner, Selection, Stage
-from uniprune.pruning.looks import Look, Passage
-from uniprune.pruning.view import TowerLayer, View
+from uniprune.pruning.looks import Passage
+from uniprune.pruning.view import View
+from uniprune.pruning.wrapping import WrappingPruner
 
 WATCHED = ("tokens", "cells", "prompt", "text", "after")
 """Tensors of a view that a method must not change."""
@@ -81,44 +82,19 @@ def copy_of(view: View) -> View:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordingPruner(Pruner):
+class RecordingPruner(WrappingPruner):
     """A pruner that behaves as `inner` and records its decisions.
 
     Attributes:
-        inner: the method.
         decisions: calls of `select` so far.
         errors: exceptions of `select` so far.
         passages: calls of `look` so far, with the method that looked.
     """
 
-    inner: Pruner
     decisions: list[RecordedDecision] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     passages: list[tuple[Pruner, Passage]] = field(default_factory=list)
     prompt_aware: ClassVar[bool] = True  # copies of views hold text
-
-    def __post_init__(self) -> None:
-        """Copy the attributes that the engine reads from `inner`, which has validated them."""
-        for name in ("ratio", "layer", "seed", "positions", "scope", "order"):
-            object.__setattr__(self, name, getattr(self.inner, name))
-        for name in ("llm_attention", "upcoming_attention", "needs_text", "takes_gaps"):
-            object.__setattr__(self, name, getattr(self.inner, name))
-        object.__setattr__(self, "text_checkpoint", getattr(self.inner, "text_checkpoint", None))
-
-    @property
-    def exact(self) -> bool:
-        """Return whether the method keeps the requested number of tokens."""
-        return self.inner.exact
-
-    @property
-    def in_place(self) -> bool:
-        """Return whether the method leaves tokens in their places."""
-        return self.inner.in_place
-
-    @property
-    def vision_layers(self) -> tuple[TowerLayer, ...]:
-        """Vision layers of the method."""
-        return self.inner.vision_layers
 
     def schedule(self, num_layers: int) -> tuple[Stage, ...]:
         """Return the method's stages, recorded; one recorder per pruner, because the engine counts by pruner."""
@@ -129,14 +105,6 @@ class RecordingPruner(Pruner):
             own = RecordingPruner(inner=stage.pruner, **shared)
             stages.append(dataclasses.replace(stage, pruner=recorders.setdefault(id(stage.pruner), own)))
         return tuple(stages)
-
-    def evict_from(self, num_layers: int) -> int | None:
-        """Return the method's layer."""
-        return self.inner.evict_from(num_layers)
-
-    def looks(self, layers: Sequence[int]) -> Sequence[Look]:
-        """Return the method's looks."""
-        return self.inner.looks(layers)
 
     def look(self, passage: Passage) -> Tensor:
         """Return the method's rows and record the call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ClassVar
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from uniprune.engine.stage_view import StageView
 from uniprune.pruning.base import PreLLM, Pruner, Selection, Stage
-from uniprune.pruning.input_stage import InputStage
-from uniprune.pruning.looks import Look, Passage
 from uniprune.pruning.view import TowerLayer, View
+from uniprune.pruning.wrapping import WrappingPruner
 
 TOWER = ("importance", "received", "from_others", "cls", "exchanged")
 """Scores of `view.vision` that have a value per token, per head and token, or, of `exchanged`, two per token."""
@@ -67,53 +66,24 @@ class Notes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched(Pruner):
+class Watched(WrappingPruner):
     """A pruner that behaves as `inner` and records its scores.
 
     Attributes:
-        inner: the method.
         notes: its records.
     """
 
-    inner: Pruner
     notes: Notes = field(default_factory=Notes)
 
     def __post_init__(self) -> None:
-        """Copy the attributes that the engine reads from `inner`, which has validated them."""
-        names = ("ratio", "layer", "seed", "positions", "scope", "order", "llm_attention", "upcoming_attention")
-        for name in (*names, "needs_text", "takes_gaps", "kind"):
-            object.__setattr__(self, name, getattr(self.inner, name))
-        object.__setattr__(self, "text_checkpoint", getattr(self.inner, "text_checkpoint", None))
-
-    @property
-    def exact(self) -> bool:
-        """Return whether the method keeps the requested number of tokens."""
-        return self.inner.exact
+        """Copy the method's kind, too."""
+        super().__post_init__()
+        object.__setattr__(self, "kind", self.inner.kind)
 
     @property
     def prompt_aware(self) -> bool:
         """Return whether the method reads the question."""
         return self.inner.prompt_aware
-
-    @property
-    def in_place(self) -> bool:
-        """Return whether the method leaves tokens in their places."""
-        return self.inner.in_place
-
-    @property
-    def vision_layers(self) -> tuple[TowerLayer, ...]:
-        """Vision layers of the method."""
-        return self.inner.vision_layers
-
-    @property
-    def input_stage(self) -> InputStage | None:
-        """Return the method's part that changes images."""
-        return self.inner.input_stage
-
-    @property
-    def input_ratio(self) -> float:
-        """Return the share of tokens that it leaves."""
-        return self.inner.input_ratio
 
     def after_input(self) -> Pruner:
         """Return the method without that part, recorded in the same notes."""
@@ -133,18 +103,6 @@ class Watched(Pruner):
                 stage = dataclasses.replace(stage, pruner=own)
             stages.append(stage)
         return tuple(stages)
-
-    def evict_from(self, num_layers: int) -> int | None:
-        """Return the method's layer."""
-        return self.inner.evict_from(num_layers)
-
-    def looks(self, layers: Sequence[int]) -> Sequence[Look]:
-        """Return the method's looks."""
-        return self.inner.looks(layers)
-
-    def look(self, passage: Passage) -> Tensor:
-        """Return the method's rows."""
-        return self.inner.look(passage)
 
     def select(self, view: View, keep: int) -> Tensor | Selection:
         """Return the method's selection and record what led to it."""
